@@ -1,0 +1,97 @@
+"""One file is a whole run: weights, memory, optimizer, random state, position and configuration. Plain tensors only."""
+
+import os
+import pickle
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from lgn_net.config import Config, config_from_dict, flatten
+from lgn_net.errors import UserError
+
+FORMAT = "lgn_net checkpoint 1"
+
+
+def save_atomic(content: object, path: str | Path) -> None:
+    """torch.save that leaves either the old file or the complete new one, never a part."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def save_checkpoint(path: str | Path, config: Config, model: dict, **state: object) -> None:
+    """Write a checkpoint.
+
+    Args:
+        config: travels with the weights, so that a checkpoint needs no other file.
+        model: state_dict, memory items included.
+        state: what `--resume` needs besides (optimizer, scheduler, position, random state) and provenance; only tensors,
+            numbers, strings and containers of them.
+    """
+    save_atomic({"format": FORMAT, "config": asdict(config), "model": model, **state}, path)
+
+
+def load_file(path: str | Path) -> object:
+    """torch.load on the CPU, `weights_only`: no code in a file is ever run. UserError when it is no such file."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
+            raise UserError(
+                f"{path} is a pickled module or holds other Python objects, which is not loaded since it can run code; "
+                f"where it was made, write its weights with torch.save(torch.load('{path.name}').state_dict(), "
+                f"'{path.stem}_state.pth')") from None
+        raise UserError(f"{path} is no PyTorch file, or a damaged one") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is no PyTorch file, or a damaged one ({(str(error) or 'it is empty').splitlines()[0]})") from None
+
+
+def load_checkpoint(path: str | Path) -> tuple[Config, dict]:
+    """A checkpoint's configuration and its whole content, on the CPU. UserError when it is none of this project's."""
+    content = load_file(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path} is not a checkpoint of this project; the authors' files are read by "
+                        f"scripts/import_official.py MODEL.pth KEYS.pt --out CKPT.pt")
+    return config_from_dict(content["config"]), content
+
+
+# Knobs that decide the shapes of the weights, and knobs that a continued run may change.
+ARCHITECTURE = ("data.channels", "model.input_frames", "model.base_width", "model.hidden_width", "model.lstm_layers",
+                "model.memory_items", "model.concat_query")
+FREE = ("data.workers", "train.max_steps", "train.log_every", "score")
+
+
+def check_architecture(config: Config, saved: Config, path: str | Path) -> None:
+    """UserError naming the knobs in which the configuration's network differs from the checkpoint's."""
+    different = [line for knob, line in differences(config, saved) if knob in ARCHITECTURE]
+    if different:
+        raise UserError(f"{path} holds another network: {'; '.join(different)}")
+
+
+def check_same_run(config: Config, saved: Config, path: str | Path) -> None:
+    """UserError naming the knobs that would make a continued run another one."""
+    different = [line for knob, line in differences(config, saved) if not knob.startswith(FREE)]
+    if different:
+        raise UserError(f"{path} belongs to a run with other settings: {'; '.join(different)}; repeat its settings "
+                        f"(or leave out --config), or start a new run with --init_from")
+
+
+def differences(config: Config, saved: Config) -> list[tuple[str, str]]:
+    """Every knob in which two configurations differ, with a line that shows both values."""
+    ours, theirs = flatten(asdict(config)), flatten(asdict(saved))
+    return [(knob, f"{knob} is {theirs[knob]} there, {ours[knob]} here") for knob in ours if ours[knob] != theirs[knob]]

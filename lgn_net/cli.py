@@ -1,0 +1,62 @@
+"""What train.py and evaluate.py share on the command line: the base configuration, and the authors' flags."""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from lgn_net.checkpoint import load_checkpoint
+from lgn_net.config import Config, config_parser, flatten, parse
+from lgn_net.data.datasets import canonical_name
+from lgn_net.errors import UserError
+from lgn_net.runs import ROOT
+
+# Flags of the paper and of the authors' README, and the knobs they set.
+ALIASES = {
+    "--dataset_type": "--data.dataset",
+    "--loss_compact": "--loss.compactness",
+    "--loss_separate": "--loss.separateness",
+    "--msize": "--model.memory_items",
+    "--lambda": "--score.psnr_weight",
+    "--gamma": "--score.gamma",
+}
+
+
+def command_parser(description: str) -> ArgumentParser:
+    """Parser with every knob and the arguments both commands have."""
+    short = "\n".join(f"  {alias:<16} = {knob}" for alias, knob in ALIASES.items())
+    parser = config_parser(description, f"Short forms:\n{short}\n--dataset_type X without --config also reads "
+                                        f"configs/X.yaml.")
+    parser.formatter_class = type("Help", (parser.formatter_class, argparse.RawDescriptionHelpFormatter), {})
+    parser.add_argument("--dataset_path", required=True,
+                        help="Folder that holds the data set's folder, or that folder itself.")
+    parser.add_argument("--device", default="auto", help="cuda, cuda:1, mps or cpu; auto takes the first there is.")
+    return parser
+
+
+def parse_command(parser: ArgumentParser, argv: list[str]) -> tuple[Config, Namespace]:
+    """Command line -> configuration and arguments.
+
+    The configuration starts from the one inside the file of `--resume` or `--checkpoint`, else from the defaults; then
+    come `--config` (or configs/X.yaml for `--dataset_type X`) and single knobs. UserError as in `config.parse`.
+    """
+    argv = [ALIASES.get(flag, flag) + equals + value for flag, equals, value in (arg.partition("=") for arg in argv)]
+    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for flag in ("--config", "--resume", "--checkpoint", "--data.dataset"):
+        peek.add_argument(flag, nargs="?")
+    given = vars(peek.parse_known_args(argv)[0])
+    if source := given["resume"] or given["checkpoint"]:
+        parser.set_defaults(flatten(asdict(load_checkpoint(source)[0])))
+    elif given["data.dataset"] and not given["config"]:
+        argv = ["--config", str(config_of(given["data.dataset"])), *argv]
+    return parse(parser, argv)
+
+
+def config_of(dataset: str) -> Path:
+    """configs/<dataset>.yaml of this project. UserError when there is none."""
+    path = ROOT / "configs" / f"{canonical_name(dataset)}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
+        raise UserError(f"no configuration for data set {dataset} (known: {known}); give one with --config FILE")
+    return path

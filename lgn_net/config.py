@@ -1,0 +1,229 @@
+"""Every knob, its default and its meaning; YAML file and command line merged by jsonargparse.
+
+jsonargparse reads types, defaults and help from the dataclasses below, so each knob is written down once, and it rejects
+unknown keys and wrong types. A file is given with `--config FILE`, a single knob with `--section.name VALUE`; whatever
+comes later on the command line wins.
+"""
+
+import difflib
+import re
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Literal, Optional
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+
+from lgn_net.errors import UserError
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Frames and how they are read."""
+
+    dataset: str = "ped2"
+    """Name of the data set's folder: ped2, avenue, shanghaitech, toy, or your own."""
+    image_size: int = 256
+    """Height and width, in pixels, that every frame is resized to, whatever its shape; a multiple of 8."""
+    channels: Literal[1, 3] = 3
+    """3: blue, green, red as OpenCV reads them; 1: grey."""
+    shuffle: bool = True
+    """Train on the windows in a new random order every epoch; false: video after video."""
+    workers: int = 2
+    """Processes that decode frames beside the training; 0: none."""
+
+    def __post_init__(self):
+        require(self.image_size > 0 and self.image_size % 8 == 0, "data.image_size", self.image_size, "a multiple of 8")
+        require(self.workers >= 0, "data.workers", self.workers, "0 or more")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """LGN-Net's sizes, and the switches of docs/differences.md."""
+
+    input_frames: int = 4
+    """n: the frames from which the next one is predicted."""
+    base_width: int = 64
+    """Feature maps at full resolution; the memory items are 8 times as deep."""
+    hidden_width: int = 128
+    """Feature maps of the ST-LSTM states."""
+    lstm_layers: int = 4
+    """Stacked ST-LSTM cells."""
+    memory_items: int = 10
+    """Prototypes in the memory."""
+    read_grad: bool = False
+    """Let the prediction loss train E_glo through the read weights (paper); the published code does not."""
+    concat_query: bool = False
+    """Give the decoder the queries beside the prototypes, as Glo-Net and MNAD do."""
+    update_max: Literal["all", "own"] = "all"
+    """Maximum in the memory update's weights over all queries (published code) or an item's own (paper, eq. 6)."""
+    fold_time: bool = False
+    """Train E_loc on all frames of the batch at once: one batch statistic instead of one per frame; faster."""
+    forget_bias: float = 1.0
+    """Added to the forget gates of the ST-LSTM; the paper's equations have none."""
+    bn_init: Literal["ones", "uniform"] = "ones"
+    """BatchNorm weights start at 1 (today's PyTorch) or are drawn from U(0, 1) (PyTorch 1.1, which was published with)."""
+
+    def __post_init__(self):
+        for name in ("input_frames", "base_width", "hidden_width", "lstm_layers"):
+            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "1 or more")
+        require(self.memory_items >= 2, "model.memory_items", self.memory_items, "2 or more")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the memory losses."""
+
+    compactness: float = 10.0
+    """lambda_c, weight of the compactness loss."""
+    separateness: float = 5.0
+    """lambda_s, weight of the separateness loss."""
+    margin: float = 1.0
+    """Margin of the separateness loss, a Euclidean distance between unit vectors."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimisation."""
+
+    epochs: int = 60
+    """Passes over all windows; the learning rate falls from `lr` to 0 along a cosine, a step per epoch."""
+    batch_size: int = 8
+    """Windows per step."""
+    lr: float = 2e-4
+    """Adam's learning rate in the first epoch."""
+    max_steps: Optional[int] = None
+    """Stop after this many steps in all; null: after the last epoch. The schedule stays that of `epochs`."""
+    log_every: int = 10
+    """Steps between lines of log.jsonl and points in TensorBoard."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: convolutions under autocast; memory, losses and weights stay float32."""
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "log_every"):
+            require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "1 or more")
+        require(self.lr > 0, "train.lr", self.lr, "more than 0")
+        require(self.max_steps is None or self.max_steps >= 1, "train.max_steps", self.max_steps, "null, or 1 or more")
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """From the model's signals to the normality of a frame."""
+
+    psnr_weight: float = 0.6
+    """lambda: share of the PSNR in the normality, 0 to 1; the rest is the distance D to the nearest item."""
+    gamma: float = 0.009
+    """A test frame updates the memory when its regular score, a mean squared error on [0, 1], is below gamma."""
+    memory_update: Literal["off", "carry", "reset"] = "carry"
+    """At test time: off; carry the updated memory on to the next video (published code); reset it before each video."""
+    psnr_peak: Literal["one", "prediction"] = "one"
+    """Peak of the PSNR: 1 (published code), or the maximum of the predicted frame (paper, eq. 13)."""
+    normalize: Literal["video", "dataset"] = "video"
+    """Min and max of PSNR and D over the scored frames of each video (published code), or of the whole test set."""
+    average: Literal["micro", "macro"] = "micro"
+    """AUC over all frames of all videos (published code), or the mean AUC of the videos that have both classes."""
+    batch_size: int = 8
+    """Windows encoded at once; changes the speed, not the scores."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: convolutions under autocast; memory and scores stay float32."""
+
+    def __post_init__(self):
+        require(0 <= self.psnr_weight <= 1, "lambda (score.psnr_weight)", self.psnr_weight, "0 to 1")
+        require(self.gamma >= 0, "gamma (score.gamma)", self.gamma, "0 or more")
+        require(self.batch_size >= 1, "score.batch_size", self.batch_size, "1 or more")
+
+
+@dataclass(frozen=True)
+class Config:
+    """All of it. Defaults are the published ones for Ped2."""
+
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+
+
+SECTIONS = {f.name: f.default_factory for f in fields(Config) if f.name != "seed"}
+
+
+def require(ok: bool, knob: str, value: object, range_: str) -> None:
+    """Raise UserError when a knob is out of range."""
+    if not ok:
+        raise UserError(f"{knob} is {value}; it must be {range_}")
+
+
+def config_parser(description: str, epilog: str = "") -> ArgumentParser:
+    """A parser that knows `--config` and every knob; commands add their own arguments to it."""
+    parser = ArgumentParser(description=description, epilog=epilog, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--config", action="config", help="YAML file with any of the knobs below")
+    parser.add_argument("--seed", type=int, default=Config.seed,
+                        help="Seed of the weights, the memory items and the order of the windows.")
+    for name, section in SECTIONS.items():
+        parser.add_class_arguments(section, name)
+    return parser
+
+
+def parse(parser: ArgumentParser, argv: list[str]) -> tuple[Config, Namespace]:
+    """Command line -> the configuration, and a namespace with the command's own arguments.
+
+    Raises UserError with one sentence for unknown names, wrong types and values out of range.
+    """
+    try:
+        args = parser.parse_args(argv)
+    except (ArgumentError, UnicodeDecodeError) as error:
+        raise UserError(explain(parser, str(error))) from None
+    return to_config(parser, args), args
+
+
+def load_config(path: str | Path) -> Config:
+    """A config file over the defaults; UserError as in `parse`."""
+    return parse(config_parser(""), ["--config", str(path)])[0]
+
+
+def config_from_dict(raw: dict) -> Config:
+    """The inverse of `dataclasses.asdict`, checked like a config file; UserError when it does not fit."""
+    parser = config_parser("")
+    try:
+        return to_config(parser, parser.parse_object(raw))
+    except ArgumentError as error:
+        raise UserError(explain(parser, str(error))) from None
+
+
+def to_config(parser: ArgumentParser, args: Namespace) -> Config:
+    """Build the frozen dataclasses from parsed arguments."""
+    for name in SECTIONS:
+        if not isinstance(args[name], Namespace):
+            raise UserError(f"section '{name}' of the config holds {args[name]!r}; it must hold `knob: value` lines")
+    sections = parser.instantiate(args)
+    return Config(seed=args.seed, **{name: sections[name] for name in SECTIONS})
+
+
+def flatten(nested: dict, prefix: str = "") -> dict:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat = {}
+    for key, value in nested.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def to_yaml(config: Config) -> str:
+    """The configuration as a file that `--config` reads."""
+    return yaml.safe_dump(asdict(config), sort_keys=False)
+
+
+def explain(parser: ArgumentParser, message: str) -> str:
+    """jsonargparse's message on one line, with the nearest known names where a name is unknown."""
+    message = " ".join(message.split())
+    unknown = re.search(r"Group '(.+?)' does not accept option '(.+?)'|[Uu]nrecognized arguments: (--\S+)|"
+                        r"Option '(.+?)' is not accepted", message)
+    if not unknown:
+        return message
+    name = ".".join(filter(None, unknown.groups()))
+    known = [option for action in parser._actions for option in [action.dest, *action.option_strings]]
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ";"
+    return f"unknown option {name}{hint} `--help` lists all"

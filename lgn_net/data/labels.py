@@ -1,0 +1,154 @@
+"""Every published label format -> one 0/1 array per video, lengths checked. 1 is abnormal."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+
+from lgn_net.data.datasets import BENCHMARKS, canonical_name, names_of
+from lgn_net.data.videos import Video
+from lgn_net.errors import UserError
+
+
+def find_labels(root: str | Path, dataset: str, split_folder: Path) -> Path:
+    """The label file of a data set: beside its frames, in the folder above, or shipped with the project.
+
+    Looked for, in this order, in the data set's folder and in `root`: `frame_labels_<dataset>.npy`, `<dataset>.mat`,
+    `labels.csv`. Raises UserError naming them when there is none.
+    """
+    names = [file for name in names_of(dataset) for file in (f"frame_labels_{name}.npy", f"{name}.mat")] + ["labels.csv"]
+    for folder in (split_folder.parent.parent, Path(root)):
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+    benchmark = BENCHMARKS.get(canonical_name(dataset))
+    if benchmark and benchmark.ranges:
+        return benchmark.ranges
+    raise UserError(f"no labels of {dataset}: expected one of {', '.join(names)} in {split_folder.parent.parent} "
+                    f"or {root}; or give --labels FILE")
+
+
+def load_labels(path: str | Path, videos: list[Video]) -> list[np.ndarray]:
+    """Labels of every frame of every test video: a uint8 array of 0 and 1 per video.
+
+    Args:
+        path: by its suffix
+            `.npy`: frame labels of all videos one after the other, 1-D or (1, N), as circulated with MNAD and LGN-Net;
+            `.mat`: ano_pred's cell array `gt`, per video a 2 x k matrix of first and last abnormal frame, from 1;
+            `.m`: UCSD's `gt_frame` ranges, likewise from 1;
+            `.json`: as in `data/ranges/`, `{"frames": [lengths], "abnormal": [[[first, last], ...], ...]}`, from 0;
+            `.csv`: lines `video,start,end`, both ends included and counted from 0, or `video,frame,label`. Videos by
+            the name of their folder. Videos without a line are normal.
+        videos: all test videos in order, the skipped ones too.
+
+    Raises:
+        UserError: no such file, another format, or other lengths than the videos'; both numbers are named.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"labels {path}: no such file")
+    readers = {".npy": read_npy, ".mat": read_mat, ".m": read_ucsd_ranges, ".json": read_json, ".csv": read_csv}
+    if path.suffix not in readers:
+        raise UserError(f"labels {path}: unknown format '{path.suffix}'; known: {', '.join(readers)}")
+    return readers[path.suffix](path, videos)
+
+
+def read_npy(path: Path, videos: list[Video]) -> list[np.ndarray]:
+    """Frame labels of all videos one after the other."""
+    try:
+        flat = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"labels {path}: not a plain NumPy array ({error})") from None
+    if flat.ndim > 2 or (flat.ndim == 2 and 1 not in flat.shape):
+        raise UserError(f"labels {path}: shape {flat.shape}; expected (N,) or (1, N) for N frames of all videos")
+    flat = flat.ravel()
+    lengths = [len(video.frames) for video in videos]
+    if len(flat) != sum(lengths):
+        raise UserError(f"labels {path}: {len(flat)} labels, but {len(videos)} videos with {sum(lengths)} frames "
+                        f"({videos[0].name} to {videos[-1].name}); give the labels of these videos with --labels")
+    if not np.isin(flat, (0, 1)).all():
+        raise UserError(f"labels {path}: values {np.unique(flat)[:5]}; expected 0 (normal) and 1 (abnormal)")
+    return np.split(flat.astype(np.uint8), np.cumsum(lengths)[:-1])
+
+
+def read_mat(path: Path, videos: list[Video]) -> list[np.ndarray]:
+    """ano_pred's ranges."""
+    try:
+        cells = scipy.io.loadmat(path)["gt"].ravel()
+    except (ValueError, KeyError, NotImplementedError, TypeError) as error:
+        raise UserError(f"labels {path}: no MATLAB file with a cell array `gt` ({error})") from None
+    return from_ranges(path, videos, [cell.reshape(2, -1).T.astype(int) - (1, 1) for cell in cells])
+
+
+def read_ucsd_ranges(path: Path, videos: list[Video]) -> list[np.ndarray]:
+    """Lines `TestVideoFile{end+1}.gt_frame = [61:180];`, a line per video, one or more ranges in the brackets."""
+    lines = re.findall(r"gt_frame\s*=\s*\[(.*?)\]", path.read_text(errors="replace"))
+    return from_ranges(path, videos, [[(int(a) - 1, int(b) - 1) for a, b in re.findall(r"(\d+)\s*:\s*(\d+)", line)]
+                                      for line in lines])
+
+
+def read_json(path: Path, videos: list[Video]) -> list[np.ndarray]:
+    """Ranges of a whole test set, with the lengths of its videos."""
+    try:
+        content = json.loads(path.read_text())
+        frames, abnormal = content["frames"], content["abnormal"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"labels {path}: no JSON object with `frames` and `abnormal` ({error!r})") from None
+    labels = from_ranges(path, videos, abnormal)
+    for video, length in zip(videos, frames):
+        if len(video.frames) != length:
+            raise UserError(f"labels {path}: {length} frames for video {video.name}, which has {len(video.frames)}; "
+                            f"give the labels of these videos with --labels")
+    return labels
+
+
+def from_ranges(path: Path, videos: list[Video], ranges: list) -> list[np.ndarray]:
+    """Per video the (first, last) abnormal frames, from 0, both included -> arrays."""
+    if len(ranges) != len(videos):
+        raise UserError(f"labels {path}: {len(ranges)} videos, but {len(videos)} videos of frames "
+                        f"({videos[0].name} to {videos[-1].name}); give the labels of these videos with --labels")
+    labels = [np.zeros(len(video.frames), np.uint8) for video in videos]
+    for video, array, pairs in zip(videos, labels, ranges):
+        for start, end in pairs:
+            mark(path, video, array, int(start), int(end))
+    return labels
+
+
+def mark(path: Path, video: Video, array: np.ndarray, start: int, end: int, value: int = 1) -> None:
+    """Set frames start..end, both included, of one video."""
+    if not 0 <= start <= end < len(array):
+        raise UserError(f"labels {path}: frames {start} to {end} (from 0) of video {video.name}, "
+                        f"which has {len(array)} frames")
+    array[start:end + 1] = value
+
+
+def read_csv(path: Path, videos: list[Video]) -> list[np.ndarray]:
+    """Ranges or frame labels by the name of the video."""
+    labels = [np.zeros(len(video.frames), np.uint8) for video in videos]
+    by_name = {video.name: v for v, video in enumerate(videos)}
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        columns = tuple(rows.fieldnames or ())
+        if columns not in (("video", "start", "end"), ("video", "frame", "label")):
+            raise UserError(f"labels {path}: first line {','.join(columns)}; "
+                            f"expected video,start,end or video,frame,label")
+        for row in rows:
+            if row["video"] not in by_name:
+                raise UserError(f"labels {path}, line {rows.line_num}: video {row['video']!r} is not among the "
+                                f"{len(videos)} videos of frames ({videos[0].name} to {videos[-1].name})")
+            v = by_name[row["video"]]
+            try:
+                first, second = int(row[columns[1]]), int(row[columns[2]])
+            except (TypeError, ValueError):
+                raise UserError(f"labels {path}, line {rows.line_num}: {columns[1]} and {columns[2]} must be whole "
+                                f"numbers") from None
+            if columns[2] == "end":
+                mark(path, videos[v], labels[v], first, second)
+            elif second in (0, 1):
+                mark(path, videos[v], labels[v], first, first, second)
+            else:
+                raise UserError(f"labels {path}, line {rows.line_num}: label {second}; expected 0 or 1")
+    return labels

@@ -1,0 +1,66 @@
+"""Folders of frames -> videos, in natural order. Decided here, once; file names carry no other meaning."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from lgn_net.data.datasets import names_of
+from lgn_net.errors import UserError
+
+IMAGE_SUFFIXES = frozenset(".bmp .dib .jpeg .jpg .jpe .jp2 .png .webp .avif .pbm .pgm .ppm .pnm .tif .tiff .ras".split())
+SPLIT_FOLDERS = {"training": ("training", "train"), "testing": ("testing", "test")}
+
+
+class Video(NamedTuple):
+    """A video as its frame files in order."""
+
+    name: str
+    frames: tuple[str, ...]    # paths
+
+
+def natural_key(name: str) -> list:
+    """Sort key under which frame_2 comes before frame_10."""
+    return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", name)]
+
+
+def find_split(root: str | Path, dataset: str, split: str) -> Path:
+    """The folder of videos of a split.
+
+    Args:
+        root: the folder that holds the data set's folder, or that folder itself.
+        dataset: its name; known aliases are tried too.
+        split: "training" or "testing"; folders `train` and `test` are found too.
+
+    Raises:
+        UserError: nothing there; the sentence names what was looked for.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"--dataset_path {root}: no such folder")
+    candidates = [base / folder / "frames" for base in (*(root / name for name in names_of(dataset)), root)
+                  for folder in SPLIT_FOLDERS[split]]
+    for candidate in candidates:
+        if candidate.is_dir():
+            return candidate
+    raise UserError(f"no {split} frames of {dataset} in {root}: expected {candidates[0]}/<video>/<frame>.jpg "
+                    f"(or {candidates[-2].relative_to(root)} when the path is the data set's own folder)")
+
+
+def index_videos(folder: str | Path) -> list[Video]:
+    """All videos of a split in natural order: every sub-folder is one, every image file in it a frame.
+
+    Hidden files and files that are no images are passed over. Raises UserError for a folder without videos and for a
+    video without frames.
+    """
+    folder = Path(folder)
+    videos = []
+    for path in sorted((p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")),
+                       key=lambda p: natural_key(p.name)):
+        names = [p.name for p in path.iterdir()
+                 if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
+        if not names:
+            raise UserError(f"video {path} holds no image; remove the folder, or fill it with frames")
+        videos.append(Video(path.name, tuple(str(path / name) for name in sorted(names, key=natural_key))))
+    if not videos:
+        raise UserError(f"{folder} holds no videos; each video is a folder of frames, {folder}/01/000.jpg and so on")
+    return videos

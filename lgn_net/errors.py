@@ -1,0 +1,9 @@
+"""The two ways a command ends early."""
+
+
+class UserError(Exception):
+    """Something the user can mend: bad input, config or file. Commands print the sentence and exit with 2."""
+
+
+class TrainingDiverged(Exception):
+    """A loss is no longer finite. Commands print the sentence and exit with 1."""

@@ -1,0 +1,143 @@
+"""What every command shares: device, seed, log, provenance, and ending with a sentence."""
+
+import contextlib
+import json
+import os
+import platform
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import lgn_net
+from lgn_net.errors import TrainingDiverged, UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` -> cuda, mps or cpu, the first there is; otherwise the named one. UserError when it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else
+                            "mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"--device {name} is not available here ({str(error).splitlines()[0]}); leave it out, or use cpu") \
+            from None
+    return device
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch (all devices), NumPy and random, and ask for deterministic kernels where there is a choice."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
+def provenance(device: torch.device) -> dict:
+    """Versions, git revision and machine, for checkpoints and results."""
+    return {
+        "lgn_net": lgn_net.__version__,
+        "git": git_revision(),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "opencv": cv2.__version__,
+        "numpy": np.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else
+                  f"{device.type}, {torch.get_num_threads()} threads",
+    }
+
+
+def git_revision() -> str:
+    """Commit of this checkout, `-dirty` when tracked files were changed; "unknown" outside git."""
+    try:
+        return subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty", "--abbrev=12"], check=True,
+                              capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file completely or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        file.write(text)
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
+
+
+def to_json(content: object) -> str:
+    """Indented JSON; NaN is not allowed in."""
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def progress(title: str, total: int, unit: str, initial: int = 0) -> tqdm:
+    """A bar with rate and time left on stderr; a line every half minute where stderr is no terminal."""
+    return tqdm(total=total, initial=initial, desc=title, unit=f" {unit}", dynamic_ncols=True, smoothing=0.05,
+                mininterval=0.2 if sys.stderr.isatty() else 30)
+
+
+class StopOnSignal:
+    """Turns the first SIGINT or SIGTERM into a flag to look at between steps; the second one ends the process."""
+
+    def __init__(self):
+        self.received: int | None = None
+
+    def __enter__(self) -> "StopOnSignal":
+        self.previous = {s: signal.signal(s, self.receive) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def receive(self, signum: int, _frame: object) -> None:
+        """Remember the signal and give the next one back its usual meaning."""
+        self.received = signum
+        signal.signal(signum, self.previous[signum])
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self.previous.items():
+            signal.signal(signum, handler)
+
+
+def ignore_signals(_worker: int) -> None:
+    """For data workers: leave SIGINT and SIGTERM to the main process, which ends them when it is done."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Warnings as one line `warning: ...` on stderr, without the place in the code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+        yield
+
+
+def run_command(main: Callable[[list[str]], int | None]) -> None:
+    """Call `main(argv)` and exit: UserError, full disks and the like in one sentence with 2, divergence with 1."""
+    try:
+        with plain_warnings():
+            status = main(sys.argv[1:])
+    except TrainingDiverged as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 1
+    except (UserError, OSError) as error:
+        # A data worker's error arrives as the text of its traceback; the sentence is its last line.
+        sentence = str(error).strip().splitlines()[-1].rpartition("UserError: ")[2]
+        print(f"error: {sentence}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 128 + signal.SIGINT
+    sys.exit(status)
