@@ -7,14 +7,12 @@ RUN then holds config.yaml, log.jsonl, TensorBoard's files, last.pt (everything 
 epoch_NNN.pt (weights and memory of each epoch, for evaluate.py).
 """
 
-import json
 import math
 import signal
 import warnings
 from pathlib import Path
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from lgn_net.checkpoint import check_architecture, check_same_run, load_checkpoint, save_checkpoint
 from lgn_net.cli import command_parser, parse_command
@@ -23,13 +21,15 @@ from lgn_net.data.clips import Windows, epoch_batches, loader, to_float
 from lgn_net.data.datasets import difference_from_published
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.errors import TrainingDiverged, UserError
-from lgn_net.losses import compute_losses
+from lgn_net.losses import Losses, compute_losses
 from lgn_net.model.build import build_model
-from lgn_net.runs import StopOnSignal, pick_device, progress, provenance, run_command, seed_everything, write_atomic
+from lgn_net.runs import (RunLog, StopOnSignal, autocast, pick_device, progress, provenance, run_command, seed_everything,
+                          write_atomic)
 
 
 def main(argv: list[str]) -> int:
-    parser = command_parser(__doc__)
+    parser = command_parser(__doc__, "train.py --config FILE --dataset_path DATA --exp_dir RUN "
+                                     "[--init_from CKPT | --resume RUN/last.pt]")
     parser.add_argument("--exp_dir", required=True, help="Folder of this run; made if missing.")
     parser.add_argument("--init_from", help="Checkpoint whose weights and memory items the training starts from.")
     parser.add_argument("--resume", help="The run's last.pt: go on exactly where it stopped.")
@@ -48,9 +48,14 @@ def main(argv: list[str]) -> int:
     model = build_model(config).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=config.train.epochs)
-    steps_per_epoch = math.ceil(len(windows) / config.train.batch_size)
+    B = config.train.batch_size
+    steps_per_epoch = math.ceil(len(windows) / B)
     stop_at = min(config.train.epochs * steps_per_epoch, config.train.max_steps or math.inf)
     step = 0
+
+    def images(step: int) -> int:
+        return step // steps_per_epoch * len(windows) + min(step % steps_per_epoch * B, len(windows))
+
     if args.resume:
         saved_config, saved = load_checkpoint(args.resume)
         check_same_run(config, saved_config, args.resume)
@@ -65,51 +70,36 @@ def main(argv: list[str]) -> int:
         model.load_state_dict(saved["model"])
 
     write_atomic(run / "config.yaml", to_yaml(config))
-    log = open_log(run / "log.jsonl", step)
-    board = SummaryWriter(run, purge_step=step + 1)
     origin = provenance(device)
-
-    def save() -> None:
-        save_checkpoint(last, config, model.state_dict(), optimizer=optimizer.state_dict(), rng=torch.get_rng_state(),
-                        scheduler=scheduler.state_dict(), step=step, provenance=origin)
-
     print(f"{len(windows)} windows of {len(windows.videos)} videos, {steps_per_epoch} steps an epoch, "
           f"{sum(p.numel() for p in model.parameters()):,} parameters, on {origin['device']}")
     model.train()
-    B = config.train.batch_size
-    with StopOnSignal() as stop, progress("train", stop_at * B, "images", initial=step * B) as bar, log, board:
+    with (StopOnSignal() as stop, RunLog(run, step) as log,
+          progress("train", images(stop_at), "images", initial=images(step)) as bar):
         while step < stop_at and not stop.received:
             epoch = step // steps_per_epoch                                       # from 0
             batches = epoch_batches(len(windows), B, config.data.shuffle, config.seed, epoch)
             for clip in loader(windows, batches[step % steps_per_epoch:], config.data.workers, device):
                 clip = to_float(clip.to(device, non_blocking=True))               # (B, n + 1, C, H, W) in [-1, 1]
-                with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bfloat16"):
+                with autocast(device, config.train.precision):
                     out = model(clip[:, :-1])
                 losses = compute_losses(out, clip[:, -1], model.memory, config.loss.compactness,
                                         config.loss.separateness, config.loss.margin)
-                if not losses.total.isfinite():
-                    raise TrainingDiverged(f"step {step + 1}: loss is not finite ("
-                                           + ", ".join(f"{k} {v:.4g}" for k, v in losses._asdict().items()) + "); "
-                                           + (f"last good checkpoint: {last}" if last.exists() else "no checkpoint yet")
-                                           + "; try a lower --train.lr")
+                stop_if_diverged(losses, step + 1, last)
                 optimizer.zero_grad()
                 losses.total.backward()
                 optimizer.step()
-                live_items = model.memory.nearest(out.queries).unique().numel()   # items that some query is nearest to
-                model.memory.update_(out.queries)
+                live_items = model.memory.live_items(out.queries)
+                model.memory.update_(out.queries)                                 # items of before the step, queries too
 
                 step += 1
+                _, prediction, compactness, separateness = (loss.item() for loss in losses)
                 if step % config.train.log_every == 0:
-                    row = dict(step=step, epoch=epoch + 1, lr=scheduler.get_last_lr()[0], loss=losses.total.item(),
-                               prediction=losses.prediction.item(), compactness=losses.compactness.item(),
-                               separateness=losses.separateness.item(), live_items=live_items)
-                    print(json.dumps(row), file=log, flush=True)
-                    for name, value in list(row.items())[2:]:
-                        board.add_scalar(f"train/{name}", value, step)
-                    board.add_scalar("train/images_per_s", bar.format_dict["rate"] or 0, step)
-                bar.set_postfix_str(f"epoch {epoch + 1}/{config.train.epochs}, prediction {losses.prediction.item():.5f}, "
-                                    f"compactness {losses.compactness.item():.5f}, "
-                                    f"separateness {losses.separateness.item():.4f}, live items {live_items}", False)
+                    log.write(dict(step=step, epoch=epoch + 1, lr=optimizer.param_groups[0]["lr"], loss=losses.total.item(),
+                                   prediction=prediction, compactness=compactness, separateness=separateness,
+                                   live_items=live_items), images_per_s=bar.format_dict["rate"])
+                bar.set_postfix_str(f"epoch {epoch + 1}/{config.train.epochs}, prediction {prediction:.5f}, compactness "
+                                    f"{compactness:.5f}, separateness {separateness:.4f}, live items {live_items}", False)
                 bar.update(len(clip))
                 if step >= stop_at or stop.received:
                     break
@@ -117,7 +107,8 @@ def main(argv: list[str]) -> int:
                 scheduler.step()
                 save_checkpoint(run / f"epoch_{epoch + 1:03d}.pt", config, model.state_dict(), step=step,
                                 provenance=origin)
-            save()
+            save_checkpoint(last, config, model.state_dict(), step=step, provenance=origin, rng=torch.get_rng_state(),
+                            optimizer=optimizer.state_dict(), scheduler=scheduler.state_dict())
 
     if stop.received:
         print(f"{signal.Signals(stop.received).name} at step {step}; go on with --resume {last}")
@@ -126,11 +117,12 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def open_log(path: Path, step: int):
-    """log.jsonl, opened to go on after `step`: lines of later steps, logged after the checkpoint, are dropped."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() and step else []
-    write_atomic(path, "".join(line for line in lines if json.loads(line)["step"] <= step))
-    return path.open("a")
+def stop_if_diverged(losses: Losses, step: int, last: Path) -> None:
+    """Raise TrainingDiverged, before the step is taken, when the loss is not finite."""
+    if not losses.total.isfinite():
+        values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses._asdict().items())
+        good = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
+        raise TrainingDiverged(f"step {step}: the loss is not finite ({values}); {good}; try a lower --train.lr")
 
 
 if __name__ == "__main__":

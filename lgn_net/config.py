@@ -9,7 +9,7 @@ import difflib
 import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Literal, Optional
+from typing import Literal
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
@@ -94,7 +94,7 @@ class TrainConfig:
     """Windows per step."""
     lr: float = 2e-4
     """Adam's learning rate in the first epoch."""
-    max_steps: Optional[int] = None
+    max_steps: int | None = None
     """Stop after this many steps in all; null: after the last epoch. The schedule stays that of `epochs`."""
     log_every: int = 10
     """Steps between lines of log.jsonl and points in TensorBoard."""

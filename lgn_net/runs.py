@@ -12,10 +12,12 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 import cv2
 import numpy as np
 import torch
+from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 import lgn_net
@@ -36,6 +38,11 @@ def pick_device(name: str) -> torch.device:
         raise UserError(f"--device {name} is not available here ({str(error).splitlines()[0]}); leave it out, or use cpu") \
             from None
     return device
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """Convolutions in bfloat16 for `precision="bfloat16"`; nothing changes for "float32"."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
 
 
 def seed_everything(seed: int) -> None:
@@ -90,13 +97,42 @@ def progress(title: str, total: int, unit: str, initial: int = 0) -> tqdm:
                 mininterval=0.2 if sys.stderr.isatty() else 30)
 
 
+class RunLog:
+    """log.jsonl, an object per logged step, and the same numbers for TensorBoard.
+
+    Opened to go on after `step`: lines of later steps, logged after the checkpoint that is resumed from, are dropped.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        path = folder / "log.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        complete = (line for line in lines if line.endswith("}\n"))
+        write_atomic(path, "".join(line for line in complete if json.loads(line)["step"] <= step))
+        self.file = path.open("a")
+        self.board = SummaryWriter(folder, purge_step=step + 1)
+
+    def write(self, row: dict, images_per_s: float | None) -> None:
+        """Log the numbers of one step; the speed goes to TensorBoard only, so that equal runs have equal logs."""
+        print(json.dumps(row), file=self.file, flush=True)
+        for name, value in {**row, "images_per_s": images_per_s or 0.0}.items():
+            if name != "step":
+                self.board.add_scalar(f"train/{name}", value, row["step"])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+        self.board.close()
+
+
 class StopOnSignal:
     """Turns the first SIGINT or SIGTERM into a flag to look at between steps; the second one ends the process."""
 
     def __init__(self):
         self.received: int | None = None
 
-    def __enter__(self) -> "StopOnSignal":
+    def __enter__(self) -> Self:
         self.previous = {s: signal.signal(s, self.receive) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
 

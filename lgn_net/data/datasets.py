@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 
 @dataclass(frozen=True)
@@ -16,7 +15,7 @@ class Benchmark:
     train: tuple[int, int]
     test: tuple[int, int]
     aliases: tuple[str, ...] = ()
-    ranges: Optional[Path] = None
+    ranges: Path | None = None
 
 
 BENCHMARKS = {
@@ -41,7 +40,7 @@ def names_of(dataset: str) -> tuple[str, ...]:
     return (name, *BENCHMARKS[name].aliases) if name in BENCHMARKS else (name,)
 
 
-def difference_from_published(dataset: str, split: str, lengths: list[int]) -> Optional[str]:
+def difference_from_published(dataset: str, split: str, lengths: list[int]) -> str | None:
     """A sentence when a split ("training" or "testing") is not the complete benchmark; None when it is, or is unknown.
 
     `lengths` are the frame counts of its videos.

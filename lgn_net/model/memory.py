@@ -45,6 +45,10 @@ class PrototypeMemory(nn.Module):
         """queries (B, D, h, w) -> indices (N, k) of the k most similar items, the nearest first."""
         return self.similarity(queries).topk(k, dim=1).indices
 
+    def live_items(self, queries: Tensor) -> int:
+        """How many items are the nearest of at least one of the queries (B, D, h, w)."""
+        return self.nearest(queries).unique().numel()
+
     @torch.no_grad()
     def update_(self, queries: Tensor) -> None:
         """Move every item towards the queries (B, D, h, w) it is nearest to (eq. 4-6), and back to unit length.

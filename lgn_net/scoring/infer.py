@@ -1,7 +1,6 @@
 """Model over test videos -> raw signals of every predicted frame. The GPU ends here."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from lgn_net.data.videos import Video
 from lgn_net.errors import UserError
 from lgn_net.model.lgn_net import LGNNet
 from lgn_net.model.memory import PrototypeMemory, flatten_queries
+from lgn_net.runs import autocast
 
 
 class FrameSignals(NamedTuple):
@@ -73,11 +73,6 @@ def score_videos(model: LGNNet, videos: list[Video], config: Config, device: tor
                 bar.update(len(clips))
     model.memory.items.copy_(at_start)
     return signals
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """bfloat16 autocast for `precision="bfloat16"`, nothing for "float32"."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
 def read_clips(video: Video, config: Config) -> Iterator[Tensor]:

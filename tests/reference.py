@@ -1,0 +1,392 @@
+"""LGN-Net a second time, slowly: loops and torch.nn.functional, straight from the equations of arXiv 2211.07454.
+
+Nothing here imports lgn_net; the tests compare the two. Weights come as a flat dict with the names of the authors'
+checkpoint files, widths are read off the tensors, so everything runs at any size. Where paper and authors' code part,
+this is the code (which produced the published numbers), unless an argument says otherwise.
+
+Letters: B clips, n input frames, C channels, H W pixels, N = B*h*w queries, M items, D feature width.
+"""
+
+import itertools
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+torch.set_num_threads(1)           # on tensors this small, threads only wait for each other
+
+State = dict[str, Tensor]          # name in the authors' files -> tensor
+
+
+# ---------------------------------------------------------------------------------------------------- layers
+
+def conv(state: State, name: str, x: Tensor, stride: int = 1) -> Tensor:
+    """Odd kernel, same padding, a bias when the file has one."""
+    weight = state[f"{name}.weight"]
+    return F.conv2d(x, weight, state.get(f"{name}.bias"), stride=stride, padding=weight.shape[-1] // 2)
+
+
+def batch_norm(state: State, name: str, x: Tensor, training: bool) -> Tensor:
+    """(x - mean) / sqrt(var + 1e-5) * weight + bias per channel of x (B, C, H, W).
+
+    Training: mean and (biased) variance of this batch; the running ones move by 0.1, the variance to the unbiased one.
+    """
+    mean, var = state[f"{name}.running_mean"], state[f"{name}.running_var"]
+    if training:
+        running_mean, running_var, count = mean, var, x.numel() / x.shape[1]
+        mean = x.mean(dim=(0, 2, 3))
+        var = ((x - mean[:, None, None]) ** 2).mean(dim=(0, 2, 3))
+        with torch.no_grad():
+            running_mean.copy_(0.9 * running_mean + 0.1 * mean)
+            running_var.copy_(0.9 * running_var + 0.1 * var * count / (count - 1))
+            state[f"{name}.num_batches_tracked"] += 1
+    x = (x - mean[:, None, None]) / torch.sqrt(var[:, None, None] + 1e-5)
+    return x * state[f"{name}.weight"][:, None, None] + state[f"{name}.bias"][:, None, None]
+
+
+def conv_br(state: State, block: str, index: int, x: Tensor, training: bool, stride: int = 1) -> Tensor:
+    """Layers `index` (convolution), `index + 1` (BatchNorm) and a ReLU of a block."""
+    return torch.relu(batch_norm(state, f"{block}.{index + 1}", conv(state, f"{block}.{index}", x, stride), training))
+
+
+def up_br(state: State, block: str, index: int, x: Tensor, training: bool) -> Tensor:
+    """Transposed convolution to twice the size, BatchNorm, ReLU."""
+    x = F.conv_transpose2d(x, state[f"{block}.{index}.weight"], state[f"{block}.{index}.bias"],
+                           stride=2, padding=1, output_padding=1)
+    return torch.relu(batch_norm(state, f"{block}.{index + 1}", x, training))
+
+
+# -------------------------------------------------------------------------------------------- the two branches
+
+def st_lstm_cell(state: State, name: str, x: Tensor, H: Tensor, C: Tensor, M: Tensor,
+                 forget_bias: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    """One ST-LSTM cell, gate by gate, * a 3x3 convolution without bias (PredRNN; the forget bias is the code's).
+
+    i = sig(W_xi * x + W_hi * H)    f = sig(W_xf * x + W_hf * H + 1)     g = tanh(W_xg * x + W_hg * H)    C' = f C + i g
+    i'= sig(W'_xi * x + W_mi * M)  f'= sig(W'_xf * x + W_mf * M + 1)  g'= tanh(W'_xg * x + W_mg * M)  M' = f'M + i'g'
+    o = sig(W_xo * x + W_ho * H + W_co * C' + W_mo * M')                 H' = o tanh(W_1x1 * [C', M'])
+    The files stack the gates' filters: of x in the order i f g i' f' g' o, of H i f g o, of M i' f' g'.
+    """
+    hidden = H.shape[1]
+
+    def gate(source: str, position: int, value: Tensor) -> Tensor:
+        weight = state[f"{name}.conv_{source}.0.weight"]
+        return F.conv2d(value, weight[position * hidden:(position + 1) * hidden], padding=1)
+
+    i = torch.sigmoid(gate("x", 0, x) + gate("h", 0, H))
+    f = torch.sigmoid(gate("x", 1, x) + gate("h", 1, H) + forget_bias)
+    g = torch.tanh(gate("x", 2, x) + gate("h", 2, H))
+    C = f * C + i * g
+    i = torch.sigmoid(gate("x", 3, x) + gate("m", 0, M))
+    f = torch.sigmoid(gate("x", 4, x) + gate("m", 1, M) + forget_bias)
+    g = torch.tanh(gate("x", 5, x) + gate("m", 2, M))
+    M = f * M + i * g
+    W_o, W_last = state[f"{name}.conv_o.0.weight"], state[f"{name}.conv_last.weight"]
+    o = torch.sigmoid(gate("x", 6, x) + gate("h", 3, H)
+                      + F.conv2d(C, W_o[:, :hidden], padding=1) + F.conv2d(M, W_o[:, hidden:], padding=1))
+    H = o * torch.tanh(F.conv2d(C, W_last[:, :hidden]) + F.conv2d(M, W_last[:, hidden:]))
+    return H, C, M
+
+
+def e_loc(state: State, frame: Tensor, training: bool) -> Tensor:
+    """frame (B, C, H, W) -> x_t (B, 2*width, H/4, W/4)."""
+    x = conv_br(state, "pred.encoder", 0, frame, training, stride=2)
+    x = conv_br(state, "pred.encoder", 3, x, training)
+    x = conv_br(state, "pred.encoder", 6, x, training, stride=2)
+    return conv_br(state, "pred.encoder", 9, x, training)
+
+
+def stp_net(state: State, features: list[Tensor], forget_bias: float = 1.0) -> Tensor:
+    """x_1..x_n (B, 2*width, h, w) -> cat(H, M) (B, 2*hidden, h, w) of the top layer after the last frame.
+
+    M climbs the layers within a frame and enters layer 1 of the next one.
+    """
+    layers = len([name for name in state if name.endswith("conv_last.weight")])
+    hidden = state["pred.convlstm_list.0.conv_last.weight"].shape[0]
+    zero = torch.zeros(features[0].shape[0], hidden, *features[0].shape[2:])
+    H, C, M = {layer: zero for layer in range(layers)}, {layer: zero for layer in range(layers)}, zero
+    for x_t in features:
+        for layer in range(layers):
+            below = x_t if layer == 0 else H[layer - 1]
+            H[layer], C[layer], M = st_lstm_cell(state, f"pred.convlstm_list.{layer}", below, H[layer], C[layer], M,
+                                                 forget_bias)
+    return torch.cat([H[layers - 1], M], dim=1)
+
+
+def local_branch(state: State, clip: Tensor, training: bool, forget_bias: float = 1.0) -> Tensor:
+    """clip (B, n, C, H, W) -> F'_loc (B, width, H, W); E_loc sees the frames one by one."""
+    top = stp_net(state, [e_loc(state, frame, training) for frame in clip.unbind(1)], forget_bias)
+    return up_br(state, "st_decoder", 3, up_br(state, "st_decoder", 0, top, training), training)
+
+
+def e_glo(state: State, clip: Tensor, training: bool) -> Tensor:
+    """clip (B, n, C, H, W) -> F_lat (B, 8*width, H/8, W/8); frames stacked oldest first, the last convolution bare."""
+    x = torch.cat(clip.unbind(1), dim=1)
+    for level in (1, 2, 3):
+        x = conv_br(state, f"encoder.moduleConv{level}", 0, x, training)
+        x = conv_br(state, f"encoder.moduleConv{level}", 3, x, training)
+        x = F.max_pool2d(x, 2)
+    return conv(state, "encoder.moduleConv4.3", conv_br(state, "encoder.moduleConv4", 0, x, training))
+
+
+def decoder(state: State, prototypes: Tensor, local: Tensor, training: bool) -> Tensor:
+    """F_glo (B, D, H/8, W/8) and F'_loc (B, width, H, W) -> predicted frame (B, C, H, W) in [-1, 1]."""
+    x = prototypes
+    for level, block in ((4, "moduleConv"), (3, "moduleDeconv3"), (2, "moduleDeconv2")):
+        x = conv_br(state, f"decoder.{block}", 0, x, training)
+        x = conv_br(state, f"decoder.{block}", 3, x, training)
+        x = up_br(state, f"decoder.moduleUpsample{level}", 0, x, training)
+    x = torch.cat([x, local], dim=1)
+    x = conv_br(state, "decoder.moduleDeconv1", 0, x, training)
+    x = conv_br(state, "decoder.moduleDeconv1", 3, x, training)
+    return torch.tanh(conv(state, "decoder.moduleDeconv1.6", x))
+
+
+def authors_forward(state: State, items: Tensor, clip: Tensor, training: bool = False) -> tuple[Tensor, Tensor]:
+    """The published network: clip (B, n, C, H, W) in [-1, 1] -> prediction (B, C, H, W), queries (B, D, H/8, W/8).
+
+    Training uses batch statistics and moves the running ones in `state`. The read is cut off from the gradient.
+    """
+    features = e_glo(state, clip, training)
+    queries = features / features.norm(dim=1, keepdim=True)
+    with torch.no_grad():
+        read = memory_read(items, query_rows(queries))                                # (N, D)
+    prototypes = torch.zeros_like(features)
+    h, w = features.shape[2:]
+    for n in range(len(read)):
+        prototypes[n // (h * w), :, n // w % h, n % w] = read[n]
+    return decoder(state, prototypes, local_branch(state, clip, training), training), queries
+
+
+# ------------------------------------------------------------------------------------------------------ memory
+
+def query_rows(queries: Tensor) -> Tensor:
+    """(B, D, h, w) -> (N, D) in the order b, row, column."""
+    B, _, h, w = queries.shape
+    return torch.stack([queries[b, :, y, x] for b in range(B) for y in range(h) for x in range(w)])
+
+
+def ranking(items: Tensor, query: Tensor) -> list[int]:
+    """Items by falling cosine with one query (D,); of equal ones the first comes first."""
+    similarity = [(item @ query).item() for item in items]
+    return sorted(range(len(items)), key=lambda i: -similarity[i])
+
+
+def memory_read(items: Tensor, queries: Tensor) -> Tensor:
+    """items (M, D), queries (N, D) -> sum_i w_i p_i for each, w the softmax over the items of p_i . q (eq. 2-3)."""
+    rows = []
+    for query in queries:
+        w = torch.stack([torch.exp(item @ query) for item in items])
+        rows.append(sum(w[i] / w.sum() * items[i] for i in range(len(items))))
+    return torch.stack(rows)
+
+
+def memory_update(items: Tensor, queries: Tensor, update_max: str = "all") -> Tensor:
+    """p_i + sum over the queries nearest to i of exp(s_ki - max_k s_ki) q_k, back to unit length. Unchosen items stay.
+
+    The max runs over "all" queries (authors' code) or over the item's "own" (paper, eq. 6).
+    """
+    nearest = [ranking(items, query)[0] for query in queries]
+    updated = items.clone()
+    for i, item in enumerate(items):
+        own = [query for query, chosen in zip(queries, nearest, strict=True) if chosen == i]
+        if own:
+            highest = max((item @ query).item() for query in (queries if update_max == "all" else own))
+            moved = item + sum(math.exp((item @ query).item() - highest) * query for query in own)
+            updated[i] = moved / moved.norm()
+    return updated
+
+
+def memory_update_by_softmax(items: Tensor, queries: Tensor, update_max: str = "all") -> Tensor:
+    """The same as printed (eq. 4-6): v_ki is a softmax over the queries k, then divided by its largest value."""
+    nearest = [ranking(items, query)[0] for query in queries]
+    updated = items.clone()
+    for i, item in enumerate(items):
+        own = [k for k in range(len(queries)) if nearest[k] == i]
+        if own:
+            exps = [math.exp((item @ query).item()) for query in queries]
+            v = [e / sum(exps) for e in exps]
+            largest = max(v) if update_max == "all" else max(v[k] for k in own)
+            moved = item + sum(v[k] / largest * queries[k] for k in own)
+            updated[i] = moved / moved.norm()
+    return updated
+
+
+# ------------------------------------------------------------------------------------------------------ losses
+
+def compactness(items: Tensor, queries: Tensor) -> Tensor:
+    """Mean over all N*D entries of (q - p_nearest)^2 (eq. 10). At test time, for one frame, this is D (eq. 14)."""
+    total = sum(((query - items[ranking(items, query)[0]]) ** 2).sum() for query in queries)
+    return total / queries.numel()
+
+
+def separateness(items: Tensor, queries: Tensor, margin: float = 1.0) -> Tensor:
+    """Mean over queries of max(0, |q - p_1st + eps| - |q - p_2nd + eps| + margin), eps 1e-6 on every entry (eq. 11)."""
+    total = 0.0
+    for query in queries:
+        first, second = ranking(items, query)[:2]
+        near = ((query - items[first] + 1e-6) ** 2).sum().sqrt()
+        far = ((query - items[second] + 1e-6) ** 2).sum().sqrt()
+        total = total + torch.clamp(near - far + margin, min=0)
+    return total / len(queries)
+
+
+def losses(items: Tensor, prediction: Tensor, queries: Tensor, target: Tensor, lambda_c: float, lambda_s: float,
+           margin: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """total, prediction (mean squared error on [-1, 1]), compactness, separateness (eq. 9-12)."""
+    intensity = ((prediction - target) ** 2).mean()
+    compact, separate = compactness(items, query_rows(queries)), separateness(items, query_rows(queries), margin)
+    return intensity + lambda_c * compact + lambda_s * separate, intensity, compact, separate
+
+
+def authors_training_steps(state: State, items: Tensor, batches: list[Tensor], lr: float, lambda_c: float,
+                           lambda_s: float) -> list[tuple[float, float, float, float]]:
+    """One Adam step per clip batch (B, n+1, C, H, W) -> (total, prediction, compactness, separateness) of each.
+
+    Forward, losses, Adam, then the items move by the forward's queries. `state` and `items` are changed in place.
+    """
+    parameters = [tensor for name, tensor in state.items() if name.endswith((".weight", ".bias"))]
+    for tensor in parameters:
+        tensor.requires_grad_(True)
+    optimizer, log = torch.optim.Adam(parameters, lr=lr), []
+    for batch in batches:
+        prediction, queries = authors_forward(state, items, batch[:, :-1], training=True)
+        values = losses(items, prediction, queries, batch[:, -1], lambda_c, lambda_s)
+        optimizer.zero_grad()
+        values[0].backward()
+        optimizer.step()
+        items.copy_(memory_update(items, query_rows(queries.detach())))
+        log.append(tuple(value.item() for value in values))
+    for tensor in parameters:
+        tensor.requires_grad_(False)
+    return log
+
+
+# ----------------------------------------------------------------------------------------------------- scoring
+
+def squared_error(prediction: Tensor, frame: Tensor) -> Tensor:
+    """e per pixel and channel, images brought from [-1, 1] to [0, 1]."""
+    return ((prediction.double() + 1) / 2 - (frame.double() + 1) / 2) ** 2
+
+
+def psnr(prediction: Tensor, frame: Tensor) -> float:
+    """10 log10(1 / mean e), in dB (eq. 13 with peak 1)."""
+    return 10 * math.log10(1 / squared_error(prediction, frame).mean().item())
+
+
+def regular_score(prediction: Tensor, frame: Tensor) -> float:
+    """R = sum((1 - exp(-e)) e) / sum(1 - exp(-e)) over pixels and channels (eq. 7-8)."""
+    e = squared_error(prediction, frame)
+    w = 1 - torch.exp(-e)
+    return ((w * e).sum() / w.sum()).item()
+
+
+def normality(psnrs: list[float], distances: list[float], weight: float) -> list[float]:
+    """weight * minmax(PSNR) + (1 - weight) * (1 - minmax(D)) of the scored frames of ONE video (eq. 15-17)."""
+    scores = []
+    for p, d in zip(psnrs, distances, strict=True):
+        p = (p - min(psnrs)) / (max(psnrs) - min(psnrs))
+        d = (d - min(distances)) / (max(distances) - min(distances))
+        scores.append(weight * p + (1 - weight) * (1 - d))
+    return scores
+
+
+@torch.no_grad()
+def authors_evaluate(state: State, items: Tensor, videos: list[Tensor], gamma: float, mode: str = "carry",
+                     update_max: str = "all") -> list[dict]:
+    """Every frame of videos (T, C, H, W) in [-1, 1] that has n frames before it, one at a time, in order.
+
+    After a frame is scored with R < gamma, the items move by its own queries. `mode`: "off" never; "carry" what one
+    video taught stays for the next (authors' code); "reset" every video starts from the given items.
+    """
+    channels = state["decoder.moduleDeconv1.6.weight"].shape[0]
+    n = state["encoder.moduleConv1.0.weight"].shape[1] // channels
+    current, rows = items.clone(), []
+    for v, video in enumerate(videos):
+        if mode == "reset":
+            current = items.clone()
+        for t in range(n, len(video)):
+            prediction, queries = authors_forward(state, current, video[None, t - n:t])
+            distance, R = compactness(current, query_rows(queries)).item(), regular_score(prediction[0], video[t])
+            updated = mode != "off" and R < gamma
+            if updated:
+                current = memory_update(current, query_rows(queries), update_max)
+            rows.append({"video": v, "frame": t, "psnr": psnr(prediction[0], video[t]), "distance": distance,
+                         "regular_score": R, "updated": updated})
+    return rows
+
+
+# ------------------------------------------------------------------------------------------------------- weights
+
+def random_official_state(seed: int, width: int = 64, hidden: int = 128, layers: int = 4, n: int = 4, channels: int = 3,
+                          items: int = 10) -> tuple[State, Tensor]:
+    """Random weights under the names of the authors' file, and unit items (M, D). Defaults: the published shapes.
+
+    Convolutions keep the variance of a ReLU network; BatchNorms are away from 0 and 1, so that none can be left out.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    state: State = {}
+
+    def add_conv(name: str, *shape: int, fan_in: float, bias: int = 0) -> None:
+        state[f"{name}.weight"] = torch.randn(*shape, generator=rng) * math.sqrt(2 / fan_in)
+        if bias:
+            state[f"{name}.bias"] = 0.1 * torch.randn(bias, generator=rng)
+
+    def add_norm(name: str, features: int) -> None:
+        state[f"{name}.weight"] = 0.6 + 0.8 * torch.rand(features, generator=rng)
+        state[f"{name}.bias"] = 0.2 * torch.randn(features, generator=rng)
+        state[f"{name}.running_mean"] = 0.2 * torch.randn(features, generator=rng)
+        state[f"{name}.running_var"] = 0.6 + 0.8 * torch.rand(features, generator=rng)
+        state[f"{name}.num_batches_tracked"] = torch.tensor(7)
+
+    def add_block(block: str, *widths: int, bare_last: bool = False) -> None:
+        for k, (before, after) in enumerate(itertools.pairwise(widths)):
+            add_conv(f"{block}.{3 * k}", after, before, 3, 3, fan_in=9 * before, bias=after)
+            if not (bare_last and k == len(widths) - 2):
+                add_norm(f"{block}.{3 * k + 1}", after)
+
+    def add_ups(block: str, *widths: int) -> None:                          # stride 2: 9/4 taps reach each pixel
+        for k, (before, after) in enumerate(itertools.pairwise(widths)):
+            add_conv(f"{block}.{3 * k}", before, after, 3, 3, fan_in=9 / 4 * before, bias=after)
+            add_norm(f"{block}.{3 * k + 1}", after)
+
+    w1, w2, w4, w8 = width, 2 * width, 4 * width, 8 * width
+    add_block("encoder.moduleConv1", n * channels, w1, w1)
+    add_block("encoder.moduleConv2", w1, w2, w2)
+    add_block("encoder.moduleConv3", w2, w4, w4)
+    add_block("encoder.moduleConv4", w4, w8, w8, bare_last=True)
+    add_norm("encoder.moduleBatchNorm", w8)                                 # in the files, never used
+    add_block("decoder.moduleConv", w8, w8, w8)
+    add_ups("decoder.moduleUpsample4", w8, w4)
+    add_block("decoder.moduleDeconv3", w4, w4, w4)
+    add_ups("decoder.moduleUpsample3", w4, w2)
+    add_block("decoder.moduleDeconv2", w2, w2, w2)
+    add_ups("decoder.moduleUpsample2", w2, w1)
+    add_block("decoder.moduleDeconv1", w2, w1, w1, channels, bare_last=True)
+    add_block("pred.encoder", channels, w1, w1, w2, w2)
+    for layer in range(layers):
+        cell, below = f"pred.convlstm_list.{layer}", w2 if layer == 0 else hidden
+        add_conv(f"{cell}.conv_x.0", 7 * hidden, below, 3, 3, fan_in=9 * below)
+        add_conv(f"{cell}.conv_h.0", 4 * hidden, hidden, 3, 3, fan_in=9 * hidden)
+        add_conv(f"{cell}.conv_m.0", 3 * hidden, hidden, 3, 3, fan_in=9 * hidden)
+        add_conv(f"{cell}.conv_o.0", hidden, 2 * hidden, 3, 3, fan_in=18 * hidden)
+        add_conv(f"{cell}.conv_last", hidden, 2 * hidden, 1, 1, fan_in=2 * hidden)
+    add_ups("st_decoder", 2 * hidden, hidden, w1)
+    prototypes = torch.randn(items, w8, generator=rng)
+    return state, prototypes / prototypes.norm(dim=1, keepdim=True)
+
+
+def official_name(ours: str) -> str:
+    """The authors' name of an entry of LGNNet's state_dict, to hand the same weights to both implementations."""
+    prefixes = {
+        "local_branch.encoder.": "pred.encoder.", "local_branch.cells.": "pred.convlstm_list.",
+        "local_branch.deconv.": "st_decoder.", "prototype_encoder.block": "encoder.moduleConv",
+        "decoder.block4.": "decoder.moduleConv.", "decoder.block": "decoder.moduleDeconv",
+        "decoder.up": "decoder.moduleUpsample", "decoder.head.": "decoder.moduleDeconv1.",
+    }
+    ours = ours.replace("conv_1x1.", "conv_last.")
+    for gate in ("x", "h", "m", "o"):
+        ours = ours.replace(f".conv_{gate}.", f".conv_{gate}.0.")
+    prefix = next(prefix for prefix in prefixes if ours.startswith(prefix))
+    return prefixes[prefix] + ours.removeprefix(prefix)

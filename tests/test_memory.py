@@ -1,0 +1,143 @@
+"""Memory read and update against loops over items and queries."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from reference import memory_read, memory_update, memory_update_by_softmax, query_rows, ranking
+from torch.testing import assert_close
+
+from lgn_net.model.memory import PrototypeMemory
+
+B, D, h, w, M = 2, 8, 3, 4, 5
+
+
+def random_queries(seed, shift=0.0):
+    """(B, D, h, w) of unit length; `shift` along the first axis draws them together."""
+    queries = torch.randn(B, D, h, w, generator=torch.Generator().manual_seed(seed))
+    queries[:, 0] += shift
+    return F.normalize(queries, dim=1)
+
+
+def memory_of(items, **switches):
+    memory = PrototypeMemory(*items.shape, **switches)
+    memory.items.copy_(items)
+    return memory
+
+
+def random_items(seed=0, num_items=M):
+    return F.normalize(torch.randn(num_items, D, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+def test_items_are_state_not_parameters():
+    memory = PrototypeMemory(200, 32)
+    assert list(memory.state_dict()) == ["items"] and not list(memory.parameters())
+    assert_close(memory.items.norm(dim=1), torch.ones(200))
+    assert memory.items.min() >= 0                                        # uniform [0, 1), normalised
+    assert (memory.items / memory.items.amax(1, keepdim=True)).mean() == pytest.approx(0.5, abs=0.03)
+
+
+def test_similarity_and_nearest():
+    memory, queries = memory_of(random_items()), random_queries(0)
+    rows = query_rows(queries)
+    assert_close(memory.similarity(queries), torch.stack([torch.stack([p @ q for p in memory.items]) for q in rows]))
+    assert memory.nearest(queries, k=2).tolist() == [ranking(memory.items, q)[:2] for q in rows]
+
+
+@pytest.mark.parametrize("read_grad", [False, True])
+def test_read(read_grad):
+    memory, queries = memory_of(random_items(), read_grad=read_grad), random_queries(0).requires_grad_()
+    expected = memory_read(memory.items, query_rows(queries))             # (N, D)
+    read = memory.read(queries)
+    assert read.shape == queries.shape
+    assert_close(query_rows(read), expected, atol=1e-5, rtol=0)
+    assert read.requires_grad == read_grad
+    if read_grad:
+        direction = torch.randn_like(expected)
+        expected_grad, = torch.autograd.grad((expected * direction).sum(), queries)
+        grad, = torch.autograd.grad((query_rows(read) * direction).sum(), queries)
+        assert_close(grad, expected_grad)
+
+
+@pytest.mark.parametrize("update_max", ["all", "own"])
+@pytest.mark.parametrize("shift", [0.0, 2.0, -2.0])                       # -2: most similarities are negative
+def test_updates_in_a_row(update_max, shift):
+    items = random_items()
+    items[0] = -F.normalize(query_rows(random_queries(0, shift)).mean(0), dim=0)
+    if shift:
+        items[1:, 0] = items[1:, 0].abs()
+    memory, moved = memory_of(items, update_max=update_max), set()
+    for step in range(6):
+        queries, before = random_queries(step, shift), memory.items.clone()
+        rows = query_rows(queries)
+        memory.update_(queries)
+        assert_close(memory.items, memory_update(before, rows, update_max), atol=1e-6, rtol=0)
+        assert_close(memory.items, memory_update_by_softmax(before, rows, update_max), atol=1e-6, rtol=0)
+        assert_close(memory.items.norm(dim=1), torch.ones(M), atol=1e-6, rtol=0)
+        chosen = {ranking(before, q)[0] for q in rows}
+        for i in range(M):
+            assert torch.equal(memory.items[i], before[i]) == (i not in chosen)
+        moved |= chosen
+    assert len(moved) > 1
+
+
+def test_an_item_nobody_chose_stays_bit_identical():
+    items = random_items()
+    items[3] = items[3] * (1 + 3e-7)                                      # a norm that renormalising would mend
+    queries = F.normalize(items[[0, 1, 2, 4, 0, 1]] + 0.05, dim=1).T.reshape(1, D, 2, 3)
+    for update_max in ("all", "own"):
+        memory = memory_of(items, update_max=update_max)
+        memory.update_(queries)
+        assert torch.equal(memory.items[3], items[3])
+        assert all(not torch.equal(memory.items[i], items[i]) for i in (0, 1, 2, 4))
+
+
+@pytest.mark.parametrize("update_max", ["all", "own"])
+def test_ties_go_to_one_item(update_max):
+    items = torch.eye(D)[[0, 0, 1, 2]]                                    # items 0 and 1 are equal
+    queries = F.normalize(torch.eye(D)[0] + 0.1 * torch.rand(1, h, w, D), dim=-1).permute(0, 3, 1, 2)
+    memory = memory_of(items, update_max=update_max)
+    assert set(memory.nearest(queries, k=2).flatten().tolist()) == {0, 1}
+    assert (memory.nearest(queries, k=2).sort().values == torch.tensor([0, 1])).all()       # two different ones
+    memory.update_(queries)
+    assert_close(memory.items, memory_update(items, query_rows(queries), update_max), atol=1e-6, rtol=0)
+    assert torch.equal(memory.items[1:], items[1:])                       # all went to the first
+
+
+@pytest.mark.parametrize("update_max", ["all", "own"])
+def test_update_does_not_depend_on_the_order_of_queries(update_max):
+    one, other = memory_of(random_items(), update_max=update_max), memory_of(random_items(), update_max=update_max)
+    queries = random_queries(0)                                           # (B, D, h, w)
+    rows = query_rows(queries)[torch.randperm(B * h * w)]
+    one.update_(queries)
+    other.update_(rows.T.reshape(1, D, h * B, w))                         # another order, another shape
+    assert_close(one.items, other.items, atol=1e-6, rtol=0)
+
+
+def test_paper_and_code_update_nearly_alike():
+    """At the published size, from random items: cosine of the two above 0.9995, lowest at the first update."""
+    torch.manual_seed(0)
+    paper, code, cosines = PrototypeMemory(10, 512, update_max="own"), PrototypeMemory(10, 512, update_max="all"), []
+    for _ in range(6):
+        code.items.copy_(paper.items)                                     # one step's difference, from the same items
+        queries = torch.randn(1, 512, 32, 32)
+        queries[:, 0] += 20                                               # they have something in common
+        for memory in (paper, code):
+            memory.update_(F.normalize(queries, dim=1))
+        cosines.append(F.cosine_similarity(paper.items, code.items).min().item())
+    assert cosines[0] == min(cosines) and 0.9995 < cosines[0] < 0.9999
+
+
+@pytest.mark.parametrize("update_max", ["all", "own"])
+def test_bfloat16_autocast_changes_no_bit(update_max):
+    plain, mixed = memory_of(random_items(), update_max=update_max), memory_of(random_items(), update_max=update_max)
+    queries = random_queries(0)
+    similarity, read, nearest = plain.similarity(queries), plain.read(queries), plain.nearest(queries, k=2)
+    plain.update_(queries)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (queries.flatten(0, 2) @ queries.flatten(0, 2).T).dtype == torch.bfloat16     # it is on
+        assert mixed.similarity(queries).dtype == torch.float32
+        assert torch.equal(mixed.similarity(queries), similarity)
+        assert torch.equal(mixed.read(queries), read) and mixed.read(queries).dtype == torch.float32
+        assert torch.equal(mixed.nearest(queries, k=2), nearest)
+        mixed.update_(queries)
+    assert mixed.items.dtype == torch.float32 and torch.equal(mixed.items, plain.items)
