@@ -17,6 +17,7 @@ import torch
 from lgn_net.checkpoint import check_architecture, check_same_run, load_checkpoint, save_checkpoint
 from lgn_net.cli import command_parser, parse_command
 from lgn_net.config import to_yaml
+from lgn_net.data.cache import pack_frames
 from lgn_net.data.clips import Windows, epoch_batches, loader, to_float
 from lgn_net.data.datasets import difference_from_published
 from lgn_net.data.videos import find_split, index_videos
@@ -43,7 +44,9 @@ def main(argv: list[str]) -> int:
     videos = index_videos(find_split(args.dataset_path, config.data.dataset, "training"))
     if note := difference_from_published(config.data.dataset, "training", [len(v.frames) for v in videos]):
         warnings.warn(note)
-    windows = Windows(videos, config.model.input_frames + 1, config.data.channels, config.data.image_size)
+    format_ = (config.data.channels, config.data.image_size)
+    packed = pack_frames(videos, *format_, config.data.cache) if config.data.cache else None
+    windows = Windows(videos, config.model.input_frames + 1, *format_, packed)
 
     model = build_model(config).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr)
@@ -71,7 +74,7 @@ def main(argv: list[str]) -> int:
 
     write_atomic(run / "config.yaml", to_yaml(config))
     origin = provenance(device)
-    print(f"{len(windows)} windows of {len(windows.videos)} videos, {steps_per_epoch} steps an epoch, "
+    print(f"{len(windows)} windows of {len(videos)} videos, {steps_per_epoch} steps an epoch, "
           f"{sum(p.numel() for p in model.parameters()):,} parameters, on {origin['device']}")
     model.train()
     with (StopOnSignal() as stop, RunLog(run, step) as log,

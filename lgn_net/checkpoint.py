@@ -73,7 +73,7 @@ def load_checkpoint(path: str | Path) -> tuple[Config, dict]:
 # Knobs that decide the shapes of the weights, and knobs that a continued run may change.
 ARCHITECTURE = ("data.channels", "model.input_frames", "model.base_width", "model.hidden_width", "model.lstm_layers",
                 "model.memory_items", "model.concat_query")
-FREE = ("data.workers", "train.max_steps", "train.log_every", "score")
+FREE = ("data.workers", "data.cache", "train.max_steps", "train.log_every", "score")
 
 
 def check_architecture(config: Config, saved: Config, path: str | Path) -> None:

@@ -33,6 +33,8 @@ class DataConfig:
     """Train on the windows in a new random order every epoch; false: video after video."""
     workers: int = 2
     """Processes that decode frames beside the training; 0: none."""
+    cache: str | None = None
+    """Folder for packed frames, decoded and resized once and then read many times faster; null: decode as it goes."""
 
     def __post_init__(self):
         require(self.image_size > 0 and self.image_size % 8 == 0, "data.image_size", self.image_size, "a multiple of 8")

@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -12,6 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 from lgn_net.data.videos import Video
 from lgn_net.errors import UserError
 from lgn_net.runs import ignore_signals
+
+if TYPE_CHECKING:
+    from lgn_net.data.cache import PackedFrames
 
 cv2.setNumThreads(0)          # frames are small; parallelism is over windows
 
@@ -75,20 +79,34 @@ def long_enough(videos: list[Video], length: int) -> list[int]:
 
 
 class Windows(Dataset):
-    """All windows of n + 1 consecutive frames, video after video: item i is a uint8 clip (n + 1, C, size, size)."""
+    """All windows of n + 1 consecutive frames, video after video: item i is a uint8 clip (n + 1, C, size, size).
 
-    def __init__(self, videos: list[Video], length: int, channels: int, size: int):
-        self.videos = [videos[v] for v in long_enough(videos, length)]
-        self.index = [(v, start) for v, video in enumerate(self.videos)
-                      for start in range(len(video.frames) - length + 1)]
-        self.length, self.channels, self.size = length, channels, size
+    Frames are decoded for each window, or read from packed ones (`data/cache.py`) when these are given.
+    """
+
+    def __init__(self, videos: list[Video], length: int, channels: int, size: int, packed: "PackedFrames | None" = None):
+        self.videos = videos
+        self.index = [(v, start) for v in long_enough(videos, length)
+                      for start in range(len(videos[v].frames) - length + 1)]
+        self.shape = (length, channels, size, size)
+        self.packed = packed
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, i: int) -> Tensor:
-        v, start = self.index[i]
-        return torch.from_numpy(read_frames(self.videos[v].frames[start:start + self.length], self.channels, self.size))
+        return self.__getitems__([i])[0]
+
+    def __getitems__(self, indices: list[int]) -> Tensor:
+        """A whole batch at once: uint8 (B, n + 1, C, size, size)."""
+        length, channels, size, _ = self.shape
+        clips = np.empty((len(indices), *self.shape), np.uint8)
+        for clip, (v, start) in zip(clips, (self.index[i] for i in indices)):
+            if self.packed:
+                self.packed.read(v, start, out=clip)
+            else:
+                clip[:] = read_frames(self.videos[v].frames[start:start + length], channels, size)
+        return torch.from_numpy(clips)
 
 
 def epoch_batches(windows: int, batch_size: int, shuffle: bool, seed: int, epoch: int) -> list[list[int]]:
@@ -102,4 +120,9 @@ def epoch_batches(windows: int, batch_size: int, shuffle: bool, seed: int, epoch
 def loader(windows: Windows, batches: list[list[int]], workers: int, device: torch.device) -> DataLoader:
     """Decode the given batches in the given order: uint8 clips (B, n + 1, C, size, size) on the CPU."""
     return DataLoader(windows, batch_sampler=batches, num_workers=workers, worker_init_fn=ignore_signals,
-                      pin_memory=device.type == "cuda", generator=torch.Generator())
+                      collate_fn=as_it_is, pin_memory=device.type == "cuda", generator=torch.Generator())
+
+
+def as_it_is(batch: Tensor) -> Tensor:
+    """`Windows` gathers whole batches itself."""
+    return batch

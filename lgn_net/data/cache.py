@@ -1,0 +1,142 @@
+"""Packed frames: a split decoded and resized once into one file of raw uint8, from which windows are read in a copy each.
+
+The file is a plain C-ordered array (N, C, size, size) that `np.memmap` can open; here it is read with `preadv`, straight into
+the batch, so that the resident memory stays that of a batch however large the data set is.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from lgn_net.data.clips import read_frames
+from lgn_net.data.videos import Video
+from lgn_net.errors import UserError
+from lgn_net.runs import progress
+
+CHUNK = 64          # frames that a thread decodes at once while packing
+
+
+class PackedFrames:
+    """Reads frames of the packed file. Safe to use from several threads and processes."""
+
+    def __init__(self, path: Path, videos: list[Video], channels: int, size: int):
+        self.path = path
+        self.first = np.cumsum([0, *(len(video.frames) for video in videos)])     # of each video in the file
+        self.shape = (channels, size, size)
+        self.file = os.open(path, os.O_RDONLY)
+
+    def read(self, video: int, start: int, out: np.ndarray) -> None:
+        """Fill `out`, uint8 (T, C, size, size) and contiguous, with frames start, start + 1, ... of a video."""
+        offset = (int(self.first[video]) + start) * int(np.prod(self.shape))
+        if os.preadv(self.file, [memoryview(out).cast("B")], offset) != out.nbytes:
+            raise UserError(f"packed frames {self.path} are cut short; delete the file, it will be made again")
+
+    def __del__(self):
+        os.close(self.file)
+
+
+def pack_frames(videos: list[Video], channels: int, size: int, folder: str | Path) -> PackedFrames:
+    """Open the packed frames of these videos, after making them where they are missing or stale.
+
+    A packed file is known by its fingerprint: the names, sizes and modification times of all source files, `size`,
+    `channels` and OpenCV's version. Several processes may call this at once: one packs, the others wait for it. The file
+    appears under its name only when it is complete.
+
+    Args:
+        videos: of one split.
+        channels, size: of the frames, as in `read_frames`.
+        folder: where packed files live; made if missing.
+
+    Raises:
+        UserError: too little free disk (with both numbers), or a damaged source frame.
+    """
+    folder, total = Path(folder), sum(len(video.frames) for video in videos)
+    folder.mkdir(parents=True, exist_ok=True)
+    root = os.path.commonpath([os.path.dirname(video.frames[0]) for video in videos])
+    place = hashlib.sha256(os.path.abspath(root).encode(errors="surrogateescape")).hexdigest()[:8]
+    path = folder / f"{Path(root).parent.name}-{place}-{size}x{channels}.u8"
+    print_ = fingerprint(videos, root, channels, size)
+    with open(path.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)                      # released when the process ends, however it ends
+        if not is_current(path, print_, videos, channels, size):
+            write_packed(path, videos, channels, size)
+            index = {"fingerprint": print_, "frames": total, "channels": channels, "size": size, "source": root,
+                     "videos": {video.name: len(video.frames) for video in videos}}
+            path.with_suffix(".json").write_text(json.dumps(index, indent=1))
+    return PackedFrames(path, videos, channels, size)
+
+
+def fingerprint(videos: list[Video], root: str, channels: int, size: int) -> str:
+    """sha256 of what decides the packed file's content."""
+    digest = hashlib.sha256(f"1 {cv2.__version__} {channels} {size}".encode())
+    for video in videos:
+        for frame in video.frames:
+            stat = os.stat(frame)
+            digest.update(f"{os.path.relpath(frame, root)} {stat.st_size} {stat.st_mtime_ns}\n"
+                          .encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def is_current(path: Path, print_: str, videos: list[Video], channels: int, size: int) -> bool:
+    """Whether the packed file has this fingerprint, the right length, and the right pixels in a few frames."""
+    try:
+        index = json.loads(path.with_suffix(".json").read_text())
+    except (OSError, ValueError):
+        return False
+    total = sum(len(video.frames) for video in videos)
+    if index.get("fingerprint") != print_ or path.stat().st_size != total * channels * size * size:
+        return False
+    packed, one = PackedFrames(path, videos, channels, size), np.empty((1, channels, size, size), np.uint8)
+    for v in np.linspace(0, len(videos) - 1, 8).astype(int):
+        t = len(videos[v].frames) // 2
+        packed.read(v, t, one)
+        if not np.array_equal(one, read_frames(videos[v].frames[t:t + 1], channels, size)):
+            return False
+    return True
+
+
+def write_packed(path: Path, videos: list[Video], channels: int, size: int) -> None:
+    """Decode all frames, on all cores, into a temporary file that takes its name when it is complete."""
+    total = sum(len(video.frames) for video in videos)
+    needed, free = total * channels * size * size, shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise UserError(f"packing {total} frames needs {needed / 1e9:.1f} GB, {path.parent} has {free / 1e9:.1f} GB free; "
+                        f"choose another place with --data.cache DIR, or decode while training with --data.cache null")
+    temporary = path.with_suffix(".part")
+    file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        with progress(f"pack {path.name}", total, "frames") as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+            def pack(chunk: tuple[int, tuple[str, ...]]) -> int:
+                first, names = chunk
+                os.pwrite(file, read_frames(names, channels, size).tobytes(), first * channels * size * size)
+                return len(names[:CHUNK])
+
+            for done in pool.map(pack, chunks(videos)):
+                bar.update(done)
+        os.fsync(file)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(file)
+
+
+def chunks(videos: list[Video]) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """(position in the packed file, paths) of at most CHUNK + 1 frames of one video.
+
+    Chunks overlap by a frame, so that every pair of neighbours is compared in size.
+    """
+    first = 0
+    for video in videos:
+        for start in range(0, len(video.frames), CHUNK):
+            yield first + start, video.frames[start:start + CHUNK + 1]
+        first += len(video.frames)
