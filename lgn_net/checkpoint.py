@@ -57,8 +57,9 @@ def load_file(path: str | Path) -> object:
                 f"where it was made, write its weights with torch.save(torch.load('{path.name}').state_dict(), "
                 f"'{path.stem}_state.pth')") from None
         raise UserError(f"{path} is no PyTorch file, or a damaged one") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is no PyTorch file, or a damaged one ({(str(error) or 'it is empty').splitlines()[0]})") from None
+    except Exception as error:      # a damaged file can raise nearly anything in the unpickler
+        reason = (str(error) or "it is empty").splitlines()[0]
+        raise UserError(f"{path} is no PyTorch file, or a damaged one ({type(error).__name__}: {reason})") from None
 
 
 def load_checkpoint(path: str | Path) -> tuple[Config, dict]:
@@ -70,9 +71,9 @@ def load_checkpoint(path: str | Path) -> tuple[Config, dict]:
     return config_from_dict(content["config"]), content
 
 
-# Knobs that decide the shapes of the weights, and knobs that a continued run may change.
+# Knobs that decide what the weights mean, and knobs that a continued run may change.
 ARCHITECTURE = ("data.channels", "model.input_frames", "model.base_width", "model.hidden_width", "model.lstm_layers",
-                "model.memory_items", "model.concat_query")
+                "model.memory_items", "model.concat_query", "model.forget_bias")
 FREE = ("data.workers", "data.cache", "train.max_steps", "train.log_every", "score")
 
 

@@ -15,6 +15,7 @@ from lgn_net.runs import ROOT
 # Flags of the paper and of the authors' README, and the knobs they set.
 ALIASES = {
     "--dataset_type": "--data.dataset",
+    "--label_source": "--data.label_source",
     "--loss_compact": "--loss.compactness",
     "--loss_separate": "--loss.separateness",
     "--msize": "--model.memory_items",

@@ -25,6 +25,8 @@ class DataConfig:
 
     dataset: str = "ped2"
     """Name of the data set's folder: ped2, avenue, shanghaitech, toy, or your own."""
+    label_source: Literal["auto", "official", "ano_pred"] = "auto"
+    """Test labels: auto, a file beside the frames or else those that ship; official; ano_pred (Avenue's re-annotation)."""
     image_size: int = 256
     """Height and width, in pixels, that every frame is resized to, whatever its shape; a multiple of 8."""
     channels: Literal[1, 3] = 3

@@ -59,13 +59,13 @@ def test_read(read_grad):
 
 
 @pytest.mark.parametrize("update_max", ["all", "own"])
-@pytest.mark.parametrize("shift", [0.0, 2.0, -2.0])                       # -2: most similarities are negative
+@pytest.mark.parametrize("shift", [0.0, 2.0, -9.0])                       # -9: all similarities are negative at first
 def test_updates_in_a_row(update_max, shift):
     items = random_items()
-    items[0] = -F.normalize(query_rows(random_queries(0, shift)).mean(0), dim=0)
-    if shift:
-        items[1:, 0] = items[1:, 0].abs()
-    memory, moved = memory_of(items, update_max=update_max), set()
+    items[:, 0] = items[:, 0].abs() + abs(shift) / 4
+    items[0] = -query_rows(random_queries(0, shift)).mean(0)              # an item that no query chooses
+    memory, moved = memory_of(F.normalize(items, dim=1), update_max=update_max), set()
+    assert (memory.similarity(random_queries(0, shift)).max() < 0) == (shift < 0)
     for step in range(6):
         queries, before = random_queries(step, shift), memory.items.clone()
         rows = query_rows(queries)

@@ -47,7 +47,7 @@ def is_truncated(data: bytes) -> bool:
 def read_frames(paths: tuple[str, ...], channels: int, size: int) -> np.ndarray:
     """Frames of one video, resized: uint8 (T, C, size, size).
 
-    The uint8 frame is resized bilinearly by OpenCV, ignoring its aspect, as the authors do (spec section 3, 16).
+    The uint8 frame is resized bilinearly by OpenCV, ignoring its aspect, as the authors do (docs/differences.md, 16).
     UserError when a frame is damaged or differs in size from the one before.
     """
     frames, shape = np.empty((len(paths), channels, size, size), np.uint8), None

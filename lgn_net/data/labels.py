@@ -1,6 +1,8 @@
 """Every published label format -> one 0/1 array per video, lengths checked. 1 is abnormal."""
 
+import contextlib
 import csv
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -13,22 +15,50 @@ from lgn_net.data.videos import Video
 from lgn_net.errors import UserError
 
 
-def find_labels(root: str | Path, dataset: str, split_folder: Path) -> Path:
-    """The label file of a data set: beside its frames, in the folder above, or shipped with the project.
+def find_labels(root: str | Path, dataset: str, split_folder: Path, source: str = "auto") -> Path:
+    """The label file of a data set.
 
-    Looked for, in this order, in the data set's folder and in `root`: `frame_labels_<dataset>.npy`, `<dataset>.mat`,
-    `labels.csv`. Raises UserError naming them when there is none.
+    Args:
+        root: the folder that holds the data set's folder, or that folder itself.
+        dataset: its name.
+        split_folder: the folder of its test videos.
+        source: "official" or "ano_pred": the labels of that source that ship with the project. "auto": beside the
+            frames, in the folder above, or shipped (for Avenue ano_pred, which the published numbers used). Looked for,
+            in this order, in the data set's folder and in `root`: `frame_labels_<dataset>.npy`, `<dataset>.mat`,
+            `labels.csv`.
+
+    Raises:
+        UserError: there is none; the sentence names what was looked for.
     """
+    benchmark = BENCHMARKS.get(canonical_name(dataset))
+    truths = benchmark.truths if benchmark else {}
+    if source in truths:
+        return truths[source]
+    if source != "auto":
+        raise UserError(f"no {source} labels of {dataset} ship with this project (there are: "
+                        f"{', '.join(truths) or 'none'}); leave --label_source at auto, or give --labels FILE")
     names = [file for name in names_of(dataset) for file in (f"frame_labels_{name}.npy", f"{name}.mat")] + ["labels.csv"]
     for folder in (split_folder.parent.parent, Path(root)):
         for name in names:
             if (folder / name).is_file():
                 return folder / name
-    benchmark = BENCHMARKS.get(canonical_name(dataset))
-    if benchmark and benchmark.ranges:
-        return benchmark.ranges
+    if truths:
+        return next(iter(truths.values()))
     raise UserError(f"no labels of {dataset}: expected one of {', '.join(names)} in {split_folder.parent.parent} "
                     f"or {root}; or give --labels FILE")
+
+
+def known_source(dataset: str, videos: list[Video], labels: list[np.ndarray]) -> str | None:
+    """Whose labels these are, wherever they were read from: "official", "ano_pred", None for none that ship.
+
+    Both are named, "official, ano_pred", where they agree on all of the videos.
+    """
+    benchmark, same = BENCHMARKS.get(canonical_name(dataset)), []
+    for source, path in (benchmark.truths if benchmark else {}).items():
+        with contextlib.suppress(UserError):               # other videos than the published ones
+            if all(np.array_equal(*pair) for pair in zip(load_labels(path, videos), labels, strict=True)):
+                same.append(source)
+    return ", ".join(same) or None
 
 
 def load_labels(path: str | Path, videos: list[Video]) -> list[np.ndarray]:
@@ -39,7 +69,8 @@ def load_labels(path: str | Path, videos: list[Video]) -> list[np.ndarray]:
             `.npy`: frame labels of all videos one after the other, 1-D or (1, N), as circulated with MNAD and LGN-Net;
             `.mat`: ano_pred's cell array `gt`, per video a 2 x k matrix of first and last abnormal frame, from 1;
             `.m`: UCSD's `gt_frame` ranges, likewise from 1;
-            `.json`: as in `data/ranges/`, `{"frames": [lengths], "abnormal": [[[first, last], ...], ...]}`, from 0;
+            `.json`: as in `data/ranges/`, `{"frames": [lengths], "abnormal": [[[first, last], ...], ...]}`, from 0; with
+            `"videos": [names]` it may hold more videos than these, with `"sha256"` it is checked;
             `.csv`: lines `video,start,end`, both ends included and counted from 0, or `video,frame,label`. Videos by
             the name of their folder. Videos without a line are normal.
         videos: all test videos in order, the skipped ones too.
@@ -91,30 +122,52 @@ def read_ucsd_ranges(path: Path, videos: list[Video]) -> list[np.ndarray]:
 
 
 def read_json(path: Path, videos: list[Video]) -> list[np.ndarray]:
-    """Ranges of a whole test set, with the lengths of its videos."""
+    """Ranges of a whole test set, with the lengths and perhaps the names of its videos."""
+    known = read_ranges(path)
+    names = [video.name for video in videos] if {video.name for video in videos} <= set(known) else list(known)
+    if len(names) != len(videos):
+        raise wrong_count(path, len(names), videos)
+    for video, name in zip(videos, names):
+        if len(video.frames) != len(known[name]):
+            raise UserError(f"labels {path}: {len(known[name])} frames for video {video.name}, which has "
+                            f"{len(video.frames)}; give the labels of these videos with --labels")
+    return [known[name] for name in names]
+
+
+def read_ranges(path: Path) -> dict[str | int, np.ndarray]:
+    """A labels file as in `data/ranges/`: name of the video (its place where there are no names) -> uint8 (T,).
+
+    Raises UserError when it has another form, or when its "sha256" is not that of all labels one after the other.
+    """
     try:
         content = json.loads(path.read_text())
         frames, abnormal = content["frames"], content["abnormal"]
-    except (ValueError, KeyError, TypeError) as error:
+        videos = [Video(name, length * ("",)) for name, length in zip(content.get("videos") or range(len(frames)), frames)]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"labels {path}: no JSON object with `frames` and `abnormal` ({error!r})") from None
     labels = from_ranges(path, videos, abnormal)
-    for video, length in zip(videos, frames):
-        if len(video.frames) != length:
-            raise UserError(f"labels {path}: {length} frames for video {video.name}, which has {len(video.frames)}; "
-                            f"give the labels of these videos with --labels")
-    return labels
+    digest = hashlib.sha256(np.concatenate(labels).tobytes()).hexdigest() if labels else ""
+    if content.get("sha256", digest) != digest:
+        raise UserError(f"labels {path}: changed since they were published (sha256 {digest[:12]}..., expected "
+                        f"{content['sha256'][:12]}...); take the file from the project again")
+    return {video.name: array for video, array in zip(videos, labels)}
 
 
 def from_ranges(path: Path, videos: list[Video], ranges: list) -> list[np.ndarray]:
     """Per video the (first, last) abnormal frames, from 0, both included -> arrays."""
     if len(ranges) != len(videos):
-        raise UserError(f"labels {path}: {len(ranges)} videos, but {len(videos)} videos of frames "
-                        f"({videos[0].name} to {videos[-1].name}); give the labels of these videos with --labels")
+        raise wrong_count(path, len(ranges), videos)
     labels = [np.zeros(len(video.frames), np.uint8) for video in videos]
     for video, array, pairs in zip(videos, labels, ranges):
         for start, end in pairs:
             mark(path, video, array, int(start), int(end))
     return labels
+
+
+def wrong_count(path: Path, count: int, videos: list[Video]) -> UserError:
+    """The sentence for labels of another number of videos."""
+    return UserError(f"labels {path}: {count} videos, but {len(videos)} videos of frames "
+                     f"({videos[0].name} to {videos[-1].name}); give the labels of these videos with --labels")
 
 
 def mark(path: Path, video: Video, array: np.ndarray, start: int, end: int, value: int = 1) -> None:

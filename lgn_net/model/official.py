@@ -1,4 +1,4 @@
-"""The authors' checkpoint pair, `<n>model.pth` and `<n>keys.pt`, as a state of ours (spec section 5)."""
+"""The authors' checkpoint pair, `<n>model.pth` and `<n>keys.pt`, as a state of ours."""
 
 import warnings
 from dataclasses import replace
@@ -57,13 +57,16 @@ def load_official(model_path: str | Path, items_path: str | Path | None) -> tupl
         raise UserError(f"{model_path} holds memory items and {items_path} the model: give the model first")
     if not isinstance(official, dict) or not all(isinstance(value, Tensor) for value in official.values()):
         raise UserError(f"{model_path} is no state_dict of tensors; save it with torch.save(model.state_dict(), FILE)")
-    if not isinstance(items, Tensor) or items.dim() != 2:
-        raise UserError(f"{items_path} holds {describe(items)}; expected the memory items, a tensor of M x D")
+    if not isinstance(items, Tensor) or items.dim() != 2 or len(items) < 2:
+        raise UserError(f"{items_path} holds {describe(items)}; expected the memory items, a tensor of M x D with M > 1")
+    items = items.detach().float()
+    if not items.isfinite().all():
+        raise UserError(f"{items_path} holds items that are not finite; the file is damaged")
 
     sizes = infer_sizes(official, items, model_path)
     with torch.device("meta"):
         expected = LGNNet(**sizes).state_dict()
-    state, problems = {"memory.items": items.detach().float()}, []
+    state, problems = {"memory.items": items}, []
     for name, value in expected.items():
         if name == "memory.items":
             continue
@@ -72,7 +75,7 @@ def load_official(model_path: str | Path, items_path: str | Path | None) -> tupl
             problems.append(f"{official_name(name)} is {describe(theirs)}, expected {describe(value)}")
         state[name] = theirs
     known = {official_name(name) for name in expected if name != "memory.items"}
-    problems += [f"{name} is unknown" for name in official if name not in known and not name.startswith(UNUSED)]
+    problems += [f"{name} is unknown" for name in official if name not in known and not str(name).startswith(UNUSED)]
     if items.shape[1] != expected["memory.items"].shape[1]:
         problems.append(f"the items in {items_path} have {items.shape[1]} features, the model's queries "
                         f"{expected['memory.items'].shape[1]}")
@@ -93,15 +96,16 @@ def import_official(config: Config, model_path: str | Path, items_path: str | Pa
 
 def infer_sizes(official: dict, items: Tensor, path: str | Path) -> dict:
     """Keyword arguments of LGNNet from the shapes of the authors' weights."""
-    try:
-        base_width, stacked = official["encoder.moduleConv1.0.weight"].shape[:2]
-        channels = official["decoder.moduleDeconv1.6.weight"].shape[0]
-        hidden_width = official["pred.convlstm_list.0.conv_h.0.weight"].shape[1]
-    except (KeyError, ValueError, IndexError) as error:
-        raise UserError(f"{path} is not LGN-Net: {error} is missing or of another form; of other systems' files only "
-                        f"the authors' LGN-Net state_dict is read here") from None
+    first, last, state = ("encoder.moduleConv1.0.weight", "decoder.moduleDeconv1.6.weight",
+                          "pred.convlstm_list.0.conv_h.0.weight")
+    for name in (first, last, state):
+        if name not in official or official[name].dim() != 4 or 0 in official[name].shape:
+            raise UserError(f"{path} is not LGN-Net: {name} is {describe(official.get(name))}; what is read here is the "
+                            f"authors' LGN-Net state_dict")
+    base_width, stacked = official[first].shape[:2]
+    channels, hidden_width = official[last].shape[0], official[state].shape[1]
     return dict(input_frames=stacked // channels, channels=channels, base_width=base_width, hidden_width=hidden_width,
-                lstm_layers=len({name.split(".")[2] for name in official if name.startswith("pred.convlstm_list.")}),
+                lstm_layers=len({name.split(".")[2] for name in official if str(name).startswith("pred.convlstm_list.")}),
                 memory_items=len(items))
 
 

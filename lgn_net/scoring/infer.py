@@ -1,5 +1,6 @@
 """Model over test videos -> raw signals of every predicted frame. The GPU ends here."""
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ def score_videos(model: LGNNet, videos: list[Video], config: Config, device: tor
                  bar: tqdm | None = None) -> list[FrameSignals]:
     """Predict and judge every frame but the first n of each video, in order, with test-time memory updates.
 
-    Signals of a frame are taken with the memory as it is before that frame's own update (spec section 2). What does not
+    Signals of a frame are taken with the memory as it is before that frame's own update. What does not
     depend on the memory is computed for `score.batch_size` windows at once; scores do not depend on it. Videos shorter
     than n + 1 frames are skipped with a warning. The model's memory is as before afterwards.
 
@@ -41,38 +42,43 @@ def score_videos(model: LGNNet, videos: list[Video], config: Config, device: tor
         UserError: a damaged frame, frames of differing size, no video long enough, or a prediction that is not finite.
     """
     model.eval()
-    n, knobs = config.model.input_frames, config.score
     at_start = model.memory.items.clone()
-    signals = []
-    for v in long_enough(videos, n + 1):
-        if knobs.memory_update == "reset":
-            model.memory.items.copy_(at_start)
-        first = n                                                             # frame predicted by the next window
-        for clips in read_clips(videos[v], config):
-            clips = to_float(clips.to(device))                                # (B, n + 1, C, H, W)
+    try:
+        return [signal for v in long_enough(videos, config.model.input_frames + 1)
+                for signal in score_video(model, v, videos[v], at_start, config, device, bar)]
+    finally:
+        model.memory.items.copy_(at_start)
+
+
+def score_video(model: LGNNet, v: int, video: Video, at_start: Tensor, config: Config, device: torch.device,
+                bar: tqdm | None) -> Iterator[FrameSignals]:
+    """`score_videos` for one video; leaves the memory as its last frame left it."""
+    frame, knobs = config.model.input_frames, config.score                    # frame that the next window predicts
+    if knobs.memory_update == "reset":
+        model.memory.items.copy_(at_start)
+    for clips in read_clips(video, config):
+        clips = to_float(clips.to(device))                                    # (B, n + 1, C, H, W)
+        with autocast(device, knobs.precision):
+            queries, local = model.encode(clips[:, :-1])
+        # Without updates frames are independent; with them, each is judged by the memory its predecessors left.
+        step = len(clips) if knobs.memory_update == "off" else 1
+        for i in range(0, len(clips), step):
+            now = slice(i, i + step)
             with autocast(device, knobs.precision):
-                queries, local = model.encode(clips[:, :-1])
-            # Without updates frames are independent; with them, each is judged by the memory its predecessors left.
-            step = len(clips) if knobs.memory_update == "off" else 1
-            for i in range(0, len(clips), step):
-                now = slice(i, i + step)
-                with autocast(device, knobs.precision):
-                    predicted = model.predict(queries[now], local[now])
-                psnr, regular = judge_prediction(predicted.float(), clips[now, -1], knobs.psnr_peak)
-                distance = query_distance(queries[now], model.memory)
-                update = (regular < knobs.gamma) & (knobs.memory_update != "off")
-                if knobs.memory_update != "off" and update.item():
-                    model.memory.update_(queries[now])
-                for values in zip(psnr.tolist(), distance.tolist(), regular.tolist(), update.tolist()):
-                    signals.append(FrameSignals(v, first, *values))
-                    first += 1
-            if not all(torch.isfinite(torch.tensor(signals[-1][2:5]))):
-                raise UserError(f"video {videos[v].name}, frame {first - 1}: the prediction is not finite; "
-                                f"the checkpoint's weights are damaged")
-            if bar is not None:
-                bar.update(len(clips))
-    model.memory.items.copy_(at_start)
-    return signals
+                predicted = model.predict(queries[now], local[now])
+            psnr, regular = judge_prediction(predicted.float(), clips[now, -1], knobs.psnr_peak)
+            distance = query_distance(queries[now], model.memory)
+            update = (regular < knobs.gamma) & (knobs.memory_update != "off")
+            if step == 1 and update.item():
+                model.memory.update_(queries[now])
+            for values in zip(psnr.tolist(), distance.tolist(), regular.tolist(), update.tolist()):
+                if not all(map(math.isfinite, values)):
+                    raise UserError(f"video {video.name}, frame {frame}: the prediction is not finite; "
+                                    f"the checkpoint's weights are damaged")
+                yield FrameSignals(v, frame, *values)
+                frame += 1
+        if bar is not None:
+            bar.update(len(clips))
 
 
 def read_clips(video: Video, config: Config) -> Iterator[Tensor]:
@@ -106,4 +112,4 @@ def judge_prediction(predicted: Tensor, target: Tensor, peak: str = "one") -> tu
 def query_distance(queries: Tensor, memory: PrototypeMemory) -> Tensor:
     """D of each frame: queries (B, D, h, w) -> mean of (q - nearest item)^2 over all h*w*D entries, (B,)."""
     nearest = memory.items[memory.nearest(queries)[:, 0]]                     # (B*h*w, D)
-    return F.mse_loss(flatten_queries(queries), nearest, reduction="none").view(len(queries), -1).mean(dim=1)
+    return F.mse_loss(flatten_queries(queries), nearest, reduction="none").reshape(len(queries), -1).mean(dim=1)
