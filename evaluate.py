@@ -18,7 +18,7 @@ from lgn_net.checkpoint import check_architecture, load_checkpoint
 from lgn_net.cli import command_parser, parse_command
 from lgn_net.config import ScoreConfig
 from lgn_net.data.datasets import difference_from_published
-from lgn_net.data.labels import find_labels, load_labels
+from lgn_net.data.labels import find_labels, known_source, load_labels
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.errors import UserError
 from lgn_net.model.build import build_model
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     lengths = [len(video.frames) for video in videos]
     if note := difference_from_published(config.data.dataset, "testing", lengths):
         warnings.warn(note)
-    labels_file = args.labels or find_labels(args.dataset_path, config.data.dataset, folder)
+    labels_file = args.labels or find_labels(args.dataset_path, config.data.dataset, folder, config.data.label_source)
     labels = load_labels(labels_file, videos)
 
     device = pick_device(args.device)
@@ -82,6 +82,7 @@ def main(argv: list[str]) -> int:
         "protocol": describe_protocol(knobs, n),
         "dataset": config.data.dataset,
         "labels": str(labels_file),
+        "label_source": known_source(config.data.dataset, videos, labels),
         "complete_benchmark": note is None,
         "config": asdict(config),
         "checkpoint": str(source),
@@ -136,7 +137,7 @@ def summary(results: dict, knobs: ScoreConfig) -> str:
         f"{results['dataset']}: {results['videos']} videos, {results['frames']} frames scored, "
         f"{results['abnormal_frames']} abnormal, {results['memory_updates']} memory updates",
         f"protocol: {results['protocol']}",
-        f"labels:   {results['labels']}",
+        f"labels:   {results['labels']} ({results['label_source'] or 'your own'})",
         "",
         f"  {f'AUC, normality (lambda {knobs.psnr_weight:g})':<28}{show('auc', 100)} %",
         f"  {'AUC, PSNR only':<28}{show('auc_psnr', 100)} %",

@@ -4,8 +4,8 @@
 
 In the training videos everybody walks, and to the right. In each testing video also come a cyclist (three times as fast
 as a walker), a cart (large, over twice as fast) or a runner (twice as fast, to the left). A testing frame is labelled 1
-exactly when at least a third of the area of such an intruder is inside the frame; its area is that of its bounding box,
-and pedestrians in front of it do not count. Same arguments, same bytes.
+exactly when at least a third of the area of such an intruder is inside the frame; its area is that of the box around it
+(swinging limbs left out), and pedestrians in front of it do not count. Same arguments, same bytes.
 
     DATA/toy/training/frames/01/000.jpg ...      DATA/toy/frame_labels_toy.npy   uint8, all testing frames in order
     DATA/toy/testing/frames/01/000.jpg ...       DATA/toy/settings.json          what it was drawn with
@@ -35,7 +35,7 @@ SLOT = 100                           # frames; every slot of a testing video fol
 SCHEDULE = (("cyclist",), ("cart",), ("runner",), ("cyclist", "runner"), ("cart", "cyclist"), ("runner", "cart"))
 WALK = 0.07                          # body heights per frame: a brisk walk at 12 frames per second
 SPEED = {"walker": WALK, "cyclist": 3 * WALK, "cart": 2.3 * WALK, "runner": -2 * WALK}        # negative: to the left
-LENGTH = {"walker": 0.6, "cyclist": 1.1, "cart": 2.1, "runner": 0.8}                          # body heights
+LENGTH = {"walker": 0.4, "cyclist": 1.1, "cart": 2.1, "runner": 0.5}      # body heights, without swinging arms and legs
 
 # Colours are BGR, as OpenCV wants them.
 GRASS, HEDGE, WALL, PAVEMENT, JOINT = (52, 88, 78), (38, 58, 48), (78, 86, 92), (158, 166, 168), (130, 136, 138)
@@ -74,7 +74,7 @@ class Actor:
         return [colours[self.look % len(colours)] for colours in (SHIRTS, TROUSERS, SKINS)]
 
     def visible_share(self, frame: int, width: int) -> float:
-        """Share of the bounding box inside the frame. Nobody leaves it at the top or bottom, so only x matters."""
+        """Share of the actor's box inside the frame. Nobody leaves it at the top or bottom, so only x matters."""
         half = LENGTH[self.kind] * self.size / 2
         left, right = self.x(frame) - half, self.x(frame) + half
         return max(0.0, min(right, width) - max(left, 0.0)) / (right - left)
@@ -86,9 +86,9 @@ def perspective(nearness: float, height: int) -> tuple[float, float]:
 
 
 def walkers(rng: np.random.Generator, s: Settings) -> Iterator[Actor]:
-    """Five lanes of pedestrians; one speed per lane, so that nobody walks through anybody."""
-    for lane in range(5):
-        ground, size = perspective((lane + rng.uniform(0.1, 0.9)) / 5, s.height)
+    """Six lanes of pedestrians; one speed per lane, so that nobody walks through anybody."""
+    for lane in range(6):
+        ground, size = perspective((lane + rng.uniform(0.1, 0.9)) / 6, s.height)
         speed = SPEED["walker"] * size * rng.uniform(0.8, 1.2)
         x = s.width + size * rng.uniform(-4, 2)
         while x > -speed * s.frames - size:                        # whoever starts further left never arrives
@@ -124,19 +124,16 @@ def frame_labels(s: Settings, video: int) -> np.ndarray:
     return np.array(labels, np.uint8)
 
 
-@dataclass(frozen=True)
 class Pen:
     """Draws in units of `size` around (x, ground); the first axis points forwards, the second upwards."""
 
-    canvas: np.ndarray
-    x: float
-    ground: float
-    size: float
-    heading: int = 1
+    def __init__(self, canvas: np.ndarray, x: float, ground: float, size: float, heading: int = 1):
+        self.canvas, self.size = canvas, size
+        self.origin = np.array([x, ground]) * SUPERSAMPLING * 16                   # 4 fractional bits: shift=4 below
+        self.unit = np.array([heading * size, -size]) * SUPERSAMPLING * 16
 
     def pixels(self, points) -> list[np.ndarray]:
-        points = np.asarray(points) * (self.heading * self.size, -self.size) + (self.x, self.ground)
-        return [np.round(points * SUPERSAMPLING * 16).astype(np.int32)]            # 4 fractional bits: shift=4
+        return [np.rint(np.asarray(points) * self.unit + self.origin).astype(np.int32)]
 
     def line(self, colour, width, *points):
         thickness = max(1, round(width * self.size * SUPERSAMPLING))
@@ -308,8 +305,11 @@ def main(argv: list[str] | None = None) -> int:
     s = Settings(**args)
     try:
         drawn = make_toy_data(s, out)
-    except (UserError, OSError) as error:
+    except UserError as error:
         print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"Cannot write the toy data to {out}: {error.strerror}.", file=sys.stderr)
         return 2
     share = np.mean([frame_labels(s, video) for video in range(s.testing_videos)])
     print(f"{out / 'toy'} {'is complete' if drawn else 'was made with these settings before, nothing to do'}.\n"
