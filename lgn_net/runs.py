@@ -170,8 +170,12 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
         status = 1
     except (UserError, OSError) as error:
         # A data worker's error arrives as the text of its traceback; the sentence is its last line.
-        sentence = str(error).strip().splitlines()[-1].rpartition("UserError: ")[2]
+        sentence = (str(error).strip() or repr(error)).splitlines()[-1].rpartition("UserError: ")[2]
         print(f"error: {sentence}", file=sys.stderr)
+        status = 2
+    except torch.OutOfMemoryError as error:
+        print(f"error: the device's memory is full ({str(error).splitlines()[0]}); try a smaller --train.batch_size, "
+              f"--score.batch_size or --data.image_size", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
