@@ -137,7 +137,7 @@ def summary(results: dict, knobs: ScoreConfig) -> str:
         f"{results['dataset']}: {results['videos']} videos, {results['frames']} frames scored, "
         f"{results['abnormal_frames']} abnormal, {results['memory_updates']} memory updates",
         f"protocol: {results['protocol']}",
-        f"labels:   {results['labels']} ({results['label_source'] or 'your own'})",
+        f"labels:   {results['labels']}" + (f" ({results['label_source']})" if results["label_source"] else ""),
         "",
         f"  {f'AUC, normality (lambda {knobs.psnr_weight:g})':<28}{show('auc', 100)} %",
         f"  {'AUC, PSNR only':<28}{show('auc_psnr', 100)} %",

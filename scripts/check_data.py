@@ -5,8 +5,8 @@
     python scripts/check_data.py --dataset avenue --compare-labels  # the two truths of Avenue
     python scripts/check_data.py DATA --dataset mine --compare-labels A.csv B.npy
 
-Lists the videos, then notes, which do no harm, and problems, each with what to do about it. Ends with OK and status 0, or
-with the number of problems and status 1.
+Lists the videos, then notes, which do no harm, and problems, each with what to do about it. Ends with OK and status 0,
+or with the number of problems and status 1.
 """
 
 import argparse
@@ -22,27 +22,28 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))      # lgn_net need not be installed
 from lgn_net.data.datasets import BENCHMARKS, canonical_name
-from lgn_net.data.doctor import Report, examine, file_name, published_lengths
+from lgn_net.data.doctor import Report, examine, published_lengths
 from lgn_net.data.labels import load_labels, read_ranges
 from lgn_net.data.survey import Split
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.errors import UserError
-from lgn_net.runs import run_command, to_json
+from lgn_net.runs import ROOT, run_command, to_json
 
 WIDTH = 100                # columns of the printed sentences
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", metavar="DATA", nargs="?", help="folder that holds the data set's folder, or that folder itself")
+    parser.add_argument("data", metavar="DATA", nargs="?",
+                        help="folder that holds the data set's folder, or that folder itself")
     parser.add_argument("--dataset", required=True, help="ped2, ped1, avenue, shanghaitech, toy, or your own")
-    parser.add_argument("--labels", type=Path, help="label file; default: as evaluate.py finds it")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="label file; default: as evaluate.py finds it")
     parser.add_argument("--label_source", choices=("auto", "official", "ano_pred"), default="auto",
                         help="whose labels, of those that ship; auto: a file beside the frames comes first")
     parser.add_argument("--full", action="store_true", help="decode every frame")
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
     parser.add_argument("--compare-labels", nargs="*", metavar="FILE",
-                        help="only show where two label files differ; without files, the two that ship for Avenue")
+                        help="only show where two label files, or official and ano_pred, differ; alone: Avenue's two")
     args = parser.parse_args(argv)
     if args.data is None and args.compare_labels != []:
         raise UserError("give the folder of the data: scripts/check_data.py DATA --dataset " + args.dataset)
@@ -59,7 +60,8 @@ def main(argv: list[str]) -> int:
               mininterval=0.2 if sys.stderr.isatty() else 30) as bar:
         report = examine(Path(args.data), args.dataset, args.labels, args.label_source, args.full, bar)
     content = describe(args.dataset, report)
-    print(to_json(content) if args.json else show(content), end="")
+    text = to_json(content) if args.json else show(content)
+    print(text.encode(errors="backslashreplace").decode(), end="")                  # names may be no UTF-8
     return 0 if content["ok"] else 1
 
 
@@ -79,64 +81,71 @@ def describe(dataset: str, report: Report) -> dict:
 def describe_split(dataset: str, split: Split) -> dict:
     """A row per video."""
     known = published_lengths(dataset, split.name, split.videos)
-
-    rows = [{
+    return {"split": split.name, "folder": str(split.folder), "every_frame_decoded": split.full, "videos": [{
         "video": video.name,
         "frames": len(frames),
         "published": known.get(video.name),
-        "first": file_name(video.frames[0]),
-        "last": file_name(video.frames[-1]),
-        "sizes": counts(frame.dimensions for frame in frames),
+        "first": Path(video.frames[0]).name,
+        "last": Path(video.frames[-1]).name,
+        "sizes": counts(frame.size for frame in frames),
         "colours": counts(frame.colour for frame in frames),
         "formats": counts(frame.encoding for frame in frames),
         "bytes": sum(frame.bytes for frame in frames),
-    } for video, frames in zip(split.videos, split.frames)]
-    return {"split": split.name, "folder": str(split.folder), "every_frame_decoded": split.full, "videos": rows}
+    } for video, frames in zip(split.videos, split.frames)]}
 
 
 def show(content: dict) -> str:
     """The report as text: a table per split, then what was found."""
-    text = ""
-    for split in content["splits"]:
-        rows = [{"video": row["video"], "frames": row["frames"], "published": row["published"] or "-",
-                 "names": f"{Path(row['first']).stem} to {Path(row['last']).stem}", "size": usual(row["sizes"]), "colour": usual(row["colours"]),
-                 "format": usual(row["formats"]), "MB": row["bytes"] / 1e6,
-                 **({"abnormal": row["abnormal"]} if "abnormal" in row else {})} for row in split["videos"]]
-        text += f"{split['split']}: {split['folder']}\n{show_table(rows)}\n"
-    if any(len(row[key]) > 1 for split in content["splits"] for row in split["videos"] for key in ("sizes", "colours", "formats")):
-        text += "* not all frames of the video\n\n"
+    parts = [f"{split['split']}: {split['folder']}\n{show_table([show_video(row) for row in split['videos']])}"
+             for split in content["splits"]]
+    if any("*" in part for part in parts):
+        parts.append("* not all frames of the video\n")
     if labels := content["labels"]:
-        text += (f"labels: {labels['file']} ({labels['source'] or 'your own'}), {labels['frames']:,} frames, "
-                 f"{labels['abnormal']:,} abnormal ({labels['abnormal'] * 100 / labels['frames']:.1f} %)\n\n")
+        file = Path(labels["file"]).resolve()
+        file = file.relative_to(ROOT) if file.is_relative_to(ROOT) else labels["file"]
+        parts.append(f"labels: {file} ({labels['source'] or 'your own'}), {labels['frames']:,} frames, "
+                     f"{labels['abnormal']:,} abnormal ({100 * labels['abnormal'] / labels['frames']:.1f} %)\n")
     findings = sorted(content["findings"], key=lambda finding: finding["level"])         # notes first
-    for finding in findings:
-        text += textwrap.fill(f"{finding['level']}: {finding['text']}", WIDTH, subsequent_indent="    ",
-                              break_long_words=False, break_on_hyphens=False) + "\n"
-        text += f"    -> {finding['fix']}\n" if finding["fix"] else ""
     problems = sum(finding["level"] == "problem" for finding in findings)
-    return text + ("OK\n" if not problems else f"{problems} problem{'s' if problems > 1 else ''}\n")
+    end = f"{problems} problem{'s' * (problems > 1)}\n" if problems else "OK\n"
+    return "\n".join([*parts, "".join(map(show_finding, findings)) + end])
 
 
-def label_differences(data: str | None, dataset: str, files: list[str]) -> dict:
-    """Two label files against each other: of the videos of DATA, or the ones that ship of all published videos."""
+def show_video(row: dict) -> dict:
+    """A row of the printed table."""
+    first, last = (Path(row[key]).stem for key in ("first", "last"))
+    abnormal = {"abnormal": row["abnormal"]} if "abnormal" in row else {}
+    return {"video": row["video"], "frames": row["frames"], "published": row["published"] or "-",
+            "names": f"{first} to {last}", "size": usual(row["sizes"]), "colour": usual(row["colours"]),
+            "format": usual(row["formats"]), "MB": row["bytes"] / 1e6, **abnormal}
+
+
+def show_finding(finding: dict) -> str:
+    """The sentence, and below it what to do; that line is not broken, so that a command can be copied."""
+    text = textwrap.fill(f"{finding['level']}: {finding['text']}", WIDTH, subsequent_indent="    ",
+                         break_long_words=False, break_on_hyphens=False)
+    return f"{text}\n    -> {finding['fix']}\n" if finding["fix"] else f"{text}\n"
+
+
+def label_differences(data: str | None, dataset: str, sources: list[str]) -> dict:
+    """Two labels against each other: for the videos of DATA, or, those that ship, for all published videos."""
     benchmark = BENCHMARKS.get(canonical_name(dataset))
-    truths = {source: str(path) for source, path in sorted(benchmark.truths.items(), reverse=True)} if benchmark else {}
-    if not files and len(truths) == 2:
-        (name_a, a), (name_b, b) = ((source, read_ranges(Path(path))) for source, path in truths.items())
-        names, pairs = list(a), [(a[name], b[name]) for name in a]
-    elif len(files) == 2:
+    truths = dict(sorted(benchmark.truths.items(), reverse=True)) if benchmark else {}
+    if len(sources) == 2:
         videos = index_videos(find_split(data, dataset, "testing"))
-        name_a, name_b = files
-        names = [video.name for video in videos]
-        pairs = zip(*(load_labels(truths.get(file, file), videos) for file in files), strict=True)
+        a, b = ({video.name: y for video, y in zip(videos, load_labels(truths.get(source, source), videos))}
+                for source in sources)
+    elif not sources and len(truths) == 2:
+        sources, (a, b) = list(truths), map(read_ranges, truths.values())
     else:
-        raise UserError(f"--compare-labels takes two label files, not {len(files)}" + (
-            "" if files else f" ({len(truths)} of {dataset} ship with this project)") + "; type --compare-labels A B")
+        shipped = f", {len(truths)} of {dataset} ship with this project" if not sources else ""
+        raise UserError(f"--compare-labels takes two label files, {len(sources)} given{shipped}; "
+                        f"type DATA --dataset {dataset} --compare-labels FILE FILE")
     rows = [{"video": name, "frames": len(x), "abnormal in A": int(x.sum()), "abnormal in B": int(y.sum()),
              "only in A": int((x > y).sum()), "only in B": int((x < y).sum()), "different": int((x != y).sum())}
-            for name, (x, y) in zip(names, pairs)]
-    return {"dataset": dataset, "A": name_a, "B": name_b, "different": sum(row["different"] for row in rows),
-            "frames": sum(row["frames"] for row in rows), "videos": rows}
+            for name, x, y in ((name, a[name], b[name]) for name in a)]
+    return {"dataset": dataset, "A": sources[0], "B": sources[1], "frames": sum(row["frames"] for row in rows),
+            "different": sum(row["different"] for row in rows), "videos": rows}
 
 
 def show_differences(content: dict) -> str:
@@ -158,12 +167,12 @@ def usual(counted: dict[str, int]) -> str:
 def show_table(rows: list[dict]) -> str:
     """Rows of equal keys under their names; numbers flush right, with sums in a last line where every row has one."""
     columns = list(rows[0])
-    sums = {key: sum(row[key] for row in rows) for key in columns if all(isinstance(row[key], int | float) for row in rows)}
+    numbers = {key: [row[key] for row in rows if isinstance(row[key], int | float)] for key in columns}
+    sums = {key: sum(values) for key, values in numbers.items() if len(values) == len(rows)}
     lines = [columns, *([show_cell(row.get(key, "")) for key in columns] for row in [*rows, {"video": "all", **sums}])]
     widths = [max(map(len, column)) for column in zip(*lines)]
-    right = [any(isinstance(row[key], int | float) for row in rows) for key in columns]
-    return "".join("  ".join(cell.rjust(width) if flush else cell.ljust(width) for cell, width, flush in
-                             zip(line, widths, right)).rstrip() + "\n" for line in lines)
+    return "".join("  ".join(cell.rjust(width) if numbers[key] else cell.ljust(width) for key, cell, width in
+                             zip(columns, line, widths)).rstrip() + "\n" for line in lines)
 
 
 def show_cell(value: str | float) -> str:

@@ -97,6 +97,14 @@ def names_of(dataset: str) -> tuple[str, ...]:
     return (name, *BENCHMARKS[name].aliases) if name in BENCHMARKS else (name,)
 
 
+def known_lengths(dataset: str, split: str) -> dict[str, int]:
+    """Published number of frames per video of a split ("training" or "testing"), by name; may lack videos, or all."""
+    benchmark = BENCHMARKS.get(canonical_name(dataset))
+    if benchmark is None:
+        return {}
+    return benchmark.train_lengths if split == "training" else benchmark.test_lengths
+
+
 def difference_from_published(dataset: str, split: str, lengths: list[int]) -> str | None:
     """A sentence when a split ("training" or "testing") is not the complete benchmark; None when it is, or is unknown.
 

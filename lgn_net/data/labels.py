@@ -115,10 +115,17 @@ def read_mat(path: Path, videos: list[Video]) -> list[np.ndarray]:
 
 
 def read_ucsd_ranges(path: Path, videos: list[Video]) -> list[np.ndarray]:
-    """Lines `TestVideoFile{end+1}.gt_frame = [61:180];`, a line per video, one or more ranges in the brackets."""
+    """UCSD's ranges of all test videos."""
+    return from_ranges(path, videos, ucsd_ranges(path))
+
+
+def ucsd_ranges(path: Path) -> list[list[tuple[int, int]]]:
+    """Lines `TestVideoFile{end+1}.gt_frame = [61:180];`, a line per video, one or more ranges in the brackets.
+
+    Per video its ranges (first, last), from 0.
+    """
     lines = re.findall(r"gt_frame\s*=\s*\[(.*?)\]", path.read_text(errors="replace"))
-    return from_ranges(path, videos, [[(int(a) - 1, int(b) - 1) for a, b in re.findall(r"(\d+)\s*:\s*(\d+)", line)]
-                                      for line in lines])
+    return [[(int(a) - 1, int(b) - 1) for a, b in re.findall(r"(\d+)\s*:\s*(\d+)", line)] for line in lines]
 
 
 def read_json(path: Path, videos: list[Video]) -> list[np.ndarray]:

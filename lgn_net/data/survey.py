@@ -1,5 +1,6 @@
 """What the files of a data set are, without decoding more than needed: what `doctor.py` judges."""
 
+import contextlib
 import filecmp
 import io
 import mmap
@@ -11,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -18,22 +20,38 @@ from lgn_net.data.clips import is_truncated, read_frame
 from lgn_net.data.videos import Video
 from lgn_net.errors import UserError
 
-LOSSLESS = ("PNG", "BMP", "DIB", "PPM", "SUN")           # as Pillow calls them
+LOSSLESS = ("PNG", "BMP", "DIB", "PPM", "SUN", "TIFF")   # as Pillow calls them; TIFF mostly
 
 
 class Frame(NamedTuple):
-    """What is known of an image file: path, bytes and damage alone when it cannot be decoded."""
+    """What is known of an image file; only path and bytes when it is damaged."""
 
     path: str
     bytes: int
-    damage: str | None = None            # the sentence that training would end with
-    size: tuple[int, int] = (0, 0)       # width, height
+    damaged: bool = False                # training would end here with an error
+    width: int = 0                       # pixels
+    height: int = 0
     format: str = ""                     # "JPEG", "PNG", ...
     mode: str = ""                       # how the file stores colour: "RGB", "L", ...
     grey: bool | None = None             # blue, green and red are equal everywhere; None: not looked at, or blank
     quality: int | None = None           # of JPEG, 1 to 100; 100 where nothing is lost; None: unknown
     content: tuple = ()                  # differs only if the pixels may differ
     repeats: bool = False                # the frame before is the same
+
+    @property
+    def size(self) -> str | None:
+        """`360 x 240`; None for a damaged frame."""
+        return None if self.damaged else f"{self.width} x {self.height}"
+
+    @property
+    def colour(self) -> str | None:
+        """`grey` or `colour`; None where unknown."""
+        return {True: "grey", False: "colour", None: None}[self.grey]
+
+    @property
+    def encoding(self) -> str | None:
+        """`JPEG 95`, or `PNG`; None for a damaged frame."""
+        return f"{self.format} {self.quality}" if self.quality and self.format not in LOSSLESS else self.format or None
 
 
 class Split(NamedTuple):
@@ -64,50 +82,50 @@ def survey(name: str, folder: Path, videos: list[Video], full: bool, update: Cal
 
 def look(path: str) -> Frame:
     """What header and end of a file tell. Where they tell of damage, decoding decides."""
-    try:
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data, \
-                Image.open(data) as image:
-            if not is_truncated(data) and end_of_strips(image) <= len(data):
-                return Frame(path, len(data), None, image.size, image.format, image.mode, None, quality(image),
-                             (len(data), zlib.crc32(data[-4096:])))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):        # none of Pillow's formats, or empty
-        pass
-    return decoded(Frame(path, os.path.getsize(path) if os.path.isfile(path) else 0, format=Path(path).suffix[1:].upper()))
+    with (contextlib.suppress(Exception),                  # Pillow has many ways to fail at a broken header
+          open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+          Image.open(data) as image):
+        if not is_truncated(data) and end_of_strips(image) <= len(data):
+            return Frame(path, len(data), False, *image.size, image.format, image.mode, None, quality(image),
+                         (len(data), zlib.crc32(data[-4096:])))
+    length = os.path.getsize(path) if os.path.isfile(path) else 0
+    return decoded(Frame(path, length, format=Path(path).suffix[1:].upper()))
 
 
 def decode(path: str) -> Frame:
     """What header and pixels tell."""
     frame = look(path)
-    return frame if frame.damage else decoded(frame)
+    return frame if frame.damaged else decoded(frame)
 
 
 def decoded(frame: Frame) -> Frame:
-    """The frame with what its pixels tell, or with its damage."""
+    """The frame with what its pixels tell, or damaged."""
     try:
         image = read_frame(frame.path, 3)
-    except UserError as error:
-        return Frame(frame.path, frame.bytes, str(error))
+    except (UserError, cv2.error):
+        return Frame(frame.path, frame.bytes, damaged=True)
     blue, green, red = np.moveaxis(image, 2, 0)
     grey = None if image.min() == image.max() else bool((blue == green).all() and (green == red).all())
-    return frame._replace(size=image.shape[1::-1], grey=grey, content=(image.shape, zlib.crc32(image)))
+    height, width, _ = image.shape
+    return frame._replace(width=width, height=height, grey=grey, content=(image.shape, zlib.crc32(image)))
 
 
 def with_colour(frames: list[Frame]) -> list[Frame]:
-    """Fill in `grey` for the frames of a video from the first of every format and mode, decoded."""
+    """Fill in `grey` for the frames of a video from the first of every format and mode that is not blank, decoded."""
     grey, seen = {}, []
     for frame in frames:
         kind = (frame.format, frame.mode)
-        if not frame.damage and kind not in grey:
-            first = decoded(frame)
-            frame = frame._replace(damage=first.damage)
-            grey |= {} if first.damage else {kind: first.grey}
-        seen.append(frame._replace(grey=grey.get(kind)))
-    return seen
+        if not frame.damaged and grey.get(kind) is None:
+            pixels = decoded(frame)
+            grey[kind] = pixels.grey
+            frame = pixels if pixels.damaged else frame
+        seen.append(frame)
+    return [frame._replace(grey=grey.get((frame.format, frame.mode))) for frame in seen]
 
 
 def same_picture(before: Frame | None, after: Frame, full: bool) -> bool:
     """Whether two neighbours are equal: in pixels when these were decoded, else in bytes."""
-    if before is None or before.damage or after.damage or before.content != after.content:
+    if before is None or before.damaged or after.damaged or before.content != after.content:
         return False
     return full or filecmp.cmp(before.path, after.path, shallow=False)
 
@@ -119,11 +137,12 @@ def end_of_strips(image: Image.Image) -> int:
 
 
 def quality(image: Image.Image) -> int | None:
-    """The quality that a JPEG was written with, by its quantisation steps; 100 where nothing is lost, None if unknown."""
-    if image.format in LOSSLESS or (image.format == "TIFF" and image.info.get("compression") != "jpeg"):
-        return 100
+    """The quality a JPEG was written with, by its quantisation steps; 100 where nothing is lost, None if unknown."""
+    if image.format in LOSSLESS:
+        return None if image.info.get("compression") == "jpeg" else 100
     tables = getattr(image, "quantization", None)
-    return int(np.abs(luma_steps() - sum(tables[0])).argmin()) + 1 if tables else None
+    luma = next(iter(tables.values())) if tables else None
+    return int(np.abs(luma_steps() - sum(luma)).argmin()) + 1 if luma else None
 
 
 @cache

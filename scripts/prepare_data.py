@@ -1,0 +1,97 @@
+"""Make the folders of frames that train.py and evaluate.py read, from what the publishers of a data set hand out.
+
+    python scripts/prepare_data.py ped2 --download --out DATA
+    python scripts/prepare_data.py avenue --source Avenue_Dataset.zip ground_truth_demo.zip --out DATA
+    python scripts/prepare_data.py shanghaitech --source shanghaitech.tar.gz --out DATA --format jpg
+    python scripts/prepare_data.py custom --source VIDEOS --labels labels.csv --out DATA --name mine
+
+docs/data.md says where to get each data set and what comes out. An interrupted run goes on when it is started again.
+"""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))      # lgn_net need not be installed
+
+from lgn_net.data.archives import download
+from lgn_net.data.datasets import BENCHMARKS, canonical_name
+from lgn_net.data.prepare import Settings, prepare
+from lgn_net.errors import UserError
+from lgn_net.runs import ROOT, run_command
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=canonical_name, choices=[*BENCHMARKS, "custom"],
+                        help="which; custom: video files of your own")
+    parser.add_argument("--source", type=Path, nargs="+", metavar="PATH",
+                        help="the published archives, or the folders they were unpacked to; custom: a folder with the "
+                             "folders training and testing, of video files")
+    parser.add_argument("--download", nargs="?", const="", metavar="ADDRESS",
+                        help="fetch the archives into --source (default: OUT/archives) from the publishers, or from a "
+                             "mirror with this address; goes on with what is there, checks the sha256")
+    parser.add_argument("--out", type=Path, required=True, help="dataset folder; <dataset>/ is made in it")
+    parser.add_argument("--format", choices=("png", "jpg"), default="png",
+                        help="of frames that must be encoded: png is lossless (default), jpg has quality 100, half the "
+                             "size and decodes twice as fast; published JPEG frames stay as they are")
+    parser.add_argument("--label_source", choices=("auto", "official", "ano_pred"), default="auto",
+                        help="of Avenue's two truths: the official masks, or the re-annotation by ano_pred that published "
+                             "numbers used (auto)")
+    parser.add_argument("--labels", type=Path, help="custom: label file of the testing videos, such as a CSV with the "
+                                                    "columns video,start,end or video,frame,label")
+    parser.add_argument("--name", help="custom: name of the data set (default: custom)")
+    args = parser.parse_args(argv)
+    if args.dataset != "custom" and (args.labels or args.name):
+        raise UserError("--labels and --name are for custom; a benchmark has its own")
+    name = args.name or args.dataset
+    if name != Path(name).name or name.startswith("."):
+        raise UserError(f"--name {name} is no name of a folder")
+
+    settings = Settings(args.dataset, name, args.format, args.label_source, args.labels)
+    manifest = prepare(sources(args), args.out, settings)
+    print(summary(args.out, settings, manifest))
+
+
+def sources(args: argparse.Namespace) -> list[Path]:
+    """The archives and folders to read; they are downloaded first where that is asked for."""
+    benchmark = BENCHMARKS.get(args.dataset)
+    archives = benchmark.archives if benchmark else ()
+    if args.download is not None:
+        if not archives:
+            raise UserError(f"{args.dataset} cannot be downloaded by command"
+                            + (f": {benchmark.page} hands out the archive; give it with --source" if benchmark else ""))
+        if args.source and len(args.source) > 1:
+            raise UserError("--download wants one folder as --source, to put the archives into")
+        folder = args.source[0] if args.source else args.out / "archives"
+        return [download(archive, folder, args.download) for archive in archives]
+    if not args.source:
+        raise UserError("give --source ARCHIVE_OR_FOLDER" + (", or --download" if archives else ""))
+    found = []
+    for path in args.source:                               # a folder of archives stands for the archives
+        found += [path / archive.name for archive in archives if (path / archive.name).is_file()] or [path]
+    return found
+
+
+def summary(out: Path, settings: Settings, manifest: dict) -> str:
+    """What is there now, and what to type next."""
+    lines = []
+    for split in ("training", "testing"):
+        frames = [video["frames"] for key, video in manifest["videos"].items() if key.startswith(split)]
+        lines.append(f"{split + ':':<10}{len(frames)} videos, {sum(frames)} frames")
+    if manifest["labels"]:
+        labels = np.load(out / settings.name / f"frame_labels_{settings.name}.npy")
+        lines[1] += f", {labels.sum()} abnormal (labels: {manifest['labels']})"
+    config = ROOT / "configs" / f"{settings.dataset}.yaml"
+    knobs = f"configs/{config.name}" if config.exists() else f"configs/ped2.yaml --data.dataset {settings.name}"
+    where = shlex.quote(str(out))
+    return "\n".join([f"{out / settings.name} is complete", *lines,
+                      f"check it:  python scripts/check_data.py {where} --dataset {settings.name}",
+                      f"train:     python train.py --config {knobs} --dataset_path {where} --exp_dir runs/{settings.name}"])
+
+
+if __name__ == "__main__":
+    run_command(main)

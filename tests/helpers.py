@@ -1,0 +1,101 @@
+"""What the tests of the commands share: drawn videos, a tiny configuration, and commands run as a user runs them."""
+
+import contextlib
+import importlib.util
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+
+from lgn_net.runs import run_command
+
+ROOT = Path(__file__).parents[1]
+
+TINY = """\
+data: {dataset: made, image_size: 16, channels: 1, workers: 0}
+model: {base_width: 4, hidden_width: 4, lstm_layers: 1, memory_items: 5}
+train: {epochs: 3, batch_size: 2, lr: 1e-3, log_every: 1}
+"""
+
+
+def write_videos(folder: Path, lengths: list[int], H: int = 16, W: int = 20, first: int = 0) -> None:
+    """Grey videos 00, 01, ... of moving stripes, the same on every machine; frames count from `first`."""
+    y, x = np.mgrid[:H, :W]
+    for v, length in enumerate(lengths):
+        (folder / f"{v:02d}").mkdir(parents=True)
+        for t in range(length):
+            frame = (7 * x + 13 * (v + 1) * y + (11 + v) * t * t) % 256
+            cv2.imwrite(str(folder / f"{v:02d}" / f"{first + t:03d}.png"), frame.astype(np.uint8))
+
+
+class Result(NamedTuple):
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+    def warnings(self) -> list[str]:
+        """The lines of stderr that are warnings."""
+        return [line for line in self.err.splitlines() if line.startswith("warning: ")]
+
+
+def run(main: Callable[[list[str]], int | None], *argv: object) -> Result:
+    """A command in this process, which spares it the import of torch: everything but the process is real."""
+    out, err, before = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = ["command", *map(str, argv)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            run_command(main)
+    except SystemExit as end:
+        return Result(end.code or 0, out.getvalue(), err.getvalue())
+    finally:
+        sys.argv = before
+    raise AssertionError("run_command returned")
+
+
+def shell(*argv: object) -> Result:
+    """`python ...` from the project's folder, in a process of its own."""
+    done = subprocess.run([sys.executable, *map(str, argv)], cwd=ROOT, capture_output=True, text=True, timeout=120,
+                          check=False)
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def sentence(result: Result, status: int = 2) -> str:
+    """The one line `error: ...` with which a command ended; anything else is a failure."""
+    assert result.status == status, result
+    assert "Traceback" not in result.err, result.err
+    lines = result.err.splitlines()                       # also splits what a progress bar overwrites
+    errors = [line for line in lines if line.startswith("error: ")]
+    assert errors == lines[-1:], result.err
+    return errors[0].removeprefix("error: ")
+
+
+def load_script(path: str):
+    """A script of the project as a module."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def tensors(content: object) -> list[torch.Tensor]:
+    """Every tensor in nested containers."""
+    if isinstance(content, torch.Tensor):
+        return [content]
+    values = content.values() if isinstance(content, dict) else content if isinstance(content, list | tuple) else ()
+    return [tensor for value in values for tensor in tensors(value)]
+
+
+def edit_checkpoint(source: Path, target: Path, change: Callable[[dict], None]) -> Path:
+    """A copy of a checkpoint with a change."""
+    content = torch.load(source, weights_only=True)
+    change(content)
+    torch.save(content, target)
+    return target

@@ -1,0 +1,351 @@
+"""From folders to clips: which frames, in which order, with which pixels, and what is refused."""
+
+import struct
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+from textwrap import dedent
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from lgn_net.data.clips import Windows, epoch_batches, loader, read_frame, read_frames, to_float
+from lgn_net.data.datasets import difference_from_published
+from lgn_net.data.videos import find_split, index_videos
+from lgn_net.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+CPU = torch.device("cpu")
+RNG = np.random.default_rng(0)
+PICTURE = cv2.resize(RNG.integers(0, 256, (5, 7, 3), np.uint8), (37, 22))        # smooth, H = 22, W = 37
+
+
+def encode(suffix, image=PICTURE, *parameters):
+    ok, data = cv2.imencode(suffix, image, parameters)
+    assert ok
+    return data.tobytes()
+
+
+def touch(folder, *names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(b"")
+    return folder
+
+
+def frame_names(video):
+    return [path.rpartition("/")[2] for path in video.frames]
+
+
+def numbered_videos(root, lengths, size=8):
+    """Frames all of whose pixels hold their own address: blue the video, green and red the frame."""
+    for v, length in enumerate(lengths):
+        folder = touch(root / f"v{v}")
+        for t in range(length):
+            cv2.imwrite(str(folder / f"{t}.png"), np.full((size, size, 3), (v, t // 256, t % 256), np.uint8))
+    return index_videos(root)
+
+
+def addresses(clip):
+    """The (video, frame) that each frame of a clip (T, 3, 8, 8) holds."""
+    assert torch.equal(clip, clip[:, :, :1, :1].expand_as(clip))
+    return [(v, 256 * high + low) for v, high, low in clip[:, :, 0, 0].tolist()]
+
+
+# ------------------------------------------------------------------------------------------ folders, names, order
+
+@pytest.mark.parametrize(("folder", "dataset"), [
+    ("ped2/{}ing", "ped2"), ("ped2/{}", "ped2"), ("{}ing", "ped2"), ("{}", "ped2"), ("shanghai/{}ing", "shanghaitech"),
+    ("shanghaitech/{}ing", "shanghai"), ("UCSDped2/{}", "ped2"), ("mine/{}ing", "mine")])
+def test_folder_layouts(tmp_path, folder, dataset):
+    for split in ("train", "test"):
+        expected = touch(tmp_path / folder.format(split) / "frames" / "01", "0.jpg").parent
+        assert find_split(tmp_path, dataset, f"{split}ing") == expected
+        assert [video.name for video in index_videos(expected)] == ["01"]
+
+
+def test_named_dataset_goes_before_the_folder_itself(tmp_path):
+    expected = touch(tmp_path / "ped2/train/frames")
+    touch(tmp_path / "training/frames")
+    assert find_split(tmp_path, "ped2", "training") == expected
+
+
+def test_missing_folders_are_named(tmp_path):
+    with pytest.raises(UserError, match="nowhere"):
+        find_split(tmp_path / "nowhere", "ped2", "training")
+    touch(tmp_path / "ped2/training/frames")
+    with pytest.raises(UserError, match=r"testing frames of ped2.*ped2/testing/frames"):
+        find_split(tmp_path, "ped2", "testing")
+    with pytest.raises(UserError, match=r"ped2/training/frames holds no videos"):
+        index_videos(tmp_path / "ped2/training/frames")
+
+
+@pytest.mark.parametrize("names", [
+    ["1.jpg", "2.jpg", "10.jpg"], ["frame_0009.png", "frame_10.png", "frame_0011.png"],
+    ["img-9.jpg", "img-10.jpg", "img-099.jpg", "img-100.jpg"], ["a1b9.bmp", "a1b10.bmp", "a2b1.bmp"],
+    [f"{t:03d}.jpg" for t in range(1, 1201)], [f"{t}.jpg" for t in range(1100)]], ids=lambda names: names[-1])
+def test_natural_order(tmp_path, names):
+    video, = index_videos(touch(tmp_path / "v", *reversed(names)).parent)
+    assert frame_names(video) == names
+    folders = [name.partition(".")[0] for name in names[:30]]
+    for name in reversed(folders):
+        touch(tmp_path / "videos" / name, "0.jpg")
+    assert [video.name for video in index_videos(tmp_path / "videos")] == folders
+
+
+def test_what_is_no_frame_is_passed_over(tmp_path):
+    touch(tmp_path / "01", "2.JPG", "10.Jpeg", "1.jpg", "Thumbs.db", ".3.jpg", "._1.jpg", ".DS_Store", "notes.txt", "4")
+    touch(tmp_path / ".hidden", "1.jpg")
+    touch(tmp_path, "stray.jpg")
+    video, = index_videos(tmp_path)
+    assert video.name == "01" and frame_names(video) == ["1.jpg", "2.JPG", "10.Jpeg"]
+
+
+def test_empty_video_is_named(tmp_path):
+    touch(tmp_path / "01", "1.jpg")
+    touch(tmp_path / "02", "Thumbs.db")
+    with pytest.raises(UserError, match="02"):
+        index_videos(tmp_path)
+
+
+def test_what_is_told_of_incomplete_benchmarks():
+    assert difference_from_published("ped2", "testing", [180] * 9 + [150, 120, 120]) is None
+    assert difference_from_published("mine", "testing", [3]) is None
+    sentence = difference_from_published("shanghai", "training", [100, 20])
+    assert all(number in sentence for number in ("2 videos", "120 frames", "330 videos", "274515 frames"))
+
+
+# ------------------------------------------------------------------------------------------------------- windows
+
+def test_windows_hold_consecutive_frames_of_one_video(tmp_path):
+    windows = Windows(numbered_videos(tmp_path, [7, 5, 6]), 5, 3, 8)
+    expected = [(v, start) for v, length in enumerate([7, 5, 6]) for start in range(length - 4)]
+    assert len(windows) == len(expected) == 3 + 1 + 2
+    for i, (v, start) in enumerate(expected):
+        assert windows[i].dtype == torch.uint8 and windows[i].shape == (5, 3, 8, 8)
+        assert addresses(windows[i]) == [(v, start + t) for t in range(5)]
+
+
+def test_windows_beyond_a_thousand_frames(tmp_path):
+    """001.png ... 999.png, 1000.png, ...: a window over the place where text order breaks."""
+    touch(tmp_path / "v", *(f"{t:03d}.png" for t in range(1, 1203)))
+    for t in range(997, 1003):
+        cv2.imwrite(str(tmp_path / "v" / f"{t:03d}.png"), np.full((8, 8, 3), (0, t // 256, t % 256), np.uint8))
+    windows = Windows(index_videos(tmp_path), 5, 3, 8)
+    assert len(windows) == 1198
+    assert addresses(windows[997]) == [(0, t) for t in range(998, 1003)]          # frame 998 is the 998th, from 1
+
+
+def test_short_videos_are_skipped_by_name(tmp_path):
+    videos = numbered_videos(tmp_path, [4, 5, 1, 6])
+    with pytest.warns(UserWarning, match="skipped") as warned:
+        windows = Windows(videos, 5, 3, 8)
+    assert [[name in str(w.message) for name in ("v0", "v1", "v2", "v3")] for w in warned] \
+        == [[True, False, False, False], [False, False, True, False]]
+    assert [addresses(windows[i])[0] for i in range(len(windows))] == [(1, 0), (3, 0), (3, 1)]
+
+
+@pytest.mark.filterwarnings("ignore:video v")
+def test_only_short_videos(tmp_path):
+    with pytest.raises(UserError, match="5 frames"):
+        Windows(numbered_videos(tmp_path, [4, 3]), 5, 3, 8)
+
+
+def test_epoch_batches():
+    batches = epoch_batches(23, 4, True, seed=1, epoch=2)
+    assert [len(batch) for batch in batches] == [4, 4, 4, 4, 4, 3]
+    assert sorted(chain(*batches)) == list(range(23))
+    torch.manual_seed(5)                                                  # the global random state plays no part
+    assert epoch_batches(23, 4, True, seed=1, epoch=2) == batches
+    orders = {tuple(chain(*epoch_batches(23, 4, True, seed, epoch))) for seed in range(3) for epoch in range(3)}
+    assert len(orders) == 9
+    assert list(chain(*epoch_batches(23, 4, False, seed=1, epoch=2))) == list(range(23))
+
+
+def test_loader_gives_the_batches_asked_for_with_and_without_workers(tmp_path):
+    windows = Windows(numbered_videos(tmp_path, [7, 9]), 5, 3, 8)
+    batches = epoch_batches(len(windows), 3, True, seed=0, epoch=0)
+    alone, helped = (list(loader(windows, batches, workers, CPU)) for workers in (0, 2))
+    assert [len(clips) for clips in alone] == [3, 3, 2]
+    for batch, a, b in zip(batches, alone, helped, strict=True):
+        assert torch.equal(a, b) and torch.equal(a, torch.stack([windows[i] for i in batch]))
+
+
+def test_loader_names_a_damaged_frame(tmp_path):
+    windows = Windows(numbered_videos(tmp_path, [6]), 5, 3, 8)
+    (tmp_path / "v0" / "5.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"v0/5\.png"):
+        list(loader(windows, [[0], [1]], 0, CPU))
+
+
+def test_error_in_a_worker_ends_the_process(tmp_path):
+    """Workers that ignore SIGTERM must not keep a failing process from ending."""
+    numbered_videos(tmp_path / "videos", [6])
+    (tmp_path / "videos" / "v0" / "5.png").write_bytes(b"no picture")
+    script = tmp_path / "script.py"
+    script.write_text(dedent(f"""
+        import faulthandler, sys
+        sys.path.insert(0, {str(ROOT)!r})
+        from lgn_net.data.clips import Windows, loader, torch
+        from lgn_net.data.videos import index_videos
+        windows = Windows(index_videos({str(tmp_path / "videos")!r}), 5, 3, 8)
+        faulthandler.dump_traceback_later(15, exit=True)          # prints "Timeout"
+        list(loader(windows, [[0], [1]], 2, torch.device("cpu")))
+        """))
+    done = subprocess.run([sys.executable, script], check=False, capture_output=True, text=True)
+    assert "5.png" in done.stderr and "Timeout" not in done.stderr and done.returncode == 1
+
+
+# -------------------------------------------------------------------------------------------------------- pixels
+
+@pytest.mark.parametrize("size", [16, 64])
+def test_pixels_are_those_of_opencv(tmp_path, size):
+    path = tmp_path / "1.png"
+    path.write_bytes(encode(".png"))
+    expected = cv2.resize(PICTURE, (size, size)).astype(np.float32) / 127.5 - 1                       # B, G, R
+    colour = to_float(read_frames((str(path),), 3, size))
+    assert colour.shape == (1, 3, size, size) and colour.dtype == torch.float32
+    np.testing.assert_allclose(colour[0].permute(1, 2, 0).numpy(), expected, rtol=0, atol=1e-6)
+    grey = cv2.resize(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), (size, size)).astype(np.float32) / 127.5 - 1
+    np.testing.assert_allclose(to_float(read_frames((str(path),), 1, size))[0, 0].numpy(), grey, rtol=0, atol=1e-6)
+
+
+def test_range_and_order_of_channels(tmp_path):
+    cv2.imwrite(str(tmp_path / "1.png"), np.full((8, 8, 3), (0, 255, 51), np.uint8))
+    clip = to_float(read_frames((str(tmp_path / "1.png"),), 3, 8))
+    assert clip[0, :, 3, 3].tolist() == pytest.approx([-1, 1, -0.6], abs=1e-6)                        # blue, green, red
+
+
+def test_grey_files_fill_all_channels(tmp_path):
+    path = tmp_path / "1.png"
+    path.write_bytes(encode(".png", PICTURE[..., 0]))
+    assert np.array_equal(read_frame(str(path), 3), np.repeat(PICTURE[..., :1], 3, axis=2))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPEG", ".bmp", ".tif", ".webp"])
+def test_formats(tmp_path, suffix):
+    path = tmp_path / "v" / f"1{suffix}"
+    touch(path.parent)
+    path.write_bytes(encode(suffix.lower()))
+    video, = index_videos(tmp_path)
+    image = read_frame(video.frames[0], 3)
+    assert np.array_equal(image, cv2.imread(str(path)))
+    assert np.abs(image.astype(int) - PICTURE).mean() < 6                                             # the right picture
+
+
+def test_one_size_per_video(tmp_path):
+    folder = touch(tmp_path / "v")
+    for t in range(6):
+        cv2.imwrite(str(folder / f"{t}.png"), np.zeros((10, 12 if t < 4 else 14, 3), np.uint8))
+    video, = index_videos(tmp_path)
+    assert len(read_frames(video.frames[:4], 3, 8)) == 4
+    with pytest.raises(UserError, match=r"4\.png is 14 x 10 .* 12 x 10"):
+        read_frames(video.frames, 3, 8)
+
+
+# -------------------------------------------------------------------------------------------------- damaged frames
+
+def jpeg_with_thumbnail():
+    """A JPEG as cameras write them: the thumbnail inside has an end-of-image marker of its own."""
+    data, small = encode(".jpg"), encode(".jpg", PICTURE[::4, ::4].copy())
+    exif = b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0" + small
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
+
+
+def tiff_with_directory_first():
+    """An uncompressed grey TIFF as most programs write it: the header knows all, and the pixels come last."""
+    pixels = PICTURE[..., 0].tobytes()
+    H, W = PICTURE.shape[:2]
+    fields = [(256, W), (257, H), (258, 8), (259, 1), (262, 1), (273, 122), (277, 1), (278, H), (279, len(pixels))]
+    directory = struct.pack("<H", len(fields)) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields)
+    return b"II*\0\x08\0\0\0" + directory + bytes(4) + pixels
+
+
+PICTURES = {
+    "jpg": encode(".jpg"), "progressive jpg": encode(".jpg", PICTURE, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+    "grey jpg": encode(".jpg", PICTURE[..., 0]), "jpg with thumbnail": jpeg_with_thumbnail(), "png": encode(".png"),
+    "bmp": encode(".bmp"), "tif": encode(".tif"), "tif, directory first": tiff_with_directory_first(),
+    "webp": encode(".webp"), "lossy webp": encode(".webp", PICTURE, cv2.IMWRITE_WEBP_QUALITY, 60),
+}
+
+
+def refused_or_whole(path, data, whole):
+    """Damaged data must be refused by name; it may pass where nothing of the picture is missing."""
+    path.write_bytes(data)
+    try:
+        image = read_frame(str(path), 3)
+    except UserError as error:
+        assert str(path) in str(error) and "\n" not in str(error)
+        return "refused"
+    assert np.array_equal(image, whole), "a damaged picture passes for a frame"
+    return "whole"
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_truncated_files_are_named(tmp_path, kind):
+    data, path = PICTURES[kind], tmp_path / "000.jpg"
+    path.write_bytes(data)
+    whole = read_frame(str(path), 3)
+    cuts = sorted({*range(0, len(data), max(1, len(data) // 40)), *range(len(data) - 8, len(data))})
+    outcomes = [refused_or_whole(path, data[:cut], whole) for cut in cuts]
+    assert outcomes[:40] == 40 * ["refused"]
+
+
+@pytest.mark.parametrize("kind", ["jpg", "progressive jpg", "png", "tif"])
+def test_lost_end_of_a_file_that_kept_its_length(tmp_path, kind):
+    """After a full disk or a broken copy the last part of a file is zeros."""
+    data, path = PICTURES[kind], tmp_path / "000.jpg"
+    path.write_bytes(data)
+    whole = read_frame(str(path), 3)
+    outcomes = [refused_or_whole(path, data[:-lost] + bytes(lost), whole) for lost in (2, 100, len(data) // 2)]
+    assert outcomes[-1] == "refused"
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+@pytest.mark.parametrize("tail", [b"\r\n", bytes(range(64)), bytes(4096)], ids=["newline", "64 bytes", "4 kB"])
+def test_bytes_after_the_end_do_no_harm(tmp_path, kind, tail):
+    path = tmp_path / "000.jpg"
+    path.write_bytes(PICTURES[kind])
+    whole = read_frame(str(path), 3)
+    path.write_bytes(PICTURES[kind] + tail)
+    assert np.array_equal(read_frame(str(path), 3), whole)
+
+
+def huge(data, header, place):
+    """The picture with another size in its header."""
+    at = data.index(header) + place
+    return data[:at] + b"\xfe" * 4 + data[at + 4:]
+
+
+@pytest.mark.parametrize("data", [
+    b"", b"no picture\n", b"<html>404</html>", b"\xff\xd8\xff", bytes(1000), huge(PICTURES["jpg"], b"\xff\xc0", 5),
+    b"P5\n60000 60000\n255\n" + bytes(99)], ids=["empty", "text", "html", "start", "zeros", "huge jpg", "huge pgm"])
+def test_what_is_no_picture_is_named(tmp_path, data):
+    path = tmp_path / "000.jpg"
+    path.write_bytes(data)
+    for channels in (1, 3):
+        with pytest.raises(UserError, match=r"000\.jpg"):
+            read_frame(str(path), channels)
+
+
+def test_unreadable_frames_are_named(tmp_path):
+    for name in ("gone.jpg", "."):
+        with pytest.raises(UserError, match="cannot read"):
+            read_frames((str(tmp_path / name),), 3, 8)
+
+
+# ------------------------------------------------------------------------------------------------------- real data
+
+def test_ped2(shared_data):
+    for split, counts in {"training": (16, 2550), "testing": (12, 2010)}.items():
+        videos = index_videos(find_split(shared_data, "ped2", split))
+        lengths = [len(video.frames) for video in videos]
+        assert (len(videos), sum(lengths)) == counts and difference_from_published("ped2", split, lengths) is None
+        windows = Windows(videos, 5, 3, 256)
+        assert len(windows) == counts[1] - 4 * counts[0]
+        path = shared_data / "ped2" / split / "frames" / "02" / "004.jpg"
+        expected = cv2.resize(cv2.imread(str(path)), (256, 256)).transpose(2, 0, 1)
+        assert np.array_equal(windows[lengths[0] - 4][-1], expected)              # the first window of the second video

@@ -1,0 +1,457 @@
+"""scripts/check_data.py: every fault put into a small data set is found and named, and nothing else is."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from helpers import load_script, run
+from PIL import Image
+
+from lgn_net.data.datasets import BENCHMARKS
+from lgn_net.data.doctor import check_counts, check_labels, published_lengths
+from lgn_net.data.survey import Split, look
+from lgn_net.data.videos import Video
+
+H, W, T = 96, 128, 12
+VIDEOS = {"training": ("01", "02", "03"), "testing": ("01", "02")}
+check_data = load_script("scripts/check_data.py")
+
+
+def scene(seed, t, shape=(H, W, 3)):
+    """A frame (H, W, 3) of a noisy colour camera."""
+    rng = np.random.default_rng((seed, t))
+    rough = rng.integers(0, 256, (6, 8, 3), np.uint8)
+    return cv2.add(cv2.resize(rough, shape[1::-1]), rng.integers(0, 12, shape, np.uint8))
+
+
+def write(path, image, quality=95):
+    cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+
+
+@pytest.fixture(scope="session")
+def clean(tmp_path_factory):
+    """DATA with a clean data set `mine`: 3 + 2 videos of T frames, the second half of each test video abnormal."""
+    root = tmp_path_factory.mktemp("clean")
+    for s, (split, names) in enumerate(VIDEOS.items()):
+        for v, name in enumerate(names):
+            folder = root / "mine" / split / "frames" / name
+            folder.mkdir(parents=True)
+            for t in range(T):
+                write(folder / f"{t:03d}.jpg", scene(10 * s + v, t))
+    labels(root / "mine", [0] * 6 + [1] * 6 + [0] * 6 + [1] * 6)
+    return root
+
+
+@pytest.fixture
+def data(clean, tmp_path):
+    """A copy to spoil."""
+    return Path(shutil.copytree(clean, tmp_path / "data"))
+
+
+def labels(folder, values):
+    np.save(folder / "frame_labels_mine.npy", np.array(values, np.uint8))
+
+
+def check(data, *argv, dataset="mine"):
+    """Status and findings, each as (level, check), and their sentences in one string."""
+    result = run(check_data.main, data, "--dataset", dataset, "--json", *argv)
+    assert "warning" not in result.err and "error" not in result.err, result.err                 # but perhaps a bar
+    content = json.loads(result.out)
+    assert content["ok"] == (result.status == 0)
+    return result.status, sorted((f["level"], f["check"]) for f in content["findings"]), \
+        "\n".join(f"{f['text']} -> {f['fix']}" for f in content["findings"])
+
+
+def frames(data, video="training/02"):
+    split, name = video.split("/")
+    return data / "mine" / split / "frames" / name
+
+
+def every_frame(data, video, change, start=0):
+    """`change(image, t)` instead of every frame of a video from `start` on."""
+    for t in range(start, T):
+        path = frames(data, video) / f"{t:03d}.jpg"
+        change(path, cv2.imread(str(path)), t)
+
+
+# ------------------------------------------------------------------------------------------------ nothing is wrong
+
+@pytest.mark.parametrize("full", [[], ["--full"]])
+def test_clean(clean, full):
+    assert check(clean, *full) == (0, [], "")
+    assert check(clean / "mine", *full) == (0, [], "")
+
+
+def test_names_mean_nothing(data):
+    """Other numberings and suffixes are no fault, as long as they are one numbering."""
+    for t, path in enumerate(sorted(frames(data).iterdir())):
+        path.rename(path.with_name(f"cam2_{5 * t + 700}_v1.JPEG"))
+    for t, path in enumerate(sorted(frames(data, "testing/01").iterdir())):
+        path.rename(path.with_name(f"2024-03-01_12-{t // 5:02d}-{t * 37 % 60:02d}.jpg"))
+    (frames(data) / "Thumbs.db").write_bytes(b"not a frame")
+    (frames(data) / ".hidden.jpg").write_bytes(b"not a frame")
+    assert check(data) == (0, [], "")
+
+
+def test_printed(data):
+    result = run(check_data.main, data, "--dataset", "mine")
+    lines = result.out.splitlines()
+    assert (result.status, lines[-1]) == (0, "OK")
+    assert lines[1].split() == ["video", "frames", "published", "names", "size", "colour", "format", "MB"]
+    assert lines[2].split()[:11] == ["01", "12", "-", "000", "to", "011", "128", "x", "96", "colour", "JPEG"]
+    assert lines[5].split()[:2] == ["all", "36"]
+    (frames(data) / "005.jpg").write_bytes(b"")
+    result = run(check_data.main, data, "--dataset", "mine")
+    assert result.status == 1 and "02/005.jpg (0 bytes)" in result.out
+    assert result.out.endswith(f" --name mine --out {data}\n1 problem\n")
+
+
+# ------------------------------------------------------------------------------------------------------ the faults
+
+def spoil_truncate(data):
+    path = frames(data) / "005.jpg"
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def spoil_first(data):
+    path = frames(data) / "000.jpg"
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def spoil_html(data):
+    (frames(data) / "005.jpg").write_text("<html>not found</html>")
+
+
+def spoil_duplicate(data):
+    shutil.copy(frames(data) / "004.jpg", frames(data) / "005.jpg")
+
+
+def spoil_stuck(data):
+    for t in range(4, 12):
+        shutil.copy(frames(data) / "003.jpg", frames(data) / f"{t:03d}.jpg")
+
+
+def spoil_delete(data):
+    (frames(data) / "005.jpg").unlink()
+
+
+def spoil_delete_tested(data):
+    (frames(data, "testing/02") / "005.jpg").unlink()
+
+
+def spoil_delete_first(data):
+    (frames(data) / "000.jpg").unlink()
+
+
+def spoil_rename(data):
+    (frames(data) / "005.jpg").rename(frames(data) / "img005.jpg")
+
+
+def spoil_copy(data):
+    shutil.copy(frames(data) / "005.jpg", frames(data) / "005 (1).jpg")
+
+
+def spoil_two_of_a_number(data):
+    write(frames(data) / "005.png", scene(99, 0))
+
+
+def spoil_padding(data):
+    for t in range(T):
+        (frames(data) / f"{t:03d}.jpg").rename(frames(data) / f"{t}.jpg")
+
+
+def spoil_resize(data):
+    write(frames(data) / "005.jpg", scene(0, 5, (H // 2, W // 2, 3)))
+
+
+def spoil_resize_testing(data):
+    for video in VIDEOS["testing"]:
+        every_frame(data, f"testing/{video}", lambda path, image, t: write(path, image[::2, ::2]))
+
+
+def spoil_grey(data, video="training/02"):
+    path = frames(data, video) / "005.jpg"
+    write(path, cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+
+
+def spoil_grey_tested(data):
+    spoil_grey(data, "testing/02")
+
+
+def spoil_grey_testing(data):
+    for video in VIDEOS["testing"]:
+        every_frame(data, f"testing/{video}", lambda path, image, t: write(path, cv2.merge(3 * [image[..., 0]])))
+
+
+def spoil_quality(data):
+    every_frame(data, "training/02", lambda path, image, t: write(path, image, 60), start=7)
+
+
+def spoil_rate_control(data):
+    every_frame(data, "training/02", lambda path, image, t: write(path, image, 40 + 5 * t))
+
+
+def spoil_quality_testing(data):
+    for video in VIDEOS["testing"]:
+        every_frame(data, f"testing/{video}", lambda path, image, t: write(path, image, 75))
+
+
+def spoil_png_testing(data):
+    for video in VIDEOS["testing"]:
+        for path in list(frames(data, f"testing/{video}").iterdir()):
+            write(path.with_suffix(".png"), cv2.imread(str(path)))
+            path.unlink()
+
+
+def spoil_blur_testing(data):
+    for video in VIDEOS["testing"]:
+        every_frame(data, f"testing/{video}", lambda path, image, t: write(path, cv2.GaussianBlur(image, (0, 0), 3)))
+
+
+def spoil_leak(data):
+    shutil.rmtree(frames(data, "testing/02"))
+    shutil.copytree(frames(data, "training/03"), frames(data, "testing/02"))
+
+
+def spoil_short_labels(data):
+    labels(data / "mine", [0] * 11 + [1] * 12)
+
+
+def spoil_no_labels(data):
+    (data / "mine" / "frame_labels_mine.npy").unlink()
+
+
+def spoil_one_class(data):
+    labels(data / "mine", [0] * 24)
+
+
+def spoil_one_video_of_one_class(data):
+    labels(data / "mine", [0] * 12 + [1] * 12)
+
+
+def spoil_no_training(data):
+    shutil.rmtree(data / "mine" / "training")
+
+
+def spoil_empty_video(data):
+    (data / "mine" / "training" / "frames" / "04").mkdir()
+
+
+PROBLEM = {name: ("problem", name) for name in
+           ("damage", "names", "repeats", "size", "colour", "quality", "copies", "labels", "split")}
+NOTE = {name: ("note", name) for name in ("names", "repeats", "format", "quality", "labels")}
+
+
+@pytest.mark.parametrize("full", [[], ["--full"]], ids=["fast", "full"])
+@pytest.mark.parametrize(("spoil", "expected", "words"), [
+    (spoil_truncate, [PROBLEM["damage"]], ["training: ", "02/005.jpg ("]),
+    (spoil_first, [PROBLEM["damage"]], ["02/000.jpg (300 bytes)"]),
+    (spoil_html, [PROBLEM["damage"]], ["02/005.jpg (22 bytes)", "prepare_data.py custom"]),
+    (spoil_duplicate, [NOTE["repeats"]], ["02 (1 of 12, up to 1 in a row, first 005.jpg)"]),
+    (spoil_stuck, [PROBLEM["repeats"]], ["02 (8 of 12, up to 8 in a row, first 004.jpg)", "frame rate"]),
+    (spoil_delete, [PROBLEM["names"]], ["02 (004.jpg is followed by 006.jpg)"]),
+    (spoil_delete_tested, [PROBLEM["labels"], PROBLEM["names"]], ["02 (004.jpg is", "24 labels", "23 frames"]),
+    (spoil_delete_first, [NOTE["names"]], ["from 0", "02 (from 1)"]),
+    (spoil_rename, [PROBLEM["names"]], ["02 (img005.jpg beside 000.jpg)"]),
+    (spoil_copy, [NOTE["repeats"], PROBLEM["names"]], ["02 (005 (1).jpg beside 000.jpg)", "first 005.jpg"]),
+    (spoil_two_of_a_number, [NOTE["format"], PROBLEM["names"]], ["02 (005.jpg and 005.png)"]),
+    (spoil_padding, [NOTE["names"]], ["02 (10.jpg before 2.jpg)"]),
+    (spoil_resize, [PROBLEM["size"]], ["02 (11 128 x 96 from 000.jpg and 1 64 x 48 from 005.jpg)"]),
+    (spoil_resize_testing, [PROBLEM["size"]], ["training frames are 128 x 96, testing frames 64 x 48"]),
+    (spoil_grey, [PROBLEM["colour"]], ["02 (11 colour from 000.jpg and 1 grey from 005.jpg)"]),
+    (spoil_grey_tested, [PROBLEM["colour"]], ["testing: more than one colour", "02 (11 colour"]),
+    (spoil_grey_testing, [PROBLEM["colour"]], ["training frames are colour, testing frames grey"]),
+    (spoil_quality, [PROBLEM["quality"]], ["quality 95: 02 (5 of 12 frames, quality 60)"]),
+    (spoil_rate_control, [NOTE["quality"]], ["varies around 95: 02 (10 of 12 frames, quality 40 to 85)"]),
+    (spoil_quality_testing, [PROBLEM["quality"]], ["training frames are JPEG 95, testing frames JPEG 75"]),
+    (spoil_png_testing, [NOTE["quality"]], ["training frames are JPEG 95, testing frames PNG"]),
+    (spoil_blur_testing, [NOTE["quality"]], ["bytes per pixel"]),
+    (spoil_leak, [PROBLEM["copies"]], ["testing: ", "02 (those of training 03)"]),
+    (spoil_short_labels, [PROBLEM["labels"]], ["23 labels", "24 frames", "--labels"]),
+    (spoil_no_labels, [PROBLEM["labels"]], ["frame_labels_mine.npy", "--labels"]),
+    (spoil_one_class, [PROBLEM["labels"]], ["0 of 24 frames", "--labels"]),
+    (spoil_one_video_of_one_class, [NOTE["labels"]], ["abnormal throughout: 02; normal throughout: 01"]),
+    (spoil_no_training, [PROBLEM["split"]], ["no training frames of mine", "prepare_data.py"]),
+    (spoil_empty_video, [PROBLEM["split"]], ["04 holds no image"]),
+], ids=lambda value: value.__name__.removeprefix("spoil_") if callable(value) else "")
+def test_fault(data, spoil, expected, words, full):
+    spoil(data)
+    status, findings, text = check(data, *full)
+    assert findings == sorted(expected), text
+    assert status == any(level == "problem" for level, _ in expected)
+    assert [word for word in words if word not in text] == [], text
+
+
+def test_all_faults_at_once(data):
+    for spoil in (spoil_truncate, spoil_resize_testing, spoil_one_class):
+        spoil(data)
+    assert check(data)[1] == [PROBLEM["damage"], PROBLEM["labels"], PROBLEM["size"]]
+    result = run(check_data.main, data, "--dataset", "mine")
+    assert result.out.endswith("3 problems\n") and result.out.count("\n    -> ") == 3
+
+
+def test_only_pixels_tell(data):
+    """What a frame of a video hides behind an equal header, `--full` finds."""
+    path = frames(data) / "005.jpg"
+    write(path, cv2.merge(3 * [cv2.imread(str(path))[..., 0]]))            # grey, stored as colour
+    other = frames(data, "training/03") / "007.jpg"
+    pixels = cv2.imread(str(frames(data, "training/03") / "006.jpg"))
+    cv2.imwrite(str(other.with_suffix(".png")), pixels)             # the frame before, in pixels
+    other.unlink()
+    assert check(data)[1] == [NOTE["format"]]
+    assert check(data, "--full")[1] == sorted([NOTE["format"], NOTE["repeats"], PROBLEM["colour"]])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".ppm", ".webp"])
+def test_other_formats(data, suffix):
+    for path in list((data / "mine").glob("*/frames/*/*.jpg")):
+        cv2.imwrite(str(path.with_suffix(suffix)), cv2.imread(str(path)))
+        path.unlink()
+    assert check(data) == (0, [], "")
+    path = frames(data) / f"005{suffix}"
+    path.write_bytes(path.read_bytes()[:-200])
+    assert check(data, "--full")[1] == [PROBLEM["damage"]]
+    assert check(data)[1] == [PROBLEM["damage"]] or suffix in (".ppm",)       # these have neither end mark nor length
+
+
+@pytest.mark.parametrize("full", [[], ["--full"]], ids=["fast", "full"])
+def test_still_picture(tmp_path, full):
+    """Uncompressed frames of a camera that sees little: equal sizes and ends, yet not repeated."""
+    for split, names in VIDEOS.items():
+        for v, name in enumerate(names):
+            folder = tmp_path / "mine" / split / "frames" / name
+            folder.mkdir(parents=True)
+            for t in range(T):
+                image = np.full((H, W, 3), 30, np.uint8)
+                image[0, 3 * t:3 * t + 2] = (v + 1, 200, len(split))
+                cv2.imwrite(str(folder / f"{t}.bmp"), np.flipud(image) if v else image)
+    labels(tmp_path / "mine", [0] * 6 + [1] * 12 + [0] * 6)
+    assert check(tmp_path, *full)[1] == [("note", "names")] * 2                              # unpadded names
+
+
+def test_odd_files(data):
+    """Broken headers, a name that is no text, a folder where a frame should be: no traceback, and they are named."""
+    rng = np.random.default_rng(0)
+    for t, suffix in enumerate((".jpg", ".png", ".bmp", ".tif", ".ppm")):
+        file = bytearray(cv2.imencode(suffix, scene(0, t))[1].tobytes())
+        for position in rng.integers(0, 120, 40):
+            file[position] = rng.integers(256)
+        (frames(data, "training/01") / f"{t:03d}.jpg").write_bytes(file)
+    (frames(data, "training/02") / "003.jpg").unlink()
+    (frames(data, "training/02") / "003.jpg").mkdir()
+    os.rename(frames(data, "training/03"), os.fsencode(frames(data, "training/03")) + b"\xff")
+    for full in ([], ["--full"]):
+        status, findings, text = check(data, *full)
+        assert status == 1 and PROBLEM["damage"] in findings and "02/003.jpg (0 bytes)" in text
+        result = run(check_data.main, data, "--dataset", "mine", *full)
+        assert result.status == 1 and "Traceback" not in result.err and "\n03\\udcff " in result.out
+
+
+def test_black_start(data):
+    """A blank frame is neither grey nor colour."""
+    write(frames(data) / "000.jpg", np.zeros((H, W, 3), np.uint8))
+    assert check(data) == check(data, "--full") == (0, [], "")
+
+
+@pytest.mark.parametrize("quality", [1, 20, 50, 75, 89, 90, 95, 99, 100])
+def test_jpeg_quality(tmp_path, quality):
+    write(tmp_path / "cv2.jpg", scene(0, 0), quality)
+    Image.fromarray(scene(0, 0)).save(tmp_path / "pillow.jpg", quality=quality)
+    assert [look(str(tmp_path / name)).quality for name in ("cv2.jpg", "pillow.jpg")] == [quality, quality]
+
+
+# -------------------------------------------------------------------------------------------- the published numbers
+
+def videos_of(lengths):
+    return [Video(name, length * ("",)) for name, length in lengths.items()]
+
+
+def counts(dataset, split, lengths):
+    videos = videos_of(lengths)
+    known = published_lengths(dataset, split, videos)
+    return check_counts(Split(split, Path(), videos, [], False), dataset, known, "again", "remake")
+
+
+def test_counts():
+    lengths = BENCHMARKS["ped2"].test_lengths
+    assert counts("ped2", "testing", lengths) == []
+    assert counts("ped2", "testing", {f"Test{name}": length for name, length in lengths.items()}) == []
+    finding, = counts("ped2", "testing", lengths | {"03": 149})
+    assert (finding.level, finding.where) == ("problem", ("03",)) and "2009 frames" in finding.text
+    assert finding.text.endswith("03 has 149 of 150 frames")
+    finding, = counts("ped2", "testing", lengths | {"03": 149, "04": 181})                    # the sum is right
+    assert finding.text.endswith("03 has 149 of 150 frames, 04 has 181 of 180 frames")
+    finding, = counts("ped2", "testing", {name: n for name, n in lengths.items() if name not in ("05", "11")})
+    assert finding.text.endswith("missing: 05, 11") and finding.where == ("05", "11") and finding.fix == "again"
+    assert counts("mine", "testing", {"01": 3}) == []
+
+
+def test_own_labels_of_a_benchmark():
+    """Labels that are none of the published ones are pointed out."""
+    videos = videos_of(BENCHMARKS["ped2"].test_lengths)
+    half = [np.arange(len(video.frames)) % 2 for video in videos]
+    assert check_labels(videos, half, "mine", None) == check_labels(videos, half, "ped2", "official") == []
+    finding, = check_labels(videos, half, "ped2", None)
+    assert finding.level == "note" and "--compare-labels FILE official" in finding.text
+
+
+def test_real_ped2(shared_data):
+    result = run(check_data.main, shared_data, "--dataset", "ped2", "--json")
+    content = json.loads(result.out)
+    assert (result.status, content["ok"]) == (0, True)
+    assert [(f["level"], f["check"], f["where"]) for f in content["findings"]] == \
+        [("note", "labels", ["08", "09", "10", "11"])]
+    assert [sum(row["frames"] for row in split["videos"]) for split in content["splits"]] == [2550, 2010]
+    assert all(row["frames"] == row["published"] and row["sizes"] == {"360 x 240": row["frames"]}
+               and row["colours"] == {"grey": row["frames"]} and row["formats"] == {"JPEG 95": row["frames"]}
+               for split in content["splits"] for row in split["videos"])
+    assert content["labels"]["abnormal"] == 1648 and content["labels"]["source"] == "official"
+
+
+@pytest.mark.parametrize("name", ["frame_labels_ped2.npy", "ped2.mat"])
+def test_real_labels(shared_data, name):
+    """The files that circulate are the published labels."""
+    result = run(check_data.main, shared_data, "--dataset", "ped2", "--compare-labels", shared_data / "labels" / name,
+                 "official")
+    assert result.status == 0 and result.out.endswith("\n0 of 2,010 frames differ\n"), result
+
+
+# ------------------------------------------------------------------------------------------------------ two truths
+
+def test_avenue_truths():
+    result = run(check_data.main, "--dataset", "avenue", "--compare-labels")
+    lines = [line.split() for line in result.out.splitlines()]
+    assert lines[:2] == [["A:", "official"], ["B:", "ano_pred"]]
+    assert ["08", "36", "36", "10", "26", "0", "26"] in lines
+    assert ["all", "15,324", "3,712", "3,867", "143", "298", "441"] in lines
+    assert result.out.endswith("441 of 15,324 frames differ\n")
+
+
+def test_two_files(data):
+    (data / "a.csv").write_text("video,start,end\n01,6,11\n02,6,11\n")
+    (data / "b.csv").write_text("video,start,end\n01,6,11\n02,4,9\n")
+    files = (data / "a.csv", data / "b.csv")
+    result = run(check_data.main, data, "--dataset", "mine", "--json", "--compare-labels", *files)
+    content = json.loads(result.out)
+    assert content["different"] == 4 and content["videos"][0]["different"] == 0
+    assert content["videos"][1] == {"video": "02", "frames": 12, "abnormal in A": 6, "abnormal in B": 6, "only in A": 2,
+                                    "only in B": 2, "different": 4}
+
+
+# ------------------------------------------------------------------------------------------------------ wrong usage
+
+@pytest.mark.parametrize(("argv", "words"), [
+    (["nowhere", "--dataset", "mine"], ["nowhere: no such folder"]),
+    (["--dataset", "mine"], ["DATA --dataset mine"]),
+    ([".", "--dataset", "nothing_of_that_name"], ["no training frames of nothing_of_that_name"]),
+    ([".", "--dataset", "mine", "--compare-labels", "one.npy"], ["two label files, 1 given"]),
+    (["--dataset", "ped2", "--compare-labels"], ["two label files", "1 of ped2 ship"]),
+])
+def test_wrong_usage(argv, words):
+    result = run(check_data.main, *argv)
+    assert result.status == 2 and result.out == "" and result.err.startswith("error: ")
+    assert [word for word in words if word not in result.err] == [] and len(result.err.splitlines()) == 1, result.err

@@ -1,0 +1,404 @@
+"""evaluate.py and scripts/import_official.py: what they write, and everything that they must refuse."""
+
+import csv
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import TINY, edit_checkpoint, load_script, run, sentence, shell, write_videos
+from reference import random_official_state
+from sklearn.metrics import roc_auc_score
+
+import evaluate
+import train
+from lgn_net.cli import ALIASES
+from lgn_net.config import Config, asdict, flatten
+
+import_official = load_script("scripts/import_official.py")
+COLUMNS = ["video", "frame", "psnr", "distance", "regular_score", "memory_updated", "normality", "label"]
+LABELS = "video,start,end\n00,5,6\n01,4,4\n01,8,9\n"
+SIZES = {"width": 4, "hidden": 4, "layers": 1, "channels": 1, "items": 5}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Test videos of 8 and 10 frames, with labels, and a training video."""
+    folder = tmp_path_factory.mktemp("made")
+    write_videos(folder / "made/training/frames", [6])
+    write_videos(folder / "made/testing/frames", [8, 10])
+    (folder / "made/labels.csv").write_text(LABELS)
+    (folder / "tiny.yaml").write_text(TINY)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(data):
+    """A network after one step."""
+    assert run(train.main, "--config", data / "tiny.yaml", "--dataset_path", data, "--device", "cpu", "--exp_dir",
+               data / "run", "--train.max_steps", 1).status == 0
+    return data / "run/last.pt"
+
+
+@pytest.fixture
+def base(data, checkpoint, tmp_path):
+    """The arguments of most runs here; later ones win."""
+    return "--checkpoint", checkpoint, "--dataset_path", data, "--device", "cpu", "--out", tmp_path / "out"
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """The authors' two files, for grey frames."""
+    folder = tmp_path_factory.mktemp("official")
+    state, items = random_official_state(0, **SIZES)
+    torch.save(state, folder / "60model.pth")
+    torch.save(items, folder / "60keys.pt")
+    return folder / "60model.pth", folder / "60keys.pt"
+
+
+def evaluated(out, *argv):
+    """Run, and read what was written."""
+    result = run(evaluate.main, *argv, "--out", out)
+    assert result.status == 0, result
+    return read(out)
+
+
+def read(out):
+    """The columns of scores.csv, as numbers, and the results."""
+    with open(out / "scores.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    table = {name: np.array([row[name] if name == "video" else float(row[name]) for row in rows]) for name in rows[0]}
+    return table, json.loads((out / "results.json").read_text())
+
+
+def gamma_between(table):
+    """A gamma under which about half of the frames are."""
+    return float(np.median(table["regular_score"]) + 1e-5)
+
+
+# ----------------------------------------------------------------------------------------------- what is written
+
+def test_contract(base, checkpoint, tmp_path):
+    table, results = evaluated(tmp_path, *base)
+    assert list(table) == COLUMNS
+    assert list(zip(table["video"], table["frame"], strict=True)) == [(v, t) for v, length in (("00", 8), ("01", 10))
+                                                                      for t in range(4, length)]
+    assert table["label"].tolist() == [0, 1, 1, 0] + [1, 0, 0, 0, 1, 1]
+    assert {"auc", "auc_psnr", "auc_distance", "frames", "protocol", "config", "checkpoint"} <= set(results)
+    assert results["frames"] == 10 and results["checkpoint"] == str(checkpoint)
+    saved = torch.load(checkpoint, weights_only=True)
+    assert results["config"] == saved["config"]
+    assert results["versions"]["torch"] == torch.__version__ and results["versions"]["git"]
+    assert "micro" in results["protocol"] and "0.6" in results["protocol"] and "0.009" in results["protocol"]
+    assert (tmp_path / "curves_1.png").read_bytes().startswith(b"\x89PNG")
+
+
+def minmax(x):
+    return (x - x.min()) / (x.max() - x.min())
+
+
+@pytest.mark.parametrize("knobs", [
+    {}, {"--lambda": 0.3, "--score.memory_update": "reset"}, {"--lambda": 0.8, "--score.normalize": "dataset"},
+    {"--score.average": "macro"},
+], ids=str)
+def test_results_follow_from_the_scores(base, tmp_path, knobs):
+    """AUCs and normality again from the columns psnr, distance and label, by other means."""
+    argv = *base, *(word for pair in knobs.items() for word in pair)
+    first, _ = evaluated(tmp_path / "first", *argv)
+    gamma = gamma_between(first)
+    table, results = evaluated(tmp_path / "second", *argv, f"--gamma={gamma}")
+    assert np.array_equal(table["memory_updated"], table["regular_score"] < gamma)
+    assert 0 < table["memory_updated"].sum() == results["memory_updates"] < 10
+    assert not np.array_equal(table["distance"], first["distance"])                # an update moves what comes after it
+
+    videos = [table["video"] == name for name in ("00", "01")]
+    groups = [np.full(10, True)] if "--score.normalize" in knobs else videos
+
+    def normality(weight):
+        values = np.zeros(10)
+        for group in groups:
+            psnr, distance = (minmax(table[name][group]) for name in ("psnr", "distance"))
+            values[group] = weight * psnr + (1 - weight) * (1 - distance)
+        return values
+
+    np.testing.assert_allclose(table["normality"], normality(knobs.get("--lambda", 0.6)), rtol=0, atol=1e-12)
+    for key, values in (("auc", table["normality"]), ("auc_psnr", normality(1)), ("auc_distance", normality(0))):
+        over = videos if "--score.average" in knobs else [np.full(10, True)]
+        expected = np.mean([roc_auc_score(table["label"][group], 1 - values[group]) for group in over])
+        assert results[key] == pytest.approx(expected, abs=1e-12), key
+
+
+def test_lambda_at_its_ends(base, tmp_path):
+    for weight, key in ((1, "auc_psnr"), (0, "auc_distance")):
+        _, results = evaluated(tmp_path / key, *base, "--lambda", weight)
+        assert results["auc"] == results[key] and results["auc_psnr"] != results["auc_distance"]
+
+
+def test_twice_is_the_same_and_the_default_folder_is_beside_the_checkpoint(data, checkpoint, tmp_path):
+    own = shutil.copy(checkpoint, tmp_path)
+    argv = "--checkpoint", own, "--dataset_path", data, "--device", "cpu", "--gamma", 0.2
+    written = []
+    for _ in range(2):
+        assert run(evaluate.main, *argv).status == 0
+        folder = tmp_path / "evaluation"
+        written.append([(folder / name).read_bytes() for name in ("scores.csv", "results.json")])
+        shutil.rmtree(folder)
+    assert written[0] == written[1]
+
+
+def test_part_of_a_benchmark(data, pair, tmp_path):
+    """Two videos under the name ped2: a warning, and the labels have to be given."""
+    shutil.copytree(data / "made/testing", tmp_path / "ped2/test")
+    argv = ("--dataset_type", "ped2", "--dataset_path", tmp_path, "--model_dir", pair[0], "--m_items_dir", pair[1],
+            "--lambda", 0.6, "--gamma", 0.009, "--data.image_size", 16, "--device", "cpu", "--out", tmp_path / "out")
+    said = sentence(run(evaluate.main, *argv))
+    assert "12 videos" in said and "2 videos" in said and "--labels" in said
+    assert not (tmp_path / "out").exists()
+    result = run(evaluate.main, *argv, "--labels", data / "made/labels.csv")
+    assert result.status == 0
+    warning, = result.warnings()
+    assert all(word in warning for word in ("2 videos", "18 frames", "12 videos", "2010 frames"))
+    assert read(tmp_path / "out")[1]["complete_benchmark"] is False
+
+
+def test_video_too_short_is_skipped(data, base, tmp_path):
+    shutil.copytree(data / "made", tmp_path / "made")
+    write_videos(tmp_path / "made/testing/frames/short", [3])
+    shutil.move(tmp_path / "made/testing/frames/short/00", tmp_path / "made/testing/frames/00b")
+    (tmp_path / "made/testing/frames/short").rmdir()
+    result = run(evaluate.main, *base, "--dataset_path", tmp_path)
+    assert result.status == 0
+    assert "video 00b" in result.err and "3 frames" in result.err
+    table, _ = read(tmp_path / "out")
+    expected, _ = evaluated(tmp_path / "whole", *base)
+    assert all(np.array_equal(table[name], expected[name]) for name in COLUMNS)           # the others keep their labels
+    assert [line.split(" has ")[0] for line in result.warnings()] == ["warning: video 00b"]
+
+
+def test_one_class_only(base, tmp_path):
+    np.save(tmp_path / "labels.npy", np.zeros(18))
+    said = sentence(run(evaluate.main, *base, "--labels", tmp_path / "labels.npy"))
+    assert "AUC is undefined" in said
+    table, results = read(tmp_path / "out")
+    assert len(table["psnr"]) == 10 and not table["label"].any()
+    assert results["auc"] is results["auc_psnr"] is results["auc_distance"] is None
+
+
+# ----------------------------------------------------------------------------------------------- the authors' files
+
+def test_both_ways_to_read_the_authors_pair(data, pair, tmp_path):
+    state, items = (torch.load(path, weights_only=True) for path in pair)
+    result = run(import_official.main, *pair, "--out", tmp_path / "imported.pt")
+    assert result.status == 0 and "5 memory items" in result.out
+    weights = torch.load(tmp_path / "imported.pt", weights_only=True)["model"]
+    assert torch.equal(weights["memory.items"], items)
+    assert torch.equal(weights["decoder.head.6.weight"], state["decoder.moduleDeconv1.6.weight"])
+    common = "--config", data / "tiny.yaml", "--dataset_path", data, "--device", "cpu", "--gamma", 0.2
+    direct = evaluated(tmp_path / "direct", *common, "--model_dir", pair[0], "--m_items_dir", pair[1])
+    imported = evaluated(tmp_path / "by_script", *common, "--checkpoint", tmp_path / "imported.pt")
+    assert all(np.array_equal(direct[0][name], imported[0][name]) for name in COLUMNS)
+    assert direct[1]["auc"] == imported[1]["auc"] and direct[1]["memory_updates"] == imported[1]["memory_updates"]
+
+
+def test_import_in_a_real_process_does_not_overwrite(pair, tmp_path):
+    (tmp_path / "taken.pt").write_text("mine")
+    said = sentence(shell("scripts/import_official.py", *pair, "--out", tmp_path / "taken.pt"))
+    assert "taken.pt" in said and (tmp_path / "taken.pt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("model, items, words", [
+    ("60model.pth", None, ["memory items", "keys.pt"]),
+    ("60model.pth", "61keys.pt", ["61keys.pt"]),
+    ("60keys.pt", "60model.pth", ["the model first"]),
+    ("60model.pth", "60model.pth", ["60model.pth", "M x D"]),
+    ("60model.pth", "wide.pt", ["wide.pt", "64 features", "32"]),
+    ("half.pth", "60keys.pt", ["half.pth", "is not LGN-Net"]),
+    ("nowhere.pth", "60keys.pt", ["nowhere.pth", "no such file"]),
+], ids=str)
+def test_bad_pair(data, pair, tmp_path, model, items, words):
+    folder = pair[0].parent
+    torch.save(torch.ones(5, 64) / 8, folder / "wide.pt")
+    state = torch.load(pair[0], weights_only=True)
+    torch.save({name: value for name, value in state.items() if "st_decoder" not in name}, folder / "half.pth")
+    files = [folder / model, *([folder / items] if items else [])]
+    flags = [word for pair in zip(("--model_dir", "--m_items_dir"), files, strict=False) for word in pair]
+    for said in (sentence(run(import_official.main, *files, "--out", tmp_path / "out.pt")),
+                 sentence(run(evaluate.main, "--dataset_path", data, "--dataset_type", "ped2", *flags, "--out",
+                              tmp_path / "out"))):
+        assert all(word in said for word in words), said
+    assert not list(tmp_path.iterdir())
+
+
+class Bomb:
+    """Unpickled, it leaves a file."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))],
+                         ids=["torch.save", "pickle"])
+def test_code_in_a_file_is_not_run(data, pair, tmp_path, save):
+    mark, bomb = tmp_path / "exploded", tmp_path / "bomb.pth"
+    save(Bomb(mark), bomb)
+    where = "--config", data / "tiny.yaml", "--dataset_path", data
+    for result in (run(evaluate.main, "--checkpoint", bomb, *where),
+                   run(evaluate.main, "--model_dir", bomb, "--m_items_dir", pair[1], *where),
+                   run(evaluate.main, "--model_dir", pair[0], "--m_items_dir", bomb, *where),
+                   run(import_official.main, bomb, pair[1], "--out", tmp_path / "out.pt"),
+                   run(train.main, *where, "--exp_dir", tmp_path / "run", "--init_from", bomb),
+                   run(train.main, *where, "--exp_dir", tmp_path / "run", "--resume", bomb)):
+        said = sentence(result)
+        assert "bomb.pth" in said and "code" in said
+    assert sorted(tmp_path.iterdir()) == [bomb]
+    pickle.loads(pickle.dumps(Bomb(mark)))
+    assert mark.exists()                                                             # it would have
+
+
+def test_pickled_module_in_a_real_process(data, pair, tmp_path):
+    torch.save(torch.nn.Sequential(torch.nn.Linear(2, 2)), tmp_path / "model.pth")
+    result = shell("evaluate.py", "--dataset_type", "ped2", "--dataset_path", data, "--model_dir",
+                   tmp_path / "model.pth", "--m_items_dir", pair[1])
+    assert "state_dict()" in sentence(result) and not result.out
+
+
+# --------------------------------------------------------------------------------------------------------- bad input
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def resize(path):
+    write_videos(path.parents[3] / "small", [1], H=8, W=8)
+    shutil.move(path.parents[3] / "small/00/000.png", path)
+
+
+def shorten(frames):
+    for video in frames.iterdir():
+        for path in sorted(video.iterdir())[4:]:
+            path.unlink()
+
+
+@pytest.mark.parametrize("damage, words", [
+    (lambda made: shutil.rmtree(made / "testing"), ["no testing frames", "testing/frames"]),
+    (lambda made: shutil.rmtree(made / "testing/frames/00"), ["labels.csv", "'00'"]),
+    (lambda made: (made / "testing/frames/02").mkdir(), ["testing/frames/02", "no image"]),
+    (lambda made: shorten(made / "testing/frames"), ["5 frames"]),
+    (lambda made: truncate(made / "testing/frames/01/005.png"), ["testing/frames/01/005.png", "truncated"]),
+    (lambda made: (made / "testing/frames/01/009.png").write_text("text"), ["testing/frames/01/009.png", "damaged"]),
+    (lambda made: resize(made / "testing/frames/01/000.png"), ["testing/frames/01/001.png", "8 x 8", "20 x 16"]),
+    (lambda made: (made / "labels.csv").unlink(), ["no labels", "labels.csv", "--labels"]),
+    (lambda made: (made / "labels.csv").write_text("video,start,end\n01,5,10\n"), ["01", "5 to 10", "10 frames"]),
+    (lambda made: np.save(made / "frame_labels_made.npy", np.zeros(17)), ["17 labels", "18 frames"]),
+    (lambda made: (made / "frame_labels_made.npy").write_text("text"), ["frame_labels_made.npy"]),
+], ids=["no videos", "labels of another video", "empty video", "all too short", "truncated", "text", "other size",
+        "no labels", "labels past the end", "17 labels", "labels as text"])
+def test_bad_data(data, base, tmp_path, damage, words):
+    shutil.copytree(data / "made", tmp_path / "made")
+    (tmp_path / "made/labels.csv").write_text("video,start,end\n" if "5 frames" in words else LABELS)
+    damage(tmp_path / "made")
+    said = sentence(run(evaluate.main, *base, "--dataset_path", tmp_path))
+    assert all(word in said for word in words), said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("argv, words", [
+    (["--dataset_path", "nowhere"], ["nowhere", "no such folder"]),
+    (["--labels", "nowhere.npy"], ["nowhere.npy", "no such file"]),
+    (["--device", "potato"], ["--device potato"]),
+    (["--device", "cuda:99"], ["--device cuda:99"]),
+    (["--device", "meta"], ["--device meta"]),
+    (["--score.lamda", 0.5], ["score.lamda"]),
+    (["--gama", 0.5], ["--gama"]),
+    (["--gamma", "often"], ["gamma", "often"]),
+    (["--lambda", 1.5], ["lambda", "1.5", "0 to 1"]),
+    (["--score.average", "best"], ["score.average", "best", "micro"]),
+    (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
+    (["--dataset_type"], ["dataset"]),
+    (["--model.base_width", 8], ["model.base_width is 4 there, 8 here"]),
+], ids=lambda value: " ".join(map(str, value)))
+def test_bad_arguments(base, tmp_path, argv, words):
+    said = sentence(run(evaluate.main, *base, *argv))
+    assert all(word in said for word in words), said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content, words", [
+    ("model: {base_width: 8, hidden_width: 6}", ["base_width is 4 there, 8 here", "hidden_width is 4 there, 6 here"]),
+    ("score: {lamda: 0.5}", ["score.lamda"]), ("scores: {gamma: 0.5}", ["scores"]), ("score: 3", ["score"]),
+    ("score: {gamma: often}", ["gamma", "often"]), ("score: {gamma: [", ["config"]),
+])
+def test_bad_config_file(base, tmp_path, content, words):
+    (tmp_path / "other.yaml").write_text(content)
+    said = sentence(run(evaluate.main, *base, "--config", tmp_path / "other.yaml"))
+    assert all(word in said for word in words), said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"a text file", b"some notes on the run", b"(train) log", b"PK\x03\x04", b"\x80\x02", b"\x93NUMPY",
+    pytest.param(2 / 3, id="truncated"), pytest.param("state_dict", id="state_dict"),
+    pytest.param("60model.pth", id="the authors' model"), pytest.param(None, id="missing"),
+], ids=repr)
+def test_file_that_is_no_checkpoint(data, checkpoint, pair, tmp_path, content):
+    path = tmp_path / "no.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content == "state_dict":
+        torch.save(torch.load(checkpoint, weights_only=True)["model"], path)
+    elif content == "60model.pth":
+        shutil.copy(pair[0], path)
+    elif content:
+        path.write_bytes(checkpoint.read_bytes()[:int(content * checkpoint.stat().st_size)])
+    said = sentence(run(evaluate.main, "--checkpoint", path, "--dataset_path", data))
+    assert "no.pt" in said and ("import_official.py" in said) == isinstance(content, str)
+    assert set(tmp_path.iterdir()) <= {path}
+
+
+def test_checkpoint_with_weights_that_are_not_finite(data, checkpoint, tmp_path):
+    def damage(saved):
+        saved["model"]["decoder.head.6.bias"].fill_(torch.nan)
+
+    broken = edit_checkpoint(checkpoint, tmp_path / "nan.pt", damage)
+    assert "not finite" in sentence(run(evaluate.main, "--checkpoint", broken, "--dataset_path", data))
+    assert list(tmp_path.iterdir()) == [broken]
+
+
+def test_which_model(data, checkpoint, pair):
+    """One, and all that belongs to it."""
+    where = "--dataset_path", data, "--dataset_type", "ped2"
+    assert "--checkpoint" in sentence(run(evaluate.main, *where))
+    assert "--checkpoint" in sentence(run(evaluate.main, *where, "--checkpoint", checkpoint, "--model_dir", pair[0],
+                                          "--m_items_dir", pair[1]))
+    assert "dataset_path" in sentence(run(evaluate.main, "--checkpoint", checkpoint))
+
+
+def test_folder_that_cannot_be_written(base, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file/out"):
+        assert "file" in sentence(run(evaluate.main, *base, "--out", out))
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+# -------------------------------------------------------------------------------------------------------------- help
+
+@pytest.mark.parametrize("main, own", [
+    (train.main, ["--dataset_path", "--exp_dir", "--resume", "--init_from", "--device", "--config", "--seed"]),
+    (evaluate.main, ["--dataset_path", "--checkpoint", "--labels", "--out", "--model_dir", "--m_items_dir"]),
+], ids=["train", "evaluate"])
+def test_help_lists_every_knob(main, own):
+    result = run(main, "--help")
+    assert result.status == 0 and not result.err
+    for name in [*own, *ALIASES, *(f"--{knob}" for knob in flatten(asdict(Config())))]:
+        assert f"{name} " in result.out or f"{name}\n" in result.out, name
+
+
+def test_help_of_the_import():
+    result = run(import_official.main, "--help")
+    assert result.status == 0 and all(word in result.out for word in ("--out", "--config", "model", "keys"))

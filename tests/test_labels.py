@@ -1,0 +1,283 @@
+"""Every label format against the same truth, written by hand; and whatever does not fit the videos is refused."""
+
+import json
+import tarfile
+
+import numpy as np
+import pytest
+import scipy.io
+
+from lgn_net.data.datasets import BENCHMARKS
+from lgn_net.data.labels import find_labels, known_source, load_labels
+from lgn_net.data.videos import Video
+from lgn_net.errors import UserError
+
+PED2_LENGTHS = (180, 180, 150, 180, 150, 180, 180, 180, 120, 150, 180, 180)
+
+
+def make_videos(lengths, names=None):
+    """Videos 01, 02, ... whose frames nobody opens."""
+    names = names or [f"{v:02d}" for v in range(1, len(lengths) + 1)]
+    return [Video(name, tuple(f"{name}/{t}" for t in range(length))) for name, length in zip(names, lengths, strict=True)]
+
+
+# Three videos: two ranges, nothing, the first and the last frame.
+VIDEOS = make_videos([6, 3, 5], ["a", "b", "c"])
+TRUTH = [[0, 1, 1, 0, 1, 0], [0, 0, 0], [1, 0, 0, 0, 1]]
+FLAT = np.concatenate(TRUTH)
+
+
+def load(path, videos=VIDEOS):
+    labels = load_labels(path, videos)
+    assert all(array.dtype == np.uint8 for array in labels)
+    return [array.tolist() for array in labels]
+
+
+def refusal(path, videos=VIDEOS):
+    """The sentence of the UserError that the file must be answered with; it names the file."""
+    with pytest.raises(UserError) as caught:
+        load_labels(path, videos)
+    sentence = str(caught.value)
+    assert str(path) in sentence and "\n" not in sentence
+    return sentence
+
+
+@pytest.fixture
+def write(tmp_path):
+    """name, content -> a file; arrays go to .npy, lists of matrices to .mat."""
+
+    def write(name, content):
+        path = tmp_path / name
+        if path.suffix == ".npy" and isinstance(content, np.ndarray):
+            np.save(path, content, allow_pickle=True)
+        elif path.suffix == ".mat" and isinstance(content, list):
+            cells = np.empty((1, len(content)), object)
+            for i, ranges in enumerate(content):
+                cells[0, i] = np.array(ranges, np.uint16)
+            scipy.io.savemat(path, {"gt": cells})
+        else:
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+# ----------------------------------------------------------------------------------------------------- the formats
+
+@pytest.mark.parametrize("array", [FLAT, FLAT[None], FLAT[:, None], FLAT.astype(np.uint8), FLAT.astype(bool),
+                                   FLAT.astype(np.float64)], ids=["1-D", "(1, N)", "(N, 1)", "uint8", "bool", "float"])
+def test_npy(write, array):
+    assert load(write("l.npy", array)) == TRUTH
+
+
+@pytest.mark.parametrize(("array", "said"), [
+    (FLAT[:-1], ["13", "14"]), (np.append(FLAT, 0)[None], ["15", "14"]), (FLAT[:0], ["0", "14"]), (FLAT * 2, ["2"]),
+    (FLAT - 1, ["-1"]), (FLAT * 0.5, ["0.5"]), (np.where(FLAT, np.nan, 0), ["nan"]), (FLAT.reshape(2, 7), ["(2, 7)"]),
+    (FLAT.astype(str), []), (FLAT.astype(object), []), (FLAT.astype([("label", int)]), [])],
+    ids=["short", "long", "empty", "twos", "minus", "half", "nan", "2-D", "text", "objects", "records"])
+def test_npy_that_does_not_fit(write, array, said):
+    sentence = refusal(write("l.npy", array))
+    assert all(word in sentence for word in said)
+
+
+MAT = [[[2, 5], [3, 5]], np.zeros((0, 0)), [[1, 5], [1, 5]]]                      # first row: starts, from 1
+
+
+def test_mat(write):
+    assert load(write("l.mat", MAT)) == TRUTH
+    assert load(write("l.mat", [np.zeros((2, 0)), [2, 3], [[5], [5]]])) == [[0] * 6, [0, 1, 1], [0, 0, 0, 0, 1]]
+
+
+@pytest.mark.parametrize(("cells", "said"), [
+    (MAT[:2], ["2 videos", "3 videos"]), ([[[5], [7]], [], []], ["video a", "6 frames"]),
+    ([[[0], [2]], [], []], ["video a"]), ([[], [[3], [2]], []], ["video b"]), ([[1, 2, 3], [], []], [])],
+    ids=["count", "beyond", "from 0", "backwards", "no pairs"])
+def test_mat_that_does_not_fit(write, cells, said):
+    sentence = refusal(write("l.mat", cells))
+    assert all(word in sentence for word in said)
+
+
+def test_mat_of_something_else(tmp_path):
+    for content in ({"volLabel": FLAT}, {"gt": FLAT}, {"gt": "text"}):            # a mask of Avenue's, and worse
+        scipy.io.savemat(tmp_path / "l.mat", content)
+        refusal(tmp_path / "l.mat")
+
+
+def ucsd(*ranges):
+    return "TestVideoFile = {};\n" + "".join(f"TestVideoFile{{end+1}}.gt_frame = [{r}];\n" for r in ranges)
+
+
+def test_m(write):
+    assert load(write("l.m", ucsd("2:3, 5:5", "", "1:1,5:5"))) == TRUTH
+    assert "video a" in refusal(write("l.m", ucsd("2:7", "", "")))
+    assert "2 videos" in refusal(write("l.m", ucsd("2:3", "")))
+
+
+@pytest.mark.parametrize("ranges", ["2:3, 5", "2, 3, 5", "2 3 5"])
+def test_m_drops_nothing_in_silence(write, ranges):
+    """MATLAB knows single frames, too: read them or refuse them."""
+    path = write("l.m", ucsd(ranges, "", "1:1,5:5"))
+    try:
+        labels = load(path)
+    except UserError:
+        return
+    assert labels == TRUTH
+
+
+def as_json(**other):
+    return json.dumps({"frames": [6, 3, 5], "abnormal": [[[1, 2], [4, 4]], [], [[0, 0], [4, 4]]]} | other)
+
+
+def test_json(write):
+    assert load(write("l.json", as_json())) == TRUTH
+    named = write("l.json", as_json(videos=["a", "b", "c"]))
+    assert load(named) == TRUTH
+    assert load(named, [VIDEOS[2], VIDEOS[0]]) == [TRUTH[2], TRUTH[0]]            # a part of the videos, by name
+
+
+@pytest.mark.parametrize(("other", "said"), [
+    ({"frames": [6, 4, 5]}, ["4 frames", "video b", "3"]), ({"abnormal": [[[1, 6]], [], []]}, ["6 frames"]),
+    ({"abnormal": [[], []]}, ["2 videos", "3 videos"]), ({"frames": [6, 3]}, []), ({"frames": 14}, []),
+    ({"abnormal": None}, []), ({"abnormal": [[1, 2], [], []]}, []), ({"abnormal": [[[1]], [], []]}, []),
+    ({"abnormal": [[["x", 2]], [], []]}, []), ({"abnormal": [[[0.5, 2]], [], []]}, []),
+    ({"sha256": "00"}, [])])
+def test_json_that_does_not_fit(write, other, said):
+    sentence = refusal(write("l.json", as_json(**other)))
+    assert all(word in sentence for word in said)
+
+
+def test_csv(write):
+    assert load(write("l.csv", "video,start,end\na,1,2\nc,0,0\na,4,4\nc,4,4\n")) == TRUTH
+    assert load(write("l.csv", "video,frame,label\n" + "".join(
+        f"{video.name},{t},{label}\n" for video, labels in zip(VIDEOS, TRUTH, strict=True)
+        for t, label in enumerate(labels)))) == TRUTH
+    assert load(write("l.csv", "\ufeffvideo,start,end\r\na,1,2\r\n\r\na,4,4\r\nc,0,0\r\nc,4,4\r\n")) == TRUTH      # Excel
+    assert load(write("l.csv", "video,start,end\n")) == [[0] * 6, [0] * 3, [0] * 5]
+
+
+@pytest.mark.parametrize(("lines", "said"), [
+    ("video,start,end\na,1,2\nd,0,1", ["line 3", "'d'"]), ("video,start,end\na,4,6", ["video a", "4 to 6", "6 frames"]),
+    ("video,start,end\nb,-1,1", ["video b"]), ("video,start,end\na,3,2", ["video a"]),
+    ("video,start,end\na,one,2", ["line 2", "start"]), ("video,start,end\na,1", ["line 2", "end"]),
+    ("video,start,end\na,1,", ["line 2"]), ("video,start,end\na,1.5,2", ["line 2"]),
+    ("video,frame,label\na,6,1", ["video a", "6 frames"]), ("video,frame,label\na,1,2", ["line 2", "label 2"]),
+    ("a,1,2", ["a,1,2", "video,start,end"]), ("video;start;end\na;1;2", ["video;start;end"]), ("", ["video,start,end"])])
+def test_csv_that_does_not_fit(write, lines, said):
+    sentence = refusal(write("l.csv", lines))
+    assert all(word in sentence for word in said)
+
+
+@pytest.mark.parametrize("encoding", ["latin1", "utf-16"])
+def test_csv_in_another_encoding(write, encoding):
+    refusal(write("l.csv", "video,start,end\nKöln,1,2\n".encode(encoding)))
+
+
+def test_broken_files(write, tmp_path):
+    """Cut at every place, or something else altogether, under every suffix."""
+    for name, content in {"l.npy": FLAT, "l.mat": MAT, "l.json": as_json()}.items():
+        data = write(name, content).read_bytes()
+        for cut in range(0, len(data), max(1, len(data) // 25)):
+            refusal(write(name, data[:cut]))
+    np.savez(tmp_path / "l.npz", FLAT)
+    for suffix in (".npy", ".mat", ".m", ".json", ".csv"):
+        for data in (b"", b"hello", b"[1, 2]", bytes(range(256)), (tmp_path / "l.npz").read_bytes()):
+            refusal(write(f"x{suffix}", data))
+
+
+def test_pickled_labels_run_no_code(write, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (tmp_path / "ran").touch, ()
+
+    refusal(write("l.npy", np.array([Bomb()] * 14, object)))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_unknown_suffix_and_missing_file(write, tmp_path):
+    assert ".txt" in refusal(write("l.txt", "0 1"))
+    assert "no such file" in refusal(tmp_path / "gone.npy")
+
+
+# ------------------------------------------------------------------------------------- where labels are looked for
+
+def test_find_labels_order(tmp_path):
+    split = tmp_path / "shanghai" / "testing" / "frames"
+    split.mkdir(parents=True)
+    places = [folder / name for folder in (tmp_path / "shanghai", tmp_path)
+              for name in ("frame_labels_shanghaitech.npy", "shanghaitech.mat", "frame_labels_shanghai.npy",
+                           "shanghai.mat", "labels.csv")]
+    with pytest.raises(UserError, match=r"frame_labels_shanghai\.npy.*--labels"):
+        find_labels(tmp_path, "shanghai", split)
+    for place in reversed(places):                                                # each goes before all later ones
+        place.touch()
+        assert find_labels(tmp_path, "shanghai", split) == place
+
+
+def test_files_beside_the_frames_go_before_those_that_ship(tmp_path):
+    split = tmp_path / "testing" / "frames"
+    for dataset, truths in (("ped2", ["official"]), ("avenue", ["ano_pred", "official"])):
+        shipped = BENCHMARKS[dataset].truths
+        assert find_labels(tmp_path, dataset, split) == shipped[truths[0]]
+        own = tmp_path / f"frame_labels_{dataset}.npy"
+        own.touch()
+        assert find_labels(tmp_path, dataset, split) == own
+        for source in truths:
+            assert find_labels(tmp_path, dataset, split, source) == shipped[source]
+    with pytest.raises(UserError, match="no ano_pred labels of ped2"):
+        find_labels(tmp_path, "ped2", split, "ano_pred")
+
+
+# ----------------------------------------------------------------------------------------- the truths that ship
+
+def shipped(dataset, source, videos=None):
+    path = BENCHMARKS[dataset].truths[source]
+    return load_labels(path, videos or make_videos(json.loads(path.read_text())["frames"]))
+
+
+def test_shipped_ped2():
+    labels = shipped("ped2", "official")
+    assert tuple(map(len, labels)) == PED2_LENGTHS and sum(labels[k].sum() for k in range(12)) == 1648
+    assert [v + 1 for v in range(12) if labels[v].all()] == [8, 9, 10, 11]
+    assert (labels[0][:60].sum(), labels[0][60:].sum()) == (0, 120)
+
+
+def test_shipped_avenue():
+    official, ano_pred = (np.concatenate(shipped("avenue", source)) for source in ("official", "ano_pred"))
+    assert (len(official), official.sum(), ano_pred.sum(), (official != ano_pred).sum()) == (15324, 3712, 3867, 441)
+
+
+def test_part_of_ped2():
+    """Whole videos under their published names keep their labels; other frames get none by guess."""
+    everything = shipped("ped2", "official")
+    part = [make_videos(PED2_LENGTHS)[v] for v in (2, 11)]
+    assert [a.tolist() for a in shipped("ped2", "official", part)] == [everything[2].tolist(), everything[11].tolist()]
+    path = BENCHMARKS["ped2"].truths["official"]
+    for videos in (make_videos([170, 180]), make_videos([180, 180], ["x", "y"]), make_videos([50] * 12),
+                   make_videos([*PED2_LENGTHS, 180])):
+        assert "--labels" in refusal(path, videos)
+
+
+def test_known_source(write):
+    videos = make_videos(PED2_LENGTHS)
+    labels = load_labels(write("l.npy", np.concatenate(shipped("ped2", "official"))), videos)
+    assert known_source("ped2", videos, labels) == "official"
+    labels[3][0] ^= 1
+    assert known_source("ped2", videos, labels) is None and known_source("mine", videos, labels) is None
+
+
+def test_ped2_as_it_circulates(shared_data, tmp_path):
+    videos = make_videos(PED2_LENGTHS)
+    expected = np.concatenate(shipped("ped2", "official"))
+    with tarfile.open(shared_data / "ped2" / "UCSDped2_ground_truth.tar.gz") as archive:
+        (tmp_path / "UCSDped2.m").write_bytes(archive.extractfile("UCSDped2/Test/UCSDped2.m").read())
+    labels = shared_data / "labels"
+    for path in (labels / "frame_labels_ped2.npy", labels / "ped2.mat", tmp_path / "UCSDped2.m"):
+        assert np.array_equal(np.concatenate(load_labels(path, videos)), expected)
+
+
+@pytest.mark.parametrize(("dataset", "frames", "abnormal"), [("avenue", 15324, 3867), ("shanghai", 40791, 17326)])
+def test_others_as_they_circulate(shared_data, dataset, frames, abnormal):
+    labels = load_labels(shared_data / "labels" / f"frame_labels_{dataset}.npy", make_videos([100, frames - 100]))
+    assert [len(array) for array in labels] == [100, frames - 100] and sum(int(array.sum()) for array in labels) == abnormal
+    if dataset == "avenue":
+        assert np.array_equal(np.concatenate(labels), np.concatenate(shipped("avenue", "ano_pred")))

@@ -1,0 +1,434 @@
+"""From archives in the publishers' layout to folders that train.py and evaluate.py read."""
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import scipy.io
+from helpers import ROOT, load_script, run, sentence
+from test_archives import server, small_disk, write_tar  # noqa: F401
+
+from lgn_net.data import prepare as engine
+from lgn_net.data.clips import read_frame
+from lgn_net.data.datasets import BENCHMARKS, Archive
+from lgn_net.data.labels import find_labels, known_source, load_labels, read_ranges
+from lgn_net.data.videos import find_split, index_videos
+
+main = load_script("scripts/prepare_data.py").main
+H, W = 24, 32
+
+
+def picture(*seed: int, channels: int = 3) -> np.ndarray:
+    """A smooth picture that is another one for every seed: uint8 (H, W, C)."""
+    coarse = np.random.default_rng(seed).integers(0, 255, (4, 5, channels), np.uint8)
+    return cv2.resize(coarse, (W, H), interpolation=cv2.INTER_CUBIC).reshape(H, W, channels)
+
+
+def encoded(image: np.ndarray, suffix: str) -> bytes:
+    return cv2.imencode(suffix, image)[1].tobytes()
+
+
+def mask(abnormal: bool) -> np.ndarray:
+    image = np.zeros((H, W), np.uint8)
+    image[3:9, 4:12] = 255 * abnormal
+    return image
+
+
+def write_avi(path: Path, frames: int, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (W, H))
+    for t in range(frames):
+        writer.write(picture(seed, t))
+    writer.release()
+    return path
+
+
+def decoded(path: Path) -> list[np.ndarray]:
+    file, frames = cv2.VideoCapture(str(path)), []
+    while (frame := file.read()[1]) is not None:
+        frames.append(frame)
+    return frames
+
+
+def ped2_files(home: str = "UCSD_Anomaly_Dataset.v1p2/UCSDped2/") -> dict[str, bytes]:
+    """A small Ped2 with everything that lies about in the published archive; testing 02 is abnormal in frames 1 and 2."""
+    files = {f"{home}.DS_Store": b"x", f"{home}Test/._UCSDped2.m": b"x", f"{home}Test/UCSDped2.m":
+             b"TestVideoFile = {};\nTestVideoFile{end+1}.gt_frame = [1:5];\nTestVideoFile{end+1}.gt_frame = [2:2, 3:3];\n",
+             "UCSD_Anomaly_Dataset.v1p2/README.txt": b"x", "UCSD_Anomaly_Dataset.v1p2/UCSDped1/Train/Train001/001.tif": b"x"}
+    for split, lengths in {"Train": (3, 12), "Test": (5, 4)}.items():
+        for v, length in enumerate(lengths, 1):
+            folder = f"{home}{split}/{split}{v:03d}"
+            files |= {f"{folder}/.DS_Store": b"x", f"{folder}/._001.tif": b"x", f"{folder}/Thumbs.db": b"x"}
+            files |= {f"{folder}/{t:03d}.tif": encoded(picture(len(split), v, t, channels=1), ".tif")
+                      for t in range(1, length + 1)}
+            if split == "Test":
+                names = ("{:03d}", "frame{:03d}")[v - 1]                      # both forms occur in the published one
+                files |= {f"{folder}_gt/{names.format(t)}.bmp": encoded(mask(v == 1 or t in (2, 3)), ".bmp")
+                          for t in range(1, length + 1)}
+                files[f"{folder}_gt/._001.bmp"] = b"x"
+    return files
+
+
+def tree(folder: Path) -> dict[str, int]:
+    """Every visible file below a folder, and when it was written."""
+    return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+
+
+def read(folder: Path) -> list[np.ndarray]:
+    return [read_frame(str(path), 3) for path in sorted(folder.iterdir())]
+
+
+def labels_of(data: Path, dataset: str) -> list[list[int]]:
+    """As evaluate.py finds and reads them."""
+    folder = find_split(data, dataset, "testing")
+    videos = index_videos(folder)
+    labels = load_labels(find_labels(data, dataset, folder), videos)
+    assert all(np.array_equal(np.load(folder.parent / "labels" / f"{v.name}.npy"), y) for v, y in zip(videos, labels))
+    return [array.tolist() for array in labels]
+
+
+# ----------------------------------------------------------------------------------------------- data set by data set
+
+def test_ped2_archive(tmp_path, monkeypatch):
+    source, out = write_tar(tmp_path / "UCSD_Anomaly_Dataset.tar.gz", ped2_files()), tmp_path / "DATA"
+    result = run(main, "ped2", "--source", source, "--out", out)
+    assert result.status == 0 and "training: 2 videos, 15 frames\ntesting:  2 videos, 9 frames, 7 abnormal" in result.out
+    assert result.warnings() == [line for line in result.warnings() if "no training videos 03-16; training 01 has 3 of" in line
+                                 and "no testing videos 03-12" in line and "masks" not in line]
+    assert sorted(os.listdir(out)) == ["ped2"]
+    assert sorted(os.listdir(out / "ped2/training/frames/02")) == [f"{t:03d}.png" for t in range(12)]
+    for t, frame in enumerate(read(out / "ped2/training/frames/02")):
+        assert (frame == picture(len("Train"), 2, t + 1, channels=1)).all()                # lossless, every frame, in order
+    assert labels_of(out, "ped2") == [[1, 1, 1, 1, 1], [0, 1, 1, 0]]
+    assert [frame.any() for frame in read(out / "ped2/testing/masks/02")] == [False, True, True, False]
+
+    before = tree(out / "ped2/training") | tree(out / "ped2/testing/frames")
+    monkeypatch.setattr(engine, "unpack", None)                                            # complete: not even unpacked
+    moved = source.rename(tmp_path / "moved.tgz")
+    assert run(main, "ped2", "--source", moved, "--out", out).status == 0
+    assert tree(out / "ped2/training") | tree(out / "ped2/testing/frames") == before
+    monkeypatch.undo()
+    shutil.rmtree(out / "ped2/training/frames/01")                                         # as the doctor may advise
+    (out / "ped2/testing/frames/02/001.png").unlink()
+    assert run(main, "ped2", "--source", moved, "--out", out).status == 0
+    assert set(tree(out / "ped2/training") | tree(out / "ped2/testing/frames")) == set(before)
+
+
+def test_ped2_frames_and_masks_from_two_archives(tmp_path):
+    files = ped2_files("UCSDped2/")
+    frames = write_tar(tmp_path / "a.tgz", {name: data for name, data in files.items() if name.endswith(".tif")})
+    truth = write_tar(tmp_path / "b.tgz", {name: data for name, data in files.items() if not name.endswith(".tif")})
+    assert "labels for testing 01, 02" in run(main, "ped2", "--source", frames, "--out", tmp_path / "DATA").warnings()[-1]
+    assert run(main, "ped2", "--source", frames, truth, "--out", tmp_path / "DATA").status == 0    # more of the same
+    assert labels_of(tmp_path / "DATA", "ped2") == [[1, 1, 1, 1, 1], [0, 1, 1, 0]]
+    assert len(os.listdir(tmp_path / "DATA/ped2/testing/masks/01")) == 5
+
+
+@pytest.mark.parametrize(("change", "match"), [
+    (lambda f: f.pop("UCSDped2/Train/Train002/007.tif"), "Train002: frame 007.tif is missing"),
+    (lambda f: f.pop("UCSDped2/Test/Test001_gt/005.bmp"), "testing 01: 4 masks, 5 frames; the masks are of another video"),
+    (lambda f: f.update({"UCSDped2/Test/Test002_gt/frame001.bmp": encoded(mask(True), ".bmp")}),
+     "testing 02: labels and masks differ on 1 of 4 frames, .*; 3 videos are complete and stay"),
+    (lambda f: f.update({"UCSDped2/Test/UCSDped2.m": b"x.gt_frame = [1:180];"}), "frames 0 to 179 .* of video 01, which has 5"),
+    (lambda f: f.update({"UCSDped2/Train/Train001/002.tif": b"II*\0 and no more"}),
+     r"training 01: .*002\.tif is damaged or truncated \(16 bytes\); .*; 3 videos are complete and stay"),
+])
+def test_damaged_ped2(tmp_path, change, match):
+    files = ped2_files("UCSDped2/")
+    change(files)
+    source, out = write_tar(tmp_path / "x.tgz", files), tmp_path / "DATA"
+    assert re.search(match, sentence(run(main, "ped2", "--source", source, "--out", out)))
+    assert not list(out.rglob(".*"))                                                       # nothing half-written
+    assert not (out / "ped2/frame_labels_ped2.npy").exists()
+
+
+def test_ped1_repeats_the_frame_that_is_damaged_in_the_published_archive(tmp_path):
+    home = tmp_path / "UCSDped1"
+    for t in range(1, 201):
+        path = home / "Test" / "Test017" / f"{t:03d}.tif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(picture(t, channels=1), ".tif")[:100 if t == 142 else None])
+    (home / "Test" / "UCSDped1.m").write_text("gt_frame = [1:2];\n" * 16 + "gt_frame = [5:90, 140:200];\n")
+    result = run(main, "ped1", "--source", tmp_path, "--out", tmp_path / "DATA")
+    assert result.status == 0 and "Test017/142.tif is damaged in the published archive" in result.warnings()[0]
+    frames = read(tmp_path / "DATA/ped1/testing/frames/17")
+    assert (frames[141] == frames[140]).all() and (frames[142] == picture(143, channels=1)).all()
+    assert sum(labels_of(tmp_path / "DATA", "ped1")[0]) == 147
+
+
+def avenue_source(folder: Path, lengths: dict[str, int], masks: dict[int, int]) -> Path:
+    """Videos as in Avenue_Dataset.zip, masks as in ground_truth_demo.zip: the last third of each video is abnormal."""
+    for i, (name, length) in enumerate(lengths.items()):
+        write_avi(folder / "Avenue Dataset" / name, length, seed=i)
+    for number, count in masks.items():
+        cells = np.empty((1, count), object)
+        for t in range(count):
+            cells[0, t] = mask(t >= 2 * count // 3) // 255
+        path = folder / "ground_truth_demo" / "testing_label_mask" / f"{number}_label.mat"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scipy.io.savemat(path, {"volLabel": cells}, do_compression=True)
+    return folder
+
+
+AVENUE = {"training_videos/01.avi": 7, "training_videos/02.avi": 5, "testing_videos/01.avi": 6, "testing_videos/02.avi": 9}
+
+
+def zipped(folder: Path, path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        for entry in folder.rglob("*"):
+            file.write(entry, entry.relative_to(folder.parent))
+    return path
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpg"])
+def test_avenue_archives(tmp_path, image_format):
+    source = avenue_source(tmp_path / "s", AVENUE, {1: 6, 2: 9, 3: 4})
+    videos, masks = zipped(source / "Avenue Dataset", tmp_path / "v.zip"), zipped(source / "ground_truth_demo", tmp_path / "m.zip")
+    out = tmp_path / "DATA"
+    result = run(main, "avenue", "--source", videos, masks, "--out", out, "--format", image_format)
+    assert result.status == 0 and "testing:  2 videos, 15 frames, 5 abnormal (labels: official)" in result.out
+    assert "the source's own labels are used" in result.err                                # these are not the published videos
+    assert labels_of(out, "avenue") == [[0] * 4 + [1] * 2, [0] * 6 + [1] * 3]
+    for name in AVENUE:
+        folder = out / "avenue" / name.replace("_videos/", "/frames/").removesuffix(".avi")
+        assert {path.suffix for path in folder.iterdir()} == {f".{image_format}"}
+        assert len(read(folder)) == AVENUE[name]
+        for frame, original in zip(read(folder), decoded(source / "Avenue Dataset" / name), strict=True):
+            assert np.abs(frame.astype(int) - original).max() <= (0 if image_format == "png" else 6)
+    assert "no ano_pred labels of ped2 ship" in sentence(
+        run(main, "ped2", "--source", source, "--out", out, "--label_source", "ano_pred"))
+    assert "1439 frames for video 01, which has 6" in sentence(
+        run(main, "avenue", "--source", videos, masks, "--out", out, "--format", image_format, "--label_source", "ano_pred"))
+
+
+def shanghaitech_files() -> dict[str, bytes]:
+    """Training videos are added by the test; 01_0015 has no pixel masks."""
+    files = {"shanghaitech/readme.md": b"x", "shanghaitech/testing/frames/._01_0014": b"x"}
+    for name, length in {"01_0014": 5, "01_0015": 4}.items():
+        files |= {f"shanghaitech/testing/frames/{name}/{t:03d}.jpg": encoded(picture(length, t), ".jpg") for t in range(length)}
+        for kind, array in {"frame": np.arange(length) > 2, "pixel": np.stack([mask(t > 2) for t in range(length)])}.items():
+            np.save(target := io.BytesIO(), array.astype(np.int8 if kind == "frame" else np.uint8))
+            files[f"shanghaitech/testing/test_{kind}_mask/{name}.npy"] = target.getvalue()
+    del files["shanghaitech/testing/test_pixel_mask/01_0015.npy"]
+    return files
+
+
+def test_shanghaitech_archive(tmp_path):
+    files = shanghaitech_files()
+    for name, length in {"01_001": 6, "13_007": 3}.items():
+        files[f"shanghaitech/training/videos/{name}.avi"] = write_avi(tmp_path / "x.avi", length).read_bytes()
+    out = tmp_path / "DATA"
+    result = run(main, "shanghai", "--source", write_tar(tmp_path / "s.tar.gz", files), "--out", out)
+    assert result.status == 0
+    assert result.warnings() == ["warning: shanghaitech is incomplete: 2 of 330 training videos; 2 of 107 testing videos; no "
+                                 "masks for testing 01_0015; what is there is prepared, but results will not compare with "
+                                 "published ones"]
+    assert labels_of(out, "shanghaitech") == [[0, 0, 0, 1, 1], [0, 0, 0, 1]]
+    assert [len(read(out / f"shanghaitech/training/frames/{name}")) for name in ("01_001", "13_007")] == [6, 3]
+    for t in range(5):                                                                     # published frames: byte for byte
+        assert (out / f"shanghaitech/testing/frames/01_0014/{t:03d}.jpg").read_bytes() == \
+            files[f"shanghaitech/testing/frames/01_0014/{t:03d}.jpg"]
+    assert [frame.any() for frame in read(out / "shanghaitech/testing/masks/01_0014")] == [False] * 3 + [True] * 2
+    assert "cannot be downloaded by command: https://" in sentence(run(main, "shanghaitech", "--download", "--out", out))
+
+
+@pytest.mark.parametrize("labels", ["video,start,end\nb,2,3\nb,5,5\n", "video,frame,label\nb,2,1\nb,3,1\nb,4,0\nb,5,1\n"])
+def test_own_videos(tmp_path, labels):
+    source, out = tmp_path / "videos", tmp_path / "DATA"
+    for path, frames in {"training/monday 1.avi": 4, "testing/a.avi": 3, "testing/b.avi": 6}.items():
+        write_avi(source / path, frames)
+    (source / "training" / "notes.txt").touch()
+    (tmp_path / "labels.csv").write_text(labels.replace("b,2", "c,2"))
+    own = "custom", "--source", source, "--labels", tmp_path / "labels.csv", "--out", out, "--name", "mine"
+    assert "video 'c' is not among the 2 videos" in sentence(run(main, *own)) and not out.exists()
+    (tmp_path / "labels.csv").write_text(labels)
+    result = run(main, *own)
+    assert result.status == 0 and result.warnings() == [f"warning: {source}/training/notes.txt is no video file; passed over"]
+    assert labels_of(out, "mine") == [[0, 0, 0], [0, 0, 1, 1, 0, 1]]
+    assert len(read(out / "mine/training/frames/monday 1")) == 4
+    write_avi(source / "training" / "tuesday.avi", 2)                                      # one more video, some days later
+    assert run(main, *own).status == 0 and len(read(out / "mine/training/frames/tuesday")) == 2
+
+
+def test_download_by_command(tmp_path, server, monkeypatch):                              # noqa: F811
+    server.content = write_tar(tmp_path / "x.tgz", ped2_files()).read_bytes()
+    archive = Archive(server.archive.url.replace("data.zip", "UCSD.tar.gz"), hashlib.sha256(server.content).hexdigest())
+    monkeypatch.setitem(BENCHMARKS, "ped2", dataclasses.replace(BENCHMARKS["ped2"], archives=(archive,)))
+    server.cut = len(server.content) // 2
+    result = run(main, "ped2", "--download", "--out", tmp_path / "DATA")
+    assert result.status == 0 and labels_of(tmp_path / "DATA", "ped2")[1] == [0, 1, 1, 0]
+    assert sorted(os.listdir(tmp_path / "DATA")) == ["archives", "ped2"]
+    assert run(main, "ped2", "--source", tmp_path / "DATA/archives", "--out", tmp_path / "DATA").status == 0
+    server.status = 404
+    assert "answers 404" in sentence(run(main, "ped2", "--download", "--source", tmp_path / "empty", "--out", tmp_path / "B"))
+
+
+# ------------------------------------------------------------------------------------------------------ what goes wrong
+
+def cut_short(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:len(data) * 2 // 3])
+
+
+def test_video_that_stops_early(tmp_path):
+    source, out = avenue_source(tmp_path / "s", AVENUE, {1: 6, 2: 9}), tmp_path / "DATA"
+    video = source / "Avenue Dataset/testing_videos/02.avi"
+    whole = video.read_bytes()
+    cut_short(video)
+    error = sentence(run(main, "avenue", "--source", source, "--out", out))
+    assert "testing 02:" in error and re.search(r"stops early, decoded [1-8] of 9 frames", error)
+    assert "3 videos are complete and stay" in error and not list(out.rglob(".*"))
+    before = tree(out / "avenue/training")
+    video.write_bytes(whole)
+    assert run(main, "avenue", "--source", source, "--out", out).status == 0
+    assert tree(out / "avenue/training") == before and labels_of(out, "avenue")[1] == [0] * 6 + [1] * 3
+
+
+@pytest.mark.parametrize(("make", "match"), [
+    (lambda s: avenue_source(s, AVENUE, {1: 6, 2: 20}), r"testing 02: 9 frames in .*02\.avi, 20 masks in .*2_label\.mat"),
+    (lambda s: avenue_source(s, AVENUE, {1: 6}) / "ground_truth_demo", "no avenue videos in .*; expected training_videos/01.avi"),
+    (lambda s: (avenue_source(s, AVENUE, {2: 9}), cut_short(s / "ground_truth_demo/testing_label_mask/2_label.mat"))[0],
+     "2_label.mat is"),
+    (lambda s: (avenue_source(s, AVENUE, {}), (s / "Avenue Dataset/training_videos/02.avi").write_bytes(b"x"))[0],
+     r"training 02: .*02\.avi holds no picture that OpenCV can decode"),
+    (lambda s: avenue_source(s, {"a/training_videos/01.avi": 2, "b/training_videos/1.avi": 2}, {}),
+     "two training videos are called 01"),
+    (lambda s: s / "nowhere", "--source .*nowhere: no such file or folder"),
+])
+def test_unusable_source(tmp_path, make, match):
+    source, out = make(tmp_path / "s"), tmp_path / "DATA"
+    assert re.search(match, sentence(run(main, "avenue", "--source", source, "--out", out)))
+    assert not list(out.rglob("frames/*"))
+
+
+def test_another_source_or_format_or_folder(tmp_path):
+    out = tmp_path / "DATA"
+    first, second = (avenue_source(tmp_path / name, AVENUE, {1: 6, 2: 9}) for name in "ab")
+    command = "avenue", "--out", out, "--source"
+    assert run(main, *command, first).status == 0
+    before = tree(out)
+    assert f"avenue was prepared from {first}; give that again, or another --out" in sentence(run(main, *command, second))
+    assert "was prepared with --format png" in sentence(run(main, *command, first, "--format", "jpg"))
+    write_avi(first / "Avenue Dataset/training_videos/01.avi", 4)
+    assert "training/frames/01 was prepared from" in sentence(run(main, *command, first))
+    assert tree(out) == before
+    (tmp_path / "B/avenue/testing").mkdir(parents=True)
+    assert "was not made by this command" in sentence(run(main, "avenue", "--source", first, "--out", tmp_path / "B"))
+
+
+def test_killed_and_started_again(tmp_path):
+    source = avenue_source(tmp_path / "s", {f"training_videos/{v:02d}.avi": 4 if v < 3 else 800 for v in range(1, 7)}, {})
+    command = [sys.executable, ROOT / "scripts/prepare_data.py", "avenue", "--source", source, "--out", tmp_path / "DATA"]
+    frames = tmp_path / "DATA/avenue/training/frames"
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    while len(list(frames.glob("[!.]*"))) < 2:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    there = {path.name for path in frames.glob("[!.]*")}
+    assert {"01", "02"} <= there < {f"{v:02d}" for v in range(1, 7)} and list(frames.glob(".*.part"))
+    before = tree(frames / "01")
+    assert run(main, *command[2:]).status == 0
+    assert tree(frames / "01") == before and not list(frames.glob(".*"))
+    assert [len(os.listdir(frames / f"{v:02d}")) for v in range(1, 7)] == [4, 4, 800, 800, 800, 800]
+
+
+def test_disk_too_small_and_full(tmp_path, small_disk, monkeypatch):                      # noqa: F811
+    disk, resize = small_disk
+    source = avenue_source(tmp_path / "s", {"training_videos/01.avi": 4, "training_videos/02.avi": 900}, {})
+    command = "avenue", "--source", source, "--out", disk
+    error = sentence(run(main, *command))
+    assert "preparing avenue needs 1." in error and "1.0 MB are free" in error and "--format jpg" in error
+    assert os.listdir(disk) == []
+    monkeypatch.setattr(engine, "MARGIN", 0)
+    assert "No space left on device; 1 videos are complete and stay" in sentence(run(main, *command))
+    assert os.listdir(disk / "avenue/training/frames") == ["01"]
+    resize("16m")
+    assert run(main, *command).status == 0 and len(os.listdir(disk / "avenue/training/frames/02")) == 900
+
+
+def test_output_that_cannot_be_written(tmp_path, small_disk):                             # noqa: F811
+    disk, _ = small_disk
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    source = avenue_source(tmp_path / "s", AVENUE, {})
+    assert "Read-only file system" in sentence(run(main, "avenue", "--source", source, "--out", disk / "DATA"))
+
+
+def test_name_that_is_not_utf8(tmp_path):
+    write_avi(tmp_path / "videos/training/a.avi", 3)
+    shutil.copy(tmp_path / "videos/training/a.avi", os.fsencode(tmp_path) + b"/videos/training/caf\xe9.avi")
+    error = sentence(run(main, "custom", "--source", tmp_path / "videos", "--out", tmp_path / "DATA"))
+    assert r"not UTF-8, 'caf\udce9.avi'; rename it" in error and not (tmp_path / "DATA").exists()
+
+
+# ------------------------------------------------------------------------------------------------------------ real data
+
+def test_two_truths_of_avenue(shared_data):
+    official, other = (read_ranges(BENCHMARKS["avenue"].truths[name]) for name in ("official", "ano_pred"))
+    assert list(official) == list(other) and sum(map(len, official.values())) == 15324
+    assert (sum(y.sum() for y in official.values()), sum(y.sum() for y in other.values())) == (3712, 3867)
+    assert sum((official[name] != other[name]).sum() for name in official) == 441
+    circulated = np.load(shared_data / "labels/frame_labels_avenue.npy").ravel()
+    assert (np.concatenate(list(other.values())) == circulated).all()
+    assert [name for name, y in official.items() if y.all()] == ["08", "18"]
+
+
+def test_real_avenue(shared_data, tmp_path):
+    """Three of the real videos, with their masks."""
+    partial, source, out = shared_data / "avenue_partial", tmp_path / "s", tmp_path / "DATA"
+    for name in ("training_videos/12.avi", "testing_videos/08.avi", "testing_videos/21.avi"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).symlink_to(partial / name)
+    (source / "ground_truth_demo").symlink_to(partial / "ground_truth_demo")
+    command = "avenue", "--source", source, "--out", out, "--format", "jpg"
+    result = run(main, *command)
+    assert result.status == 0 and "no training videos 01-11, 13-16; no testing videos 01-07, 09-20;" in result.err
+    assert "training: 1 videos, 145 frames\ntesting:  2 videos, 112 frames, 63 abnormal (labels: ano_pred)" in result.out
+    own = [[frame.any() for frame in read(out / "avenue/testing/masks" / name)] for name in ("08", "21")]
+    official = read_ranges(BENCHMARKS["avenue"].truths["official"])
+    assert [official[name].tolist() for name in ("08", "21")] == own
+    assert sum(map(sum, labels_of(out, "avenue"))) == 63
+    assert "89 abnormal (labels: official)" in run(main, *command, "--label_source", "official").out
+    assert labels_of(out, "avenue") == own
+    videos = index_videos(out / "avenue/testing/frames")
+    assert known_source("avenue", videos, list(map(np.array, own))) == "official"
+    errors = [((read_frame(path, 3).astype(float) - frame)**2).mean() for path, frame in
+              zip(videos[0].frames, decoded(partial / "testing_videos/08.avi"), strict=True)]
+    assert 10 * np.log10(255**2 / np.mean(errors)) > 50
+
+
+def test_real_ped2(shared_data, tmp_path):
+    """The real masks and ranges, with the real frames of three videos made into .tif."""
+    with tarfile.open(shared_data / "ped2/UCSDped2_ground_truth.tar.gz") as archive:
+        for member in archive:
+            if member.name.endswith("UCSDped2.m") or any(f"Test{v:03d}_gt/" in member.name for v in (6, 9)):
+                archive.extract(member, tmp_path, filter="data")
+    home = tmp_path / "UCSDped2"
+    frames = {"training/frames/01": "Train/Train001"} | {f"testing/frames/{v:02d}": f"Test/Test{v:03d}" for v in (6, 9)}
+    for folder, target in frames.items():
+        (home / target).mkdir(parents=True)
+        for t, path in enumerate(sorted((shared_data / "ped2" / folder).iterdir()), 1):
+            cv2.imwrite(str(home / target / f"{t:03d}.tif"), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+    out = tmp_path / "DATA"
+    result = run(main, "ped2", "--source", home, "--out", out)
+    assert result.status == 0 and "testing:  2 videos, 300 frames, 279 abnormal (labels: official)" in result.out
+    shipped = read_ranges(BENCHMARKS["ped2"].truths["official"])
+    assert labels_of(out, "ped2") == [shipped[name].tolist() for name in ("06", "09")]
+    masks = [[frame.any() for frame in read(out / "ped2/testing/masks" / name)] for name in ("06", "09")]
+    assert labels_of(out, "ped2") == masks
+    assert json.loads((out / "ped2/prepared.json").read_text())["videos"]["training/01"]["frames"] == 120

@@ -1,0 +1,298 @@
+"""From predictions to the AUC: by hand, by loops, and the promises of `score_videos`."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from reference import compactness, memory_update, query_rows
+from reference import normality as normality_by_hand
+from reference import psnr as psnr_by_hand
+from reference import regular_score as regular_score_by_hand
+
+from lgn_net.config import Config, DataConfig, ModelConfig, ScoreConfig
+from lgn_net.data.clips import read_frames, to_float
+from lgn_net.data.videos import Video, find_split, index_videos
+from lgn_net.errors import UserError
+from lgn_net.model.build import build_model
+from lgn_net.model.lgn_net import LGNNet
+from lgn_net.model.memory import PrototypeMemory
+from lgn_net.report.curves import plot_curves
+from lgn_net.scoring.infer import judge_prediction, query_distance, score_videos
+from lgn_net.scoring.metrics import auc
+from lgn_net.scoring.score import normality
+
+CPU = torch.device("cpu")
+TINY = Config(data=DataConfig(image_size=16, workers=0), score=ScoreConfig(batch_size=1),
+              model=ModelConfig(base_width=4, hidden_width=4, lstm_layers=1, memory_items=5))
+
+
+def with_knobs(config=TINY, **knobs):
+    return replace(config, score=replace(config.score, **knobs))
+
+
+def frames_of(*values):
+    """Values on [0, 1] -> images (B, 1, 1, W) on [-1, 1]."""
+    return torch.tensor(values)[:, None, None, :] * 2 - 1
+
+
+# ------------------------------------------------------------------------------------------------- signals by hand
+
+def test_psnr_and_regular_score_by_hand():
+    predicted, target = frames_of([0.5, 0.0], [1.0, 0.5]), frames_of([0.0, 0.0], [0.0, 0.0])
+    psnr, regular = judge_prediction(predicted, target)
+    # Squared errors (0.25, 0) and (1, 0.25); 1 - exp(-1) = 0.632121, 1 - exp(-0.25) = 0.221199.
+    assert psnr.tolist() == pytest.approx([10 * math.log10(8), 10 * math.log10(1.6)], abs=1e-4)
+    assert regular.tolist() == pytest.approx([0.25, (0.632121 + 0.221199 * 0.25) / (0.632121 + 0.221199)], abs=1e-5)
+    psnr, same = judge_prediction(predicted, target, "prediction")                # peaks 0.5 and 1
+    assert psnr.tolist() == pytest.approx([10 * math.log10(0.25 * 8), 10 * math.log10(1.6)], abs=1e-4)
+    assert torch.equal(same, regular)
+
+
+def test_perfect_prediction_is_finite():
+    psnr, regular = judge_prediction(frames_of([0.3, 0.7]), frames_of([0.3, 0.7]))
+    assert (psnr.item(), regular.item()) == (pytest.approx(120), 0)
+
+
+def test_distance_by_hand():
+    memory = PrototypeMemory(2, 2)
+    memory.items.copy_(torch.eye(2))
+    queries = torch.tensor([[[0.6, 1.0], [0.8, 0.0]], [[0.0, 0.0], [1.0, -1.0]]])[..., None]     # (B, D, h, 1)
+    # Queries (.6, .8) and (1, 0); then (0, 1) and (0, -1), whose cosines with the items are 0 and -1.
+    assert query_distance(queries, memory).tolist() == pytest.approx([(0.36 + 0.04 + 0) / 4, (0 + 1 + 1) / 4], abs=1e-6)
+
+
+# --------------------------------------------------------------------------------------------------- normality, AUC
+
+PSNR = [np.array([20.0, 30.0, 25.0]), np.array([40.0, 30.0])]
+DISTANCE = [np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.1])]
+
+
+def test_normality_by_hand():
+    """Per video: PSNR 0, 1, .5 and 1, 0; 1 - D 1, .5, 0 and 0, 1. Over both: PSNR 0, .5, .25, 1, .5; 1 - D 1, .75, .5, 0, 1."""
+    for scope, p, d in (("video", [[0, 1, 0.5], [1, 0]], [[1, 0.5, 0], [0, 1]]),
+                        ("dataset", [[0, 0.5, 0.25], [1, 0.5]], [[1, 0.75, 0.5], [0, 1]])):
+        for weight in (1, 0, 0.6):
+            for v, scores in enumerate(normality(PSNR, DISTANCE, weight, scope)):
+                expected = weight * np.array(p[v]) + (1 - weight) * np.array(d[v])
+                np.testing.assert_allclose(scores, expected, atol=1e-12)
+    rng = np.random.default_rng(0)
+    psnr, distance = rng.normal(30, 5, 50), rng.random(50)
+    np.testing.assert_allclose(normality([psnr], [distance], 0.6)[0], normality_by_hand(psnr, distance, 0.6))
+
+
+@pytest.mark.parametrize("scope", ["video", "dataset"])
+def test_constant_signals_say_nothing(scope):
+    flat, varied = [np.full(3, 30.0)], [np.array([0.1, 0.3, 0.2])]
+    np.testing.assert_allclose(normality(flat, varied, 0.6, scope)[0], 0.6 * 0.5 + 0.4 * np.array([1, 0, 0.5]))
+    np.testing.assert_allclose(normality(varied, flat, 0.6, scope)[0], 0.6 * np.array([0, 1, 0.5]) + 0.4 * 0.5)
+    np.testing.assert_allclose(normality([np.array([30.0])], [np.array([0.1])], 0.6, scope)[0], 0.5)       # one frame
+
+
+def auc_by_pairs(labels, scores):
+    """Share of (abnormal, normal) pairs in which the abnormal frame is the less normal one; ties count half."""
+    pairs = list(itertools.product(scores[labels == 1], scores[labels == 0]))
+    return sum((a < n) + (a == n) / 2 for a, n in pairs) / len(pairs)
+
+
+def test_auc_against_counting_pairs():
+    rng = np.random.default_rng(0)
+    labels = [rng.integers(0, 2, n) for n in (12, 30, 7)] + [np.ones(5, int), np.zeros(6, int)]
+    scores = [rng.integers(0, 6, len(y)) / 5 for y in labels]                     # many ties
+    both = [v for v, y in enumerate(labels) if 0 < y.mean() < 1]
+    assert both == [0, 1, 2]
+    assert auc(labels, scores) == pytest.approx(auc_by_pairs(np.concatenate(labels), np.concatenate(scores)))
+    assert auc(labels, scores, "macro") == pytest.approx(np.mean([auc_by_pairs(labels[v], scores[v]) for v in both]))
+
+
+def test_micro_and_macro_differ():
+    """Each video is ranked perfectly, but the normal frames of one lie below the abnormal ones of the other."""
+    labels, scores = [np.array([0, 1]), np.array([0, 1])], [np.array([0.9, 0.6]), np.array([0.5, 0.1])]
+    assert (auc(labels, scores, "macro"), auc(labels, scores, "micro")) == (1, 0.75)
+
+
+@pytest.mark.parametrize("average", ["micro", "macro"])
+def test_one_class_has_no_auc(average):
+    scores = [np.array([0.1, 0.2]), np.array([0.3])]
+    for label in (0, 1):
+        assert auc([np.full(2, label), np.full(1, label)], scores, average) is None
+    if average == "macro":                                                        # both classes, but in no video
+        assert auc([np.array([0, 0]), np.array([1])], scores, average) is None
+
+
+# ---------------------------------------------------------------------------------------------------- score_videos
+
+@pytest.fixture
+def videos(blob_dataset):
+    return index_videos(find_split(blob_dataset(testing=(9, 8, 10)), "blobs", "testing"))
+
+
+@pytest.fixture
+def model():
+    """Random weights, but with predictions that depend visibly on the memory."""
+    torch.manual_seed(0)
+    model = build_model(TINY)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2.0)
+    return model
+
+
+def scores_by_loop(model, videos, mode, gamma):
+    """The protocol word for word: frame after frame, whole forward passes, signals and update by the slow reference."""
+    model.eval()
+    items, rows = model.memory.items.clone(), []
+    for v, video in enumerate(videos):
+        clip = to_float(read_frames(video.frames, 3, 16))
+        if mode == "reset":
+            model.memory.items.copy_(items)
+        for t in range(4, len(clip)):
+            with torch.no_grad():
+                out = model(clip[None, t - 4:t])
+            rows.append((v, t, psnr_by_hand(out.prediction[0], clip[t]),
+                         compactness(model.memory.items, query_rows(out.queries)).item(),
+                         regular_score_by_hand(out.prediction[0], clip[t])))
+            updated = mode != "off" and rows[-1][4] < gamma
+            rows[-1] += (updated,)
+            if updated:
+                model.memory.items.copy_(memory_update(model.memory.items, query_rows(out.queries)))
+    model.memory.items.copy_(items)
+    return rows
+
+
+def middle_gamma(model, videos):
+    """A gamma that is far from every regular score, with frames of every video on both sides."""
+    signals = score_videos(model, videos, with_knobs(memory_update="off"), CPU)
+    by_video = [[s.regular_score for s in signals if s.video == v] for v in range(len(videos))]
+    low, high = max(map(min, by_video)), min(map(max, by_video))
+    inside = sorted({low, high, *(r for rs in by_video for r in rs if low <= r <= high)})
+    a, b = max(itertools.pairwise(inside), key=lambda pair: pair[1] - pair[0])
+    assert b > a
+    return (a + b) / 2
+
+
+def assert_same_signals(signals, expected):
+    assert [(s[0], s[1], s[5]) for s in signals] == [(e[0], e[1], e[5]) for e in expected]
+    np.testing.assert_allclose([s[2] for s in signals], [e[2] for e in expected], rtol=0, atol=1e-4)     # PSNR, dB
+    np.testing.assert_allclose([s[3] for s in signals], [e[3] for e in expected], rtol=0, atol=1e-7)     # D
+    np.testing.assert_allclose([s[4] for s in signals], [e[4] for e in expected], rtol=1e-4)             # R
+
+
+@pytest.mark.parametrize("mode", ["off", "carry", "reset"])
+def test_scores_are_those_of_the_loop_at_every_batch_size(model, videos, mode):
+    gamma, items = middle_gamma(model, videos), model.memory.items.clone()
+    expected = scores_by_loop(model, videos, mode, gamma)
+    updates = sum(row[5] for row in expected)
+    assert updates == 0 if mode == "off" else 0 < updates < len(expected)
+    for batch_size in (1, 3, 64):
+        signals = score_videos(model, videos, with_knobs(memory_update=mode, gamma=gamma, batch_size=batch_size), CPU)
+        assert_same_signals(signals, expected)
+        assert torch.equal(model.memory.items, items)                             # as before
+
+
+def test_frames_count_from_n_and_short_videos_are_left_out(model, videos):
+    videos = [videos[0], videos[1]._replace(name="short", frames=videos[1].frames[:4]), videos[2]]
+    with pytest.warns(UserWarning, match="short"):
+        signals = score_videos(model, videos, with_knobs(memory_update="off"), CPU)
+    assert [(s.video, s.frame) for s in signals] == [(v, t) for v, length in ((0, 9), (2, 10)) for t in range(4, length)]
+    with pytest.warns(UserWarning), pytest.raises(UserError, match="no video"):
+        score_videos(model, videos[1:2], TINY, CPU)
+
+
+def test_carry_and_reset_part_after_the_first_video(model, videos):
+    gamma = middle_gamma(model, videos)
+    off, carry, reset = (score_videos(model, videos, with_knobs(memory_update=mode, gamma=gamma), CPU)
+                         for mode in ("off", "carry", "reset"))
+    first, later = slice(0, 5), slice(5, None)
+    assert any(s.memory_updated for s in carry[first])
+    assert carry[first] == reset[first] != off[first]
+    assert all(a.distance != b.distance for a, b in zip(carry[later], reset[later], strict=True))
+    alone = score_videos(model, videos[1:], with_knobs(memory_update="reset", gamma=gamma), CPU)
+    assert [s[1:] for s in alone] == [s[1:] for s in reset[later]]                # whatever came before
+
+
+def test_gamma_is_a_strict_bound(model, videos):
+    first = score_videos(model, videos, with_knobs(memory_update="off"), CPU)[0].regular_score
+    for gamma, updated in ((first, False), (np.nextafter(np.float32(first), np.float32(1)).item(), True), (0, False)):
+        assert score_videos(model, videos, with_knobs(gamma=gamma), CPU)[0].memory_updated == updated
+
+
+class Persistence(LGNNet):
+    """Predicts that nothing changes: the last frame it saw."""
+
+    def encode(self, clip):
+        return super().encode(clip)[0], clip[:, -1]
+
+    def predict(self, queries, local):
+        return local
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_jump_shows_at_its_own_frame(tmp_path, batch_size):
+    """The scene changes once per video, for good: the frame of the change alone is mispredicted, by a known error."""
+    videos, jumps, error = [], (4, 9, 7), (90 - 40) / 255
+    for v, jump in enumerate(jumps):
+        (tmp_path / str(v)).mkdir()
+        for t in range(10):
+            frame = np.full((12, 20, 3), 90 if t >= jump else 40, np.uint8)
+            cv2.imwrite(str(tmp_path / str(v) / f"{t}.png"), frame)
+        videos.append(Video(str(v), tuple(str(tmp_path / str(v) / f"{t}.png") for t in range(10))))
+    model = Persistence(base_width=4, hidden_width=4, lstm_layers=1, memory_items=5)
+    signals = score_videos(model, videos, with_knobs(batch_size=batch_size), CPU)
+    surprising = {(s.video, s.frame): s for s in signals if s.psnr < 100}
+    assert list(surprising) == list(enumerate(jumps))
+    for s in surprising.values():
+        assert s.psnr == pytest.approx(-20 * math.log10(error), abs=1e-3)
+        assert s.regular_score == pytest.approx(error**2, rel=1e-4)
+    assert [s.memory_updated for s in signals] == [(s.video, s.frame) not in surprising for s in signals]
+
+
+@pytest.mark.parametrize("name", ["decoder.head.6.weight", "prototype_encoder", "memory.items"])
+def test_damaged_weights(model, videos, name):
+    entry = next(key for key in model.state_dict() if key.startswith(name))
+    model.state_dict()[entry].fill_(math.nan)
+    for mode in ("off", "carry"):
+        with pytest.raises(UserError, match=r"01.*not finite"):
+            score_videos(model, videos, with_knobs(memory_update=mode, batch_size=3), CPU)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_one_prediction_that_is_not_finite(model, videos, batch_size, monkeypatch):
+    """Named, wherever it stands in its batch; and the memory is left as it was."""
+    bad, items = to_float(read_frames(videos[1].frames[2:3], 3, 16)), model.memory.items.clone()
+    encode = model.encode
+
+    def fail_on_the_bad_frame(clip):
+        queries, local = encode(clip)
+        broken = (clip[:, -1] == bad).flatten(1).all(dim=1)
+        return queries, torch.where(broken[:, None, None, None], torch.nan, local)
+
+    monkeypatch.setattr(model, "encode", fail_on_the_bad_frame)
+    videos = [videos[0], videos[1]._replace(frames=videos[1].frames[1:3] + videos[1].frames[1:3] + videos[1].frames[3:])]
+    with pytest.raises(UserError, match=r"video 02, frame 4"):
+        score_videos(model, videos, with_knobs(batch_size=batch_size, gamma=1.0), CPU)
+    assert torch.equal(model.memory.items, items)
+
+
+def test_damaged_frame_is_named(model, videos):
+    with open(videos[1].frames[6], "wb") as file:
+        file.write(b"no picture")
+    with pytest.raises(UserError, match=r"02/006\.png"):
+        score_videos(model, videos, TINY, CPU)
+
+
+# ---------------------------------------------------------------------------------------------------------- curves
+
+def test_curves(tmp_path):
+    """Twelve videos on the first page, the thirteenth on the second; names are no formulas; one frame is enough."""
+    names = [f"{v:02d}_$_$" for v in range(13)]
+    frames = [np.arange(4, 4 + n) for n in range(13, 0, -1)]
+    first, second = paths = plot_curves(names, frames, [np.linspace(0, 1, len(f)) for f in frames],
+                                        [(f % 2).astype(np.uint8) for f in frames], "title", tmp_path)
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "curves_1.png", tmp_path / "curves_2.png"] == paths
+    assert first.read_bytes().startswith(b"\x89PNG") and second.read_bytes().startswith(b"\x89PNG")
+    tall, low = cv2.imread(str(first)), cv2.imread(str(second))
+    assert tall.shape[0] > 2 * low.shape[0] and len(np.unique(low.reshape(-1, 3), axis=0)) > 10
