@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
                                          "that ship with the project.")
     parser.add_argument("--out", help="Folder for the results; default: evaluation, beside the checkpoint.")
     config, args = parse_command(parser, argv)
-    if bool(args.checkpoint) == bool(args.model_dir):
+    if bool(args.checkpoint) == bool(args.model_dir) or (args.checkpoint and args.m_items_dir):
         raise UserError("give --checkpoint CKPT, or the authors' pair --model_dir MODEL.pth --m_items_dir KEYS.pt")
     source = args.checkpoint or args.model_dir
     if args.checkpoint:

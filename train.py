@@ -22,7 +22,7 @@ from lgn_net.data.clips import Windows, epoch_batches, loader, to_float
 from lgn_net.data.datasets import difference_from_published
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.errors import TrainingDiverged, UserError
-from lgn_net.losses import Losses, compute_losses
+from lgn_net.losses import compute_losses
 from lgn_net.model.build import build_model
 from lgn_net.runs import (RunLog, StopOnSignal, autocast, pick_device, progress, provenance, run_command, seed_everything,
                           write_atomic)
@@ -35,6 +35,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--init_from", help="Checkpoint whose weights and memory items the training starts from.")
     parser.add_argument("--resume", help="The run's last.pt: go on exactly where it stopped.")
     config, args = parse_command(parser, argv)
+    if args.init_from and args.resume:
+        raise UserError("give --init_from to start a run, or --resume to go on with one, not both")
     run, last = Path(args.exp_dir), Path(args.exp_dir) / "last.pt"
     if last.exists() and not args.resume:
         raise UserError(f"{run} already holds a run; go on with --resume {last}, or choose another --exp_dir")
@@ -62,6 +64,11 @@ def main(argv: list[str]) -> int:
     if args.resume:
         saved_config, saved = load_checkpoint(args.resume)
         check_same_run(config, saved_config, args.resume)
+        if "optimizer" not in saved:
+            raise UserError(f"{args.resume} holds no optimizer state; go on with the run's last.pt")
+        if saved["windows"] != len(windows):
+            raise UserError(f"{args.resume} was trained on {saved['windows']} windows, {args.dataset_path} has {len(windows)}; "
+                            f"give the same frames, or start a new run with --init_from")
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         scheduler.load_state_dict(saved["scheduler"])
@@ -74,7 +81,7 @@ def main(argv: list[str]) -> int:
 
     write_atomic(run / "config.yaml", to_yaml(config))
     origin = provenance(device)
-    print(f"{len(windows)} windows of {len(videos)} videos, {steps_per_epoch} steps an epoch, "
+    print(f"{len(windows)} windows of {len({v for v, _ in windows.index})} videos, {steps_per_epoch} steps an epoch, "
           f"{sum(p.numel() for p in model.parameters()):,} parameters, on {origin['device']}")
     model.train()
     with (StopOnSignal() as stop, RunLog(run, step) as log,
@@ -88,7 +95,9 @@ def main(argv: list[str]) -> int:
                     out = model(clip[:, :-1])
                 losses = compute_losses(out, clip[:, -1], model.memory, config.loss.compactness,
                                         config.loss.separateness, config.loss.margin)
-                stop_if_diverged(losses, step + 1, last)
+                if not losses.total.isfinite():
+                    values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses._asdict().items())
+                    raise diverged(step + 1, f"the loss is not finite ({values})", last)
                 optimizer.zero_grad()
                 losses.total.backward()
                 optimizer.step()
@@ -106,12 +115,15 @@ def main(argv: list[str]) -> int:
                 bar.update(len(clip))
                 if step >= stop_at or stop.received:
                     break
+            if not all(value.isfinite().all() for value in model.state_dict().values()):
+                raise diverged(step, "weights or BatchNorm statistics are not finite", last)
             if step % steps_per_epoch == 0:
                 scheduler.step()
                 save_checkpoint(run / f"epoch_{epoch + 1:03d}.pt", config, model.state_dict(), step=step,
                                 provenance=origin)
-            save_checkpoint(last, config, model.state_dict(), step=step, provenance=origin, rng=torch.get_rng_state(),
-                            optimizer=optimizer.state_dict(), scheduler=scheduler.state_dict())
+            save_checkpoint(last, config, model.state_dict(), step=step, windows=len(windows), provenance=origin,
+                            rng=torch.get_rng_state(), optimizer=optimizer.state_dict(),
+                            scheduler=scheduler.state_dict())
 
     if stop.received:
         print(f"{signal.Signals(stop.received).name} at step {step}; go on with --resume {last}")
@@ -120,12 +132,10 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def stop_if_diverged(losses: Losses, step: int, last: Path) -> None:
-    """Raise TrainingDiverged, before the step is taken, when the loss is not finite."""
-    if not losses.total.isfinite():
-        values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses._asdict().items())
-        good = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
-        raise TrainingDiverged(f"step {step}: the loss is not finite ({values}); {good}; try a lower --train.lr")
+def diverged(step: int, what: str, last: Path) -> TrainingDiverged:
+    """The error that ends a run whose numbers are no longer finite."""
+    good = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
+    return TrainingDiverged(f"step {step}: {what}; {good}; try a lower --train.lr")
 
 
 if __name__ == "__main__":

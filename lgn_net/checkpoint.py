@@ -1,8 +1,6 @@
 """One file is a whole run: weights, memory, optimizer, random state, position and configuration. Plain tensors only."""
 
-import os
 import pickle
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,29 +8,13 @@ import torch
 
 from lgn_net.config import Config, config_from_dict, flatten
 from lgn_net.errors import UserError
+from lgn_net.runs import replacing
 
 FORMAT = "lgn_net checkpoint 1"
 
 
-def save_atomic(content: object, path: str | Path) -> None:
-    """torch.save that leaves either the old file or the complete new one, never a part."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
 def save_checkpoint(path: str | Path, config: Config, model: dict, **state: object) -> None:
-    """Write a checkpoint.
+    """Write a checkpoint, completely or not at all.
 
     Args:
         config: travels with the weights, so that a checkpoint needs no other file.
@@ -40,7 +22,8 @@ def save_checkpoint(path: str | Path, config: Config, model: dict, **state: obje
         state: what `--resume` needs besides (optimizer, scheduler, position, random state) and provenance; only tensors,
             numbers, strings and containers of them.
     """
-    save_atomic({"format": FORMAT, "config": asdict(config), "model": model, **state}, path)
+    with replacing(path) as file:
+        torch.save({"format": FORMAT, "config": asdict(config), "model": model, **state}, file)
 
 
 def load_file(path: str | Path) -> object:

@@ -6,6 +6,7 @@ comes later on the command line wins.
 """
 
 import difflib
+import math
 import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -39,7 +40,8 @@ class DataConfig:
     """Folder for packed frames, decoded and resized once and then read many times faster; null: decode as it goes."""
 
     def __post_init__(self):
-        require(self.image_size > 0 and self.image_size % 8 == 0, "data.image_size", self.image_size, "a multiple of 8")
+        require(self.image_size >= 16 and self.image_size % 8 == 0, "data.image_size", self.image_size,
+                "a multiple of 8, at least 16")
         require(self.workers >= 0, "data.workers", self.workers, "0 or more")
 
 
@@ -108,7 +110,7 @@ class TrainConfig:
     def __post_init__(self):
         for name in ("epochs", "batch_size", "log_every"):
             require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "1 or more")
-        require(self.lr > 0, "train.lr", self.lr, "more than 0")
+        require(0 < self.lr < math.inf, "train.lr", self.lr, "a number above 0")
         require(self.max_steps is None or self.max_steps >= 1, "train.max_steps", self.max_steps, "null, or 1 or more")
 
 
@@ -150,6 +152,9 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)
 
+    def __post_init__(self):
+        require(0 <= self.seed < 2**63, "seed", self.seed, "0 or more, and below 2^63")
+
 
 SECTIONS = {f.name: f.default_factory for f in fields(Config) if f.name != "seed"}
 
@@ -178,8 +183,10 @@ def parse(parser: ArgumentParser, argv: list[str]) -> tuple[Config, Namespace]:
     """
     try:
         args = parser.parse_args(argv)
-    except (ArgumentError, UnicodeDecodeError) as error:
+    except ArgumentError as error:
         raise UserError(explain(parser, str(error))) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"the --config file is not UTF-8 text ({error.reason} at byte {error.start})") from None
     return to_config(parser, args), args
 
 

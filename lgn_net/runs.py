@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import multiprocessing
 import os
 import platform
 import random
@@ -12,7 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 import cv2
 import numpy as np
@@ -33,7 +34,7 @@ def pick_device(name: str) -> torch.device:
                             "mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"--device {name} is not available here ({str(error).splitlines()[0]}); leave it out, or use cpu") \
             from None
@@ -77,13 +78,35 @@ def git_revision() -> str:
         return "unknown"
 
 
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """A new file, open for writing, that takes the place of `path` only when nothing went wrong.
+
+    Raises UserError naming `path` when the disk is full or may not be written.
+    """
+    path, temporary = Path(path), None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException as error:
+        if temporary:
+            os.unlink(temporary)
+        cause = error if isinstance(error, OSError) else error.__context__       # torch.save hides the disk's error
+        if isinstance(cause, OSError):
+            raise UserError(f"cannot write {path}: {cause.strerror}; what was there before is unchanged") from None
+        raise
+
+
 def write_atomic(path: Path, text: str) -> None:
     """Write a text file completely or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(text)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def to_json(content: object) -> str:
@@ -156,8 +179,18 @@ def ignore_signals(_worker: int) -> None:
 def plain_warnings() -> Iterator[None]:
     """Warnings as one line `warning: ...` on stderr, without the place in the code."""
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+        warnings.showwarning = lambda message, *_: tqdm.write(f"warning: {message}", file=sys.stderr)
         yield
+
+
+def end_workers() -> None:
+    """Kill data workers that an exception left alive: they ignore SIGTERM, and Python would wait for them for ever."""
+    if workers := multiprocessing.active_children():
+        handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)               # PyTorch's would raise
+        for worker in workers:
+            worker.kill()
+            worker.join()
+        signal.signal(signal.SIGCHLD, handler)
 
 
 def run_command(main: Callable[[list[str]], int | None]) -> None:
@@ -180,4 +213,6 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 128 + signal.SIGINT
+    finally:
+        end_workers()
     sys.exit(status)

@@ -17,7 +17,8 @@ from lgn_net.runs import ignore_signals
 if TYPE_CHECKING:
     from lgn_net.data.cache import PackedFrames
 
-cv2.setNumThreads(0)          # frames are small; parallelism is over windows
+cv2.setNumThreads(0)                     # frames are small; parallelism is over windows
+cv2.utils.logging.setLogLevel(0)         # what is wrong with a frame is said here
 
 
 def read_frame(path: str, channels: int) -> np.ndarray:
@@ -27,7 +28,10 @@ def read_frame(path: str, channels: int) -> np.ndarray:
     except OSError as error:
         raise UserError(f"cannot read frame {path}: {error.strerror}") from None
     flag = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
+    except cv2.error:                    # a header with absurd numbers
+        image = None
     if image is None or is_truncated(data):
         raise UserError(f"frame {path} is damaged or truncated ({len(data)} bytes); extract it again")
     return image.reshape(*image.shape[:2], channels)

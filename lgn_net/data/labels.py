@@ -5,6 +5,7 @@ import csv
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -91,8 +92,10 @@ def read_npy(path: Path, videos: list[Video]) -> list[np.ndarray]:
     """Frame labels of all videos one after the other."""
     try:
         flat = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"labels {path}: not a plain NumPy array ({error})") from None
+    except Exception as error:                             # NumPy raises whatever it trips over in a damaged file
+        raise UserError(f"labels {path}: not a plain NumPy array ({one_line(error)})") from None
+    if not isinstance(flat, np.ndarray) or flat.dtype.kind not in "buif":
+        raise UserError(f"labels {path}: no NumPy array of numbers; expected 0 (normal) and 1 (abnormal)")
     if flat.ndim > 2 or (flat.ndim == 2 and 1 not in flat.shape):
         raise UserError(f"labels {path}: shape {flat.shape}; expected (N,) or (1, N) for N frames of all videos")
     flat = flat.ravel()
@@ -109,9 +112,13 @@ def read_mat(path: Path, videos: list[Video]) -> list[np.ndarray]:
     """ano_pred's ranges."""
     try:
         cells = scipy.io.loadmat(path)["gt"].ravel()
-    except (ValueError, KeyError, NotImplementedError, TypeError) as error:
-        raise UserError(f"labels {path}: no MATLAB file with a cell array `gt` ({error})") from None
-    return from_ranges(path, videos, [cell.reshape(2, -1).T.astype(int) - (1, 1) for cell in cells])
+        if cells.dtype != object:
+            raise TypeError(f"gt holds {cells.dtype}")
+        ranges = [cell.reshape(2, -1).T - np.array((1, 1)) for cell in cells]
+    except Exception as error:                             # SciPy, too
+        raise UserError(f"labels {path}: no MATLAB file with a cell array `gt` of 2 x k matrices ({one_line(error)})") \
+            from None
+    return from_ranges(path, videos, ranges)
 
 
 def read_ucsd_ranges(path: Path, videos: list[Video]) -> list[np.ndarray]:
@@ -120,12 +127,17 @@ def read_ucsd_ranges(path: Path, videos: list[Video]) -> list[np.ndarray]:
 
 
 def ucsd_ranges(path: Path) -> list[list[tuple[int, int]]]:
-    """Lines `TestVideoFile{end+1}.gt_frame = [61:180];`, a line per video, one or more ranges in the brackets.
+    """Lines `TestVideoFile{end+1}.gt_frame = [61:180];`, a line per video; in the brackets ranges and single frames.
 
-    Per video its ranges (first, last), from 0.
+    Per video its ranges (first, last), from 0. UserError for anything else in the brackets.
     """
-    lines = re.findall(r"gt_frame\s*=\s*\[(.*?)\]", path.read_text(errors="replace"))
-    return [[(int(a) - 1, int(b) - 1) for a, b in re.findall(r"(\d+)\s*:\s*(\d+)", line)] for line in lines]
+    videos = []
+    for line in re.findall(r"gt_frame\s*=\s*\[(.*?)\]", path.read_text(errors="replace")):
+        parts = [re.fullmatch(r"(\d+)(?::(\d+))?", part) for part in re.sub(r"\s*:\s*", ":", line).replace(",", " ").split()]
+        if None in parts:
+            raise UserError(f"labels {path}: gt_frame = [{line}] of video {len(videos) + 1}; expected ranges like 61:180")
+        videos.append([(int(part[1]) - 1, int(part[2] or part[1]) - 1) for part in parts])
+    return videos
 
 
 def read_json(path: Path, videos: list[Video]) -> list[np.ndarray]:
@@ -148,26 +160,34 @@ def read_ranges(path: Path) -> dict[str | int, np.ndarray]:
     """
     try:
         content = json.loads(path.read_text())
-        frames, abnormal = content["frames"], content["abnormal"]
-        videos = [Video(name, length * ("",)) for name, length in zip(content.get("videos") or range(len(frames)), frames)]
+        frames, abnormal, names = content["frames"], content["abnormal"], content.get("videos") or range(len(content["frames"]))
+        videos = [Video(name, length * ("",)) for name, length in zip(names, frames, strict=True)]
+        if len(abnormal) != len(videos):
+            raise ValueError(f"{len(frames)} lengths, {len(abnormal)} lists of ranges")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"labels {path}: no JSON object with `frames` and `abnormal` ({error!r})") from None
+        raise UserError(f"labels {path}: no JSON object with `frames` and `abnormal` ({one_line(error)})") from None
     labels = from_ranges(path, videos, abnormal)
-    digest = hashlib.sha256(np.concatenate(labels).tobytes()).hexdigest() if labels else ""
+    digest = hashlib.sha256(b"".join(array.tobytes() for array in labels)).hexdigest()
     if content.get("sha256", digest) != digest:
         raise UserError(f"labels {path}: changed since they were published (sha256 {digest[:12]}..., expected "
                         f"{content['sha256'][:12]}...); take the file from the project again")
     return {video.name: array for video, array in zip(videos, labels)}
 
 
-def from_ranges(path: Path, videos: list[Video], ranges: list) -> list[np.ndarray]:
+def from_ranges(path: Path, videos: list[Video], ranges: Sequence) -> list[np.ndarray]:
     """Per video the (first, last) abnormal frames, from 0, both included -> arrays."""
     if len(ranges) != len(videos):
         raise wrong_count(path, len(ranges), videos)
     labels = [np.zeros(len(video.frames), np.uint8) for video in videos]
     for video, array, pairs in zip(videos, labels, ranges):
-        for start, end in pairs:
-            mark(path, video, array, int(start), int(end))
+        try:
+            numbers = np.array(pairs, float).reshape(-1, 2) if len(pairs) == 0 else np.array(pairs, float)
+            if numbers.ndim != 2 or numbers.shape[1] != 2 or (numbers % 1).any():
+                raise ValueError
+        except (ValueError, TypeError):
+            raise UserError(f"labels {path}: ranges {pairs!r} of video {video.name}; expected pairs of whole numbers") from None
+        for start, end in numbers.astype(int):
+            mark(path, video, array, start, end)
     return labels
 
 
@@ -175,6 +195,11 @@ def wrong_count(path: Path, count: int, videos: list[Video]) -> UserError:
     """The sentence for labels of another number of videos."""
     return UserError(f"labels {path}: {count} videos, but {len(videos)} videos of frames "
                      f"({videos[0].name} to {videos[-1].name}); give the labels of these videos with --labels")
+
+
+def one_line(error: Exception) -> str:
+    """What a library had to say."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def mark(path: Path, video: Video, array: np.ndarray, start: int, end: int, value: int = 1) -> None:
@@ -189,26 +214,27 @@ def read_csv(path: Path, videos: list[Video]) -> list[np.ndarray]:
     """Ranges or frame labels by the name of the video."""
     labels = [np.zeros(len(video.frames), np.uint8) for video in videos]
     by_name = {video.name: v for v, video in enumerate(videos)}
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        columns = tuple(rows.fieldnames or ())
-        if columns not in (("video", "start", "end"), ("video", "frame", "label")):
-            raise UserError(f"labels {path}: first line {','.join(columns)}; "
-                            f"expected video,start,end or video,frame,label")
-        for row in rows:
-            if row["video"] not in by_name:
-                raise UserError(f"labels {path}, line {rows.line_num}: video {row['video']!r} is not among the "
-                                f"{len(videos)} videos of frames ({videos[0].name} to {videos[-1].name})")
-            v = by_name[row["video"]]
-            try:
-                first, second = int(row[columns[1]]), int(row[columns[2]])
-            except (TypeError, ValueError):
-                raise UserError(f"labels {path}, line {rows.line_num}: {columns[1]} and {columns[2]} must be whole "
-                                f"numbers") from None
-            if columns[2] == "end":
-                mark(path, videos[v], labels[v], first, second)
-            elif second in (0, 1):
-                mark(path, videos[v], labels[v], first, first, second)
-            else:
-                raise UserError(f"labels {path}, line {rows.line_num}: label {second}; expected 0 or 1")
+    try:
+        rows = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())
+        columns, lines = tuple(rows.fieldnames or ()), [(rows.line_num, row) for row in rows]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"labels {path}: no CSV in UTF-8 ({one_line(error)}); save it again as CSV UTF-8") from None
+    if columns not in (("video", "start", "end"), ("video", "frame", "label")):
+        raise UserError(f"labels {path}: first line {','.join(columns)!r}; "
+                        f"expected video,start,end or video,frame,label")
+    for number, row in lines:
+        if row["video"] not in by_name:
+            raise UserError(f"labels {path}, line {number}: video {row['video']!r} is not among the "
+                            f"{len(videos)} videos of frames ({videos[0].name} to {videos[-1].name})")
+        v = by_name[row["video"]]
+        try:
+            first, second = int(row[columns[1]]), int(row[columns[2]])
+        except (TypeError, ValueError):
+            raise UserError(f"labels {path}, line {number}: {columns[1]} and {columns[2]} must be whole numbers") from None
+        if columns[2] == "end":
+            mark(path, videos[v], labels[v], first, second)
+        elif second in (0, 1):
+            mark(path, videos[v], labels[v], first, first, second)
+        else:
+            raise UserError(f"labels {path}, line {number}: label {second}; expected 0 or 1")
     return labels
