@@ -13,11 +13,25 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_dumper, set_loader, set_parsing_settings
 
 from lgn_net.errors import UserError
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+class PlainLoader(yaml.SafeLoader):
+    """YAML in which `off` is a word and `2e-4` a number, as in YAML 1.2; PyYAML reads 1.1."""
+
+
+PlainLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+PlainLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|false)$"), list("tf"))
+PlainLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(
+    r"^[-+]?((\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf)$|^\.nan$"), list("-+0123456789."))
+set_loader("plain", lambda text: yaml.load(text, PlainLoader), exceptions=(yaml.YAMLError,))
+set_dumper("plain", lambda content: yaml.safe_dump(content, sort_keys=False))
 
 
 @dataclass(frozen=True)
@@ -89,6 +103,10 @@ class LossConfig:
     margin: float = 1.0
     """Margin of the separateness loss, a Euclidean distance between unit vectors."""
 
+    def __post_init__(self):
+        for name in ("compactness", "separateness", "margin"):
+            require(0 <= getattr(self, name) < math.inf, f"loss.{name}", getattr(self, name), "0 or more")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -156,6 +174,7 @@ class Config:
         require(0 <= self.seed < 2**63, "seed", self.seed, "0 or more, and below 2^63")
 
 
+NULLABLE = ("data.cache", "train.max_steps")
 SECTIONS = {f.name: f.default_factory for f in fields(Config) if f.name != "seed"}
 
 
@@ -167,7 +186,8 @@ def require(ok: bool, knob: str, value: object, range_: str) -> None:
 
 def config_parser(description: str, epilog: str = "") -> ArgumentParser:
     """A parser that knows `--config` and every knob; commands add their own arguments to it."""
-    parser = ArgumentParser(description=description, epilog=epilog, exit_on_error=False, allow_abbrev=False)
+    parser = ArgumentParser(description=description, epilog=epilog, exit_on_error=False, allow_abbrev=False,
+                            parser_mode="plain")
     parser.add_argument("--config", action="config", help="YAML file with any of the knobs below")
     parser.add_argument("--seed", type=int, default=Config.seed,
                         help="Seed of the weights, the memory items and the order of the windows.")
@@ -184,9 +204,9 @@ def parse(parser: ArgumentParser, argv: list[str]) -> tuple[Config, Namespace]:
     try:
         args = parser.parse_args(argv)
     except ArgumentError as error:
-        raise UserError(explain(parser, str(error))) from None
+        raise UserError(explain(parser, str(error), files_in(argv))) from None
     except UnicodeDecodeError as error:
-        raise UserError(f"the --config file is not UTF-8 text ({error.reason} at byte {error.start})") from None
+        raise UserError(f"config {files_in(argv)}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     return to_config(parser, args), args
 
 
@@ -209,6 +229,9 @@ def to_config(parser: ArgumentParser, args: Namespace) -> Config:
     for name in SECTIONS:
         if not isinstance(args[name], Namespace):
             raise UserError(f"section '{name}' of the config holds {args[name]!r}; it must hold `knob: value` lines")
+    for name in ("seed", *(f"{name}.{knob.name}" for name, section in SECTIONS.items() for knob in fields(section))):
+        if args[name] is None and name not in NULLABLE:
+            raise UserError(f"{name} is null; give it a value")
     sections = parser.instantiate(args)
     return Config(seed=args.seed, **{name: sections[name] for name in SECTIONS})
 
@@ -226,9 +249,17 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(asdict(config), sort_keys=False)
 
 
-def explain(parser: ArgumentParser, message: str) -> str:
+def files_in(argv: list[str]) -> str:
+    """The config files named on a command line."""
+    words = " ".join(argv).replace("--config=", "--config ").split()
+    return ", ".join(value for flag, value in zip(words, words[1:]) if flag == "--config")
+
+
+def explain(parser: ArgumentParser, message: str, files: str = "") -> str:
     """jsonargparse's message on one line, with the nearest known names where a name is unknown."""
     message = " ".join(message.split())
+    if message.startswith(("Problems parsing config", "Unexpected config")):
+        return f"config {files}: no YAML file of sections with `knob: value` lines ({message})"
     unknown = re.search(r"Group '(.+?)' does not accept option '(.+?)'|[Uu]nrecognized arguments: (--\S+)|"
                         r"Option '(.+?)' is not accepted", message)
     if not unknown:

@@ -1,5 +1,6 @@
 """What every command shares: device, seed, log, provenance, and ending with a sentence."""
 
+import atexit
 import contextlib
 import json
 import multiprocessing
@@ -183,6 +184,7 @@ def plain_warnings() -> Iterator[None]:
         yield
 
 
+@atexit.register
 def end_workers() -> None:
     """Kill data workers that an exception left alive: they ignore SIGTERM, and Python would wait for them for ever."""
     if workers := multiprocessing.active_children():
@@ -213,6 +215,4 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 128 + signal.SIGINT
-    finally:
-        end_workers()
     sys.exit(status)

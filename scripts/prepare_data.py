@@ -39,8 +39,8 @@ def main(argv: list[str]) -> None:
                         help="of frames that must be encoded: png is lossless (default), jpg has quality 100, half the "
                              "size and decodes twice as fast; published JPEG frames stay as they are")
     parser.add_argument("--label_source", choices=("auto", "official", "ano_pred"), default="auto",
-                        help="of Avenue's two truths: the official masks, or the re-annotation by ano_pred that published "
-                             "numbers used (auto)")
+                        help="of Avenue's two truths: the official masks, or the re-annotation by ano_pred that "
+                             "published numbers used (auto)")
     parser.add_argument("--labels", type=Path, help="custom: label file of the testing videos, such as a CSV with the "
                                                     "columns video,start,end or video,frame,label")
     parser.add_argument("--name", help="custom: name of the data set (default: custom)")
@@ -88,9 +88,10 @@ def summary(out: Path, settings: Settings, manifest: dict) -> str:
     config = ROOT / "configs" / f"{settings.dataset}.yaml"
     knobs = f"configs/{config.name}" if config.exists() else f"configs/ped2.yaml --data.dataset {settings.name}"
     where = shlex.quote(str(out))
-    return "\n".join([f"{out / settings.name} is complete", *lines,
-                      f"check it:  python scripts/check_data.py {where} --dataset {settings.name}",
-                      f"train:     python train.py --config {knobs} --dataset_path {where} --exp_dir runs/{settings.name}"])
+    return "\n".join([
+        f"{out / settings.name} is complete", *lines,
+        f"check it:  python scripts/check_data.py {where} --dataset {settings.name}",
+        f"train:     python train.py --config {knobs} --dataset_path {where} --exp_dir runs/{settings.name}"])
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ def test_full_disk(server, small_disk):
     disk, resize = small_disk
     with pytest.raises(UserError, match=r"downloading http.*zip needs 3\.0 MB, and 1\.0 MB are free in .*disk"):
         download(server.archive, disk)
-    server.length = False                                                         # the server does not say how much comes
+    server.length = False  # the server does not say how much comes
     with pytest.raises(UserError, match=r"No space left on device; 1\.0 MB have arrived and are kept"):
         download(server.archive, disk)
     resize("8m")

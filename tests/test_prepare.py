@@ -112,7 +112,7 @@ def test_ped2_archive(tmp_path, monkeypatch):
     assert sorted(os.listdir(out)) == ["ped2"]
     assert sorted(os.listdir(out / "ped2/training/frames/02")) == [f"{t:03d}.png" for t in range(12)]
     for t, frame in enumerate(read(out / "ped2/training/frames/02")):
-        assert (frame == picture(len("Train"), 2, t + 1, channels=1)).all()                # lossless, every frame, in order
+        assert (frame == picture(len("Train"), 2, t + 1, channels=1)).all()  # lossless, every frame, in order
     assert labels_of(out, "ped2") == [[1, 1, 1, 1, 1], [0, 1, 1, 0]]
     assert [frame.any() for frame in read(out / "ped2/testing/masks/02")] == [False, True, True, False]
 
@@ -201,7 +201,7 @@ def test_avenue_archives(tmp_path, image_format):
     out = tmp_path / "DATA"
     result = run(main, "avenue", "--source", videos, masks, "--out", out, "--format", image_format)
     assert result.status == 0 and "testing:  2 videos, 15 frames, 5 abnormal (labels: official)" in result.out
-    assert "the source's own labels are used" in result.err                                # these are not the published videos
+    assert "the source's own labels are used" in result.err  # these are not the published videos
     assert labels_of(out, "avenue") == [[0] * 4 + [1] * 2, [0] * 6 + [1] * 3]
     for name in AVENUE:
         folder = out / "avenue" / name.replace("_videos/", "/frames/").removesuffix(".avi")
@@ -239,7 +239,7 @@ def test_shanghaitech_archive(tmp_path):
                                  "published ones"]
     assert labels_of(out, "shanghaitech") == [[0, 0, 0, 1, 1], [0, 0, 0, 1]]
     assert [len(read(out / f"shanghaitech/training/frames/{name}")) for name in ("01_001", "13_007")] == [6, 3]
-    for t in range(5):                                                                     # published frames: byte for byte
+    for t in range(5):  # published frames: byte for byte
         assert (out / f"shanghaitech/testing/frames/01_0014/{t:03d}.jpg").read_bytes() == \
             files[f"shanghaitech/testing/frames/01_0014/{t:03d}.jpg"]
     assert [frame.any() for frame in read(out / "shanghaitech/testing/masks/01_0014")] == [False] * 3 + [True] * 2
@@ -260,7 +260,7 @@ def test_own_videos(tmp_path, labels):
     assert result.status == 0 and result.warnings() == [f"warning: {source}/training/notes.txt is no video file; passed over"]
     assert labels_of(out, "mine") == [[0, 0, 0], [0, 0, 1, 1, 0, 1]]
     assert len(read(out / "mine/training/frames/monday 1")) == 4
-    write_avi(source / "training" / "tuesday.avi", 2)                                      # one more video, some days later
+    write_avi(source / "training" / "tuesday.avi", 2)  # one more video, some days later
     assert run(main, *own).status == 0 and len(read(out / "mine/training/frames/tuesday")) == 2
 
 

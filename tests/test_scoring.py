@@ -295,4 +295,5 @@ def test_curves(tmp_path):
     assert sorted(tmp_path.iterdir()) == [tmp_path / "curves_1.png", tmp_path / "curves_2.png"] == paths
     assert first.read_bytes().startswith(b"\x89PNG") and second.read_bytes().startswith(b"\x89PNG")
     tall, low = cv2.imread(str(first)), cv2.imread(str(second))
-    assert tall.shape[0] > 2 * low.shape[0] and len(np.unique(low.reshape(-1, 3), axis=0)) > 10
+    assert tall.shape[1] == 3 * low.shape[1] and tall.shape[0] > 2 * low.shape[0]               # 4 rows of 3; 1 of 1
+    assert len(np.unique(low.reshape(-1, 3), axis=0)) > 10                                      # not a blank page

@@ -1,4 +1,4 @@
-"""Published archives: fetched with resume and checksum, recognised, and unpacked so that nothing gets out of its folder."""
+"""Published archives: fetched with resume and checksum, recognised, unpacked so that nothing leaves its folder."""
 
 import errno
 import gzip
@@ -66,15 +66,17 @@ def download(archive: Archive, folder: Path, base: str = "") -> Path:
     path, part = folder / archive.name, folder / f"{archive.name}.part"
     if path.exists():
         if (digest := sha256(path)) != archive.sha256:
-            raise UserError(f"{path} is not the published file (sha256 {digest[:12]}..., expected {archive.sha256[:12]}...)"
-                            f"; remove it to download it again, or give it with --source and without --download")
+            raise UserError(f"{path} is not the published file (sha256 {digest[:12]}..., expected "
+                            f"{archive.sha256[:12]}...); remove it to download it again, or give it with --source and "
+                            f"without --download")
         return path
     folder.mkdir(parents=True, exist_ok=True)
     fetch(f"{base.rstrip('/')}/{archive.name}" if base else archive.url, part)
     if (digest := sha256(part)) != archive.sha256:
         part.unlink()
         raise UserError(f"{part} has the sha256 {digest[:12]}..., the published file {archive.sha256[:12]}...; it was "
-                        f"removed, so run the same command again, or get the archive elsewhere and give it with --source")
+                        f"removed, so run the same command again, or get the archive elsewhere and give it with "
+                        f"--source")
     part.rename(path)
     return path
 
@@ -96,13 +98,13 @@ def fetch(url: str, part: Path) -> None:
             reason = f"the server answers {error.code} {error.reason}"
         except (OSError, http.client.HTTPException) as error:
             if getattr(error, "errno", None) in DISK_ERRORS:
-                raise UserError(f"{part}: {error.strerror}; {megabytes(arrived(part))} have arrived and are kept, so free "
-                                f"some space and run the same command again to go on") from None
+                raise UserError(f"{part}: {error.strerror}; {megabytes(arrived(part))} have arrived and are kept, so "
+                                f"free some space and run the same command again to go on") from None
             reason = f"no connection ({getattr(error, 'reason', error)}), {megabytes(arrived(part))} have arrived"
         failures = 0 if arrived(part) > before else failures + 1
         if failures == ATTEMPTS:
-            raise UserError(f"{url}: {reason}; run the same command again to go on, or get the archive elsewhere and give "
-                            f"it with --source")
+            raise UserError(f"{url}: {reason}; run the same command again to go on, or get the archive elsewhere and "
+                            f"give it with --source")
         time.sleep(0.2 * 2**failures)
 
 
@@ -186,8 +188,8 @@ def unpack(archive: Path, folder: Path, wanted: Wanted, largest: int = LARGEST) 
                 files += 1
                 check_name(path, archive)
                 if written + declared > largest or files > MOST_FILES:
-                    raise UserError(f"{archive} unpacks to more than {megabytes(largest)} or {MOST_FILES:,} files, which "
-                                    f"no published data set does; not unpacked")
+                    raise UserError(f"{archive} unpacks to more than {megabytes(largest)} or {MOST_FILES:,} files, "
+                                    f"which no published data set does; not unpacked")
                 check_free(part, declared, f"unpacking {path} from {archive}")
                 (part / path).parent.mkdir(parents=True, exist_ok=True)
                 with (part / path).open("wb") as file:
@@ -214,8 +216,9 @@ def copy(stream: BinaryIO, file: BinaryIO, declared: int, archive: Path, path: P
             break
         file.write(chunk)
     if written != declared:
-        raise UserError(f"{archive} is damaged or truncated: of {path} there are {'more' if written > declared else written} "
-                        f"bytes, {declared} declared; download it again")
+        there = "more" if written > declared else written
+        raise UserError(f"{archive} is damaged or truncated: of {path} there are {there} bytes, {declared} declared; "
+                        f"download it again")
     return written
 
 
@@ -229,10 +232,11 @@ def is_zip(archive: Path) -> bool:
                             f"missing; download it again")
         return True
     if re.search(rb"<(!doctype|html|head|body|\?xml)", head.lower()):
-        raise UserError(f"{archive} is a web page, no archive: the address it came from shows a page first; get it in a "
-                        f"browser")
+        raise UserError(f"{archive} is a web page, no archive: the address it came from shows a page first; get it in "
+                        f"a browser")
     if not (head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")) or head[257:262] == b"ustar"):
-        raise UserError(f"{archive} is no zip or tar archive: {archive.stat().st_size} bytes that begin with {head[:8]!r}")
+        raise UserError(f"{archive} is no zip or tar archive: {archive.stat().st_size} bytes that begin with "
+                        f"{head[:8]!r}")
     return False
 
 
@@ -256,7 +260,7 @@ def zip_members(archive: Path, wanted: Wanted, folder: Path) -> Iterator[Member]
 def tar_members(archive: Path, wanted: Wanted, folder: Path) -> Iterator[Member]:
     """The wanted files of a tar archive, in the order in which they lie in it."""
     with archive.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:*") as file:
-        check_free(folder, archive.stat().st_size, f"unpacking {archive}")        # at least; what it is, only its end tells
+        check_free(folder, archive.stat().st_size, f"unpacking {archive}")        # at least; only its end tells the rest
         while member := file.next():
             path = safe_path(archive, member.name)
             if member.isdir() or not wanted(path):

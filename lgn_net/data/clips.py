@@ -39,10 +39,13 @@ def read_frame(path: str, channels: int) -> np.ndarray:
 
 def is_truncated(data: bytes) -> bool:
     """Whether an image file that OpenCV decodes nevertheless lacks its end (OpenCV fills the rest with grey)."""
-    if data[:2] == b"\xff\xd8":
-        return b"\xff\xd9" not in data[-1024:]             # JPEG: end-of-image marker
+    if data[:2] == b"\xff\xd8":                            # JPEG: an end mark after the first scan, whose data hold none
+        at = 2
+        while data[at:at + 1] == b"\xff" and data[at + 1:at + 2] != b"\xda":
+            at += 2 + int.from_bytes(data[at + 2:at + 4])
+        return b"\xff\xd9" not in data[at:]
     if data[:4] == b"\x89PNG":
-        return b"IEND" not in data[-1024:]
+        return b"IEND\xaeB`\x82" not in data
     if data[:2] == b"BM":
         return len(data) < int.from_bytes(data[2:6], "little")
     return False

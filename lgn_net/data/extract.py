@@ -18,7 +18,7 @@ from lgn_net.errors import UserError
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")      # FFmpeg and OpenCV are quiet: what goes wrong, we say
 cv2.utils.logging.setLogLevel(0)
 
-# Lossless, or half the bytes at 52 dB (measured on Avenue) with the colours at full resolution, unlike OpenCV's default.
+# Lossless, or half the bytes at 52 dB (measured on Avenue), with colours at full resolution, unlike OpenCV's default.
 ENCODING = {"png": (".png", []),
             "jpg": (".jpg", [cv2.IMWRITE_JPEG_QUALITY, 100,
                              cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444])}
@@ -34,7 +34,7 @@ class Header(NamedTuple):
 
 
 def probe(video: SourceVideo, image_format: str) -> Header:
-    """Read the header and encode the first frame. UserError when there is none, or when the masks are of another video."""
+    """Read the header, encode the first frame. UserError when there is none, or when the masks are of another video."""
     if isinstance(video.frames, tuple):
         frames, first = len(video.frames), next(encoded_frames(video, image_format))[1]
         copied = [path.stat().st_size for path in video.frames if is_copied(path, image_format)]
@@ -43,8 +43,8 @@ def probe(video: SourceVideo, image_format: str) -> Header:
         with capture(video.frames) as file:
             frames, first = max(0, int(file.get(cv2.CAP_PROP_FRAME_COUNT))), file.read()[1]
         if first is None:
-            raise UserError(f"{video.split} {video.name}: {video.frames} holds no picture that OpenCV can decode; get it "
-                            f"again")
+            raise UserError(f"{video.split} {video.name}: {video.frames} holds no picture that OpenCV can decode; get "
+                            f"it again")
         size = frames * len(encode(first, image_format))
     if video.length and abs(frames - video.length) > slack(frames):
         raise UserError(f"{video.split} {video.name}: {frames} frames in {video.frames}, {video.length} masks in "
@@ -71,7 +71,8 @@ def write_video(video: SourceVideo, header: Header, root: Path, image_format: st
         if count < expected and (video.length or expected - count > slack(expected)):
             raise UserError(f"{video.frames} stops early, decoded {count} of {expected} frames; get it again")
         if video.length and count > video.length:
-            raise UserError(f"{video.frames}: decoded {count} frames, {video.length} masks; the masks are of another video")
+            raise UserError(f"{video.frames}: decoded {count} frames, {video.length} masks; the masks are of another "
+                            f"video")
         remark = f"decoded {count} frames where its header says {expected}" if count < expected else None
         labels = video.labels
         if video.masks:
@@ -89,7 +90,8 @@ def write_video(video: SourceVideo, header: Header, root: Path, image_format: st
 def write_masks(video: SourceVideo, count: int, digits: int, root: Path) -> np.ndarray:
     """Write the masks as black and white PNG; returns which frames have a pixel set, uint8 (T,)."""
     abnormal = []
-    one_at_a_time = ONE_MAT if isinstance(video.masks, Path) and video.masks.suffix == ".mat" else contextlib.nullcontext()
+    is_mat = isinstance(video.masks, Path) and video.masks.suffix == ".mat"
+    one_at_a_time = ONE_MAT if is_mat else contextlib.nullcontext()
     with replacing(root / video.split / "masks" / video.name) as part, one_at_a_time:
         for t, mask in enumerate(read_masks(video.masks)):
             (part / f"{t:0{digits}d}.png").write_bytes(encode(np.uint8(255) * mask, "png"))

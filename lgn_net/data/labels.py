@@ -38,7 +38,8 @@ def find_labels(root: str | Path, dataset: str, split_folder: Path, source: str 
     if source != "auto":
         raise UserError(f"no {source} labels of {dataset} ship with this project (there are: "
                         f"{', '.join(truths) or 'none'}); leave --label_source at auto, or give --labels FILE")
-    names = [file for name in names_of(dataset) for file in (f"frame_labels_{name}.npy", f"{name}.mat")] + ["labels.csv"]
+    names = [file for name in names_of(dataset) for file in (f"frame_labels_{name}.npy", f"{name}.mat")]
+    names.append("labels.csv")
     for folder in (split_folder.parent.parent, Path(root)):
         for name in names:
             if (folder / name).is_file():
@@ -70,8 +71,8 @@ def load_labels(path: str | Path, videos: list[Video]) -> list[np.ndarray]:
             `.npy`: frame labels of all videos one after the other, 1-D or (1, N), as circulated with MNAD and LGN-Net;
             `.mat`: ano_pred's cell array `gt`, per video a 2 x k matrix of first and last abnormal frame, from 1;
             `.m`: UCSD's `gt_frame` ranges, likewise from 1;
-            `.json`: as in `data/ranges/`, `{"frames": [lengths], "abnormal": [[[first, last], ...], ...]}`, from 0; with
-            `"videos": [names]` it may hold more videos than these, with `"sha256"` it is checked;
+            `.json`: as in `data/ranges/`, `{"frames": [lengths], "abnormal": [[[first, last], ...], ...]}`, from 0;
+            with `"videos": [names]` it may hold more videos than these, with `"sha256"` it is checked;
             `.csv`: lines `video,start,end`, both ends included and counted from 0, or `video,frame,label`. Videos by
             the name of their folder. Videos without a line are normal.
         videos: all test videos in order, the skipped ones too.
@@ -133,9 +134,11 @@ def ucsd_ranges(path: Path) -> list[list[tuple[int, int]]]:
     """
     videos = []
     for line in re.findall(r"gt_frame\s*=\s*\[(.*?)\]", path.read_text(errors="replace")):
-        parts = [re.fullmatch(r"(\d+)(?::(\d+))?", part) for part in re.sub(r"\s*:\s*", ":", line).replace(",", " ").split()]
+        parts = re.sub(r"\s*:\s*", ":", line).replace(",", " ").split()
+        parts = [re.fullmatch(r"(\d+)(?::(\d+))?", part) for part in parts]
         if None in parts:
-            raise UserError(f"labels {path}: gt_frame = [{line}] of video {len(videos) + 1}; expected ranges like 61:180")
+            raise UserError(f"labels {path}: gt_frame = [{line}] of video {len(videos) + 1}; expected ranges like "
+                            f"61:180")
         videos.append([(int(part[1]) - 1, int(part[2] or part[1]) - 1) for part in parts])
     return videos
 
@@ -160,10 +163,11 @@ def read_ranges(path: Path) -> dict[str | int, np.ndarray]:
     """
     try:
         content = json.loads(path.read_text())
-        frames, abnormal, names = content["frames"], content["abnormal"], content.get("videos") or range(len(content["frames"]))
+        frames, abnormal = content["frames"], content["abnormal"]
+        names = content.get("videos") or range(len(frames))
         videos = [Video(name, length * ("",)) for name, length in zip(names, frames, strict=True)]
         if len(abnormal) != len(videos):
-            raise ValueError(f"{len(frames)} lengths, {len(abnormal)} lists of ranges")
+            raise ValueError(f"{len(frames)} videos in `frames`, {len(abnormal)} videos in `abnormal`")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"labels {path}: no JSON object with `frames` and `abnormal` ({one_line(error)})") from None
     labels = from_ranges(path, videos, abnormal)
@@ -181,12 +185,13 @@ def from_ranges(path: Path, videos: list[Video], ranges: Sequence) -> list[np.nd
     labels = [np.zeros(len(video.frames), np.uint8) for video in videos]
     for video, array, pairs in zip(videos, labels, ranges):
         try:
-            numbers = np.array(pairs, float).reshape(-1, 2) if len(pairs) == 0 else np.array(pairs, float)
-            if numbers.ndim != 2 or numbers.shape[1] != 2 or (numbers % 1).any():
+            numbers = np.array(pairs, float)
+            if numbers.size and (numbers.ndim != 2 or numbers.shape[1] != 2 or (numbers % 1).any()):
                 raise ValueError
         except (ValueError, TypeError):
-            raise UserError(f"labels {path}: ranges {pairs!r} of video {video.name}; expected pairs of whole numbers") from None
-        for start, end in numbers.astype(int):
+            raise UserError(f"labels {path}: ranges {pairs!r} of video {video.name}; expected pairs of whole numbers") \
+                from None
+        for start, end in numbers.astype(int).reshape(-1, 2):
             mark(path, video, array, start, end)
     return labels
 
@@ -230,7 +235,8 @@ def read_csv(path: Path, videos: list[Video]) -> list[np.ndarray]:
         try:
             first, second = int(row[columns[1]]), int(row[columns[2]])
         except (TypeError, ValueError):
-            raise UserError(f"labels {path}, line {number}: {columns[1]} and {columns[2]} must be whole numbers") from None
+            raise UserError(f"labels {path}, line {number}: {columns[1]} and {columns[2]} must be whole numbers") \
+                from None
         if columns[2] == "end":
             mark(path, videos[v], labels[v], first, second)
         elif second in (0, 1):

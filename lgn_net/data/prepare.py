@@ -64,15 +64,15 @@ def prepare(sources: list[Path], out: Path, settings: Settings) -> dict:
         manifest["videos"] = before.get("videos", {})
         folders_may_grow = any(path.is_dir() for path in sources)
         if folders_may_grow or not before or identities(before) != identities(manifest) or \
-                not all(is_complete(root, key, video) for key, video in manifest["videos"].items()):
+                not all(video["frames"] and is_complete(root, key, video) for key, video in manifest["videos"].items()):
             with unpacked(sources, out, settings.dataset) as folders:
                 write_videos(read_source(settings.dataset, folders), root, manifest, settings)
         manifest["labels"] = write_labels(root, settings)
         write_atomic(root / "prepared.json", to_json(manifest))
     except OSError as error:
         there = len(list(root.glob("*/frames/[!.]*")))
-        raise UserError(f"{error.filename or root}: {error.strerror or error}; {there} videos are complete and stay, so "
-                        f"mend that and run the same command again to go on") from None
+        raise UserError(f"{error.filename or root}: {error.strerror or error}; {there} videos are complete and stay, "
+                        f"so mend that and run the same command again to go on") from None
     return manifest
 
 
@@ -152,13 +152,13 @@ def unpacked(sources: list[Path], out: Path, dataset: str) -> Iterator[list[Path
 # ---------------------------------------------------------------------------------------------------------- all videos
 
 def write_videos(videos: list[SourceVideo], root: Path, manifest: dict, settings: Settings) -> None:
-    """Write the videos that are not there yet, on all cores, and keep `manifest["videos"]` and prepared.json up to date.
+    """Write the videos that are not there yet, on all cores; keeps `manifest["videos"]` and prepared.json up to date.
 
     A video that fails does not keep the others from being written; one UserError comes at the end.
     """
     if parts := missing(settings.dataset, videos):
-        warnings.warn(f"{settings.dataset} is incomplete: {'; '.join(parts)}; what is there is prepared, but results will "
-                      f"not compare with published ones", stacklevel=2)
+        warnings.warn(f"{settings.dataset} is incomplete: {'; '.join(parts)}; what is there is prepared, but results "
+                      f"will not compare with published ones", stacklevel=2)
     if not (pending := to_do(videos, root, manifest["videos"])):
         return
     failures, stop, lock = [], threading.Event(), threading.Lock()
@@ -221,8 +221,8 @@ def to_do(videos: list[SourceVideo], root: Path, before: dict[str, dict]) -> lis
             entry["frames"] = len(os.listdir(root / video.split / "frames" / video.name))
         else:
             raise UserError(f"{root / video.split / 'frames' / video.name} was prepared from {old['bytes']} bytes, and "
-                            f"{video.files()[0]} and its like now hold {size}; delete that folder to prepare it again, or "
-                            f"give another --out")
+                            f"{video.files()[0]} and its like now hold {size}; delete that folder to prepare it again, "
+                            f"or give another --out")
         before[key] = entry
     return pending
 
@@ -262,7 +262,8 @@ def in_words(numbers: list[int]) -> str:
 
 def check_own_labels(videos: list[SourceVideo], headers: list[Header], settings: Settings) -> None:
     """Read the label file of own videos before hours are spent, as far as the headers tell how long the videos are."""
-    tests = [Video(video.name, header.frames * ("",)) for video, header in zip(videos, headers) if video.split == "testing"]
+    tests = [Video(video.name, header.frames * ("",)) for video, header in zip(videos, headers)
+             if video.split == "testing"]
     if settings.labels and tests and all(video.frames for video in tests):
         load_labels(settings.labels, tests)
 

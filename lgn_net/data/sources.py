@@ -68,8 +68,8 @@ def read_source(dataset: str, roots: list[Path]) -> list[SourceVideo]:
             raise UserError(f"two {video.split} videos are called {video.name}: {other.files()[0]} and "
                             f"{video.files()[0]}; rename or remove one")
         if video.length and video.masks and video.length != (count := count_masks(video.masks)):
-            raise UserError(f"{video.split} {video.name}: {count} masks, {video.length} frames; the masks are of another "
-                            f"video, or some files are missing")
+            raise UserError(f"{video.split} {video.name}: {count} masks, {video.length} frames; the masks are of "
+                            f"another video, or some files are missing")
     return videos
 
 
@@ -83,7 +83,8 @@ EXPECTED = {
 
 def ucsd(roots: list[Path], dataset: str) -> Iterator[SourceVideo]:
     """Ped1 and Ped2: `Train/TrainNNN/NNN.tif`, `Test/TestNNN/NNN.tif`, `Test/TestNNN_gt/NNN.bmp`, `Test/UCSDpedN.m`."""
-    homes = find_folders(roots, f"UCSD{dataset}") or [root for root in roots if not root.name.lower().startswith("ucsdped")]
+    homes = (find_folders(roots, f"UCSD{dataset}") or
+             [root for root in roots if not root.name.lower().startswith("ucsdped")])
     ranges_file = next((file for home in homes for file in (home / "Test").glob("UCSDped?.m")), None)
     ranges = ucsd_ranges(ranges_file) if ranges_file else []
     for split, title in (("training", "Train"), ("testing", "Test")):
@@ -111,7 +112,8 @@ def without_damaged(frames: tuple[Path, ...], number: int) -> tuple[Path, ...]:
     """Repeat the frame before one that is damaged in the published archive itself, so that the labels still fit."""
     if number > len(frames) or cv2.imread(str(frames[number - 1]), cv2.IMREAD_UNCHANGED) is not None:
         return frames
-    warnings.warn(f"{frames[number - 1]} is damaged in the published archive; the frame before it is repeated", stacklevel=2)
+    warnings.warn(f"{frames[number - 1]} is damaged in the published archive; the frame before it is repeated",
+                  stacklevel=2)
     return (*frames[:number - 1], frames[number - 2], *frames[number:])
 
 
@@ -141,7 +143,8 @@ def shanghaitech(roots: list[Path], _dataset: str) -> Iterator[SourceVideo]:
             flags, pixels = (home / f"test_{kind}_mask" / f"{folder.name}.npy" for kind in ("frame", "pixel"))
             labels = (load_array(flags).ravel() != 0).astype(np.uint8) if flags.exists() else None
             if labels is not None and len(labels) != len(frames):
-                raise UserError(f"{flags}: {len(labels)} labels, {len(frames)} frames in {folder}; unpack the archive again")
+                raise UserError(f"{flags}: {len(labels)} labels, {len(frames)} frames in {folder}; unpack the archive "
+                                f"again")
             yield SourceVideo("testing", folder.name, frames, len(frames), labels, pixels if pixels.exists() else None,
                               masks_agree=False)
 

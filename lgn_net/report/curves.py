@@ -31,7 +31,8 @@ def plot_curves(names: list[str], frames: list[np.ndarray], normality: list[np.n
             axes.fill_between(frames[v], 0, 1, where=labels[v] == 1, step="mid", color="#d55e00", alpha=0.25,
                               linewidth=0, label="abnormal")
             axes.plot(frames[v], normality[v], color="#0072b2", linewidth=1, label="normality")
-            axes.set(title=names[v], ylim=(0, 1.02), xlim=(frames[v][0], max(frames[v][-1], frames[v][0] + 1)))
+            axes.set_title(names[v], parse_math=False)
+            axes.set(ylim=(0, 1.02), xlim=(frames[v][0], max(frames[v][-1], frames[v][0] + 1)))
             if panel > len(shown) - columns:
                 axes.set_xlabel("frame")
         figure.suptitle(title, fontsize=10)
