@@ -18,9 +18,10 @@ from lgn_net.checkpoint import check_architecture, check_same_run, load_checkpoi
 from lgn_net.cli import command_parser, parse_command
 from lgn_net.config import to_yaml
 from lgn_net.data.cache import pack_frames
-from lgn_net.data.clips import Windows, epoch_batches, loader, to_float
+from lgn_net.data.clips import to_float
 from lgn_net.data.datasets import difference_from_published
 from lgn_net.data.videos import find_split, index_videos
+from lgn_net.data.windows import Windows, epoch_batches, loader
 from lgn_net.errors import TrainingDiverged, UserError
 from lgn_net.losses import compute_losses
 from lgn_net.model.build import build_model

@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lgn_net.config import load_config
 from lgn_net.data.cache import pack_frames
-from lgn_net.data.clips import Windows, epoch_batches, loader
 from lgn_net.data.videos import find_split, index_videos
+from lgn_net.data.windows import Windows, epoch_batches, loader
 from lgn_net.runs import provenance, run_command, to_json
 
 

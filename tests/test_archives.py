@@ -79,7 +79,8 @@ def small_disk(tmp_path):
     """A disk of one megabyte, and a function that gives it another size."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=False).returncode:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode:
         pytest.skip("needs the right to mount a small disk")
     yield folder, lambda size: subprocess.run(["mount", "-o", f"remount,size={size}", folder], check=True)
     subprocess.run(["umount", folder], check=True)
@@ -133,7 +134,7 @@ def test_connection_that_never_comes_back(server, tmp_path):
 
 def test_wrong_checksum(server, tmp_path):
     server.content = CONTENT[:-1] + b"?"
-    with pytest.raises(UserError, match=r"sha256 .*, the published file .*; it was removed, so run the same command again"):
+    with pytest.raises(UserError, match=r"sha256 .*, the published file .*; it was removed, so run the same command"):
         download(server.archive, tmp_path)
     assert os.listdir(tmp_path) == []
     (tmp_path / "data.zip").write_bytes(b"the user's own")
@@ -210,7 +211,8 @@ def test_unpack_what_is_wanted(write, tmp_path):
 
 
 @WRITERS
-@pytest.mark.parametrize("name", ["../evil.avi", "data/../../evil.avi", "/evil.avi", "..\\evil.avi", "C:\\evil.avi", "../evil"])
+@pytest.mark.parametrize("name", ["../evil.avi", "data/../../evil.avi", "/evil.avi", "..\\evil.avi", "C:\\evil.avi",
+                                  "../evil"])
 def test_no_way_out_of_the_folder(write, name, tmp_path):
     (tmp_path / "inner").mkdir()
     refused(write(tmp_path / "inner" / "x", FILES | {name: b"evil"}), "leads out of the folder it is unpacked to")

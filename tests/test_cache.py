@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from lgn_net.data.cache import pack_frames
-from lgn_net.data.clips import Windows, epoch_batches, loader, read_frames
+from lgn_net.data.clips import read_frames
 from lgn_net.data.videos import Video, index_videos
+from lgn_net.data.windows import Windows, epoch_batches, loader
 from lgn_net.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,7 +12,8 @@ from lgn_net.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 # Published: memory items, lambda_c, lambda_s, lambda, gamma.
-PUBLISHED = {"ped2": (10, 10, 5, 0.6, 0.009), "avenue": (10, 10, 2, 0.5, 0.006), "shanghaitech": (200, 1, 1, 0.8, 0.0135)}
+PUBLISHED = {"ped2": (10, 10, 5, 0.6, 0.009), "avenue": (10, 10, 2, 0.5, 0.006),
+             "shanghaitech": (200, 1, 1, 0.8, 0.0135)}
 
 
 def published_knobs(config):
@@ -45,7 +46,7 @@ def write(tmp_path):
     """Content -> a config file with it."""
 
     def write(content):
-        path = tmp_path / "mine.yaml"
+        path = tmp_path / "my settings.yaml"
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         return path
 
@@ -117,8 +118,8 @@ def test_frozen():
 
 
 def test_authors_flags():
-    config, args = from_command("--dataset_type", "ped2", "--loss_compact", "0.1", "--loss_separate=0.2", "--msize", "12",
-                                "--lambda=0.5", "--gamma", "0.01")
+    config, args = from_command("--dataset_type", "ped2", "--loss_compact", "0.1", "--loss_separate=0.2", "--msize",
+                                "12", "--lambda=0.5", "--gamma", "0.01")
     assert args.dataset_path == "DATA"
     assert config.data.dataset == "ped2" and published_knobs(config) == (12, 0.1, 0.2, 0.5, 0.01)
     config, _ = from_command("--msize=11", "--lambda", "0.4", "--gamma=0.02", "--dataset_type=avenue")
@@ -162,15 +163,15 @@ def test_abbreviations_are_refused(flag):
     assert flag in refusal(from_command, flag, "1")
 
 
-WRONG_TYPE = [("data.image_size", "big"), ("data.image_size", "64.5"), ("data.image_size", "[64]"), ("data.shuffle", "1"),
-              ("data.channels", "2"), ("model.update_max", "some"), ("train.lr", "fast"), ("train.max_steps", "many"),
-              ("train.precision", "float16"), ("loss.compactness", "true"), ("seed", "1.5")]
-OUT_OF_RANGE = [("data.image_size", "0"), ("data.image_size", "60"), ("data.workers", "-1"), ("model.input_frames", "0"),
-                ("model.base_width", "0"), ("model.lstm_layers", "0"), ("model.memory_items", "1"),
-                ("loss.compactness", "-1"), ("loss.separateness", "-0.5"), ("loss.margin", "-1"), ("train.epochs", "0"),
-                ("train.batch_size", "0"), ("train.lr", "0"), ("train.max_steps", "0"), ("train.log_every", "0"),
-                ("score.psnr_weight", "1.01"), ("score.psnr_weight", "-0.1"), ("score.gamma", "-1e-9"),
-                ("score.batch_size", "0"), ("seed", str(2**70))]
+WRONG_TYPE = [("data.image_size", "big"), ("data.image_size", "64.5"), ("data.image_size", "[64]"),
+              ("data.shuffle", "1"), ("data.channels", "2"), ("model.update_max", "some"), ("train.lr", "fast"),
+              ("train.max_steps", "many"), ("train.precision", "float16"), ("loss.compactness", "true"), ("seed", "1.5")]
+OUT_OF_RANGE = [("data.image_size", "0"), ("data.image_size", "60"), ("data.workers", "-1"),
+                ("model.input_frames", "0"), ("model.base_width", "0"), ("model.lstm_layers", "0"),
+                ("model.memory_items", "1"), ("loss.compactness", "-1"), ("loss.separateness", "-0.5"),
+                ("loss.margin", "-1"), ("train.epochs", "0"), ("train.batch_size", "0"), ("train.lr", "0"),
+                ("train.max_steps", "0"), ("train.log_every", "0"), ("score.psnr_weight", "1.01"),
+                ("score.psnr_weight", "-0.1"), ("score.gamma", "-1e-9"), ("score.batch_size", "0"), ("seed", str(2**70))]
 
 
 def file_with(knob, value):

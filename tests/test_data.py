@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from lgn_net.data.clips import Windows, epoch_batches, loader, read_frame, read_frames, to_float
+from lgn_net.data.clips import read_frame, read_frames, to_float
 from lgn_net.data.datasets import difference_from_published
 from lgn_net.data.videos import find_split, index_videos
+from lgn_net.data.windows import Windows, epoch_batches, loader
 from lgn_net.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,6 +87,7 @@ def test_missing_folders_are_named(tmp_path):
 @pytest.mark.parametrize("names", [
     ["1.jpg", "2.jpg", "10.jpg"], ["frame_0009.png", "frame_10.png", "frame_0011.png"],
     ["img-9.jpg", "img-10.jpg", "img-099.jpg", "img-100.jpg"], ["a1b9.bmp", "a1b10.bmp", "a2b1.bmp"],
+    ["4.jpg", "5².jpg", "10.jpg"],
     [f"{t:03d}.jpg" for t in range(1, 1201)], [f"{t}.jpg" for t in range(1100)]], ids=lambda names: names[-1])
 def test_natural_order(tmp_path, names):
     video, = index_videos(touch(tmp_path / "v", *reversed(names)).parent)
@@ -189,7 +191,7 @@ def test_error_in_a_worker_ends_the_process(tmp_path):
     script.write_text(dedent(f"""
         import faulthandler, sys
         sys.path.insert(0, {str(ROOT)!r})
-        from lgn_net.data.clips import Windows, loader, torch
+        from lgn_net.data.windows import Windows, loader, torch
         from lgn_net.data.videos import index_videos
         windows = Windows(index_videos({str(tmp_path / "videos")!r}), 5, 3, 8)
         faulthandler.dump_traceback_later(15, exit=True)          # prints "Timeout"
@@ -233,7 +235,7 @@ def test_formats(tmp_path, suffix):
     video, = index_videos(tmp_path)
     image = read_frame(video.frames[0], 3)
     assert np.array_equal(image, cv2.imread(str(path)))
-    assert np.abs(image.astype(int) - PICTURE).mean() < 6                                             # the right picture
+    assert np.abs(image.astype(int) - PICTURE).mean() < 6                                           # the right picture
 
 
 def test_one_size_per_video(tmp_path):
@@ -260,15 +262,17 @@ def tiff_with_directory_first():
     pixels = PICTURE[..., 0].tobytes()
     H, W = PICTURE.shape[:2]
     fields = [(256, W), (257, H), (258, 8), (259, 1), (262, 1), (273, 122), (277, 1), (278, H), (279, len(pixels))]
-    directory = struct.pack("<H", len(fields)) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields)
-    return b"II*\0\x08\0\0\0" + directory + bytes(4) + pixels
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields)
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(fields)) + entries + bytes(4) + pixels
 
 
 PICTURES = {
     "jpg": encode(".jpg"), "progressive jpg": encode(".jpg", PICTURE, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
-    "grey jpg": encode(".jpg", PICTURE[..., 0]), "jpg with thumbnail": jpeg_with_thumbnail(), "png": encode(".png"),
-    "bmp": encode(".bmp"), "tif": encode(".tif"), "tif, directory first": tiff_with_directory_first(),
-    "webp": encode(".webp"), "lossy webp": encode(".webp", PICTURE, cv2.IMWRITE_WEBP_QUALITY, 60),
+    "grey jpg": encode(".jpg", PICTURE[..., 0]), "jpg with thumbnail": jpeg_with_thumbnail(),
+    "jpg with padding": encode(".jpg").replace(b"\xff\xdb", b"\xff\xff\xff\xdb", 1),      # ITU T.81, B.1.1.2
+    "png": encode(".png"), "bmp": encode(".bmp"), "tif": encode(".tif"),
+    "tif, directory first": tiff_with_directory_first(), "webp": encode(".webp"),
+    "lossy webp": encode(".webp", PICTURE, cv2.IMWRITE_WEBP_QUALITY, 60),
 }
 
 

@@ -18,7 +18,8 @@ PED2_LENGTHS = (180, 180, 150, 180, 150, 180, 180, 180, 120, 150, 180, 180)
 def make_videos(lengths, names=None):
     """Videos 01, 02, ... whose frames nobody opens."""
     names = names or [f"{v:02d}" for v in range(1, len(lengths) + 1)]
-    return [Video(name, tuple(f"{name}/{t}" for t in range(length))) for name, length in zip(names, lengths, strict=True)]
+    return [Video(name, tuple(f"{name}/{t}" for t in range(length)))
+            for name, length in zip(names, lengths, strict=True)]
 
 
 # Three videos: two ranges, nothing, the first and the last frame.
@@ -151,7 +152,8 @@ def test_csv(write):
     assert load(write("l.csv", "video,frame,label\n" + "".join(
         f"{video.name},{t},{label}\n" for video, labels in zip(VIDEOS, TRUTH, strict=True)
         for t, label in enumerate(labels)))) == TRUTH
-    assert load(write("l.csv", "\ufeffvideo,start,end\r\na,1,2\r\n\r\na,4,4\r\nc,0,0\r\nc,4,4\r\n")) == TRUTH      # Excel
+    of_excel = "\ufeffvideo,start,end\r\na,1,2\r\n\r\na,4,4\r\nc,0,0\r\nc,4,4\r\n"
+    assert load(write("l.csv", of_excel)) == TRUTH
     assert load(write("l.csv", "video,start,end\n")) == [[0] * 6, [0] * 3, [0] * 5]
 
 
@@ -161,7 +163,8 @@ def test_csv(write):
     ("video,start,end\na,one,2", ["line 2", "start"]), ("video,start,end\na,1", ["line 2", "end"]),
     ("video,start,end\na,1,", ["line 2"]), ("video,start,end\na,1.5,2", ["line 2"]),
     ("video,frame,label\na,6,1", ["video a", "6 frames"]), ("video,frame,label\na,1,2", ["line 2", "label 2"]),
-    ("a,1,2", ["a,1,2", "video,start,end"]), ("video;start;end\na;1;2", ["video;start;end"]), ("", ["video,start,end"])])
+    ("a,1,2", ["a,1,2", "video,start,end"]), ("video;start;end\na;1;2", ["video;start;end"]),
+    ("", ["video,start,end"])])
 def test_csv_that_does_not_fit(write, lines, said):
     sentence = refusal(write("l.csv", lines))
     assert all(word in sentence for word in said)
@@ -278,6 +281,7 @@ def test_ped2_as_it_circulates(shared_data, tmp_path):
 @pytest.mark.parametrize(("dataset", "frames", "abnormal"), [("avenue", 15324, 3867), ("shanghai", 40791, 17326)])
 def test_others_as_they_circulate(shared_data, dataset, frames, abnormal):
     labels = load_labels(shared_data / "labels" / f"frame_labels_{dataset}.npy", make_videos([100, frames - 100]))
-    assert [len(array) for array in labels] == [100, frames - 100] and sum(int(array.sum()) for array in labels) == abnormal
+    assert [len(array) for array in labels] == [100, frames - 100]
+    assert np.concatenate(labels).sum() == abnormal
     if dataset == "avenue":
         assert np.array_equal(np.concatenate(labels), np.concatenate(shipped("avenue", "ano_pred")))

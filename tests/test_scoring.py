@@ -72,7 +72,7 @@ DISTANCE = [np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.1])]
 
 
 def test_normality_by_hand():
-    """Per video: PSNR 0, 1, .5 and 1, 0; 1 - D 1, .5, 0 and 0, 1. Over both: PSNR 0, .5, .25, 1, .5; 1 - D 1, .75, .5, 0, 1."""
+    """p: PSNR, d: 1 - D, brought to [0, 1] within each video or over both."""
     for scope, p, d in (("video", [[0, 1, 0.5], [1, 0]], [[1, 0.5, 0], [0, 1]]),
                         ("dataset", [[0, 0.5, 0.25], [1, 0.5]], [[1, 0.75, 0.5], [0, 1]])):
         for weight in (1, 0, 0.6):
@@ -197,7 +197,7 @@ def test_frames_count_from_n_and_short_videos_are_left_out(model, videos):
     videos = [videos[0], videos[1]._replace(name="short", frames=videos[1].frames[:4]), videos[2]]
     with pytest.warns(UserWarning, match="short"):
         signals = score_videos(model, videos, with_knobs(memory_update="off"), CPU)
-    assert [(s.video, s.frame) for s in signals] == [(v, t) for v, length in ((0, 9), (2, 10)) for t in range(4, length)]
+    assert [(s.video, s.frame) for s in signals] == [(0, t) for t in range(4, 9)] + [(2, t) for t in range(4, 10)]
     with pytest.warns(UserWarning), pytest.raises(UserError, match="no video"):
         score_videos(model, videos[1:2], TINY, CPU)
 
@@ -262,17 +262,16 @@ def test_damaged_weights(model, videos, name):
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_one_prediction_that_is_not_finite(model, videos, batch_size, monkeypatch):
     """Named, wherever it stands in its batch; and the memory is left as it was."""
-    bad, items = to_float(read_frames(videos[1].frames[2:3], 3, 16)), model.memory.items.clone()
+    bad, items = to_float(read_frames(videos[1].frames[5:6], 3, 16)), model.memory.items.clone()
     encode = model.encode
 
-    def fail_on_the_bad_frame(clip):
+    def fail_after_the_bad_frame(clip):
         queries, local = encode(clip)
         broken = (clip[:, -1] == bad).flatten(1).all(dim=1)
         return queries, torch.where(broken[:, None, None, None], torch.nan, local)
 
-    monkeypatch.setattr(model, "encode", fail_on_the_bad_frame)
-    videos = [videos[0], videos[1]._replace(frames=videos[1].frames[1:3] + videos[1].frames[1:3] + videos[1].frames[3:])]
-    with pytest.raises(UserError, match=r"video 02, frame 4"):
+    monkeypatch.setattr(model, "encode", fail_after_the_bad_frame)
+    with pytest.raises(UserError, match=r"video 02, frame 6"):                    # the third of four
         score_videos(model, videos, with_knobs(batch_size=batch_size, gamma=1.0), CPU)
     assert torch.equal(model.memory.items, items)
 

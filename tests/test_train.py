@@ -18,8 +18,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 from lgn_net.checkpoint import load_checkpoint
-from lgn_net.data.clips import Windows, to_float
+from lgn_net.data.clips import to_float
 from lgn_net.data.videos import index_videos
+from lgn_net.data.windows import Windows
 from lgn_net.model.build import build_model
 
 STEPS = 9               # 5 windows in batches of 2, 3 epochs

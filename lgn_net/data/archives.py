@@ -260,7 +260,7 @@ def zip_members(archive: Path, wanted: Wanted, folder: Path) -> Iterator[Member]
 def tar_members(archive: Path, wanted: Wanted, folder: Path) -> Iterator[Member]:
     """The wanted files of a tar archive, in the order in which they lie in it."""
     with archive.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:*") as file:
-        check_free(folder, archive.stat().st_size, f"unpacking {archive}")        # at least; only its end tells the rest
+        check_free(folder, archive.stat().st_size, f"unpacking {archive}")        # at least; the rest shows
         while member := file.next():
             path = safe_path(archive, member.name)
             if member.isdir() or not wanted(path):

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from lgn_net.data.datasets import names_of
 from lgn_net.errors import UserError
 
-IMAGE_SUFFIXES = frozenset(".bmp .dib .jpeg .jpg .jpe .jp2 .png .webp .avif .pbm .pgm .ppm .pnm .tif .tiff .ras".split())
+IMAGE_SUFFIXES = frozenset(
+    ".bmp .dib .jpeg .jpg .jpe .jp2 .png .webp .avif .pbm .pgm .ppm .pnm .tif .tiff .ras".split())
 SPLIT_FOLDERS = {"training": ("training", "train"), "testing": ("testing", "test")}
 
 
@@ -20,7 +21,7 @@ class Video(NamedTuple):
 
 def natural_key(name: str) -> list:
     """Sort key under which frame_2 comes before frame_10."""
-    return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", name)]
+    return [int(part) if i % 2 else part.lower() for i, part in enumerate(re.split(r"([0-9]+)", name))]
 
 
 def find_split(root: str | Path, dataset: str, split: str) -> Path:
