@@ -165,13 +165,15 @@ def test_abbreviations_are_refused(flag):
 
 WRONG_TYPE = [("data.image_size", "big"), ("data.image_size", "64.5"), ("data.image_size", "[64]"),
               ("data.shuffle", "1"), ("data.channels", "2"), ("model.update_max", "some"), ("train.lr", "fast"),
-              ("train.max_steps", "many"), ("train.precision", "float16"), ("loss.compactness", "true"), ("seed", "1.5")]
+              ("train.max_steps", "many"), ("train.precision", "float16"), ("loss.compactness", "true"),
+              ("seed", "1.5")]
 OUT_OF_RANGE = [("data.image_size", "0"), ("data.image_size", "60"), ("data.workers", "-1"),
                 ("model.input_frames", "0"), ("model.base_width", "0"), ("model.lstm_layers", "0"),
                 ("model.memory_items", "1"), ("loss.compactness", "-1"), ("loss.separateness", "-0.5"),
                 ("loss.margin", "-1"), ("train.epochs", "0"), ("train.batch_size", "0"), ("train.lr", "0"),
                 ("train.max_steps", "0"), ("train.log_every", "0"), ("score.psnr_weight", "1.01"),
-                ("score.psnr_weight", "-0.1"), ("score.gamma", "-1e-9"), ("score.batch_size", "0"), ("seed", str(2**70))]
+                ("score.psnr_weight", "-0.1"), ("score.gamma", "-1e-9"), ("score.batch_size", "0"),
+                ("seed", str(2**70))]
 
 
 def file_with(knob, value):

@@ -36,7 +36,8 @@ def is_truncated(data: bytes) -> bool:
     if data[:2] == b"\xff\xd8":                            # JPEG: an end mark after the first scan, whose data hold none
         at = 2
         while data[at:at + 1] == b"\xff" and data[at + 1:at + 2] != b"\xda":
-            at += 2 + int.from_bytes(data[at + 2:at + 4])
+            fill = data[at + 1:at + 2] == b"\xff"           # marks may be padded
+            at += 1 if fill else 2 + int.from_bytes(data[at + 2:at + 4])
         return b"\xff\xd9" not in data[at:]
     if data[:4] == b"\x89PNG":
         return b"IEND\xaeB`\x82" not in data
