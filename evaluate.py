@@ -31,7 +31,8 @@ from lgn_net.scoring.score import normality
 
 
 def main(argv: list[str]) -> int:
-    parser = command_parser(__doc__, "evaluate.py (--checkpoint CKPT | --model_dir MODEL --m_items_dir KEYS) --dataset_path DATA")
+    parser = command_parser(__doc__, "evaluate.py (--checkpoint CKPT | --model_dir MODEL --m_items_dir KEYS) "
+                                     "--dataset_path DATA")
     parser.add_argument("--checkpoint", help="Checkpoint written by train.py or scripts/import_official.py.")
     parser.add_argument("--model_dir", help="Instead of --checkpoint: the authors' <n>model.pth.")
     parser.add_argument("--m_items_dir", help="The authors' <n>keys.pt that belongs to --model_dir.")

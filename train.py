@@ -68,8 +68,8 @@ def main(argv: list[str]) -> int:
         if "optimizer" not in saved:
             raise UserError(f"{args.resume} holds no optimizer state; go on with the run's last.pt")
         if saved["windows"] != len(windows):
-            raise UserError(f"{args.resume} was trained on {saved['windows']} windows, {args.dataset_path} has {len(windows)}; "
-                            f"give the same frames, or start a new run with --init_from")
+            raise UserError(f"{args.resume} was trained on {saved['windows']} windows, {args.dataset_path} has "
+                            f"{len(windows)}; give the same frames, or start a new run with --init_from")
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         scheduler.load_state_dict(saved["scheduler"])
@@ -106,11 +106,11 @@ def main(argv: list[str]) -> int:
                 model.memory.update_(out.queries)                                 # items of before the step, queries too
 
                 step += 1
-                _, prediction, compactness, separateness = (loss.item() for loss in losses)
+                total, prediction, compactness, separateness = (loss.item() for loss in losses)
                 if step % config.train.log_every == 0:
-                    log.write(dict(step=step, epoch=epoch + 1, lr=optimizer.param_groups[0]["lr"], loss=losses.total.item(),
-                                   prediction=prediction, compactness=compactness, separateness=separateness,
-                                   live_items=live_items), images_per_s=bar.format_dict["rate"])
+                    log.write({"step": step, "epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], "loss": total,
+                               "prediction": prediction, "compactness": compactness, "separateness": separateness,
+                               "live_items": live_items}, images_per_s=bar.format_dict["rate"])
                 bar.set_postfix_str(f"epoch {epoch + 1}/{config.train.epochs}, prediction {prediction:.5f}, compactness "
                                     f"{compactness:.5f}, separateness {separateness:.4f}, live items {live_items}", False)
                 bar.update(len(clip))

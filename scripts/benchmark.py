@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--config", default="configs/ped2.yaml", help="data set, frame size, batch size")
     parser.add_argument("--batches", type=int, default=20, help="batches per repeat where frames are decoded")
     parser.add_argument("--repeats", type=int, default=3, help="repeats after one to warm up")
-    parser.add_argument("--cache", help="folder for the packed frames of this measurement (default: the system's temporary one)")
+    parser.add_argument("--cache", help="folder for the packed frames of this measurement (default: a temporary one)")
     parser.add_argument("--json", help="also write the figures to this file")
     args = parser.parse_args(argv)
     result = benchmark_data(args)

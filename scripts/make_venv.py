@@ -20,7 +20,8 @@ INDEX = "https://pypi.org/simple/pip/"
 def main(folder: str) -> None:
     """Create the environment, then pip in it: from Python itself, else from the package index."""
     if sys.version_info < (3, 11):
-        sys.exit(f"error: Python 3.11 or later is needed, this is {sys.version.split()[0]}; name another: make PYTHON=python3.x")
+        sys.exit(f"error: Python 3.11 or later is needed, this is {sys.version.split()[0]}; name another with "
+                 f"make PYTHON=python3.x")
     venv.create(folder, symlinks=True)
     python = str(Path(folder) / "bin" / "python")
     if subprocess.run([python, "-m", "ensurepip", "--upgrade"], capture_output=True).returncode:

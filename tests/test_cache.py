@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import resource
 import signal
 import subprocess
@@ -157,3 +158,10 @@ def test_memory_stays_that_of_a_batch(videos, tmp_path):
     for start in np.random.default_rng(0).integers(0, frames - 5, 500):
         packed.read(0, int(start), out)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024      # KiB
+
+
+def test_spawned_workers_read_it_too(videos, tmp_path):
+    copy = pickle.loads(pickle.dumps(pack_frames(videos, 1, 16, tmp_path)))
+    out = np.empty((2, 1, 16, 16), np.uint8)
+    copy.read(2, 3, out)
+    assert np.array_equal(out, read_frames(videos[2].frames[3:5], 1, 16))

@@ -1,7 +1,7 @@
-"""Packed frames: a split decoded and resized once into one file of raw uint8, from which windows are read in a copy each.
+"""Packed frames: a split decoded and resized once, into one file of raw uint8 from which windows are read.
 
-The file is a plain C-ordered array (N, C, size, size) that `np.memmap` can open; here it is read with `preadv`, straight into
-the batch, so that the resident memory stays that of a batch however large the data set is.
+The file is a plain C-ordered array (N, C, size, size) that `np.memmap` can open. Here it is read with `preadv`, straight
+into the batch, so that the resident memory stays that of a batch however large the data set is.
 """
 
 import fcntl
@@ -31,24 +31,27 @@ class PackedFrames:
         self.path = path
         self.first = np.cumsum([0, *(len(video.frames) for video in videos)])     # of each video in the file
         self.shape = (channels, size, size)
-        self.file = os.open(path, os.O_RDONLY)
+        self.file = path.open("rb", buffering=0)
 
     def read(self, video: int, start: int, out: np.ndarray) -> None:
         """Fill `out`, uint8 (T, C, size, size) and contiguous, with frames start, start + 1, ... of a video."""
         offset = (int(self.first[video]) + start) * int(np.prod(self.shape))
-        if os.preadv(self.file, [memoryview(out).cast("B")], offset) != out.nbytes:
+        if os.preadv(self.file.fileno(), [memoryview(out).cast("B")], offset) != out.nbytes:
             raise UserError(f"packed frames {self.path} are cut short; delete the file, it will be made again")
 
-    def __del__(self):
-        os.close(self.file)
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "file": None}                # for data workers that are spawned, not forked
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__ |= {**state, "file": state["path"].open("rb", buffering=0)}
 
 
 def pack_frames(videos: list[Video], channels: int, size: int, folder: str | Path) -> PackedFrames:
     """Open the packed frames of these videos, after making them where they are missing or stale.
 
     A packed file is known by its fingerprint: the names, sizes and modification times of all source files, `size`,
-    `channels` and OpenCV's version. Several processes may call this at once: one packs, the others wait for it. The file
-    appears under its name only when it is complete.
+    `channels` and OpenCV's version. Several processes may call this at once: one packs, the others wait for it. The
+    file appears under its name only when it is complete.
 
     Args:
         videos: of one split.
@@ -108,8 +111,8 @@ def write_packed(path: Path, videos: list[Video], channels: int, size: int) -> N
     total = sum(len(video.frames) for video in videos)
     needed, free = total * channels * size * size, shutil.disk_usage(path.parent).free
     if needed > free:
-        raise UserError(f"packing {total} frames needs {needed / 1e9:.1f} GB, {path.parent} has {free / 1e9:.1f} GB free; "
-                        f"choose another place with --data.cache DIR, or decode while training with --data.cache null")
+        raise UserError(f"packing {total} frames needs {needed / 1e9:.1f} GB, {path.parent} has {free / 1e9:.1f} GB "
+                        f"free; choose another place with --data.cache DIR, or decode while training with --data.cache null")
     temporary = path.with_suffix(".part")
     file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
     try:

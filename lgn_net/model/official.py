@@ -104,9 +104,9 @@ def infer_sizes(official: dict, items: Tensor, path: str | Path) -> dict:
                             f"authors' LGN-Net state_dict")
     base_width, stacked = official[first].shape[:2]
     channels, hidden_width = official[last].shape[0], official[state].shape[1]
-    return dict(input_frames=max(stacked // channels, 1), channels=channels, base_width=base_width, hidden_width=hidden_width,
-                lstm_layers=len({name.split(".")[2] for name in official if str(name).startswith("pred.convlstm_list.")}),
-                memory_items=len(items))
+    layers = {name.split(".")[2] for name in official if str(name).startswith("pred.convlstm_list.")}
+    return dict(input_frames=max(stacked // channels, 1), channels=channels, base_width=base_width,
+                hidden_width=hidden_width, lstm_layers=len(layers), memory_items=len(items))
 
 
 def describe(value: object) -> str:
