@@ -90,6 +90,7 @@ class ModelConfig:
         for name in ("input_frames", "base_width", "hidden_width", "lstm_layers"):
             require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "1 or more")
         require(self.memory_items >= 2, "model.memory_items", self.memory_items, "2 or more")
+        require(math.isfinite(self.forget_bias), "model.forget_bias", self.forget_bias, "a number")
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class LossConfig:
 
     def __post_init__(self):
         for name in ("compactness", "separateness", "margin"):
-            require(0 <= getattr(self, name) < math.inf, f"loss.{name}", getattr(self, name), "0 or more")
+            require(0 <= getattr(self, name) < math.inf, f"loss.{name}", getattr(self, name), "a number, 0 or more")
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,7 @@ def to_yaml(config: Config) -> str:
 
 def files_in(argv: list[str]) -> str:
     """The config files named on a command line."""
-    words = " ".join(argv).replace("--config=", "--config ").split()
+    words = [word for arg in argv for word in (arg.split("=", 1) if arg.startswith("--config=") else [arg])]
     return ", ".join(value for flag, value in zip(words, words[1:]) if flag == "--config")
 
 

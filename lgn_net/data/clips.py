@@ -12,7 +12,8 @@ from lgn_net.data.videos import Video
 from lgn_net.errors import UserError
 
 cv2.setNumThreads(0)                     # frames are small; parallelism is over windows
-cv2.utils.logging.setLogLevel(0)         # what is wrong with a frame is said here
+silence = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel      # OpenCV 4, 5
+silence(0)                               # what is wrong with a frame is said here
 
 
 def read_frame(path: str, channels: int) -> np.ndarray:

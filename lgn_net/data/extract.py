@@ -15,8 +15,7 @@ from lgn_net.data.clips import is_truncated
 from lgn_net.data.sources import SourceVideo, read_image, read_masks
 from lgn_net.errors import UserError
 
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")      # FFmpeg and OpenCV are quiet: what goes wrong, we say
-cv2.utils.logging.setLogLevel(0)
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")      # FFmpeg is quiet: what goes wrong, we say
 
 # Lossless, or half the bytes at 52 dB (measured on Avenue), with colours at full resolution, unlike OpenCV's default.
 ENCODING = {"png": (".png", []),

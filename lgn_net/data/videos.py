@@ -19,9 +19,9 @@ class Video(NamedTuple):
     frames: tuple[str, ...]    # paths
 
 
-def natural_key(name: str) -> list:
-    """Sort key under which frame_2 comes before frame_10."""
-    return [int(part) if i % 2 else part.lower() for i, part in enumerate(re.split(r"([0-9]+)", name))]
+def natural_key(name: str) -> tuple[list, str]:
+    """Sort key under which frame_2 comes before frame_10; 01 and 1 are told apart by the name itself."""
+    return [int(part) if i % 2 else part.lower() for i, part in enumerate(re.split(r"([0-9]+)", name))], name
 
 
 def find_split(root: str | Path, dataset: str, split: str) -> Path:

@@ -35,7 +35,7 @@ def plot_curves(names: list[str], frames: list[np.ndarray], normality: list[np.n
             axes.set(ylim=(0, 1.02), xlim=(frames[v][0], max(frames[v][-1], frames[v][0] + 1)))
             if panel > len(shown) - columns:
                 axes.set_xlabel("frame")
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(title, fontsize=10, parse_math=False)
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
         paths.append(folder / f"curves_{page}.png")
         figure.savefig(paths[-1], dpi=150)

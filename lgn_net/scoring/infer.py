@@ -103,7 +103,7 @@ def judge_prediction(predicted: Tensor, target: Tensor, peak: str = "one") -> tu
     """
     error = ((predicted - target) / 2).square()                               # (B, C, H, W)
     mse = error.mean(dim=(1, 2, 3)).clamp_min(1e-12)
-    top = 1.0 if peak == "one" else ((predicted + 1) / 2).amax(dim=(1, 2, 3)).square()
+    top = 1.0 if peak == "one" else ((predicted + 1) / 2).amax(dim=(1, 2, 3)).square().clamp_min(1e-12)
     weight = -torch.expm1(-error)                                             # 1 - exp(-e)
     total = weight.sum(dim=(1, 2, 3)).clamp_min(torch.finfo(weight.dtype).tiny)
     return 10 * torch.log10(top / mse), (weight * error).sum(dim=(1, 2, 3)) / total
