@@ -21,9 +21,9 @@ demo: install
 	$(RUN) scripts/make_toy_data.py --out data
 	$(RUN) train.py --config configs/toy.yaml --dataset_path data --exp_dir $(DEMO)
 	$(RUN) evaluate.py --checkpoint $(DEMO)/last.pt --dataset_path data
-	@$(RUN) -c "import json; auc = json.load(open('$(DEMO)/evaluation/results.json'))['auc']; \
+	@$(RUN) -c "import json; auc = json.load(open('$(DEMO)/evaluation_last/results.json'))['auc']; \
 	    assert auc >= 0.75, f'AUC {auc:.3f}, expected at least 0.75'; \
-	    print(f'demo passed: AUC {100 * auc:.1f} %, at least 75 expected; look at $(DEMO)/evaluation/curves_1.png')"
+	    print(f'demo passed: AUC {100 * auc:.1f} %, at least 75 expected; look at $(DEMO)/evaluation_last/curves_1.png')"
 
 clean:
 	rm -rf $(VENV) $(DEMO) data/toy

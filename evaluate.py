@@ -14,17 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
-from lgn_net.checkpoint import check_architecture, load_checkpoint
+from lgn_net.checkpoint import check_architecture, load_checkpoint, load_weights
 from lgn_net.cli import command_parser, parse_command
 from lgn_net.config import ScoreConfig
-from lgn_net.data.datasets import difference_from_published
+from lgn_net.data.datasets import BENCHMARKS, canonical_name, difference_from_published
 from lgn_net.data.labels import find_labels, known_source, load_labels
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.errors import UserError
 from lgn_net.model.build import build_model
 from lgn_net.model.official import import_official
 from lgn_net.report.curves import plot_curves
-from lgn_net.runs import pick_device, progress, provenance, run_command, to_json, write_atomic
+from lgn_net.runs import check_writable, pick_device, progress, provenance, run_command, to_json, write_atomic
 from lgn_net.scoring.infer import score_videos
 from lgn_net.scoring.metrics import auc
 from lgn_net.scoring.score import normality
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--m_items_dir", help="The authors' <n>keys.pt that belongs to --model_dir.")
     parser.add_argument("--labels", help="Label file (.npy, .mat, .m, .json, .csv); default: beside the frames, or those "
                                          "that ship with the project.")
-    parser.add_argument("--out", help="Folder for the results; default: evaluation, beside the checkpoint.")
+    parser.add_argument("--out", help="Folder for the results; default: evaluation_<name of the checkpoint>, beside it.")
     config, args = parse_command(parser, argv)
     if bool(args.checkpoint) == bool(args.model_dir) or (args.checkpoint and args.m_items_dir):
         raise UserError("give --checkpoint CKPT, or the authors' pair --model_dir MODEL.pth --m_items_dir KEYS.pt")
@@ -46,10 +46,15 @@ def main(argv: list[str]) -> int:
     if args.checkpoint:
         saved_config, saved = load_checkpoint(args.checkpoint)
         check_architecture(config, saved_config, args.checkpoint)
+        if config.data.dataset != saved_config.data.dataset and config.score == saved_config.score:
+            warnings.warn(f"the checkpoint is of {saved_config.data.dataset}, and so are lambda {config.score.psnr_weight:g} "
+                          f"and gamma {config.score.gamma:g}; --config gives those of {config.data.dataset}")
         state = saved["model"]
     else:
         config, state = import_official(config, args.model_dir, args.m_items_dir)
 
+    out = Path(args.out or Path(source).parent / f"evaluation_{Path(source).stem}")
+    check_writable(out)
     folder = find_split(args.dataset_path, config.data.dataset, "testing")
     videos = index_videos(folder)
     lengths = [len(video.frames) for video in videos]
@@ -60,7 +65,7 @@ def main(argv: list[str]) -> int:
 
     device = pick_device(args.device)
     model = build_model(config).to(device)
-    model.load_state_dict(state)
+    load_weights(model, state, source)
     n = config.model.input_frames
     with progress("evaluate", sum(max(length - n, 0) for length in lengths), "frames") as bar:
         signals = score_videos(model, videos, config, device, bar)
@@ -84,13 +89,12 @@ def main(argv: list[str]) -> int:
         "dataset": config.data.dataset,
         "labels": str(labels_file),
         "label_source": known_source(config.data.dataset, videos, labels),
-        "complete_benchmark": note is None,
+        "complete_benchmark": note is None if canonical_name(config.data.dataset) in BENCHMARKS else None,
         "config": asdict(config),
         "checkpoint": str(source),
         "versions": provenance(device),
     }
 
-    out = Path(args.out or Path(source).parent / "evaluation")
     write_atomic(out / "scores.csv", score_table(signals, [v.name for v in videos], np.concatenate(normal),
                                                  np.concatenate(truth)))
     write_atomic(out / "results.json", to_json(results))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from lgn_net.checkpoint import check_architecture, check_same_run, load_checkpoint, save_checkpoint
+from lgn_net.checkpoint import check_architecture, check_same_run, load_checkpoint, load_weights, save_checkpoint
 from lgn_net.cli import command_parser, parse_command
 from lgn_net.config import to_yaml
 from lgn_net.data.cache import pack_frames
@@ -25,8 +25,8 @@ from lgn_net.data.windows import Windows, epoch_batches, loader
 from lgn_net.errors import TrainingDiverged, UserError
 from lgn_net.losses import compute_losses
 from lgn_net.model.build import build_model
-from lgn_net.runs import (RunLog, StopOnSignal, autocast, pick_device, progress, provenance, run_command, seed_everything,
-                          write_atomic)
+from lgn_net.runs import (RunLog, StopOnSignal, autocast, check_writable, only_one, pick_device, progress, provenance,
+                          run_command, seed_everything, write_atomic)
 
 
 def main(argv: list[str]) -> int:
@@ -39,13 +39,15 @@ def main(argv: list[str]) -> int:
     if args.init_from and args.resume:
         raise UserError("give --init_from to start a run, or --resume to go on with one, not both")
     run, last = Path(args.exp_dir), Path(args.exp_dir) / "last.pt"
-    if last.exists() and not args.resume:
+    if (last.exists() or any(run.glob("epoch_*.pt"))) and Path(args.resume or "").resolve() != last.resolve():
         raise UserError(f"{run} already holds a run; go on with --resume {last}, or choose another --exp_dir")
 
+    check_writable(run)
     device = pick_device(args.device)
     seed_everything(config.seed)
     videos = index_videos(find_split(args.dataset_path, config.data.dataset, "training"))
-    if note := difference_from_published(config.data.dataset, "training", [len(v.frames) for v in videos]):
+    lengths = {video.name: len(video.frames) for video in videos}
+    if note := difference_from_published(config.data.dataset, "training", list(lengths.values())):
         warnings.warn(note)
     format_ = (config.data.channels, config.data.image_size)
     packed = pack_frames(videos, *format_, config.data.cache) if config.data.cache else None
@@ -65,12 +67,14 @@ def main(argv: list[str]) -> int:
     if args.resume:
         saved_config, saved = load_checkpoint(args.resume)
         check_same_run(config, saved_config, args.resume)
-        if "optimizer" not in saved:
+        if not {"optimizer", "scheduler", "rng", "step", "videos"} <= set(saved):
             raise UserError(f"{args.resume} holds no optimizer state; go on with the run's last.pt")
-        if saved["windows"] != len(windows):
-            raise UserError(f"{args.resume} was trained on {saved['windows']} windows, {args.dataset_path} has "
-                            f"{len(windows)}; give the same frames, or start a new run with --init_from")
-        model.load_state_dict(saved["model"])
+        if saved["videos"] != lengths:
+            raise UserError(f"{args.resume} was trained on {len(saved['videos'])} videos with "
+                            f"{sum(saved['videos'].values())} frames, {args.dataset_path} has {len(lengths)} with "
+                            f"{sum(lengths.values())} or other names; give the same frames, or start a new run with "
+                            f"--init_from")
+        load_weights(model, saved["model"], args.resume)
         optimizer.load_state_dict(saved["optimizer"])
         scheduler.load_state_dict(saved["scheduler"])
         torch.set_rng_state(saved["rng"])
@@ -78,15 +82,15 @@ def main(argv: list[str]) -> int:
     elif args.init_from:
         saved_config, saved = load_checkpoint(args.init_from)
         check_architecture(config, saved_config, args.init_from)
-        model.load_state_dict(saved["model"])
+        load_weights(model, saved["model"], args.init_from)
 
-    write_atomic(run / "config.yaml", to_yaml(config))
     origin = provenance(device)
     print(f"{len(windows)} windows of {len({v for v, _ in windows.index})} videos, {steps_per_epoch} steps an epoch, "
           f"{sum(p.numel() for p in model.parameters()):,} parameters, on {origin['device']}")
     model.train()
-    with (StopOnSignal() as stop, RunLog(run, step) as log,
+    with (StopOnSignal() as stop, only_one(run), RunLog(run, step) as log,
           progress("train", images(stop_at), "images", initial=images(step)) as bar):
+        write_atomic(run / "config.yaml", to_yaml(config))
         while step < stop_at and not stop.received:
             epoch = step // steps_per_epoch                                       # from 0
             batches = epoch_batches(len(windows), B, config.data.shuffle, config.seed, epoch)
@@ -122,7 +126,7 @@ def main(argv: list[str]) -> int:
                 scheduler.step()
                 save_checkpoint(run / f"epoch_{epoch + 1:03d}.pt", config, model.state_dict(), step=step,
                                 provenance=origin)
-            save_checkpoint(last, config, model.state_dict(), step=step, windows=len(windows), provenance=origin,
+            save_checkpoint(last, config, model.state_dict(), step=step, videos=lengths, provenance=origin,
                             rng=torch.get_rng_state(), optimizer=optimizer.state_dict(),
                             scheduler=scheduler.state_dict())
 

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from lgn_net.config import Config, config_from_dict, flatten
 from lgn_net.errors import UserError
@@ -37,7 +38,7 @@ def load_file(path: str | Path) -> object:
         if "Unsupported global" in str(error) or "Unsupported class" in str(error):
             raise UserError(
                 f"{path} is a pickled module or holds other Python objects, which is not loaded since it can run code; "
-                f"where it was made, write its weights with torch.save(torch.load('{path.name}').state_dict(), "
+                f"where it was made, write its weights with torch.save(torch.load('{path.name}', weights_only=False).state_dict(), "
                 f"'{path.stem}_state.pth')") from None
         raise UserError(f"{path} is no PyTorch file, or a damaged one") from None
     except Exception as error:      # a damaged file can raise nearly anything in the unpickler
@@ -51,7 +52,22 @@ def load_checkpoint(path: str | Path) -> tuple[Config, dict]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint of this project; the authors' files are read by "
                         f"scripts/import_official.py MODEL.pth KEYS.pt --out CKPT.pt")
-    return config_from_dict(content["config"]), content
+    if not isinstance(content.get("config"), dict) or not isinstance(content.get("model"), dict):
+        raise UserError(f"{path} lacks its configuration or its weights; the file is damaged")
+    try:
+        return config_from_dict(content["config"]), content
+    except UserError as error:
+        raise UserError(f"{path} was written by another version of this project: {error}") from None
+
+
+def load_weights(model: nn.Module, state: dict, path: str | Path) -> None:
+    """load_state_dict; UserError naming the file when names or shapes do not fit, or a number is not finite."""
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise UserError(f"{path} does not hold the weights of this network: {' '.join(str(error).split())[:300]}") from None
+    if bad := [name for name, value in state.items() if not value.isfinite().all()]:
+        raise UserError(f"{path} holds weights that are not finite ({bad[0]}); the run it is from had diverged")
 
 
 # Knobs that decide what the weights mean, and knobs that a continued run may change.

@@ -150,13 +150,13 @@ class ScoreConfig:
     average: Literal["micro", "macro"] = "micro"
     """AUC over all frames of all videos (published code), or the mean AUC of the videos that have both classes."""
     batch_size: int = 8
-    """Windows encoded at once; changes the speed, not the scores."""
+    """Windows encoded at once; changes the speed, and the scores by no more than rounding."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: convolutions under autocast; memory and scores stay float32."""
 
     def __post_init__(self):
         require(0 <= self.psnr_weight <= 1, "lambda (score.psnr_weight)", self.psnr_weight, "0 to 1")
-        require(self.gamma >= 0, "gamma (score.gamma)", self.gamma, "0 or more")
+        require(0 <= self.gamma < math.inf, "gamma (score.gamma)", self.gamma, "a number, 0 or more")
         require(self.batch_size >= 1, "score.batch_size", self.batch_size, "1 or more")
 
 
@@ -175,6 +175,7 @@ class Config:
         require(0 <= self.seed < 2**63, "seed", self.seed, "0 or more, and below 2^63")
 
 
+KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 NULLABLE = ("data.cache", "train.max_steps")
 SECTIONS = {f.name: f.default_factory for f in fields(Config) if f.name != "seed"}
 
@@ -261,6 +262,9 @@ def explain(parser: ArgumentParser, message: str, files: str = "") -> str:
     message = " ".join(message.split())
     if message.startswith(("Problems parsing config", "Unexpected config")):
         return f"config {files}: no YAML file of sections with `knob: value` lines ({message})"
+    if wrong := re.search(r'Parser key "(.+?)": Expected an? (.+?)\. Got value: (.*)', message):
+        kind = re.sub(r"<class '(\w+)'>|typing\.Literal(\[.*\])", r"\1\2", wrong[2])
+        return f"{wrong[1]} is {wrong[3]}; it must be {KINDS.get(kind, kind)}"
     unknown = re.search(r"Group '(.+?)' does not accept option '(.+?)'|[Uu]nrecognized arguments: (--\S+)|"
                         r"Option '(.+?)' is not accepted", message)
     if not unknown:

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import fcntl
 import json
 import multiprocessing
 import os
@@ -104,6 +105,27 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         raise
 
 
+def check_writable(folder: Path) -> None:
+    """UserError when a folder for results cannot be made or written to: known before hours go into them."""
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise UserError(f"cannot write into {folder}: {nearest} is not a folder that may be written; choose another one")
+
+
+@contextlib.contextmanager
+def only_one(run: Path) -> Iterator[None]:
+    """Keep a second process out of a run folder, and clear away what a killed one left unfinished."""
+    run.mkdir(parents=True, exist_ok=True)
+    with open(run / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)            # released when the process ends, however it ends
+        except BlockingIOError:
+            raise UserError(f"another process is training in {run}; wait for it, or choose another --exp_dir") from None
+        for leftover in run.glob(".*.pt.*"):
+            leftover.unlink()
+        yield
+
+
 def write_atomic(path: Path, text: str) -> None:
     """Write a text file completely or not at all."""
     with replacing(path) as file:
@@ -117,7 +139,9 @@ def to_json(content: object) -> str:
 
 def progress(title: str, total: int, unit: str, initial: int = 0) -> tqdm:
     """A bar with rate and time left on stderr; a line every half minute where stderr is no terminal."""
-    return tqdm(total=total, initial=initial, desc=title, unit=f" {unit}", dynamic_ncols=True, smoothing=0.05,
+    form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
+    return tqdm(total=total, initial=initial, desc=title, unit=f" {unit}", bar_format=form, dynamic_ncols=True,
+                smoothing=0.05,
                 mininterval=0.2 if sys.stderr.isatty() else 30)
 
 
@@ -130,8 +154,11 @@ class RunLog:
     def __init__(self, folder: Path, step: int):
         path = folder / "log.jsonl"
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        complete = (line for line in lines if line.endswith("}\n"))
-        write_atomic(path, "".join(line for line in complete if json.loads(line)["step"] <= step))
+        try:
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{path} is not the log of a run; move it away") from None
+        write_atomic(path, "".join(kept))
         self.file = path.open("a")
         self.board = SummaryWriter(folder, purge_step=step + 1)
 

@@ -143,7 +143,7 @@ def test_twice_is_the_same_and_the_default_folder_is_beside_the_checkpoint(data,
     written = []
     for _ in range(2):
         assert run(evaluate.main, *argv).status == 0
-        folder = tmp_path / "evaluation"
+        folder = tmp_path / "evaluation_last"
         written.append([(folder / name).read_bytes() for name in ("scores.csv", "results.json")])
         shutil.rmtree(folder)
     assert written[0] == written[1]

@@ -22,6 +22,7 @@ from lgn_net.data.clips import to_float
 from lgn_net.data.videos import index_videos
 from lgn_net.data.windows import Windows
 from lgn_net.model.build import build_model
+from lgn_net.runs import only_one
 
 STEPS = 9               # 5 windows in batches of 2, 3 epochs
 STATE = ("model", "optimizer", "scheduler", "rng", "step")
@@ -274,11 +275,36 @@ def test_divergence_leaves_the_last_good_checkpoint(base, tmp_path):
 
 
 def test_divergence_at_the_first_step(base, whole, tmp_path):
-    damaged = edit_checkpoint(whole / "last.pt", tmp_path / "inf.pt",
-                              lambda saved: saved["model"]["decoder.head.6.weight"].fill_(torch.inf))
-    said = sentence(run(train.main, *base, "--exp_dir", tmp_path / "run", "--init_from", damaged), status=1)
+    huge = edit_checkpoint(whole / "last.pt", tmp_path / "huge.pt",
+                           lambda saved: saved["model"]["prototype_encoder.block4.3.weight"].fill_(3e38))
+    said = sentence(run(train.main, *base, "--exp_dir", tmp_path / "run", "--init_from", huge), status=1)
     assert said.startswith("step 1: ") and "no checkpoint" in said
     assert not list((tmp_path / "run").glob("*.pt"))
+
+
+def test_weights_that_are_not_finite_or_missing_are_refused(base, whole, tmp_path):
+    def broken(saved):
+        saved["model"]["decoder.head.6.weight"].fill_(torch.nan)
+    for change, word in ((broken, "not finite"), (lambda saved: saved["model"].pop("memory.items"), "memory.items"),
+                         (lambda saved: saved.pop("config"), "configuration")):
+        damaged = edit_checkpoint(whole / "last.pt", tmp_path / "damaged.pt", change)
+        for flag in ("--init_from", "--resume"):
+            said = sentence(run(train.main, *base, "--exp_dir", tmp_path / "run", flag, damaged), status=2)
+            assert word in said and "damaged.pt" in said
+
+
+def test_a_run_is_not_overwritten_by_another(base, whole, tmp_path):
+    folder = tmp_path / "run"
+    assert run(train.main, *base, "--exp_dir", folder, "--seed", 5, "--train.max_steps", 1).status == 0
+    before = (folder / "last.pt").read_bytes()
+    said = sentence(run(train.main, *base, "--exp_dir", folder, "--resume", whole / "last.pt"), status=2)
+    assert "already holds a run" in said and (folder / "last.pt").read_bytes() == before
+
+
+def test_one_process_a_run(base, tmp_path):
+    with only_one(tmp_path):
+        assert "another process" in sentence(run(train.main, *base, "--exp_dir", tmp_path), status=2)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize("lr", ["1e10", "1e20", ".inf"])
@@ -293,7 +319,7 @@ def test_no_checkpoint_with_numbers_that_are_not_finite(base, tmp_path, lr):
 # ------------------------------------------------------------------------------------------------ disks that say no
 
 def leftovers(folder):
-    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+    return [path.name for path in folder.iterdir() if path.name.startswith(".") and path.name != ".lock"]
 
 
 @pytest.fixture

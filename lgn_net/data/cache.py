@@ -4,6 +4,8 @@ The file is a plain C-ordered array (N, C, size, size) that `np.memmap` can open
 into the batch, so that the resident memory stays that of a batch however large the data set is.
 """
 
+import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -19,7 +21,7 @@ import numpy as np
 from lgn_net.data.clips import read_frames
 from lgn_net.data.videos import Video
 from lgn_net.errors import UserError
-from lgn_net.runs import progress
+from lgn_net.runs import progress, to_json, write_atomic
 
 CHUNK = 64          # frames that a thread decodes at once while packing
 
@@ -62,19 +64,30 @@ def pack_frames(videos: list[Video], channels: int, size: int, folder: str | Pat
         UserError: too little free disk (with both numbers), or a damaged source frame.
     """
     folder, total = Path(folder), sum(len(video.frames) for video in videos)
-    folder.mkdir(parents=True, exist_ok=True)
     root = os.path.commonpath([os.path.dirname(video.frames[0]) for video in videos])
     place = hashlib.sha256(os.path.abspath(root).encode(errors="surrogateescape")).hexdigest()[:8]
     path = folder / f"{Path(root).parent.name}-{place}-{size}x{channels}.u8"
     print_ = fingerprint(videos, root, channels, size)
-    with open(path.with_suffix(".lock"), "w") as lock:
+    with place_for(path), open(path.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)                      # released when the process ends, however it ends
         if not is_current(path, print_, videos, channels, size):
             write_packed(path, videos, channels, size)
-            index = {"fingerprint": print_, "frames": total, "channels": channels, "size": size, "source": root,
+            stat = path.stat()
+            index = {"fingerprint": print_, "written": [stat.st_size, stat.st_mtime_ns], "frames": total, "channels": channels, "size": size, "source": root,
                      "videos": {video.name: len(video.frames) for video in videos}}
-            path.with_suffix(".json").write_text(json.dumps(index, indent=1))
+            write_atomic(path.with_suffix(".json"), to_json(index))
     return PackedFrames(path, videos, channels, size)
+
+
+@contextlib.contextmanager
+def place_for(path: Path) -> Iterator[None]:
+    """The folder of a packed file; what the disk objects to becomes a UserError that says how to do without."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(f"cannot pack frames into {path.parent}: {error.strerror}; choose another place with --data.cache "
+                        f"DIR, or decode while training with --data.cache null") from None
 
 
 def fingerprint(videos: list[Video], root: str, channels: int, size: int) -> str:
@@ -89,13 +102,12 @@ def fingerprint(videos: list[Video], root: str, channels: int, size: int) -> str
 
 
 def is_current(path: Path, print_: str, videos: list[Video], channels: int, size: int) -> bool:
-    """Whether the packed file has this fingerprint, the right length, and the right pixels in a few frames."""
+    """Whether the packed file has this fingerprint, is as it was written, and has the right pixels in a few frames."""
     try:
-        index = json.loads(path.with_suffix(".json").read_text())
+        index, stat = json.loads(path.with_suffix(".json").read_text()), path.stat()
     except (OSError, ValueError):
         return False
-    total = sum(len(video.frames) for video in videos)
-    if index.get("fingerprint") != print_ or path.stat().st_size != total * channels * size * size:
+    if index.get("fingerprint") != print_ or [stat.st_size, stat.st_mtime_ns] != index.get("written"):
         return False
     packed, one = PackedFrames(path, videos, channels, size), np.empty((1, channels, size, size), np.uint8)
     for v in np.linspace(0, len(videos) - 1, 8).astype(int):
@@ -119,7 +131,9 @@ def write_packed(path: Path, videos: list[Video], channels: int, size: int) -> N
         with progress(f"pack {path.name}", total, "frames") as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
             def pack(chunk: tuple[int, tuple[str, ...]]) -> int:
                 first, names = chunk
-                os.pwrite(file, read_frames(names, channels, size).tobytes(), first * channels * size * size)
+                data = read_frames(names, channels, size).tobytes()
+                if os.pwrite(file, data, first * channels * size * size) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 return len(names[:CHUNK])
 
             for done in pool.map(pack, chunks(videos)):

@@ -84,9 +84,9 @@ def load_labels(path: str | Path, videos: list[Video]) -> list[np.ndarray]:
     if not path.is_file():
         raise UserError(f"labels {path}: no such file")
     readers = {".npy": read_npy, ".mat": read_mat, ".m": read_ucsd_ranges, ".json": read_json, ".csv": read_csv}
-    if path.suffix not in readers:
+    if path.suffix.lower() not in readers:
         raise UserError(f"labels {path}: unknown format '{path.suffix}'; known: {', '.join(readers)}")
-    return readers[path.suffix](path, videos)
+    return readers[path.suffix.lower()](path, videos)
 
 
 def read_npy(path: Path, videos: list[Video]) -> list[np.ndarray]:

@@ -50,7 +50,8 @@ def load_official(model_path: str | Path, items_path: str | Path | None) -> tupl
         UserError: a file is missing, is no state_dict or no tensor, or names or shapes are not LGN-Net's.
     """
     if items_path is None or not Path(items_path).is_file():
-        raise UserError(f"{model_path} needs its memory items: {items_path or 'no file given'} is not there; the authors "
+        given = f"{items_path} is not there" if items_path else "none were given"
+        raise UserError(f"{model_path} needs its memory items, and {given}; the authors "
                         f"save them beside the model as <n>keys.pt, and without them every score is meaningless")
     official, items = load_file(model_path), load_file(items_path)
     if isinstance(official, Tensor) and isinstance(items, dict):
@@ -74,6 +75,8 @@ def load_official(model_path: str | Path, items_path: str | Path | None) -> tupl
         if theirs is None or theirs.shape != value.shape:
             problems.append(f"{official_name(name)} is {describe(theirs)}, expected {describe(value)}")
         state[name] = theirs
+    problems += [f"{official_name(name)} is not finite" for name, value in state.items()
+                 if value is not None and name != "memory.items" and not value.isfinite().all()]
     known = {official_name(name) for name in expected if name != "memory.items"}
     problems += [f"{name} is unknown" for name in official if name not in known and not str(name).startswith(UNUSED)]
     if items.shape[1] != expected["memory.items"].shape[1]:

@@ -5,13 +5,15 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 PER_PAGE = 12
 
 
 def plot_curves(names: list[str], frames: list[np.ndarray], normality: list[np.ndarray], labels: list[np.ndarray],
                 title: str, folder: Path) -> list[Path]:
-    """Write `curves_<k>.png`, twelve videos a page, and return the paths.
+    """Write `curves_<k>.png`, twelve videos a page, in place of earlier ones, and return the paths.
 
     Args:
         names: of the videos.
@@ -19,6 +21,8 @@ def plot_curves(names: list[str], frames: list[np.ndarray], normality: list[np.n
         title: heading of every page.
         folder: where to; must exist.
     """
+    for old in folder.glob("curves_*.png"):
+        old.unlink()
     matplotlib.rcParams.update({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False})
     paths = []
     for page, start in enumerate(range(0, len(names), PER_PAGE), 1):
@@ -28,15 +32,18 @@ def plot_curves(names: list[str], frames: list[np.ndarray], normality: list[np.n
         figure = Figure(figsize=(3.4 * columns, 1.5 * rows + 0.9), layout="constrained")
         for panel, v in enumerate(shown, 1):
             axes = figure.add_subplot(rows, columns, panel)
-            axes.fill_between(frames[v], 0, 1, where=labels[v] == 1, step="mid", color="#d55e00", alpha=0.25,
-                              linewidth=0, label="abnormal")
+            edges = np.flatnonzero(np.diff(np.concatenate([[0], labels[v] == 1, [0]]).astype(int)))
+            for first, end in edges.reshape(-1, 2):
+                axes.axvspan(frames[v][first] - 0.5, frames[v][end - 1] + 0.5, color="#d55e00", alpha=0.25, linewidth=0)
             axes.plot(frames[v], normality[v], color="#0072b2", linewidth=1, label="normality")
             axes.set_title(names[v], parse_math=False)
             axes.set(ylim=(0, 1.02), xlim=(frames[v][0], max(frames[v][-1], frames[v][0] + 1)))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             if panel > len(shown) - columns:
                 axes.set_xlabel("frame")
         figure.suptitle(title, fontsize=10, parse_math=False)
-        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+        handles = [Patch(color="#d55e00", alpha=0.25, linewidth=0), figure.axes[0].lines[0]]
+        figure.legend(handles, ["abnormal", "normality"], loc="outside lower center", ncols=2, frameon=False)
         paths.append(folder / f"curves_{page}.png")
         figure.savefig(paths[-1], dpi=150)
     return paths

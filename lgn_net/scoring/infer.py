@@ -35,7 +35,7 @@ def score_videos(model: LGNNet, videos: list[Video], config: Config, device: tor
     """Predict and judge every frame but the first n of each video, in order, with test-time memory updates.
 
     Signals of a frame are taken with the memory as it is before that frame's own update. What does not
-    depend on the memory is computed for `score.batch_size` windows at once; scores do not depend on it. Videos shorter
+    depend on the memory is computed for `score.batch_size` windows at once; scores depend on it by no more than rounding. Videos shorter
     than n + 1 frames are skipped with a warning. The model's memory is as before afterwards.
 
     Raises:
