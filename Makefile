@@ -26,4 +26,4 @@ demo: install
 	    print(f'demo passed: AUC {100 * auc:.1f} %, at least 75 expected; look at $(DEMO)/evaluation_last/curves_1.png')"
 
 clean:
-	rm -rf $(VENV) $(DEMO) data/toy
+	rm -rf $(VENV) $(DEMO) data/toy .cache

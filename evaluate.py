@@ -3,7 +3,8 @@
     python evaluate.py --checkpoint RUN/last.pt --dataset_path DATA
     python evaluate.py --dataset_type ped2 --dataset_path DATA --model_dir MODEL.pth --m_items_dir KEYS.pt
 
-Writes scores.csv (one line per scored frame), results.json and curves_<k>.png.
+Writes scores.csv (one line per scored frame), results.json and curves_<k>.png. Of the knobs below, those of data, model
+and score matter here; loss and train are the training's.
 """
 
 import csv

@@ -27,8 +27,8 @@ ALIASES = {
 def command_parser(description: str, usage: str) -> ArgumentParser:
     """Parser with every knob and the arguments both commands have. `usage` is the line above the help."""
     short = "\n".join(f"  {alias:<16} = {knob}" for alias, knob in ALIASES.items())
-    parser = config_parser(description, f"Short forms:\n{short}\n--dataset_type X without --config also reads "
-                                        f"configs/X.yaml.")
+    parser = config_parser(description, f"Short forms:\n{short}\n--dataset_type X also reads configs/X.yaml, "
+                                        f"where no configuration comes from --config or a checkpoint.")
     parser.usage = f"{usage} [--section.knob VALUE ...]"
     parser.formatter_class = type("Help", (parser.formatter_class, argparse.RawDescriptionHelpFormatter), {})
     parser.add_argument("--dataset_path", required=True,
