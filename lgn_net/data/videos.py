@@ -58,7 +58,7 @@ def index_videos(folder: str | Path) -> list[Video]:
     for path in sorted((p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")),
                        key=lambda p: natural_key(p.name)):
         names = [p.name for p in path.iterdir()
-                 if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and not p.is_dir()]
+                 if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
         if not names:
             raise UserError(f"video {path} holds no image; remove the folder, or fill it with frames")
         videos.append(Video(path.name, tuple(str(path / name) for name in sorted(names, key=natural_key))))
