@@ -9,6 +9,7 @@ docs/data.md says where to get each data set and what comes out. An interrupted 
 """
 
 import argparse
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -48,8 +49,9 @@ def main(argv: list[str]) -> None:
     if args.dataset != "custom" and (args.labels or args.name):
         raise UserError("--labels and --name are for custom; a benchmark has its own")
     name = args.name or args.dataset
-    if name != Path(name).name or name.startswith("."):
-        raise UserError(f"--name {name} is no name of a folder")
+    if not re.fullmatch("[A-Za-z0-9_][A-Za-z0-9._-]*", name) or name == "archives":
+        raise UserError(f"--name {name!r}: give letters, digits, '.', '_' and '-', not '.' or '-' first, and not "
+                        f"'archives', where downloads are kept")
 
     settings = Settings(args.dataset, name, args.format, args.label_source, args.labels)
     manifest = prepare(sources(args), args.out, settings)

@@ -8,6 +8,7 @@ import lzma
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import time
 import urllib.error
@@ -27,7 +28,10 @@ ATTEMPTS = 5                     # in a row without a single new byte, before a 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 TIMEOUT = 30                     # seconds of silence after which a connection counts as lost
 LARGEST = 300 * 10**9            # bytes an archive may unpack to: the largest benchmark is a third of it
+LARGEST_OF = {"ped1": 5 * 10**9, "ped2": 5 * 10**9, "avenue": 30 * 10**9}
 MOST_FILES = 2_000_000
+LARGEST_IMAGE = 50 * 10**6
+IMAGE_SUFFIXES = (".tif", ".bmp", ".jpg", ".png")
 
 Wanted = Callable[[PurePosixPath], bool]
 # A file in an archive: its path, declared size, content, and how much of the archive is read once it is written.
@@ -61,7 +65,8 @@ def download(archive: Archive, folder: Path, base: str = "") -> Path:
 
     Raises:
         UserError: the address gives no archive, the connection is lost again and again, the disk is full, or the
-            checksum is another one. What arrived is kept for the next try, except with a wrong checksum.
+            checksum is another one. What arrived is kept for the next try, except with a wrong checksum of a file
+            that is surely complete.
     """
     path, part = folder / archive.name, folder / f"{archive.name}.part"
     if path.exists():
@@ -71,8 +76,12 @@ def download(archive: Archive, folder: Path, base: str = "") -> Path:
                             f"without --download")
         return path
     folder.mkdir(parents=True, exist_ok=True)
-    fetch(f"{base.rstrip('/')}/{archive.name}" if base else archive.url, part)
+    length_known = fetch(f"{base.rstrip('/')}/{archive.name}" if base else archive.url, part)
     if (digest := sha256(part)) != archive.sha256:
+        if not length_known:
+            raise UserError(f"{part} has the sha256 {digest[:12]}..., the published file {archive.sha256[:12]}...; the "
+                            f"server does not say how long the file is, so these {megabytes(arrived(part))} may be its "
+                            f"beginning and are kept: run the same command again to go on, or remove them to start over")
         part.unlink()
         raise UserError(f"{part} has the sha256 {digest[:12]}..., the published file {archive.sha256[:12]}...; it was "
                         f"removed, so run the same command again, or get the archive elsewhere and give it with "
@@ -81,15 +90,20 @@ def download(archive: Archive, folder: Path, base: str = "") -> Path:
     return path
 
 
-def fetch(url: str, part: Path) -> None:
-    """Download `url` to `part`, appending to what is there; again and again, as long as something new arrives."""
+def fetch(url: str, part: Path) -> bool:
+    """Download `url` to `part`, appending to what is there; again and again, as long as something new arrives.
+
+    Returns False where the server does not say how long the file is, so that it may have been cut.
+    """
+    if not re.match("https?://", url):
+        raise UserError(f"{url} is no address to download from; it must begin with http:// or https://")
     failures = 0
     while True:
         before = arrived(part)
         try:
             total = fetch_rest(url, part, before)
-            if arrived(part) >= total:
-                return
+            if total is None or arrived(part) >= total:
+                return total is not None
             reason = f"the connection was cut after {megabytes(arrived(part))} of {megabytes(total)}"
         except urllib.error.HTTPError as error:
             if error.code < 500:
@@ -101,6 +115,8 @@ def fetch(url: str, part: Path) -> None:
                 raise UserError(f"{part}: {error.strerror}; {megabytes(arrived(part))} have arrived and are kept, so "
                                 f"free some space and run the same command again to go on") from None
             reason = f"no connection ({getattr(error, 'reason', error)}), {megabytes(arrived(part))} have arrived"
+        except ValueError as error:
+            raise UserError(f"{url} is no address to download from ({error})") from None
         failures = 0 if arrived(part) > before else failures + 1
         if failures == ATTEMPTS:
             raise UserError(f"{url}: {reason}; run the same command again to go on, or get the archive elsewhere and "
@@ -113,17 +129,20 @@ def arrived(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def fetch_rest(url: str, part: Path, have: int) -> int:
-    """One connection: ask for what is missing and write it until the connection ends. Returns the size of the file."""
+def fetch_rest(url: str, part: Path, have: int) -> int | None:
+    """One connection: ask for what is missing and write it until the connection ends.
+
+    Returns the size of the file, None where the server does not say.
+    """
     resume = {"Range": f"bytes={have}-"} if have else {}
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers={"User-Agent": "lgn_net"} | resume),
                                           timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        whole = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
-        if error.code != 416 or not whole:
+        if error.code != 416 or not have:
             raise
-        if have == int(whole[1]):                          # nothing is missing
+        whole = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
+        if whole and have == int(whole[1]):                # nothing is missing
             return have
         part.unlink()                                      # the beginning of some other file
         return fetch_rest(url, part, 0)
@@ -134,9 +153,10 @@ def fetch_rest(url: str, part: Path, have: int) -> int:
         span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
         if not span or int(span[1]) != have:
             have = 0                                       # the server sends all of it, whatever was asked for
-        total = int(span[2] if span else response.headers.get("Content-Length", 0))
-        check_free(part.parent, total - have, f"downloading {url}")
-        with part.open("ab" if have else "wb") as file, progress(f"download {part.stem}", total, "B", have) as bar:
+        length = span[2] if span else response.headers.get("Content-Length", "")
+        total = int(length) if re.fullmatch("[0-9]+", length) else None
+        check_free(part.parent, (total or 0) - have, f"downloading {url}")
+        with part.open("ab" if have else "wb") as file, progress(f"download {part.stem}", total or 0, "B", have) as bar:
             bar.unit_scale = True
             while chunk := response.read(CHUNK):
                 file.write(chunk)
@@ -190,6 +210,9 @@ def unpack(archive: Path, folder: Path, wanted: Wanted, largest: int = LARGEST) 
                 if written + declared > largest or files > MOST_FILES:
                     raise UserError(f"{archive} unpacks to more than {megabytes(largest)} or {MOST_FILES:,} files, "
                                     f"which no published data set does; not unpacked")
+                if declared > LARGEST_IMAGE and path.suffix.lower() in IMAGE_SUFFIXES:
+                    raise UserError(f"{archive}: the image {path} has {megabytes(declared)}, which no frame or mask has; "
+                                    f"not unpacked")
                 check_free(part, declared, f"unpacking {path} from {archive}")
                 (part / path).parent.mkdir(parents=True, exist_ok=True)
                 with (part / path).open("wb") as file:
@@ -198,7 +221,8 @@ def unpack(archive: Path, folder: Path, wanted: Wanted, largest: int = LARGEST) 
         if not files:
             raise UserError(f"{archive} holds nothing of this data set; is it the archive of another one?")
         part.rename(folder)
-    except (EOFError, zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+    except (EOFError, zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, struct.error,
+            ValueError) as error:
         raise UserError(f"{archive} is damaged or truncated ({' '.join(str(error).split())}, after {files} files); "
                         f"download it again") from None
     except NotImplementedError as error:
@@ -278,6 +302,8 @@ def tar_members(archive: Path, wanted: Wanted, folder: Path) -> Iterator[Member]
 
 def safe_path(archive: Path, name: str) -> PurePosixPath:
     """The path of a member below the folder it is unpacked to; UserError for one that leads out of it."""
+    if "\0" in name:
+        raise UserError(f"{archive} holds {name!r}, which is no name of a file; not unpacked")
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name):
         raise UserError(f"{archive} holds {name!r}, which leads out of the folder it is unpacked to; not unpacked")

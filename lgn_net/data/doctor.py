@@ -4,6 +4,7 @@ Each check is a function from what `survey` saw to findings. A problem spoils tr
 not surely.
 """
 
+import json
 import re
 import shlex
 from collections import Counter
@@ -97,14 +98,20 @@ def examine(root: Path, dataset: str, labels_file: Path | None, label_source: st
 
 
 def how_to_make(root: Path, dataset: str) -> str:
-    """The command that makes the data set."""
+    """The command that makes the data set; in full where its prepared.json tells."""
     name, out = canonical_name(dataset), root.parent if root.name in names_of(dataset) else root
-    command = f"prepare_data.py custom --source VIDEOS --labels FILE --name {shlex.quote(name)}"
+    try:
+        made = json.loads((out / name / "prepared.json").read_text())
+        sources, form = [source["path"] for source in made["source"]], ["--format", made["format"]]
+        labels = "FILE" if made.get("labels") in (None, "your own") else made["labels"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):       # made in another way
+        sources, form, labels = ["ARCHIVE" if name in BENCHMARKS else "VIDEOS"], [], "FILE"
+    command = ["prepare_data.py", "custom", "--source", *sources, "--labels", labels, "--name", name, *form]
     if name in BENCHMARKS:
-        command = f"prepare_data.py {name} --source ARCHIVE"
+        command = ["prepare_data.py", name, "--source", *sources, *form]
     elif name == "toy":
-        command = "make_toy_data.py"
-    return f"python scripts/{command} --out {shlex.quote(str(out))}"
+        command = ["make_toy_data.py"]
+    return f"python scripts/{shlex.join([*command, '--out', str(out)])}"
 
 
 # Checks of one split or of both. `again` is the command that makes the data set, `remake` what to do about some videos.

@@ -30,6 +30,7 @@ class Header(NamedTuple):
 
     frames: int
     bytes: float
+    size: tuple[int, int]      # (H, W) of the first frame
 
 
 def probe(video: SourceVideo, image_format: str) -> Header:
@@ -37,18 +38,18 @@ def probe(video: SourceVideo, image_format: str) -> Header:
     if isinstance(video.frames, tuple):
         frames, first = len(video.frames), next(encoded_frames(video, image_format))[1]
         copied = [path.stat().st_size for path in video.frames if is_copied(path, image_format)]
-        size = sum(copied) + (frames - len(copied)) * len(first)
+        size, shape = sum(copied) + (frames - len(copied)) * len(first), read_image(first, video.frames[0]).shape
     else:
         with capture(video.frames) as file:
             frames, first = max(0, int(file.get(cv2.CAP_PROP_FRAME_COUNT))), file.read()[1]
         if first is None:
             raise UserError(f"{video.split} {video.name}: {video.frames} holds no picture that OpenCV can decode; get "
                             f"it again")
-        size = frames * len(encode(first, image_format))
+        size, shape = frames * len(encode(first, image_format)), first.shape
     if video.length and abs(frames - video.length) > slack(frames):
         raise UserError(f"{video.split} {video.name}: {frames} frames in {video.frames}, {video.length} masks in "
                         f"{video.masks}; the masks are of another video, or the video is another one")
-    return Header(frames, size + MASK_BYTES * frames * bool(video.masks))
+    return Header(frames, size + MASK_BYTES * frames * bool(video.masks), shape[:2])
 
 
 def write_video(video: SourceVideo, header: Header, root: Path, image_format: str, tick: Callable[[], None]) \
@@ -75,7 +76,7 @@ def write_video(video: SourceVideo, header: Header, root: Path, image_format: st
         remark = f"decoded {count} frames where its header says {expected}" if count < expected else None
         labels = video.labels
         if video.masks:
-            abnormal = write_masks(video, count, digits, root)
+            abnormal = write_masks(video, count, digits, root, header.size)
             labels = abnormal if labels is None else labels
             if different := int((labels != abnormal).sum()):
                 remark = f"labels and masks differ on {different} of {count} frames"
@@ -83,20 +84,25 @@ def write_video(video: SourceVideo, header: Header, root: Path, image_format: st
                     raise UserError(f"{remark}, and on none in the published set; unpack the archive again")
         if labels is not None:
             save_array(root / video.split / "labels" / f"{video.name}.npy", labels)
+        check_written(part, count)
     return count, remark
 
 
-def write_masks(video: SourceVideo, count: int, digits: int, root: Path) -> np.ndarray:
-    """Write the masks as black and white PNG; returns which frames have a pixel set, uint8 (T,)."""
+def write_masks(video: SourceVideo, count: int, digits: int, root: Path, size: tuple[int, int]) -> np.ndarray:
+    """Write the masks, (H, W) as the frames, as black and white PNG; returns which have a pixel set, uint8 (T,)."""
     abnormal = []
     is_mat = isinstance(video.masks, Path) and video.masks.suffix == ".mat"
     one_at_a_time = ONE_MAT if is_mat else contextlib.nullcontext()
     with replacing(root / video.split / "masks" / video.name) as part, one_at_a_time:
         for t, mask in enumerate(read_masks(video.masks)):
+            if mask.shape != size:
+                raise UserError(f"the mask of frame {t} is {mask.shape[1]} x {mask.shape[0]}, the frames are {size[1]} x "
+                                f"{size[0]}; the masks are of another video")
             (part / f"{t:0{digits}d}.png").write_bytes(encode(np.uint8(255) * mask, "png"))
             abnormal.append(mask.any())
         if len(abnormal) != count:
             raise UserError(f"{len(abnormal)} masks, {count} frames; the masks are of another video")
+        check_written(part, count)
     return np.array(abnormal, np.uint8)
 
 
@@ -141,6 +147,18 @@ def capture(path: Path) -> Iterator[cv2.VideoCapture]:
 def slack(frames: int) -> int:
     """By how many frames the length in a header may be wrong."""
     return max(1, frames // 100)
+
+
+def count_files(folder: Path) -> int:
+    """Files in a folder, but for hidden ones, which some systems put everywhere."""
+    return sum(not name.startswith(".") for name in os.listdir(folder))
+
+
+def check_written(part: Path, count: int) -> None:
+    """Raise UserError unless a folder that is about to get its name holds what was written to it."""
+    if (there := count_files(part)) != count:
+        raise UserError(f"{part} holds {there} of the {count} files written to it; something else changes it, so end "
+                        f"that and run the same command again")
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ What is complete stays, and is not made again.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -22,9 +23,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from lgn_net.data.archives import check_free, fingerprint, unpack
+from lgn_net.data.archives import LARGEST, LARGEST_OF, check_free, fingerprint, unpack
 from lgn_net.data.datasets import BENCHMARKS, known_lengths
-from lgn_net.data.extract import Header, probe, save_array, write_video
+from lgn_net.data.extract import Header, count_files, probe, save_array, write_video
 from lgn_net.data.labels import find_labels, load_labels
 from lgn_net.data.sources import SourceVideo, read_source, wanted
 from lgn_net.data.videos import Video, index_videos
@@ -52,28 +53,52 @@ class Stopped(Exception):
 def prepare(sources: list[Path], out: Path, settings: Settings) -> dict:
     """Make `<out>/<name>` from archives or folders; returns the content of its prepared.json.
 
-    Raises UserError when a source is damaged or does not fit on the disk, or when `<out>/<name>` was made from another
-    one. Complete videos stay in any case; the same command goes on from there.
+    Raises UserError when a source is damaged or does not fit on the disk, when `<out>/<name>` was made from another
+    one, or when another run makes it now. Complete videos stay in any case; the same command goes on from there.
     """
     root = out / settings.name
     if settings.label_source == "ano_pred":
         find_labels(out, settings.dataset, root, "ano_pred")                     # UserError where there are none
     manifest = {"dataset": settings.dataset, "format": settings.format, "source": identify(sources)}
     try:
-        before = read_manifest(root, manifest)
-        manifest["videos"] = before.get("videos", {})
-        folders_may_grow = any(path.is_dir() for path in sources)
-        if folders_may_grow or not before or identities(before) != identities(manifest) or \
-                not all(video["frames"] and is_complete(root, key, video) for key, video in manifest["videos"].items()):
-            with unpacked(sources, out, settings.dataset) as folders:
-                write_videos(read_source(settings.dataset, folders), root, manifest, settings)
-        manifest["labels"] = write_labels(root, settings)
-        write_atomic(root / "prepared.json", to_json(manifest))
+        with locked(root):
+            before = read_manifest(root, manifest)
+            manifest |= {"videos": before.get("videos", {}), "labels": before.get("labels")}
+            folders_may_grow = any(path.is_dir() for path in sources)
+            if folders_may_grow or not before or identities(before) != identities(manifest) or not all(
+                    video["frames"] and is_complete(root, key, video) for key, video in manifest["videos"].items()):
+                with unpacked(sources, out, settings) as folders:
+                    write_videos(read_source(settings.dataset, folders), root, manifest, settings)
+            manifest["labels"] = write_labels(root, settings, manifest["labels"])
+            write_atomic(root / "prepared.json", to_json(manifest))
     except OSError as error:
         there = len(list(root.glob("*/frames/[!.]*")))
         raise UserError(f"{error.filename or root}: {error.strerror or error}; {there} videos are complete and stay, "
                         f"so mend that and run the same command again to go on") from None
     return manifest
+
+
+@contextlib.contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """`root` belongs to this run; UserError when it belongs to another. The lock of a run that was killed is none."""
+    path, is_new = root.parent / f".{root.name}.lock", not root.parent.exists()
+    root.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with path.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"another run is preparing {root}; wait for it") from None
+            if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                continue                                   # the other run ended, and took its file away, in between
+            try:
+                yield
+            finally:
+                path.unlink()
+                if is_new:
+                    with contextlib.suppress(OSError):     # not empty, as it should be
+                        root.parent.rmdir()
+            return
 
 
 # ------------------------------------------------------------------------------------------------ what was made before
@@ -121,22 +146,23 @@ def is_complete(root: Path, key: str, video: dict) -> bool:
     """Whether a video is there with all its frames, and with what is known of its truth."""
     split, name = key.split("/")
     frames, truth = root / split / "frames" / name, {"masks": f"masks/{name}", "labels": f"labels/{name}.npy"}
-    return frames.is_dir() and video["frames"] in (None, len(os.listdir(frames))) and \
+    return frames.is_dir() and video["frames"] in (None, count_files(frames)) and \
         all((root / split / truth[kind]).exists() for kind in video["truth"])
 
 
 @contextlib.contextmanager
-def unpacked(sources: list[Path], out: Path, dataset: str) -> Iterator[list[Path]]:
+def unpacked(sources: list[Path], out: Path, settings: Settings) -> Iterator[list[Path]]:
     """The sources as folders; archives are unpacked into `<out>/.unpacked` until the videos are written.
 
     After an interruption or with a full disk they stay there, to go on with.
     """
-    folders = [path if path.is_dir() else out / ".unpacked" / f"{dataset}-{fingerprint(path)}" for path in sources]
+    dataset, name = settings.dataset, settings.name
+    folders = [path if path.is_dir() else out / ".unpacked" / f"{name}-{fingerprint(path)}" for path in sources]
     going_on = False
     try:
         for path, folder in zip(sources, folders):
             if not folder.exists():
-                unpack(path, folder, lambda member: wanted(dataset, member))
+                unpack(path, folder, lambda member: wanted(dataset, member), LARGEST_OF.get(dataset, LARGEST))
         yield folders
     except (OSError, KeyboardInterrupt):
         going_on = True
@@ -218,7 +244,7 @@ def to_do(videos: list[SourceVideo], root: Path, before: dict[str, dict]) -> lis
             pending.append(video)
             entry["frames"] = None                         # not known before all of it is decoded
         elif old["bytes"] == size:
-            entry["frames"] = len(os.listdir(root / video.split / "frames" / video.name))
+            entry["frames"] = count_files(root / video.split / "frames" / video.name)
         else:
             raise UserError(f"{root / video.split / 'frames' / video.name} was prepared from {old['bytes']} bytes, and "
                             f"{video.files()[0]} and its like now hold {size}; delete that folder to prepare it again, "
@@ -268,8 +294,11 @@ def check_own_labels(videos: list[SourceVideo], headers: list[Header], settings:
         load_labels(settings.labels, tests)
 
 
-def write_labels(root: Path, settings: Settings) -> str | None:
-    """Write the labels of the test videos that are there; returns whose they are, None when there are none."""
+def write_labels(root: Path, settings: Settings, before: str | None) -> str | None:
+    """Write the labels of the test videos that are there; returns whose they are, None when there are none.
+
+    `before`: what an earlier run returned.
+    """
     folder = root / "testing" / "frames"
     if not folder.is_dir():
         return None
@@ -277,7 +306,9 @@ def write_labels(root: Path, settings: Settings) -> str | None:
     own = [root / "testing" / "labels" / f"{video.name}.npy" for video in videos]
     truths = BENCHMARKS[settings.dataset].truths if settings.dataset in BENCHMARKS else {}
     source = next(iter(truths), "official") if settings.label_source == "auto" else settings.label_source
-    labels = None
+    if settings.dataset not in BENCHMARKS:                 # nobody publishes any
+        source = before or "your own"
+    together, labels = root / f"frame_labels_{settings.name}.npy", None
     if settings.labels:
         labels, source = load_labels(settings.labels, videos), str(settings.labels)
     elif source in truths:
@@ -292,11 +323,12 @@ def write_labels(root: Path, settings: Settings) -> str | None:
     if labels is None and all(path.exists() for path in own):
         labels = [np.load(path) for path in own]
     if labels is None:
+        together.unlink(missing_ok=True)                   # those of fewer or other videos
         lost = [video.name for video, path in zip(videos, own) if not path.exists()]
         warnings.warn(f"no labels for testing {', '.join(lost[:5])}{' ...' * (len(lost) > 5)}; evaluate.py will need "
                       f"--labels FILE", stacklevel=2)
         return None
     for path, array in zip(own, labels):
         save_array(path, array)
-    save_array(root / f"frame_labels_{settings.name}.npy", np.concatenate(labels))
+    save_array(together, np.concatenate(labels))
     return source

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from lgn_net.errors import UserError
 
 VIDEO_SUFFIXES = frozenset(".avi .mp4 .m4v .mov .mkv .webm .mpg .mpeg .wmv .flv .ts .mts .3gp .ogv".split())
 DEPTH = 4                      # folders below a source in which its data may begin
+MAT_ERRORS = (ValueError, TypeError, KeyError, IndexError, NotImplementedError, OSError, StopIteration, zlib.error,
+              scipy.io.matlab.MatReadError)
 
 
 class SourceVideo(NamedTuple):
@@ -110,8 +113,13 @@ def ucsd(roots: list[Path], dataset: str) -> Iterator[SourceVideo]:
 
 def without_damaged(frames: tuple[Path, ...], number: int) -> tuple[Path, ...]:
     """Repeat the frame before one that is damaged in the published archive itself, so that the labels still fit."""
-    if number > len(frames) or cv2.imread(str(frames[number - 1]), cv2.IMREAD_UNCHANGED) is not None:
+    if number > len(frames):
         return frames
+    try:
+        read_image(frames[number - 1].read_bytes(), frames[number - 1])
+        return frames
+    except UserError:
+        pass
     warnings.warn(f"{frames[number - 1]} is damaged in the published archive; the frame before it is repeated",
                   stacklevel=2)
     return (*frames[:number - 1], frames[number - 2], *frames[number:])
@@ -151,8 +159,12 @@ def shanghaitech(roots: list[Path], _dataset: str) -> Iterator[SourceVideo]:
 
 def own_videos(roots: list[Path]) -> Iterator[SourceVideo]:
     """Video files in `training` and `testing` (or `train` and `test`); the name of the file is that of the video."""
+    folders = []
+    for root in roots:
+        found = find_folders([path for path in entries(root) if path.is_dir()], *sum(SPLIT_FOLDERS.values(), ()))
+        folders += [folder for folder in found if len(folder.parts) == len(found[0].parts)]    # the uppermost
     for split, names in SPLIT_FOLDERS.items():
-        for path in (path for root in roots for name in names for path in entries(root / name)):
+        for path in (path for folder in folders if folder.name.lower() in names for path in entries(folder)):
             if path.suffix.lower() in VIDEO_SUFFIXES:
                 yield SourceVideo(split, path.stem, path)
             else:
@@ -161,11 +173,11 @@ def own_videos(roots: list[Path]) -> Iterator[SourceVideo]:
 
 # ------------------------------------------------------------------------------------------------- folders and files
 
-def find_folders(roots: Iterable[Path], name: str) -> list[Path]:
-    """The folders of a name, in upper or lower case, among `roots` and at most DEPTH levels below them."""
-    found, level = [], list(roots)
+def find_folders(roots: Iterable[Path], *names: str) -> list[Path]:
+    """The folders of these names, in upper or lower case, among `roots` and at most DEPTH levels below them."""
+    found, level, lower = [], list(roots), [name.lower() for name in names]
     for _ in range(DEPTH + 1):
-        found += [folder for folder in level if folder.name.lower() == name.lower()]
+        found += [folder for folder in level if folder.name.lower() in lower]
         level = [path for folder in level if folder not in found for path in entries(folder) if path.is_dir()]
     return found
 
@@ -187,11 +199,21 @@ def matching(paths: Iterable[Path], pattern: str) -> list[tuple[Path, int]]:
 # ------------------------------------------------------------------------------------------------------------- masks
 
 def load_array(path: Path) -> np.ndarray:
-    """A NumPy file, memory-mapped."""
+    """A NumPy file of numbers, memory-mapped."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"{path} is no plain NumPy array, or truncated ({error}); unpack the archive again") from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        raise UserError(f"{path} is no array of numbers; unpack the archive again")
+    return array
+
+
+def load_masks(path: Path) -> np.ndarray:
+    """Masks (T, H, W) of a NumPy file."""
+    if (array := load_array(path)).ndim != 3:
+        raise UserError(f"{path} has the shape {array.shape}, not (frames, height, width); unpack the archive again")
+    return array
 
 
 def count_masks(masks: Path | tuple[Path, ...]) -> int:
@@ -199,12 +221,15 @@ def count_masks(masks: Path | tuple[Path, ...]) -> int:
     if isinstance(masks, tuple):
         return len(masks)
     if masks.suffix == ".npy":
-        return len(load_array(masks))
+        return len(load_masks(masks))
     try:
-        return next(int(np.prod(shape)) for name, shape, _ in scipy.io.whosmat(masks) if name == "volLabel")
-    except (ValueError, TypeError, NotImplementedError, OSError, StopIteration) as error:
+        count = next(int(np.prod(shape)) for name, shape, _ in scipy.io.whosmat(masks) if name == "volLabel")
+    except MAT_ERRORS as error:
         raise UserError(f"{masks} is no MATLAB file with a cell array `volLabel` ({error!r}); unpack the archive "
                         f"again") from None
+    if not count:
+        raise UserError(f"{masks} holds no masks, its `volLabel` is empty; unpack the archive again")
+    return count
 
 
 def read_masks(masks: Path | tuple[Path, ...]) -> Iterator[np.ndarray]:
@@ -213,18 +238,24 @@ def read_masks(masks: Path | tuple[Path, ...]) -> Iterator[np.ndarray]:
         for path in masks:
             yield read_image(path.read_bytes(), path)[..., 0] > 0
     elif masks.suffix == ".npy":
-        yield from (mask > 0 for mask in load_array(masks))
+        yield from (mask > 0 for mask in load_masks(masks))
     else:
         try:
             cells = scipy.io.loadmat(masks, variable_names=["volLabel"])["volLabel"].ravel()
-        except (ValueError, TypeError, KeyError, OSError) as error:
+        except MAT_ERRORS as error:
             raise UserError(f"{masks} is damaged ({error}); unpack the archive again") from None
-        yield from (mask > 0 for mask in cells)
+        for t, cell in enumerate(cells):
+            if not isinstance(cell, np.ndarray) or cell.ndim != 2 or cell.dtype.kind not in "biuf":
+                raise UserError(f"{masks}: the mask of frame {t} is no picture; unpack the archive again")
+            yield cell > 0
 
 
 def read_image(data: bytes, path: Path) -> np.ndarray:
     """Decode an image as it is: uint8 (H, W, C), C of the file. UserError when it is damaged."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    except cv2.error:                                      # more pixels than OpenCV takes, for example
+        image = None
     if image is None or is_truncated(data):
         raise UserError(f"{path} is damaged or truncated ({len(data)} bytes); unpack the archive again")
     return image.reshape(*image.shape[:2], -1)
