@@ -362,6 +362,42 @@ def test_killed_and_started_again(tmp_path):
     assert [len(os.listdir(frames / f"{v:02d}")) for v in range(1, 7)] == [4, 4, 800, 800, 800, 800]
 
 
+def test_one_run_at_a_time(tmp_path):
+    """Two real runs into one folder: one of them is told to wait, and what comes out is whole."""
+    for v in range(3):
+        write_avi(tmp_path / f"videos/training/{v}.avi", 150, v)
+    command = [sys.executable, ROOT / "scripts/prepare_data.py", "custom", "--source", tmp_path / "videos", "--out", tmp_path]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    ends = [(process.communicate()[1], process.returncode) for process in runs]
+    waiting = [err for err, status in ends if status == 2]
+    assert all("another run is preparing" in err for err in waiting) and len(waiting) < 2
+    assert [len(read(tmp_path / f"custom/training/frames/{v}")) for v in range(3)] == [150] * 3
+    with engine.locked(tmp_path / "custom"):
+        assert "another run" in sentence(run(main, "custom", "--source", tmp_path / "videos", "--out", tmp_path), status=2)
+
+
+def test_labels_that_go_with_the_videos(tmp_path):
+    """Whose labels they are is remembered; labels of fewer videos do not stay beside more of them."""
+    write_avi(tmp_path / "videos/training/a.avi", 6)
+    write_avi(tmp_path / "videos/testing/b.avi", 6)
+    (tmp_path / "l.csv").write_text("video,start,end\nb,2,3\n")
+    argv = "custom", "--source", tmp_path / "videos", "--out", tmp_path
+    assert run(main, *argv, "--labels", tmp_path / "l.csv").status == 0
+    again = run(main, *argv)
+    assert again.status == 0 and "l.csv" in again.out and "official" not in again.out
+    write_avi(tmp_path / "videos/testing/c.avi", 6)
+    assert "no labels for testing c" in run(main, *argv).err
+    assert not (tmp_path / "custom/frame_labels_custom.npy").exists()
+
+
+def test_masks_of_another_size(tmp_path):
+    files = ped2_files()
+    name = next(name for name in files if name.endswith("Test001_gt/001.bmp"))
+    files[name] = encoded(np.zeros((H // 2, W), np.uint8), ".bmp")
+    said = sentence(run(main, "ped2", "--source", write_tar(tmp_path / "a.tar.gz", files), "--out", tmp_path), status=2)
+    assert f"{W} x {H // 2}" in said and f"{W} x {H}" in said
+
+
 def test_disk_too_small_and_full(tmp_path, small_disk, monkeypatch):                      # noqa: F811
     disk, resize = small_disk
     source = avenue_source(tmp_path / "s", {"training_videos/01.avi": 4, "training_videos/02.avi": 900}, {})
