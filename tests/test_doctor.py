@@ -386,7 +386,8 @@ def test_counts():
     finding, = counts("ped2", "testing", lengths | {"03": 149, "04": 181})                    # the sum is right
     assert finding.text.endswith("03 has 149 of 150 frames, 04 has 181 of 180 frames")
     finding, = counts("ped2", "testing", {name: n for name, n in lengths.items() if name not in ("05", "11")})
-    assert finding.text.endswith("missing: 05, 11") and finding.where == ("05", "11") and finding.fix == "again"
+    assert finding.text.endswith("missing: 05, 11") and finding.where == ("05", "11")
+    assert finding.fix == "add what is missing to the source, then: again"
     assert counts("mine", "testing", {"01": 3}) == []
 
 

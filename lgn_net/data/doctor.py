@@ -143,7 +143,8 @@ def check_counts(split: Split, dataset: str, known: dict[str, int], again: str, 
     text = [different or f"{split.name}: videos of other lengths than published"]
     text += [f"missing: {some(missing)}"] if missing else []
     text += [some(list(other.values()))] if other else []
-    return [Finding("problem", "counts", "; ".join(text), remake if other else again, (*missing, *other))]
+    fix = remake if other else f"add what is missing to the source, then: {again}"
+    return [Finding("problem", "counts", "; ".join(text), fix, (*missing, *other))]
 
 
 def check_damage(split: Split, remake: str) -> list[Finding]:
