@@ -23,10 +23,11 @@ from lgn_net.data.datasets import difference_from_published
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.data.windows import Windows, epoch_batches, loader
 from lgn_net.errors import TrainingDiverged, UserError
+from lgn_net.files import check_writable, write_atomic
 from lgn_net.losses import compute_losses
 from lgn_net.model.build import build_model
-from lgn_net.runs import (RunLog, StopOnSignal, autocast, check_writable, only_one, pick_device, progress, provenance,
-                          run_command, seed_everything, write_atomic)
+from lgn_net.runs import RunLog, StopOnSignal, autocast, only_one, pick_device, provenance, seed_everything
+from lgn_net.terminal import progress, run_command
 
 
 def main(argv: list[str]) -> int:

@@ -9,7 +9,7 @@ from torch import nn
 
 from lgn_net.config import Config, config_from_dict, flatten
 from lgn_net.errors import UserError
-from lgn_net.runs import replacing
+from lgn_net.files import replacing
 
 FORMAT = "lgn_net checkpoint 1"
 

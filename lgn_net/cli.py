@@ -6,11 +6,11 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lgn_net.checkpoint import load_checkpoint
-from lgn_net.config import Config, config_parser, flatten, parse
+from lgn_net.config import Config, config_from_dict, config_parser, flatten, parse
 from lgn_net.data.datasets import canonical_name
 from lgn_net.errors import UserError
-from lgn_net.runs import ROOT
+from lgn_net.files import ROOT
+from lgn_net.scoring.evaluation import results_beside
 
 # Flags of the paper and of the authors' README, and the knobs they set.
 ALIASES = {
@@ -24,14 +24,14 @@ ALIASES = {
 }
 
 
-def command_parser(description: str, usage: str) -> ArgumentParser:
-    """Parser with every knob and the arguments both commands have. `usage` is the line above the help."""
+def command_parser(description: str, usage: str, needs_data: bool = True) -> ArgumentParser:
+    """Parser with every knob and the arguments all commands have. `usage` is the line above the help."""
     short = "\n".join(f"  {alias:<16} = {knob}" for alias, knob in ALIASES.items())
     parser = config_parser(description, f"Short forms:\n{short}\n--dataset_type X also reads configs/X.yaml, "
                                         f"where no configuration comes from --config or a checkpoint.")
     parser.usage = f"{usage} [--section.knob VALUE ...]"
     parser.formatter_class = type("Help", (parser.formatter_class, argparse.RawDescriptionHelpFormatter), {})
-    parser.add_argument("--dataset_path", required=True,
+    parser.add_argument("--dataset_path", required=needs_data,
                         help="Folder that holds the data set's folder, or that folder itself.")
     parser.add_argument("--device", default="auto", help="cuda, cuda:1, mps or cpu; auto takes the first there is.")
     return parser
@@ -40,16 +40,20 @@ def command_parser(description: str, usage: str) -> ArgumentParser:
 def parse_command(parser: ArgumentParser, argv: list[str]) -> tuple[Config, Namespace]:
     """Command line -> configuration and arguments.
 
-    The configuration starts from the one inside the file of `--resume` or `--checkpoint`, else from the defaults; then
-    come `--config` (or configs/X.yaml for `--dataset_type X`) and single knobs. UserError as in `config.parse`.
+    The configuration starts from the one inside the file of `--resume` or `--checkpoint`, or in the results.json beside
+    that of `--scores`, else from the defaults; then come `--config` (or configs/X.yaml for `--dataset_type X`) and single
+    knobs. UserError as in `config.parse`.
     """
     argv = [ALIASES.get(flag, flag) + equals + value for flag, equals, value in (arg.partition("=") for arg in argv)]
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for flag in ("--config", "--resume", "--checkpoint", "--data.dataset"):
+    for flag in ("--config", "--resume", "--checkpoint", "--scores", "--data.dataset"):
         peek.add_argument(flag, nargs="?")
     given = vars(peek.parse_known_args(argv)[0])
     if source := given["resume"] or given["checkpoint"]:
+        from lgn_net.checkpoint import load_checkpoint                        # only now: torch takes seconds to load
         parser.set_defaults(flatten(asdict(load_checkpoint(source)[0])))
+    elif given["scores"] and (saved := results_beside(given["scores"]).get("config")):
+        parser.set_defaults(flatten(asdict(config_from_dict(saved))))
     elif given["data.dataset"] and not given["config"]:
         argv = ["--config", str(config_of(given["data.dataset"])), *argv]
     return parse(parser, argv)

@@ -145,10 +145,15 @@ class ScoreConfig:
     """At test time: off; carry the updated memory on to the next video (published code); reset it before each video."""
     psnr_peak: Literal["one", "prediction"] = "one"
     """Peak of the PSNR: 1 (published code), or the maximum of the predicted frame (paper, eq. 13)."""
-    normalize: Literal["video", "dataset"] = "video"
-    """Min and max of PSNR and D over the scored frames of each video (published code), or of the whole test set."""
+    normalize: Literal["video", "none", "dataset", "training", "causal"] = "video"
+    """Scale of PSNR and D: min and max over each video (published code); as they are; over all videos; mean and spread of
+    training frames; running min and max of the video so far."""
+    smoothing: float = 0.0
+    """Sigma, in frames, of a Gaussian over the normality of each video; 0: none (published code)."""
     average: Literal["micro", "macro"] = "micro"
     """AUC over all frames of all videos (published code), or the mean AUC of the videos that have both classes."""
+    calibration: int = 256
+    """Training windows, spread evenly, that are scored as well, for the normalisation by training frames; 0: none."""
     batch_size: int = 8
     """Windows encoded at once; changes the speed, and the scores by no more than rounding."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -157,6 +162,8 @@ class ScoreConfig:
     def __post_init__(self):
         require(0 <= self.psnr_weight <= 1, "lambda (score.psnr_weight)", self.psnr_weight, "0 to 1")
         require(0 <= self.gamma < math.inf, "gamma (score.gamma)", self.gamma, "a number, 0 or more")
+        require(0 <= self.smoothing < math.inf, "score.smoothing", self.smoothing, "a number of frames, 0 or more")
+        require(self.calibration >= 0, "score.calibration", self.calibration, "0 or more")
         require(self.batch_size >= 1, "score.batch_size", self.batch_size, "1 or more")
 
 

@@ -1,32 +1,26 @@
-"""What every command shares: device, seed, log, provenance, and ending with a sentence."""
+"""A run of a network: device, seed, provenance, log, lock, signals, data workers."""
 
 import atexit
 import contextlib
 import fcntl
 import json
 import multiprocessing
-import os
 import platform
 import random
 import signal
 import subprocess
-import sys
-import tempfile
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Self
 
 import cv2
 import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 import lgn_net
-from lgn_net.errors import TrainingDiverged, UserError
-
-ROOT = Path(__file__).resolve().parents[1]
+from lgn_net.errors import UserError
+from lgn_net.files import ROOT, write_atomic
 
 
 def pick_device(name: str) -> torch.device:
@@ -81,38 +75,6 @@ def git_revision() -> str:
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """A new file, open for writing, that takes the place of `path` only when nothing went wrong.
-
-    Raises UserError naming `path` when the disk is full or may not be written.
-    """
-    path, temporary = Path(path), None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException as error:
-        if temporary:
-            os.unlink(temporary)
-        cause = error if isinstance(error, OSError) else error.__context__       # torch.save hides the disk's error
-        if isinstance(cause, OSError):
-            raise UserError(f"cannot write {path}: {cause.strerror}; what was there before is unchanged") from None
-        raise
-
-
-def check_writable(folder: Path) -> None:
-    """UserError when a folder for results cannot be made or written to: known before hours go into them."""
-    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise UserError(f"cannot write into {folder}: {nearest} is not a folder that may be written; choose another one")
-
-
-@contextlib.contextmanager
 def only_one(run: Path) -> Iterator[None]:
     """Keep a second process out of a run folder, and clear away what a killed one left unfinished."""
     run.mkdir(parents=True, exist_ok=True)
@@ -124,25 +86,6 @@ def only_one(run: Path) -> Iterator[None]:
         for leftover in run.glob(".*.pt.*"):
             leftover.unlink()
         yield
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file completely or not at all."""
-    with replacing(path) as file:
-        file.write(text.encode())
-
-
-def to_json(content: object) -> str:
-    """Indented JSON; NaN is not allowed in."""
-    return json.dumps(content, indent=2, allow_nan=False) + "\n"
-
-
-def progress(title: str, total: int, unit: str, initial: int = 0) -> tqdm:
-    """A bar with rate and time left on stderr; a line every half minute where stderr is no terminal."""
-    form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
-    return tqdm(total=total, initial=initial, desc=title, unit=f" {unit}", bar_format=form, dynamic_ncols=True,
-                smoothing=0.05,
-                mininterval=0.2 if sys.stderr.isatty() else 30)
 
 
 class RunLog:
@@ -203,14 +146,6 @@ def ignore_signals(_worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-@contextlib.contextmanager
-def plain_warnings() -> Iterator[None]:
-    """Warnings as one line `warning: ...` on stderr, without the place in the code."""
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: tqdm.write(f"warning: {message}", file=sys.stderr)
-        yield
-
-
 @atexit.register
 def end_workers() -> None:
     """Kill data workers that an exception left alive: they ignore SIGTERM, and Python would wait for them for ever."""
@@ -220,26 +155,3 @@ def end_workers() -> None:
             worker.kill()
             worker.join()
         signal.signal(signal.SIGCHLD, handler)
-
-
-def run_command(main: Callable[[list[str]], int | None]) -> None:
-    """Call `main(argv)` and exit: UserError, full disks and the like in one sentence with 2, divergence with 1."""
-    try:
-        with plain_warnings():
-            status = main(sys.argv[1:])
-    except TrainingDiverged as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 1
-    except (UserError, OSError) as error:
-        # A data worker's error arrives as the text of its traceback; the sentence is its last line.
-        sentence = (str(error).strip() or repr(error)).splitlines()[-1].rpartition("UserError: ")[2]
-        print(f"error: {sentence}", file=sys.stderr)
-        status = 2
-    except torch.OutOfMemoryError as error:
-        print(f"error: the device's memory is full ({str(error).splitlines()[0]}); try a smaller --train.batch_size, "
-              f"--score.batch_size or --data.image_size", file=sys.stderr)
-        status = 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        status = 128 + signal.SIGINT
-    sys.exit(status)

@@ -18,7 +18,9 @@ from lgn_net.config import load_config
 from lgn_net.data.cache import pack_frames
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.data.windows import Windows, epoch_batches, loader
-from lgn_net.runs import provenance, run_command, to_json
+from lgn_net.files import to_json
+from lgn_net.runs import provenance
+from lgn_net.terminal import run_command
 
 
 def benchmark_data(args: argparse.Namespace) -> dict:

@@ -27,7 +27,8 @@ from lgn_net.data.labels import load_labels, read_ranges
 from lgn_net.data.survey import Split
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.errors import UserError
-from lgn_net.runs import ROOT, run_command, to_json
+from lgn_net.files import ROOT, to_json
+from lgn_net.terminal import run_command
 
 WIDTH = 100                # columns of the printed sentences
 

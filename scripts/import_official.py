@@ -15,7 +15,7 @@ from lgn_net.cli import config_of
 from lgn_net.config import load_config
 from lgn_net.errors import UserError
 from lgn_net.model.official import import_official
-from lgn_net.runs import run_command
+from lgn_net.terminal import run_command
 
 
 def main(argv: list[str]) -> None:

@@ -22,7 +22,8 @@ from lgn_net.data.archives import download
 from lgn_net.data.datasets import BENCHMARKS, canonical_name
 from lgn_net.data.prepare import Settings, prepare
 from lgn_net.errors import UserError
-from lgn_net.runs import ROOT, run_command
+from lgn_net.files import ROOT
+from lgn_net.terminal import run_command
 
 
 def main(argv: list[str]) -> None:

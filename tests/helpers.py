@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import torch
 
-from lgn_net.runs import run_command
+from lgn_net.terminal import run_command
 
 ROOT = Path(__file__).parents[1]
 

@@ -19,6 +19,7 @@ from lgn_net.losses import compute_losses
 from lgn_net.model.lgn_net import LGNNet
 from lgn_net.model.official import load_official
 from lgn_net.scoring.infer import score_videos
+from lgn_net.scoring.protocols import paper_weights
 from lgn_net.scoring.score import normality
 
 NAMES = Path(__file__).parents[2] / "shared" / "official_state_dict.json"
@@ -150,7 +151,7 @@ def test_normality_of_every_video(scored):
     rows = authors_evaluate(state, items, videos, gamma, "carry")
     psnr, distance = ([np.array([row[signal] for row in rows if row["video"] == v]) for v in (0, 2, 3)]
                       for signal in ("psnr", "distance"))
-    for ours, p, d in zip(normality(psnr, distance, weight=0.6), psnr, distance, strict=True):
+    for ours, p, d in zip(normality([{"psnr": p, "distance": d} for p, d in zip(psnr, distance)], paper_weights(0.6)), psnr, distance, strict=True):
         np.testing.assert_allclose(ours, normality_by_loops(p.tolist(), d.tolist(), weight=0.6), atol=1e-12)
 
 

@@ -23,6 +23,7 @@ from lgn_net.model.memory import PrototypeMemory
 from lgn_net.report.curves import plot_curves
 from lgn_net.scoring.infer import judge_prediction, query_distance, score_videos
 from lgn_net.scoring.metrics import auc
+from lgn_net.scoring.protocols import paper_weights
 from lgn_net.scoring.score import normality
 
 CPU = torch.device("cpu")
@@ -71,25 +72,29 @@ PSNR = [np.array([20.0, 30.0, 25.0]), np.array([40.0, 30.0])]
 DISTANCE = [np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.1])]
 
 
+def ours(psnr, distance, weight, scope="video"):
+    return normality([{"psnr": p, "distance": d} for p, d in zip(psnr, distance, strict=True)], paper_weights(weight), scope)
+
+
 def test_normality_by_hand():
     """p: PSNR, d: 1 - D, brought to [0, 1] within each video or over both."""
     for scope, p, d in (("video", [[0, 1, 0.5], [1, 0]], [[1, 0.5, 0], [0, 1]]),
                         ("dataset", [[0, 0.5, 0.25], [1, 0.5]], [[1, 0.75, 0.5], [0, 1]])):
         for weight in (1, 0, 0.6):
-            for v, scores in enumerate(normality(PSNR, DISTANCE, weight, scope)):
+            for v, scores in enumerate(ours(PSNR, DISTANCE, weight, scope)):
                 expected = weight * np.array(p[v]) + (1 - weight) * np.array(d[v])
                 np.testing.assert_allclose(scores, expected, atol=1e-12)
     rng = np.random.default_rng(0)
     psnr, distance = rng.normal(30, 5, 50), rng.random(50)
-    np.testing.assert_allclose(normality([psnr], [distance], 0.6)[0], normality_by_hand(psnr, distance, 0.6))
+    np.testing.assert_allclose(ours([psnr], [distance], 0.6)[0], normality_by_hand(psnr, distance, 0.6))
 
 
 @pytest.mark.parametrize("scope", ["video", "dataset"])
 def test_constant_signals_say_nothing(scope):
     flat, varied = [np.full(3, 30.0)], [np.array([0.1, 0.3, 0.2])]
-    np.testing.assert_allclose(normality(flat, varied, 0.6, scope)[0], 0.6 * 0.5 + 0.4 * np.array([1, 0, 0.5]))
-    np.testing.assert_allclose(normality(varied, flat, 0.6, scope)[0], 0.6 * np.array([0, 1, 0.5]) + 0.4 * 0.5)
-    np.testing.assert_allclose(normality([np.array([30.0])], [np.array([0.1])], 0.6, scope)[0], 0.5)       # one frame
+    np.testing.assert_allclose(ours(flat, varied, 0.6, scope)[0], 0.6 * 0.5 + 0.4 * np.array([1, 0, 0.5]))
+    np.testing.assert_allclose(ours(varied, flat, 0.6, scope)[0], 0.6 * np.array([0, 1, 0.5]) + 0.4 * 0.5)
+    np.testing.assert_allclose(ours([np.array([30.0])], [np.array([0.1])], 0.6, scope)[0], 0.5)       # one frame
 
 
 def auc_by_pairs(labels, scores):

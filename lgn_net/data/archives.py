@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from lgn_net.data.datasets import Archive
 from lgn_net.errors import UserError
-from lgn_net.runs import progress
+from lgn_net.terminal import progress
 
 CHUNK = 1 << 20
 ATTEMPTS = 5                     # in a row without a single new byte, before a download is given up

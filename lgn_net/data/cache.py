@@ -21,7 +21,8 @@ import numpy as np
 from lgn_net.data.clips import read_frames
 from lgn_net.data.videos import Video
 from lgn_net.errors import UserError
-from lgn_net.runs import progress, to_json, write_atomic
+from lgn_net.files import to_json, write_atomic
+from lgn_net.terminal import progress
 
 CHUNK = 64          # frames that a thread decodes at once while packing
 

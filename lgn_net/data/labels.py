@@ -12,7 +12,7 @@ import numpy as np
 import scipy.io
 
 from lgn_net.data.datasets import BENCHMARKS, canonical_name, names_of
-from lgn_net.data.videos import Video
+from lgn_net.data.videos import Video, natural_key
 from lgn_net.errors import UserError
 
 
@@ -63,6 +63,36 @@ def known_source(dataset: str, videos: list[Video], labels: list[np.ndarray]) ->
     return ", ".join(same) or None
 
 
+def shipped_truths(names: Sequence[str], frames: Sequence[np.ndarray], labels: Sequence[np.ndarray]) \
+        -> dict[str, list[np.ndarray]]:
+    """All truths of the benchmark whose labels these are, for the same frames, by the name of their source.
+
+    Args:
+        names, frames, labels: of each video its name, the indices (n,) of its frames and their labels (n,).
+
+    Returns:
+        {} for labels that do not ship. For Avenue two entries, whichever of the two was given.
+    """
+    for benchmark in BENCHMARKS.values():
+        known = {source: read_ranges(path) for source, path in benchmark.truths.items()}
+        truths = {source: [truth[name][t] for name, t in zip(names, frames)] for source, truth in known.items()
+                  if all(name in truth and t[-1] < len(truth[name]) for name, t in zip(names, frames))}
+        if any(all(map(np.array_equal, truth, labels)) for truth in truths.values()):
+            return truths
+    return {}
+
+
+def load_label_folder(folder: str | Path) -> dict[str, np.ndarray]:
+    """A folder with `<video>.npy` for each video, 0/1 per frame (ShanghaiTech's test_frame_mask): name -> uint8 (T,)."""
+    files = sorted(Path(folder).glob("*.npy"), key=lambda path: natural_key(path.name))
+    if not files:
+        raise UserError(f"labels {folder}: the folder holds no <video>.npy")
+    labels = {}
+    for path in files:
+        labels[path.stem] = flat_labels(path)
+    return labels
+
+
 def load_labels(path: str | Path, videos: list[Video]) -> list[np.ndarray]:
     """Labels of every frame of every test video: a uint8 array of 0 and 1 per video.
 
@@ -91,6 +121,15 @@ def load_labels(path: str | Path, videos: list[Video]) -> list[np.ndarray]:
 
 def read_npy(path: Path, videos: list[Video]) -> list[np.ndarray]:
     """Frame labels of all videos one after the other."""
+    flat, lengths = flat_labels(path), [len(video.frames) for video in videos]
+    if len(flat) != sum(lengths):
+        raise UserError(f"labels {path}: {len(flat)} labels, but {len(videos)} videos with {sum(lengths)} frames "
+                        f"({videos[0].name} to {videos[-1].name}); give the labels of these videos with --labels")
+    return np.split(flat, np.cumsum(lengths)[:-1])
+
+
+def flat_labels(path: Path) -> np.ndarray:
+    """A NumPy file of 0 and 1: uint8 (N,)."""
     try:
         flat = np.load(path, allow_pickle=False)
     except Exception as error:                             # NumPy raises whatever it trips over in a damaged file
@@ -99,14 +138,9 @@ def read_npy(path: Path, videos: list[Video]) -> list[np.ndarray]:
         raise UserError(f"labels {path}: no NumPy array of numbers; expected 0 (normal) and 1 (abnormal)")
     if flat.ndim > 2 or (flat.ndim == 2 and 1 not in flat.shape):
         raise UserError(f"labels {path}: shape {flat.shape}; expected (N,) or (1, N) for N frames of all videos")
-    flat = flat.ravel()
-    lengths = [len(video.frames) for video in videos]
-    if len(flat) != sum(lengths):
-        raise UserError(f"labels {path}: {len(flat)} labels, but {len(videos)} videos with {sum(lengths)} frames "
-                        f"({videos[0].name} to {videos[-1].name}); give the labels of these videos with --labels")
     if not np.isin(flat, (0, 1)).all():
         raise UserError(f"labels {path}: values {np.unique(flat)[:5]}; expected 0 (normal) and 1 (abnormal)")
-    return np.split(flat.astype(np.uint8), np.cumsum(lengths)[:-1])
+    return flat.astype(np.uint8).ravel()
 
 
 def read_mat(path: Path, videos: list[Video]) -> list[np.ndarray]:

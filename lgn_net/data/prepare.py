@@ -30,7 +30,8 @@ from lgn_net.data.labels import find_labels, load_labels
 from lgn_net.data.sources import SourceVideo, read_source, wanted
 from lgn_net.data.videos import Video, index_videos
 from lgn_net.errors import UserError
-from lgn_net.runs import progress, to_json, write_atomic
+from lgn_net.files import to_json, write_atomic
+from lgn_net.terminal import progress
 
 MARGIN = 1.1                   # asked of the disk over what the first frames of the videos promise
 

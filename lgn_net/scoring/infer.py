@@ -1,9 +1,11 @@
 """Model over test videos -> raw signals of every predicted frame. The GPU ends here."""
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,10 +14,12 @@ from tqdm import tqdm
 from lgn_net.config import Config
 from lgn_net.data.clips import long_enough, read_frames, to_float
 from lgn_net.data.videos import Video
+from lgn_net.data.windows import Windows
 from lgn_net.errors import UserError
 from lgn_net.model.lgn_net import LGNNet
 from lgn_net.model.memory import PrototypeMemory, flatten_queries
 from lgn_net.runs import autocast
+from lgn_net.scoring.score_file import VideoScores
 
 
 class FrameSignals(NamedTuple):
@@ -29,56 +33,182 @@ class FrameSignals(NamedTuple):
     memory_updated: bool      # whether R < gamma, and the memory learned from this frame
 
 
+Watch = Callable[[int, int, Tensor, Tensor], None]
+
+
 @torch.inference_mode()
 def score_videos(model: LGNNet, videos: list[Video], config: Config, device: torch.device,
-                 bar: tqdm | None = None) -> list[FrameSignals]:
+                 bar: tqdm | None = None, watch: Watch | None = None) -> list[FrameSignals]:
     """Predict and judge every frame but the first n of each video, in order, with test-time memory updates.
 
-    Signals of a frame are taken with the memory as it is before that frame's own update. What does not
-    depend on the memory is computed for `score.batch_size` windows at once; scores depend on it by no more than rounding. Videos shorter
-    than n + 1 frames are skipped with a warning. The model's memory is as before afterwards.
+    Signals of a frame are taken with the memory as it is before that frame's own update. What does not depend on the
+    memory is computed for `score.batch_size` windows at once; scores depend on it by no more than rounding. Videos
+    shorter than n + 1 frames are skipped with a warning. The model's memory is as before afterwards.
+
+    Args:
+        watch: called with every prediction: index of the video, index of the first predicted frame, predicted and true
+            frames (B, C, H, W) in [-1, 1].
 
     Raises:
         UserError: a damaged frame, frames of differing size, no video long enough, or a prediction that is not finite.
     """
+    return sweep_gamma(model, videos, config, [config.score.gamma], device, bar, watch)[config.score.gamma]
+
+
+class History(NamedTuple):
+    """A memory that test-time updates made, and the gammas that lead to it."""
+
+    items: Tensor             # (M, D)
+    gammas: list[float]
+
+
+@torch.inference_mode()
+def sweep_gamma(model: LGNNet, videos: list[Video], config: Config, gammas: Sequence[float], device: torch.device,
+                bar: tqdm | None = None, watch: Watch | None = None) -> dict[float, list[FrameSignals]]:
+    """`score_videos` for several gammas in one pass: the signals under each.
+
+    The memory alone depends on gamma. What comes before it is computed once for all, and memory read and decoder once
+    for all gammas that have updated on the same frames so far.
+    """
     model.eval()
     at_start = model.memory.items.clone()
+    signals = {gamma: [] for gamma in gammas}
+    histories = [History(at_start, list(signals))]
     try:
-        return [signal for v in long_enough(videos, config.model.input_frames + 1)
-                for signal in score_video(model, v, videos[v], at_start, config, device, bar)]
+        for v in long_enough(videos, config.model.input_frames + 1):
+            if config.score.memory_update == "reset":
+                histories = [History(at_start, list(signals))]
+            histories = sweep_video(model, v, videos[v], histories, signals, config, device, bar, watch)
+    finally:
+        model.memory.items.copy_(at_start)
+    return signals
+
+
+def sweep_video(model: LGNNet, v: int, video: Video, histories: list[History], signals: dict[float, list[FrameSignals]],
+                config: Config, device: torch.device, bar: tqdm | None, watch: Watch | None) -> list[History]:
+    """`sweep_gamma` for one video: adds to `signals` and returns the histories after its last frame."""
+    frame, updating = config.model.input_frames, config.score.memory_update != "off"
+    for clips in read_clips(video, config):
+        clips = to_float(clips.to(device))                                    # (B, n + 1, C, H, W)
+        queries, local = encode(model, clips, config)
+        # Without updates frames are independent; with them, each is judged by the memory its predecessors left.
+        step = 1 if updating else len(clips)
+        for i in range(0, len(clips), step):
+            now, after = slice(i, i + step), []
+            for items, shared in histories:
+                model.memory.items.copy_(items)
+                predicted, psnr, distance, regular = judge(model, queries[now], local[now], clips[now, -1], config)
+                rows = list(zip(psnr.tolist(), distance.tolist(), regular.tolist()))
+                for k, row in enumerate(rows):
+                    if not all(map(math.isfinite, row)):
+                        raise UserError(f"video {video.name}, frame {frame + k}: the prediction is not finite; "
+                                        f"the checkpoint's weights are damaged")
+                for gamma in shared:
+                    signals[gamma] += [FrameSignals(v, frame + k, *row, updating and row[2] < gamma)
+                                       for k, row in enumerate(rows)]
+                if watch is not None:
+                    watch(v, frame, predicted, clips[now, -1])
+                learning = [gamma for gamma in shared if updating and rows[0][2] < gamma]
+                if staying := [gamma for gamma in shared if gamma not in learning]:
+                    after.append(History(items, staying))
+                if learning:
+                    model.memory.update_(queries[now])
+                    after.append(History(model.memory.items.clone(), learning))
+            histories = after
+            frame += step
+        if bar is not None:
+            bar.update(len(clips))
+    return histories
+
+
+@torch.inference_mode()
+def score_windows(model: LGNNet, videos: list[Video], config: Config, count: int, device: torch.device,
+                  bar: tqdm | None = None) -> list[FrameSignals]:
+    """Signals of `count` windows spread evenly over all of the videos' (all of them where there are fewer).
+
+    Without memory updates: how the network sees frames that are known to be normal.
+    """
+    model.eval()
+    windows = Windows(videos, config.model.input_frames + 1, config.data.channels, config.data.image_size)
+    chosen = np.unique(np.linspace(0, len(windows) - 1, min(count, len(windows))).round().astype(int)).tolist()
+    signals = []
+    for start in range(0, len(chosen), config.score.batch_size):
+        indices = chosen[start:start + config.score.batch_size]
+        clips = to_float(windows.__getitems__(indices).to(device))
+        _, psnr, distance, regular = judge(model, *encode(model, clips, config), clips[:, -1], config)
+        for i, row in zip(indices, zip(psnr.tolist(), distance.tolist(), regular.tolist())):
+            v, first = windows.index[i]
+            signals.append(FrameSignals(v, first + config.model.input_frames, *row, False))
+        if bar is not None:
+            bar.update(len(indices))
+    return signals
+
+
+@torch.inference_mode()
+def predict_frames(model: LGNNet, videos: list[Video], config: Config, signals: list[FrameSignals],
+                   wanted: Collection[tuple[int, int]], device: torch.device) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+    """The predictions of single frames again, each by the memory that it met when `signals` were taken.
+
+    The memory's updates are repeated from the queries of the frames that made them; the rest of the network runs for the
+    wanted frames only.
+
+    Args:
+        signals: what `score_videos` returned for the same model, videos and configuration.
+        wanted: (index of the video, index of the frame) of frames in `signals`.
+
+    Yields:
+        index of the video, of the frame, predicted and true frame (C, H, W) in [-1, 1], in the order of `signals`.
+    """
+    model.eval()
+    n, at_start, left = config.model.input_frames, model.memory.items.clone(), len(set(wanted))
+    try:
+        video = None
+        for s in signals:
+            if s.video != video and config.score.memory_update == "reset":
+                model.memory.items.copy_(at_start)
+            video = s.video
+            if left == 0:
+                return
+            if not s.memory_updated and (s.video, s.frame) not in wanted:
+                continue
+            paths = videos[s.video].frames[s.frame - n:s.frame + 1]
+            clip = to_float(read_frames(paths, config.data.channels, config.data.image_size))[None].to(device)
+            queries, local = encode(model, clip, config)
+            if (s.video, s.frame) in wanted:
+                predicted, *_ = judge(model, queries, local, clip[:, -1], config)
+                yield s.video, s.frame, predicted[0], clip[0, -1]
+                left -= 1
+            if s.memory_updated:
+                model.memory.update_(queries)
     finally:
         model.memory.items.copy_(at_start)
 
 
-def score_video(model: LGNNet, v: int, video: Video, at_start: Tensor, config: Config, device: torch.device,
-                bar: tqdm | None) -> Iterator[FrameSignals]:
-    """`score_videos` for one video; leaves the memory as its last frame left it."""
-    frame, knobs = config.model.input_frames, config.score                    # frame that the next window predicts
-    if knobs.memory_update == "reset":
-        model.memory.items.copy_(at_start)
-    for clips in read_clips(video, config):
-        clips = to_float(clips.to(device))                                    # (B, n + 1, C, H, W)
-        with autocast(device, knobs.precision):
-            queries, local = model.encode(clips[:, :-1])
-        # Without updates frames are independent; with them, each is judged by the memory its predecessors left.
-        step = len(clips) if knobs.memory_update == "off" else 1
-        for i in range(0, len(clips), step):
-            now = slice(i, i + step)
-            with autocast(device, knobs.precision):
-                predicted = model.predict(queries[now], local[now])
-            psnr, regular = judge_prediction(predicted.float(), clips[now, -1], knobs.psnr_peak)
-            distance = query_distance(queries[now], model.memory)
-            update = (regular < knobs.gamma) & (knobs.memory_update != "off")
-            if step == 1 and update.item():
-                model.memory.update_(queries[now])
-            for values in zip(psnr.tolist(), distance.tolist(), regular.tolist(), update.tolist()):
-                if not all(map(math.isfinite, values)):
-                    raise UserError(f"video {video.name}, frame {frame}: the prediction is not finite; "
-                                    f"the checkpoint's weights are damaged")
-                yield FrameSignals(v, frame, *values)
-                frame += 1
-        if bar is not None:
-            bar.update(len(clips))
+def to_scores(signals: list[FrameSignals], videos: list[Video],
+              truth: Mapping[str, np.ndarray] | None = None) -> list[VideoScores]:
+    """Frame by frame -> video by video, with the labels (T,) that `truth` has for each video's name, else 0."""
+    scored = []
+    for v, rows in itertools.groupby(signals, key=lambda s: s.video):
+        rows, name = list(rows), videos[v].name
+        frames = np.array([s.frame for s in rows])
+        columns = {column: np.array([getattr(s, column) for s in rows], float) for column in FrameSignals._fields[2:]}
+        labels = truth[name][frames] if truth else np.zeros(len(rows))
+        scored.append(VideoScores(name, frames, columns, labels.astype(np.uint8)))
+    return scored
+
+
+def encode(model: LGNNet, clips: Tensor, config: Config) -> tuple[Tensor, Tensor]:
+    """Windows (B, n + 1, C, H, W) -> what of their prediction does not depend on the memory; see `LGNNet.encode`."""
+    with autocast(clips.device, config.score.precision):
+        return model.encode(clips[:, :-1])
+
+
+def judge(model: LGNNet, queries: Tensor, local: Tensor, target: Tensor, config: Config) -> tuple[Tensor, ...]:
+    """Predicted frames (B, C, H, W), and PSNR, D and R (B,) of each, by the memory as it is."""
+    with autocast(target.device, config.score.precision):
+        predicted = model.predict(queries, local)
+    psnr, regular = judge_prediction(predicted.float(), target, config.score.psnr_peak)
+    return predicted.float(), psnr, query_distance(queries, model.memory), regular
 
 
 def read_clips(video: Video, config: Config) -> Iterator[Tensor]:

@@ -1,0 +1,93 @@
+"""Numbers as aligned text: tables that read well in a terminal and are Markdown, to be pasted."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from lgn_net.scoring.metrics import AVERAGES
+from lgn_net.scoring.protocols import PAPER, RESAMPLES, SIGMAS, Protocol
+from lgn_net.scoring.score import SCOPES
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """An aligned Markdown table; the first `left` columns are text, the others numbers."""
+    widths = [max(map(len, column)) for column in zip(header, *rows)]
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.ljust(width) if k < left else cell.rjust(width)
+                                 for k, (cell, width) in enumerate(zip(cells, widths))) + " |"
+
+    rule = "|" + "|".join("-" * (width + 2) if k < left else "-" * (width + 1) + ":" for k, width in enumerate(widths)) + "|"
+    return "\n".join([line(header), rule, *map(line, rows)])
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """A fraction in percent; a dash for None."""
+    return "-" if value is None else f"{100 * value:.{digits}f}"
+
+
+def grid_table(values: Mapping[Protocol, float | None]) -> str:
+    """AUC % of every protocol; the paper's in bold."""
+    rows = []
+    for average in AVERAGES:
+        for scope, meaning in SCOPES.items():
+            cells = [percent(values[Protocol(scope, sigma, average)]) for sigma in SIGMAS]
+            if (scope, average) == (PAPER.scope, PAPER.average):
+                cells[SIGMAS.index(PAPER.sigma)] = f"**{cells[SIGMAS.index(PAPER.sigma)]}**"
+            rows.append([average, meaning, *cells])
+    return markdown(["average", "normalisation", *(f"sigma {sigma:g}" if sigma else "unsmoothed" for sigma in SIGMAS)], rows,
+                    left=2)
+
+
+def video_table(results: Mapping) -> str:
+    """AUC of each video."""
+    return markdown(["video", "frames", "abnormal", "AUC %", "mean normality"],
+                    [[row["video"], str(row["frames"]), str(row["abnormal_frames"]), percent(row["auc"]),
+                      f"{row['mean_normality']:.3f}"] for row in results["per_video"]])
+
+
+def summary(results: Mapping) -> str:
+    """The headline and what belongs to it."""
+    one_class = f" ({results['single_class_videos']} with frames of one class only)" if results["single_class_videos"] else ""
+    updates = f", {results['memory_updates']} memory updates" if "memory_updates" in results else ""
+    interval = results["interval"]
+    within = (f"95 % interval {percent(interval[0], 1)} to {percent(interval[1], 1)}, {RESAMPLES:,} resamples of the videos"
+              if interval else "no interval: " + ("one video cannot be resampled" if results["videos"] == 1 else
+                                                  "frames of one class only"))
+    alone = [(f"AUC, {'PSNR' if key == 'auc_psnr' else key.removeprefix('auc_')} only", percent(results[key]), "%", "")
+             for key in results if key.startswith("auc_")]
+    gap = "-" if results["gap"] is None else f"{results['gap']:.3f}"
+    lines = [("AUC", percent(results["auc"]), "%", within), *alone,
+             ("equal error rate", percent(results["eer"]), "%", ""),
+             ("average precision", percent(results["average_precision"]), "%", f"chance {percent(results['chance'])} %"),
+             ("gap score", gap, "", "mean normality of normal minus abnormal frames")]
+    for kind in ("normal", "abnormal"):
+        if results.get(f"psnr_{kind}") is not None:
+            lines.append((f"mean PSNR, {kind} frames", f"{results[f'psnr_{kind}']:.2f}", "dB", ""))
+    return "\n".join([
+        f"{results['dataset'] or 'scores'}: {results['videos']} videos{one_class}, {results['frames']:,} frames scored, "
+        f"{results['abnormal_frames']:,} abnormal{updates}",
+        f"protocol: {results['protocol']}",
+        f"labels:   {results['labels']}" + (f" ({results['label_source']})" if results["label_source"] else ""),
+        "",
+        *(f"  {name:<28}{value:>9} {unit:<2}  {remark}".rstrip() for name, value, unit, remark in lines),
+    ])
+
+
+def comparison(result: Mapping, other: str) -> str:
+    """Two score files, in a sentence each."""
+    interval = result["interval"]
+    left_out = " and ".join(f"{count} frames that only {which} holds" for count, which in
+                            ((result["frames_left_out"], "this one"), (result["frames_left_out_other"], other)) if count)
+    if result["difference"] is None or interval is None:
+        return f"compared with {other}: undefined, the common frames are of one class"
+    return (f"compared with {other}: AUC {percent(result['auc'])} against {percent(result['auc_other'])} %, difference "
+            f"{100 * result['difference']:+.2f} points, 95 % interval {100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}, "
+            f"p = {result['p_value']:.3f}\n  ({result['videos']} videos resampled in pairs, {RESAMPLES:,} times"
+            + (f"; left out: {left_out})" if left_out else ")"))
+
+
+def padded_chance(labels: Sequence[np.ndarray]) -> float:
+    """What scores drawn at random reach on average under the padded protocol."""
+    counts = [(int(np.sum(y == 0)), int(np.sum(y == 1))) for y in labels]
+    return float(np.mean([(n * p / 2 + n + p + 1) / ((n + 1) * (p + 1)) for n, p in counts]))

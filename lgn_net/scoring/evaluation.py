@@ -1,0 +1,176 @@
+"""Files -> scored frames with their labels: our own score file, or another program's scores."""
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lgn_net.data.datasets import BENCHMARKS, canonical_name, known_lengths
+from lgn_net.data.labels import find_labels, load_label_folder, load_labels
+from lgn_net.data.videos import Video, find_split, index_videos
+from lgn_net.errors import UserError
+from lgn_net.scoring.foreign import SIGNAL, read_foreign
+from lgn_net.scoring.protocols import paper_weights
+from lgn_net.scoring.score import normality
+from lgn_net.scoring.score_file import VideoScores, read_scores
+
+
+class Evaluation(NamedTuple):
+    """Scored frames and what is known of them."""
+
+    videos: list[VideoScores]
+    weights: Mapping[str, float]                  # of the signals in the normality, negative where high is abnormal
+    training: list[VideoScores]                   # of training frames, for the normalisation by these; may be empty
+    about: dict                                   # dataset, labels, checkpoint, versions, config: for results.json
+
+
+class LabelSource(NamedTuple):
+    """Where labels come from when the score file's own are not wanted, or are missing."""
+
+    dataset: str | None = None         # its name, where the user gave one
+    dataset_path: str | None = None    # where its frames are
+    labels: str | None = None          # file or folder
+    source: str = "auto"               # or one of the truths that ship
+
+    @property
+    def given(self) -> bool:
+        """Whether other labels than a score file's own are asked for."""
+        return self.labels is not None or self.source != "auto"
+
+    def videos(self) -> list[Video] | None:
+        """The test videos: those on disk, else the published ones of a benchmark; None when neither is known."""
+        if self.dataset_path:
+            return index_videos(find_split(self.dataset_path, self.dataset or "", "testing"))
+        return made_up(known_lengths(self.dataset, "testing")) if self.dataset else None
+
+    def truth(self, videos: list[Video]) -> tuple[dict[str, np.ndarray], str]:
+        """Labels of all frames of each video by its name, and where they are from. UserError when they do not fit."""
+        if self.labels and Path(self.labels).is_dir():
+            truth = load_label_folder(self.labels)
+            for video in videos:
+                if len(truth.get(video.name, ())) != len(video.frames):
+                    raise UserError(f"labels {self.labels}: {len(truth.get(video.name, ()))} for video {video.name}, which has "
+                                    f"{len(video.frames)} frames; give the labels of these videos with --labels")
+            return truth, self.labels
+        if self.labels:
+            path = self.labels
+        elif self.dataset_path:
+            folder = find_split(self.dataset_path, self.dataset or "", "testing")
+            path = find_labels(self.dataset_path, self.dataset or "", folder, self.source)
+        else:
+            benchmark = BENCHMARKS.get(canonical_name(self.dataset or ""))
+            truths = benchmark.truths if benchmark else {}
+            if not truths or self.source not in ("auto", *truths):
+                raise UserError(f"no {self.source if self.source != 'auto' else ''} labels of {self.dataset or 'these videos'} "
+                                f"ship with this project; give --labels FILE or FOLDER".replace("no  ", "no "))
+            path = truths.get(self.source) or next(iter(truths.values()))
+        return dict(zip([video.name for video in videos], load_labels(path, videos))), str(path)
+
+
+def read_evaluation(path: str | Path, psnr_weight: float, labels: LabelSource) -> Evaluation:
+    """Our own score file, with the calibration.csv and the results.json beside it where there are any.
+
+    UserError as in `read_scores`, and when other labels are asked for and do not fit.
+    """
+    weights, about = paper_weights(psnr_weight), results_beside(path)
+    videos = read_scores(path, tuple(weights), labelled=not labels.given)
+    where = f"column label of {path}"
+    if labels.given:
+        known = labels.videos() or made_up({video.name: int(video.frames[-1]) + 1 for video in videos})
+        truth, where = labels.truth(known)
+        videos = relabel(videos, truth, where)
+    check_lambda(path, videos, psnr_weight)
+    return Evaluation(
+        videos, weights, read_training(path, weights), {"scores": str(path), "labels": where} | {
+            key: about[key] for key in ("dataset", "checkpoint", "versions", "config") if key in about})
+
+
+def read_folder(folder: str | Path) -> Evaluation:
+    """What evaluate.py left in its folder, as it was measured; `about` is its results.json and "folder".
+
+    `folder` may also be the run's, with the evaluation (of last.pt, where there are several) in it. UserError when there
+    is none.
+    """
+    folder = Path(folder)
+    found = [path.parent for path in (folder / "scores.csv", folder / "evaluation_last" / "scores.csv",
+                                      *sorted(folder.glob("*/scores.csv"))) if path.is_file()]
+    if not found or not (results := results_beside(found[0] / "scores.csv")):
+        raise UserError(f"{folder} holds no evaluation (scores.csv and results.json); make one with evaluate.py")
+    scores, weights = found[0] / "scores.csv", results["signals"]
+    return Evaluation(read_scores(scores, tuple(weights)), weights, read_training(scores, weights),
+                      results | {"folder": str(found[0])})
+
+
+def read_training(scores: str | Path, weights: Mapping[str, float]) -> list[VideoScores]:
+    """The calibration.csv beside a score file; [] where there is none."""
+    path = Path(scores).with_name("calibration.csv")
+    return read_scores(path, tuple(weights), labelled=False) if path.is_file() else []
+
+
+def read_foreign_evaluation(path: str | Path, direction: str, covered: slice, labels: LabelSource) -> Evaluation:
+    """Another program's scores.
+
+    Args:
+        direction: "normal" or "abnormal", what a high score means.
+        covered: which frames of each video the scores are of.
+
+    Raises:
+        UserError: as in `read_foreign`, and when labels are there that do not fit.
+    """
+    where = "none"
+    known = labels.videos()
+    if known or (labels.labels and Path(labels.labels).is_dir()):
+        truth, where = labels.truth(known or [])
+        videos = read_foreign(path, truth, covered)
+    else:
+        videos = read_foreign(path, None, covered)
+        if labels.labels:
+            truth, where = labels.truth(made_up({video.name: int(video.frames[-1]) + 1 for video in videos}))
+            videos = relabel(videos, truth, where)
+        else:
+            warnings.warn(f"no labels for {path}: give --labels, --dataset_type or --dataset_path; all frames count as normal")
+    about = {"scores": str(path), "direction": f"high is {direction}", "labels": where, "dataset": labels.dataset}
+    return Evaluation(videos, {SIGNAL: 1.0 if direction == "normal" else -1.0}, [], about)
+
+
+def made_up(lengths: Mapping[str, int]) -> list[Video] | None:
+    """Videos of which only name and length are known; None for none."""
+    return [Video(name, length * ("",)) for name, length in lengths.items()] or None
+
+
+def relabel(videos: list[VideoScores], truth: Mapping[str, np.ndarray], where: str) -> list[VideoScores]:
+    """The same scores with other labels. UserError when these are of other videos or end too early."""
+    for video in videos:
+        if video.name not in truth:
+            raise UserError(f"labels {where}: none for video {video.name!r}; they are of {len(truth)} videos "
+                            f"({', '.join(list(truth)[:3])} ...), the scores of {len(videos)}")
+        if video.frames[-1] >= len(truth[video.name]):
+            raise UserError(f"labels {where}: {len(truth[video.name])} for video {video.name}, whose scores reach frame "
+                            f"{video.frames[-1]} (from 0); give the labels of these videos with --labels")
+    return [video._replace(labels=truth[video.name][video.frames].astype(np.uint8)) for video in videos]
+
+
+def check_lambda(path: str | Path, videos: list[VideoScores], psnr_weight: float) -> None:
+    """A warning when the file's own column normality was made with another lambda."""
+    if not all("normality" in video.signals for video in videos):
+        return
+    written = np.concatenate([video.signals["normality"] for video in videos])
+    psnr, distance = (np.concatenate(normality([video.signals for video in videos], paper_weights(weight)))
+                      for weight in (1.0, 0.0))
+    if np.ptp(psnr - distance) > 0:                              # written = lambda psnr + (1 - lambda) distance
+        weight = np.dot(written - distance, psnr - distance) / np.dot(psnr - distance, psnr - distance)
+        if np.allclose(weight * psnr + (1 - weight) * distance, written, atol=1e-6) and abs(weight - psnr_weight) > 1e-6:
+            warnings.warn(f"{path} was written with lambda {weight:.4g}; here it is {psnr_weight:g} (--lambda {weight:.4g} for "
+                          f"the former)")
+
+
+def results_beside(scores: str | Path) -> dict:
+    """The results.json that an evaluation wrote beside its score file; {} where there is none."""
+    path = Path(scores).parent / "results.json"
+    try:
+        return json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError:
+        raise UserError(f"{path} is no JSON; evaluate again, or move it away and give --lambda") from None

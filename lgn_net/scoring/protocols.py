@@ -1,0 +1,138 @@
+"""Score file -> every number: the headline with its interval, and the AUC under every protocol of the field."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lgn_net.errors import UserError
+from lgn_net.scoring.metrics import (AVERAGES, auc, average_precision, bootstrap, equal_error_rate, gap, paired_p_value, roc,
+                                     video_auc)
+from lgn_net.scoring.score import SCOPES, normality, smooth
+from lgn_net.scoring.score_file import VideoScores
+
+SIGMAS = (0.0, 3.0, 7.0, 15.0)
+RESAMPLES = 1000
+
+
+class Protocol(NamedTuple):
+    """How normality and AUC are made from the signals."""
+
+    scope: str = "video"           # of the normalisation, see `SCOPES`
+    sigma: float = 0.0             # of the Gaussian over the frames of a video; 0: none
+    average: str = "micro"         # see `AVERAGES`
+
+    def __str__(self) -> str:
+        smoothing = f"Gaussian of {self.sigma:g} frames per video" if self.sigma else "no smoothing"
+        return f"{self.average} AUC, {SCOPES[self.scope]}, {smoothing}"
+
+
+PAPER = Protocol()
+GRID = [Protocol(scope, sigma, average) for average in AVERAGES for scope in SCOPES for sigma in SIGMAS]
+
+
+def paper_weights(psnr_weight: float) -> dict[str, float]:
+    """lambda -> weights of the signals, for `normality`."""
+    return {"psnr": psnr_weight, "distance": -(1 - psnr_weight)}           # -0.0 keeps its direction
+
+
+def normality_under(protocol: Protocol, videos: Sequence[VideoScores], weights: Mapping[str, float],
+                    training: Sequence[VideoScores] = ()) -> list[np.ndarray]:
+    """Normality (n_v,) of each video's frames; `training` holds the scores of training frames, or nothing.
+
+    UserError when the protocol needs training scores and there are none.
+    """
+    if protocol.scope == "training" and not training:
+        raise UserError("the normalisation 'training' needs scores of training frames, calibration.csv beside the score "
+                        "file; evaluate.py writes it where it finds the training frames (--score.calibration)")
+    pooled = {name: np.concatenate([video.signals[name] for video in training]) for name in weights} if training else None
+    return smooth(normality([video.signals for video in videos], weights, protocol.scope, pooled), protocol.sigma)
+
+
+def grid(videos: Sequence[VideoScores], weights: Mapping[str, float],
+         training: Sequence[VideoScores] = ()) -> dict[Protocol, float | None]:
+    """AUC under every protocol of `GRID`, a fraction; None where it is undefined or training scores are missing."""
+    labels, values = [video.labels for video in videos], {}
+    for scope in SCOPES:
+        if scope == "training" and not training:
+            continue
+        for sigma in SIGMAS:
+            normal = normality_under(Protocol(scope, sigma), videos, weights, training)
+            values |= {Protocol(scope, sigma, average): auc(labels, normal, average) for average in AVERAGES}
+    return {protocol: values.get(protocol) for protocol in GRID}
+
+
+def measure(videos: Sequence[VideoScores], weights: Mapping[str, float], protocol: Protocol = PAPER,
+            training: Sequence[VideoScores] = ()) -> dict:
+    """Every number under one protocol, ready for JSON; None where it is undefined.
+
+    `auc_<signal>` is the AUC of a signal alone, `<signal>_normal` and `_abnormal` its means over the frames of a class, `interval` the 95 % interval over resampled videos, `chance` the average
+    precision of a detector that knows nothing.
+    """
+    labels = [video.labels for video in videos]
+    normal = normality_under(protocol, videos, weights, training)
+    curve = roc(labels, normal)
+    frames, abnormal = sum(map(len, labels)), int(sum(y.sum() for y in labels))
+    alone = {f"auc_{name}": auc(labels, normality_under(protocol, videos, {name: np.copysign(1.0, weight)}, training),
+                                protocol.average) for name, weight in weights.items()}
+    return {
+        "auc": auc(labels, normal, protocol.average),
+        "interval": bootstrap(labels, normal, protocol.average, RESAMPLES).interval() if len(videos) > 1 else None,
+        **(alone if len(alone) > 1 else {}),
+        **{f"{name}_{kind}": mean_where([video.signals[name] for video in videos], labels, label)
+           for name in weights for label, kind in enumerate(("normal", "abnormal"))},
+        "eer": equal_error_rate(curve) if curve else None,
+        "average_precision": average_precision(curve) if curve else None,
+        "chance": abnormal / frames,
+        "gap": gap(labels, normal),
+        "videos": len(videos),
+        "single_class_videos": sum(bool(y.min() == y.max()) for y in labels),
+        "frames": frames,
+        "abnormal_frames": abnormal,
+        "per_video": [{"video": video.name, "frames": len(y), "abnormal_frames": int(y.sum()), "auc": video_auc(y, x),
+                       "mean_normality": float(x.mean())} for video, y, x in zip(videos, labels, normal)],
+    }
+
+
+def mean_where(values: list[np.ndarray], labels: list[np.ndarray], label: int) -> float | None:
+    """Mean over the frames of one class; None where there are none."""
+    chosen = np.concatenate(values)[np.concatenate(labels) == label]
+    return float(chosen.mean()) if len(chosen) else None
+
+
+def compare(first: Sequence[VideoScores], second: Sequence[VideoScores], weights: Sequence[Mapping[str, float]],
+            protocol: Protocol = PAPER, training: Sequence[Sequence[VideoScores]] = ((), ())) -> dict:
+    """Two score files on the frames that both hold: AUCs, their difference, its 95 % interval and p-value, ready for JSON.
+
+    Normality is made from all frames of each file; then frames that only one of them holds are left out. Both are judged
+    on the same resampled videos.
+
+    Raises:
+        UserError: no video in common, or other labels on a frame that both hold.
+    """
+    ours, theirs = ({video.name: (video, x) for video, x in zip(videos, normality_under(protocol, videos, w, t))}
+                    for videos, w, t in zip((first, second), weights, training))
+    names = [name for name in ours if name in theirs]
+    labels, normal = [], ([], [])
+    for name in names:
+        (a, x), (b, y) = ours[name], theirs[name]
+        _, i, j = np.intersect1d(a.frames, b.frames, assume_unique=True, return_indices=True)
+        if (wrong := np.flatnonzero(a.labels[i] != b.labels[j])).size:
+            raise UserError(f"the two score files disagree on the label of {len(wrong)} frames of video {name} (first: frame "
+                            f"{a.frames[i[wrong[0]]]}); compare files with the same labels")
+        if len(i):
+            labels.append(a.labels[i])
+            normal[0].append(x[i])
+            normal[1].append(y[j])
+    if not labels:
+        raise UserError(f"the two score files have no frame in common ({first[0].name} to {first[-1].name}, "
+                        f"{second[0].name} to {second[-1].name})")
+    draws = [bootstrap(labels, x, protocol.average, RESAMPLES) for x in normal]
+    aucs = [auc(labels, x, protocol.average) for x in normal]
+    difference = draws[0]._replace(aucs=draws[0].aucs - draws[1].aucs)
+    return {
+        "auc": aucs[0], "auc_other": aucs[1], "difference": None if None in aucs else aucs[0] - aucs[1],
+        "interval": difference.interval(), "p_value": paired_p_value(*draws), "videos": len(labels),
+        "frames": sum(map(len, labels)), "frames_left_out": sum(len(v.frames) for v in first) - sum(map(len, labels)),
+        "frames_left_out_other": sum(len(v.frames) for v in second) - sum(map(len, labels)),
+    }

@@ -1,0 +1,52 @@
+"""How every command shows its progress, warns and ends. Needs no torch: a command that reads files only starts at once."""
+
+import contextlib
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+
+from tqdm import tqdm
+
+from lgn_net.errors import TrainingDiverged, UserError
+
+
+def progress(title: str, total: int, unit: str, initial: int = 0) -> tqdm:
+    """A bar with rate and time left on stderr; a line every half minute where stderr is no terminal."""
+    form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
+    return tqdm(total=total, initial=initial, desc=title, unit=f" {unit}", bar_format=form, dynamic_ncols=True,
+                smoothing=0.05,
+                mininterval=0.2 if sys.stderr.isatty() else 30)
+
+
+@contextlib.contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Warnings as one line `warning: ...` on stderr, without the place in the code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: tqdm.write(f"warning: {message}", file=sys.stderr)
+        yield
+
+
+def run_command(main: Callable[[list[str]], int | None]) -> None:
+    """Call `main(argv)` and exit: UserError, full disks and the like in one sentence with 2, divergence with 1."""
+    try:
+        with plain_warnings():
+            status = main(sys.argv[1:])
+    except TrainingDiverged as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 1
+    except (UserError, OSError) as error:
+        # A data worker's error arrives as the text of its traceback; the sentence is its last line.
+        sentence = (str(error).strip() or repr(error)).splitlines()[-1].rpartition("UserError: ")[2]
+        print(f"error: {sentence}", file=sys.stderr)
+        status = 2
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":                           # PyTorch's
+            raise
+        print(f"error: the device's memory is full ({str(error).splitlines()[0]}); try a smaller --train.batch_size, "
+              f"--score.batch_size or --data.image_size", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 128 + signal.SIGINT
+    sys.exit(status)
