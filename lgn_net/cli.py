@@ -37,6 +37,15 @@ def command_parser(description: str, usage: str, needs_data: bool = True) -> Arg
     return parser
 
 
+def network_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments that name a trained network and the labels of what it scores."""
+    parser.add_argument("--checkpoint", help="Checkpoint written by train.py or scripts/import_official.py.")
+    parser.add_argument("--model_dir", help="Instead of --checkpoint: the authors' <n>model.pth.")
+    parser.add_argument("--m_items_dir", help="The authors' <n>keys.pt that belongs to --model_dir.")
+    parser.add_argument("--labels", help="Label file (.npy, .mat, .m, .json, .csv) or folder of <video>.npy; default: "
+                                         "beside the frames, or those that ship with the project.")
+
+
 def parse_command(parser: ArgumentParser, argv: list[str]) -> tuple[Config, Namespace]:
     """Command line -> configuration and arguments.
 
@@ -53,7 +62,11 @@ def parse_command(parser: ArgumentParser, argv: list[str]) -> tuple[Config, Name
         from lgn_net.checkpoint import load_checkpoint                        # only now: torch takes seconds to load
         parser.set_defaults(flatten(asdict(load_checkpoint(source)[0])))
     elif given["scores"] and (saved := results_beside(given["scores"]).get("config")):
-        parser.set_defaults(flatten(asdict(config_from_dict(saved))))
+        try:
+            parser.set_defaults(flatten(asdict(config_from_dict(saved))))
+        except UserError as error:
+            raise UserError(f"results.json beside {given['scores']} was written by another version of this project: "
+                            f"{error}") from None
     elif given["data.dataset"] and not given["config"]:
         argv = ["--config", str(config_of(given["data.dataset"])), *argv]
     return parse(parser, argv)

@@ -162,7 +162,7 @@ class ScoreConfig:
     def __post_init__(self):
         require(0 <= self.psnr_weight <= 1, "lambda (score.psnr_weight)", self.psnr_weight, "0 to 1")
         require(0 <= self.gamma < math.inf, "gamma (score.gamma)", self.gamma, "a number, 0 or more")
-        require(0 <= self.smoothing < math.inf, "score.smoothing", self.smoothing, "a number of frames, 0 or more")
+        require(0 <= self.smoothing <= 1000, "score.smoothing", self.smoothing, "a number of frames, 0 to 1000")
         require(self.calibration >= 0, "score.calibration", self.calibration, "0 or more")
         require(self.batch_size >= 1, "score.batch_size", self.batch_size, "1 or more")
 

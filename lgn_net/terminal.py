@@ -1,6 +1,7 @@
 """How every command shows its progress, warns and ends. Needs no torch: a command that reads files only starts at once."""
 
 import contextlib
+import os
 import signal
 import sys
 import warnings
@@ -35,6 +36,9 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
     except TrainingDiverged as error:
         print(f"error: {error}", file=sys.stderr)
         status = 1
+    except BrokenPipeError:                                                     # the reader, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + signal.SIGPIPE
     except (UserError, OSError) as error:
         # A data worker's error arrives as the text of its traceback; the sentence is its last line.
         sentence = (str(error).strip() or repr(error)).splitlines()[-1].rpartition("UserError: ")[2]

@@ -6,6 +6,7 @@ import pickle
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,8 +18,10 @@ import evaluate
 import train
 from lgn_net.cli import ALIASES
 from lgn_net.config import Config, asdict, flatten
+from lgn_net.data.clips import read_frames
+from lgn_net.scoring.localize import load_maps
 
-import_official = load_script("scripts/import_official.py")
+import_official, sweep = load_script("scripts/import_official.py"), load_script("scripts/sweep.py")
 COLUMNS = ["video", "frame", "psnr", "distance", "regular_score", "memory_updated", "normality", "label"]
 LABELS = "video,start,end\n00,5,6\n01,4,4\n01,8,9\n"
 SIZES = {"width": 4, "hidden": 4, "layers": 1, "channels": 1, "items": 5}
@@ -185,6 +188,105 @@ def test_one_class_only(base, tmp_path):
     table, results = read(tmp_path / "out")
     assert len(table["psnr"]) == 10 and not table["label"].any()
     assert results["auc"] is results["auc_psnr"] is results["auc_distance"] is None
+
+
+# --------------------------------------------------------------------------------- calibration, masks, maps, sweeps
+
+def test_calibration_by_training_windows(data, base, tmp_path):
+    evaluated(tmp_path / "with", *base)
+    lines = (tmp_path / "with/calibration.csv").read_text().splitlines()
+    assert lines[0] == "video,frame,psnr,distance,regular_score,memory_updated"
+    assert [line.split(",")[:2] for line in lines[1:]] == [["00", "4"], ["00", "5"]]          # 6 frames, 2 windows
+    _, results = evaluated(tmp_path / "chosen", *base, "--score.normalize", "training")
+    cells = {(cell["scope"], cell["sigma"], cell["average"]): cell["auc"] for cell in results["grid"]}
+    assert results["auc"] == cells["training", 0, "micro"] and len(cells) == 60 and None not in cells.values()
+
+    _, results = evaluated(tmp_path / "without", *base, "--score.calibration", 0)
+    assert not (tmp_path / "without/calibration.csv").exists()
+    assert {cell["scope"] for cell in results["grid"] if cell["auc"] is None} == {"training"}
+    shutil.copytree(data / "made/testing", tmp_path / "made/testing")
+    shutil.copy(data / "made/labels.csv", tmp_path / "made")
+    _, results = evaluated(tmp_path / "no_training", *base, "--dataset_path", tmp_path)
+    assert {cell["scope"] for cell in results["grid"] if cell["auc"] is None} == {"training"}
+    assert "calibration.csv" in sentence(run(evaluate.main, *base, "--score.calibration", 0, "--score.normalize",
+                                             "training"))
+
+
+def test_masks_maps_and_quality(data, base, tmp_path):
+    """With a mask per frame: localisation; 2 misses and 2 false alarms at most, and the frames that were named."""
+    shutil.copytree(data / "made", tmp_path / "made")
+    for video, length in (("00", 8), ("01", 10)):
+        folder = tmp_path / "made/testing/masks" / video
+        folder.mkdir(parents=True)
+        for t in range(length):
+            mask = np.zeros((16, 20), np.uint8)
+            mask[4:8, 5:10] = 255 * (t > 5)
+            cv2.imwrite(str(folder / f"{t:03d}.png"), mask)
+    table, results = evaluated(tmp_path / "out", *base, "--dataset_path", tmp_path, "--quality", "--maps", 2,
+                               "--frames", "01:7", "00:4")
+    found, maps = results["localization"], load_maps(tmp_path / "out/maps.npz")
+    assert (found["frames_with_mask"], found["abnormal_frames"]) == (10, 6) and 0 <= found["pixel_auc"] <= 1
+    assert {("01", 7), ("00", 4)} <= {(m.video, m.frame) for m in maps} and len(maps) <= 6
+    for m in maps:
+        k, = np.flatnonzero((table["video"] == m.video) & (table["frame"] == m.frame))
+        assert m.normality == table["normality"][k] and m.label == table["label"][k]
+        assert -10 * np.log10(m.error.mean()) == pytest.approx(table["psnr"][k], abs=1e-3)    # the very prediction
+        assert np.array_equal(m.image, read_frames((str(tmp_path / f"made/testing/frames/{m.video}/{m.frame:03d}.png"),),
+                                                   1, 16)[0].transpose(1, 2, 0))
+    quality = (tmp_path / "out/quality.csv").read_text().splitlines()
+    assert quality[0].startswith("video,frame,ssim") and len(quality) == 11
+    assert results["quality"]["ssim"] == pytest.approx(np.mean([float(line.split(",")[2]) for line in quality[1:]]))
+    page = (tmp_path / "out/report.html").read_text()
+    assert "strongest region on mask" in page and page.count("data:image") >= 2 * len(maps)
+
+    _, results = evaluated(tmp_path / "off", *base, "--dataset_path", tmp_path, "--localize", "off", "--maps", 0)
+    assert "localization" not in results and load_maps(tmp_path / "off/maps.npz") == []
+    (tmp_path / "made/testing/masks/01/003.png").unlink()
+    said = sentence(run(evaluate.main, *base, "--dataset_path", tmp_path))
+    assert "9 masks" in said and "10 frames" in said
+
+
+@pytest.mark.parametrize("argv, words", [
+    (["--frames", "02:5"], ["02"]), (["--frames", "00:3"], ["00:3", "4 to 7"]), (["--maps", -1], ["--maps -1"]),
+])
+def test_frames_that_have_no_map(base, argv, words):
+    said = sentence(run(evaluate.main, *base, *argv))
+    assert all(word in said for word in words), said
+
+
+def test_sweeps(base, checkpoint, tmp_path):
+    """Each line of a sweep is what evaluate.py gives for that value."""
+    first, _ = evaluated(tmp_path / "out", *base)
+    gamma = gamma_between(first)
+    done = run(sweep.main, "gamma", *base, "--gammas", gamma, 0)
+    assert done.status == 0 and "oracle" in done.out, done
+    with open(tmp_path / "out/sweep_gamma.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["gamma"]) for row in rows] == [0, gamma]
+    for row in rows:
+        _, results = evaluated(tmp_path / "alone", *base, f"--gamma={row['gamma']}")
+        assert [float(row[key]) for key in ("auc", "auc_psnr", "auc_distance", "memory_updates", "frames")] == [
+            results[key] for key in ("auc", "auc_psnr", "auc_distance", "memory_updates", "frames")]
+
+    assert run(sweep.main, "lambda", tmp_path / "out", "--steps", 4).status == 0
+    with open(tmp_path / "out/sweep_lambda.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["lambda"]) for row in rows] == [0, 0.25, 0.5, 0.75, 1]
+    for row in rows:
+        _, results = evaluated(tmp_path / "alone", *base, "--lambda", row["lambda"])
+        assert float(row["auc"]) == pytest.approx(results["auc"], abs=1e-12)
+    for name in ("sweep_gamma.png", "sweep_gamma.pdf", "sweep_lambda.png", "sweep_lambda.pdf"):
+        assert (tmp_path / "out" / name).read_bytes()[:4] in (b"\x89PNG", b"%PDF")
+
+
+@pytest.mark.parametrize("argv, words", [
+    ([], ["lambda or gamma"]), (["delta"], ["delta", "lambda or gamma"]), (["lambda", "nowhere"], ["nowhere"]),
+    (["lambda", ".", "--steps", "0"], ["--steps 0"]), (["gamma", "--gammas", "-1"], ["-1", "0 or more"]),
+    (["gamma", "--score.memory_update", "off"], ["off", "carry"]),
+])
+def test_sweep_of_nothing(base, argv, words):
+    said = sentence(run(sweep.main, *argv, *(base if argv[:1] == ["gamma"] else ())))
+    assert all(word in said for word in words), said
 
 
 # ----------------------------------------------------------------------------------------------- the authors' files

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from reference import compactness, memory_update, query_rows
-from reference import normality as normality_by_hand
 from reference import psnr as psnr_by_hand
 from reference import regular_score as regular_score_by_hand
 
@@ -20,11 +19,8 @@ from lgn_net.errors import UserError
 from lgn_net.model.build import build_model
 from lgn_net.model.lgn_net import LGNNet
 from lgn_net.model.memory import PrototypeMemory
-from lgn_net.report.curves import plot_curves
-from lgn_net.scoring.infer import judge_prediction, query_distance, score_videos
-from lgn_net.scoring.metrics import auc
-from lgn_net.scoring.protocols import paper_weights
-from lgn_net.scoring.score import normality
+from lgn_net.scoring.infer import (judge_prediction, predict_frames, query_distance, score_videos, score_windows,
+                                   sweep_gamma)
 
 CPU = torch.device("cpu")
 TINY = Config(data=DataConfig(image_size=16, workers=0), score=ScoreConfig(batch_size=1),
@@ -64,68 +60,6 @@ def test_distance_by_hand():
     queries = torch.tensor([[[0.6, 1.0], [0.8, 0.0]], [[0.0, 0.0], [1.0, -1.0]]])[..., None]     # (B, D, h, 1)
     # Queries (.6, .8) and (1, 0); then (0, 1) and (0, -1), whose cosines with the items are 0 and -1.
     assert query_distance(queries, memory).tolist() == pytest.approx([(0.36 + 0.04 + 0) / 4, (0 + 1 + 1) / 4], abs=1e-6)
-
-
-# --------------------------------------------------------------------------------------------------- normality, AUC
-
-PSNR = [np.array([20.0, 30.0, 25.0]), np.array([40.0, 30.0])]
-DISTANCE = [np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.1])]
-
-
-def ours(psnr, distance, weight, scope="video"):
-    return normality([{"psnr": p, "distance": d} for p, d in zip(psnr, distance, strict=True)], paper_weights(weight), scope)
-
-
-def test_normality_by_hand():
-    """p: PSNR, d: 1 - D, brought to [0, 1] within each video or over both."""
-    for scope, p, d in (("video", [[0, 1, 0.5], [1, 0]], [[1, 0.5, 0], [0, 1]]),
-                        ("dataset", [[0, 0.5, 0.25], [1, 0.5]], [[1, 0.75, 0.5], [0, 1]])):
-        for weight in (1, 0, 0.6):
-            for v, scores in enumerate(ours(PSNR, DISTANCE, weight, scope)):
-                expected = weight * np.array(p[v]) + (1 - weight) * np.array(d[v])
-                np.testing.assert_allclose(scores, expected, atol=1e-12)
-    rng = np.random.default_rng(0)
-    psnr, distance = rng.normal(30, 5, 50), rng.random(50)
-    np.testing.assert_allclose(ours([psnr], [distance], 0.6)[0], normality_by_hand(psnr, distance, 0.6))
-
-
-@pytest.mark.parametrize("scope", ["video", "dataset"])
-def test_constant_signals_say_nothing(scope):
-    flat, varied = [np.full(3, 30.0)], [np.array([0.1, 0.3, 0.2])]
-    np.testing.assert_allclose(ours(flat, varied, 0.6, scope)[0], 0.6 * 0.5 + 0.4 * np.array([1, 0, 0.5]))
-    np.testing.assert_allclose(ours(varied, flat, 0.6, scope)[0], 0.6 * np.array([0, 1, 0.5]) + 0.4 * 0.5)
-    np.testing.assert_allclose(ours([np.array([30.0])], [np.array([0.1])], 0.6, scope)[0], 0.5)       # one frame
-
-
-def auc_by_pairs(labels, scores):
-    """Share of (abnormal, normal) pairs in which the abnormal frame is the less normal one; ties count half."""
-    pairs = list(itertools.product(scores[labels == 1], scores[labels == 0]))
-    return sum((a < n) + (a == n) / 2 for a, n in pairs) / len(pairs)
-
-
-def test_auc_against_counting_pairs():
-    rng = np.random.default_rng(0)
-    labels = [rng.integers(0, 2, n) for n in (12, 30, 7)] + [np.ones(5, int), np.zeros(6, int)]
-    scores = [rng.integers(0, 6, len(y)) / 5 for y in labels]                     # many ties
-    both = [v for v, y in enumerate(labels) if 0 < y.mean() < 1]
-    assert both == [0, 1, 2]
-    assert auc(labels, scores) == pytest.approx(auc_by_pairs(np.concatenate(labels), np.concatenate(scores)))
-    assert auc(labels, scores, "macro") == pytest.approx(np.mean([auc_by_pairs(labels[v], scores[v]) for v in both]))
-
-
-def test_micro_and_macro_differ():
-    """Each video is ranked perfectly, but the normal frames of one lie below the abnormal ones of the other."""
-    labels, scores = [np.array([0, 1]), np.array([0, 1])], [np.array([0.9, 0.6]), np.array([0.5, 0.1])]
-    assert (auc(labels, scores, "macro"), auc(labels, scores, "micro")) == (1, 0.75)
-
-
-@pytest.mark.parametrize("average", ["micro", "macro"])
-def test_one_class_has_no_auc(average):
-    scores = [np.array([0.1, 0.2]), np.array([0.3])]
-    for label in (0, 1):
-        assert auc([np.full(2, label), np.full(1, label)], scores, average) is None
-    if average == "macro":                                                        # both classes, but in no video
-        assert auc([np.array([0, 0]), np.array([1])], scores, average) is None
 
 
 # ---------------------------------------------------------------------------------------------------- score_videos
@@ -225,6 +159,52 @@ def test_gamma_is_a_strict_bound(model, videos):
         assert score_videos(model, videos, with_knobs(gamma=gamma), CPU)[0].memory_updated == updated
 
 
+@pytest.mark.parametrize("mode", ["off", "carry", "reset"])
+def test_a_sweep_gives_what_each_gamma_gives_alone(model, videos, mode):
+    middle, items = middle_gamma(model, videos), model.memory.items.clone()
+    every = sorted(s.regular_score for s in score_videos(model, videos, with_knobs(memory_update="off"), CPU))
+    gammas = [0, middle, every[1] + 1e-6, every[-2] + 1e-6, middle, 10.0]                    # one of them twice
+    swept = sweep_gamma(model, videos, with_knobs(memory_update=mode), gammas, CPU)
+    assert list(swept) == list(dict.fromkeys(gammas))
+    for gamma, signals in swept.items():
+        assert signals == score_videos(model, videos, with_knobs(memory_update=mode, gamma=gamma), CPU)
+    updates = {sum(s.memory_updated for s in signals) for signals in swept.values()}
+    assert updates == {0} if mode == "off" else {0, len(every)} < updates
+    assert torch.equal(model.memory.items, items)                                             # as before
+
+
+@pytest.mark.parametrize("mode", ["off", "carry", "reset"])
+def test_single_frames_again_as_they_were_predicted(model, videos, mode):
+    config, items = with_knobs(memory_update=mode, gamma=middle_gamma(model, videos)), model.memory.items.clone()
+    watched = {}
+
+    def watch(video, first, predicted, target):
+        for k, pair in enumerate(zip(predicted.clone(), target.clone(), strict=True)):
+            assert watched.setdefault((video, first + k), pair) is pair                       # each frame once
+
+    signals = score_videos(model, videos, config, CPU, watches=[watch])
+    assert list(watched) == [(s.video, s.frame) for s in signals]
+    for wanted in ([(0, 4)], [(2, 9), (0, 6), (2, 5)], list(watched)):
+        again = list(predict_frames(model, videos, config, signals, wanted, CPU))
+        assert [(v, t) for v, t, *_ in again] == sorted(wanted)
+        for v, t, predicted, target in again:
+            torch.testing.assert_close(predicted, watched[v, t][0], atol=1e-5, rtol=0)
+            assert torch.equal(target, to_float(read_frames(videos[v].frames[t:t + 1], 3, 16))[0])
+        assert torch.equal(model.memory.items, items)
+    moved = [(s.video, s.frame) for s in signals]
+    off = {(s.video, s.frame): s.psnr for s in score_videos(model, videos, with_knobs(memory_update="off"), CPU)}
+    assert mode == "off" or any(s.psnr != off[key] for s, key in zip(signals, moved, strict=True))   # the memory mattered
+
+
+def test_windows_spread_over_all_videos(model, videos):
+    everything = score_videos(model, videos, with_knobs(memory_update="off"), CPU)           # 5 + 4 + 6 windows
+    for count in (15, 400):
+        assert_same_signals(score_windows(model, videos, with_knobs(batch_size=4), count, CPU), everything)
+    some = score_windows(model, videos, with_knobs(batch_size=4), 3, CPU)
+    assert [(s.video, s.frame) for s in some] == [(0, 4), (1, 6), (2, 9)]                     # windows 0, 7, 14
+    assert_same_signals(some, [s for s in everything if (s.video, s.frame) in {(0, 4), (1, 6), (2, 9)}])
+
+
 class Persistence(LGNNet):
     """Predicts that nothing changes: the last frame it saw."""
 
@@ -286,18 +266,3 @@ def test_damaged_frame_is_named(model, videos):
         file.write(b"no picture")
     with pytest.raises(UserError, match=r"02/006\.png"):
         score_videos(model, videos, TINY, CPU)
-
-
-# ---------------------------------------------------------------------------------------------------------- curves
-
-def test_curves(tmp_path):
-    """Twelve videos on the first page, the thirteenth on the second; names are no formulas; one frame is enough."""
-    names = [f"{v:02d}_$_$" for v in range(13)]
-    frames = [np.arange(4, 4 + n) for n in range(13, 0, -1)]
-    first, second = paths = plot_curves(names, frames, [np.linspace(0, 1, len(f)) for f in frames],
-                                        [(f % 2).astype(np.uint8) for f in frames], "title", tmp_path)
-    assert sorted(tmp_path.iterdir()) == [tmp_path / "curves_1.png", tmp_path / "curves_2.png"] == paths
-    assert first.read_bytes().startswith(b"\x89PNG") and second.read_bytes().startswith(b"\x89PNG")
-    tall, low = cv2.imread(str(first)), cv2.imread(str(second))
-    assert tall.shape[1] == 3 * low.shape[1] and tall.shape[0] > 2 * low.shape[0]               # 4 rows of 3; 1 of 1
-    assert len(np.unique(low.reshape(-1, 3), axis=0)) > 10                                      # not a blank page

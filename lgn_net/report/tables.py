@@ -46,31 +46,54 @@ def video_table(results: Mapping) -> str:
                       f"{row['mean_normality']:.3f}"] for row in results["per_video"]])
 
 
-def summary(results: Mapping) -> str:
-    """The headline and what belongs to it."""
-    one_class = f" ({results['single_class_videos']} with frames of one class only)" if results["single_class_videos"] else ""
-    updates = f", {results['memory_updates']} memory updates" if "memory_updates" in results else ""
+def numbers(results: Mapping) -> list[tuple[str, str, str, str]]:
+    """The headline and what belongs to it: name, value, unit, remark. Values that are not defined are dashes."""
     interval = results["interval"]
     within = (f"95 % interval {percent(interval[0], 1)} to {percent(interval[1], 1)}, {RESAMPLES:,} resamples of the videos"
               if interval else "no interval: " + ("one video cannot be resampled" if results["videos"] == 1 else
                                                   "frames of one class only"))
-    alone = [(f"AUC, {'PSNR' if key == 'auc_psnr' else key.removeprefix('auc_')} only", percent(results[key]), "%", "")
-             for key in results if key.startswith("auc_")]
     gap = "-" if results["gap"] is None else f"{results['gap']:.3f}"
-    lines = [("AUC", percent(results["auc"]), "%", within), *alone,
-             ("equal error rate", percent(results["eer"]), "%", ""),
-             ("average precision", percent(results["average_precision"]), "%", f"chance {percent(results['chance'])} %"),
-             ("gap score", gap, "", "mean normality of normal minus abnormal frames")]
+    rows = [("AUC", percent(results["auc"]), "%", within),
+            *((f"AUC, {'PSNR' if key == 'auc_psnr' else key.removeprefix('auc_')} only", percent(results[key]), "%", "")
+              for key in results if key.startswith("auc_")),
+            ("equal error rate", percent(results["eer"]), "%", ""),
+            ("average precision", percent(results["average_precision"]), "%", f"chance {percent(results['chance'])} %"),
+            ("gap score", gap, "", "mean normality of normal minus abnormal frames")]
     for kind in ("normal", "abnormal"):
         if results.get(f"psnr_{kind}") is not None:
-            lines.append((f"mean PSNR, {kind} frames", f"{results[f'psnr_{kind}']:.2f}", "dB", ""))
+            rows.append((f"mean PSNR, {kind} frames", f"{results[f'psnr_{kind}']:.2f}", "dB", ""))
+    if "memory_updates" in results:
+        rows.append(("memory updates", f"{results['memory_updates']:,}", "", ""))
+    if found := results.get("localization"):
+        chance = percent(found["region_on_mask_chance"])
+        rows += [("pixel AUC", percent(found["pixel_auc"]), "%", f"every pixel of {found['frames_with_mask']:,} frames with masks"),
+                 ("pixel-level AUC", percent(found["pixel_level_auc"]), "%", "40 % of a mask, no pixel of a normal frame; chance "
+                                                                            "is near 0"),
+                 ("strongest region on mask", percent(found["region_on_mask"]), "%",
+                  f"of {found['abnormal_frames']:,} abnormal frames; placed at random {chance} %")]
+    for key, name in (("ssim", "SSIM"), ("lpips", "LPIPS")):
+        if (quality := results.get("quality") or {}).get(key) is not None:
+            classes = [f"{kind} {quality[f'{key}_{kind}']:.4f}" for kind in ("normal", "abnormal")
+                       if quality[f"{key}_{kind}"] is not None]
+            rows.append((name, f"{quality[key]:.4f}", "", ", ".join(classes)))
+    return rows
+
+
+def frames_scored(results: Mapping) -> str:
+    """How much was scored, in a sentence."""
+    one_class = f" ({results['single_class_videos']} with frames of one class only)" if results["single_class_videos"] else ""
+    return (f"{results['videos']} video{'s'[:results['videos'] != 1]}{one_class}, {results['frames']:,} frames scored, "
+            f"{results['abnormal_frames']:,} abnormal")
+
+
+def summary(results: Mapping) -> str:
+    """The headline and what belongs to it, as text."""
     return "\n".join([
-        f"{results['dataset'] or 'scores'}: {results['videos']} videos{one_class}, {results['frames']:,} frames scored, "
-        f"{results['abnormal_frames']:,} abnormal{updates}",
+        f"{results['dataset'] or 'scores'}: {frames_scored(results)}",
         f"protocol: {results['protocol']}",
         f"labels:   {results['labels']}" + (f" ({results['label_source']})" if results["label_source"] else ""),
         "",
-        *(f"  {name:<28}{value:>9} {unit:<2}  {remark}".rstrip() for name, value, unit, remark in lines),
+        *(f"  {name:<28}{value:>9} {unit:<2}  {remark}".rstrip() for name, value, unit, remark in numbers(results)),
     ])
 
 
@@ -79,12 +102,13 @@ def comparison(result: Mapping, other: str) -> str:
     interval = result["interval"]
     left_out = " and ".join(f"{count} frames that only {which} holds" for count, which in
                             ((result["frames_left_out"], "this one"), (result["frames_left_out_other"], other)) if count)
-    if result["difference"] is None or interval is None:
+    if result["difference"] is None:
         return f"compared with {other}: undefined, the common frames are of one class"
+    within = (f", 95 % interval {100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}, p = {result['p_value']:.3f}\n"
+              f"  ({result['videos']} videos resampled in pairs, {RESAMPLES:,} times" if interval else
+              "\n  (no interval: one video cannot be resampled")
     return (f"compared with {other}: AUC {percent(result['auc'])} against {percent(result['auc_other'])} %, difference "
-            f"{100 * result['difference']:+.2f} points, 95 % interval {100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}, "
-            f"p = {result['p_value']:.3f}\n  ({result['videos']} videos resampled in pairs, {RESAMPLES:,} times"
-            + (f"; left out: {left_out})" if left_out else ")"))
+            f"{100 * result['difference']:+.2f} points{within}" + (f"; left out: {left_out})" if left_out else ")"))
 
 
 def padded_chance(labels: Sequence[np.ndarray]) -> float:

@@ -12,10 +12,15 @@ from lgn_net.data.datasets import BENCHMARKS, canonical_name, known_lengths
 from lgn_net.data.labels import find_labels, load_label_folder, load_labels
 from lgn_net.data.videos import Video, find_split, index_videos
 from lgn_net.errors import UserError
-from lgn_net.scoring.foreign import SIGNAL, read_foreign
+from lgn_net.scoring.foreign import SIGNAL, lengths_in, read_foreign
 from lgn_net.scoring.protocols import paper_weights
 from lgn_net.scoring.score import normality
 from lgn_net.scoring.score_file import VideoScores, read_scores
+
+
+# What a score file takes over from the results.json beside it, and what of this only while its labels stand.
+CARRIED = ("checkpoint", "versions", "config", "complete_benchmark", "localization", "quality")
+OF_THE_LABELS = ("quality",)
 
 
 class Evaluation(NamedTuple):
@@ -40,15 +45,20 @@ class LabelSource(NamedTuple):
         """Whether other labels than a score file's own are asked for."""
         return self.labels is not None or self.source != "auto"
 
-    def videos(self) -> list[Video] | None:
-        """The test videos: those on disk, else the published ones of a benchmark; None when neither is known."""
+    @property
+    def in_folder(self) -> bool:
+        """Whether the labels name their videos: a file each."""
+        return self.labels is not None and Path(self.labels).is_dir()
+
+    def videos(self) -> list[Video]:
+        """The test videos: those on disk, else the published ones of a benchmark; [] when neither is known."""
         if self.dataset_path:
             return index_videos(find_split(self.dataset_path, self.dataset or "", "testing"))
-        return made_up(known_lengths(self.dataset, "testing")) if self.dataset else None
+        return made_up(known_lengths(self.dataset, "testing")) if self.dataset else []
 
     def truth(self, videos: list[Video]) -> tuple[dict[str, np.ndarray], str]:
         """Labels of all frames of each video by its name, and where they are from. UserError when they do not fit."""
-        if self.labels and Path(self.labels).is_dir():
+        if self.in_folder:
             truth = load_label_folder(self.labels)
             for video in videos:
                 if len(truth.get(video.name, ())) != len(video.frames):
@@ -64,8 +74,10 @@ class LabelSource(NamedTuple):
             benchmark = BENCHMARKS.get(canonical_name(self.dataset or ""))
             truths = benchmark.truths if benchmark else {}
             if not truths or self.source not in ("auto", *truths):
-                raise UserError(f"no {self.source if self.source != 'auto' else ''} labels of {self.dataset or 'these videos'} "
-                                f"ship with this project; give --labels FILE or FOLDER".replace("no  ", "no "))
+                wanted = "labels" if self.source == "auto" else f"{self.source} labels"
+                named = "" if self.dataset else "--dataset_type, or "
+                raise UserError(f"no {wanted} of {self.dataset or 'these videos'} ship with this project; give {named}"
+                                f"--labels FILE or FOLDER")
             path = truths.get(self.source) or next(iter(truths.values()))
         return dict(zip([video.name for video in videos], load_labels(path, videos))), str(path)
 
@@ -79,13 +91,15 @@ def read_evaluation(path: str | Path, psnr_weight: float, labels: LabelSource) -
     videos = read_scores(path, tuple(weights), labelled=not labels.given)
     where = f"column label of {path}"
     if labels.given:
-        known = labels.videos() or made_up({video.name: int(video.frames[-1]) + 1 for video in videos})
-        truth, where = labels.truth(known)
+        labels = labels._replace(dataset=labels.dataset or about.get("dataset"))
+        guessed = {} if labels.in_folder else {video.name: int(video.frames[-1]) + 1 for video in videos}
+        truth, where = labels.truth(labels.videos() or made_up(guessed))
         videos = relabel(videos, truth, where)
     check_lambda(path, videos, psnr_weight)
     return Evaluation(
-        videos, weights, read_training(path, weights), {"scores": str(path), "labels": where} | {
-            key: about[key] for key in ("dataset", "checkpoint", "versions", "config") if key in about})
+        videos, weights, read_training(path, weights), {
+            "scores": str(path), "labels": where, "dataset": about.get("dataset", labels.dataset)} | {
+            key: about[key] for key in CARRIED if key in about and not (labels.given and key in OF_THE_LABELS)})
 
 
 def read_folder(folder: str | Path) -> Evaluation:
@@ -97,7 +111,7 @@ def read_folder(folder: str | Path) -> Evaluation:
     folder = Path(folder)
     found = [path.parent for path in (folder / "scores.csv", folder / "evaluation_last" / "scores.csv",
                                       *sorted(folder.glob("*/scores.csv"))) if path.is_file()]
-    if not found or not (results := results_beside(found[0] / "scores.csv")):
+    if not found or "signals" not in (results := results_beside(found[0] / "scores.csv")):
         raise UserError(f"{folder} holds no evaluation (scores.csv and results.json); make one with evaluate.py")
     scores, weights = found[0] / "scores.csv", results["signals"]
     return Evaluation(read_scores(scores, tuple(weights)), weights, read_training(scores, weights),
@@ -107,7 +121,7 @@ def read_folder(folder: str | Path) -> Evaluation:
 def read_training(scores: str | Path, weights: Mapping[str, float]) -> list[VideoScores]:
     """The calibration.csv beside a score file; [] where there is none."""
     path = Path(scores).with_name("calibration.csv")
-    return read_scores(path, tuple(weights), labelled=False) if path.is_file() else []
+    return read_scores(path, tuple(weights), labelled=False, consecutive=False) if path.is_file() else []
 
 
 def read_foreign_evaluation(path: str | Path, direction: str, covered: slice, labels: LabelSource) -> Evaluation:
@@ -120,25 +134,22 @@ def read_foreign_evaluation(path: str | Path, direction: str, covered: slice, la
     Raises:
         UserError: as in `read_foreign`, and when labels are there that do not fit.
     """
-    where = "none"
+    truth, where = None, "none"
     known = labels.videos()
-    if known or (labels.labels and Path(labels.labels).is_dir()):
-        truth, where = labels.truth(known or [])
-        videos = read_foreign(path, truth, covered)
-    else:
-        videos = read_foreign(path, None, covered)
-        if labels.labels:
-            truth, where = labels.truth(made_up({video.name: int(video.frames[-1]) + 1 for video in videos}))
-            videos = relabel(videos, truth, where)
-        else:
-            warnings.warn(f"no labels for {path}: give --labels, --dataset_type or --dataset_path; all frames count as normal")
+    if labels.labels and not known and not labels.in_folder:
+        known = made_up(lengths_in(path, covered))
+    if known or labels.in_folder:
+        truth, where = labels.truth(known)
+    videos = read_foreign(path, truth, covered)
+    if truth is None:
+        warnings.warn(f"no labels for {path}: give --labels, --dataset_type or --dataset_path; all frames count as normal")
     about = {"scores": str(path), "direction": f"high is {direction}", "labels": where, "dataset": labels.dataset}
     return Evaluation(videos, {SIGNAL: 1.0 if direction == "normal" else -1.0}, [], about)
 
 
-def made_up(lengths: Mapping[str, int]) -> list[Video] | None:
-    """Videos of which only name and length are known; None for none."""
-    return [Video(name, length * ("",)) for name, length in lengths.items()] or None
+def made_up(lengths: Mapping[str, int]) -> list[Video]:
+    """Videos of which only name and length are known."""
+    return [Video(name, length * ("",)) for name, length in lengths.items()]
 
 
 def relabel(videos: list[VideoScores], truth: Mapping[str, np.ndarray], where: str) -> list[VideoScores]:
@@ -171,6 +182,10 @@ def results_beside(scores: str | Path) -> dict:
     """The results.json that an evaluation wrote beside its score file; {} where there is none."""
     path = Path(scores).parent / "results.json"
     try:
-        return json.loads(path.read_text()) if path.is_file() else {}
+        content = json.loads(path.read_text()) if path.is_file() else {}
+        if not isinstance(content, dict) or not isinstance(content.get("config", {}), dict):
+            raise ValueError
     except ValueError:
-        raise UserError(f"{path} is no JSON; evaluate again, or move it away and give --lambda") from None
+        raise UserError(f"{path} was not written by evaluate.py, or is damaged; evaluate again, or move it away and give "
+                        f"--lambda") from None
+    return content

@@ -1,5 +1,6 @@
 """Scores of other programs -> the same tables as our own: whose frames they are is said, never guessed."""
 
+import itertools
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 
 from lgn_net.data.videos import natural_key
 from lgn_net.errors import UserError
-from lgn_net.scoring.score_file import VideoScores, numbers, read_columns, whole_numbers
+from lgn_net.scoring.score_file import VideoScores, is_number, read_table, usable
 
 SIGNAL = "score"
 SUFFIXES = (".npy", ".csv", ".txt")
@@ -20,7 +21,7 @@ def read_foreign(path: str | Path, labels: Mapping[str, np.ndarray] | None, cove
     Args:
         path: a folder with a file of scores per video, named like the video; a `.npy`, `.csv` or `.txt` file with the
             scores of all videos one after the other; or a `.csv` with the columns video, frame, score, which needs no
-            rule. Text files hold a number a line.
+            rule. Text files hold a number a line, or all of them on one.
         labels: all frames (T_v,) of every video, in order. None: all 0, and the videos are those of the file.
         covered: which frames of a video the scores are of: slice(4, None) where the first four were dropped.
 
@@ -29,18 +30,17 @@ def read_foreign(path: str | Path, labels: Mapping[str, np.ndarray] | None, cove
     """
     path = Path(path)
     if path.is_dir():
-        scores = {p.stem: read_array(p) for p in sorted(path.iterdir(), key=lambda p: natural_key(p.name))
-                  if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")}
-        if not scores:
-            raise UserError(f"{path} holds no scores; expected a file <video>.npy, .csv or .txt for each video")
-        scores = by_labels(path, scores, labels)
-    elif path.suffix.lower() == ".csv" and path.is_file() and "video" in path.read_text(errors="replace").partition("\n")[0]:
+        scores = by_labels(path, read_folder_of_arrays(path), labels)
+    elif has_frames(path):
+        if covered != slice(None):
+            raise UserError(f"{path} says itself which frames its scores are of; leave --drop-first and --crop out")
         return read_by_frame(path, labels)
     else:
         flat = read_array(path)
         if labels is None:
             raise UserError(f"{path} holds {len(flat)} scores one after the other, and nothing says where a video ends; "
-                            f"give --labels, --dataset_type or --dataset_path")
+                            f"give --dataset_type ped2 or avenue, --dataset_path, or --labels with a folder of "
+                            f"<video>.npy")
         lengths = [len(range(len(y))[covered]) for y in labels.values()]
         check_length(path, len(flat), sum(lengths), labels, covered)
         scores = dict(zip(labels, np.split(flat, np.cumsum(lengths)[:-1])))
@@ -54,8 +54,41 @@ def read_foreign(path: str | Path, labels: Mapping[str, np.ndarray] | None, cove
     for name, x in scores.items():
         frames = np.arange(len(labels[name]))[covered]
         check_length(f"{path}, video {name}", len(x), len(frames), {name: labels[name]}, covered)
+        if not len(frames):
+            warnings.warn(f"{path}: no frame of video {name} has a score, it is too short for --crop {show(covered)}; "
+                          f"left out")
         videos.append(VideoScores(name, frames, {SIGNAL: x}, labels[name][covered].astype(np.uint8)))
     return finite(path, videos)
+
+
+def lengths_in(path: str | Path, covered: slice) -> dict[str, int]:
+    """Frames of each video by its name, as far as a folder or a table of scores tells; {} for flat scores."""
+    path = Path(path)
+    if path.is_dir() and (covered.stop or -1) < 0:
+        return {name: len(x) + (covered.start or 0) - (covered.stop or 0) for name, x in read_folder_of_arrays(path).items()}
+    if has_frames(path):
+        return {video.name: int(video.frames[-1]) + 1 for video in read_by_frame(path, None)}
+    return {}
+
+
+def has_frames(path: Path) -> bool:
+    """Whether it is a table with the columns video, frame, score."""
+    if path.suffix.lower() != ".csv" or not path.is_file():
+        return False
+    header = path.read_text(errors="replace").partition("\n")[0]
+    return "video" in header and any(separator in header for separator in ",;\t")
+
+
+def read_folder_of_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The scores of each video by the name of its file, in natural order."""
+    files = sorted((p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")),
+                   key=lambda p: natural_key(p.name))
+    if not files:
+        raise UserError(f"{path} holds no scores; expected a file <video>.npy, .csv or .txt for each video")
+    for a, b in itertools.pairwise(sorted(files)):
+        if a.stem == b.stem:
+            raise UserError(f"{path} holds both {a.name} and {b.name}; remove one")
+    return {p.stem: read_array(p) for p in files}
 
 
 def by_labels(path: Path, scores: dict[str, np.ndarray], labels: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray]:
@@ -73,15 +106,16 @@ def by_labels(path: Path, scores: dict[str, np.ndarray], labels: Mapping[str, np
 
 def read_by_frame(path: Path, labels: Mapping[str, np.ndarray] | None) -> list[VideoScores]:
     """A table with the columns video, frame, score."""
-    columns = read_columns(path, ["video", "frame", SIGNAL])
-    names = np.array(columns["video"])
-    frames = whole_numbers(path, "frame", columns["frame"], "a whole number, 0 or more")
-    values, videos = numbers(path, SIGNAL, columns[SIGNAL]), []
-    for name in sorted(set(columns["video"]), key=natural_key):
+    table = read_table(path, ["video", "frame", SIGNAL])
+    names = np.array(table.columns["video"])
+    frames, values, videos = table.frames(), table.numbers(SIGNAL), []
+    for name in sorted(set(table.columns["video"]), key=natural_key):
         mine = np.flatnonzero(names == name)
         mine = mine[np.argsort(frames[mine], kind="stable")]
         if (again := np.flatnonzero(np.diff(frames[mine]) == 0)).size:
-            raise UserError(f"{path}: video {name}, frame {frames[mine[again[0]]]} stands there twice")
+            first, second = mine[again[0]:again[0] + 2]
+            raise UserError(f"{path}: video {name}, frame {frames[first]} stands there twice, on lines "
+                            f"{table.lines[first]} and {table.lines[second]}; remove one")
         truth = np.zeros(frames[mine[-1]] + 1, np.uint8) if labels is None else labels.get(name)
         if truth is None:
             raise UserError(f"{path}: video {name!r} is not among the {len(labels)} videos of the labels "
@@ -105,17 +139,29 @@ def read_array(path: Path) -> np.ndarray:
         if path.suffix.lower() == ".npy":
             values = np.load(path, allow_pickle=False)
         else:
-            first, *rest = path.read_text(encoding="utf-8-sig").replace(",", " ").split()
-            header = [] if first[0] in "+-.0123456789nN" else [first]
-            values = np.array(rest if header else [first, *rest], dtype=float)
+            values = read_text(path.read_text(encoding="utf-8-sig"))
     except Exception as error:                              # NumPy raises whatever it trips over in a damaged file
-        reason = " ".join(str(error).split()) or "it is empty"
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: no plain array of numbers ({reason}); where it was made, write it with "
                         f"np.save('{path.stem}.npy', np.asarray(scores, dtype=float))") from None
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "buif" or max(values.shape, default=0) != values.size:
         raise UserError(f"{path}: {getattr(values, 'dtype', type(values).__name__)} of shape {np.shape(values)}; expected "
                         f"(N,) or (1, N) numbers")
+    if not values.size:
+        raise UserError(f"{path} holds no scores")
     return values.astype(float).ravel()
+
+
+def read_text(text: str) -> np.ndarray:
+    """Numbers, one a line under a header or none, or all on one line: (N,). ValueError for anything else."""
+    rows = [(number, line.replace(",", " ").split()) for number, line in enumerate(text.splitlines(), 1)]
+    rows = [(number, row) for number, row in rows if row]
+    if rows and not is_number(rows[0][1][0]):
+        del rows[0]
+    for number, row in rows:
+        if len(row) > 1 and len(rows) > 1:
+            raise ValueError(f"line {number} holds {len(row)} numbers, or one with a decimal comma; expected one")
+    return np.array([cell for _, row in rows for cell in row], dtype=float)
 
 
 def check_length(what: object, scores: int, frames: int, labels: Mapping[str, np.ndarray], covered: slice) -> None:
@@ -159,7 +205,7 @@ def finite(path: Path, videos: list[VideoScores]) -> list[VideoScores]:
     """Without the frames whose score is not finite, with a warning."""
     kept = []
     for video in videos:
-        good = np.isfinite(video.signals[SIGNAL])
+        good = usable(video.signals[SIGNAL])
         if not good.all():
             warnings.warn(f"{path}: {np.sum(~good)} of {len(good)} scores of video {video.name} are not finite (first: "
                           f"frame {video.frames[~good][0]}); left out")

@@ -19,6 +19,7 @@ from lgn_net.errors import UserError
 from lgn_net.model.lgn_net import LGNNet
 from lgn_net.model.memory import PrototypeMemory, flatten_queries
 from lgn_net.runs import autocast
+from lgn_net.scoring.localize import FrameMap, frame_map
 from lgn_net.scoring.score_file import VideoScores
 
 
@@ -38,7 +39,7 @@ Watch = Callable[[int, int, Tensor, Tensor], None]
 
 @torch.inference_mode()
 def score_videos(model: LGNNet, videos: list[Video], config: Config, device: torch.device,
-                 bar: tqdm | None = None, watch: Watch | None = None) -> list[FrameSignals]:
+                 bar: tqdm | None = None, watches: Sequence[Watch] = ()) -> list[FrameSignals]:
     """Predict and judge every frame but the first n of each video, in order, with test-time memory updates.
 
     Signals of a frame are taken with the memory as it is before that frame's own update. What does not depend on the
@@ -46,13 +47,13 @@ def score_videos(model: LGNNet, videos: list[Video], config: Config, device: tor
     shorter than n + 1 frames are skipped with a warning. The model's memory is as before afterwards.
 
     Args:
-        watch: called with every prediction: index of the video, index of the first predicted frame, predicted and true
-            frames (B, C, H, W) in [-1, 1].
+        watches: each is called with every prediction: index of the video, index of the first predicted frame, predicted and
+            true frames (B, C, H, W) in [-1, 1].
 
     Raises:
         UserError: a damaged frame, frames of differing size, no video long enough, or a prediction that is not finite.
     """
-    return sweep_gamma(model, videos, config, [config.score.gamma], device, bar, watch)[config.score.gamma]
+    return sweep_gamma(model, videos, config, [config.score.gamma], device, bar, watches)[config.score.gamma]
 
 
 class History(NamedTuple):
@@ -64,7 +65,7 @@ class History(NamedTuple):
 
 @torch.inference_mode()
 def sweep_gamma(model: LGNNet, videos: list[Video], config: Config, gammas: Sequence[float], device: torch.device,
-                bar: tqdm | None = None, watch: Watch | None = None) -> dict[float, list[FrameSignals]]:
+                bar: tqdm | None = None, watches: Sequence[Watch] = ()) -> dict[float, list[FrameSignals]]:
     """`score_videos` for several gammas in one pass: the signals under each.
 
     The memory alone depends on gamma. What comes before it is computed once for all, and memory read and decoder once
@@ -78,14 +79,14 @@ def sweep_gamma(model: LGNNet, videos: list[Video], config: Config, gammas: Sequ
         for v in long_enough(videos, config.model.input_frames + 1):
             if config.score.memory_update == "reset":
                 histories = [History(at_start, list(signals))]
-            histories = sweep_video(model, v, videos[v], histories, signals, config, device, bar, watch)
+            histories = sweep_video(model, v, videos[v], histories, signals, config, device, bar, watches)
     finally:
         model.memory.items.copy_(at_start)
     return signals
 
 
 def sweep_video(model: LGNNet, v: int, video: Video, histories: list[History], signals: dict[float, list[FrameSignals]],
-                config: Config, device: torch.device, bar: tqdm | None, watch: Watch | None) -> list[History]:
+                config: Config, device: torch.device, bar: tqdm | None, watches: Sequence[Watch]) -> list[History]:
     """`sweep_gamma` for one video: adds to `signals` and returns the histories after its last frame."""
     frame, updating = config.model.input_frames, config.score.memory_update != "off"
     for clips in read_clips(video, config):
@@ -106,7 +107,7 @@ def sweep_video(model: LGNNet, v: int, video: Video, histories: list[History], s
                 for gamma in shared:
                     signals[gamma] += [FrameSignals(v, frame + k, *row, updating and row[2] < gamma)
                                        for k, row in enumerate(rows)]
-                if watch is not None:
+                for watch in watches:
                     watch(v, frame, predicted, clips[now, -1])
                 learning = [gamma for gamma in shared if updating and rows[0][2] < gamma]
                 if staying := [gamma for gamma in shared if gamma not in learning]:
@@ -182,6 +183,26 @@ def predict_frames(model: LGNNet, videos: list[Video], config: Config, signals: 
                 model.memory.update_(queries)
     finally:
         model.memory.items.copy_(at_start)
+
+
+def draw_maps(model: LGNNet, videos: list[Video], config: Config, signals: list[FrameSignals], scored: list[VideoScores],
+              device: torch.device, normal: Sequence[np.ndarray], wanted: Sequence[tuple[int, int, str]]) -> list[FrameMap]:
+    """Error maps of chosen frames.
+
+    Args:
+        signals, scored: of all frames, and the same video by video.
+        normal: normality (n_v,) of each of the `scored` videos.
+        wanted: index in `scored`, index of the frame in its video, and why it was chosen.
+    """
+    index = {video.name: v for v, video in enumerate(videos)}
+    reasons, maps = {}, {}
+    for k, frame, kind in wanted:
+        reasons.setdefault((index[scored[k].name], frame), (k, kind))
+    for v, frame, predicted, target in predict_frames(model, videos, config, signals, reasons, device):
+        k, kind = reasons[v, frame]
+        i = np.searchsorted(scored[k].frames, frame)
+        maps[v, frame] = frame_map(scored[k].name, frame, kind, normal[k][i], scored[k].labels[i], predicted, target)
+    return [maps[key] for key in reasons]
 
 
 def to_scores(signals: list[FrameSignals], videos: list[Video],

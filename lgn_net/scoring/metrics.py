@@ -28,12 +28,17 @@ def auc(labels: list[np.ndarray], normality: list[np.ndarray], average: str = "m
     """
     if average == "micro":
         return video_auc(np.concatenate(labels), np.concatenate(normality))
+    values = [value for value in video_aucs(labels, normality, average) if value is not None]
+    return float(np.mean(values)) if values else None
+
+
+def video_aucs(labels: list[np.ndarray], normality: list[np.ndarray], average: str) -> list[float | None]:
+    """AUC of each video, for the average "macro" or "padded"."""
     if average == "padded":
         low, high = min(0.0, *map(np.min, normality)), max(1.0, *map(np.max, normality))
         labels = [np.concatenate([y, [0, 1]]) for y in labels]
         normality = [np.concatenate([x, [high, low]]) for x in normality]
-    values = [value for value in map(video_auc, labels, normality) if value is not None]
-    return float(np.mean(values)) if values else None
+    return list(map(video_auc, labels, normality))
 
 
 def video_auc(labels: np.ndarray, normality: np.ndarray) -> float | None:
@@ -117,7 +122,7 @@ def bootstrap(labels: list[np.ndarray], normality: list[np.ndarray], average: st
             ordered = pair_counts(labels, normality)
             abnormal, normal = (np.array([np.sum(y == c) for y in labels]) for c in (1, 0))
             return Bootstrap(((drawn @ ordered) * drawn).sum(axis=1) / ((drawn @ abnormal) * (drawn @ normal)))
-        values = np.array([video_auc(*video) for video in zip(labels, normality)], float)       # None -> NaN
+        values = np.array(video_aucs(labels, normality, average), float)       # None -> NaN
         both = np.isfinite(values)
         return Bootstrap((drawn[:, both] @ values[both]) / drawn[:, both].sum(axis=1))
 

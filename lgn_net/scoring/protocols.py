@@ -27,13 +27,19 @@ class Protocol(NamedTuple):
         return f"{self.average} AUC, {SCOPES[self.scope]}, {smoothing}"
 
 
+    @classmethod
+    def configured(cls, score: Mapping) -> "Protocol":
+        """That of the section `score` of a configuration; the paper's where it says nothing."""
+        return cls(score.get("normalize", "video"), score.get("smoothing", 0.0), score.get("average", "micro"))
+
+
 PAPER = Protocol()
 GRID = [Protocol(scope, sigma, average) for average in AVERAGES for scope in SCOPES for sigma in SIGMAS]
 
 
 def paper_weights(psnr_weight: float) -> dict[str, float]:
     """lambda -> weights of the signals, for `normality`."""
-    return {"psnr": psnr_weight, "distance": -(1 - psnr_weight)}           # -0.0 keeps its direction
+    return {"psnr": psnr_weight, "distance": -(1.0 - psnr_weight)}         # -0.0 keeps its direction
 
 
 def normality_under(protocol: Protocol, videos: Sequence[VideoScores], weights: Mapping[str, float],
@@ -66,8 +72,8 @@ def measure(videos: Sequence[VideoScores], weights: Mapping[str, float], protoco
             training: Sequence[VideoScores] = ()) -> dict:
     """Every number under one protocol, ready for JSON; None where it is undefined.
 
-    `auc_<signal>` is the AUC of a signal alone, `<signal>_normal` and `_abnormal` its means over the frames of a class, `interval` the 95 % interval over resampled videos, `chance` the average
-    precision of a detector that knows nothing.
+    `auc_<signal>` is the AUC of a signal alone, `<signal>_normal` and `_abnormal` its means over the frames of a class,
+    `interval` the 95 % interval over resampled videos, `chance` the average precision of a detector that knows nothing.
     """
     labels = [video.labels for video in videos]
     normal = normality_under(protocol, videos, weights, training)
@@ -127,12 +133,14 @@ def compare(first: Sequence[VideoScores], second: Sequence[VideoScores], weights
     if not labels:
         raise UserError(f"the two score files have no frame in common ({first[0].name} to {first[-1].name}, "
                         f"{second[0].name} to {second[-1].name})")
+    several = len(labels) > 1                                                 # one video cannot be resampled
     draws = [bootstrap(labels, x, protocol.average, RESAMPLES) for x in normal]
     aucs = [auc(labels, x, protocol.average) for x in normal]
     difference = draws[0]._replace(aucs=draws[0].aucs - draws[1].aucs)
     return {
         "auc": aucs[0], "auc_other": aucs[1], "difference": None if None in aucs else aucs[0] - aucs[1],
-        "interval": difference.interval(), "p_value": paired_p_value(*draws), "videos": len(labels),
+        "interval": difference.interval() if several else None, "p_value": paired_p_value(*draws) if several else None,
+        "videos": len(labels),
         "frames": sum(map(len, labels)), "frames_left_out": sum(len(v.frames) for v in first) - sum(map(len, labels)),
         "frames_left_out_other": sum(len(v.frames) for v in second) - sum(map(len, labels)),
     }

@@ -16,6 +16,8 @@ import numpy as np
 from lgn_net.errors import UserError
 from lgn_net.files import write_atomic
 
+MOST_FRAMES = 10_000_000               # of a video: four days at 30 a second, more is a slip
+
 
 class VideoScores(NamedTuple):
     """The scored frames of one video."""
@@ -43,7 +45,8 @@ def plain(values: np.ndarray) -> list:
     return [int(x) if x in (0, 1) else x for x in values.tolist()]
 
 
-def read_scores(path: str | Path, signals: Collection[str], labelled: bool = True) -> list[VideoScores]:
+def read_scores(path: str | Path, signals: Collection[str], labelled: bool = True, consecutive: bool = True) \
+        -> list[VideoScores]:
     """Read a score file, its videos in the order of their first line.
 
     What can be mended is mended with a warning: lines out of order are sorted, lines that repeat one are dropped, and so
@@ -52,27 +55,29 @@ def read_scores(path: str | Path, signals: Collection[str], labelled: bool = Tru
     Args:
         signals: columns that must be there with numbers in them; the other numeric ones are read, too.
         labelled: whether the column `label` must be there; otherwise labels are 0.
+        consecutive: whether to warn of frames that are missing in between.
 
     Raises:
         UserError: no such file or no CSV; a column missing; a cell that is no number; a frame twice with different
             numbers; no line.
     """
-    columns = read_columns(path, ["video", "frame", *signals, *(["label"] if labelled else [])])
-    names, frames = columns.pop("video"), whole_numbers(path, "frame", columns.pop("frame"), "a whole number, 0 or more")
-    labels = whole_numbers(path, "label", columns.pop("label"), "0 or 1", (0, 1)) if labelled else np.zeros_like(frames)
-    columns.pop("label", None)
-    table = {name: numbers(path, name, columns.pop(name)) for name in signals}
-    for name, cells in columns.items():
-        with contextlib.suppress(UserError):                   # a column of remarks
-            table[name] = numbers(path, name, cells)
+    text = read_table(path, ["video", "frame", *signals, *(["label"] if labelled else [])],
+                      hint="; scores of other programs are read with --direction normal|abnormal")
+    names, frames = text.columns["video"], text.frames()
+    labels = text.labels() if labelled else np.zeros_like(frames)
+    table = {name: text.numbers(name) for name in signals}
+    for name in text.columns:
+        if name not in ("video", "frame", "label", *signals):
+            with contextlib.suppress(UserError):               # a column of remarks
+                table[name] = text.numbers(name)
 
-    usable = np.all([np.isfinite(table[name]) for name in signals], axis=0)
-    if not usable.all():
-        k = np.flatnonzero(~usable)[0]
-        warnings.warn(f"{path}: {np.sum(~usable)} of {len(usable)} frames have no finite "
-                      f"{' and '.join(signals)} (first: video {names[k]}, frame {frames[k]}); left out")
+    good = np.all([usable(table[name]) for name in signals], axis=0)
+    if not good.all():
+        k = np.flatnonzero(~good)[0]
+        warnings.warn(f"{path}: {np.sum(~good)} of {len(good)} frames have no finite {' and '.join(signals)} (first: line "
+                      f"{text.lines[k]}, video {names[k]}, frame {frames[k]}); left out")
     by_name = {}
-    for k in np.flatnonzero(usable).tolist():
+    for k in np.flatnonzero(good).tolist():
         by_name.setdefault(names[k], []).append(k)
     if not by_name:
         raise UserError(f"{path} holds no frame with finite {' and '.join(signals)}")
@@ -87,11 +92,12 @@ def read_scores(path: str | Path, signals: Collection[str], labelled: bool = Tru
         for k in again:
             if any(not np.array_equal(x[order[k]], x[order[k - 1]], equal_nan=True) for x in (*table.values(), labels)):
                 raise UserError(f"{path}: video {name}, frame {frames[order[k]]} stands there twice, on lines "
-                                f"{order[k - 1] + 2} and {order[k] + 2}, with different numbers; remove the wrong one")
+                                f"{text.lines[order[k - 1]]} and {text.lines[order[k]]}, with different numbers; "
+                                f"remove the wrong one")
         if len(again):
             warnings.warn(f"{path}: {len(again)} lines of video {name} repeat another one; dropped")
             order = np.delete(order, again)
-        if len(order) <= frames[order[-1]] - frames[order[0]]:
+        if consecutive and len(order) <= frames[order[-1]] - frames[order[0]]:
             warnings.warn(f"{path}: {frames[order[-1]] - frames[order[0]] + 1 - len(order)} frames between the first "
                           f"and the last of video {name} are missing; their neighbours are taken as consecutive")
         videos.append(VideoScores(name, frames[order], {key: x[order] for key, x in table.items()},
@@ -99,46 +105,85 @@ def read_scores(path: str | Path, signals: Collection[str], labelled: bool = Tru
     return videos
 
 
-def read_columns(path: str | Path, required: Sequence[str]) -> dict[str, list[str]]:
-    """A CSV file with a header, column by column, as text."""
+class Table(NamedTuple):
+    """A CSV file with a header line, its cells as text."""
+
+    path: Path
+    columns: dict[str, list[str]]
+    lines: list[int]                   # where each row stands in the file, from 1
+
+    def numbers(self, name: str) -> np.ndarray:
+        """A column as float64, empty cells as NaN. UserError naming the first cell that is no number."""
+        try:
+            return np.array([cell or "nan" for cell in self.columns[name]], dtype=float)
+        except ValueError:
+            raise self.refuse(name, [not is_number(cell or "nan") for cell in self.columns[name]], "a number") from None
+
+    def frames(self) -> np.ndarray:
+        """The column frame as int64. UserError naming the first cell that is no index."""
+        values = self.numbers("frame")
+        wrong = ~(values >= 0) | (values >= MOST_FRAMES) | (values != np.floor(values))
+        if wrong.any():
+            raise self.refuse("frame", wrong, f"a whole number, 0 or more and below {MOST_FRAMES:,}")
+        return values.astype(int)
+
+    def labels(self) -> np.ndarray:
+        """The column label as uint8. UserError naming the first cell that is neither 0 nor 1."""
+        values = self.numbers("label")
+        wrong = ~np.isin(values, (0, 1))
+        if wrong.any():
+            raise self.refuse("label", wrong, "0 or 1")
+        return values.astype(np.uint8)
+
+    def refuse(self, name: str, wrong: Sequence[bool] | np.ndarray, expected: str) -> UserError:
+        """The sentence for the first wrong cell of a column."""
+        k = int(np.flatnonzero(wrong)[0])
+        return UserError(f"{self.path}, line {self.lines[k]}: {name} is {self.columns[name][k]!r}; it must be {expected}")
+
+
+def read_table(path: str | Path, required: Sequence[str], hint: str = "") -> Table:
+    """Read a CSV file with a header line; blank lines and columns without a name are passed over.
+
+    UserError when a `required` column is missing, with the `hint`, and when it is no such file.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
-        header, *lines = csv.reader(path.read_text(encoding="utf-8-sig").splitlines())
+        reader = csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""))
+        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+        (_, header), *rows = [(number, row) for number, row in rows if any(row)]
     except (UnicodeDecodeError, csv.Error, ValueError):
         raise UserError(f"{path} is no CSV file in UTF-8 with a header line") from None
-    lines = [line for line in lines if line]
     if missing := [name for name in required if name not in header]:
+        if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
+            hint = "; write it with commas between the cells and points in the numbers"
         raise UserError(f"{path} lacks the column{'s'[:len(missing) > 1]} {', '.join(missing)} (it has: "
-                        f"{', '.join(header)}); scores of other programs are read with --direction normal|abnormal")
-    for number, line in enumerate(lines, 2):
-        if len(line) != len(header):
-            raise UserError(f"{path}, line {number}: {len(line)} cells, but {len(header)} columns; the file is cut off "
+                        f"{', '.join(header)[:200]}){hint}")
+    if again := [name for k, name in enumerate(header) if name and name in header[:k]]:
+        raise UserError(f"{path} has two columns {again[0]}; remove one")
+    for number, row in rows:
+        if len(row) != len(header):
+            raise UserError(f"{path}, line {number}: {len(row)} cells, but {len(header)} columns; the file is cut off "
                             f"or damaged")
-    if not lines:
+    if not rows:
         raise UserError(f"{path} holds no frames, only the header line")
-    return {name: [cell.strip() for cell in cells] for name, cells in zip(header, zip(*lines))}
+    columns = {name: list(cells) for name, cells in zip(header, zip(*(row for _, row in rows))) if name}
+    table = Table(path, columns, [number for number, _ in rows])
+    if not all(columns.get("video", ["-"])):
+        raise table.refuse("video", [not name for name in columns["video"]], "the name of a video")
+    return table
 
 
-def numbers(path: str | Path, name: str, cells: list[str]) -> np.ndarray:
-    """Cells -> float64; empty ones are NaN. UserError naming the first that is no number."""
+def is_number(text: str) -> bool:
+    """Whether Python reads it as a float."""
     try:
-        return np.array([cell or "nan" for cell in cells], dtype=float)
+        float(text)
     except ValueError:
-        for number, cell in enumerate(cells, 2):
-            try:
-                float(cell or "nan")
-            except ValueError:
-                raise UserError(f"{path}, line {number}: {name} is {cell!r}, no number") from None
-        raise
+        return False
+    return True
 
 
-def whole_numbers(path: str | Path, name: str, cells: list[str], expected: str, known: Collection[int] = ()) -> np.ndarray:
-    """Cells -> int64, 0 or more or one of the `known`. UserError naming the first that is not."""
-    values = numbers(path, name, cells)
-    wrong = ~np.isin(values, known) if known else (values % 1 != 0) | (values < 0)
-    if wrong.any():
-        k = np.flatnonzero(wrong)[0]
-        raise UserError(f"{path}, line {k + 2}: {name} is {cells[k]!r}; it must be {expected}")
-    return values.astype(int)
+def usable(values: np.ndarray) -> np.ndarray:
+    """Where values are finite, and far enough from the largest float to be squared and summed."""
+    return np.abs(values) < 1e100

@@ -1,0 +1,62 @@
+"""What scoring starts from: a trained network, and test videos with their labels."""
+
+import warnings
+from dataclasses import asdict
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jsonargparse import Namespace
+
+from lgn_net.checkpoint import check_architecture, load_checkpoint, load_weights
+from lgn_net.config import Config
+from lgn_net.data.datasets import BENCHMARKS, canonical_name, difference_from_published
+from lgn_net.data.videos import Video, find_split, index_videos
+from lgn_net.model.build import build_model
+from lgn_net.model.lgn_net import LGNNet
+from lgn_net.model.official import import_official
+from lgn_net.runs import provenance
+from lgn_net.scoring.evaluation import LabelSource
+
+
+class TestSet(NamedTuple):
+    """Test videos, their labels, and where both are from."""
+
+    videos: list[Video]
+    truth: dict[str, np.ndarray]     # (T,) of each video by its name
+    about: dict                      # dataset, labels, complete_benchmark: for results.json
+
+
+def load_network(config: Config, args: Namespace, device: torch.device) -> tuple[Config, LGNNet, dict]:
+    """The network of `--checkpoint`, or of the authors' pair, on the device.
+
+    Returns:
+        The configuration with the network's sizes, the network, and where it is from, for results.json.
+
+    Raises:
+        UserError: no such file, a damaged one, or another network than the configuration's.
+    """
+    source = args.checkpoint or args.model_dir
+    if args.checkpoint:
+        saved_config, saved = load_checkpoint(args.checkpoint)
+        check_architecture(config, saved_config, args.checkpoint)
+        if config.data.dataset != saved_config.data.dataset and config.score == saved_config.score:
+            warnings.warn(f"the checkpoint is of {saved_config.data.dataset}, and so are lambda {config.score.psnr_weight:g} "
+                          f"and gamma {config.score.gamma:g}; --config gives those of {config.data.dataset}")
+        state = saved["model"]
+    else:
+        config, state = import_official(config, args.model_dir, args.m_items_dir)
+    model = build_model(config).to(device)
+    load_weights(model, state, source)
+    return config, model, {"config": asdict(config), "checkpoint": str(source), "versions": provenance(device)}
+
+
+def load_test_set(config: Config, args: Namespace) -> TestSet:
+    """The test videos of `--dataset_path` with the labels of `--labels`, or else those found; UserError without either."""
+    dataset = config.data.dataset
+    videos = index_videos(find_split(args.dataset_path, dataset, "testing"))
+    if note := difference_from_published(dataset, "testing", [len(video.frames) for video in videos]):
+        warnings.warn(note)
+    truth, where = LabelSource(dataset, args.dataset_path, args.labels, config.data.label_source).truth(videos)
+    return TestSet(videos, truth, {"dataset": dataset, "labels": where, "complete_benchmark":
+                                   note is None if canonical_name(dataset) in BENCHMARKS else None})

@@ -1,0 +1,115 @@
+"""AUC over lambda, from a score file, or over gamma, by running the network.
+
+    python scripts/sweep.py lambda RUN/evaluation_last
+    python scripts/sweep.py gamma --checkpoint RUN/last.pt --dataset_path DATA [--gammas 0 0.005 0.01]
+
+lambda weighs the PSNR against the distance after the fact. gamma decides which test frames the memory learns from, so
+the network has to run; what does not depend on the memory runs once for all gammas. Both leave a CSV file and a picture
+in the evaluation's folder. The best value of a sweep was chosen with the test labels: no result of its own.
+"""
+
+import argparse
+import csv
+import io
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lgn_net.cli import command_parser, network_arguments, parse_command
+from lgn_net.errors import UserError
+from lgn_net.files import check_writable, write_atomic
+from lgn_net.report.figures import gamma_figure, lambda_figure, save_figure
+from lgn_net.report.tables import markdown, percent
+from lgn_net.scoring.evaluation import read_folder
+from lgn_net.scoring.protocols import Protocol, measure, paper_weights
+from lgn_net.terminal import progress, run_command
+
+MULTIPLES = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6)     # of the configuration's gamma
+
+
+def main(argv: list[str]) -> None:
+    sweeps = {"lambda": sweep_lambda, "gamma": sweep_gamma}
+    if argv[:1] and argv[0] in sweeps:
+        sweeps[argv[0]](argv[1:])
+    elif argv[:1] in (["-h"], ["--help"]):
+        print(__doc__)
+    else:
+        raise UserError(f"sweep what? {' '.join(argv[:1]) or 'nothing'} was given; the first word is lambda or gamma")
+
+
+def sweep_lambda(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="sweep.py lambda")
+    parser.add_argument("folder", help="of an evaluation, or of a run with one in it")
+    parser.add_argument("--steps", type=int, default=20, help="between 0 and 1 (default: 20)")
+    args = parser.parse_args(argv)
+    if args.steps < 1:
+        raise UserError(f"--steps {args.steps}: give 1 or more")
+    videos, weights, training, about = read_folder(args.folder)
+    if set(weights) != {"psnr", "distance"}:
+        raise UserError(f"{about['folder']} was scored by {', '.join(weights)}; lambda weighs psnr against distance")
+    protocol = Protocol.configured((about.get("config") or {}).get("score", {}))
+    rows = []
+    for value in (k / args.steps for k in range(args.steps + 1)):
+        results = measure(videos, paper_weights(value), protocol, training)
+        rows.append({"lambda": value, "auc": results["auc"], "gap": results["gap"]})
+    finish("lambda", rows, weights["psnr"], protocol, Path(about["folder"]), lambda_figure)
+
+
+def sweep_gamma(argv: list[str]) -> None:
+    from lgn_net.runs import pick_device
+    from lgn_net.scoring import infer
+    from lgn_net.scoring.inputs import load_network, load_test_set
+
+    parser = command_parser(__doc__, "sweep.py gamma --checkpoint CKPT --dataset_path DATA")
+    network_arguments(parser)
+    parser.add_argument("--gammas", type=float, nargs="+", help=f"Default: {MULTIPLES} times the configuration's.")
+    parser.add_argument("--out", help="Default: evaluation_<name of the checkpoint>, beside it.")
+    config, args = parse_command(parser, argv)
+    if bool(args.checkpoint) == bool(args.model_dir):
+        raise UserError("give --checkpoint CKPT, or the authors' pair --model_dir MODEL.pth --m_items_dir KEYS.pt")
+    if config.score.memory_update == "off":
+        raise UserError("score.memory_update is off, and then gamma changes nothing; choose carry or reset")
+    gammas = sorted(set(args.gammas or [factor * config.score.gamma for factor in MULTIPLES]))
+    if not all(gamma >= 0 for gamma in gammas):
+        raise UserError(f"--gammas {' '.join(map(str, gammas))}: each must be a number, 0 or more")
+    source = Path(args.checkpoint or args.model_dir)
+    out = Path(args.out or source.parent / f"evaluation_{source.stem}")
+    check_writable(out)
+
+    device = pick_device(args.device)
+    config, model, _ = load_network(config, args, device)
+    videos, truth, _ = load_test_set(config, args)
+    protocol = Protocol.configured(asdict(config.score))
+    windows = sum(max(len(video.frames) - config.model.input_frames, 0) for video in videos)
+    with progress(f"{len(gammas)} gammas", windows, "frames") as bar:
+        signals = infer.sweep_gamma(model, videos, config, gammas, device, bar)
+    rows = []
+    for gamma in gammas:
+        results = measure(infer.to_scores(signals[gamma], videos, truth), paper_weights(config.score.psnr_weight), protocol)
+        rows.append({"gamma": gamma, **{key: results[key] for key in ("auc", "auc_psnr", "auc_distance", "gap")},
+                     "memory_updates": sum(s.memory_updated for s in signals[gamma]), "frames": len(signals[gamma])})
+    finish("gamma", rows, config.score.gamma, protocol, out, gamma_figure)
+
+
+def finish(knob: str, rows: list[dict], used: float, protocol: Protocol, out: Path, draw) -> None:
+    """Print the table, and write it with its picture."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(out / f"sweep_{knob}.csv", text.getvalue())
+    pictures = save_figure(draw({out.parent.name: rows}, used), out / f"sweep_{knob}")
+    header = {knob: knob, "auc": "AUC %", "auc_psnr": "PSNR only", "auc_distance": "distance only", "gap": "gap",
+              "memory_updates": "memory updates"}
+    shown = [name for name in header if name in rows[0]]
+    table = [[f"{row[name]:g}" if name == knob else "-" if row[name] is None else str(row[name]) if name == "memory_updates"
+              else f"{row[name]:.3f}" if name == "gap" else percent(row[name]) for name in shown] for row in rows]
+    print(f"{protocol}; the configuration's {knob} is {used:g}\n\n{markdown([header[name] for name in shown], table, left=0)}\n")
+    print("The best line was found with the test labels: an oracle, no result.")
+    print(f"table    {out / f'sweep_{knob}.csv'}\npicture  {', '.join(map(str, pictures))}")
+
+
+if __name__ == "__main__":
+    run_command(main)

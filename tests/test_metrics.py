@@ -1,0 +1,201 @@
+"""Frame-level metrics against counting pairs one by one, against scikit-learn, and against really resampling videos."""
+
+import itertools
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+from lgn_net.scoring.metrics import (
+    auc,
+    average_precision,
+    bootstrap,
+    equal_error_rate,
+    gap,
+    pair_counts,
+    paired_p_value,
+    roc,
+)
+
+
+def auc_by_pairs(labels, scores):
+    """Share of (abnormal, normal) pairs in which the abnormal frame is the less normal one; ties count half."""
+    pairs = list(itertools.product(scores[labels == 1], scores[labels == 0]))
+    return sum((a < n) + (a == n) / 2 for a, n in pairs) / len(pairs)
+
+
+def drawn(seed, lengths=(12, 30, 7), levels=6):
+    """Random labels and normality with many ties; then a video all abnormal and one all normal."""
+    rng = np.random.default_rng(seed)
+    labels = [np.append(rng.integers(0, 2, n - 2), [0, 1]) for n in lengths] + [np.ones(5, int), np.zeros(6, int)]
+    return labels, [rng.integers(0, levels, len(y)) / (levels - 1) for y in labels]
+
+
+def joined(arrays):
+    return np.concatenate(arrays)
+
+
+# --------------------------------------------------------------------------------------------------------------- AUC
+
+@pytest.mark.parametrize("seed", range(3))
+def test_auc_against_counting_pairs(seed):
+    labels, scores = drawn(seed)
+    assert auc(labels, scores) == pytest.approx(auc_by_pairs(joined(labels), joined(scores)), abs=1e-12)
+    macro = np.mean([auc_by_pairs(labels[v], scores[v]) for v in range(3)])           # the last two have one class
+    assert auc(labels, scores, "macro") == pytest.approx(macro, abs=1e-12)
+
+
+def test_padded_by_hand():
+    """Pairs in order: in video a 2.5 of the frame at 0.2 and 3 of the one added at 0, of 6; in video b,
+    all abnormal, 2.5 of the 3 with the normal frame added at 1."""
+    a, b = (np.array([0, 0, 1]), np.array([0.2, 0.7, 0.2])), (np.array([1, 1]), np.array([0.4, 1.0]))
+    assert auc(*zip(a, b, strict=True), "padded") == pytest.approx((5.5 / 6 + 2.5 / 3) / 2)
+    assert auc([a[0]], [a[1]], "padded") == pytest.approx(
+        auc_by_pairs(np.append(a[0], [0, 1]), np.append(a[1], [1, 0]))
+    )
+    # Scores beyond [0, 1], PSNRs: what is added still lies beyond all of them.
+    far = [np.array([20.0, 70.0, 20.0]), np.array([-4.0, 100.0])]
+    assert auc([a[0], b[0]], far, "padded") == pytest.approx((5.5 / 6 + 2.5 / 3) / 2)
+
+
+def test_micro_and_macro_differ():
+    """Each video is ranked perfectly, but the normal frames of one lie below the abnormal ones of the other."""
+    labels, scores = [np.array([0, 1]), np.array([0, 1])], [np.array([0.9, 0.6]), np.array([0.5, 0.1])]
+    assert (auc(labels, scores, "macro"), auc(labels, scores, "micro")) == (1, 0.75)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_class_has_no_numbers(label):
+    labels, scores = [np.full(2, label), np.full(1, label)], [np.array([0.1, 0.2]), np.array([0.3])]
+    for average in ("micro", "macro"):
+        assert auc(labels, scores, average) is None
+        draws = bootstrap(labels, scores, average, 20)
+        assert len(draws.aucs) == 20 and np.isnan(draws.aucs).all() and draws.interval() is None
+    assert roc(labels, scores) is None and gap(labels, scores) is None
+    assert auc(labels, scores, "padded") > 0.5  # the bias that its name is a warning of
+    assert auc([np.array([0, 0]), np.array([1])], scores, "macro") is None            # both classes, but in no video
+
+
+# ------------------------------------------------------------------------------------------------------------- curves
+
+@pytest.mark.parametrize("levels", [3, 8, 10**6])
+def test_against_scikit_learn(levels):
+    labels, scores = drawn(levels, levels=levels)
+    y, x = joined(labels), joined(scores)
+    curve = roc(labels, scores)
+    false_positive, true_positive, _ = roc_curve(y, -x, drop_intermediate=False)
+    np.testing.assert_allclose(curve.false_positive, false_positive, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(curve.true_positive, true_positive, rtol=0, atol=1e-12)
+    assert auc(labels, scores) == pytest.approx(roc_auc_score(y, -x), abs=1e-12)
+    assert average_precision(curve) == pytest.approx(average_precision_score(y, -x), abs=1e-12)
+
+
+def rate_by_bisection(curve):
+    """Walk along the straight pieces of the curve until as many are missed as are called in vain."""
+    def rates(s):
+        k, share = min(int(s), len(curve.false_positive) - 2), s - min(int(s), len(curve.false_positive) - 2)
+        return [(1 - share) * rate[k] + share * rate[k + 1] for rate in (curve.false_positive, 1 - curve.true_positive)]
+
+    low, high = 0.0, len(curve.false_positive) - 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        false_positive, miss = rates(middle)
+        low, high = (middle, high) if false_positive < miss else (low, middle)
+    return rates(low)[0]
+
+
+def test_equal_error_rate():
+    for seed, levels in itertools.product(range(5), (2, 4, 10**6)):
+        curve = roc(*drawn(seed, levels=levels))
+        assert equal_error_rate(curve) == pytest.approx(rate_by_bisection(curve), abs=1e-9)
+    y = np.array([0, 0, 0, 1, 1])
+    for x, rate in ((1.0 - y, 0), (y, 1), (np.zeros(5), 0.5), (np.array([3, 2, 0, 1, 0]), 1 / 3)):
+        # The last: at threshold 0 one of 3 normal frames in vain and one of 2 abnormal ones missed, at 1 none missed.
+        assert equal_error_rate(roc([y], [x])) == pytest.approx(rate)
+
+
+def test_average_precision_and_gap_by_hand():
+    """From the least normal frame on: abnormal, normal, abnormal: precision 1 at half of the recall, 2/3 at all of
+    it."""
+    labels, scores = [np.array([1, 0]), np.array([1])], [np.array([0.1, 0.4]), np.array([0.6])]
+    assert average_precision(roc(labels, scores)) == pytest.approx(1 / 2 + 2 / 3 / 2)
+    assert gap(labels, scores) == pytest.approx(0.4 - 0.35)
+    everything = [np.array([0, 0, 1]), np.array([1])], [np.full(3, 0.3), np.full(1, 0.3)]     # ties: one threshold
+    assert average_precision(roc(*everything)) == 0.5
+
+
+# ---------------------------------------------------------------------------------------------------------- resampling
+
+def resampled(labels, scores, times, average):
+    """The AUC of videos that are really there as often as they were drawn; NaN where it is undefined."""
+    chosen = [v for v, count in enumerate(times) for _ in range(count)]
+    value = auc([labels[v] for v in chosen], [scores[v] for v in chosen], average)
+    return np.nan if value is None else value
+
+
+def test_pair_counts_give_the_auc_of_any_resample():
+    labels, scores = drawn(0)
+    counts = pair_counts(labels, scores)
+    abnormal, normal = (np.array([(y == c).sum() for y in labels]) for c in (1, 0))
+    for i, j in itertools.product(range(3), repeat=2):                                # abnormal of i, normal of j
+        share = auc_by_pairs(np.append(labels[i][labels[i] == 1], labels[j][labels[j] == 0]),
+                             np.append(scores[i][labels[i] == 1], scores[j][labels[j] == 0]))
+        assert counts[i, j] == pytest.approx(share * abnormal[i] * normal[j])
+    for times in ([1, 1, 1, 1, 1], [2, 0, 0, 3, 1], [0, 0, 5, 0, 0], [0, 0, 0, 1, 4], [3, 1, 0, 0, 1]):
+        t = np.array(times)
+        assert t @ counts @ t / ((t @ abnormal) * (t @ normal)) == pytest.approx(
+            resampled(labels, scores, times, "micro"), abs=1e-12
+        )
+
+
+@pytest.mark.parametrize("average", ["micro", "macro", "padded"])
+def test_bootstrap_against_really_resampling(average):
+    for labels, scores in (drawn(1), drawn(2, lengths=(4,))):                        # the second: often one class alone
+        V = len(labels)
+        times = np.random.default_rng(7).multinomial(V, np.full(V, 1 / V), size=60)
+        assert (times.sum(axis=1) == V).all() and times.max() > 1
+        expected = [resampled(labels, scores, row, average) for row in times]
+        draws = bootstrap(labels, scores, average, resamples=60, seed=7)
+        np.testing.assert_allclose(draws.aucs, expected, rtol=0, atol=1e-12)
+        defined = np.array(expected)[~np.isnan(expected)]
+        assert np.isnan(expected).any() == (average != "padded" and V == 3)
+        assert draws.interval(0.9) == pytest.approx(np.quantile(defined, [0.05, 0.95]))
+        low, high = draws.interval()
+        assert low <= draws.interval(0.5)[0] <= draws.interval(0.5)[1] <= high
+
+
+def test_one_video_resampled_is_itself():
+    labels, scores = ([arrays[1]] for arrays in drawn(0))
+    assert np.ptp(bootstrap(labels, scores, resamples=10).aucs) == 0
+    assert bootstrap(labels, scores, resamples=10).aucs[0] == pytest.approx(auc(labels, scores))
+
+
+# ---------------------------------------------------------------------------------------------- two detectors in pairs
+
+def detectors(seed, better=0.0, videos=30):
+    """Labels and two noisy detectors alike, the first of which sees the abnormal frames by `better` more."""
+    rng = np.random.default_rng(seed)
+    labels = [rng.integers(0, 2, 10) for _ in range(videos)]
+    second, first = ([rng.normal(size=10) - (0.5 + extra) * y for y in labels] for extra in (0, better))
+    return labels, first, second
+
+
+def p_value(labels, first, second, resamples=400):
+    return paired_p_value(*(bootstrap(labels, x, resamples=resamples) for x in (first, second)))
+
+
+def test_p_value_of_equals_and_of_a_better_one():
+    labels, first, second = detectors(0, better=1.5)
+    assert p_value(labels, first, first) == 1
+    assert p_value(labels, first, [np.exp(x) for x in first]) == 1  # the same order, the same detector
+    assert p_value(labels, first, second) == p_value(labels, second, first) == pytest.approx(2 / 401)
+    none = bootstrap([np.zeros(4, int)], [np.arange(4.0)], resamples=5)
+    assert paired_p_value(none, none) == 1
+
+
+def test_p_values_of_equally_good_detectors_are_uniform():
+    """Whatever two equal detectors differ by is chance, and so p < 0.1 in about a tenth of the cases, p < 0.5 in a
+    half."""
+    p = np.array([p_value(*detectors(seed)) for seed in range(300)])
+    for bound in (0.1, 0.25, 0.5, 0.75):
+        assert abs((p < bound).mean() - bound) < 4 * np.sqrt(bound * (1 - bound) / len(p))       # 4 standard errors

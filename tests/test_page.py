@@ -1,0 +1,303 @@
+"""The report: written from drawn scores, opened in a real browser."""
+
+import base64
+import html
+import json
+import re
+import shutil
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from lgn_net.report.page import write_report
+from lgn_net.report.tables import padded_chance, percent
+from lgn_net.scoring.localize import FrameMap
+from lgn_net.scoring.metrics import roc
+from lgn_net.scoring.protocols import PAPER, compare, grid, measure, normality_under, paper_weights
+from lgn_net.scoring.score_file import VideoScores
+
+NAMES = ["<script>alert(1)</script>", "a&b", "a_name_without_spaces_" * 6]
+NASTY = "<b title=\"x\">&amp;'%{x}</b>"
+WEIGHTS = paper_weights(0.6)
+
+
+def drawn_videos(lengths=(400, 300, 5), names=NAMES, abnormal=True):
+    """Videos whose second half is labelled abnormal (all of the last one); frames from 4 on, every tenth is missing."""
+    videos = []
+    for v, (name, n) in enumerate(zip(names, lengths)):
+        random = np.random.default_rng(v)
+        frames = np.array([t for t in range(4, 4 + 2 * n) if t % 10][:n])
+        labels = np.full(n, abnormal, np.uint8)
+        labels[:n // 2 if v < len(lengths) - 1 or v == 0 else 0] = 0
+        videos.append(VideoScores(name, frames, {
+            "psnr": random.normal(30 - 2.0 * labels, 2), "distance": random.random(n) * 1e-4,
+            "regular_score": random.random(n), "memory_updated": random.integers(0, 2, n).astype(float),
+            NASTY: random.random(n) * 1000}, labels))
+    return videos
+
+
+def results_of(videos, weights=WEIGHTS, **about):
+    """What evaluate.py writes to results.json."""
+    return {"dataset": None, "labels": "none", "label_source": None, "protocol": str(PAPER), "signals": weights,
+            "grid": [], **measure(videos, weights), **about}
+
+
+def cells_of(videos, labels):
+    """A grid as it stands in results.json."""
+    return [{"labels": labels, **cell._asdict(), "auc": value} for cell, value in grid(videos, WEIGHTS).items()]
+
+
+def drawn_map(kind, level, box=(10, 20, 30, 50), channels=3):
+    """A frame whose error is `level` everywhere."""
+    y, x = np.mgrid[:64, :96]
+    image = np.repeat((x + 2 * y)[..., None].astype(np.uint8), channels, axis=2)
+    return FrameMap(NAMES[0], 12, kind, 0.125, 1, image, image // 2, np.full((64, 96), level, np.float32), box)
+
+
+def write(path, videos, results, maps=(), weights=WEIGHTS):
+    """Write a report; its HTML and the words that a reader sees."""
+    write_report(path, results, videos, normality_under(PAPER, videos, weights), maps)
+    page = path.read_text()
+    words = re.sub(r"<(script|style)\b.*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
+    return page, html.unescape(" ".join(words.split()))
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """A report with everything in it: its path and the videos."""
+    videos = drawn_videos()
+    results = results_of(videos, dataset=NASTY, labels="/a/long/path/" * 12 + NASTY, label_source=NASTY,
+                         memory_updates=7, versions={"git": NASTY}, config={"data": {"dataset": NASTY}},
+                         checkpoint=NASTY, compared={"other": NASTY} | compare(videos, videos, (WEIGHTS, WEIGHTS)))
+    results["grid"] = cells_of(videos, NASTY) + cells_of(videos, None)
+    results["padded_chance"] = {NASTY: 0.6, "": 0.7}
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write(path, videos, results, [drawn_map(kind, 0.1, channels=c) for kind in ("miss", "false alarm", NASTY)
+                                  for c in (1, 3)])
+    return path, videos
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Chromium without a window."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    if not all(programs):
+        pytest.skip("needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs[0]
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync",
+                 "disable-background-networking", "disable-component-update",
+                 f"user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1]))
+    yield driver
+    driver.quit()
+
+
+def open_page(browser, path, width=1280, phone=False):
+    """Open a report; nothing may be asked of a network, and nothing may go wrong."""
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
+        "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": phone})
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": phone})
+    for log in ("browser", "performance"):
+        browser.get_log(log)
+    browser.get(path.as_uri())
+    assert [line for line in browser.get_log("browser") if line["level"] != "INFO"] == []
+    events = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]
+    asked = {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"
+             and event["params"]["documentURL"] == path.as_uri()}                       # not Chromium's own first page
+    assert {url for url in asked if not url.startswith("data:")} == {path.as_uri()}
+
+
+def wait_for(condition):
+    """Its value, once it is true; a browser draws when it likes."""
+    for _ in range(100):
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise AssertionError("not within 5 seconds")
+
+
+def pixel(browser, plot, frame):
+    """Where a frame is in a plot, in pixels from its centre; the plot is scrolled into view."""
+    return round(browser.execute_script(
+        "let plot = document.getElementById(arguments[0]); plot.scrollIntoView({block: 'center'});"
+        "let axis = plot._fullLayout.xaxis; return axis.l2p(arguments[1]) - axis._length / 2", plot, int(frame)))
+
+
+def layout(browser):
+    """What shows whether the page fits its window: overhang in pixels, plots beside their boxes, the smallest font."""
+    return browser.execute_script("""
+        let page = document.documentElement, plots = [...document.querySelectorAll(".plot")];
+        let words = [...document.body.querySelectorAll("*")].filter(
+            e => !e.closest("script") && e.checkVisibility() &&
+                 [...e.childNodes].some(n => n.nodeType == 3 && n.data.trim()));
+        return {overhang: page.scrollWidth - page.clientWidth,
+                wrong: plots.filter(e => Math.abs(e.querySelector(".main-svg").clientWidth - e.clientWidth) > 1).length,
+                font: Math.min(...words.map(e => parseFloat(getComputedStyle(e).fontSize))),
+                columns: new Set([...document.querySelectorAll(".curves figure")].map(e => e.offsetLeft)).size,
+                wide: [...document.querySelectorAll(".wide")].filter(e => e.scrollWidth > e.clientWidth).length}""")
+
+
+def test_page_fits_a_desktop_and_a_phone(browser, report):
+    open_page(browser, report[0])
+    desktop = layout(browser)
+    assert (desktop["overhang"], desktop["wrong"], desktop["columns"]) == (0, 0, 3)
+    open_page(browser, report[0], 390, phone=True)
+    phone = layout(browser)
+    assert (phone["overhang"], phone["wrong"], phone["columns"]) == (0, 0, 1)
+    assert phone["wide"] >= 2 and phone["font"] >= 13                       # the grids scroll in boxes of their own
+
+
+def test_strings_of_the_users_files_are_shown_as_they_are(browser, report):
+    open_page(browser, report[0])                                           # an alert would make the next command fail
+    assert browser.execute_script("return document.querySelectorAll('[title]').length") == 0
+    titles = browser.execute_script(
+        "return [...document.querySelectorAll('.curves h3')].map(e => e.firstChild.data.trim())")
+    assert titles == NAMES
+    words = browser.execute_script("document.querySelector('details').open = true; return document.body.innerText")
+    assert words.count(NASTY) >= 10 and "&lt;" not in words and "&#" not in words
+    assert browser.execute_script("return [...document.querySelectorAll('a')].filter(a => !document.querySelector("
+                                  "a.getAttribute('href'))).length") == 0
+
+
+def test_hovering_shows_the_frame_and_dragging_zooms(browser, report):
+    from selenium.webdriver import ActionChains
+    open_page(browser, report[0])
+    video = report[1][1]
+    area = browser.find_element("css selector", "#curve1 .nsewdrag")
+    ActionChains(browser).move_to_element_with_offset(area, pixel(browser, "curve1", 234), 30).perform()
+    lines = wait_for(lambda: browser.execute_script(
+        "return [...document.querySelectorAll('#curve1 .hovertext tspan.line')].map(e => e.textContent)"))
+    normal = normality_under(PAPER, report[1], WEIGHTS)[1]
+    words, values = zip(*(line.rsplit(" ", 1) if "dB" not in line else ("PSNR", line.split()[1]) for line in lines))
+    assert words == ("frame", "normality", "PSNR", "distance", "regular score", NASTY, "label", "memory updated:")
+    assert abs(int(values[0]) - 234) <= 2                                   # a frame is a pixel wide
+    k = np.flatnonzero(video.frames == int(values[0]))[0]
+    shown = [normal[k], *(video.signals[name][k] for name in ("psnr", "distance", "regular_score", NASTY))]
+    np.testing.assert_allclose([float(value) for value in values[1:6]], shown, rtol=1e-3)
+    assert values[6:] == ("abnormal", "yes" if video.signals["memory_updated"][k] else "no")
+
+    before = browser.execute_script("return curve1.layout.xaxis.range")
+    left, right = (pixel(browser, "curve1", frame) for frame in (60, 160))
+    ActionChains(browser).move_to_element_with_offset(area, left, 0).click_and_hold().move_by_offset(
+        right - left, 20).release().perform()
+    after = wait_for(lambda: (now := browser.execute_script("return curve1.layout.xaxis.range")) != before and now)
+    np.testing.assert_allclose(after, [60, 160], atol=3)
+
+
+def test_a_finger_scrolls_the_page_until_a_plot_is_chosen(browser, report):
+    open_page(browser, report[0], 390, phone=True)
+    x, y = 195 + pixel(browser, "curve0", 100), 450
+
+    def touch(*path):
+        moves = [("touchMove", [point]) for point in path[1:]]
+        for kind, points in [("touchStart", path[:1]), *moves, ("touchEnd", [])]:
+            browser.execute_cdp_cmd("Input.dispatchTouchEvent", {
+                "type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]})
+            time.sleep(0.02)
+
+    start = browser.execute_script("return scrollY")
+    touch(*((x, y - 15 * step) for step in range(12)), *[(x, y - 165)] * 8)                 # comes to rest
+    wait_for(lambda: browser.execute_script("return scrollY") > start + 50)
+    pixel(browser, "curve0", 100)
+    touch((x, y))
+    wait_for(lambda: browser.execute_script("return document.activeElement.id") == "v0")
+    touch((x, y))
+    wait_for(lambda: browser.execute_script("return document.querySelectorAll('#curve0 .hovertext').length"))
+
+
+def test_roc_curve_is_thinned_but_the_same(browser, tmp_path):
+    videos = drawn_videos((4000, 3000), ("01", "02"))
+    write(tmp_path / "report.html", videos, results_of(videos))
+    open_page(browser, tmp_path / "report.html")
+    x, y = np.array(browser.execute_script("return roc.calcdata[1].map(p => [p.x, p.y])")).T
+    full = roc([video.labels for video in videos], normality_under(PAPER, videos, WEIGHTS))
+    assert len(x) <= 501 < len(full.false_positive) and (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
+    areas = [np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2) for x, y in ((x, y), full[:2])]
+    assert abs(areas[0] - areas[1]) < 1e-3
+    assert browser.execute_script("return roc.querySelectorAll('path.js-line').length") == 2
+
+
+def foreign(length, abnormal=True):
+    """Another program's scores of one video."""
+    video = drawn_videos((length,), ("01",), abnormal)[0]
+    return [video._replace(signals={"score": -3 * video.signals["psnr"]})], {"score": -1.0}
+
+
+@pytest.mark.parametrize("videos, weights, seen, unseen", [
+    (*foreign(50), "no interval: one video cannot be resampled", "PSNR"),
+    (*foreign(50, abnormal=False), "AUC undefined", "equal error rate,"),
+    (drawn_videos(abnormal=False), WEIGHTS, "all normal", "resamples"),
+    (drawn_videos((1,)), WEIGHTS, "1 frames scored", "resamples"),
+], ids=["foreign", "foreign, all normal", "all normal", "one frame"])
+def test_what_is_undefined_or_missing(videos, weights, seen, unseen, tmp_path):
+    page, words = write(tmp_path / "report.html", videos, results_of(videos, weights), weights=weights)
+    assert seen in words and unseen not in words
+    assert not re.search(r"\bNone\b|\bnan\b", words)
+    assert "error maps" not in words and "every protocol" not in words
+    assert page.count("Plotly.newPlot(") >= len(videos)
+
+
+def test_one_frame_of_a_foreign_score_opens(browser, tmp_path):
+    videos, weights = foreign(1, abnormal=False)
+    write(tmp_path / "report.html", videos, results_of(videos, weights), weights=weights)
+    open_page(browser, tmp_path / "report.html")
+    assert browser.execute_script("return document.querySelectorAll('#curve0 path.point').length") == 1
+
+
+def test_headline_and_tables_hold_the_numbers(tmp_path):
+    videos = drawn_videos()
+    results = results_of(videos, dataset="ped2", memory_updates=7, config={"score": {"gamma": 0.009}})
+    results["grid"] = cells_of(videos, "official")
+    results["padded_chance"] = {"official": padded_chance([video.labels for video in videos])}
+    page, words = write(tmp_path / "report.html", videos, results)
+    assert f"AUC {percent(results['auc'])} % 95 % interval {percent(results['interval'][0], 1)} to" in words
+    for name, value in {"equal error rate": results["eer"], "average precision": results["average_precision"],
+                        "AUC, PSNR only": results["auc_psnr"],
+                        "AUC, distance only": results["auc_distance"]}.items():
+        assert f"{name} {percent(value)} %" in words
+    assert f"chance {percent(results['chance'])} %" in words
+    assert "memory updates 7" in words and "score.gamma 0.009" in words
+    bold = re.findall(r"<td><b>(.*?)</b>", page)
+    assert bold == [percent(results["auc"])]
+    assert f"at random reach {percent(padded_chance([video.labels for video in videos]), 1)} % there" in words
+    row = "mean and spread of training frames"
+    assert f"micro {row} - - - -" in words                                              # no training scores
+    for cell in results["grid"]:
+        assert f"<td>{percent(cell['auc'])}</td>" in page or percent(cell["auc"]) in bold
+
+
+def test_error_maps_are_on_one_scale(tmp_path):
+    videos = drawn_videos()
+    maps = [drawn_map("miss", 0.1), drawn_map("false alarm", 0.2), drawn_map("chosen", 0.0, channels=1)]
+    page, words = write(tmp_path / "report.html", videos, results_of(videos), maps)
+    images = [cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), cv2.IMREAD_COLOR)
+              for text in re.findall(r'<div><img src="data:image/\w+;base64,([^"]*)"', page)]
+    assert len(images) == 12 and "0.2 or more" in words and words.count("normality 0.125 labelled abnormal") == 3
+    colours = cv2.applyColorMap(np.array([[128, 255, 0]], np.uint8), cv2.COLORMAP_INFERNO)[0]
+    for k, m in enumerate(maps):
+        frame, prediction, error, overlay = images[4 * k:4 * k + 4]
+        assert np.abs(frame.astype(int) - m.image).mean() < 4
+        assert np.abs(prediction.astype(int) - m.prediction).mean() < 4
+        assert (error == colours[k]).all()
+    inside, edge = overlay[22:48, 12:28].astype(int), overlay[20, 10:30].astype(int)        # of the map without error
+    assert np.abs(inside - maps[2].image[22:48, 12:28]).mean() < 12
+    beside = overlay[20, 36:].astype(int)
+    assert (edge[:, 0] - edge[:, 2]).min() > 30                                                             # blue
+    assert np.abs(beside[:, 0] - beside[:, 2]).max() < 5                                                    # grey
+
+
+def test_size_of_a_benchmark(tmp_path):
+    maps = []
+    for k in range(8):
+        noise = cv2.GaussianBlur(np.random.default_rng(k).integers(0, 256, (256, 256, 3), np.uint8), (0, 0), 1)
+        error = np.square(noise[..., 0] / np.float32(255))
+        maps.append(FrameMap("01", k, "miss", 0.5, 1, noise, noise, error, (0, 0, 9, 9)))
+    videos = drawn_videos([200] * 12, [f"{v:02d}" for v in range(12)])
+    write(tmp_path / "report.html", videos, results_of(videos), maps)
+    assert (tmp_path / "report.html").stat().st_size < 10e6

@@ -1,0 +1,352 @@
+"""Signals to normality and numbers under every protocol: by hand, by loops, and with anomalies planted at known
+frames.
+"""
+
+import math
+
+import numpy as np
+import pytest
+from reference import normality as normality_by_hand
+
+from lgn_net.data.datasets import BENCHMARKS
+from lgn_net.data.labels import read_ranges
+from lgn_net.errors import UserError
+from lgn_net.report.tables import comparison, grid_table, padded_chance, percent
+from lgn_net.scoring.metrics import AVERAGES, auc, bootstrap
+from lgn_net.scoring.protocols import GRID, SIGMAS, Protocol, compare, grid, measure, normality_under, paper_weights
+from lgn_net.scoring.score import SCOPES, normality, smooth
+from lgn_net.scoring.score_file import VideoScores
+
+PSNR = [np.array([20.0, 30.0, 25.0]), np.array([40.0, 30.0])]
+DISTANCE = [np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.1])]
+HALF = paper_weights(0.5)
+
+
+def ours(psnr, distance, weight, scope="video", training=None):
+    return normality(
+        [{"psnr": p, "distance": d} for p, d in zip(psnr, distance, strict=True)],
+        paper_weights(weight),
+        scope,
+        training,
+    )
+
+
+def scored(name, labels, first=4, seed=0, **signals):
+    """Scores of a video from frame `first` on; random where they are not given."""
+    rng, n = np.random.default_rng([seed, *name.encode()]), len(labels)
+    signals = {"psnr": rng.normal(30, 4, n), "distance": rng.random(n)} | signals
+    return VideoScores(name, np.arange(first, first + n), signals, np.asarray(labels, np.uint8))
+
+
+def truth(dataset, source, first=0):
+    """The published labels of a data set, by video, from frame `first` on."""
+    return {name: labels[first:] for name, labels in read_ranges(BENCHMARKS[dataset].truths[source]).items()}
+
+
+# -------------------------------------------------------------------------------------------------- normalisations
+
+def test_normality_by_hand():
+    """p: PSNR, d: 1 - D, brought to [0, 1] within each video, over both, over the past; or not at all."""
+    training = {"psnr": np.array([24.0, 26.0]), "distance": np.array([0.1, 0.5])}      # mean 25, 0.3; spread 1, 0.2
+    for scope, p, d in (("video", [[0, 1, 0.5], [1, 0]], [[1, 0.5, 0], [0, 1]]),
+                        ("dataset", [[0, 0.5, 0.25], [1, 0.5]], [[1, 0.75, 0.5], [0, 1]]),
+                        ("causal", [[0.5, 1, 0.5], [0.5, 0]], [[0.5, 0, 0], [0.5, 1]]),
+                        ("training", [[-5, 5, 0], [15, 5]], [[1, 0.5, 0], [-1, 1]]),
+                        ("none", PSNR, [-x for x in DISTANCE])):
+        for weight in (1, 0, 0.6):
+            for v, scores in enumerate(ours(PSNR, DISTANCE, weight, scope, training)):
+                expected = weight * np.array(p[v]) + (1 - weight) * np.array(d[v])
+                np.testing.assert_allclose(scores, expected, atol=1e-12, err_msg=scope)
+    rng = np.random.default_rng(0)
+    psnr, distance = rng.normal(30, 5, 50), rng.random(50)
+    np.testing.assert_allclose(ours([psnr], [distance], 0.6)[0], normality_by_hand(psnr, distance, 0.6))
+
+
+@pytest.mark.parametrize("scope", ["video", "dataset", "causal"])
+def test_constant_signals_say_nothing(scope):
+    flat, varied = [np.full(3, 30.0)], [np.array([0.1, 0.3, 0.2])]
+    p = np.array([0.5, 1, 0.5]) if scope == "causal" else np.array([0, 1, 0.5])
+    d = np.array([0.5, 0, 0.5]) if scope == "causal" else np.array([1, 0, 0.5])
+    np.testing.assert_allclose(ours(flat, varied, 0.6, scope)[0], 0.6 * 0.5 + 0.4 * d)
+    np.testing.assert_allclose(ours(varied, flat, 0.6, scope)[0], 0.6 * p + 0.4 * 0.5)
+    np.testing.assert_allclose(ours([np.array([30.0])], [np.array([0.1])], 0.6, scope)[0], 0.5)       # one frame
+    constant = {"psnr": np.full(4, 29.0), "distance": np.full(4, 0.2)}
+    np.testing.assert_allclose(ours(flat, varied, 1, "training", constant)[0], 1)  # 30 - 29, no spread
+
+
+def test_causal_by_loops_and_without_foresight():
+    rng = np.random.default_rng(1)
+    psnr, distance = rng.normal(30, 5, 40), rng.random(40)
+
+    def by_loops(p, d):
+        values = []
+        for t in range(len(p)):
+            seen_p, seen_d = p[:t + 1], d[:t + 1]
+            values.append(0.5 if t == 0 else 0.6 * (p[t] - min(seen_p)) / (max(seen_p) - min(seen_p))
+                          + 0.4 * (max(seen_d) - d[t]) / (max(seen_d) - min(seen_d)))
+        return values
+
+    np.testing.assert_allclose(ours([psnr], [distance], 0.6, "causal")[0], by_loops(psnr, distance), atol=1e-12)
+    for scope in ("causal", "video"):
+        before = ours([psnr], [distance], 0.6, scope)[0]
+        for t in (1, 20, 39):
+            later_p, later_d = psnr.copy(), distance.copy()
+            later_p[t:], later_d[t:] = -1000, 7                                       # beyond all that came before
+            after = ours([later_p], [later_d], 0.6, scope)[0]
+            assert np.array_equal(before[:t], after[:t]) == (scope == "causal")
+
+
+def test_only_the_dataset_scope_looks_across_videos():
+    rng = np.random.default_rng(2)
+    psnr, distance = [rng.normal(30, 5, n) for n in (9, 7)], [rng.random(n) for n in (9, 7)]
+    training = {"psnr": psnr[1], "distance": distance[1]}
+    for scope in SCOPES:
+        together, alone = (ours(psnr[:k], distance[:k], 0.6, scope, training)[0] for k in (2, 1))
+        assert np.array_equal(together, alone) == (scope != "dataset"), scope
+
+
+def test_training_needs_training_scores():
+    videos = [scored("a", [0, 1, 0])]
+    with pytest.raises(UserError, match=r"training.*calibration\.csv"):
+        normality_under(Protocol("training"), videos, HALF)
+    pieces = [scored("x", [0, 0], seed=1), scored("y", [0, 0, 0], seed=1)]               # are one pool
+    pool = {name: np.concatenate([video.signals[name] for video in pieces]) for name in HALF}
+    expected = normality_by_hand_on(videos[0], pool)
+    np.testing.assert_allclose(normality_under(Protocol("training"), videos, HALF, pieces)[0], expected)
+
+
+def normality_by_hand_on(video, pool):
+    p, d = ((video.signals[name] - pool[name].mean()) / pool[name].std() for name in ("psnr", "distance"))
+    return 0.5 * p - 0.5 * d
+
+
+# ------------------------------------------------------------------------------------------------------- smoothing
+
+def smooth_by_loops(x, sigma):
+    """The definition of a convolution; beyond its ends the video stands still."""
+    reach = int(4 * sigma + 0.5)
+    weights = [math.exp(-k * k / (2 * sigma**2)) for k in range(-reach, reach + 1)]
+    total = sum(weights)
+    return [
+        sum(w * x[min(max(t + k, 0), len(x) - 1)] for k, w in zip(range(-reach, reach + 1), weights, strict=True))
+        / total
+        for t in range(len(x))
+    ]
+
+
+@pytest.mark.parametrize("sigma", [0.7, 3, 15])
+def test_smoothing_against_a_direct_convolution(sigma):
+    rng = np.random.default_rng(0)
+    videos = [rng.random(n) for n in (50, 5, 1)]                                         # shorter than the kernel, too
+    for x, y in zip(videos, smooth(videos, sigma), strict=True):
+        np.testing.assert_allclose(y, smooth_by_loops(x, sigma), atol=1e-12)
+    assert all(map(np.array_equal, smooth(videos, 0), videos))
+
+
+def test_smoothing_never_crosses_a_video():
+    low, high = smooth([np.zeros(30), np.ones(30)], 15)
+    np.testing.assert_allclose(low, 0, atol=1e-12)
+    np.testing.assert_allclose(high, 1, atol=1e-12)
+
+
+# -------------------------------------------------------------------------------------------------- the whole grid
+
+def made(V=4, seed=3):
+    rng = np.random.default_rng(seed)
+    return [scored(f"{v}", np.append(rng.integers(0, 2, 8 + 3 * v), [0, 1]), seed=seed) for v in range(V)]
+
+
+def test_grid_is_each_protocol_on_its_own():
+    videos, training = made(), [scored("t", [0] * 20, seed=9)]
+    values = grid(videos, HALF, training)
+    assert list(values) == GRID and len(GRID) == len(SCOPES) * len(SIGMAS) * len(AVERAGES) == 60
+    for protocol, value in values.items():
+        normal = normality_under(protocol, videos, HALF, training)
+        assert value == auc([video.labels for video in videos], normal, protocol.average), protocol
+        assert value == measure(videos, HALF, protocol, training)["auc"]
+    assert len(set(values.values())) > 40                                              # a choice that changes nothing?
+    without = grid(videos, HALF)
+    assert {p for p, value in without.items() if value is None} == {p for p in GRID if p.scope == "training"}
+    assert all(without[p] == values[p] for p in GRID if p.scope != "training")
+    table = grid_table(values)
+    assert table.count("**") == 2 and f"**{percent(values[Protocol()])}**" in table
+    assert len(table.splitlines()) == 2 + len(SCOPES) * len(AVERAGES)
+
+
+def test_weights_pick_the_signals():
+    videos = made()
+    labels = [video.labels for video in videos]
+    for weight, name, sign in ((1, "psnr", 1), (0, "distance", -1)):
+        for scope in ("none", "dataset"):  # one scale for all: the order is the same
+            alone = auc(labels, [sign * video.signals[name] for video in videos])
+            assert grid(videos, paper_weights(weight))[Protocol(scope)] == pytest.approx(alone, abs=1e-12)
+            results = measure(videos, paper_weights(0.3), Protocol(scope))
+            assert results[f"auc_{name}"] == pytest.approx(alone, abs=1e-12) != results["auc"]
+
+
+def test_measure_by_hand():
+    """Two videos, normality 0, 1, 1/2 and 1, 0 from the PSNR alone; the second frame of each is abnormal."""
+    videos = [
+        scored(name, labels, psnr=p, distance=d)
+        for name, labels, p, d in zip("ab", ([0, 1, 0], [0, 1]), PSNR, DISTANCE, strict=True)
+    ]
+    results = measure(videos, paper_weights(1))
+    # Abnormal 1, 0; normal 0, 1/2, 1: of six pairs in order 1/2 (the tie at 1) and 2.5 (one tie at 0).
+    assert results["auc"] == results["auc_psnr"] == pytest.approx(3 / 6)
+    # 1 - D: abnormal 1/2, 1; normal 1, 0, 0: 1 and 1/2.
+    assert results["auc_distance"] == pytest.approx(1.5 / 6)
+    assert (results["psnr_normal"], results["psnr_abnormal"]) == pytest.approx((85 / 3, 30))
+    assert (results["distance_normal"], results["distance_abnormal"]) == pytest.approx((0.9 / 3, 0.15))
+    assert (results["videos"], results["frames"], results["abnormal_frames"], results["single_class_videos"]) == (
+        2,
+        5,
+        2,
+        0,
+    )
+    assert (results["chance"], results["gap"]) == pytest.approx((0.4, 0))
+    assert [(row["video"], row["frames"], row["abnormal_frames"], row["auc"], row["mean_normality"])
+            for row in results["per_video"]] == [("a", 3, 1, 0, 0.5), ("b", 2, 1, 1, 0.5)]
+    assert results["interval"] == pytest.approx((0, 1), abs=0.5)
+
+
+def test_measure_what_is_left_of_one_video_and_of_one_class():
+    alone = measure(made(V=1), HALF)
+    assert alone["interval"] is None and 0 <= alone["auc"] <= 1 and alone["per_video"][0]["auc"] == alone["auc"]
+    normal = measure([scored("a", [0] * 5), scored("b", [0] * 4)], HALF)
+    assert all(
+        normal[key] is None
+        for key in ("auc", "interval", "auc_psnr", "eer", "average_precision", "gap", "psnr_abnormal")
+    )
+    assert normal["psnr_normal"] > 0 and normal["chance"] == 0 and normal["single_class_videos"] == 2
+    assert {
+        value for protocol, value in grid([scored("a", [0] * 5)], HALF).items() if protocol.average != "padded"
+    } == {None}
+
+
+# ------------------------------------------------------------------------------------------------- planted anomalies
+
+def test_a_planted_spike_is_the_least_normal_frame_where_it_was_planted():
+    """Quiet signals, a jump at one frame each: the minimum lies there, unsmoothed in the whole video, smoothed around
+    it."""
+    videos, planted = [], {"a": 60, "b": 151, "c": 97}
+    for v, (name, frame) in enumerate(planted.items()):
+        first, n, rng = 4 * v, 200 - 10 * v, np.random.default_rng(v)
+        rising = np.linspace(0, 0.01, n) + rng.uniform(0, 1e-6, n)  # no low of its own to be mistaken for it
+        spike = np.arange(first, first + n) == frame
+        videos.append(
+            scored(name, spike, first, psnr=30 + rising - 9 * spike, distance=0.2 - 0.01 * rising + 0.3 * spike)
+        )
+    training = [scored("t", [0] * 50)]
+    for protocol in GRID:
+        for video, normal in zip(videos, normality_under(protocol, videos, HALF, training), strict=True):
+            frame = planted[video.name]
+            near = np.abs(video.frames - frame) <= (20 if protocol.sigma else 1000)
+            assert video.frames[near][normal[near].argmin()] == frame, (protocol, video.name)
+    values = grid(videos, HALF, training)
+    assert all(value == 1 for protocol, value in values.items()
+               if protocol.sigma == 0 and protocol.average != "micro"), values
+
+
+def random_scores(labels, seed):
+    return [
+        scored(
+            name,
+            y,
+            psnr=np.random.default_rng([seed, v, 0]).random(len(y)),
+            distance=np.random.default_rng([seed, v, 1]).random(len(y)),
+        )
+        for v, (name, y) in enumerate(labels.items())
+    ]
+
+
+def test_scores_drawn_at_random_are_worth_half_but_for_the_padded_protocol():
+    """On the labels of Ped2, where four of twelve videos are all abnormal."""
+    labels = truth("ped2", "official", first=4)
+    chance = padded_chance(list(labels.values()))
+    assert 0.68 < chance < 0.70
+    training = random_scores({"t": np.zeros(500, int)}, seed=99)
+    draws = [grid(random_scores(labels, seed), HALF, training) for seed in range(80)]
+    for protocol in GRID:
+        values = [draw[protocol] for draw in draws]
+        expected = chance if protocol.average == "padded" else 0.5
+        assert abs(np.mean(values) - expected) < 4 * np.std(values) / np.sqrt(len(values)) < 0.06, protocol
+        normal = normality_under(protocol, random_scores(labels, seed=0), HALF, training)
+        low, high = bootstrap(list(labels.values()), normal, protocol.average).interval(0.999)
+        assert low < expected < high, protocol
+
+
+def test_padded_chance_against_drawing():
+    labels = [np.array([0, 0, 1, 1, 1]), np.array([1, 1, 1]), np.array([0]), np.array([0, 1])]
+    rng = np.random.default_rng(0)
+    drawn = [auc(labels, [rng.random(len(y)) for y in labels], "padded") for _ in range(4000)]
+    assert padded_chance(labels) == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / np.sqrt(4000))
+    assert padded_chance(labels) > 0.6
+
+
+@pytest.mark.parametrize(("first", "by_ano_pred", "by_official"), [(0, 0.955, 0.968), (4, 0.956, 0.969)])
+def test_a_perfect_detector_of_one_truth_of_avenue_by_the_other(first, by_ano_pred, by_official):
+    """How much of the way to 100 % is a matter of taste, with all frames and with the first four of each video
+    dropped."""
+    official, ano_pred = (list(truth("avenue", source, first).values()) for source in ("official", "ano_pred"))
+    assert auc(ano_pred, [1.0 - y for y in official]) == pytest.approx(by_ano_pred, abs=5e-4)
+    assert auc(official, [1.0 - y for y in ano_pred]) == pytest.approx(by_official, abs=5e-4)
+
+
+# ------------------------------------------------------------------------------------------------------- comparison
+
+def test_compare_on_the_frames_that_both_hold():
+    """The second file lacks a video and frames of another, has one of its own, and another order."""
+    ours = made()
+    theirs = [video._replace(signals={name: np.roll(x, 1) for name, x in video.signals.items()}) for video in ours]
+    cut = theirs[1]._replace(frames=theirs[1].frames[2:], labels=theirs[1].labels[2:],
+                             signals={name: x[2:] for name, x in theirs[1].signals.items()})
+    theirs = [scored("own", [0, 1, 1]), theirs[3], cut, theirs[2]]
+    result = compare(ours, theirs, (HALF, paper_weights(0.2)))
+    x, y = (normality_under(Protocol(), videos, w) for videos, w in ((ours, HALF), (theirs, paper_weights(0.2))))
+    labels = [cut.labels, ours[2].labels, ours[3].labels]
+    assert result["auc"] == pytest.approx(auc(labels, [x[1][2:], x[2], x[3]]))  # normalised with all of its frames
+    assert result["auc_other"] == pytest.approx(auc(labels, [y[2], y[3], y[1]]))
+    assert result["difference"] == pytest.approx(result["auc"] - result["auc_other"])
+    assert result["interval"][0] < result["difference"] < result["interval"][1] and 0 < result["p_value"] <= 1
+    assert (result["videos"], result["frames"], result["frames_left_out"], result["frames_left_out_other"]) == (
+        3, 11 + 16 + 19, 10 + 2, 3)
+    assert "12 frames that only this one holds and 3 frames that only o.csv holds" in comparison(result, "o.csv")
+    back = compare(theirs, ours, (paper_weights(0.2), HALF))
+    assert back["difference"] == -result["difference"] and back["frames_left_out"] == 3
+
+
+def test_compare_with_itself_with_a_better_one_and_under_other_protocols():
+    videos = made(V=10)
+    better = [
+        video._replace(signals=video.signals | {"psnr": video.signals["psnr"] - 4 * video.labels}) for video in videos
+    ]
+    for average in ("micro", "macro"):
+        protocol = Protocol("dataset", 1.0, average)
+        same = compare(videos, videos, (HALF, HALF), protocol)
+        assert (same["difference"], same["p_value"], same["interval"]) == (0, 1, (0, 0))
+        result = compare(better, videos, (HALF, HALF), protocol)
+        assert result["auc"] == auc([v.labels for v in videos], normality_under(protocol, better, HALF), average)
+        assert result["p_value"] < 0.05 and result["interval"][0] > 0
+        assert f"{100 * result['difference']:+.2f} points" in comparison(result, "o.csv")
+
+
+def test_compare_of_one_video_has_a_difference_but_no_p_value():
+    first, second = made(V=1), made(V=1, seed=4)
+    second[0] = second[0]._replace(labels=first[0].labels)
+    result = compare(first, second, (HALF, HALF))
+    assert result["difference"] != 0 and result["interval"] is result["p_value"] is None
+    said = comparison(result, "o.csv")
+    assert f"{100 * result['difference']:+.2f} points" in said and "one video" in said and "p =" not in said
+    normal = [video._replace(labels=0 * video.labels) for video in made()]
+    undefined = compare(normal, normal, (HALF, HALF))
+    assert undefined["difference"] is None and "undefined" in comparison(undefined, "o.csv")
+
+
+def test_compare_what_cannot_be_compared():
+    videos = made()
+    flipped = [*videos[:2], videos[2]._replace(labels=1 - videos[2].labels)]
+    with pytest.raises(UserError, match=r"disagree.*16 frames of video 2 \(first: frame 4\)"):
+        compare(videos, flipped, (HALF, HALF))
+    for others in ([scored("x", [0, 1])], [video._replace(frames=video.frames + 100) for video in videos]):
+        with pytest.raises(UserError, match="no frame in common"):
+            compare(videos, others, (HALF, HALF))
