@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
         warnings.warn(note)
     format_ = (config.data.channels, config.data.image_size)
     packed = pack_frames(videos, *format_, config.data.cache) if config.data.cache else None
-    windows = Windows(videos, config.model.input_frames + 1, *format_, packed)
+    windows = Windows(videos, config.model.window, *format_, packed)
 
     model = build_model(config).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr)
@@ -61,6 +61,7 @@ def main(argv: list[str]) -> int:
     steps_per_epoch = math.ceil(len(windows) / B)
     stop_at = min(config.train.epochs * steps_per_epoch, config.train.max_steps or math.inf)
     step = 0
+    sample_first = config.model.memory_init == "queries" and not args.init_from
 
     def images(step: int) -> int:
         return step // steps_per_epoch * len(windows) + min(step % steps_per_epoch * B, len(windows))
@@ -98,8 +99,8 @@ def main(argv: list[str]) -> int:
             for clip in loader(windows, batches[step % steps_per_epoch:], config.data.workers, device):
                 clip = to_float(clip.to(device, non_blocking=True))               # (B, n + 1, C, H, W) in [-1, 1]
                 with autocast(device, config.train.precision):
-                    out = model(clip[:, :-1])
-                losses = compute_losses(out, clip[:, -1], model.memory, config.loss.compactness,
+                    out = model(clip[:, :config.model.input_frames])
+                losses = compute_losses(out, clip[:, -1], model.memories, config.loss.compactness,
                                         config.loss.separateness, config.loss.margin)
                 if not losses.total.isfinite():
                     values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses._asdict().items())
@@ -107,15 +108,17 @@ def main(argv: list[str]) -> int:
                 optimizer.zero_grad()
                 losses.total.backward()
                 optimizer.step()
-                live_items = model.memory.live_items(out.queries)
-                model.memory.update_(out.queries)                                 # items of before the step, queries too
+                usage = [memory.usage(queries) for memory, queries in zip(model.memories, out.queries)]
+                live_items = sum(int((count > 0).sum()) for count in usage)
+                for memory, queries in zip(model.memories, out.queries):          # items of before the step, queries too
+                    memory.update_(queries) if step or not sample_first else memory.sample_(queries)
 
                 step += 1
                 total, prediction, compactness, separateness = (loss.item() for loss in losses)
                 if step % config.train.log_every == 0:
                     log.write({"step": step, "epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], "loss": total,
                                "prediction": prediction, "compactness": compactness, "separateness": separateness,
-                               "live_items": live_items}, images_per_s=bar.format_dict["rate"])
+                               "live_items": live_items}, bar.format_dict["rate"], model.memories, usage)
                 bar.set_postfix_str(f"epoch {epoch + 1}/{config.train.epochs}, prediction {prediction:.5f}, compactness "
                                     f"{compactness:.5f}, separateness {separateness:.4f}, live items {live_items}", False)
                 bar.update(len(clip))

@@ -71,8 +71,9 @@ def load_weights(model: nn.Module, state: dict, path: str | Path) -> None:
 
 
 # Knobs that decide what the weights mean, and knobs that a continued run may change.
-ARCHITECTURE = ("data.channels", "model.input_frames", "model.base_width", "model.hidden_width", "model.lstm_layers",
-                "model.memory_items", "model.concat_query", "model.forget_bias")
+ARCHITECTURE = ("data.channels", "model.name", "model.memory", "model.skips", "model.input_frames", "model.base_width",
+                "model.hidden_width", "model.lstm_layers", "model.memory_items", "model.concat_query",
+                "model.forget_bias")
 FREE = ("data.workers", "data.cache", "train.max_steps", "train.log_every", "score")
 
 

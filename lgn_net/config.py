@@ -61,10 +61,14 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """LGN-Net's sizes, and the switches of docs/differences.md."""
+    """The network, its sizes, and the switches of docs/differences.md."""
 
+    name: Literal["lgn_net", "lgn_st", "loc_net", "glo_net", "mnad_pred", "mnad_recon", "msn_net"] = "lgn_net"
+    """LGN-Net or a relative (docs/differences.md). `--model.name X` also reads configs/family/X.yaml, its hyper-parameters."""
+    memory: bool = True
+    """false: the control without memory; the decoder gets the queries, and frames are scored by PSNR alone."""
     input_frames: int = 4
-    """n: the frames from which the next one is predicted."""
+    """n: the frames from which the next one is predicted; 1 for mnad_recon, which predicts that very frame."""
     base_width: int = 64
     """Feature maps at full resolution; the memory items are 8 times as deep."""
     hidden_width: int = 128
@@ -73,12 +77,22 @@ class ModelConfig:
     """Stacked ST-LSTM cells."""
     memory_items: int = 10
     """Prototypes in the memory."""
+    memory_init: Literal["uniform", "queries"] = "uniform"
+    """Items at the start: uniform random vectors (published code), or queries of the first batch."""
     read_grad: bool = False
     """Let the prediction loss train E_glo through the read weights (paper); the published code does not."""
     concat_query: bool = False
     """Give the decoder the queries beside the prototypes, as Glo-Net and MNAD do."""
     update_max: Literal["all", "own"] = "all"
     """Maximum in the memory update's weights over all queries (published code) or an item's own (paper, eq. 6)."""
+    read_temperature: float = 1.0
+    """Divides the similarities in the memory's read; below 1 a query reads fewer items."""
+    ema: float = 0.0
+    """0: items take up their queries as published; else the share an item keeps of itself as it moves to their mean."""
+    revive_after: int = 0
+    """In training, an item that was nobody's nearest for so many steps becomes the farthest query; 0: never (published)."""
+    skips: bool = False
+    """Hand E_glo's features to the decoder, as mnad_pred always does; meant for glo_net."""
     fold_time: bool = False
     """Train E_loc on all frames of the batch at once: one batch statistic instead of one per frame; faster."""
     forget_bias: float = 1.0
@@ -90,7 +104,19 @@ class ModelConfig:
         for name in ("input_frames", "base_width", "hidden_width", "lstm_layers"):
             require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "1 or more")
         require(self.memory_items >= 2, "model.memory_items", self.memory_items, "2 or more")
+        require(self.name != "mnad_recon" or self.input_frames == 1, "model.input_frames", self.input_frames,
+                "1 for mnad_recon, which reconstructs single frames (--model.name mnad_recon after --config sets it)")
+        require(self.memory or self.name in ("lgn_net", "mnad_pred", "mnad_recon"), "model.memory", self.memory,
+                "true, except for lgn_net, mnad_pred and mnad_recon, whose controls without memory are defined")
+        require(0 < self.read_temperature < math.inf, "model.read_temperature", self.read_temperature, "a number above 0")
+        require(0 <= self.ema < 1, "model.ema", self.ema, "0 or more, and below 1")
+        require(self.revive_after >= 0, "model.revive_after", self.revive_after, "0 or more")
         require(math.isfinite(self.forget_bias), "model.forget_bias", self.forget_bias, "a number")
+
+    @property
+    def window(self) -> int:
+        """Frames of a window: the inputs, and the frame to predict where it is none of them."""
+        return self.input_frames + (self.name != "mnad_recon")
 
 
 @dataclass(frozen=True)
@@ -271,13 +297,16 @@ def explain(parser: ArgumentParser, message: str, files: str = "") -> str:
         return f"config {files}: no YAML file of sections with `knob: value` lines ({message})"
     if wrong := re.search(r'Parser key "(.+?)": Expected an? (.+?)\. Got value: (.*)', message):
         kind = re.sub(r"<class '(\w+)'>|typing\.Literal(\[.*\])", r"\1\2", wrong[2])
-        return f"{wrong[1]} is {wrong[3]}; it must be {KINDS.get(kind, kind)}"
+        choices = [text or number for text, number in re.findall(r"'(.*?)'|(\d+)", kind)]        # of a Literal
+        kind = " or ".join(choices) or KINDS.get(kind, kind)
+        return f"{wrong[1]} is {wrong[3]}; it must be {kind}"
     unknown = re.search(r"Group '(.+?)' does not accept option '(.+?)'|[Uu]nrecognized arguments: (--\S+)|"
                         r"Option '(.+?)' is not accepted", message)
     if not unknown:
         return message
     name = ".".join(filter(None, unknown.groups()))
     known = [option for action in parser._actions for option in [action.dest, *action.option_strings]]
+    known += getattr(parser, "short_forms", ())
     near = difflib.get_close_matches(name, known, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ";"
     return f"unknown option {name}{hint} `--help` lists all"

@@ -9,7 +9,7 @@ import platform
 import random
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -21,6 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 import lgn_net
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, write_atomic
+from lgn_net.model.memory import PrototypeMemory
 
 
 def pick_device(name: str) -> torch.device:
@@ -105,12 +106,21 @@ class RunLog:
         self.file = path.open("a")
         self.board = SummaryWriter(folder, purge_step=step + 1)
 
-    def write(self, row: dict, images_per_s: float | None) -> None:
-        """Log the numbers of one step; the speed goes to TensorBoard only, so that equal runs have equal logs."""
+    def write(self, row: dict, images_per_s: float | None, memories: Sequence[PrototypeMemory] = (),
+              usage: Sequence[torch.Tensor] = ()) -> None:
+        """Log the numbers of one step; the speed goes to TensorBoard only, so that equal runs have equal logs.
+
+        TensorBoard also gets, of each memory, the mean cosine between its items and the share of the batch's queries that
+        each item is nearest to: `usage` holds their counts (M,).
+        """
         print(json.dumps(row), file=self.file, flush=True)
         for name, value in {**row, "images_per_s": images_per_s or 0.0}.items():
             if name != "step":
                 self.board.add_scalar(f"train/{name}", value, row["step"])
+        for k, (memory, count) in enumerate(zip(memories, usage), 1):
+            name = f"memory_{k}" if len(memories) > 1 else "memory"
+            self.board.add_scalar(f"{name}/item_cosine", memory.redundancy(), row["step"])
+            self.board.add_histogram(f"{name}/queries_of_an_item", count / count.sum(), row["step"])
 
     def __enter__(self) -> Self:
         return self

@@ -32,7 +32,7 @@ def benchmark_data(args: argparse.Namespace) -> dict:
     config = load_config(args.config)
     knobs, cpu = config.data, torch.device("cpu")
     videos = index_videos(find_split(args.dataset_path, knobs.dataset, "training"))
-    length, frames = config.model.input_frames + 1, sum(len(video.frames) for video in videos)
+    length, frames = config.model.window, sum(len(video.frames) for video in videos)
 
     with tempfile.TemporaryDirectory(dir=args.cache) as folder:
         start = time.perf_counter()
@@ -64,7 +64,7 @@ def benchmark_gamma(args: argparse.Namespace) -> dict:
     """
     config, device = load_config(args.config), pick_device(args.device)
     video = index_videos(find_split(args.dataset_path, config.data.dataset, "testing"))[0]
-    video = video._replace(frames=video.frames[:config.model.input_frames + args.frames])
+    video = video._replace(frames=video.frames[:config.model.window - 1 + args.frames])
     seed_everything(config.seed)
     model = build_model(config).to(device)
     regular = [s.regular_score for s in score_videos(model, [video], config, device)]             # warms up, too

@@ -1,4 +1,6 @@
-"""LGN-Net a second time, slowly: loops and torch.nn.functional, straight from the equations of arXiv 2211.07454.
+"""LGN-Net and its relatives a second time, slowly: loops and torch.nn.functional, straight from the equations.
+
+The equations are those of arXiv 2211.07454. The relatives have the names of the authors' files for what they share.
 
 Nothing here imports lgn_net; the tests compare the two. Weights come as a flat dict with the names of the authors'
 checkpoint files, widths are read off the tensors, so everything runs at any size. Where paper and authors' code part,
@@ -120,27 +122,74 @@ def local_branch(state: State, clip: Tensor, training: bool, forget_bias: float 
     return up_br(state, "st_decoder", 3, up_br(state, "st_decoder", 0, top, training), training)
 
 
+def conv_lstm_cell(state: State, name: str, x: Tensor, H: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
+    """One ConvLSTM cell without peepholes, * a 3x3 convolution; those of x and of H have a bias each.
+
+    i = sig(W_xi * x + W_hi * H)   f = sig(W_xf * x + W_hf * H)   g = tanh(W_xg * x + W_hg * H)   C' = f C + i g
+    o = sig(W_xo * x + W_ho * H)   H' = o tanh(C')
+    The filters of the gates are stacked in the order i f g o.
+    """
+    hidden = H.shape[1]
+
+    def both(position: int) -> Tensor:
+        part = slice(position * hidden, (position + 1) * hidden)
+        return sum(F.conv2d(value, state[f"{name}.conv_{source}.0.weight"][part],
+                            state[f"{name}.conv_{source}.0.bias"][part], padding=1)
+                   for source, value in (("x", x), ("h", H)))
+
+    C = torch.sigmoid(both(1)) * C + torch.sigmoid(both(0)) * torch.tanh(both(2))
+    return torch.sigmoid(both(3)) * torch.tanh(C), C
+
+
+def conv_lstm_branch(state: State, clip: Tensor, training: bool) -> Tensor:
+    """The local branch of LGN-ST and Loc-Net: clip (B, n, C, H, W) -> F'_loc (B, width, H, W), from cat(H, C)."""
+    layers = len([name for name in state if name.endswith("conv_h.0.weight")])
+    hidden = state["pred.convlstm_list.0.conv_h.0.weight"].shape[1]
+    B, _, _, height, width = clip.shape
+    H, C = ([torch.zeros(B, hidden, height // 4, width // 4) for _ in range(layers)] for _ in range(2))
+    for frame in clip.unbind(1):
+        x = e_loc(state, frame, training)
+        for layer in range(layers):
+            H[layer], C[layer] = conv_lstm_cell(state, f"pred.convlstm_list.{layer}", x, H[layer], C[layer])
+            x = H[layer]
+    top = torch.cat([H[-1], C[-1]], dim=1)
+    return up_br(state, "st_decoder", 3, up_br(state, "st_decoder", 0, top, training), training)
+
+
+def two_convs(state: State, block: str, x: Tensor, training: bool) -> Tensor:
+    """[a-b]: two convolutions, each with BatchNorm and ReLU."""
+    return conv_br(state, block, 3, conv_br(state, block, 0, x, training), training)
+
+
+def e_glo_levels(state: State, clip: Tensor, training: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """clip (B, n, C, H, W) -> what the three blocks yield before they are pooled, and F_lat.
+
+    Frames are stacked oldest first; the last convolution is bare.
+    """
+    x1 = two_convs(state, "encoder.moduleConv1", torch.cat(clip.unbind(1), dim=1), training)    # (B, width, H, W)
+    x2 = two_convs(state, "encoder.moduleConv2", F.max_pool2d(x1, 2), training)                 # (B, 2*width, H/2, W/2)
+    x3 = two_convs(state, "encoder.moduleConv3", F.max_pool2d(x2, 2), training)                 # (B, 4*width, H/4, W/4)
+    x4 = conv_br(state, "encoder.moduleConv4", 0, F.max_pool2d(x3, 2), training)
+    return x1, x2, x3, conv(state, "encoder.moduleConv4.3", x4)
+
+
 def e_glo(state: State, clip: Tensor, training: bool) -> Tensor:
-    """clip (B, n, C, H, W) -> F_lat (B, 8*width, H/8, W/8); frames stacked oldest first, the last convolution bare."""
-    x = torch.cat(clip.unbind(1), dim=1)
-    for level in (1, 2, 3):
-        x = conv_br(state, f"encoder.moduleConv{level}", 0, x, training)
-        x = conv_br(state, f"encoder.moduleConv{level}", 3, x, training)
-        x = F.max_pool2d(x, 2)
-    return conv(state, "encoder.moduleConv4.3", conv_br(state, "encoder.moduleConv4", 0, x, training))
+    """clip (B, n, C, H, W) -> F_lat (B, 8*width, H/8, W/8)."""
+    return e_glo_levels(state, clip, training)[-1]
 
 
 def decoder(state: State, prototypes: Tensor, local: Tensor, training: bool) -> Tensor:
     """F_glo (B, D, H/8, W/8) and F'_loc (B, width, H, W) -> predicted frame (B, C, H, W) in [-1, 1]."""
     x = prototypes
     for level, block in ((4, "moduleConv"), (3, "moduleDeconv3"), (2, "moduleDeconv2")):
-        x = conv_br(state, f"decoder.{block}", 0, x, training)
-        x = conv_br(state, f"decoder.{block}", 3, x, training)
+        x = two_convs(state, f"decoder.{block}", x, training)
         x = up_br(state, f"decoder.moduleUpsample{level}", 0, x, training)
-    x = torch.cat([x, local], dim=1)
-    x = conv_br(state, "decoder.moduleDeconv1", 0, x, training)
-    x = conv_br(state, "decoder.moduleDeconv1", 3, x, training)
-    return torch.tanh(conv(state, "decoder.moduleDeconv1.6", x))
+    return head(state, torch.cat([x, local], dim=1), training)
+
+
+def head(state: State, x: Tensor, training: bool) -> Tensor:
+    """Features at full resolution -> frame (B, C, H, W) in [-1, 1]."""
+    return torch.tanh(conv(state, "decoder.moduleDeconv1.6", two_convs(state, "decoder.moduleDeconv1", x, training)))
 
 
 def authors_forward(state: State, items: Tensor, clip: Tensor, training: bool = False) -> tuple[Tensor, Tensor]:
@@ -148,15 +197,75 @@ def authors_forward(state: State, items: Tensor, clip: Tensor, training: bool = 
 
     Training uses batch statistics and moves the running ones in `state`. The read is cut off from the gradient.
     """
-    features = e_glo(state, clip, training)
-    queries = features / features.norm(dim=1, keepdim=True)
-    with torch.no_grad():
-        read = memory_read(items, query_rows(queries))                                # (N, D)
-    prototypes = torch.zeros_like(features)
-    h, w = features.shape[2:]
-    for n in range(len(read)):
-        prototypes[n // (h * w), :, n // w % h, n % w] = read[n]
+    queries = unit(e_glo(state, clip, training))
+    prototypes = read_map(items, queries).detach()
     return decoder(state, prototypes, local_branch(state, clip, training), training), queries
+
+
+# ------------------------------------------------------------------------------------------------- the relatives
+# Each: weights, items of each memory, clip -> prediction, queries of each memory.
+
+def lgn_st(state: State, items: list[Tensor], clip: Tensor, training: bool) -> tuple[Tensor, list[Tensor]]:
+    """LGN-Net with ConvLSTM cells."""
+    queries = unit(e_glo(state, clip, training))
+    prototypes = read_map(items[0], queries).detach()
+    return decoder(state, prototypes, conv_lstm_branch(state, clip, training), training), [queries]
+
+
+def loc_net(state: State, items: list[Tensor], clip: Tensor, training: bool) -> tuple[Tensor, list[Tensor]]:
+    """The local branch of LGN-ST and the head."""
+    return head(state, conv_lstm_branch(state, clip, training), training), []
+
+
+def glo_net(state: State, items: list[Tensor], clip: Tensor, training: bool) -> tuple[Tensor, list[Tensor]]:
+    """E_glo and the decoder of cat(q, F_glo), without skips. MNAD's reconstruction is the same, only wider.
+
+    Without items: the decoder of q alone.
+    """
+    queries = unit(e_glo(state, clip, training))
+    both = torch.cat([queries, *(read_map(p, queries).detach() for p in items)], dim=1)
+    return decoder(state, both, both.new_zeros(len(clip), 0, *clip.shape[3:]), training), [queries for _ in items]
+
+
+mnad_recon = glo_net
+
+
+def mnad_pred(state: State, items: list[Tensor], clip: Tensor, training: bool) -> tuple[Tensor, list[Tensor]]:
+    """A U-Net of which the bottleneck is cat(q, F_glo), without items q. A skip goes before what comes from below."""
+    x1, x2, x3, features = e_glo_levels(state, clip, training)
+    queries = unit(features)
+    x = torch.cat([queries, *(read_map(p, queries).detach() for p in items)], dim=1)
+    x = up_br(state, "decoder.moduleUpsample4", 0, two_convs(state, "decoder.moduleConv", x, training), training)
+    x = two_convs(state, "decoder.moduleDeconv3", torch.cat([x3, x], dim=1), training)
+    x = up_br(state, "decoder.moduleUpsample3", 0, x, training)
+    x = two_convs(state, "decoder.moduleDeconv2", torch.cat([x2, x], dim=1), training)
+    x = up_br(state, "decoder.moduleUpsample2", 0, x, training)
+    return head(state, torch.cat([x1, x], dim=1), training), [queries for _ in items]
+
+
+def msn_net(state: State, items: list[Tensor], clip: Tensor, training: bool) -> tuple[Tensor, list[Tensor]]:
+    """Memories at 1/2, 1/4 and 1/8 resolution; what they rewrote is skips and bottleneck. Reads are differentiable."""
+    _, *levels = e_glo_levels(state, clip, training)
+    queries = [unit(features) for features in levels]
+    skip2, skip4, x = (read_map(p, q) for p, q in zip(items, queries, strict=True))
+    x = up_br(state, "decoder.moduleUpsample4", 0, two_convs(state, "decoder.moduleConv", x, training), training)
+    x = two_convs(state, "decoder.moduleDeconv3", torch.cat([skip4, x], dim=1), training)
+    x = up_br(state, "decoder.moduleUpsample3", 0, x, training)
+    x = two_convs(state, "decoder.moduleDeconv2", torch.cat([skip2, x], dim=1), training)
+    return head(state, up_br(state, "decoder.moduleUpsample2", 0, x, training), training), queries
+
+
+def lgn_net(state: State, items: list[Tensor], clip: Tensor, training: bool) -> tuple[Tensor, list[Tensor]]:
+    """`authors_forward`, called like the others."""
+    prediction, queries = authors_forward(state, items[0], clip, training)
+    return prediction, [queries]
+
+
+def lgn_net_without_memory(state: State, items: list[Tensor], clip: Tensor, training: bool) \
+        -> tuple[Tensor, list[Tensor]]:
+    """The decoder gets the queries in place of prototypes, with their gradient."""
+    queries = unit(e_glo(state, clip, training))
+    return decoder(state, queries, local_branch(state, clip, training), training), []
 
 
 # ------------------------------------------------------------------------------------------------------ memory
@@ -173,11 +282,25 @@ def ranking(items: Tensor, query: Tensor) -> list[int]:
     return sorted(range(len(items)), key=lambda i: -similarity[i])
 
 
-def memory_read(items: Tensor, queries: Tensor) -> Tensor:
-    """items (M, D), queries (N, D) -> sum_i w_i p_i for each, w the softmax over the items of p_i . q (eq. 2-3)."""
+def unit(features: Tensor) -> Tensor:
+    """(B, D, h, w) -> each pixel's features divided by their length (by 1e-12 where that is smaller)."""
+    return features / features.norm(dim=1, keepdim=True).clamp_min(1e-12)
+
+
+def read_map(items: Tensor, queries: Tensor) -> Tensor:
+    """`memory_read` of queries (B, D, h, w), in their shape."""
+    B, D, h, w = queries.shape
+    return memory_read(items, query_rows(queries)).reshape(B, h, w, D).movedim(-1, 1)
+
+
+def memory_read(items: Tensor, queries: Tensor, temperature: float = 1.0) -> Tensor:
+    """items (M, D), queries (N, D) -> sum_i w_i p_i for each, w the softmax over the items of p_i . q (eq. 2-3).
+
+    Ours: the cosines are divided by a temperature first.
+    """
     rows = []
     for query in queries:
-        w = torch.stack([torch.exp(item @ query) for item in items])
+        w = torch.stack([torch.exp(item @ query / temperature) for item in items])
         rows.append(sum(w[i] / w.sum() * items[i] for i in range(len(items))))
     return torch.stack(rows)
 
@@ -213,6 +336,35 @@ def memory_update_by_softmax(items: Tensor, queries: Tensor, update_max: str = "
     return updated
 
 
+def memory_mean(items: Tensor, queries: Tensor, keep: float) -> Tensor:
+    """keep * p_i + (1 - keep) * (mean of the queries nearest to i), back to unit length. Unchosen items stay. Ours."""
+    nearest = [ranking(items, query)[0] for query in queries]
+    updated = items.clone()
+    for i, item in enumerate(items):
+        own = [query for query, chosen in zip(queries, nearest, strict=True) if chosen == i]
+        if own:
+            moved = keep * item + (1 - keep) * sum(own) / len(own)
+            updated[i] = moved / moved.norm()
+    return updated
+
+
+def memory_revival(before: Tensor, moved: Tensor, queries: Tensor, idle: list[int], patience: int) \
+        -> tuple[Tensor, list[int]]:
+    """Items that were nobody's nearest `patience` times running become the queries farthest from all items. Ours.
+
+    `before` are the items whose nearest queries count, `moved` the same after their update, `idle` how often each was
+    left out so far. Returns items and idle.
+    """
+    nearest = {ranking(before, query)[0] for query in queries}
+    idle = [0 if i in nearest else count + 1 for i, count in enumerate(idle)]
+    far = sorted(queries, key=lambda query: max((item @ query).item() for item in before))
+    dead = [i for i, count in enumerate(idle) if count >= patience]
+    items = moved.clone()
+    for i, query in zip(dead, far):
+        items[i] = query
+    return items, [0 if i in dead else count for i, count in enumerate(idle)]
+
+
 # ------------------------------------------------------------------------------------------------------ losses
 
 def compactness(items: Tensor, queries: Tensor) -> Tensor:
@@ -237,6 +389,16 @@ def losses(items: Tensor, prediction: Tensor, queries: Tensor, target: Tensor, l
     """total, prediction (mean squared error on [-1, 1]), compactness, separateness (eq. 9-12)."""
     intensity = ((prediction - target) ** 2).mean()
     compact, separate = compactness(items, query_rows(queries)), separateness(items, query_rows(queries), margin)
+    return intensity + lambda_c * compact + lambda_s * separate, intensity, compact, separate
+
+
+def losses_of_family(items: list[Tensor], prediction: Tensor, queries: list[Tensor], target: Tensor, lambda_c: float,
+                     lambda_s: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`losses` for any number of memories: the means over them, 0 without any."""
+    intensity = ((prediction - target) ** 2).mean()
+    memories = [(p, query_rows(q)) for p, q in zip(items, queries, strict=True)]
+    compact = sum(compactness(p, q) for p, q in memories) / max(len(memories), 1)
+    separate = sum(separateness(p, q) for p, q in memories) / max(len(memories), 1)
     return intensity + lambda_c * compact + lambda_s * separate, intensity, compact, separate
 
 
@@ -320,9 +482,10 @@ def authors_evaluate(state: State, items: Tensor, videos: list[Tensor], gamma: f
 # ------------------------------------------------------------------------------------------------------- weights
 
 def random_official_state(seed: int, width: int = 64, hidden: int = 128, layers: int = 4, n: int = 4, channels: int = 3,
-                          items: int = 10) -> tuple[State, Tensor]:
+                          items: int = 10, system: str = "lgn_net", memory: bool = True) -> tuple[State, Tensor]:
     """Random weights under the names of the authors' file, and unit items (M, D). Defaults: the published shapes.
 
+    The relatives without published files get such names, too. Without memory the decoder takes the queries alone.
     Convolutions keep the variance of a ReLU network; BatchNorms are away from 0 and 1, so that none can be left out.
     """
     rng = torch.Generator().manual_seed(seed)
@@ -352,38 +515,56 @@ def random_official_state(seed: int, width: int = 64, hidden: int = 128, layers:
             add_norm(f"{block}.{3 * k + 1}", after)
 
     w1, w2, w4, w8 = width, 2 * width, 4 * width, 8 * width
-    add_block("encoder.moduleConv1", n * channels, w1, w1)
-    add_block("encoder.moduleConv2", w1, w2, w2)
-    add_block("encoder.moduleConv3", w2, w4, w4)
-    add_block("encoder.moduleConv4", w4, w8, w8, bare_last=True)
-    add_norm("encoder.moduleBatchNorm", w8)                                 # in the files, never used
-    add_block("decoder.moduleConv", w8, w8, w8)
-    add_ups("decoder.moduleUpsample4", w8, w4)
-    add_block("decoder.moduleDeconv3", w4, w4, w4)
-    add_ups("decoder.moduleUpsample3", w4, w2)
-    add_block("decoder.moduleDeconv2", w2, w2, w2)
-    add_ups("decoder.moduleUpsample2", w2, w1)
-    add_block("decoder.moduleDeconv1", w2, w1, w1, channels, bare_last=True)
-    add_block("pred.encoder", channels, w1, w1, w2, w2)
-    for layer in range(layers):
-        cell, below = f"pred.convlstm_list.{layer}", w2 if layer == 0 else hidden
-        add_conv(f"{cell}.conv_x.0", 7 * hidden, below, 3, 3, fan_in=9 * below)
-        add_conv(f"{cell}.conv_h.0", 4 * hidden, hidden, 3, 3, fan_in=9 * hidden)
-        add_conv(f"{cell}.conv_m.0", 3 * hidden, hidden, 3, 3, fan_in=9 * hidden)
-        add_conv(f"{cell}.conv_o.0", hidden, 2 * hidden, 3, 3, fan_in=18 * hidden)
-        add_conv(f"{cell}.conv_last", hidden, 2 * hidden, 1, 1, fan_in=2 * hidden)
-    add_ups("st_decoder", 2 * hidden, hidden, w1)
+    # What the decoder takes at the bottom, after the upsamplings to 1/4 and 1/2, and at full resolution.
+    bottom, in3, in2, in1 = {
+        "lgn_net": (w8, w4, w2, w1 + w1),                                   # F_glo; at last F'_glo and F'_loc
+        "lgn_st": (w8, w4, w2, w1 + w1),
+        "loc_net": (0, 0, 0, w1),                                           # F'_loc
+        "glo_net": (w8 + w8, w4, w2, w1),                                   # q and F_glo; F'_glo
+        "mnad_pred": (w8 + w8, w4 + w4, w2 + w2, w1 + w1),                  # and a skip at every level
+        "mnad_recon": (w8 + w8, w8, w4, w2),
+        "msn_net": (w8, w4 + w4, w2 + w2, w1),
+    }[system]
+    up3, up2, up1 = (w8, w4, w2) if system == "mnad_recon" else (w4, w2, w1)
+    if system != "loc_net":
+        add_block("encoder.moduleConv1", n * channels, w1, w1)
+        add_block("encoder.moduleConv2", w1, w2, w2)
+        add_block("encoder.moduleConv3", w2, w4, w4)
+        add_block("encoder.moduleConv4", w4, w8, w8, bare_last=True)
+        add_norm("encoder.moduleBatchNorm", w8)                             # in the files, never used
+        add_block("decoder.moduleConv", bottom if memory else w8, w8, w8)
+        add_ups("decoder.moduleUpsample4", w8, up3)
+        add_block("decoder.moduleDeconv3", in3, w4, w4)
+        add_ups("decoder.moduleUpsample3", w4, up2)
+        add_block("decoder.moduleDeconv2", in2, w2, w2)
+        add_ups("decoder.moduleUpsample2", w2, up1)
+    add_block("decoder.moduleDeconv1", in1, w1, w1, channels, bare_last=True)
+    if system in ("lgn_net", "lgn_st", "loc_net"):
+        add_block("pred.encoder", channels, w1, w1, w2, w2)
+        for layer in range(layers):
+            cell, below = f"pred.convlstm_list.{layer}", w2 if layer == 0 else hidden
+            if system == "lgn_net":
+                add_conv(f"{cell}.conv_x.0", 7 * hidden, below, 3, 3, fan_in=9 * below)
+                add_conv(f"{cell}.conv_h.0", 4 * hidden, hidden, 3, 3, fan_in=9 * hidden)
+                add_conv(f"{cell}.conv_m.0", 3 * hidden, hidden, 3, 3, fan_in=9 * hidden)
+                add_conv(f"{cell}.conv_o.0", hidden, 2 * hidden, 3, 3, fan_in=18 * hidden)
+                add_conv(f"{cell}.conv_last", hidden, 2 * hidden, 1, 1, fan_in=2 * hidden)
+            else:
+                add_conv(f"{cell}.conv_x.0", 4 * hidden, below, 3, 3, fan_in=9 * below, bias=4 * hidden)
+                add_conv(f"{cell}.conv_h.0", 4 * hidden, hidden, 3, 3, fan_in=9 * hidden, bias=4 * hidden)
+        add_ups("st_decoder", 2 * hidden, hidden, w1)
     prototypes = torch.randn(items, w8, generator=rng)
     return state, prototypes / prototypes.norm(dim=1, keepdim=True)
 
 
 def official_name(ours: str) -> str:
-    """The authors' name of an entry of LGNNet's state_dict, to hand the same weights to both implementations."""
+    """The name above of an entry of our state_dict, to hand the same weights to both implementations."""
     prefixes = {
         "local_branch.encoder.": "pred.encoder.", "local_branch.cells.": "pred.convlstm_list.",
         "local_branch.deconv.": "st_decoder.", "prototype_encoder.block": "encoder.moduleConv",
         "decoder.block4.": "decoder.moduleConv.", "decoder.block": "decoder.moduleDeconv",
         "decoder.up": "decoder.moduleUpsample", "decoder.head.": "decoder.moduleDeconv1.",
+        "encoder.block": "encoder.moduleConv", "head.": "decoder.moduleDeconv1.",               # MSN-Net, Loc-Net
     }
     ours = ours.replace("conv_1x1.", "conv_last.")
     for gate in ("x", "h", "m", "o"):

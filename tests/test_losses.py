@@ -4,10 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from reference import losses as losses_by_loops
+from reference import losses_of_family
 from torch.testing import assert_close
 
 from lgn_net.losses import compute_losses
-from lgn_net.model.lgn_net import LGNOutput
+from lgn_net.model.lgn_net import Output
 from lgn_net.model.memory import PrototypeMemory
 
 
@@ -22,7 +23,7 @@ def case(seed=0, B=2, D=8, h=3, w=4, M=5):
 
 
 def both(memory, prediction, queries, target, lambda_c=10.0, lambda_s=5.0, margin=1.0):
-    ours = compute_losses(LGNOutput(prediction, queries), target=target, memory=memory, compactness_weight=lambda_c,
+    ours = compute_losses(Output(prediction, [queries]), target=target, memories=[memory], compactness_weight=lambda_c,
                           separateness_weight=lambda_s, margin=margin)
     return ours, losses_by_loops(memory.items, prediction, queries, target, lambda_c, lambda_s, margin)
 
@@ -72,3 +73,20 @@ def test_halves_of_a_batch_average_to_the_whole():
     halves = [both(memory, prediction[b:b + 1], queries[b:b + 1], target[b:b + 1])[0] for b in range(2)]
     for value, first, second in zip(whole, *halves, strict=True):
         assert_close(value, (first + second) / 2)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_several_memories_share_their_losses_and_none_has_none(count):
+    cases = [case(seed, D=D, h=h, w=4) for seed, (D, h) in enumerate([(4, 6), (8, 3), (16, 2)])][:count]
+    _, prediction, _, target = case()
+    memories, queries = [c[0] for c in cases], [c[2] for c in cases]
+    ours = compute_losses(Output(prediction, queries), target, memories, 10, 5, margin=1.0)
+    right = losses_of_family([memory.items for memory in memories], prediction, queries, target, 10, 5)
+    for name, value, expected in zip(ours._fields, ours, right, strict=True):
+        assert_close(value, torch.as_tensor(expected), rtol=1e-5, atol=1e-7, msg=name)
+    assert (ours.separateness > 0) == (count > 0)
+    grads = torch.autograd.grad(ours.total, [prediction, *queries])
+    for grad, expected in zip(grads, torch.autograd.grad(right[0], [prediction, *queries]), strict=True):
+        assert_close(grad, expected, rtol=1e-4, atol=1e-7)
+    with pytest.raises(ValueError):                                       # a memory without its queries
+        compute_losses(Output(prediction, queries[:-1]), target, memories or [PrototypeMemory(2, 8)], 10, 5, margin=1.0)

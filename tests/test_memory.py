@@ -3,7 +3,15 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from reference import memory_read, memory_update, memory_update_by_softmax, query_rows, ranking
+from reference import (
+    memory_mean,
+    memory_read,
+    memory_revival,
+    memory_update,
+    memory_update_by_softmax,
+    query_rows,
+    ranking,
+)
 from torch.testing import assert_close
 
 from lgn_net.model.memory import PrototypeMemory
@@ -43,10 +51,12 @@ def test_similarity_and_nearest():
     assert memory.nearest(queries, k=2).tolist() == [ranking(memory.items, q)[:2] for q in rows]
 
 
+@pytest.mark.parametrize("read_temperature", [1.0, 0.2])
 @pytest.mark.parametrize("read_grad", [False, True])
-def test_read(read_grad):
-    memory, queries = memory_of(random_items(), read_grad=read_grad), random_queries(0).requires_grad_()
-    expected = memory_read(memory.items, query_rows(queries))             # (N, D)
+def test_read(read_grad, read_temperature):
+    memory = memory_of(random_items(), read_grad=read_grad, read_temperature=read_temperature)
+    queries = random_queries(0).requires_grad_()
+    expected = memory_read(memory.items, query_rows(queries), read_temperature)             # (N, D)
     read = memory.read(queries)
     assert read.shape == queries.shape
     assert_close(query_rows(read), expected, atol=1e-5, rtol=0)
@@ -78,6 +88,83 @@ def test_updates_in_a_row(update_max, shift):
             assert torch.equal(memory.items[i], before[i]) == (i not in chosen)
         moved |= chosen
     assert len(moved) > 1
+
+
+@pytest.mark.parametrize("keep", [0.9, 0.3])
+def test_moving_averages_in_a_row(keep):
+    items = random_items()
+    items[0] = -F.normalize(query_rows(random_queries(0, 2.0)).mean(0), dim=0)              # no query chooses it
+    memory = memory_of(items, ema=keep)
+    for step in range(4):
+        before, rows = memory.items.clone(), query_rows(random_queries(step, 2.0))
+        memory.update_(random_queries(step, 2.0))
+        assert_close(memory.items, memory_mean(before, rows, keep), atol=1e-6, rtol=0)
+        for i in range(M):
+            assert torch.equal(memory.items[i], before[i]) == (i not in {ranking(before, q)[0] for q in rows})
+    assert torch.equal(memory.items[0], items[0]) and not torch.equal(memory.items, items)
+
+
+@pytest.mark.parametrize("patience", [1, 3])
+def test_items_left_out_for_long_become_the_farthest_queries(patience):
+    items = random_items()
+    items[[0, 3]] = -items[[0, 3]] - 2 * torch.eye(D)[0]                  # far from queries that are drawn together
+    memory = memory_of(F.normalize(items, dim=1), revive_after=patience)
+    plain, idle, revived = memory_of(memory.items), [0] * M, 0
+    for step in range(7):
+        queries, before = random_queries(step, 2.0), memory.items.clone()
+        plain.items.copy_(before)
+        plain.update_(queries)
+        memory.update_(queries)
+        expected, idle = memory_revival(before, plain.items, query_rows(queries), idle, patience)
+        assert torch.equal(memory.items, expected) and memory.idle.tolist() == idle
+        revived += (expected != plain.items).any(dim=1).sum().item()
+    assert revived >= 2
+    memory.eval()                                                         # what test frames do not choose, stays
+    before, idle = memory.items.clone(), memory.idle.clone()
+    for _ in range(patience + 1):
+        memory.update_(F.normalize(before[:1], dim=1).reshape(1, D, 1, 1))
+    assert torch.equal(memory.items[1:], before[1:]) and torch.equal(memory.idle, idle)
+
+
+def test_more_dead_items_than_queries():
+    memory = memory_of(random_items(), revive_after=1)
+    query, before = random_queries(0)[:1, :, :1, :1], memory.items.clone()
+    memory.update_(query)
+    changed = (memory.items != before).any(dim=1)
+    chosen = ranking(before, query.flatten())[0]
+    first_dead = min({*range(M)} - {chosen})
+    assert changed.nonzero().flatten().tolist() == sorted({chosen, first_dead})
+    assert torch.equal(memory.items[first_dead], query.flatten())
+
+
+@pytest.mark.parametrize("there, here", [(0, 2), (2, 0), (2, 3)])
+def test_weights_move_between_memories_with_and_without_revival(there, here):
+    source, target = memory_of(random_items(), revive_after=there), PrototypeMemory(M, D, revive_after=here)
+    if there:
+        source.idle.copy_(torch.arange(M))
+    state = torch.nn.Sequential(source).state_dict()
+    torch.nn.Sequential(target).load_state_dict(state)
+    assert torch.equal(target.items, source.items)
+    if here:
+        assert target.idle.tolist() == (list(range(M)) if there else [0] * M)
+    assert ("0.idle" in state) == (there > 0)                             # what was handed over is as before
+
+
+def test_items_drawn_from_the_queries():
+    memory, queries = memory_of(random_items()), random_queries(0)
+    rows = query_rows(queries)
+    drawn = set()
+    for seed in range(8):
+        torch.manual_seed(seed)
+        memory.sample_(queries)
+        places = [[k for k, row in enumerate(rows) if torch.equal(row, item)] for item in memory.items]
+        assert all(len(place) == 1 for place in places) and len({place[0] for place in places}) == M
+        drawn |= {place[0] for place in places}
+    assert len(drawn) > len(rows) / 2                                     # from all over the batch
+    few, before = queries[:1, :, :1, :3], memory.items.clone()
+    memory.sample_(few)                                                   # fewer queries than items
+    assert {tuple(item.tolist()) for item in memory.items[:3]} == {tuple(row.tolist()) for row in query_rows(few)}
+    assert torch.equal(memory.items[3:], before[3:])
 
 
 def test_an_item_nobody_chose_stays_bit_identical():
@@ -127,9 +214,10 @@ def test_paper_and_code_update_nearly_alike():
     assert cosines[0] == min(cosines) and 0.9995 < cosines[0] < 0.9999
 
 
-@pytest.mark.parametrize("update_max", ["all", "own"])
-def test_bfloat16_autocast_changes_no_bit(update_max):
-    plain, mixed = memory_of(random_items(), update_max=update_max), memory_of(random_items(), update_max=update_max)
+@pytest.mark.parametrize("switches", [{"update_max": "all"}, {"update_max": "own"}, {"revive_after": 1},
+                                      {"ema": 0.9, "read_temperature": 0.3}], ids=str)
+def test_bfloat16_autocast_changes_no_bit(switches):
+    plain, mixed = memory_of(random_items(), **switches), memory_of(random_items(), **switches)
     queries = random_queries(0)
     similarity, read, nearest = plain.similarity(queries), plain.read(queries), plain.nearest(queries, k=2)
     plain.update_(queries)
@@ -141,3 +229,11 @@ def test_bfloat16_autocast_changes_no_bit(update_max):
         assert torch.equal(mixed.nearest(queries, k=2), nearest)
         mixed.update_(queries)
     assert mixed.items.dtype == torch.float32 and torch.equal(mixed.items, plain.items)
+
+
+def test_usage_and_redundancy_by_hand():
+    memory = PrototypeMemory(3, 2)
+    memory.items.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-0.6, -0.8]]))
+    queries = torch.tensor([[1.0, 0.9], [0.0, 0.1]]).view(1, 2, 1, 2)                          # (1, 0) and (.9, .1)
+    assert memory.usage(queries).tolist() == [2, 0, 0]
+    assert memory.redundancy() == pytest.approx((0 - 0.6 - 0.8) / 3)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from reference import (
     authors_forward,
     decoder,
-    e_glo,
+    e_glo_levels,
     e_loc,
     local_branch,
     official_name,
@@ -18,7 +18,9 @@ from reference import (
 from torch import nn
 from torch.testing import assert_close
 
+from lgn_net.config import Config, DataConfig, ModelConfig
 from lgn_net.losses import compute_losses
+from lgn_net.model.build import build_model
 from lgn_net.model.lgn_net import LGNNet
 from lgn_net.model.st_lstm import STLSTMCell
 
@@ -40,9 +42,9 @@ def random_clip(B=2, T=4, C=3, H=16, W=24, seed=0):
     return torch.rand(B, T, C, H, W, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
-def tiny(**overrides):
+def tiny(channels=3, **overrides):
     torch.manual_seed(0)
-    return LGNNet(**TINY | overrides)
+    return build_model(Config(data=DataConfig(channels=channels), model=ModelConfig(**TINY | overrides)))
 
 
 def twins(n=4, channels=3, layers=2, **switches):
@@ -56,7 +58,7 @@ def twins(n=4, channels=3, layers=2, **switches):
 
 def total_loss(model, clip):
     """compactness and separateness weighted as on Ped2; clip (B, n+1, C, H, W)."""
-    return compute_losses(model(clip[:, :-1]), target=clip[:, -1], memory=model.memory, compactness_weight=10,
+    return compute_losses(model(clip[:, :-1]), target=clip[:, -1], memories=model.memories, compactness_weight=10,
                           separateness_weight=5, margin=1.0)
 
 
@@ -79,12 +81,12 @@ def test_every_box_and_the_whole_network(n, channels, layers, training):
     model.train(training)
     clip = random_clip(T=n, C=channels)
     prototypes, local = torch.randn(2, 32, 2, 3), torch.randn(2, 4, 16, 24)
-    close(model.prototype_encoder(clip), e_glo(state, clip, training))
+    close(model.prototype_encoder(clip), e_glo_levels(state, clip, training))
     close(model.local_branch(clip), local_branch(state, clip, training))
     close(model.decoder(prototypes, local), decoder(state, prototypes, local, training))
     prediction, queries = authors_forward(state, items, clip, training)
     out = model(clip)
-    close(out.queries, queries)
+    close(out.queries, [queries])
     close(out.prediction, prediction, atol=1e-4 if training else 1e-5)    # statistics of 12 values amplify rounding
     for name, buffer in model.named_buffers():            # two training passes moved the running statistics alike
         if name != "memory.items":
@@ -110,7 +112,7 @@ def test_concat_query_puts_the_queries_first():
     close(both.eval()(clip), plain.eval()(clip))
     weights[name] = weights[name].roll(32, dims=1)                                          # sees nothing but them
     both.load_state_dict(weights)
-    queries = both(clip).queries
+    queries, = both(clip).queries
     close(both(clip).prediction, decoder(state, queries, local_branch(state, clip, False), False))
 
 
@@ -130,8 +132,9 @@ def test_shapes(n, channels, layers, H, W):
     model = tiny(input_frames=n, channels=channels, lstm_layers=layers)
     out = model(random_clip(2, n, channels, H, W))
     assert out.prediction.shape == (2, channels, H, W) and out.prediction.abs().max() <= 1
-    assert out.queries.shape == (2, 32, H // 8, W // 8)
-    close(out.queries.norm(dim=1), torch.ones(2, H // 8, W // 8))
+    queries, = out.queries
+    assert queries.shape == (2, 32, H // 8, W // 8)
+    close(queries.norm(dim=1), torch.ones(2, H // 8, W // 8))
 
 
 # ------------------------------------------------------------------------------------------------------- gradients
@@ -148,7 +151,7 @@ def test_total_loss_reaches_every_parameter(setting):
             if not training or not name.endswith("bias"):
                 assert parameter.grad.abs().max() > 0, name
     before = model.memory.items.clone()
-    model.memory.update_(model(clip[:, :-1]).queries)
+    model.memory.update_(model(clip[:, :-1]).queries[0])
     assert not torch.equal(before, model.memory.items)
 
 
@@ -212,7 +215,7 @@ def test_eval_output_does_not_depend_on_the_batch():
     for b in range(3):
         alone = model(clips[b:b + 1])
         close(together.prediction[b], alone.prediction[0])
-        close(together.queries[b], alone.queries[0])
+        close(together.queries[0][b], alone.queries[0][0])
 
 
 def test_autocast_leaves_queries_in_float32():
@@ -221,6 +224,7 @@ def test_autocast_leaves_queries_in_float32():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = model(random_clip())
         losses = total_loss(model, random_clip(T=5))
-    assert out.queries.dtype == torch.float32 and all(loss.dtype == torch.float32 for loss in losses)
-    close(out.queries.norm(dim=1), torch.ones(2, 2, 3))
-    assert F.cosine_similarity(out.queries, model(random_clip()).queries).min() > 0.99      # autocast did not break it
+    queries, = out.queries
+    assert queries.dtype == torch.float32 and all(loss.dtype == torch.float32 for loss in losses)
+    close(queries.norm(dim=1), torch.ones(2, 2, 3))
+    assert F.cosine_similarity(queries, model(random_clip()).queries[0]).min() > 0.99       # autocast did not break it

@@ -7,17 +7,30 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from reference import authors_evaluate, authors_forward, authors_training_steps, official_name, random_official_state
+from helpers import load_script, run
+from reference import (
+    authors_evaluate,
+    authors_forward,
+    authors_training_steps,
+    mnad_pred,
+    mnad_recon,
+    official_name,
+    random_official_state,
+)
 from reference import normality as normality_by_loops
 from torch import nn
 from torch.testing import assert_close
 
-from lgn_net.config import Config, DataConfig, ModelConfig, ScoreConfig
+from lgn_net.checkpoint import load_checkpoint
+from lgn_net.cli import command_parser, parse_command
+from lgn_net.config import Config, DataConfig, ModelConfig, ScoreConfig, load_config
 from lgn_net.data.videos import Video
 from lgn_net.errors import UserError
+from lgn_net.files import ROOT
 from lgn_net.losses import compute_losses
+from lgn_net.model.build import build_model
 from lgn_net.model.lgn_net import LGNNet
-from lgn_net.model.official import load_official
+from lgn_net.model.official import SYSTEMS, import_official, load_official
 from lgn_net.scoring.infer import score_videos
 from lgn_net.scoring.protocols import paper_weights
 from lgn_net.scoring.score import normality
@@ -39,7 +52,8 @@ def pair(tmp_path):
 
 
 def imported(paths, **switches):
-    sizes, state = load_official(*paths)
+    system, sizes, state = load_official(*paths)
+    assert system == "lgn_net"
     model = LGNNet(**sizes, **switches)
     model.load_state_dict(state)                                          # strict: every name, every shape
     return model
@@ -64,7 +78,8 @@ def scaled(video):
 
 def test_published_names_and_shapes(pair):
     state, items = random_official_state(0)
-    sizes, ours = load_official(*pair(state, items))
+    system, sizes, ours = load_official(*pair(state, items))
+    assert system == "lgn_net"
     assert sizes == {"input_frames": 4, "channels": 3, "base_width": 64, "hidden_width": 128, "lstm_layers": 4,
                      "memory_items": 10}
     with torch.device("meta"):
@@ -72,11 +87,13 @@ def test_published_names_and_shapes(pair):
     assert {name: t.shape for name, t in ours.items()} == {name: t.shape for name, t in expected.items()}
 
 
-def test_reference_has_the_published_names_and_shapes():
+@pytest.mark.parametrize("system, there, n", [("lgn_net", "lgn", 4), ("mnad_pred", "mnad_pred", 4),
+                                              ("mnad_recon", "mnad_recon", 1)])
+def test_reference_has_the_published_names_and_shapes(system, there, n):
     if not NAMES.exists():
         pytest.skip("needs ../shared/official_state_dict.json")
-    state, _ = random_official_state(0)
-    assert {name: list(tensor.shape) for name, tensor in state.items()} == json.loads(NAMES.read_text())["lgn"]
+    state, _ = random_official_state(0, system=system, n=n)
+    assert {name: list(tensor.shape) for name, tensor in state.items()} == json.loads(NAMES.read_text())[there]
 
 
 @pytest.mark.parametrize("change", [{}, {"n": 2, "channels": 1}, {"n": 5, "hidden": 8, "layers": 1},
@@ -84,7 +101,7 @@ def test_reference_has_the_published_names_and_shapes():
 def test_every_tensor_arrives_and_every_size_is_inferred(pair, change):
     wanted = SMALL | change
     state, items = random_official_state(3, **wanted)
-    sizes, ours = load_official(*pair(state, items))
+    _, sizes, ours = load_official(*pair(state, items))
     assert sizes == {OURS[name]: size for name, size in wanted.items()}
     assert torch.equal(ours["memory.items"], items)
     arrived = {official_name(name): tensor for name, tensor in ours.items() if name != "memory.items"}
@@ -92,7 +109,8 @@ def test_every_tensor_arrives_and_every_size_is_inferred(pair, change):
     assert all(torch.equal(tensor, state[name]) for name, tensor in arrived.items())
     model = imported(pair(state, items)).eval()
     clip = scaled(random_videos([wanted["n"]], channels=wanted["channels"])[0])[None]
-    for value, expected in zip(model(clip), authors_forward(state, items, clip), strict=True):
+    out = model(clip)
+    for value, expected in zip((out.prediction, *out.queries), authors_forward(state, items, clip), strict=True):
         assert_close(value, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -121,7 +139,7 @@ def test_scores_of_every_frame(pair, scored, mode, update_max, batch_size, layou
     state, items, videos, files, gamma = scored
     paths = pair(state, items)
     model = imported(paths, update_max=update_max).to(memory_format=layout)
-    sizes, _ = load_official(*paths)
+    _, sizes, _ = load_official(*paths)
     config = Config(data=DataConfig(image_size=16, channels=sizes.pop("channels")),
                     model=ModelConfig(**sizes, update_max=update_max),
                     score=ScoreConfig(gamma=gamma, memory_update=mode, batch_size=batch_size))
@@ -133,7 +151,7 @@ def test_scores_of_every_frame(pair, scored, mode, update_max, batch_size, layou
     assert sum(row.memory_updated for row in rows) in ([0] if mode == "off" else range(3, len(rows) - 2))
     for ours, theirs in zip(rows, expected, strict=True):
         assert ours.psnr == pytest.approx(theirs["psnr"], abs=1e-3)
-        assert ours.distance == pytest.approx(theirs["distance"], abs=1e-6)
+        assert ours.distance == pytest.approx((theirs["distance"],), abs=1e-6)
         assert ours.regular_score == pytest.approx(theirs["regular_score"], abs=1e-6)
     assert torch.equal(model.memory.items, items)                                 # as before
 
@@ -151,8 +169,72 @@ def test_normality_of_every_video(scored):
     rows = authors_evaluate(state, items, videos, gamma, "carry")
     psnr, distance = ([np.array([row[signal] for row in rows if row["video"] == v]) for v in (0, 2, 3)]
                       for signal in ("psnr", "distance"))
-    for ours, p, d in zip(normality([{"psnr": p, "distance": d} for p, d in zip(psnr, distance)], paper_weights(0.6)), psnr, distance, strict=True):
+    signals = [{"psnr": p, "distance": d} for p, d in zip(psnr, distance, strict=True)]
+    for ours, p, d in zip(normality(signals, paper_weights(0.6)), psnr, distance, strict=True):
         np.testing.assert_allclose(ours, normality_by_loops(p.tolist(), d.tolist(), weight=0.6), atol=1e-12)
+
+
+# ------------------------------------------------------------------------------------------------------------ MNAD
+
+MNAD = {"mnad_pred": {"width": 4, "n": 4, "channels": 3, "items": 5},
+        "mnad_recon": {"width": 4, "n": 1, "channels": 3, "items": 5}}
+OWN = {"lgn_net": (0.6, 0.009), "mnad_pred": (0.6, 0.01), "mnad_recon": (0.7, 0.015)}       # lambda, gamma
+SLOW = {"mnad_pred": mnad_pred, "mnad_recon": mnad_recon}
+
+
+@pytest.mark.parametrize("system, change", [
+    ("mnad_pred", {}), ("mnad_pred", {"n": 1, "channels": 1}), ("mnad_pred", {"n": 5, "width": 3, "items": 20}),
+    ("mnad_recon", {}), ("mnad_recon", {"channels": 1, "width": 6, "items": 2})], ids=str)
+def test_mnad_arrives_and_its_sizes_are_inferred(pair, system, change):
+    wanted = MNAD[system] | change
+    state, items = random_official_state(4, **wanted, system=system)
+    paths = pair(state, items)
+    found, sizes, ours = load_official(*paths)
+    assert found == system and sizes == {OURS[name]: size for name, size in wanted.items()}
+    config, again = import_official(Config(), *paths)
+    assert config.model.name == system and config.data.channels == wanted["channels"]
+    model = build_model(config).eval()
+    model.load_state_dict(again)
+    clip = scaled(random_videos([wanted["n"]], channels=wanted["channels"])[0])[None]
+    prediction, queries = SLOW[system](state, [items], clip, False)
+    out = model(clip)
+    assert_close(out.prediction, prediction, atol=1e-5, rtol=1e-5)
+    assert_close(out.queries, queries, atol=1e-5, rtol=1e-5)
+    assert {name for name in state if not name.startswith("encoder.moduleBatchNorm.")} == {
+        official_name(name) for name in ours if name != "memory.items"}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_an_imported_network_is_scored_as_its_authors_do(pair, tmp_path, system):
+    paths = pair(*random_official_state(0, **MNAD.get(system, SMALL), system=system))
+    script = load_script("scripts/import_official.py")
+    said = run(script.main, *paths, "--out", tmp_path / "own.pt")
+    assert said.status == 0 and SYSTEMS[system] in said.out, said
+    own, _ = load_checkpoint(tmp_path / "own.pt")
+    assert own.model.name == system and (own.score.psnr_weight, own.score.gamma) == OWN[system]
+    # Whoever names a configuration gets that one, even one for networks with other inputs.
+    avenue = ROOT / "configs/avenue.yaml"
+    assert run(script.main, *paths, "--config", avenue, "--out", tmp_path / "avenue.pt").status == 0
+    assert load_checkpoint(tmp_path / "avenue.pt")[0].score == load_config(avenue).score
+    small = import_official(load_config(ROOT / "configs/ped2_small.yaml"), *paths)[0]       # there, concat_query is on
+    build_model(small).load_state_dict(load_official(*paths)[2])
+    # The same on the command line of a program that takes the pair.
+    parser = command_parser("", "x.py", needs_data=False)
+    for flag in ("--model_dir", "--m_items_dir"):
+        parser.add_argument(flag)
+    given = ["--model_dir", str(paths[0]), "--m_items_dir", str(paths[1])]
+    for words, expected in [([], OWN[system]), (["--dataset_type", "ped2"], OWN[system]), (["--lambda", "0.1"],
+                            (0.1, OWN[system][1])), (["--config", str(avenue)], (0.5, 0.006))]:
+        config, _ = parse_command(parser, [*given, *words])
+        config, _ = import_official(config, *paths)
+        assert config.model.name == system and (config.score.psnr_weight, config.score.gamma) == expected, words
+
+
+def test_a_configuration_of_another_system_is_refused(pair):
+    paths = pair(*random_official_state(0, **MNAD["mnad_pred"], system="mnad_pred"))
+    for name, frames in (("mnad_recon", 1), ("glo_net", 4)):
+        with pytest.raises(UserError, match=f"MNAD-Pred, and model.name is {name}"):
+            import_official(Config(model=ModelConfig(name=name, input_frames=frames)), *paths)
 
 
 # -------------------------------------------------------------------------------------------------------- training
@@ -165,12 +247,12 @@ def test_three_training_steps(pair):
     expected = authors_training_steps(state, items, batches, lr=2e-4, lambda_c=10, lambda_s=5)
     for batch, wanted, tolerance in zip(batches, expected, (1e-5, 1e-4, 2e-3), strict=True):
         out = model(batch[:, :-1])
-        losses = compute_losses(out, target=batch[:, -1], memory=model.memory, compactness_weight=10,
+        losses = compute_losses(out, target=batch[:, -1], memories=model.memories, compactness_weight=10,
                                 separateness_weight=5, margin=1.0)
         optimizer.zero_grad()
         losses.total.backward()
         optimizer.step()
-        model.memory.update_(out.queries)
+        model.memory.update_(out.queries[0])
         assert [loss.item() for loss in losses] == pytest.approx(list(wanted), rel=tolerance)
     assert_close(model.memory.items, items, atol=1e-5, rtol=0)
     for name, tensor in model.state_dict().items():       # where the gradient is rounding, Adam still steps by +-lr
@@ -190,6 +272,40 @@ def wrong_shape(state, items):
 
 def wrong_cell_shape(state, items):
     state["pred.convlstm_list.1.conv_x.0.weight"] = state["pred.convlstm_list.1.conv_x.0.weight"][:-1].clone()
+
+
+def unknown_name(state, items):
+    state["decoder.moduleDeconv4.0.weight"] = torch.zeros(1)
+
+
+def one_is_nan(state, items):
+    state["decoder.moduleDeconv3.3.weight"][0, 0, 0, 0] = float("nan")
+
+
+def with_a_local_branch(state, items):
+    lgn, _ = random_official_state(0, **SMALL)
+    state.update({name: lgn[name] for name in lgn if name.startswith("pred.")})
+
+
+def another_skip(state, items):
+    name = "decoder.moduleDeconv3.0.weight"
+    state[name] = torch.cat([state[name], state[name]], dim=1)
+
+
+@pytest.mark.parametrize("system", MNAD)
+@pytest.mark.parametrize("spoil, named", [
+    (lambda state, items: state.pop("decoder.moduleUpsample3.0.bias"), "decoder.moduleUpsample3.0.bias is missing"),
+    (lambda state, items: state.pop("decoder.moduleUpsample4.0.weight"), "is not {}: decoder.moduleUpsample4.0.weight"),
+    (lambda state, items: state.pop("encoder.moduleConv1.0.weight"), "encoder.moduleConv1.0.weight is missing"),
+    (lambda state, items: state.pop("decoder.moduleConv.0.weight"), "MNAD"),
+    (unknown_name, "decoder.moduleDeconv4.0.weight is unknown"), (one_is_nan, "not finite"),
+    (with_a_local_branch, "st_decoder.0.weight is missing"),
+    (another_skip, "decoder.moduleDeconv3.0.weight is 16 x 64 x 3 x 3"),
+    (lambda state, items: items.resize_(5, 16), "16 features")])
+def test_mnad_files_that_do_not_fit(pair, system, spoil, named):
+    state, items = random_official_state(0, **MNAD[system], system=system)
+    spoil(state, items)
+    refused(pair(state, items), "60keys.pt" if "features" in named else "60model.pth", named.format(SYSTEMS[system]))
 
 
 def no_local_branch(state, items):

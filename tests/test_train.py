@@ -229,7 +229,7 @@ def test_init_from_takes_weights_and_items(base, whole, tmp_path):
     clip = to_float(torch.stack([windows[0], windows[1]]))
     with torch.no_grad():
         out = model(clip[:, :-1])
-    queries = out.queries.permute(0, 2, 3, 1).reshape(-1, 32)
+    queries = out.queries[0].permute(0, 2, 3, 1).reshape(-1, 32)
     nearest = torch.cdist(queries, saved["model"]["memory.items"]).min(dim=1).values
     row, = log_of(tmp_path)
     assert row["prediction"] == pytest.approx(F.mse_loss(out.prediction, clip[:, -1]).item(), rel=1e-4)

@@ -1,39 +1,42 @@
 """Local normality: E_loc, STP-Net and the local deconvolution (upper branch of Fig. 2)."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from lgn_net.model.blocks import conv_pair, upsample
-from lgn_net.model.st_lstm import STLSTMCell
+from lgn_net.model.st_lstm import ConvLSTMCell, STLSTMCell
 
 
 class LocalBranch(nn.Module):
-    """Frames one by one through E_loc and a stack of ST-LSTM cells, then up to full resolution: F'_loc.
+    """Frames one by one through E_loc and a stack of recurrent cells, then up to full resolution: F'_loc.
 
     Args:
         channels: image channels C.
         width: channels of F'_loc and of E_loc's first level; its second level has twice as many.
-        hidden: channels of the ST-LSTM states.
+        hidden: channels of the cells' states.
         layers: number of stacked ST-LSTM cells.
         fold_time: training only; run E_loc once over all B*T frames (one batch statistic) instead of frame by frame
             (T statistics and T running-average updates a step, as the authors' code does).
-        forget_bias: see `STLSTMCell`.
+        forget_bias: see `STLSTMCell`; a ConvLSTM has none.
+        cell: "st_lstm" (STP-Net) or "conv_lstm" (LGN-ST, Loc-Net).
     """
 
     def __init__(self, channels: int, width: int, hidden: int, layers: int, fold_time: bool = False,
-                 forget_bias: float = 1.0):
+                 forget_bias: float = 1.0, cell: str = "st_lstm"):
         super().__init__()
+        make_cell = partial(STLSTMCell, forget_bias=forget_bias) if cell == "st_lstm" else ConvLSTMCell
         self.encoder = nn.Sequential(*conv_pair(channels, width, stride=2), *conv_pair(width, 2 * width, stride=2))
-        self.cells = nn.ModuleList(
-            STLSTMCell(2 * width if layer == 0 else hidden, hidden, forget_bias=forget_bias) for layer in range(layers)
-        )
+        self.cells = nn.ModuleList(make_cell(2 * width if layer == 0 else hidden, hidden) for layer in range(layers))
+        self.recur = self.stp_net if cell == "st_lstm" else self.conv_lstm
         self.deconv = nn.Sequential(*upsample(2 * hidden, hidden), *upsample(hidden, width))
         self.hidden = hidden
         self.fold_time = fold_time
 
     def forward(self, clip: Tensor) -> Tensor:
         """clip (B, T, C, H, W) in [-1, 1] -> F'_loc (B, width, H, W)."""
-        return self.deconv(self.stp_net(self.encode(clip)))
+        return self.deconv(self.recur(self.encode(clip)))
 
     def encode(self, clip: Tensor) -> list[Tensor]:
         """E_loc of every frame: T tensors (B, 2*width, H/4, W/4)."""
@@ -52,3 +55,14 @@ class LocalBranch(nn.Module):
                 H[layer], C[layer], M = cell(x, H[layer], C[layer], M)
                 x = H[layer]
         return torch.cat([H[-1], M], dim=1)
+
+    def conv_lstm(self, frames: list[Tensor]) -> Tensor:
+        """Features of T frames -> cat(H, C) of the top cell after the last frame: (B, 2*hidden, H/4, W/4)."""
+        B, _, h, w = frames[0].shape
+        zeros = frames[0].new_zeros(B, self.hidden, h, w)
+        H, C = [zeros] * len(self.cells), [zeros] * len(self.cells)
+        for x in frames:
+            for layer, cell in enumerate(self.cells):
+                H[layer], C[layer] = cell(x, H[layer], C[layer])
+                x = H[layer]
+        return torch.cat([H[-1], C[-1]], dim=1)

@@ -18,13 +18,24 @@ class PrototypeMemory(nn.Module):
             code detaches them; see docs/differences.md, 1.
         update_max: over which queries the maximum in the update weights is taken: "all" of the batch (authors' code)
             or the item's "own" (paper, eq. 6); see docs/differences.md, 3.
+        read_temperature: divides the similarities before the softmax of the read; 1 in the paper.
+        ema: 0 for the paper's update; else the share that an item keeps of itself when it moves to its queries' mean.
+        revive_after: in training, an item that was nobody's nearest for so many updates becomes the query that lies
+            farthest from all items; 0 for never.
     """
 
-    def __init__(self, num_items: int, dim: int, read_grad: bool = False, update_max: str = "all"):
+    def __init__(self, num_items: int, dim: int, read_grad: bool = False, update_max: str = "all",
+                 read_temperature: float = 1.0, ema: float = 0.0, revive_after: int = 0):
         super().__init__()
         self.register_buffer("items", F.normalize(torch.rand(num_items, dim), dim=1))     # (M, D)
         self.read_grad = read_grad
         self.update_max = update_max
+        self.read_temperature = read_temperature
+        self.ema = ema
+        self.revive_after = revive_after
+        if revive_after:
+            self.register_buffer("idle", torch.zeros(num_items, dtype=torch.long))         # updates without a query
+        self.register_load_state_dict_pre_hook(fit_idle)
 
     def similarity(self, queries: Tensor) -> Tensor:
         """queries (B, D, h, w) of unit length -> cosines (N, M), N = B*h*w in the order b, row, column."""
@@ -33,7 +44,7 @@ class PrototypeMemory(nn.Module):
 
     def read(self, queries: Tensor) -> Tensor:
         """queries (B, D, h, w) -> prototypes F_glo (B, D, h, w), each a softmax-weighted mean of items (eq. 2-3)."""
-        weights = self.similarity(queries).softmax(dim=1)                                  # (N, M): over items
+        weights = (self.similarity(queries) / self.read_temperature).softmax(dim=1)        # (N, M): over items
         if not self.read_grad:
             weights = weights.detach()        # the prediction loss stops here, see docs/differences.md, 1
         with torch.autocast(queries.device.type, enabled=False):
@@ -45,15 +56,28 @@ class PrototypeMemory(nn.Module):
         """queries (B, D, h, w) -> indices (N, k) of the k most similar items, the nearest first."""
         return self.similarity(queries).topk(k, dim=1).indices
 
-    def live_items(self, queries: Tensor) -> int:
-        """How many items are the nearest of at least one of the queries (B, D, h, w)."""
-        return self.nearest(queries).unique().numel()
+    def usage(self, queries: Tensor) -> Tensor:
+        """Of how many of the queries (B, D, h, w) each item is the nearest, (M,). An item with none is dead."""
+        return torch.bincount(self.nearest(queries)[:, 0], minlength=len(self.items))
+
+    @torch.no_grad()
+    def redundancy(self) -> float:
+        """Mean cosine between two different items; near 1 they have become one."""
+        M = len(self.items)
+        return ((self.items.sum(dim=0).square().sum() - M) / (M * (M - 1))).item()
+
+    @torch.no_grad()
+    def sample_(self, queries: Tensor) -> None:
+        """Make the items anew: M of the queries (B, D, h, w), drawn at random; where there are fewer, only so many."""
+        flat = flatten_queries(queries).float()
+        chosen = flat[torch.randperm(len(flat))[:len(self.items)].to(flat.device)]
+        self.items[:len(chosen)] = chosen
 
     @torch.no_grad()
     def update_(self, queries: Tensor) -> None:
         """Move every item towards the queries (B, D, h, w) it is nearest to (eq. 4-6), and back to unit length.
 
-        Items that no query chose stay as they are.
+        Items that no query chose stay as they are, unless they are revived.
         """
         similarity = self.similarity(queries)                                              # (N, M)
         score, nearest = similarity.max(dim=1)                                             # (N,), (N,)
@@ -63,9 +87,28 @@ class PrototypeMemory(nn.Module):
             highest = torch.full_like(similarity[0], -1.0).scatter_reduce(0, nearest, score, "amax")
         weight = torch.exp(score - highest[nearest])                                       # (N,) in (0, 1]
         flat = flatten_queries(queries).float()
-        update = torch.zeros_like(self.items).index_add_(0, nearest, weight[:, None] * flat)
-        chosen = torch.zeros_like(highest, dtype=torch.bool).index_fill_(0, nearest, True)
-        self.items.copy_(torch.where(chosen[:, None], F.normalize(self.items + update, dim=1), self.items))
+        count = torch.bincount(nearest, minlength=len(self.items))[:, None]                # (M, 1)
+        if self.ema:
+            mean = torch.zeros_like(self.items).index_add_(0, nearest, flat) / count.clamp_min(1)
+            moved = self.ema * self.items + (1 - self.ema) * mean
+        else:
+            moved = self.items + torch.zeros_like(self.items).index_add_(0, nearest, weight[:, None] * flat)
+        self.items.copy_(torch.where(count > 0, F.normalize(moved, dim=1), self.items))
+        if self.revive_after and self.training:
+            self.idle.copy_(torch.where(count[:, 0] > 0, 0, self.idle + 1))
+            dead = (self.idle >= self.revive_after).nonzero()[:, 0]
+            farthest = score.argsort()[:len(dead)]                                         # fewer than M, of N queries
+            self.items[dead[:len(farthest)]] = flat[farthest]
+            self.idle[dead] = 0
+
+
+def fit_idle(memory: PrototypeMemory, state: dict, prefix: str, *_: object) -> None:
+    """Weights of a run with another `revive_after`: the counts start at 0, or are left out."""
+    name = f"{prefix}idle"
+    if not memory.revive_after:
+        state.pop(name, None)
+    elif name not in state and f"{prefix}items" in state:
+        state[name] = torch.zeros_like(memory.idle)
 
 
 def flatten_queries(queries: Tensor) -> Tensor:

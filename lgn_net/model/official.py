@@ -1,4 +1,4 @@
-"""The authors' checkpoint pair, `<n>model.pth` and `<n>keys.pt`, as a state of ours."""
+"""The authors' checkpoint pair, `<n>model.pth` and `<n>keys.pt`, of LGN-Net or of MNAD, as a state of ours."""
 
 import warnings
 from dataclasses import replace
@@ -10,7 +10,10 @@ from torch import Tensor
 from lgn_net.checkpoint import load_file
 from lgn_net.config import Config
 from lgn_net.errors import UserError
+from lgn_net.model.build import VARIANTS
 from lgn_net.model.lgn_net import LGNNet
+
+SYSTEMS = {"lgn_net": "LGN-Net", "mnad_pred": "MNAD-Pred", "mnad_recon": "MNAD-Recon"}       # whose files are read
 
 # Prefixes of our names and the authors'. Within a block the numbers are the same.
 NAMES = {
@@ -24,6 +27,9 @@ NAMES = {
     "local_branch.deconv": "st_decoder",
 }
 UNUSED = "encoder.moduleBatchNorm."       # in the authors' files, never used by their network
+FIRST, LAST = "encoder.moduleConv1.0.weight", "decoder.moduleDeconv1.6.weight"
+BOTTOM, UP = "decoder.moduleConv.0.weight", "decoder.moduleUpsample4.0.weight"
+STATE = "pred.convlstm_list.0.conv_h.0.weight"
 
 
 def official_name(name: str) -> str:
@@ -35,7 +41,7 @@ def official_name(name: str) -> str:
     return name.replace("conv_1x1", "conv_last")
 
 
-def load_official(model_path: str | Path, items_path: str | Path | None) -> tuple[dict, dict]:
+def load_official(model_path: str | Path, items_path: str | Path | None) -> tuple[str, dict, dict]:
     """Read the authors' pair.
 
     Args:
@@ -43,11 +49,11 @@ def load_official(model_path: str | Path, items_path: str | Path | None) -> tupl
         items_path: their memory items, a tensor (M, D).
 
     Returns:
-        The sizes of the network, read off the shapes, as keyword arguments of `LGNNet`; and its state_dict, memory
-        items included.
+        Which system it is, a key of `SYSTEMS`; the sizes of the network, read off the shapes, as keyword arguments of
+        `LGNNet`; and its state_dict, memory items included.
 
     Raises:
-        UserError: a file is missing, is no state_dict or no tensor, or names or shapes are not LGN-Net's.
+        UserError: a file is missing, is no state_dict or no tensor, or names or shapes are not LGN-Net's or MNAD's.
     """
     if items_path is None or not Path(items_path).is_file():
         given = f"{items_path} is not there" if items_path else "none were given"
@@ -64,9 +70,10 @@ def load_official(model_path: str | Path, items_path: str | Path | None) -> tupl
     if not items.isfinite().all():
         raise UserError(f"{items_path} holds items that are not finite; the file is damaged")
 
-    sizes = infer_sizes(official, items, model_path)
+    system = infer_system(official)
+    sizes = infer_sizes(official, items, system, model_path)
     with torch.device("meta"):
-        expected = LGNNet(**sizes).state_dict()
+        expected = LGNNet(**sizes, **VARIANTS[system]).state_dict()
     state, problems = {"memory.items": items}, []
     for name, value in expected.items():
         if name == "memory.items":
@@ -83,33 +90,62 @@ def load_official(model_path: str | Path, items_path: str | Path | None) -> tupl
         problems.append(f"the items in {items_path} have {items.shape[1]} features, the model's queries "
                         f"{expected['memory.items'].shape[1]}")
     if problems:
-        raise UserError(f"{model_path} is not LGN-Net: {'; '.join(problems[:3])}"
+        raise UserError(f"{model_path} is not {SYSTEMS[system]}: {'; '.join(problems[:3])}"
                         + (f"; and {len(problems) - 3} more" if len(problems) > 3 else ""))
     if not torch.allclose(items.norm(dim=1), torch.ones(len(items)), atol=1e-3):
         warnings.warn(f"{items_path}: the items are not of unit length; is this the file that belongs to the model?")
-    return sizes, state
+    return system, sizes, state
 
 
 def import_official(config: Config, model_path: str | Path, items_path: str | Path | None) -> tuple[Config, dict]:
-    """`load_official`, with the network's sizes written into a configuration: (configuration, state_dict)."""
-    sizes, state = load_official(model_path, items_path)
+    """`load_official`, with system and sizes written into a configuration: (configuration, state_dict).
+
+    UserError also when the configuration names another relative of LGN-Net than the file holds.
+    """
+    system, sizes, state = load_official(model_path, items_path)
+    if config.model.name not in ("lgn_net", system):
+        raise UserError(f"{model_path} is {SYSTEMS[system]}, and model.name is {config.model.name}; leave that out: "
+                        f"the file decides")
     channels = sizes.pop("channels")
-    return replace(config, data=replace(config.data, channels=channels), model=replace(config.model, **sizes)), state
+    published = {"name": system, "memory": True, "skips": False, "concat_query": False}
+    return replace(config, data=replace(config.data, channels=channels),
+                   model=replace(config.model, **published, **sizes)), state
 
 
-def infer_sizes(official: dict, items: Tensor, path: str | Path) -> dict:
+def official_system(model_path: str | Path) -> str:
+    """Which system the authors' model file holds, a key of `SYSTEMS`; "lgn_net" for any other content."""
+    content = load_file(model_path)
+    return infer_system(content) if isinstance(content, dict) else "lgn_net"
+
+
+def infer_system(official: dict) -> str:
+    """A key of `SYSTEMS`: MNAD has no local branch, and its decoder sees the queries; all else is "lgn_net"."""
+    shapes = {name: official[name].shape for name in (FIRST, LAST, BOTTOM, UP)
+              if isinstance(official.get(name), Tensor) and official[name].dim() == 4}
+    local_branch = any(str(name).startswith(("pred.", "st_decoder.")) for name in official)
+    if local_branch or not {FIRST, LAST, BOTTOM} <= set(shapes):
+        return "lgn_net"
+    (width, stacked, *_), channels = shapes[FIRST], shapes[LAST][0]
+    if shapes[BOTTOM][1] != 2 * 8 * width:
+        return "lgn_net"
+    one_frame, narrow = stacked == channels, UP in shapes and shapes[UP][1] == 4 * width
+    return "mnad_recon" if one_frame and not narrow else "mnad_pred"
+
+
+def infer_sizes(official: dict, items: Tensor, system: str, path: str | Path) -> dict:
     """Keyword arguments of LGNNet from the shapes of the authors' weights."""
-    first, last, state = ("encoder.moduleConv1.0.weight", "decoder.moduleDeconv1.6.weight",
-                          "pred.convlstm_list.0.conv_h.0.weight")
-    for name in (first, last, state):
+    for name in (FIRST, LAST, STATE)[:3 if system == "lgn_net" else 2]:
         if name not in official or official[name].dim() != 4 or 0 in official[name].shape:
-            raise UserError(f"{path} is not LGN-Net: {name} is {describe(official.get(name))}; what is read here is the "
-                            f"authors' LGN-Net state_dict")
-    base_width, stacked = official[first].shape[:2]
-    channels, hidden_width = official[last].shape[0], official[state].shape[1]
-    layers = {name.split(".")[2] for name in official if str(name).startswith("pred.convlstm_list.")}
-    return dict(input_frames=max(stacked // channels, 1), channels=channels, base_width=base_width,
-                hidden_width=hidden_width, lstm_layers=len(layers), memory_items=len(items))
+            raise UserError(f"{path} is not LGN-Net, nor MNAD: {name} is {describe(official.get(name))}; what is read "
+                            f"here is the authors' state_dict of either")
+    base_width, stacked = official[FIRST].shape[:2]
+    channels = official[LAST].shape[0]
+    sizes = dict(input_frames=max(stacked // channels, 1), channels=channels, base_width=base_width,
+                 memory_items=len(items))
+    if system == "lgn_net":
+        layers = {name.split(".")[2] for name in official if str(name).startswith("pred.convlstm_list.")}
+        sizes |= dict(hidden_width=official[STATE].shape[1], lstm_layers=len(layers))
+    return sizes
 
 
 def describe(value: object) -> str:

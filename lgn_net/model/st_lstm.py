@@ -1,4 +1,4 @@
-"""One ST-LSTM cell (PredRNN), the unit of STP-Net."""
+"""The recurrent cells: ST-LSTM (PredRNN), the unit of STP-Net, and the plain ConvLSTM that it replaced."""
 
 import torch
 from torch import Tensor, nn
@@ -43,3 +43,25 @@ class STLSTMCell(nn.Module):
         o = torch.sigmoid(o_x + o_h + self.conv_o(memory))
         H = o * torch.tanh(self.conv_1x1(memory))
         return H, C, M
+
+
+class ConvLSTMCell(nn.Module):
+    """Convolutional LSTM without peepholes: a temporal state C that stays in its layer. For LGN-ST and Loc-Net.
+
+    Args:
+        in_channels: channels of x.
+        hidden: channels of H and C.
+        kernel_size: odd.
+    """
+
+    def __init__(self, in_channels: int, hidden: int, kernel_size: int = 3):
+        super().__init__()
+        padding = kernel_size // 2
+        self.conv_x = nn.Conv2d(in_channels, 4 * hidden, kernel_size, padding=padding)
+        self.conv_h = nn.Conv2d(hidden, 4 * hidden, kernel_size, padding=padding)
+
+    def forward(self, x: Tensor, H: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, in, h, w); H, C (B, hidden, h, w) of the step before -> new H, C."""
+        i, f, g, o = (self.conv_x(x) + self.conv_h(H)).chunk(4, dim=1)
+        C = torch.sigmoid(f) * C + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(C), C

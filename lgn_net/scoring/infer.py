@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from lgn_net.config import Config
@@ -16,10 +16,10 @@ from lgn_net.data.clips import long_enough, read_frames, to_float
 from lgn_net.data.videos import Video
 from lgn_net.data.windows import Windows
 from lgn_net.errors import UserError
-from lgn_net.model.lgn_net import LGNNet
 from lgn_net.model.memory import PrototypeMemory, flatten_queries
 from lgn_net.runs import autocast
 from lgn_net.scoring.localize import FrameMap, frame_map
+from lgn_net.scoring.protocols import distance_names
 from lgn_net.scoring.score_file import VideoScores
 
 
@@ -29,7 +29,7 @@ class FrameSignals(NamedTuple):
     video: int                # index of the video
     frame: int                # index of the predicted frame within its video, from 0
     psnr: float               # dB
-    distance: float           # D: mean squared difference of queries and their nearest items
+    distance: tuple[float, ...]    # D of each memory: mean squared difference of queries and their nearest items
     regular_score: float      # R, on the scale of a squared error on [0, 1]
     memory_updated: bool      # whether R < gamma, and the memory learned from this frame
 
@@ -38,7 +38,7 @@ Watch = Callable[[int, int, Tensor, Tensor], None]
 
 
 @torch.inference_mode()
-def score_videos(model: LGNNet, videos: list[Video], config: Config, device: torch.device,
+def score_videos(model: nn.Module, videos: list[Video], config: Config, device: torch.device,
                  bar: tqdm | None = None, watches: Sequence[Watch] = ()) -> list[FrameSignals]:
     """Predict and judge every frame but the first n of each video, in order, with test-time memory updates.
 
@@ -57,14 +57,14 @@ def score_videos(model: LGNNet, videos: list[Video], config: Config, device: tor
 
 
 class History(NamedTuple):
-    """A memory that test-time updates made, and the gammas that lead to it."""
+    """Memories as test-time updates left them, and the gammas that lead there."""
 
-    items: Tensor             # (M, D)
+    items: list[Tensor]       # of each memory (M, D)
     gammas: list[float]
 
 
 @torch.inference_mode()
-def sweep_gamma(model: LGNNet, videos: list[Video], config: Config, gammas: Sequence[float], device: torch.device,
+def sweep_gamma(model: nn.Module, videos: list[Video], config: Config, gammas: Sequence[float], device: torch.device,
                 bar: tqdm | None = None, watches: Sequence[Watch] = ()) -> dict[float, list[FrameSignals]]:
     """`score_videos` for several gammas in one pass: the signals under each.
 
@@ -72,36 +72,37 @@ def sweep_gamma(model: LGNNet, videos: list[Video], config: Config, gammas: Sequ
     for all gammas that have updated on the same frames so far.
     """
     model.eval()
-    at_start = model.memory.items.clone()
+    at_start = items_of(model)
     signals = {gamma: [] for gamma in gammas}
     histories = [History(at_start, list(signals))]
     try:
-        for v in long_enough(videos, config.model.input_frames + 1):
+        for v in long_enough(videos, config.model.window):
             if config.score.memory_update == "reset":
                 histories = [History(at_start, list(signals))]
             histories = sweep_video(model, v, videos[v], histories, signals, config, device, bar, watches)
     finally:
-        model.memory.items.copy_(at_start)
+        set_items(model, at_start)
     return signals
 
 
-def sweep_video(model: LGNNet, v: int, video: Video, histories: list[History], signals: dict[float, list[FrameSignals]],
+def sweep_video(model: nn.Module, v: int, video: Video, histories: list[History], signals: dict[float, list[FrameSignals]],
                 config: Config, device: torch.device, bar: tqdm | None, watches: Sequence[Watch]) -> list[History]:
     """`sweep_gamma` for one video: adds to `signals` and returns the histories after its last frame."""
-    frame, updating = config.model.input_frames, config.score.memory_update != "off"
+    frame, updating = config.model.window - 1, config.score.memory_update != "off" and bool(model.memories)
     for clips in read_clips(video, config):
         clips = to_float(clips.to(device))                                    # (B, n + 1, C, H, W)
-        queries, local = encode(model, clips, config)
+        queries, context = encode(model, clips, config)
         # Without updates frames are independent; with them, each is judged by the memory its predecessors left.
         step = 1 if updating else len(clips)
         for i in range(0, len(clips), step):
             now, after = slice(i, i + step), []
+            q, c = [x[now] for x in queries], {name: x[now] for name, x in context.items()}
             for items, shared in histories:
-                model.memory.items.copy_(items)
-                predicted, psnr, distance, regular = judge(model, queries[now], local[now], clips[now, -1], config)
-                rows = list(zip(psnr.tolist(), distance.tolist(), regular.tolist()))
-                for k, row in enumerate(rows):
-                    if not all(map(math.isfinite, row)):
+                set_items(model, items)
+                predicted, psnr, distance, regular = judge(model, q, c, clips[now, -1], config)
+                rows = list(zip(psnr.tolist(), map(tuple, distance.tolist()), regular.tolist()))
+                for k, (p, d, r) in enumerate(rows):
+                    if not all(map(math.isfinite, (p, *d, r))):
                         raise UserError(f"video {video.name}, frame {frame + k}: the prediction is not finite; "
                                         f"the checkpoint's weights are damaged")
                 for gamma in shared:
@@ -113,8 +114,8 @@ def sweep_video(model: LGNNet, v: int, video: Video, histories: list[History], s
                 if staying := [gamma for gamma in shared if gamma not in learning]:
                     after.append(History(items, staying))
                 if learning:
-                    model.memory.update_(queries[now])
-                    after.append(History(model.memory.items.clone(), learning))
+                    update_memories(model, q)
+                    after.append(History(items_of(model), learning))
             histories = after
             frame += step
         if bar is not None:
@@ -123,30 +124,38 @@ def sweep_video(model: LGNNet, v: int, video: Video, histories: list[History], s
 
 
 @torch.inference_mode()
-def score_windows(model: LGNNet, videos: list[Video], config: Config, count: int, device: torch.device,
-                  bar: tqdm | None = None) -> list[FrameSignals]:
+def score_windows(model: nn.Module, videos: list[Video], config: Config, count: int, device: torch.device,
+                  bar: tqdm | None = None) -> tuple[list[FrameSignals], list[dict]]:
     """Signals of `count` windows spread evenly over all of the videos' (all of them where there are fewer).
 
     Without memory updates: how the network sees frames that are known to be normal.
+
+    Returns:
+        the signals, and of each memory "queries_of_item", of how many queries each item was the nearest, "live_items",
+        the number of items with one or more, and "item_cosine", the mean cosine between two items.
     """
     model.eval()
-    windows = Windows(videos, config.model.input_frames + 1, config.data.channels, config.data.image_size)
+    usage = [0 for _ in model.memories]
+    windows = Windows(videos, config.model.window, config.data.channels, config.data.image_size)
     chosen = np.unique(np.linspace(0, len(windows) - 1, min(count, len(windows))).round().astype(int)).tolist()
     signals = []
     for start in range(0, len(chosen), config.score.batch_size):
         indices = chosen[start:start + config.score.batch_size]
         clips = to_float(windows.__getitems__(indices).to(device))
-        _, psnr, distance, regular = judge(model, *encode(model, clips, config), clips[:, -1], config)
-        for i, row in zip(indices, zip(psnr.tolist(), distance.tolist(), regular.tolist())):
+        queries, context = encode(model, clips, config)
+        _, psnr, distance, regular = judge(model, queries, context, clips[:, -1], config)
+        usage = [count + memory.usage(q) for count, memory, q in zip(usage, model.memories, queries)]
+        for i, row in zip(indices, zip(psnr.tolist(), map(tuple, distance.tolist()), regular.tolist())):
             v, first = windows.index[i]
-            signals.append(FrameSignals(v, first + config.model.input_frames, *row, False))
+            signals.append(FrameSignals(v, first + config.model.window - 1, *row, False))
         if bar is not None:
             bar.update(len(indices))
-    return signals
+    return signals, [{"live_items": int((count > 0).sum()), "queries_of_item": count.tolist(),
+                      "item_cosine": memory.redundancy()} for count, memory in zip(usage, model.memories)]
 
 
 @torch.inference_mode()
-def predict_frames(model: LGNNet, videos: list[Video], config: Config, signals: list[FrameSignals],
+def predict_frames(model: nn.Module, videos: list[Video], config: Config, signals: list[FrameSignals],
                    wanted: Collection[tuple[int, int]], device: torch.device) -> Iterator[tuple[int, int, Tensor, Tensor]]:
     """The predictions of single frames again, each by the memory that it met when `signals` were taken.
 
@@ -161,31 +170,31 @@ def predict_frames(model: LGNNet, videos: list[Video], config: Config, signals: 
         index of the video, of the frame, predicted and true frame (C, H, W) in [-1, 1], in the order of `signals`.
     """
     model.eval()
-    n, at_start, left = config.model.input_frames, model.memory.items.clone(), len(set(wanted))
+    before, at_start, left = config.model.window - 1, items_of(model), len(set(wanted))
     try:
         video = None
         for s in signals:
             if s.video != video and config.score.memory_update == "reset":
-                model.memory.items.copy_(at_start)
+                set_items(model, at_start)
             video = s.video
             if left == 0:
                 return
             if not s.memory_updated and (s.video, s.frame) not in wanted:
                 continue
-            paths = videos[s.video].frames[s.frame - n:s.frame + 1]
+            paths = videos[s.video].frames[s.frame - before:s.frame + 1]
             clip = to_float(read_frames(paths, config.data.channels, config.data.image_size))[None].to(device)
-            queries, local = encode(model, clip, config)
+            queries, context = encode(model, clip, config)
             if (s.video, s.frame) in wanted:
-                predicted, *_ = judge(model, queries, local, clip[:, -1], config)
+                predicted, *_ = judge(model, queries, context, clip[:, -1], config)
                 yield s.video, s.frame, predicted[0], clip[0, -1]
                 left -= 1
             if s.memory_updated:
-                model.memory.update_(queries)
+                update_memories(model, queries)
     finally:
-        model.memory.items.copy_(at_start)
+        set_items(model, at_start)
 
 
-def draw_maps(model: LGNNet, videos: list[Video], config: Config, signals: list[FrameSignals], scored: list[VideoScores],
+def draw_maps(model: nn.Module, videos: list[Video], config: Config, signals: list[FrameSignals], scored: list[VideoScores],
               device: torch.device, normal: Sequence[np.ndarray], wanted: Sequence[tuple[int, int, str]]) -> list[FrameMap]:
     """Error maps of chosen frames.
 
@@ -212,32 +221,54 @@ def to_scores(signals: list[FrameSignals], videos: list[Video],
     for v, rows in itertools.groupby(signals, key=lambda s: s.video):
         rows, name = list(rows), videos[v].name
         frames = np.array([s.frame for s in rows])
-        columns = {column: np.array([getattr(s, column) for s in rows], float) for column in FrameSignals._fields[2:]}
+        columns = {"psnr": [s.psnr for s in rows]}
+        columns |= dict(zip(distance_names(len(rows[0].distance)), zip(*(s.distance for s in rows))))
+        columns |= {name: [getattr(s, name) for s in rows] for name in ("regular_score", "memory_updated")}
+        columns = {name: np.array(values, float) for name, values in columns.items()}
         labels = truth[name][frames] if truth else np.zeros(len(rows))
         scored.append(VideoScores(name, frames, columns, labels.astype(np.uint8)))
     return scored
 
 
-def encode(model: LGNNet, clips: Tensor, config: Config) -> tuple[Tensor, Tensor]:
-    """Windows (B, n + 1, C, H, W) -> what of their prediction does not depend on the memory; see `LGNNet.encode`."""
+def items_of(model: nn.Module) -> list[Tensor]:
+    """A copy of the items of each memory."""
+    return [memory.items.clone() for memory in model.memories]
+
+
+def set_items(model: nn.Module, items: list[Tensor]) -> None:
+    """Give each memory the items that `items_of` returned."""
+    for memory, values in zip(model.memories, items):
+        memory.items.copy_(values)
+
+
+def update_memories(model: nn.Module, queries: list[Tensor]) -> None:
+    """Let each memory learn from its queries."""
+    for memory, q in zip(model.memories, queries):
+        memory.update_(q)
+
+
+def encode(model: nn.Module, clips: Tensor, config: Config) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Windows (B, T, C, H, W) -> what of their prediction does not depend on the memory; see `LGNNet.encode`."""
     with autocast(clips.device, config.score.precision):
-        return model.encode(clips[:, :-1])
+        return model.encode(clips[:, :config.model.input_frames])
 
 
-def judge(model: LGNNet, queries: Tensor, local: Tensor, target: Tensor, config: Config) -> tuple[Tensor, ...]:
-    """Predicted frames (B, C, H, W), and PSNR, D and R (B,) of each, by the memory as it is."""
+def judge(model: nn.Module, queries: list[Tensor], context: dict[str, Tensor], target: Tensor, config: Config) \
+        -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Predicted frames (B, C, H, W), PSNR (B,), D of each memory (B, memories), and R (B,), by the memory as it is."""
     with autocast(target.device, config.score.precision):
-        predicted = model.predict(queries, local)
+        predicted = model.predict(queries, context)
     psnr, regular = judge_prediction(predicted.float(), target, config.score.psnr_peak)
-    return predicted.float(), psnr, query_distance(queries, model.memory), regular
+    distances = [query_distance(q, memory) for memory, q in zip(model.memories, queries)]
+    return predicted.float(), psnr, torch.stack(distances, dim=1) if distances else psnr.new_zeros(len(psnr), 0), regular
 
 
 def read_clips(video: Video, config: Config) -> Iterator[Tensor]:
-    """All windows of a video in order, `score.batch_size` at once: uint8 (B, n + 1, C, size, size)."""
-    n, B = config.model.input_frames, config.score.batch_size
-    for start in range(0, len(video.frames) - n, B):
-        frames = read_frames(video.frames[start:start + B + n], config.data.channels, config.data.image_size)
-        yield torch.from_numpy(frames).unfold(0, n + 1, 1).movedim(-1, 1)     # a view, no copy
+    """All windows of a video in order, `score.batch_size` at once: uint8 (B, T, C, size, size)."""
+    T, B = config.model.window, config.score.batch_size
+    for start in range(0, len(video.frames) - T + 1, B):
+        frames = read_frames(video.frames[start:start + B + T - 1], config.data.channels, config.data.image_size)
+        yield torch.from_numpy(frames).unfold(0, T, 1).movedim(-1, 1)         # a view, no copy
 
 
 def judge_prediction(predicted: Tensor, target: Tensor, peak: str = "one") -> tuple[Tensor, Tensor]:

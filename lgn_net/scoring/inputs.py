@@ -7,13 +7,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jsonargparse import Namespace
+from torch import nn
 
 from lgn_net.checkpoint import check_architecture, load_checkpoint, load_weights
 from lgn_net.config import Config
 from lgn_net.data.datasets import BENCHMARKS, canonical_name, difference_from_published
 from lgn_net.data.videos import Video, find_split, index_videos
 from lgn_net.model.build import build_model
-from lgn_net.model.lgn_net import LGNNet
 from lgn_net.model.official import import_official
 from lgn_net.runs import provenance
 from lgn_net.scoring.evaluation import LabelSource
@@ -27,7 +27,7 @@ class TestSet(NamedTuple):
     about: dict                      # dataset, labels, complete_benchmark: for results.json
 
 
-def load_network(config: Config, args: Namespace, device: torch.device) -> tuple[Config, LGNNet, dict]:
+def load_network(config: Config, args: Namespace, device: torch.device) -> tuple[Config, nn.Module, dict]:
     """The network of `--checkpoint`, or of the authors' pair, on the device.
 
     Returns:

@@ -33,13 +33,24 @@ class Protocol(NamedTuple):
         return cls(score.get("normalize", "video"), score.get("smoothing", 0.0), score.get("average", "micro"))
 
 
+SCORING = ("psnr_weight", "normalize", "smoothing", "average")       # knobs of `score` that a score file leaves open
 PAPER = Protocol()
 GRID = [Protocol(scope, sigma, average) for average in AVERAGES for scope in SCOPES for sigma in SIGMAS]
 
 
-def paper_weights(psnr_weight: float) -> dict[str, float]:
-    """lambda -> weights of the signals, for `normality`."""
-    return {"psnr": psnr_weight, "distance": -(1.0 - psnr_weight)}         # -0.0 keeps its direction
+def paper_weights(psnr_weight: float, memories: int = 1) -> dict[str, float]:
+    """lambda -> weights of the signals, for `normality`: the distances of several memories share 1 - lambda.
+
+    Without a memory the PSNR is all there is.
+    """
+    if memories == 0:
+        return {"psnr": 1.0}
+    return {"psnr": psnr_weight} | {name: -(1.0 - psnr_weight) / memories for name in distance_names(memories)}   # -0.0 is < 0
+
+
+def distance_names(memories: int) -> list[str]:
+    """Columns of the score file with the distances: one for one memory, numbered ones for several."""
+    return ["distance"] if memories == 1 else [f"distance_{k + 1}" for k in range(memories)]
 
 
 def normality_under(protocol: Protocol, videos: Sequence[VideoScores], weights: Mapping[str, float],
@@ -78,12 +89,14 @@ def measure(videos: Sequence[VideoScores], weights: Mapping[str, float], protoco
     labels = [video.labels for video in videos]
     normal = normality_under(protocol, videos, weights, training)
     curve = roc(labels, normal)
+    two_class = sum(bool(y.min() != y.max()) for y in labels)
+    several = (two_class if protocol.average == "macro" else len(videos)) > 1             # else nothing to resample
     frames, abnormal = sum(map(len, labels)), int(sum(y.sum() for y in labels))
     alone = {f"auc_{name}": auc(labels, normality_under(protocol, videos, {name: np.copysign(1.0, weight)}, training),
                                 protocol.average) for name, weight in weights.items()}
     return {
         "auc": auc(labels, normal, protocol.average),
-        "interval": bootstrap(labels, normal, protocol.average, RESAMPLES).interval() if len(videos) > 1 else None,
+        "interval": bootstrap(labels, normal, protocol.average, RESAMPLES).interval() if several else None,
         **(alone if len(alone) > 1 else {}),
         **{f"{name}_{kind}": mean_where([video.signals[name] for video in videos], labels, label)
            for name in weights for label, kind in enumerate(("normal", "abnormal"))},
@@ -92,7 +105,7 @@ def measure(videos: Sequence[VideoScores], weights: Mapping[str, float], protoco
         "chance": abnormal / frames,
         "gap": gap(labels, normal),
         "videos": len(videos),
-        "single_class_videos": sum(bool(y.min() == y.max()) for y in labels),
+        "single_class_videos": len(videos) - two_class,
         "frames": frames,
         "abnormal_frames": abnormal,
         "per_video": [{"video": video.name, "frames": len(y), "abnormal_frames": int(y.sum()), "auc": video_auc(y, x),

@@ -1,0 +1,367 @@
+"""Train, evaluate and tabulate every row of a plan with several seeds.
+
+    python scripts/ablate.py --plan plans/table2.yaml --dataset_path DATA --exp_dir RUNS [--seeds 0 1 2] [--jobs 2]
+    python scripts/ablate.py --plan plans/table2.yaml --dataset_path DATA --exp_dir RUNS --dry-run
+
+Each run is RUNS/<row>/seed_<k> with its log beside it. The command may be killed and given again: what is done stays,
+what was begun goes on from its last checkpoint. RUNS/table.md and RUNS/runs.csv are rewritten whenever a run is done.
+"""
+
+import argparse
+import csv
+import fcntl
+import io
+import json
+import os
+import re
+import shlex
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lgn_net.checkpoint import FREE
+from lgn_net.cli import command_parser, parse_command
+from lgn_net.config import flatten
+from lgn_net.data.datasets import canonical_name
+from lgn_net.errors import UserError
+from lgn_net.files import ROOT, check_writable, write_atomic
+from lgn_net.report.tables import markdown, percent
+from lgn_net.terminal import run_command
+
+POLL = 2.0     # seconds between looks at the running processes
+
+
+@dataclass
+class Run:
+    """A row of the plan with a seed."""
+
+    row: str
+    seed: int
+    folder: Path
+    argv: list[str]                                # the configuration, for train.py
+    published: float | None = None                 # AUC in percent, on this data set
+    process: subprocess.Popen | None = None
+    stage: str = "waiting"                         # then train, evaluate, done, failed
+    started: float = 0.0
+    results: dict = field(default_factory=dict)
+
+    @property
+    def results_file(self) -> Path:
+        return self.folder / "evaluation_last" / "results.json"
+
+    @property
+    def log(self) -> Path:
+        return self.folder.with_suffix(".log")
+
+    @property
+    def times(self) -> Path:
+        return self.folder.with_suffix(".times.json")
+
+    def command(self, stage: str, dataset_path: str, device: str) -> list[str]:
+        """What to type for a stage."""
+        last, where = self.folder / "last.pt", ["--dataset_path", dataset_path, "--device", device]
+        if stage == "evaluate":
+            return [sys.executable, str(ROOT / "evaluate.py"), "--checkpoint", str(last), *where]
+        resume = ["--resume", str(last)] if last.exists() else []
+        return [sys.executable, str(ROOT / "train.py"), *self.argv, *where, "--exp_dir", str(self.folder), *resume]
+
+    def status(self) -> str:
+        """For the live table."""
+        if self.stage == "done":
+            return f"AUC {percent(self.results['auc'])}"
+        if self.stage == "failed":
+            return f"failed, see {self.log}"
+        if self.stage == "train" and (row := last_line(self.folder / "log.jsonl")):
+            return f"training, epoch {row['epoch']}"
+        return {"train": "training", "evaluate": "evaluating"}.get(self.stage, self.stage)
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plan", type=Path, required=True, help="YAML file with the rows, as those in plans/")
+    parser.add_argument("--dataset_path", required=True, help="folder that holds the data set's folder, or that folder")
+    parser.add_argument("--exp_dir", type=Path, required=True, metavar="RUNS", help="folder of all the runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--config", help="configuration under the rows, in place of the plan's")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; they share the processor's threads")
+    parser.add_argument("--device", default="auto", help="cuda, cuda:1, mps or cpu")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands only")
+    args = parser.parse_args(argv)
+    if args.jobs < 1:
+        raise UserError(f"--jobs {args.jobs}: give 1 or more")
+    title, runs = read_plan(args)
+    if args.dry_run:
+        for run in runs:
+            for stage in ("train", "evaluate"):
+                print(shlex.join(["python", *run.command(stage, args.dataset_path, args.device)[1:]]))
+        return 0
+    check_writable(args.exp_dir)
+    for run in runs:
+        look_for_results(run)
+    with Interrupt() as interrupt:
+        work(runs, args, title, interrupt)
+    text = table(title, runs)
+    print(f"\n{text}\ntable  {args.exp_dir / 'table.md'}\nruns   {args.exp_dir / 'runs.csv'}")
+    if interrupt.received:
+        print(f"{signal.Signals(interrupt.received).name}: give the same command again to go on")
+        return 128 + interrupt.received
+    failed = [run for run in runs if run.stage == "failed"]
+    if failed:
+        print(f"{len(failed)} of {len(runs)} runs failed: {', '.join(str(run.log) for run in failed)}", file=sys.stderr)
+    return int(bool(failed))
+
+
+# ----------------------------------------------------------------------------------------------------------- the plan
+
+def read_plan(args: argparse.Namespace) -> tuple[str, list[Run]]:
+    """Title and runs, all rows with the first seed first. UserError for a plan that cannot be run as it is."""
+    try:
+        plan = yaml.safe_load(args.plan.read_text())
+        title, rows, common = plan["title"], plan["rows"], plan.get("set") or {}
+        config = args.config or str(ROOT / plan["config"])
+        rows = {name: (row.get("set") or {}, row.get("published") or {}) for name, row in rows.items()}
+    except (OSError, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"plan {args.plan}: {' '.join(str(error).split())}; expected title, config, rows with "
+                        f"`name: {{set: {{knob: value}}}}` as in plans/table2.yaml") from None
+    runs, slugs = [], {}
+    for seed in dict.fromkeys(args.seeds):
+        for name, (knobs, published) in rows.items():
+            slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+            if slugs.setdefault(slug, name) != name:
+                raise UserError(f"plan {args.plan}: rows {slugs[slug]!r} and {name!r} would share the folder {slug}; rename one")
+            first = {"model.name": knobs.get("model.name", "lgn_net")}          # brings its own hyper-parameters
+            words = [word for knob, value in (first | common | knobs).items() for word in (f"--{knob}", plain(value))]
+            argv = ["--config", config, *words, "--seed", str(seed)]
+            knobs = parse(argv, args.dataset_path)
+            runs.append(Run(name, seed, args.exp_dir / slug / f"seed_{seed}", argv,
+                            published.get(canonical_name(knobs["data.dataset"]))))
+    return title, runs
+
+
+def plain(value: object) -> str:
+    """A YAML value as it is written on the command line."""
+    return {True: "true", False: "false", None: "null"}.get(value, str(value)) if not isinstance(value, int | float) \
+        or isinstance(value, bool) else repr(value)
+
+
+def parse(argv: list[str], dataset_path: str) -> dict:
+    """The knobs that a run's command line means. UserError as train.py would raise it."""
+    return flatten(asdict(parse_command(command_parser("", ""), [*argv, "--dataset_path", dataset_path])[0]))
+
+
+def look_for_results(run: Run) -> None:
+    """Take over a finished run. UserError when it was made with other settings than the plan's."""
+    if not run.results_file.is_file():
+        return
+    run.results = json.loads(run.results_file.read_text())
+    wanted, made = parse(run.argv, "."), flatten(run.results["config"])
+    for knob, value in wanted.items():
+        if not knob.startswith(tuple(set(FREE) - {"score"})) and made.get(knob) != value:
+            raise UserError(f"{run.folder} was made with {knob} {made.get(knob)}, the plan says {value}; move it away, or "
+                            f"choose another --exp_dir")
+    run.stage = "done"
+
+
+# ----------------------------------------------------------------------------------------------------------- the work
+
+class Interrupt:
+    """Remembers the first SIGINT or SIGTERM."""
+
+    def __init__(self):
+        self.received: int | None = None
+
+    def __enter__(self):
+        self.previous = {s: signal.signal(s, self.receive) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def receive(self, signum: int, _frame: object) -> None:
+        self.received = self.received or signum
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self.previous.items():
+            signal.signal(signum, handler)
+
+
+def work(runs: list[Run], args: argparse.Namespace, title: str, interrupt: Interrupt) -> None:
+    """Keep `--jobs` processes busy until every run is done or has failed, or a signal came."""
+    screen, shown = Screen(), None
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // args.jobs))
+    environment = os.environ | {"OMP_NUM_THREADS": threads}
+    while True:
+        busy = [run for run in runs if run.process]
+        for run in busy:
+            if run.process.poll() is not None:
+                advance(run, run.process.returncode, bool(interrupt.received))
+        if interrupt.received:
+            break
+        for run in runs:
+            if sum(bool(one.process) for one in runs) >= args.jobs:
+                break
+            if run.stage in ("waiting", "trained") and not run.process and not locked(run.folder):
+                run.stage = "evaluate" if run.stage == "trained" else "train"
+                start(run, args, environment)
+        status = [[run.row, str(run.seed), run.status()] for run in runs]
+        if status != shown:
+            screen.show(f"{title}\n\n{markdown(['row', 'seed', 'state'], status, left=3)}")
+            if [row[2] for row in status if row[2].startswith("AUC")] != [row[2] for row in shown or () if row[2].startswith("AUC")]:
+                write_tables(args.exp_dir, title, runs)
+            shown = status
+        if not any(run.process or run.stage in ("waiting", "trained") for run in runs):
+            break
+        time.sleep(POLL)
+    for run in runs:
+        if run.process:
+            run.process.terminate()                                    # train.py saves and ends
+    for run in runs:
+        if run.process:
+            run.process.wait()
+            add_time(run)
+    write_tables(args.exp_dir, title, runs)
+
+
+def start(run: Run, args: argparse.Namespace, environment: dict) -> None:
+    """Begin a run's stage, its output behind what is in its log."""
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
+    command = run.command(run.stage, args.dataset_path, args.device)
+    with open(run.log, "a") as log:
+        print(f"\n$ {shlex.join(command)}", file=log, flush=True)
+        # A process group of its own: Ctrl-C reaches this command alone, which passes SIGTERM on.
+        run.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env=environment,
+                                       start_new_session=True)
+    run.started = time.monotonic()
+
+
+def advance(run: Run, status: int, stopping: bool) -> None:
+    """What comes after a process that ended."""
+    add_time(run)
+    run.process = None
+    if status != 0:
+        run.stage = "waiting" if stopping else "failed"
+    elif run.stage == "train":
+        run.stage = "trained"
+    else:
+        run.results, run.stage = json.loads(run.results_file.read_text()), "done"
+
+
+def add_time(run: Run) -> None:
+    """Note the seconds that a stage took, over all its pieces."""
+    times = read_times(run)
+    times[run.stage] = times.get(run.stage, 0) + time.monotonic() - run.started
+    write_atomic(run.times, json.dumps(times))
+
+
+def read_times(run: Run) -> dict:
+    """Seconds by stage."""
+    return json.loads(run.times.read_text()) if run.times.is_file() else {}
+
+
+def locked(folder: Path) -> bool:
+    """Whether another process trains in the folder: one that an earlier, killed command left running."""
+    path = folder / ".lock"
+    if not path.is_file():
+        return False
+    with open(path) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+class Screen:
+    """A text that is written over the one before it in a terminal, and below it elsewhere."""
+
+    lines = 0
+
+    def show(self, text: str) -> None:
+        if sys.stdout.isatty():
+            text = "".join(f"{line}\033[K\n" for line in text.splitlines())
+            print(f"\033[{self.lines}F" * bool(self.lines) + text, end="", flush=True)
+            self.lines = text.count("\n")
+        else:
+            print(text, flush=True)
+
+
+# --------------------------------------------------------------------------------------------------------- the tables
+
+def write_tables(folder: Path, title: str, runs: list[Run]) -> None:
+    """table.md, a line per row of the plan, and runs.csv, a line per run that is done."""
+    write_atomic(folder / "table.md", table(title, runs))
+    text, done = io.StringIO(), [run for run in runs if run.stage == "done"]
+    columns = ("auc", "auc_psnr", "auc_distance", "gap", "psnr_normal", "psnr_abnormal", "memory_updates")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["row", "seed", *columns, "live_items", "train_s", "evaluate_s", "published_auc"])
+    for run in done:
+        times = read_times(run)
+        writer.writerow([run.row, run.seed, *(run.results.get(name) for name in columns), live_items(run),
+                         times.get("train"), times.get("evaluate"), run.published])
+    write_atomic(folder / "runs.csv", text.getvalue())
+
+
+def table(title: str, runs: list[Run]) -> str:
+    """Mean and standard deviation over the seeds that are done, beside the published value."""
+    rows = []
+    for name in dict.fromkeys(run.row for run in runs):
+        done = [run for run in runs if run.row == name and run.stage == "done"]
+        count = sum(run.row == name for run in runs)
+        mean = {key: average([run.results.get(key) for run in done]) for key in
+                ("auc", "auc_psnr", "auc_distance", "gap", "psnr_normal", "psnr_abnormal")}
+        published = next(run.published for run in runs if run.row == name)
+        difference = "-" if published is None or mean["auc"] is None else f"{100 * mean['auc'] - published:+.1f}"
+        alone = mean["auc_psnr"] if mean["auc_psnr"] is not None else mean["auc"]
+        rows.append([name, f"{len(done)} of {count}", spread([run.results["auc"] for run in done]), percent(alone),
+                     percent(mean["auc_distance"]), number(mean["gap"], 3), number(average([live_items(run) for run in done]), 1),
+                     f"{number(mean['psnr_normal'], 2)} / {number(mean['psnr_abnormal'], 2)}",
+                     number(average([minutes(run) for run in done]), 1),
+                     "-" if published is None else f"{published:.1f}", difference])
+    header = ["row", "seeds", "AUC %", "PSNR only", "distance only", "gap", "live items", "PSNR normal / abnormal", "minutes",
+              "published", "difference"]
+    return f"# {title}\n\n{markdown(header, rows)}\n"
+
+
+def spread(aucs: list[float | None]) -> str:
+    """Mean and standard deviation in percent."""
+    aucs = [100 * value for value in aucs if value is not None]
+    if not aucs:
+        return "-"
+    return f"{statistics.mean(aucs):.2f}" + (f" ± {statistics.stdev(aucs):.2f}" if len(aucs) > 1 else "")
+
+
+def average(values: list[float | None]) -> float | None:
+    """Mean of what is there."""
+    values = [value for value in values if value is not None]
+    return statistics.mean(values) if values else None
+
+
+def number(value: float | None, digits: int) -> str:
+    """A dash for None."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def live_items(run: Run) -> int | None:
+    """At the end of the training; None without a memory."""
+    row = last_line(run.folder / "log.jsonl")
+    return row["live_items"] if row and "auc_distance" in run.results else None
+
+
+def minutes(run: Run) -> float | None:
+    """Of training."""
+    return read_times(run)["train"] / 60 if "train" in read_times(run) else None
+
+
+def last_line(path: Path) -> dict | None:
+    """The last complete object of a log; None before there is one."""
+    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    return next((json.loads(line) for line in reversed(lines) if line.endswith("\n")), None)
+
+
+if __name__ == "__main__":
+    run_command(main)
