@@ -10,7 +10,7 @@ alone: the same numbers in a second, written only with --out. Of the knobs below
 here; loss and train are the training's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 from jsonargparse import Namespace
 
 from lgn_net.cli import command_parser, network_arguments, parse_command
-from lgn_net.config import Config, config_from_dict
+from lgn_net.config import Config, flatten
 from lgn_net.data.labels import shipped_truths
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.errors import UserError
@@ -27,10 +27,12 @@ from lgn_net.files import check_writable, to_json, write_atomic
 from lgn_net.report.curves import plot_curves
 from lgn_net.report.page import write_report
 from lgn_net.report.tables import comparison, grid_table, padded_chance, percent, summary, video_table
-from lgn_net.scoring.evaluation import Evaluation, LabelSource, read_evaluation, read_foreign_evaluation, results_beside
+from lgn_net.scoring.evaluation import (Evaluation, LabelSource, is_ours, read_evaluation, read_foreign_evaluation,
+                                        results_beside)
 from lgn_net.scoring.foreign import parse_rule
-from lgn_net.scoring.localize import Localization, choose_frames, find_masks, load_maps, parse_frames, save_maps
-from lgn_net.scoring.protocols import Protocol, compare, grid, measure, normality_under, paper_weights
+from lgn_net.scoring.localize import (Localization, choose_frames, find_masks, judge_again, load_maps, parse_frames,
+                                      save_maps)
+from lgn_net.scoring.protocols import SCORING, Protocol, compare, grid, measure, normality_under, paper_weights
 from lgn_net.scoring.score_file import VideoScores, write_scores
 from lgn_net.terminal import progress, run_command
 
@@ -43,20 +45,19 @@ def main(argv: list[str]) -> int:
         out = Path(args.out or source.parent / f"evaluation_{source.stem}")
         check_writable(out)
     other = read_files(config, args, args.compare) if args.compare else None
-    (videos, weights, training, about), draw = (read_files(config, args), None) if args.scores else score(config, args, out)
+    (videos, weights, training, about), draw = score(config, args, out) if not args.scores else (
+        read_files(config, args, args.scores), None)
 
     # From here on: a score file's content, wherever it came from.
     protocol = Protocol.configured(asdict(config.score))
     normal = normality_under(protocol, videos, weights, training)
-    if out:
+    if draw:                                                                 # whatever comes, hours of scoring are kept
         write_scores(out / "scores.csv", with_normality(videos, normal))
-        if training:
-            write_scores(out / "calibration.csv", training, labelled=False)
     labels = [video.labels for video in videos]
-    truths = shipped_truths([video.name for video in videos], [video.frames for video in videos], labels)
+    truths = shipped_truths([video.name for video in videos], [video.frames for video in videos], labels, about["dataset"])
     source = ", ".join(name for name, truth in truths.items() if all(map(np.array_equal, truth, labels))) or None
-    results = about | {"label_source": source, "protocol": describe(protocol, config, about), "signals": weights,
-                       **count_updates(videos)} | measure(videos, weights, protocol, training)
+    results = about | {"label_source": source, "protocol": describe(protocol, config, weights, about), "signals": weights,
+                       "scoring": {knob: getattr(config.score, knob) for knob in SCORING}, **count_updates(videos)} | measure(videos, weights, protocol, training)
     judged = {source: videos} if args.protocol == "all" else {}              # label sets with a grid
     for name in truths if judged else ():
         if name not in (source or "").split(", "):                           # Avenue's other truth
@@ -66,16 +67,26 @@ def main(argv: list[str]) -> int:
                        for cell, value in values.items()]
     results["padded_chance"] = {name or "": padded_chance([video.labels for video in relabelled])
                                 for name, relabelled in judged.items()}
+    misfit = None
     if other:
-        results["compared"] = {"other": args.compare} | compare(videos, other.videos, (weights, other.weights), protocol,
-                                                                (training, other.training))
+        try:
+            scored_by = ", ".join(f"{name} {abs(weight):g}" for name, weight in other.weights.items())
+            results["compared"] = {"other": args.compare + f" ({scored_by})" * (weights != other.weights)} | compare(
+                videos, other.videos, (weights, other.weights), protocol, (training, other.training))
+        except UserError as error:
+            if not draw:
+                raise
+            misfit = error                                                   # said when all else is written
     if out:
         if draw:
             maps = draw(normal, choose_frames(videos, normal, args.maps) + parse_frames(args.frames, videos))
-            save_maps(out / "maps.npz", maps)
         else:
             beside = Path(args.scores).with_name("maps.npz")
-            maps = load_maps(beside) if beside.is_file() else []
+            maps = judge_again(load_maps(beside) if beside.is_file() else [], videos, normal)
+        write_scores(out / "scores.csv", with_normality(videos, normal))
+        if training:
+            write_scores(out / "calibration.csv", training, labelled=False)
+        save_maps(out / "maps.npz", maps)
         write_atomic(out / "results.json", to_json(results))
         plot_curves([video.name for video in videos], [video.frames for video in videos], normal, labels,
                     f"{results['dataset'] or 'scores'}: normality", out)
@@ -87,11 +98,13 @@ def main(argv: list[str]) -> int:
               f"padded is biased: scores drawn at random reach {chance} % there")
     if grids:
         print(f"\n{video_table(results)}")
-    if args.compare:
-        print("\n" + comparison(results["compared"], args.compare))
+    if "compared" in results:
+        print("\n" + comparison(results["compared"], results["compared"]["other"]))
     if out:
         print(f"\nscores   {out / 'scores.csv'}\nresults  {out / 'results.json'}\ncurves   {out / 'curves_1.png'}\n"
               f"report   {out / 'report.html'}")
+    if misfit:
+        raise misfit
     if results["auc"] is None:
         raise UserError(f"the AUC is undefined: {results['abnormal_frames']} of {results['frames']} scored frames are abnormal, "
                         f"and it needs both classes" + (f"; the scores are in {out / 'scores.csv'}" if out else ""))
@@ -114,41 +127,55 @@ def parse_arguments(argv: list[str]) -> tuple[Config, Namespace]:
                         help="all: the AUC under every protocol, too; paper: the headline only.")
     parser.add_argument("--out", help="Folder for the results; default: evaluation_<name of the checkpoint>, beside it. "
                                       "With --scores nothing is written unless it is given.")
-    parser.add_argument("--maps", type=int, default=4, help="Error maps of so many misses and so many false alarms.")
+    parser.add_argument("--maps", type=int, help="Error maps of so many misses and so many false alarms (default: 4).")
     parser.add_argument("--frames", nargs="+", default=[], help="Error maps of these frames as well, VIDEO:FRAME.")
-    parser.add_argument("--localize", choices=["auto", "off"], default="auto",
-                        help="auto: where there are pixel masks, compare the prediction errors with them.")
+    parser.add_argument("--localize", choices=["auto", "off"], help="auto (default): where there are pixel masks, compare "
+                                                                    "the prediction errors with them.")
     parser.add_argument("--quality", action="store_true", help="SSIM and LPIPS of the predictions, too.")
     config, args = parse_command(parser, argv)
-    if args.maps < 0:
-        raise UserError(f"--maps {args.maps}: give 0 or more")
-    if args.scores and (args.frames or args.quality):
-        raise UserError("--frames and --quality need the network: give --checkpoint in place of --scores")
     if sum(map(bool, (args.checkpoint, args.model_dir, args.scores))) != 1 or (args.m_items_dir and not args.model_dir):
         raise UserError("give --checkpoint CKPT, or the authors' pair --model_dir MODEL.pth --m_items_dir KEYS.pt, or "
                         "--scores FILE")
     if not args.scores and not args.dataset_path:
         raise UserError("--dataset_path is missing: the folder that holds the data set's folder, or that folder itself")
+    if args.scores and (args.frames or args.quality or args.localize or args.maps is not None):
+        raise UserError("--maps, --frames, --localize and --quality need the network: give --checkpoint in place of --scores")
     if not args.direction and (args.drop_first is not None or args.crop):
         raise UserError("--drop-first and --crop say which frames another program's scores are of; add --direction "
                         "normal|abnormal")
-    args.dataset_named = any(word.partition("=")[0] in ("--dataset_type", "--data.dataset") for word in argv)
+    if args.direction and all(map(is_ours, filter(None, (args.scores, args.compare)))):
+        raise UserError(f"--direction is for another program's scores; {args.scores or args.compare or 'what a network scores'} "
+                        f"says itself what its signals mean")
+    if args.maps is not None and args.maps < 0:
+        raise UserError(f"--maps {args.maps}: give 0 or more")
+    args.maps = 4 if args.maps is None else args.maps
+    words = {word.partition("=")[0] for word in argv}
+    args.dataset_named = bool(words & {"--dataset_type", "--data.dataset"})
+    args.lambda_named = bool(words & {"--lambda", "--score.psnr_weight"})
     return config, args
 
 
-def read_files(config: Config, args: Namespace, path: str | None = None) -> Evaluation:
-    """The score file of the command line, or a second one of the same kind."""
-    labels = LabelSource(config.data.dataset if args.dataset_named or args.dataset_path else None, args.dataset_path,
-                         args.labels, config.data.label_source)
-    path = path or args.scores
-    if args.direction:
+def read_files(config: Config, args: Namespace, path: str) -> Evaluation:
+    """A score file, ours or another program's; it may be the second one, whose own lambda counts unless one was given."""
+    saved = results_beside(path)
+    named = config.data.dataset if args.dataset_named else None
+    labels = LabelSource(named or saved.get("dataset"), args.dataset_path, args.labels, config.data.label_source)
+    if not is_ours(path):
+        if not args.direction:
+            raise UserError(f"{path} holds no scores of this project (a CSV file with the columns video, frame, psnr, distance, "
+                            f"label); those of another program need --direction normal|abnormal")
         return read_foreign_evaluation(path, args.direction, parse_rule(args.drop_first, args.crop), labels)
-    if path == args.compare and (saved := results_beside(path).get("config")):
-        config = config_from_dict(saved)
-    evaluation = read_evaluation(path, config.score.psnr_weight, labels)
-    if "config" in evaluation.about:                                         # with the knobs of now
-        evaluation.about["config"] = asdict(config)
-    return evaluation
+    psnr_weight = config.score.psnr_weight
+    if path != args.scores and not args.lambda_named:
+        psnr_weight = saved.get("scoring", {}).get("psnr_weight", psnr_weight)
+    if path == args.scores and "config" in saved:
+        ours, then = flatten(asdict(config)), flatten(saved["config"])
+        settled = [knob for knob, value in ours.items() if then.get(knob, value) != value
+                   and knob not in ("data.label_source", *(f"score.{name}" for name in SCORING))]
+        if settled:
+            raise UserError(f"{settled[0]} was {then[settled[0]]} when the network ran, and {path} cannot tell what "
+                            f"{ours[settled[0]]} would have given; with --scores, choose lambda, {', '.join(SCORING[1:])} and labels")
+    return read_evaluation(path, psnr_weight, labels)
 
 
 def score(config: Config, args: Namespace, out: Path) -> tuple[Evaluation, Callable]:
@@ -164,29 +191,40 @@ def score(config: Config, args: Namespace, out: Path) -> tuple[Evaluation, Calla
     device = pick_device(args.device)
     config, model, origin = load_network(config, args, device)
     videos, truth, about = load_test_set(config, args)
+    before = config.model.window - 1                                          # frames that have none before them to see
+    parse_frames(args.frames, [VideoScores(video.name, np.arange(before, len(video.frames)), {}, np.array([]))
+                               for video in videos])                          # now, not after hours
     try:
         normal_videos = index_videos(find_split(args.dataset_path, config.data.dataset, "training"))
     except UserError:
         normal_videos = []                                                    # then there is no such normalisation
     masks = find_split(args.dataset_path, config.data.dataset, "testing").with_name("masks")
-    masks = find_masks(masks, videos) if args.localize == "auto" else []
+    masks = find_masks(masks, videos) if args.localize != "off" else []
     localization = Localization(masks) if any(masks) else None
     quality = Quality() if args.quality else None
     watches = [watch for watch in (localization, quality) if watch]
-    windows, extra = (sum(max(len(video.frames) - config.model.input_frames, 0) for video in some)
-                      for some in (videos, normal_videos))
+    windows, extra = (sum(max(len(video.frames) - before, 0) for video in some) for some in (videos, normal_videos))
     extra = min(extra, config.score.calibration)
+    if config.score.normalize == "training" and not extra:
+        raise UserError("score.normalize is training, and there are no training frames beside the test frames, or "
+                        "score.calibration is 0; choose another normalisation")
+    for name in ("calibration.csv", "maps.npz", "quality.csv", *(f"sweep_{knob}.{kind}" for knob in ("gamma", "lambda")
+                                                                for kind in ("csv", "png", "pdf"))):
+        (out / name).unlink(missing_ok=True)                                  # of an earlier evaluation
     with progress("evaluate", windows + extra, "frames") as bar:
         signals = score_videos(model, videos, config, device, bar, watches)
         scored = to_scores(signals, videos, truth)
-        training = to_scores(score_windows(model, normal_videos, config, extra, device, bar), normal_videos) if extra else []
+        normal, memories = score_windows(model, normal_videos, config, extra, device, bar) if extra else ([], [])
+    if memories:
+        about |= {"memories": memories}
     if localization:
         about |= {"localization": localization.results()}
     if quality:
         measured = quality.scores(videos, truth)
         write_scores(out / "quality.csv", measured, labelled=False)
         about |= {"quality": summarize(measured)}
-    return (Evaluation(scored, paper_weights(config.score.psnr_weight), training, about | origin),
+    return (Evaluation(scored, paper_weights(config.score.psnr_weight, len(model.memories)), to_scores(normal, normal_videos),
+                       about | origin),
             partial(draw_maps, model, videos, config, signals, scored, device))
 
 
@@ -201,18 +239,19 @@ def with_normality(videos: list[VideoScores], normal: list[np.ndarray]) -> list[
     return [video._replace(signals=video.signals | {"normality": x}) for video, x in zip(videos, normal)]
 
 
-def describe(protocol: Protocol, config: Config, about: dict) -> str:
+def describe(protocol: Protocol, config: Config, weights: Mapping[str, float], about: dict) -> str:
     """What was measured, in a line."""
     if "direction" in about:
         return f"{protocol}, another program's scores"
-    knobs, n = config.score, config.model.input_frames
+    knobs, left_out = config.score, config.model.window - 1
+    unscored = f"first {left_out} frames of a video not scored" if left_out else "every frame scored"
     if "config" not in about:                                                # a score file alone
         return f"{protocol}, lambda {knobs.psnr_weight:g}"
     update = {"off": "no test-time memory update",
               "carry": f"memory updated below gamma {knobs.gamma:g}, carried across videos",
               "reset": f"memory updated below gamma {knobs.gamma:g}, reset before each video"}[knobs.memory_update]
-    return (f"{protocol}, lambda {knobs.psnr_weight:g}, {update}, first {n} frames of a video not scored, PSNR peak: "
-            f"{knobs.psnr_peak}")
+    scored_by = f"lambda {knobs.psnr_weight:g}, {update}" if len(weights) > 1 else "PSNR only, no memory"
+    return f"{protocol}, {scored_by}, {unscored}, PSNR peak: {knobs.psnr_peak}"
 
 
 if __name__ == "__main__":

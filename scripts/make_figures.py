@@ -101,7 +101,7 @@ def main(argv: list[str]) -> int:
     with progress("write", len(drawn), "figures") as bar:
         for stem, content in drawn:
             if isinstance(content, str):
-                partly = any(other == stem and isinstance(figure, Figure) for other, figure in drawn)
+                partly = any(other.startswith(stem) and isinstance(figure, Figure) for other, figure in drawn)
                 lines.append(("without" if partly else "skipped", stem, content))
             else:
                 png, pdf = save_figure(content, args.out / stem)
@@ -143,7 +143,7 @@ def open_runs(folders: Sequence[str], names: Sequence[str] | None) -> list[Run]:
 
 def protocol_of(evaluation: Evaluation) -> Protocol:
     """The configuration's protocol; the paper's for another program's scores."""
-    return Protocol.configured((evaluation.about.get("config") or {}).get("score", {}))
+    return Protocol.configured(evaluation.about.get("scoring", {}))
 
 
 # ---------------------------------------------------------------------------------------------------------- the figures
@@ -245,14 +245,15 @@ def fig10(runs: Sequence[Run], _: argparse.Namespace) -> Drawn:
     sweeps, used = {}, {}
     for run, name in zip(runs, full_names(runs)):
         weights, protocol = run.evaluation.weights, protocol_of(run.evaluation)
-        if set(weights) != {"psnr", "distance"}:
+        if "psnr" not in weights or len(weights) == 1:
             yield "fig10_lambda", f"{run.name}: lambda weighs psnr against distance, it has only {', '.join(weights)}"
         elif not run.both_classes:
             yield "fig10_lambda", f"{run.name}: {ONE_CLASS}"
         else:
             sweeps[name] = []
             for value in LAMBDAS:
-                normal = normality_under(protocol, run.videos, paper_weights(value), run.evaluation.training)
+                normal = normality_under(protocol, run.videos, paper_weights(value, len(weights) - 1),
+                                         run.evaluation.training)
                 sweeps[name].append({"lambda": value, "auc": auc(run.labels, normal, protocol.average)})
             used[name] = weights["psnr"]
     if sweeps:

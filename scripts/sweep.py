@@ -47,12 +47,12 @@ def sweep_lambda(argv: list[str]) -> None:
     if args.steps < 1:
         raise UserError(f"--steps {args.steps}: give 1 or more")
     videos, weights, training, about = read_folder(args.folder)
-    if set(weights) != {"psnr", "distance"}:
-        raise UserError(f"{about['folder']} was scored by {', '.join(weights)}; lambda weighs psnr against distance")
-    protocol = Protocol.configured((about.get("config") or {}).get("score", {}))
+    if "psnr" not in weights or len(weights) == 1:
+        raise UserError(f"{about['folder']} was scored by {', '.join(weights)} alone; lambda weighs psnr against distance")
+    protocol = Protocol.configured(about.get("scoring", {}))
     rows = []
     for value in (k / args.steps for k in range(args.steps + 1)):
-        results = measure(videos, paper_weights(value), protocol, training)
+        results = measure(videos, paper_weights(value, len(weights) - 1), protocol, training)
         rows.append({"lambda": value, "auc": results["auc"], "gap": results["gap"]})
     finish("lambda", rows, weights["psnr"], protocol, Path(about["folder"]), lambda_figure)
 
@@ -82,13 +82,17 @@ def sweep_gamma(argv: list[str]) -> None:
     config, model, _ = load_network(config, args, device)
     videos, truth, _ = load_test_set(config, args)
     protocol = Protocol.configured(asdict(config.score))
-    windows = sum(max(len(video.frames) - config.model.input_frames, 0) for video in videos)
+    if not model.memories:
+        raise UserError(f"{source} has no memory, and then gamma changes nothing")
+    windows = sum(max(len(video.frames) - config.model.window + 1, 0) for video in videos)
     with progress(f"{len(gammas)} gammas", windows, "frames") as bar:
         signals = infer.sweep_gamma(model, videos, config, gammas, device, bar)
     rows = []
     for gamma in gammas:
-        results = measure(infer.to_scores(signals[gamma], videos, truth), paper_weights(config.score.psnr_weight), protocol)
-        rows.append({"gamma": gamma, **{key: results[key] for key in ("auc", "auc_psnr", "auc_distance", "gap")},
+        weights = paper_weights(config.score.psnr_weight, len(model.memories))
+        results = measure(infer.to_scores(signals[gamma], videos, truth), weights, protocol)
+        rows.append({"gamma": gamma, "auc": results["auc"], "gap": results["gap"],
+                     **{key: results[key] for key in results if key.startswith("auc_")},
                      "memory_updates": sum(s.memory_updated for s in signals[gamma]), "frames": len(signals[gamma])})
     finish("gamma", rows, config.score.gamma, protocol, out, gamma_figure)
 
@@ -101,8 +105,9 @@ def finish(knob: str, rows: list[dict], used: float, protocol: Protocol, out: Pa
     writer.writerows(rows)
     write_atomic(out / f"sweep_{knob}.csv", text.getvalue())
     pictures = save_figure(draw({out.parent.name: rows}, used), out / f"sweep_{knob}")
-    header = {knob: knob, "auc": "AUC %", "auc_psnr": "PSNR only", "auc_distance": "distance only", "gap": "gap",
-              "memory_updates": "memory updates"}
+    header = {knob: knob, "auc": "AUC %"} | {key: f"{key[4:].replace('psnr', 'PSNR')} only" for key in rows[0]
+                                             if key.startswith("auc_")}
+    header |= {"gap": "gap", "memory_updates": "memory updates"}
     shown = [name for name in header if name in rows[0]]
     table = [[f"{row[name]:g}" if name == knob else "-" if row[name] is None else str(row[name]) if name == "memory_updates"
               else f"{row[name]:.3f}" if name == "gap" else percent(row[name]) for name in shown] for row in rows]

@@ -208,7 +208,7 @@ def test_calibration_by_training_windows(data, base, tmp_path):
     shutil.copy(data / "made/labels.csv", tmp_path / "made")
     _, results = evaluated(tmp_path / "no_training", *base, "--dataset_path", tmp_path)
     assert {cell["scope"] for cell in results["grid"] if cell["auc"] is None} == {"training"}
-    assert "calibration.csv" in sentence(run(evaluate.main, *base, "--score.calibration", 0, "--score.normalize",
+    assert "training frames" in sentence(run(evaluate.main, *base, "--score.calibration", 0, "--score.normalize",
                                              "training"))
 
 

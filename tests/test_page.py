@@ -157,7 +157,7 @@ def test_strings_of_the_users_files_are_shown_as_they_are(browser, report):
     open_page(browser, report[0])                                           # an alert would make the next command fail
     assert browser.execute_script("return document.querySelectorAll('[title]').length") == 0
     titles = browser.execute_script(
-        "return [...document.querySelectorAll('.curves h3')].map(e => e.firstChild.data.trim())")
+        "return [...document.querySelectorAll('figure[id^=v] h3')].map(e => e.firstChild.data.trim())")
     assert titles == NAMES
     words = browser.execute_script("document.querySelector('details').open = true; return document.body.innerText")
     assert words.count(NASTY) >= 10 and "&lt;" not in words and "&#" not in words

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ from helpers import run, sentence, shell
 from sklearn.metrics import roc_auc_score
 
 import evaluate
+from lgn_net.config import Config
 from lgn_net.data.datasets import BENCHMARKS
 from lgn_net.data.labels import read_ranges
-from lgn_net.scoring.protocols import GRID, Protocol, grid, normality_under, paper_weights
+from lgn_net.scoring.localize import FrameMap, load_maps, save_maps
+from lgn_net.scoring.protocols import GRID, PAPER, Protocol, grid, normality_under, paper_weights
 from lgn_net.scoring.score_file import VideoScores, read_scores, write_scores
 
 
@@ -79,7 +82,7 @@ def test_numbers_of_a_lone_file(small):
     values = grid(videos, weights)
     assert cells == ["-" if value is None else f"{100 * value:.2f}" for value in
                      (values[protocol] for protocol in GRID)]
-    assert {path.name for path in small.parent.iterdir()} == {"small.csv"}
+    assert {path.name for path in small.parent.iterdir()} <= {"small.csv", "theirs.npy"}
 
 
 def test_the_paper_alone(small):
@@ -234,16 +237,16 @@ def test_compare(tmp_path):
 
 
 def test_compare_with_another_lambda_or_without_agreement(small, tmp_path):
-    """The other file is judged by the configuration beside it."""
+    """The other file is judged by what stands beside it, unless a lambda is given: that holds for both."""
     (tmp_path / "theirs").mkdir()
     videos = read_scores(small, ("psnr", "distance"))
     write_scores(tmp_path / "theirs/scores.csv", videos)
-    (tmp_path / "theirs/results.json").write_text(json.dumps({"config": {"score": {"psnr_weight": 1.0}}}))
-    compared = measured(
-        tmp_path / "out", "--scores", small, "--lambda", 0, "--compare", tmp_path / "theirs/scores.csv"
-    )["compared"]
-    alone = {weight: headline(run(evaluate.main, "--scores", small, "--lambda", weight)) for weight in (0, 1)}
-    assert (100 * compared["auc"], 100 * compared["auc_other"]) == pytest.approx((alone[0], alone[1]), abs=0.005)
+    (tmp_path / "theirs/results.json").write_text(json.dumps({"scoring": {"psnr_weight": 1.0}}))
+    for knobs, ours, theirs in (((), 0.6, 1), (("--lambda", 0), 0, 0)):
+        compared = measured(tmp_path / "out", "--scores", small, *knobs, "--compare", tmp_path / "theirs/scores.csv")["compared"]
+        alone = [headline(run(evaluate.main, "--scores", small, "--lambda", weight)) for weight in (ours, theirs)]
+        assert (100 * compared["auc"], 100 * compared["auc_other"]) == pytest.approx(alone, abs=0.005)
+        assert ("psnr 1" in compared["other"]) == (ours != theirs)
     for path, changed, words in (
         ("flipped.csv", [v._replace(labels=1 - v.labels) for v in videos], ["disagree", "30 frames", "video a"]),
         ("others.csv", [v._replace(name=f"other {v.name}") for v in videos], ["no frame in common", "other a"]),
@@ -279,10 +282,79 @@ def test_foreign_scores_by_the_command(tmp_path):
     assert "difference +0.00 points" in result.out and (tmp_path / "out/scores.csv").is_file()
     said = sentence(run(evaluate.main, *argv, "--direction", "normal"))
     assert all(word in said for word in ("1962 scores", "2010 frames", "--drop-first 4"))
-    assert (
-        "psnr" in (said := sentence(run(evaluate.main, "--scores", tmp_path / "out/scores.csv")))
-        and "--direction" in said
-    )
+    # What was written is ours: the results.json beside it says what the signal means.
+    assert headline(run(evaluate.main, "--scores", tmp_path / "out/scores.csv")) == normal
+    (tmp_path / "out/results.json").unlink()
+    assert "--direction" in sentence(run(evaluate.main, "--scores", tmp_path / "out/scores.csv"))
+
+
+def test_ours_against_another_programs(tmp_path):
+    """Either may come first; the direction is the other program's."""
+    truth = published("ped2")
+    videos = made_scores(truth)
+    write_scores(tmp_path / "ours.csv", videos)
+    np.save(tmp_path / "theirs.npy", np.concatenate([-video.signals["psnr"] for video in videos]))
+    rule = "--direction", "abnormal", "--drop-first", 4, "--dataset_type", "ped2", "--lambda", 1
+    results = [measured(tmp_path / "out", "--scores", tmp_path / first, "--compare", tmp_path / second, *rule)
+               for first, second in (("ours.csv", "theirs.npy"), ("theirs.npy", "ours.csv"))]
+    for result in results:
+        assert result["compared"]["difference"] == pytest.approx(0, abs=1e-12)
+        assert result["compared"]["frames"] == result["frames"] == 1962
+    assert "says itself" in sentence(run(evaluate.main, "--scores", tmp_path / "ours.csv", *rule))
+    assert "--direction" in sentence(run(evaluate.main, "--scores", tmp_path / "theirs.npy"))
+
+
+def test_what_the_network_settled_cannot_be_changed(small, tmp_path):
+    """Knobs of scoring go into the new record, knobs of the network stay those of the old one."""
+    config = asdict(Config())
+    (small.parent / "results.json").write_text(json.dumps({"config": config, "frames": 60, "complete_benchmark": False}))
+    for knob, words in (("--gamma", ["score.gamma was 0.009", "0.5"]), ("--score.psnr_peak", ["psnr_peak"])):
+        value = 0.5 if knob == "--gamma" else "prediction"
+        said = sentence(run(evaluate.main, "--scores", small, knob, value, "--out", tmp_path / "out"))
+        assert all(word in said for word in words) and not (tmp_path / "out").exists()
+    knobs = "--lambda", 0.3, "--score.smoothing", 3, "--score.normalize", "causal", "--score.average", "macro"
+    first = measured(tmp_path / "out", "--scores", small, *knobs)
+    assert first["config"] == config and first["complete_benchmark"] is False
+    assert first["scoring"] == {"psnr_weight": 0.3, "smoothing": 3, "normalize": "causal", "average": "macro"}
+    again = measured(tmp_path / "again", "--scores", tmp_path / "out/scores.csv")          # with the knobs of the record
+    assert again["auc"] == first["auc"] and again["protocol"] == first["protocol"]
+
+    lines = small.read_text().splitlines()
+    small.write_text("\n".join(lines[:-5]) + "\n")
+    result = run(evaluate.main, "--scores", small, "--out", tmp_path / "cut")
+    assert "holds 55 frames" in result.warnings()[0] and "60" in result.warnings()[0]
+    assert "complete_benchmark" not in json.loads((tmp_path / "cut/results.json").read_text())
+
+
+def test_maps_are_judged_by_the_scores_of_now(small, tmp_path):
+    videos = read_scores(small, ("psnr", "distance"))
+    picture = np.zeros((8, 8, 1), np.uint8)
+    normal = normality_under(PAPER, videos, paper_weights(0.6))
+    maps = [FrameMap(video.name, int(video.frames[k]), kind, x[k], int(video.labels[k]), picture, picture,
+                     np.ones((8, 8), np.float32), (0, 0, 8, 8))
+            for video, x, k, kind in ((videos[0], normal[0], 2, "miss"), (videos[1], normal[1], 3, "false alarm"))]
+    save_maps(small.parent / "maps.npz", [*maps, maps[0]._replace(video="of another file")])
+    for weight, kinds in ((0.6, ["miss", "false alarm"]), (0, ["chosen", "chosen"])):
+        measured(tmp_path / "out", "--scores", small, "--lambda", weight)
+        again, normal = load_maps(tmp_path / "out/maps.npz"), normality_under(PAPER, videos, paper_weights(weight))
+        assert [one.kind for one in again] == kinds
+        assert [one.normality for one in again] == [normal[0][2], normal[1][3]]
+
+
+def test_nothing_is_replaced_when_the_comparison_fails(small, tmp_path):
+    measured(tmp_path / "out", "--scores", small)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    write_scores(tmp_path / "others.csv", [v._replace(name=f"other {v.name}") for v in read_scores(small, ("psnr",))])
+    assert "no frame in common" in sentence(run(evaluate.main, "--scores", small, "--lambda", 0, "--out", tmp_path / "out",
+                                                "--compare", tmp_path / "others.csv"))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+@pytest.mark.parametrize("content", [{"signals": 3}, {"localization": 3}, {"quality": 3}, {"memories": {}}, {"scoring": 1},
+                                     [], 3, {"config": 3}], ids=str)
+def test_results_that_are_none(small, content):
+    (small.parent / "results.json").write_text(json.dumps(content))
+    assert "results.json was not written by evaluate.py" in sentence(run(evaluate.main, "--scores", small))
 
 
 def test_foreign_scores_without_labels(tmp_path):
@@ -311,7 +383,6 @@ def test_foreign_scores_without_labels(tmp_path):
         (["--labels", "nowhere.npy"], ["nowhere.npy", "no such file"]),
         (["--label_source", "official"], ["--dataset_type"]),
         (["--label_source", "official", "--dataset_type", "ped2"], ["'a'", "ped2"]),
-        (["--dataset_type", "potato"], ["potato", "ped2"]),
         (["--dataset_path", "nowhere", "--direction", "normal"], ["nowhere"]),
         (["--score.smoothing", -1], ["smoothing"]),
         (["--compare", "nowhere.csv"], ["nowhere.csv"]),
@@ -319,9 +390,12 @@ def test_foreign_scores_without_labels(tmp_path):
     ids=lambda value: " ".join(map(str, value)),
 )
 def test_bad_arguments(small, argv, words):
+    if "--direction" in argv:
+        small = small.with_name("theirs.npy")
+        np.save(small, np.zeros(60))
     said = sentence(run(evaluate.main, "--scores", small, *argv))
     assert all(word in said for word in words), said
-    assert {path.name for path in small.parent.iterdir()} == {"small.csv"}
+    assert {path.name for path in small.parent.iterdir()} <= {"small.csv", "theirs.npy"}
 
 
 @pytest.mark.parametrize(

@@ -63,9 +63,11 @@ def known_source(dataset: str, videos: list[Video], labels: list[np.ndarray]) ->
     return ", ".join(same) or None
 
 
-def shipped_truths(names: Sequence[str], frames: Sequence[np.ndarray], labels: Sequence[np.ndarray]) \
-        -> dict[str, list[np.ndarray]]:
+def shipped_truths(names: Sequence[str], frames: Sequence[np.ndarray], labels: Sequence[np.ndarray],
+                   dataset: str | None = None) -> dict[str, list[np.ndarray]]:
     """All truths of the benchmark whose labels these are, for the same frames, by the name of their source.
+
+    Of a data set that is not named, the videos must be all of the benchmark's: a few are alike by accident.
 
     Args:
         names, frames, labels: of each video its name, the indices (n,) of its frames and their labels (n,).
@@ -73,7 +75,9 @@ def shipped_truths(names: Sequence[str], frames: Sequence[np.ndarray], labels: S
     Returns:
         {} for labels that do not ship. For Avenue two entries, whichever of the two was given.
     """
-    for benchmark in BENCHMARKS.values():
+    for name, benchmark in BENCHMARKS.items():
+        if name != canonical_name(dataset) if dataset else set(names) != set(benchmark.test_lengths):
+            continue
         known = {source: read_ranges(path) for source, path in benchmark.truths.items()}
         truths = {source: [truth[name][t] for name, t in zip(names, frames)] for source, truth in known.items()
                   if all(name in truth and t[-1] < len(truth[name]) for name, t in zip(names, frames))}

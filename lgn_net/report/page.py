@@ -108,6 +108,7 @@ def write_report(path: Path, results: Mapping, videos: list[VideoScores], normal
         "Normality of every frame": curves(results, videos, normal),
         "ROC curve": roc_plot(results, curve),
         "Frames and their error maps": frame_maps(maps),
+        "Memory": memory_plots(results, videos),
         "Videos": video_table(results),
         "Configuration and provenance": provenance(results),
     }
@@ -298,6 +299,36 @@ of normal frames called abnormal.</p>
 <p><i class="key" style="background:{ABNORMAL};width:.8rem;border-radius:50%"></i>equal error rate,
 {share(eer)}: as many normal frames are called abnormal as abnormal ones are missed.</p>
 <p class="note">Dashed: a detector that knows nothing.</p></div></div>"""
+
+
+def memory_plots(results: Mapping, videos: list[VideoScores]) -> str:
+    """How the queries of training frames fall on the items, and how the distances of test frames are distributed."""
+    plots = []
+    for k, memory in enumerate(results.get("memories") or [], 1):
+        counts = np.array(memory["queries_of_item"])
+        figure = go.Figure(go.Bar(x=np.arange(1, len(counts) + 1), y=counts / counts.sum(), marker={"color": NORMAL},
+                                  hovertemplate="item %{x}: %{y:.2%} of the queries<extra></extra>"))
+        plots.append((f"Memory {k}" if len(results["memories"]) > 1 else "Items", f"{memory['live_items']} of {len(counts)} live, "
+                      f"mean cosine between two {memory['item_cosine']:.3f}", figure, "item", "share of the queries", ".0%"))
+    labels = np.concatenate([video.labels for video in videos])
+    for name in (name for name in videos[0].signals if name.startswith("distance")):
+        values = np.concatenate([video.signals[name] for video in videos])
+        edges = np.histogram_bin_edges(values, 40)
+        figure = go.Figure([go.Scatter(
+            x=edges, y=np.append(np.histogram(values[labels == label], edges)[0] / max((labels == label).sum(), 1), 0),
+            mode="lines", line={"color": colour, "shape": "hv", "width": 2},
+            hovertemplate=f"{kind} frames, %{{x:.4g}} and above: %{{y:.2%}}<extra></extra>")
+            for label, kind, colour in ((0, "normal", NORMAL), (1, "abnormal", ABNORMAL))])
+        plots.append((name.replace("_", " ").capitalize(), "of normal (blue) and abnormal (orange) test frames", figure, name,
+                      "share of the frames", ".0%"))
+    figures = []
+    for k, (title, remark, figure, x, y, form) in enumerate(plots):
+        figure.update_layout(margin={"l": 62, "r": 8, "t": 8, "b": 46})
+        figure.update_xaxes(title={"text": x, "font": {"size": 13}})
+        figure.update_yaxes(title={"text": y, "font": {"size": 13}}, tickformat=form, rangemode="tozero")
+        figures.append(f'<figure tabindex="-1"><h3>{title} <small>{remark}</small></h3><div class="plot">'
+                       f'{draw(figure, f"memory{k}")}</div></figure>')
+    return f'<div class="curves">{"".join(figures)}</div>' if figures else ""
 
 
 def frame_maps(maps: Sequence[FrameMap]) -> str:

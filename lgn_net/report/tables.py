@@ -56,7 +56,7 @@ def numbers(results: Mapping) -> list[tuple[str, str, str, str]]:
     rows = [("AUC", percent(results["auc"]), "%", within),
             *((f"AUC, {'PSNR' if key == 'auc_psnr' else key.removeprefix('auc_')} only", percent(results[key]), "%", "")
               for key in results if key.startswith("auc_")),
-            ("equal error rate", percent(results["eer"]), "%", ""),
+            ("equal error rate", percent(results["eer"]), "%", "over all frames"),
             ("average precision", percent(results["average_precision"]), "%", f"chance {percent(results['chance'])} %"),
             ("gap score", gap, "", "mean normality of normal minus abnormal frames")]
     for kind in ("normal", "abnormal"):
@@ -64,6 +64,10 @@ def numbers(results: Mapping) -> list[tuple[str, str, str, str]]:
             rows.append((f"mean PSNR, {kind} frames", f"{results[f'psnr_{kind}']:.2f}", "dB", ""))
     if "memory_updates" in results:
         rows.append(("memory updates", f"{results['memory_updates']:,}", "", ""))
+    for k, memory in enumerate(results.get("memories") or [], 1):
+        name = f"live items, memory {k}" if len(results["memories"]) > 1 else "live items"
+        rows.append((name, f"{memory['live_items']}", "", f"of {len(memory['queries_of_item'])}, on training frames; mean cosine "
+                                                          f"between items {memory['item_cosine']:.3f}"))
     if found := results.get("localization"):
         chance = percent(found["region_on_mask_chance"])
         rows += [("pixel AUC", percent(found["pixel_auc"]), "%", f"every pixel of {found['frames_with_mask']:,} frames with masks"),

@@ -18,9 +18,12 @@ from lgn_net.scoring.score import normality
 from lgn_net.scoring.score_file import VideoScores, read_scores
 
 
-# What a score file takes over from the results.json beside it, and what of this only while its labels stand.
-CARRIED = ("checkpoint", "versions", "config", "complete_benchmark", "localization", "quality")
-OF_THE_LABELS = ("quality",)
+# What a score file takes over from the results.json beside it, and what of this only while its labels, its frames stand.
+CARRIED = ("direction", "checkpoint", "versions", "config", "complete_benchmark", "memories", "localization", "quality")
+OF_THE_LABELS, OF_ALL_FRAMES = ("quality",), ("complete_benchmark", "localization", "quality")
+# Types of what is read from a results.json.
+KINDS = {"config": dict, "scoring": dict, "signals": dict, "localization": dict, "quality": dict, "memories": list,
+         "frames": int, "dataset": str | None}
 
 
 class Evaluation(NamedTuple):
@@ -87,7 +90,10 @@ def read_evaluation(path: str | Path, psnr_weight: float, labels: LabelSource) -
 
     UserError as in `read_scores`, and when other labels are asked for and do not fit.
     """
-    weights, about = paper_weights(psnr_weight), results_beside(path)
+    about = results_beside(path)
+    signals = about.get("signals", {"psnr": 1.0, "distance": -1.0})
+    memories = sum(name.startswith("distance") for name in signals)
+    weights = paper_weights(psnr_weight, memories) if "psnr" in signals else signals
     videos = read_scores(path, tuple(weights), labelled=not labels.given)
     where = f"column label of {path}"
     if labels.given:
@@ -95,11 +101,31 @@ def read_evaluation(path: str | Path, psnr_weight: float, labels: LabelSource) -
         guessed = {} if labels.in_folder else {video.name: int(video.frames[-1]) + 1 for video in videos}
         truth, where = labels.truth(labels.videos() or made_up(guessed))
         videos = relabel(videos, truth, where)
-    check_lambda(path, videos, psnr_weight)
+    if memories:
+        check_lambda(path, videos, psnr_weight, memories)
+    left_out = OF_THE_LABELS if labels.given else ()
+    if "frames" in about and about["frames"] != (frames := sum(len(video.frames) for video in videos)):
+        warnings.warn(f"{path} holds {frames} frames, the results.json beside it is of {about['frames']}: what that says of all "
+                      f"frames is left out")
+        left_out += OF_ALL_FRAMES
     return Evaluation(
         videos, weights, read_training(path, weights), {
             "scores": str(path), "labels": where, "dataset": about.get("dataset", labels.dataset)} | {
-            key: about[key] for key in CARRIED if key in about and not (labels.given and key in OF_THE_LABELS)})
+            key: about[key] for key in CARRIED if key in about and key not in left_out})
+
+
+def is_ours(path: str | Path) -> bool:
+    """Whether a file is a score file of this project: by its columns, or by the signals in the results.json beside it.
+
+    UserError when there is no such file.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such file")
+    if not path.is_file() or path.suffix.lower() != ".csv":
+        return False
+    columns = [name.strip() for name in path.read_text("utf-8-sig", errors="replace").partition("\n")[0].split(",")]
+    return "psnr" in columns or bool(signals := results_beside(path).get("signals", {})) and set(signals) <= set(columns)
 
 
 def read_folder(folder: str | Path) -> Evaluation:
@@ -164,12 +190,12 @@ def relabel(videos: list[VideoScores], truth: Mapping[str, np.ndarray], where: s
     return [video._replace(labels=truth[video.name][video.frames].astype(np.uint8)) for video in videos]
 
 
-def check_lambda(path: str | Path, videos: list[VideoScores], psnr_weight: float) -> None:
+def check_lambda(path: str | Path, videos: list[VideoScores], psnr_weight: float, memories: int) -> None:
     """A warning when the file's own column normality was made with another lambda."""
     if not all("normality" in video.signals for video in videos):
         return
     written = np.concatenate([video.signals["normality"] for video in videos])
-    psnr, distance = (np.concatenate(normality([video.signals for video in videos], paper_weights(weight)))
+    psnr, distance = (np.concatenate(normality([video.signals for video in videos], paper_weights(weight, memories)))
                       for weight in (1.0, 0.0))
     if np.ptp(psnr - distance) > 0:                              # written = lambda psnr + (1 - lambda) distance
         weight = np.dot(written - distance, psnr - distance) / np.dot(psnr - distance, psnr - distance)
@@ -183,7 +209,8 @@ def results_beside(scores: str | Path) -> dict:
     path = Path(scores).parent / "results.json"
     try:
         content = json.loads(path.read_text()) if path.is_file() else {}
-        if not isinstance(content, dict) or not isinstance(content.get("config", {}), dict):
+        if not isinstance(content, dict) or any(not isinstance(content[key], kind) for key, kind in KINDS.items()
+                                                if key in content):
             raise ValueError
     except ValueError:
         raise UserError(f"{path} was not written by evaluate.py, or is damaged; evaluate again, or move it away and give "

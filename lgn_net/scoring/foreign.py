@@ -105,10 +105,11 @@ def by_labels(path: Path, scores: dict[str, np.ndarray], labels: Mapping[str, np
 
 
 def read_by_frame(path: Path, labels: Mapping[str, np.ndarray] | None) -> list[VideoScores]:
-    """A table with the columns video, frame, score."""
+    """A table with the columns video, frame, score, and perhaps label, which counts where there are no other labels."""
     table = read_table(path, ["video", "frame", SIGNAL])
     names = np.array(table.columns["video"])
     frames, values, videos = table.frames(), table.numbers(SIGNAL), []
+    own = table.labels() if labels is None and "label" in table.columns else None
     for name in sorted(set(table.columns["video"]), key=natural_key):
         mine = np.flatnonzero(names == name)
         mine = mine[np.argsort(frames[mine], kind="stable")]
@@ -116,7 +117,9 @@ def read_by_frame(path: Path, labels: Mapping[str, np.ndarray] | None) -> list[V
             first, second = mine[again[0]:again[0] + 2]
             raise UserError(f"{path}: video {name}, frame {frames[first]} stands there twice, on lines "
                             f"{table.lines[first]} and {table.lines[second]}; remove one")
-        truth = np.zeros(frames[mine[-1]] + 1, np.uint8) if labels is None else labels.get(name)
+        truth = labels.get(name) if labels is not None else np.zeros(frames[mine[-1]] + 1, np.uint8)
+        if labels is None and own is not None:
+            truth[frames[mine]] = own[mine]
         if truth is None:
             raise UserError(f"{path}: video {name!r} is not among the {len(labels)} videos of the labels "
                             f"({next(iter(labels))} to {list(labels)[-1]})")
@@ -141,9 +144,10 @@ def read_array(path: Path) -> np.ndarray:
         else:
             values = read_text(path.read_text(encoding="utf-8-sig"))
     except Exception as error:                              # NumPy raises whatever it trips over in a damaged file
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path}: no plain array of numbers ({reason}); where it was made, write it with "
-                        f"np.save('{path.stem}.npy', np.asarray(scores, dtype=float))") from None
+        reason = "" if path.suffix.lower() == ".npy" else f" ({' '.join(str(error).split()) or type(error).__name__})"
+        raise UserError(f"{path}: no plain array of numbers{reason}; where it was made, write all videos one after the other with "
+                        f"np.save('{path.stem}.npy', np.concatenate([np.ravel(x) for x in scores])), or a file per video") \
+            from None
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "buif" or max(values.shape, default=0) != values.size:
         raise UserError(f"{path}: {getattr(values, 'dtype', type(values).__name__)} of shape {np.shape(values)}; expected "
                         f"(N,) or (1, N) numbers")
@@ -172,9 +176,11 @@ def check_length(what: object, scores: int, frames: int, labels: Mapping[str, np
     hint = "are these the scores of other videos?"
     if 0 < total - scores and (total - scores) % videos == 0:
         k = (total - scores) // videos
-        hint = (f"{k} missing in each of the {videos} videos would fit: --drop-first {k} if these are the first ones, or "
-                f"--crop A:-B with A + B = {k}")
-    rule = "all" if covered == slice(None) else f"those of --crop {show(covered)}"
+        hint = (f"{k} missing{f' in each of the {videos} videos' if videos > 1 else ''} would fit: --drop-first {k} if these are "
+                f"the first ones, or --crop A:-B with A + B = {k}")
+    rule = "all" if covered == slice(None) else (
+        f"all but the first {covered.start}" if covered.stop is None else f"those of --crop {show(covered)}") + (
+        " of each video" if videos > 1 else "")
     raise UserError(f"{what}: {scores} scores, but {frames} frames ({rule} of {total}); {hint}")
 
 

@@ -3,6 +3,7 @@
 Boxes and numbers come from one map, the squared error of the prediction smoothed by a narrow Gaussian. Needs no torch.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -71,6 +72,21 @@ def load_maps(path: str | Path) -> list[FrameMap]:
         raise UserError(f"{path} holds no maps of frames, or is damaged; evaluate again") from None
     return [FrameMap(str(video), int(frame), str(kind), float(normality), int(label), *pictures, tuple(box.tolist()))
             for video, frame, kind, normality, label, *pictures, box in rows]
+
+
+def judge_again(maps: Sequence[FrameMap], videos: Sequence[VideoScores], normal: Sequence[np.ndarray]) -> list[FrameMap]:
+    """Maps with the normality and label that their frames have now, without frames that are not there any more.
+
+    A map whose normality or label changed may no longer be among the worst, and is called "chosen".
+    """
+    again, names = [], [video.name for video in videos]
+    for one in maps:
+        if one.video in names and one.frame in (video := videos[names.index(one.video)]).frames:
+            i = np.searchsorted(video.frames, one.frame)
+            now = float(normal[names.index(one.video)][i]), int(video.labels[i])
+            same = abs(now[0] - one.normality) < 1e-9 and now[1] == one.label
+            again.append(one._replace(normality=now[0], label=now[1], kind=one.kind if same else "chosen"))
+    return again
 
 
 def error_map(predicted: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -210,7 +226,12 @@ class Localization:
         if not masks:
             return
         for path, error in zip(masks, error_map(as_array(predicted), as_array(target)), strict=True):
-            mask, strength = read_mask(path, *error.shape), smoothed(error)
+            try:
+                mask, strength = read_mask(path, *error.shape), smoothed(error)
+            except UserError as damaged:
+                warnings.warn(f"{damaged}; the frame is left out of the localisation")
+                self.frames_without_mask += 1
+                continue
             self.pixels += np.bincount(2 * bin_of(strength).ravel() + mask.ravel(), minlength=2 * BINS)
             touched = chance = np.nan
             if mask.any():

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lgn_net.data.videos import natural_key
 from lgn_net.errors import UserError
 from lgn_net.files import write_atomic
 
@@ -47,7 +48,7 @@ def plain(values: np.ndarray) -> list:
 
 def read_scores(path: str | Path, signals: Collection[str], labelled: bool = True, consecutive: bool = True) \
         -> list[VideoScores]:
-    """Read a score file, its videos in the order of their first line.
+    """Read a score file, its videos in natural order of their names.
 
     What can be mended is mended with a warning: lines out of order are sorted, lines that repeat one are dropped, and so
     are frames without a finite value of one of the `signals` that are asked for.
@@ -62,7 +63,7 @@ def read_scores(path: str | Path, signals: Collection[str], labelled: bool = Tru
             numbers; no line.
     """
     text = read_table(path, ["video", "frame", *signals, *(["label"] if labelled else [])],
-                      hint="; scores of other programs are read with --direction normal|abnormal")
+                      hint="; labels can be given with --labels, and scores of other programs with --direction normal|abnormal")
     names, frames = text.columns["video"], text.frames()
     labels = text.labels() if labelled else np.zeros_like(frames)
     table = {name: text.numbers(name) for name in signals}
@@ -83,8 +84,8 @@ def read_scores(path: str | Path, signals: Collection[str], labelled: bool = Tru
         raise UserError(f"{path} holds no frame with finite {' and '.join(signals)}")
 
     videos = []
-    for name, lines in by_name.items():
-        lines = np.array(lines)
+    for name in sorted(by_name, key=natural_key):
+        lines = np.array(by_name[name])
         order = lines[np.argsort(frames[lines], kind="stable")]
         if not np.array_equal(order, lines):
             warnings.warn(f"{path}: the lines of video {name} were not in the order of their frames; sorted")
