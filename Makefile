@@ -23,7 +23,7 @@ demo: install
 	$(RUN) evaluate.py --checkpoint $(DEMO)/last.pt --dataset_path data
 	@$(RUN) -c "import json; auc = json.load(open('$(DEMO)/evaluation_last/results.json'))['auc']; \
 	    assert auc >= 0.75, f'AUC {auc:.3f}, expected at least 0.75'; \
-	    print(f'demo passed: AUC {100 * auc:.1f} %, at least 75 expected; look at $(DEMO)/evaluation_last/curves_1.png')"
+	    print(f'demo passed: AUC {100 * auc:.1f} %, at least 75 expected; look at $(DEMO)/evaluation_last/report.html')"
 
 clean:
 	rm -rf $(VENV) $(DEMO) data/toy .cache

@@ -4,7 +4,8 @@
     python scripts/ablate.py --plan plans/table2.yaml --dataset_path DATA --exp_dir RUNS --dry-run
 
 Each run is RUNS/<row>/seed_<k> with its log beside it. The command may be killed and given again: what is done stays,
-what was begun goes on from its last checkpoint. RUNS/table.md and RUNS/runs.csv are rewritten whenever a run is done.
+what was begun goes on from its last checkpoint. RUNS/<plan>.md (the table) and RUNS/<plan>.csv (its runs) are rewritten
+whenever a run is done. Plans that share rows can share RUNS: such a row is run once.
 """
 
 import argparse
@@ -109,7 +110,7 @@ def main(argv: list[str]) -> int:
     with Interrupt() as interrupt:
         work(runs, args, title, interrupt)
     text = table(title, runs)
-    print(f"\n{text}\ntable  {args.exp_dir / 'table.md'}\nruns   {args.exp_dir / 'runs.csv'}")
+    print(f"\n{text}\ntable  {args.exp_dir / args.plan.stem}.md\nruns   {args.exp_dir / args.plan.stem}.csv")
     if interrupt.received:
         print(f"{signal.Signals(interrupt.received).name}: give the same command again to go on")
         return 128 + interrupt.received
@@ -212,7 +213,7 @@ def work(runs: list[Run], args: argparse.Namespace, title: str, interrupt: Inter
         if status != shown:
             screen.show(f"{title}\n\n{markdown(['row', 'seed', 'state'], status, left=3)}")
             if [row[2] for row in status if row[2].startswith("AUC")] != [row[2] for row in shown or () if row[2].startswith("AUC")]:
-                write_tables(args.exp_dir, title, runs)
+                write_tables(args.exp_dir / args.plan.stem, title, runs)
             shown = status
         if not any(run.process or run.stage in ("waiting", "trained") for run in runs):
             break
@@ -224,7 +225,7 @@ def work(runs: list[Run], args: argparse.Namespace, title: str, interrupt: Inter
         if run.process:
             run.process.wait()
             add_time(run)
-    write_tables(args.exp_dir, title, runs)
+    write_tables(args.exp_dir / args.plan.stem, title, runs)
 
 
 def start(run: Run, args: argparse.Namespace, environment: dict) -> None:
@@ -292,9 +293,9 @@ class Screen:
 
 # --------------------------------------------------------------------------------------------------------- the tables
 
-def write_tables(folder: Path, title: str, runs: list[Run]) -> None:
-    """table.md, a line per row of the plan, and runs.csv, a line per run that is done."""
-    write_atomic(folder / "table.md", table(title, runs))
+def write_tables(path: Path, title: str, runs: list[Run]) -> None:
+    """`path`.md, a line per row of the plan, and `path`.csv, a line per run that is done."""
+    write_atomic(path.with_suffix(".md"), table(title, runs))
     text, done = io.StringIO(), [run for run in runs if run.stage == "done"]
     columns = ("auc", "auc_psnr", "auc_distance", "gap", "psnr_normal", "psnr_abnormal", "memory_updates")
     writer = csv.writer(text, lineterminator="\n")
@@ -303,7 +304,7 @@ def write_tables(folder: Path, title: str, runs: list[Run]) -> None:
         times = read_times(run)
         writer.writerow([run.row, run.seed, *(run.results.get(name) for name in columns), live_items(run),
                          times.get("train"), times.get("evaluate"), run.published])
-    write_atomic(folder / "runs.csv", text.getvalue())
+    write_atomic(path.with_suffix(".csv"), text.getvalue())
 
 
 def table(title: str, runs: list[Run]) -> str:

@@ -63,12 +63,12 @@ def test_killed_and_given_again(base, tmp_path):
         config = yaml.safe_load((tmp_path / "runs" / "/".join(key) / "config.yaml").read_text())
         assert config == result["config"] and config["train"]["max_steps"] == 4
 
-    table = (tmp_path / "runs/table.md").read_text()
+    table = (tmp_path / "runs/plan.md").read_text()
     aucs = [100 * results["lgn_net", seed]["auc"] for seed in ("seed_0", "seed_1")]
     row = next(line for line in table.splitlines() if line.startswith("| LGN-Net"))
     assert f"{statistics.mean(aucs):.2f} ± {statistics.stdev(aucs):.2f}" in row and "2 of 2" in row
     assert row.rstrip(" |").endswith(f"{statistics.mean(aucs) - 60:+.1f}") and table.rstrip() in done.stdout
-    with open(tmp_path / "runs/runs.csv", newline="") as file:
+    with open(tmp_path / "runs/plan.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {(r["row"], r["seed"], float(r["auc"])) for r in rows} == {
         (name, seed, results[slug, f"seed_{seed}"]["auc"]) for name, slug in
@@ -105,7 +105,7 @@ def test_a_row_that_fails_leaves_the_others(base, tmp_path):
     result = run(ablate.main, *base, "--seeds", 0, "--device", "cpu")
     assert result.status == 1 and "2 of 2 runs failed" in result.err
     assert "failed, see" in result.out and "003.png" in (tmp_path / "runs/lgn_net/seed_0.log").read_text()
-    assert "| LGN-Net         | 0 of 1 |" in (tmp_path / "runs/table.md").read_text()
+    assert "| LGN-Net         | 0 of 1 |" in (tmp_path / "runs/plan.md").read_text()
 
 
 def test_dry_run(base, tmp_path):
