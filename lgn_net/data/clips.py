@@ -50,7 +50,6 @@ def is_truncated(data: bytes) -> bool:
 def read_frames(paths: tuple[str, ...], channels: int, size: int) -> np.ndarray:
     """Frames of one video, resized: uint8 (T, C, size, size).
 
-    The uint8 frame is resized bilinearly by OpenCV, ignoring its aspect, as the authors do (docs/differences.md, 16).
     UserError when a frame is damaged or differs in size from the one before.
     """
     frames, shape = np.empty((len(paths), channels, size, size), np.uint8), None
@@ -60,9 +59,17 @@ def read_frames(paths: tuple[str, ...], channels: int, size: int) -> np.ndarray:
             raise UserError(f"frame {path} is {image.shape[1]} x {image.shape[0]} pixels, the one before "
                             f"{shape[1]} x {shape[0]}; all frames of a video must have one size")
         shape = image.shape
-        resized = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
-        frames[t] = resized.reshape(size, size, channels).transpose(2, 0, 1)
+        frames[t] = resize(image, size)
     return frames
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """A frame, uint8 (H, W, C), for the network: (C, size, size).
+
+    Resized bilinearly by OpenCV, ignoring its aspect, as the authors do (docs/differences.md, 16).
+    """
+    resized = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+    return resized.reshape(size, size, -1).transpose(2, 0, 1)
 
 
 def to_float(frames: np.ndarray | Tensor) -> Tensor:

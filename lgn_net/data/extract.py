@@ -135,9 +135,13 @@ def encode(image: np.ndarray, image_format: str) -> bytes:
 
 
 @contextlib.contextmanager
-def capture(path: Path) -> Iterator[cv2.VideoCapture]:
-    """A video file, decoded by a single thread: there is one for every core. It reads None when it cannot be opened."""
-    file = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+def capture(path: Path | str | int) -> Iterator[cv2.VideoCapture]:
+    """A video file or stream, decoded by a single thread (there is one for every core), or the camera of this number.
+
+    It reads None when it cannot be opened.
+    """
+    file = cv2.VideoCapture(path) if isinstance(path, int) else \
+        cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     try:
         yield file
     finally:

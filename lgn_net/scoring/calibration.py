@@ -1,0 +1,60 @@
+"""How a network sees normal frames, in a few numbers: with them a video is scored without any other frames at hand.
+
+Normality here is that of scope "training" in `lgn_net.scoring.score`. NumPy only.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from lgn_net.errors import UserError
+from lgn_net.scoring.score_file import VideoScores
+
+# Shares of normal frames whose normality is kept; a threshold for a share in between is interpolated.
+SHARES = (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99, 1)
+
+
+def calibrate(videos: Sequence[VideoScores], weights: Mapping[str, float]) -> dict:
+    """The signals of normal frames -> plain numbers, for a checkpoint.
+
+    Returns:
+        "frames", their number; "signals", mean and standard deviation of each; "shares" of the frames, and the "normality" below
+        which so many of them lie.
+    """
+    signals = pooled(videos, weights)
+    calibration = {"frames": len(signals["psnr"]), "shares": list(SHARES),
+                   "signals": {name: {"mean": float(signals[name].mean()), "std": float(signals[name].std())}
+                               for name in weights}}
+    return calibration | {"normality": np.quantile(calibrated(signals, weights, calibration), SHARES).tolist()}
+
+
+def pooled(videos: Sequence[VideoScores], names: Iterable[str]) -> dict[str, np.ndarray]:
+    """The signals of these names of all videos, (m,) each."""
+    return {name: np.concatenate([video.signals[name] for video in videos]) for name in names}
+
+
+def calibrated(signals: Mapping[str, np.ndarray], weights: Mapping[str, float], calibration: dict) -> np.ndarray:
+    """Normality of frames by their signals (n,): each minus its mean, over its spread on normal frames, weighted."""
+    scale = calibration["signals"]
+    return sum(weight * (signals[name] - scale[name]["mean"]) / (scale[name]["std"] or 1.0) for name, weight in weights.items())
+
+
+def threshold_at(calibration: dict, share: float) -> float:
+    """The normality below which this share of the normal frames lies."""
+    return float(np.interp(share, calibration["shares"], calibration["normality"]))
+
+
+def check_calibration(calibration: object, weights: Mapping[str, float], path: object) -> dict:
+    """What a checkpoint holds under "calibration". UserError where it holds none, or one of other signals."""
+    if calibration is None:
+        raise UserError(f"{path} does not say how it scores normal frames; give it --normal VIDEO, a normal stretch of your "
+                        f"scene, or a checkpoint of scripts/export_weights.py")
+    try:
+        numbers = [calibration["frames"], *calibration["shares"], *calibration["normality"],
+                   *(calibration["signals"][name][key] for name in weights for key in ("mean", "std"))]
+        if not np.isfinite(np.array(numbers, float)).all() or len(calibration["shares"]) != len(calibration["normality"]):
+            raise ValueError
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"the calibration in {path} is damaged or of another network; export it again with "
+                        f"scripts/export_weights.py, or give --normal VIDEO") from None
+    return calibration
