@@ -53,14 +53,21 @@ def main(argv: list[str]) -> int:
     normal = normality_under(protocol, videos, weights, training)
     if draw:                                                                 # whatever comes, hours of scoring are kept
         write_scores(out / "scores.csv", with_normality(videos, normal))
+    names, frames = [video.name for video in videos], [video.frames for video in videos]
     labels = [video.labels for video in videos]
-    truths = shipped_truths([video.name for video in videos], [video.frames for video in videos], labels, about["dataset"])
-    source = ", ".join(name for name, truth in truths.items() if all(map(np.array_equal, truth, labels))) or None
-    results = about | {"label_source": source, "protocol": describe(protocol, config, weights, about), "signals": weights,
-                       "scoring": {knob: getattr(config.score, knob) for knob in SCORING}, **count_updates(videos)} | measure(videos, weights, protocol, training)
-    judged = {source: videos} if args.protocol == "all" else {}              # label sets with a grid
+    truths = shipped_truths(names, frames, labels, about["dataset"])
+    label_source = ", ".join(name for name, truth in truths.items() if all(map(np.array_equal, truth, labels))) or None
+    results = about | {
+        "label_source": label_source,
+        "protocol": describe(protocol, config, weights, about),
+        "signals": weights,
+        "scoring": {knob: getattr(config.score, knob) for knob in SCORING},
+        **count_updates(videos),
+        **measure(videos, weights, protocol, training),
+    }
+    judged = {label_source: videos} if args.protocol == "all" else {}        # label sets with a grid
     for name in truths if judged else ():
-        if name not in (source or "").split(", "):                           # Avenue's other truth
+        if name not in (label_source or "").split(", "):                     # Avenue's other truth
             judged[name] = [video._replace(labels=truth) for video, truth in zip(videos, truths[name])]
     grids = {name: grid(relabelled, weights, training) for name, relabelled in judged.items()}
     results["grid"] = [{"labels": name, **cell._asdict(), "auc": value} for name, values in grids.items()
@@ -88,14 +95,13 @@ def main(argv: list[str]) -> int:
             write_scores(out / "calibration.csv", training, labelled=False)
         save_maps(out / "maps.npz", maps)
         write_atomic(out / "results.json", to_json(results))
-        plot_curves([video.name for video in videos], [video.frames for video in videos], normal, labels,
-                    f"{results['dataset'] or 'scores'}: normality", out)
+        plot_curves(names, frames, normal, labels, f"{results['dataset'] or 'scores'}: normality", out)
         write_report(out / "report.html", results, videos, normal, maps)
     print(summary(results))
     for name, values in grids.items():
         chance = percent(results["padded_chance"][name or ""], 1)
-        print(f"\nAUC % under other protocols, labels: {name or results['labels']} (bold: the paper's)\n\n{grid_table(values)}\n"
-              f"padded is biased: scores drawn at random reach {chance} % there")
+        print(f"\nAUC % under other protocols, labels: {name or results['labels']} (bold: the paper's)\n\n"
+              f"{grid_table(values)}\npadded is biased: scores drawn at random reach {chance} % there")
     if grids:
         print(f"\n{video_table(results)}")
     if "compared" in results:
@@ -106,8 +112,9 @@ def main(argv: list[str]) -> int:
     if misfit:
         raise misfit
     if results["auc"] is None:
-        raise UserError(f"the AUC is undefined: {results['abnormal_frames']} of {results['frames']} scored frames are abnormal, "
-                        f"and it needs both classes" + (f"; the scores are in {out / 'scores.csv'}" if out else ""))
+        raise UserError(f"the AUC is undefined: {results['abnormal_frames']} of {results['frames']} scored frames are "
+                        f"abnormal, and it needs both classes"
+                        + (f"; the scores are in {out / 'scores.csv'}" if out else ""))
     return 0
 
 
@@ -119,18 +126,19 @@ def parse_arguments(argv: list[str]) -> tuple[Config, Namespace]:
     parser.add_argument("--scores", help="Instead of a network: its scores.csv, or with --direction another program's "
                                          "scores (.npy, .csv, .txt, or a folder with such a file per video).")
     parser.add_argument("--direction", choices=["normal", "abnormal"], help="What a high score of --scores means.")
-    parser.add_argument("--drop-first", type=int, help="With --direction: the first K frames of each video have no score.")
+    parser.add_argument("--drop-first", type=int,
+                        help="With --direction: the first K frames of each video have no score.")
     parser.add_argument("--crop", help="With --direction: the scores are of these frames of each video, such as 8:-7.")
-    parser.add_argument("--compare", help="A second score file like --scores (or like the one written): the difference, "
-                                          "with a paired bootstrap over the videos.")
+    parser.add_argument("--compare", help="A second score file like --scores (or like the one written): the "
+                                          "difference, with a paired bootstrap over the videos.")
     parser.add_argument("--protocol", choices=["all", "paper"], default="all",
                         help="all: the AUC under every protocol, too; paper: the headline only.")
-    parser.add_argument("--out", help="Folder for the results; default: evaluation_<name of the checkpoint>, beside it. "
-                                      "With --scores nothing is written unless it is given.")
+    parser.add_argument("--out", help="Folder for the results; default: evaluation_<name of the checkpoint>, beside "
+                                      "it. With --scores nothing is written unless it is given.")
     parser.add_argument("--maps", type=int, help="Error maps of so many misses and so many false alarms (default: 4).")
     parser.add_argument("--frames", nargs="+", default=[], help="Error maps of these frames as well, VIDEO:FRAME.")
-    parser.add_argument("--localize", choices=["auto", "off"], help="auto (default): where there are pixel masks, compare "
-                                                                    "the prediction errors with them.")
+    parser.add_argument("--localize", choices=["auto", "off"],
+                        help="auto (default): where there are pixel masks, compare the prediction errors with them.")
     parser.add_argument("--quality", action="store_true", help="SSIM and LPIPS of the predictions, too.")
     config, args = parse_command(parser, argv)
     if sum(map(bool, (args.checkpoint, args.model_dir, args.scores))) != 1 or (args.m_items_dir and not args.model_dir):
@@ -139,13 +147,14 @@ def parse_arguments(argv: list[str]) -> tuple[Config, Namespace]:
     if not args.scores and not args.dataset_path:
         raise UserError("--dataset_path is missing: the folder that holds the data set's folder, or that folder itself")
     if args.scores and (args.frames or args.quality or args.localize or args.maps is not None):
-        raise UserError("--maps, --frames, --localize and --quality need the network: give --checkpoint in place of --scores")
+        raise UserError("--maps, --frames, --localize and --quality need the network: give --checkpoint in place of "
+                        "--scores")
     if not args.direction and (args.drop_first is not None or args.crop):
         raise UserError("--drop-first and --crop say which frames another program's scores are of; add --direction "
                         "normal|abnormal")
     if args.direction and all(map(is_ours, filter(None, (args.scores, args.compare)))):
-        raise UserError(f"--direction is for another program's scores; {args.scores or args.compare or 'what a network scores'} "
-                        f"says itself what its signals mean")
+        ours = args.scores or args.compare or "what a network scores"
+        raise UserError(f"--direction is for another program's scores; {ours} says itself what its signals mean")
     if args.maps is not None and args.maps < 0:
         raise UserError(f"--maps {args.maps}: give 0 or more")
     args.maps = 4 if args.maps is None else args.maps
@@ -156,14 +165,18 @@ def parse_arguments(argv: list[str]) -> tuple[Config, Namespace]:
 
 
 def read_files(config: Config, args: Namespace, path: str) -> Evaluation:
-    """A score file, ours or another program's; it may be the second one, whose own lambda counts unless one was given."""
+    """A score file, ours or another program's; it may be the second one, whose own lambda counts unless one was given.
+
+    UserError as in `read_evaluation` and `read_foreign_evaluation`; without --direction for another program's; and for
+    a knob that differs from that of the network's run.
+    """
     saved = results_beside(path)
     named = config.data.dataset if args.dataset_named else None
     labels = LabelSource(named or saved.get("dataset"), args.dataset_path, args.labels, config.data.label_source)
     if not is_ours(path):
         if not args.direction:
-            raise UserError(f"{path} holds no scores of this project (a CSV file with the columns video, frame, psnr, distance, "
-                            f"label); those of another program need --direction normal|abnormal")
+            raise UserError(f"{path} holds no scores of this project (a CSV file with the columns video, frame, psnr, "
+                            f"distance, label); those of another program need --direction normal|abnormal")
         return read_foreign_evaluation(path, args.direction, parse_rule(args.drop_first, args.crop), labels)
     psnr_weight = config.score.psnr_weight
     if path != args.scores and not args.lambda_named:
@@ -174,14 +187,16 @@ def read_files(config: Config, args: Namespace, path: str) -> Evaluation:
                    and knob not in ("data.label_source", *(f"score.{name}" for name in SCORING))]
         if settled:
             raise UserError(f"{settled[0]} was {then[settled[0]]} when the network ran, and {path} cannot tell what "
-                            f"{ours[settled[0]]} would have given; with --scores, choose lambda, {', '.join(SCORING[1:])} and labels")
+                            f"{ours[settled[0]]} would have given; with --scores, choose lambda, "
+                            f"{', '.join(SCORING[1:])} and labels")
     return read_evaluation(path, psnr_weight, labels)
 
 
 def score(config: Config, args: Namespace, out: Path) -> tuple[Evaluation, Callable]:
     """Run the network over the test videos, and over some training windows to know how it sees normal frames.
 
-    Returns the scores, and a function that draws the error maps of chosen frames by the memory of their time.
+    Returns the scores, and a function (normality, wanted) -> list[FrameMap] that draws the error maps of chosen frames
+    by the memory of their time, see `lgn_net.scoring.infer.draw_maps`. UserError for what is missing or does not fit.
     """
     from lgn_net.runs import pick_device                                      # only now: torch takes seconds to load
     from lgn_net.scoring.infer import draw_maps, score_videos, score_windows, to_scores
@@ -198,8 +213,8 @@ def score(config: Config, args: Namespace, out: Path) -> tuple[Evaluation, Calla
         normal_videos = index_videos(find_split(args.dataset_path, config.data.dataset, "training"))
     except UserError:
         normal_videos = []                                                    # then there is no such normalisation
-    masks = find_split(args.dataset_path, config.data.dataset, "testing").with_name("masks")
-    masks = find_masks(masks, videos) if args.localize != "off" else []
+    mask_folder = find_split(args.dataset_path, config.data.dataset, "testing").with_name("masks")
+    masks = find_masks(mask_folder, videos) if args.localize != "off" else []
     localization = Localization(masks) if any(masks) else None
     quality = Quality() if args.quality else None
     watches = [watch for watch in (localization, quality) if watch]
@@ -208,13 +223,13 @@ def score(config: Config, args: Namespace, out: Path) -> tuple[Evaluation, Calla
     if config.score.normalize == "training" and not extra:
         raise UserError("score.normalize is training, and there are no training frames beside the test frames, or "
                         "score.calibration is 0; choose another normalisation")
-    for name in ("calibration.csv", "maps.npz", "quality.csv", *(f"sweep_{knob}.{kind}" for knob in ("gamma", "lambda")
-                                                                for kind in ("csv", "png", "pdf"))):
+    sweeps = [f"sweep_{knob}.{kind}" for knob in ("gamma", "lambda") for kind in ("csv", "png", "pdf")]
+    for name in ("calibration.csv", "maps.npz", "quality.csv", *sweeps):
         (out / name).unlink(missing_ok=True)                                  # of an earlier evaluation
     with progress("evaluate", windows + extra, "frames") as bar:
         signals = score_videos(model, videos, config, device, bar, watches)
         scored = to_scores(signals, videos, truth)
-        normal, memories = score_windows(model, normal_videos, config, extra, device, bar) if extra else ([], [])
+        calibration, memories = score_windows(model, normal_videos, config, extra, device, bar) if extra else ([], [])
     if memories:
         about |= {"memories": memories}
     if localization:
@@ -223,8 +238,8 @@ def score(config: Config, args: Namespace, out: Path) -> tuple[Evaluation, Calla
         measured = quality.scores(videos, truth)
         write_scores(out / "quality.csv", measured, labelled=False)
         about |= {"quality": summarize(measured)}
-    return (Evaluation(scored, paper_weights(config.score.psnr_weight, len(model.memories)), to_scores(normal, normal_videos),
-                       about | origin),
+    weights = paper_weights(config.score.psnr_weight, len(model.memories))
+    return (Evaluation(scored, weights, to_scores(calibration, normal_videos), about | origin),
             partial(draw_maps, model, videos, config, signals, scored, device))
 
 

@@ -110,7 +110,7 @@ def main(argv: list[str]) -> int:
                 optimizer.step()
                 usage = [memory.usage(queries) for memory, queries in zip(model.memories, out.queries)]
                 live_items = sum(int((count > 0).sum()) for count in usage)
-                for memory, queries in zip(model.memories, out.queries):          # items of before the step, queries too
+                for memory, queries in zip(model.memories, out.queries):          # items, queries: of before the step
                     memory.update_(queries) if step or not sample_first else memory.sample_(queries)
 
                 step += 1
@@ -119,8 +119,9 @@ def main(argv: list[str]) -> int:
                     log.write({"step": step, "epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], "loss": total,
                                "prediction": prediction, "compactness": compactness, "separateness": separateness,
                                "live_items": live_items}, bar.format_dict["rate"], model.memories, usage)
-                bar.set_postfix_str(f"epoch {epoch + 1}/{config.train.epochs}, prediction {prediction:.5f}, compactness "
-                                    f"{compactness:.5f}, separateness {separateness:.4f}, live items {live_items}", False)
+                bar.set_postfix_str(f"epoch {epoch + 1}/{config.train.epochs}, prediction {prediction:.5f}, "
+                                    f"compactness {compactness:.5f}, separateness {separateness:.4f}, "
+                                    f"live items {live_items}", refresh=False)
                 bar.update(len(clip))
                 if step >= stop_at or stop.received:
                     break

@@ -20,8 +20,8 @@ def save_checkpoint(path: str | Path, config: Config, model: dict, **state: obje
     Args:
         config: travels with the weights, so that a checkpoint needs no other file.
         model: state_dict, memory items included.
-        state: what `--resume` needs besides (optimizer, scheduler, position, random state) and provenance; only tensors,
-            numbers, strings and containers of them.
+        state: what `--resume` needs besides (optimizer, scheduler, position, random state) and provenance; only
+            tensors, numbers, strings and containers of them.
     """
     with replacing(path) as file:
         torch.save({"format": FORMAT, "config": asdict(config), "model": model, **state}, file)
@@ -38,8 +38,8 @@ def load_file(path: str | Path) -> object:
         if "Unsupported global" in str(error) or "Unsupported class" in str(error):
             raise UserError(
                 f"{path} is a pickled module or holds other Python objects, which is not loaded since it can run code; "
-                f"where it was made, write its weights with torch.save(torch.load('{path.name}', weights_only=False).state_dict(), "
-                f"'{path.stem}_state.pth')") from None
+                f"where it was made, write its weights with torch.save(torch.load('{path.name}', weights_only=False)"
+                f".state_dict(), '{path.stem}_state.pth')") from None
         raise UserError(f"{path} is no PyTorch file, or a damaged one") from None
     except Exception as error:      # a damaged file can raise nearly anything in the unpickler
         reason = (str(error) or "it is empty").splitlines()[0]
@@ -65,7 +65,8 @@ def load_weights(model: nn.Module, state: dict, path: str | Path) -> None:
     try:
         model.load_state_dict(state)
     except (RuntimeError, AttributeError, TypeError) as error:
-        raise UserError(f"{path} does not hold the weights of this network: {' '.join(str(error).split())[:300]}") from None
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{path} does not hold the weights of this network: {reason}") from None
     if bad := [name for name, value in state.items() if not value.isfinite().all()]:
         raise UserError(f"{path} holds weights that are not finite ({bad[0]}); the run it is from had diverged")
 

@@ -1,4 +1,4 @@
-"""What train.py and evaluate.py share on the command line: the base configuration, and the authors' flags."""
+"""What the commands share on the command line: the base configuration, and the authors' flags."""
 
 import argparse
 from dataclasses import asdict

@@ -1,8 +1,8 @@
 """Every knob, its default and its meaning; YAML file and command line merged by jsonargparse.
 
-jsonargparse reads types, defaults and help from the dataclasses below, so each knob is written down once, and it rejects
-unknown keys and wrong types. A file is given with `--config FILE`, a single knob with `--section.name VALUE`; whatever
-comes later on the command line wins.
+jsonargparse reads types, defaults and help from the dataclasses below, so each knob is written down once, and it
+rejects unknown keys and wrong types. A file is given with `--config FILE`, a single knob with `--section.name VALUE`;
+whatever comes later on the command line wins.
 """
 
 import difflib
@@ -41,7 +41,8 @@ class DataConfig:
     dataset: str = "ped2"
     """Name of the data set's folder: ped2, avenue, shanghaitech, toy, or your own."""
     label_source: Literal["auto", "official", "ano_pred"] = "auto"
-    """Test labels: auto, a file beside the frames or else those that ship; official; ano_pred (Avenue's re-annotation)."""
+    """Test labels: auto, a file beside the frames or else those that ship; official; ano_pred (Avenue's
+    re-annotation)."""
     image_size: int = 256
     """Height and width, in pixels, that every frame is resized to, whatever its shape; a multiple of 8."""
     channels: Literal[1, 3] = 3
@@ -64,7 +65,8 @@ class ModelConfig:
     """The network, its sizes, and the switches of docs/differences.md."""
 
     name: Literal["lgn_net", "lgn_st", "loc_net", "glo_net", "mnad_pred", "mnad_recon", "msn_net"] = "lgn_net"
-    """LGN-Net or a relative (docs/differences.md). `--model.name X` also reads configs/family/X.yaml, its hyper-parameters."""
+    """LGN-Net or a relative (docs/differences.md). `--model.name X` also reads configs/family/X.yaml, its
+    hyper-parameters."""
     memory: bool = True
     """false: the control without memory; the decoder gets the queries, and frames are scored by PSNR alone."""
     input_frames: int = 4
@@ -90,7 +92,8 @@ class ModelConfig:
     ema: float = 0.0
     """0: items take up their queries as published; else the share an item keeps of itself as it moves to their mean."""
     revive_after: int = 0
-    """In training, an item that was nobody's nearest for so many steps becomes the farthest query; 0: never (published)."""
+    """In training, an item that was nobody's nearest for so many steps becomes the farthest query; 0: never
+    (published)."""
     skips: bool = False
     """Hand E_glo's features to the decoder, as mnad_pred always does; meant for glo_net."""
     fold_time: bool = False
@@ -98,7 +101,8 @@ class ModelConfig:
     forget_bias: float = 1.0
     """Added to the forget gates of the ST-LSTM; the paper's equations have none."""
     bn_init: Literal["ones", "uniform"] = "ones"
-    """BatchNorm weights start at 1 (today's PyTorch) or are drawn from U(0, 1) (PyTorch 1.1, which was published with)."""
+    """BatchNorm weights start at 1 (today's PyTorch) or are drawn from U(0, 1) (PyTorch 1.1, which was published
+    with)."""
 
     def __post_init__(self):
         for name in ("input_frames", "base_width", "hidden_width", "lstm_layers"):
@@ -108,7 +112,8 @@ class ModelConfig:
                 "1 for mnad_recon, which reconstructs single frames (--model.name mnad_recon after --config sets it)")
         require(self.memory or self.name in ("lgn_net", "mnad_pred", "mnad_recon"), "model.memory", self.memory,
                 "true, except for lgn_net, mnad_pred and mnad_recon, whose controls without memory are defined")
-        require(0 < self.read_temperature < math.inf, "model.read_temperature", self.read_temperature, "a number above 0")
+        require(0 < self.read_temperature < math.inf, "model.read_temperature", self.read_temperature,
+                "a number above 0")
         require(0 <= self.ema < 1, "model.ema", self.ema, "0 or more, and below 1")
         require(self.revive_after >= 0, "model.revive_after", self.revive_after, "0 or more")
         require(math.isfinite(self.forget_bias), "model.forget_bias", self.forget_bias, "a number")
@@ -172,8 +177,8 @@ class ScoreConfig:
     psnr_peak: Literal["one", "prediction"] = "one"
     """Peak of the PSNR: 1 (published code), or the maximum of the predicted frame (paper, eq. 13)."""
     normalize: Literal["video", "none", "dataset", "training", "causal"] = "video"
-    """Scale of PSNR and D: min and max over each video (published code); as they are; over all videos; mean and spread of
-    training frames; running min and max of the video so far."""
+    """Scale of PSNR and D: min and max over each video (published code); as they are; over all videos; mean and spread
+    of training frames; running min and max of the video so far."""
     smoothing: float = 0.0
     """Sigma, in frames, of a Gaussian over the normality of each video; 0: none (published code)."""
     average: Literal["micro", "macro"] = "micro"

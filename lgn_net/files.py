@@ -42,7 +42,8 @@ def check_writable(folder: Path) -> None:
     """UserError when a folder for results cannot be made or written to: known before hours go into them."""
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise UserError(f"cannot write into {folder}: {nearest} is not a folder that may be written; choose another one")
+        raise UserError(f"cannot write into {folder}: {nearest} is not a folder that may be written; "
+                        f"choose another one")
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -33,8 +33,8 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"--device {name} is not available here ({str(error).splitlines()[0]}); leave it out, or use cpu") \
-            from None
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {name} is not available here ({reason}); leave it out, or use cpu") from None
     return device
 
 
@@ -81,9 +81,10 @@ def only_one(run: Path) -> Iterator[None]:
     run.mkdir(parents=True, exist_ok=True)
     with open(run / ".lock", "w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)            # released when the process ends, however it ends
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)           # released when the process ends, however it ends
         except BlockingIOError:
-            raise UserError(f"another process is training in {run}; wait for it, or choose another --exp_dir") from None
+            raise UserError(f"another process is training in {run}; wait for it, or choose another "
+                            f"--exp_dir") from None
         for leftover in run.glob(".*.pt.*"):
             leftover.unlink()
         yield
@@ -110,8 +111,8 @@ class RunLog:
               usage: Sequence[torch.Tensor] = ()) -> None:
         """Log the numbers of one step; the speed goes to TensorBoard only, so that equal runs have equal logs.
 
-        TensorBoard also gets, of each memory, the mean cosine between its items and the share of the batch's queries that
-        each item is nearest to: `usage` holds their counts (M,).
+        TensorBoard also gets, of each memory, the mean cosine between its items and the share of the batch's queries
+        that each item is nearest to: `usage` holds their counts (M,).
         """
         print(json.dumps(row), file=self.file, flush=True)
         for name, value in {**row, "images_per_s": images_per_s or 0.0}.items():

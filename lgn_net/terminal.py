@@ -1,4 +1,4 @@
-"""How every command shows its progress, warns and ends. Needs no torch: a command that reads files only starts at once."""
+"""How every command shows its progress, warns and ends. Needs no torch: what only reads files starts at once."""
 
 import contextlib
 import os
@@ -16,8 +16,7 @@ def progress(title: str, total: int, unit: str, initial: int = 0) -> tqdm:
     """A bar with rate and time left on stderr; a line every half minute where stderr is no terminal."""
     form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
     return tqdm(total=total, initial=initial, desc=title, unit=f" {unit}", bar_format=form, dynamic_ncols=True,
-                smoothing=0.05,
-                mininterval=0.2 if sys.stderr.isatty() else 30)
+                smoothing=0.05, mininterval=0.2 if sys.stderr.isatty() else 30)
 
 
 @contextlib.contextmanager
@@ -36,7 +35,7 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
     except TrainingDiverged as error:
         print(f"error: {error}", file=sys.stderr)
         status = 1
-    except BrokenPipeError:                                                     # the reader, `head` say, has seen enough
+    except BrokenPipeError:                                                      # the reader, `head` say, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 128 + signal.SIGPIPE
     except (UserError, OSError) as error:

@@ -137,7 +137,8 @@ def read_plan(args: argparse.Namespace) -> tuple[str, list[Run]]:
         for name, (knobs, published) in rows.items():
             slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
             if slugs.setdefault(slug, name) != name:
-                raise UserError(f"plan {args.plan}: rows {slugs[slug]!r} and {name!r} would share the folder {slug}; rename one")
+                raise UserError(f"plan {args.plan}: rows {slugs[slug]!r} and {name!r} would share the folder {slug}; "
+                                f"rename one")
             first = {"model.name": knobs.get("model.name", "lgn_net")}          # brings its own hyper-parameters
             words = [word for knob, value in (first | common | knobs).items() for word in (f"--{knob}", plain(value))]
             argv = ["--config", config, *words, "--seed", str(seed)]
@@ -149,8 +150,9 @@ def read_plan(args: argparse.Namespace) -> tuple[str, list[Run]]:
 
 def plain(value: object) -> str:
     """A YAML value as it is written on the command line."""
-    return {True: "true", False: "false", None: "null"}.get(value, str(value)) if not isinstance(value, int | float) \
-        or isinstance(value, bool) else repr(value)
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def parse(argv: list[str], dataset_path: str) -> dict:
@@ -166,15 +168,15 @@ def look_for_results(run: Run) -> None:
     wanted, made = parse(run.argv, "."), flatten(run.results["config"])
     for knob, value in wanted.items():
         if not knob.startswith(tuple(set(FREE) - {"score"})) and made.get(knob) != value:
-            raise UserError(f"{run.folder} was made with {knob} {made.get(knob)}, the plan says {value}; move it away, or "
-                            f"choose another --exp_dir")
+            raise UserError(f"{run.folder} was made with {knob} {made.get(knob)}, the plan says {value}; move it away, "
+                            f"or choose another --exp_dir")
     run.stage = "done"
 
 
 # ----------------------------------------------------------------------------------------------------------- the work
 
 class Interrupt:
-    """Remembers the first SIGINT or SIGTERM."""
+    """Remembers the first SIGINT or SIGTERM; later ones change nothing, since the runs are saving by then."""
 
     def __init__(self):
         self.received: int | None = None
@@ -184,6 +186,7 @@ class Interrupt:
         return self
 
     def receive(self, signum: int, _frame: object) -> None:
+        """The handler."""
         self.received = self.received or signum
 
     def __exit__(self, *_: object) -> None:
@@ -193,7 +196,7 @@ class Interrupt:
 
 def work(runs: list[Run], args: argparse.Namespace, title: str, interrupt: Interrupt) -> None:
     """Keep `--jobs` processes busy until every run is done or has failed, or a signal came."""
-    screen, shown = Screen(), None
+    screen, shown, noted = Screen(), None, []
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // args.jobs))
     environment = os.environ | {"OMP_NUM_THREADS": threads}
     while True:
@@ -212,9 +215,10 @@ def work(runs: list[Run], args: argparse.Namespace, title: str, interrupt: Inter
         status = [[run.row, str(run.seed), run.status()] for run in runs]
         if status != shown:
             screen.show(f"{title}\n\n{markdown(['row', 'seed', 'state'], status, left=3)}")
-            if [row[2] for row in status if row[2].startswith("AUC")] != [row[2] for row in shown or () if row[2].startswith("AUC")]:
+            aucs = [state for _, _, state in status if state.startswith("AUC")]
+            if aucs != noted:
                 write_tables(args.exp_dir / args.plan.stem, title, runs)
-            shown = status
+            shown, noted = status, aucs
         if not any(run.process or run.stage in ("waiting", "trained") for run in runs):
             break
         time.sleep(POLL)
@@ -319,17 +323,17 @@ def table(title: str, runs: list[Run]) -> str:
         difference = "-" if published is None or mean["auc"] is None else f"{100 * mean['auc'] - published:+.1f}"
         alone = mean["auc_psnr"] if mean["auc_psnr"] is not None else mean["auc"]
         rows.append([name, f"{len(done)} of {count}", spread([run.results["auc"] for run in done]), percent(alone),
-                     percent(mean["auc_distance"]), number(mean["gap"], 3), number(average([live_items(run) for run in done]), 1),
+                     percent(mean["auc_distance"]), number(mean["gap"], 3),
+                     number(average([live_items(run) for run in done]), 1),
                      f"{number(mean['psnr_normal'], 2)} / {number(mean['psnr_abnormal'], 2)}",
-                     number(average([minutes(run) for run in done]), 1),
-                     "-" if published is None else f"{published:.1f}", difference])
-    header = ["row", "seeds", "AUC %", "PSNR only", "distance only", "gap", "live items", "PSNR normal / abnormal", "minutes",
-              "published", "difference"]
+                     number(average([minutes(run) for run in done]), 1), number(published, 1), difference])
+    header = ["row", "seeds", "AUC %", "PSNR only", "distance only", "gap", "live items", "PSNR normal / abnormal",
+              "minutes", "published", "difference"]
     return f"# {title}\n\n{markdown(header, rows)}\n"
 
 
 def spread(aucs: list[float | None]) -> str:
-    """Mean and standard deviation in percent."""
+    """AUCs, fractions, as their mean and standard deviation in percent; a dash where there are none."""
     aucs = [100 * value for value in aucs if value is not None]
     if not aucs:
         return "-"
@@ -337,25 +341,26 @@ def spread(aucs: list[float | None]) -> str:
 
 
 def average(values: list[float | None]) -> float | None:
-    """Mean of what is there."""
+    """Mean of what is not None; None where nothing is."""
     values = [value for value in values if value is not None]
     return statistics.mean(values) if values else None
 
 
 def number(value: float | None, digits: int) -> str:
-    """A dash for None."""
+    """With so many decimals; a dash for None."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
 def live_items(run: Run) -> int | None:
-    """At the end of the training; None without a memory."""
+    """Items that were the nearest of some query of the last logged batch of training; None without a memory."""
     row = last_line(run.folder / "log.jsonl")
     return row["live_items"] if row and "auc_distance" in run.results else None
 
 
 def minutes(run: Run) -> float | None:
-    """Of training."""
-    return read_times(run)["train"] / 60 if "train" in read_times(run) else None
+    """Minutes of training, over all its pieces; None where none were noted."""
+    seconds = read_times(run).get("train")
+    return None if seconds is None else seconds / 60
 
 
 def last_line(path: Path) -> dict | None:

@@ -1,4 +1,4 @@
-"""Measure speed on this machine; every figure is a median of repeats, beside its ratio to the plain way in the same run.
+"""Measure speed on this machine; every figure is a median of repeats, beside its ratio to the plain way of that run.
 
     python scripts/benchmark.py data  --dataset_path DATA --config configs/ped2.yaml
     python scripts/benchmark.py gamma --dataset_path DATA --config configs/ped2.yaml
@@ -40,7 +40,7 @@ def benchmark_data(args: argparse.Namespace) -> dict:
         packing = time.perf_counter() - start
         ways = {"decoded": (None, 0), "decoded, 2 workers": (None, 2), "packed": (packed, 0)}
         rates = {way: [] for way in ways}
-        for repeat in range(args.repeats + 1):                           # the ways in turn, so that drift hits all alike
+        for repeat in range(args.repeats + 1):                           # the ways in turn: drift hits all alike
             for way, (source, workers) in ways.items():
                 windows = Windows(videos, length, knobs.channels, knobs.image_size, source)
                 batches = epoch_batches(len(windows), config.train.batch_size, True, config.seed, repeat)
@@ -79,7 +79,8 @@ def benchmark_gamma(args: argparse.Namespace) -> dict:
     medians = {way: statistics.median(values) for way, values in seconds.items()}
     return {"dataset": config.data.dataset, "image_size": config.data.image_size, "channels": config.data.channels,
             "frames": args.frames, "seconds": medians, "updates": updates,
-            "ratio": {way: value / medians["one gamma"] for way, value in medians.items()}, "versions": provenance(device)}
+            "ratio": {way: value / medians["one gamma"] for way, value in medians.items()},
+            "versions": provenance(device)}
 
 
 def print_data(result: dict) -> None:
@@ -95,8 +96,8 @@ def print_data(result: dict) -> None:
 def print_gamma(result: dict) -> None:
     """The table of `benchmark_gamma`."""
     print(f"{result['dataset']}, {result['frames']} frames as {result['image_size']} x {result['image_size']} x "
-          f"{result['channels']}, of which {', '.join(map(str, result['updates']))} updated the memory under the ten gammas; "
-          f"{result['versions']['device']}\n")
+          f"{result['channels']}, of which {', '.join(map(str, result['updates']))} updated the memory under the ten "
+          f"gammas; {result['versions']['device']}\n")
     print(f"{'evaluation':<22}{'seconds':>12}{'ratio':>10}")
     for way, seconds in result["seconds"].items():
         print(f"{way:<22}{seconds:>12.2f}{result['ratio'][way]:>10.2f}")
@@ -112,7 +113,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--frames", type=int, default=16, help="gamma: frames scored per repeat")
     parser.add_argument("--device", default="auto", help="gamma: cuda, cuda:1, mps or cpu")
     parser.add_argument("--repeats", type=int, default=3, help="repeats after one to warm up")
-    parser.add_argument("--cache", help="data: folder for the packed frames of this measurement (default: a temporary one)")
+    parser.add_argument("--cache",
+                        help="data: folder for the packed frames of this measurement (default: a temporary one)")
     parser.add_argument("--json", help="also write the figures to this file")
     args = parser.parse_args(argv)
     measure, show = {"data": (benchmark_data, print_data), "gamma": (benchmark_gamma, print_gamma)}[args.what]

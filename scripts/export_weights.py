@@ -4,9 +4,9 @@
     python evaluate.py --checkpoint weights/NAME.pt --dataset_path DATA
     python scripts/predict_video.py --checkpoint weights/NAME.pt --video VIDEO
 
-It is a checkpoint like any other for evaluate.py and `train.py --init_from`. Weights and BatchNorm statistics are rounded to
-float16 (about three digits), memory items stay float32. "calibration" holds mean and spread of each signal over training windows,
-by the rounded weights, and what shares of them lie below which normality.
+It is a checkpoint like any other for evaluate.py and `train.py --init_from`. Weights and BatchNorm statistics are
+rounded to float16 (about three digits), memory items stay float32. "calibration" holds mean and spread of each signal
+over training windows, by the rounded weights, and what shares of them lie below which normality.
 """
 
 import argparse
@@ -25,7 +25,8 @@ from lgn_net.files import check_writable
 from lgn_net.model.build import build_model
 from lgn_net.runs import pick_device
 from lgn_net.scoring.calibration import calibrate, pooled
-from lgn_net.scoring.infer import score_windows, to_scores
+from lgn_net.scoring.infer import predict_frames, score_windows, to_scores
+from lgn_net.scoring.localize import as_array, error_map, smoothed
 from lgn_net.scoring.protocols import paper_weights
 from lgn_net.terminal import progress, run_command
 
@@ -48,26 +49,31 @@ def main(argv: list[str]) -> None:
         before = to_scores(score_windows(model, videos, config, some, device, bar)[0], videos)
         load_weights(model, state, args.checkpoint)
         after = to_scores(score_windows(model, videos, config, some, device, bar)[0], videos)
-        normal = to_scores(score_windows(model, videos, config, count, device, bar)[0], videos)
+        normal = score_windows(model, videos, config, count, device, bar)[0]
+        wanted = {(s.video, s.frame) for s in normal[::-(-count // some)]}
+        peaks = [smoothed(error_map(as_array(predicted), as_array(target))).max()
+                 for _, _, predicted, target in predict_frames(model, videos, config, normal, wanted, device)]
     weights = paper_weights(config.score.psnr_weight, len(model.memories))
-    calibration = calibrate(normal, weights)
+    calibration = calibrate(to_scores(normal, videos), weights, peaks)
     save_checkpoint(args.out, config, state, calibration=calibration, exported_from={
         key: content[key] for key in ("step", "provenance", "imported_from") if key in content})
-    print(f"{args.out}: {Path(args.out).stat().st_size / 1e6:.2f} MB ({Path(args.checkpoint).stat().st_size / 1e6:.2f} MB before)")
+    size, full = (Path(path).stat().st_size / 1e6 for path in (args.out, args.checkpoint))
+    print(f"{args.out}: {size:.2f} MB ({full:.2f} MB before)")
     if kept:
         print(f"left as they were, since float16 cannot hold them: {', '.join(kept)}")
     old, new = pooled(before, weights), pooled(after, weights)
     for name, scale in calibration["signals"].items():
         moved = np.abs(new[name] - old[name]).max()
-        print(f"{name:<11}{scale['mean']:.6g} +- {scale['std']:.3g} over {count} training windows; moved by the rounding: at "
-              f"most {moved:.2g} (of {some} windows)")
+        print(f"{name:<11}{scale['mean']:.6g} +- {scale['std']:.3g} over {count} training windows; moved by the "
+              f"rounding: at most {moved:.2g} (of {some} windows)")
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """The command line; UserError for what cannot be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint")
-    parser.add_argument("--dataset_path", required=True, help="folder that holds the data set's folder, or that folder itself")
+    parser.add_argument("--dataset_path", required=True,
+                        help="folder that holds the data set's folder, or that folder itself")
     parser.add_argument("--out", required=True, help="file to write")
     parser.add_argument("--windows", type=int, default=256, help="training windows, spread evenly (default: 256)")
     parser.add_argument("--device", default="auto", help="cuda, cuda:1, mps or cpu; auto takes the first there is")

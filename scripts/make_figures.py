@@ -71,7 +71,7 @@ class Run(NamedTuple):
 
     @property
     def config(self) -> dict:
-        """The configuration; {} for another program's scores."""
+        """The configuration; {} where only scores were there."""
         return self.results.get("config") or {}
 
     @property
@@ -142,7 +142,7 @@ def open_runs(folders: Sequence[str], names: Sequence[str] | None) -> list[Run]:
 
 
 def protocol_of(evaluation: Evaluation) -> Protocol:
-    """The configuration's protocol; the paper's for another program's scores."""
+    """The protocol under which the evaluation was measured; the paper's where its results.json does not say."""
     return Protocol.configured(evaluation.about.get("scoring", {}))
 
 

@@ -1,4 +1,4 @@
-"""Make a virtual environment with pip, also where Python came without ensurepip (Debian's python3 without python3-venv).
+"""Make a virtual environment with pip, also where Python has no ensurepip (Debian's python3 without python3-venv).
 
     python3 scripts/make_venv.py .venv
 

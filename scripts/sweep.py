@@ -12,8 +12,11 @@ import argparse
 import csv
 import io
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+
+from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -40,6 +43,7 @@ def main(argv: list[str]) -> None:
 
 
 def sweep_lambda(argv: list[str]) -> None:
+    """`sweep.py lambda`: measure one score file with every lambda."""
     parser = argparse.ArgumentParser(prog="sweep.py lambda")
     parser.add_argument("folder", help="of an evaluation, or of a run with one in it")
     parser.add_argument("--steps", type=int, default=20, help="between 0 and 1 (default: 20)")
@@ -48,7 +52,8 @@ def sweep_lambda(argv: list[str]) -> None:
         raise UserError(f"--steps {args.steps}: give 1 or more")
     videos, weights, training, about = read_folder(args.folder)
     if "psnr" not in weights or len(weights) == 1:
-        raise UserError(f"{about['folder']} was scored by {', '.join(weights)} alone; lambda weighs psnr against distance")
+        raise UserError(f"{about['folder']} was scored by {', '.join(weights)} alone; lambda weighs psnr against "
+                        f"distance")
     protocol = Protocol.configured(about.get("scoring", {}))
     rows = []
     for value in (k / args.steps for k in range(args.steps + 1)):
@@ -58,7 +63,8 @@ def sweep_lambda(argv: list[str]) -> None:
 
 
 def sweep_gamma(argv: list[str]) -> None:
-    from lgn_net.runs import pick_device
+    """`sweep.py gamma`: run the network over the test videos once, for all gammas."""
+    from lgn_net.runs import pick_device                     # only now: torch takes seconds to load
     from lgn_net.scoring import infer
     from lgn_net.scoring.inputs import load_network, load_test_set
 
@@ -97,8 +103,17 @@ def sweep_gamma(argv: list[str]) -> None:
     finish("gamma", rows, config.score.gamma, protocol, out, gamma_figure)
 
 
-def finish(knob: str, rows: list[dict], used: float, protocol: Protocol, out: Path, draw) -> None:
-    """Print the table, and write it with its picture."""
+def finish(knob: str, rows: list[dict], used: float, protocol: Protocol, out: Path,
+           draw: Callable[..., Figure]) -> None:
+    """Print the table, and write it with its picture.
+
+    Args:
+        knob: "lambda" or "gamma".
+        rows: one per value, as `draw` (`lambda_figure` or `gamma_figure`) takes them; AUCs are fractions.
+        used: the configuration's value.
+        protocol: under which all were measured.
+        out: the evaluation's folder; its parent's name is the curve's.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()
@@ -109,9 +124,10 @@ def finish(knob: str, rows: list[dict], used: float, protocol: Protocol, out: Pa
                                              if key.startswith("auc_")}
     header |= {"gap": "gap", "memory_updates": "memory updates"}
     shown = [name for name in header if name in rows[0]]
-    table = [[f"{row[name]:g}" if name == knob else "-" if row[name] is None else str(row[name]) if name == "memory_updates"
-              else f"{row[name]:.3f}" if name == "gap" else percent(row[name]) for name in shown] for row in rows]
-    print(f"{protocol}; the configuration's {knob} is {used:g}\n\n{markdown([header[name] for name in shown], table, left=0)}\n")
+    forms = {knob: "{:g}".format, "gap": "{:.3f}".format, "memory_updates": str}
+    cells = [["-" if row[name] is None else forms.get(name, percent)(row[name]) for name in shown] for row in rows]
+    table = markdown([header[name] for name in shown], cells, left=0)
+    print(f"{protocol}; the configuration's {knob} is {used:g}\n\n{table}\n")
     print("The best line was found with the test labels: an oracle, no result.")
     print(f"table    {out / f'sweep_{knob}.csv'}\npicture  {', '.join(map(str, pictures))}")
 

@@ -113,7 +113,8 @@ def test_dry_run(base, tmp_path):
     lines = result.out.splitlines()
     assert result.status == 0 and len(lines) == 4 and not (tmp_path / "runs").exists()
     assert lines[0].startswith("python ") and "train.py" in lines[0] and "evaluate.py" in lines[1]
-    assert "--model.name loc_net" in lines[2] and lines[2].index("--model.name") < lines[2].index("--model.hidden_width 2")
+    assert "--model.name loc_net" in lines[2]
+    assert lines[2].index("--model.name") < lines[2].index("--model.hidden_width 2")
     assert "--seed 3" in lines[2]
 
 

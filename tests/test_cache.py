@@ -128,6 +128,7 @@ def test_processes_share_one_file(videos, tmp_path):
 
 def test_killed_while_packing_then_started_again(videos, tmp_path):
     """SIGKILL in the middle, for real: the name never shows a part, and the next call makes the whole."""
+    split, folder = str(Path(videos[0].frames[0]).parents[1]), str(tmp_path / "cache")
     code = textwrap.dedent(f"""
         import sys, time; sys.path.insert(0, {str(ROOT)!r})
         from lgn_net.data import cache
@@ -136,7 +137,7 @@ def test_killed_while_packing_then_started_again(videos, tmp_path):
         def read(*args):
             print("packing", flush=True); time.sleep(5); return slow(*args)
         cache.read_frames = read
-        cache.pack_frames(index_videos({str(Path(videos[0].frames[0]).parents[1])!r}), 1, 16, {str(tmp_path / "cache")!r})
+        cache.pack_frames(index_videos({split!r}), 1, 16, {folder!r})
     """)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout.readline() == b"packing\n"

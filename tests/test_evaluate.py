@@ -231,8 +231,8 @@ def test_masks_maps_and_quality(data, base, tmp_path):
         k, = np.flatnonzero((table["video"] == m.video) & (table["frame"] == m.frame))
         assert m.normality == table["normality"][k] and m.label == table["label"][k]
         assert -10 * np.log10(m.error.mean()) == pytest.approx(table["psnr"][k], abs=1e-3)    # the very prediction
-        assert np.array_equal(m.image, read_frames((str(tmp_path / f"made/testing/frames/{m.video}/{m.frame:03d}.png"),),
-                                                   1, 16)[0].transpose(1, 2, 0))
+        path = tmp_path / f"made/testing/frames/{m.video}/{m.frame:03d}.png"
+        assert np.array_equal(m.image, read_frames((str(path),), 1, 16)[0].transpose(1, 2, 0))
     quality = (tmp_path / "out/quality.csv").read_text().splitlines()
     assert quality[0].startswith("video,frame,ssim") and len(quality) == 11
     assert results["quality"]["ssim"] == pytest.approx(np.mean([float(line.split(",")[2]) for line in quality[1:]]))

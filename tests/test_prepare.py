@@ -66,7 +66,8 @@ def decoded(path: Path) -> list[np.ndarray]:
 
 def ped2_files(home: str = "UCSD_Anomaly_Dataset.v1p2/UCSDped2/") -> dict[str, bytes]:
     """A small Ped2 with all that lies about in the published archive; testing 02 is abnormal in its frames 1 and 2."""
-    ranges = b"TestVideoFile = {};\nTestVideoFile{end+1}.gt_frame = [1:5];\nTestVideoFile{end+1}.gt_frame = [2:2, 3:3];\n"
+    ranges = (b"TestVideoFile = {};\nTestVideoFile{end+1}.gt_frame = [1:5];\n"
+              b"TestVideoFile{end+1}.gt_frame = [2:2, 3:3];\n")
     files = {f"{home}.DS_Store": b"x", f"{home}Test/._UCSDped2.m": b"x", f"{home}Test/UCSDped2.m": ranges,
              "UCSD_Anomaly_Dataset.v1p2/README.txt": b"x",
              "UCSD_Anomaly_Dataset.v1p2/UCSDped1/Train/Train001/001.tif": b"x"}
@@ -242,9 +243,9 @@ def test_shanghaitech_archive(tmp_path):
     out = tmp_path / "DATA"
     result = run(main, "shanghai", "--source", write_tar(tmp_path / "s.tar.gz", files), "--out", out)
     assert result.status == 0
-    assert result.warnings() == ["warning: shanghaitech is incomplete: 2 of 330 training videos; 2 of 107 testing videos; "
-                                 "no masks for testing 01_0015; what is there is prepared, but results will not compare "
-                                 "with published ones"]
+    assert result.warnings() == ["warning: shanghaitech is incomplete: 2 of 330 training videos; 2 of 107 testing "
+                                 "videos; no masks for testing 01_0015; what is there is prepared, but results will "
+                                 "not compare with published ones"]
     assert labels_of(out, "shanghaitech") == [[0, 0, 0, 1, 1], [0, 0, 0, 1]]
     assert [len(read(out / f"shanghaitech/training/frames/{name}")) for name in ("01_001", "13_007")] == [6, 3]
     for t in range(5):  # published frames: byte for byte
@@ -366,14 +367,15 @@ def test_one_run_at_a_time(tmp_path):
     """Two real runs into one folder: one of them is told to wait, and what comes out is whole."""
     for v in range(3):
         write_avi(tmp_path / f"videos/training/{v}.avi", 150, v)
-    command = [sys.executable, ROOT / "scripts/prepare_data.py", "custom", "--source", tmp_path / "videos", "--out", tmp_path]
+    custom = ["custom", "--source", tmp_path / "videos", "--out", tmp_path]
+    command = [sys.executable, ROOT / "scripts/prepare_data.py", *custom]
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     ends = [(process.communicate()[1], process.returncode) for process in runs]
     waiting = [err for err, status in ends if status == 2]
     assert all("another run is preparing" in err for err in waiting) and len(waiting) < 2
     assert [len(read(tmp_path / f"custom/training/frames/{v}")) for v in range(3)] == [150] * 3
     with engine.locked(tmp_path / "custom"):
-        assert "another run" in sentence(run(main, "custom", "--source", tmp_path / "videos", "--out", tmp_path), status=2)
+        assert "another run" in sentence(run(main, *custom), status=2)
 
 
 def test_labels_that_go_with_the_videos(tmp_path):

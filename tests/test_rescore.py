@@ -243,7 +243,8 @@ def test_compare_with_another_lambda_or_without_agreement(small, tmp_path):
     write_scores(tmp_path / "theirs/scores.csv", videos)
     (tmp_path / "theirs/results.json").write_text(json.dumps({"scoring": {"psnr_weight": 1.0}}))
     for knobs, ours, theirs in (((), 0.6, 1), (("--lambda", 0), 0, 0)):
-        compared = measured(tmp_path / "out", "--scores", small, *knobs, "--compare", tmp_path / "theirs/scores.csv")["compared"]
+        results = measured(tmp_path / "out", "--scores", small, *knobs, "--compare", tmp_path / "theirs/scores.csv")
+        compared = results["compared"]
         alone = [headline(run(evaluate.main, "--scores", small, "--lambda", weight)) for weight in (ours, theirs)]
         assert (100 * compared["auc"], 100 * compared["auc_other"]) == pytest.approx(alone, abs=0.005)
         assert ("psnr 1" in compared["other"]) == (ours != theirs)
@@ -307,7 +308,8 @@ def test_ours_against_another_programs(tmp_path):
 def test_what_the_network_settled_cannot_be_changed(small, tmp_path):
     """Knobs of scoring go into the new record, knobs of the network stay those of the old one."""
     config = asdict(Config())
-    (small.parent / "results.json").write_text(json.dumps({"config": config, "frames": 60, "complete_benchmark": False}))
+    about = {"config": config, "frames": 60, "complete_benchmark": False}
+    (small.parent / "results.json").write_text(json.dumps(about))
     for knob, words in (("--gamma", ["score.gamma was 0.009", "0.5"]), ("--score.psnr_peak", ["psnr_peak"])):
         value = 0.5 if knob == "--gamma" else "prediction"
         said = sentence(run(evaluate.main, "--scores", small, knob, value, "--out", tmp_path / "out"))
@@ -316,7 +318,7 @@ def test_what_the_network_settled_cannot_be_changed(small, tmp_path):
     first = measured(tmp_path / "out", "--scores", small, *knobs)
     assert first["config"] == config and first["complete_benchmark"] is False
     assert first["scoring"] == {"psnr_weight": 0.3, "smoothing": 3, "normalize": "causal", "average": "macro"}
-    again = measured(tmp_path / "again", "--scores", tmp_path / "out/scores.csv")          # with the knobs of the record
+    again = measured(tmp_path / "again", "--scores", tmp_path / "out/scores.csv")         # with the knobs of the record
     assert again["auc"] == first["auc"] and again["protocol"] == first["protocol"]
 
     lines = small.read_text().splitlines()
@@ -345,13 +347,14 @@ def test_nothing_is_replaced_when_the_comparison_fails(small, tmp_path):
     measured(tmp_path / "out", "--scores", small)
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     write_scores(tmp_path / "others.csv", [v._replace(name=f"other {v.name}") for v in read_scores(small, ("psnr",))])
-    assert "no frame in common" in sentence(run(evaluate.main, "--scores", small, "--lambda", 0, "--out", tmp_path / "out",
-                                                "--compare", tmp_path / "others.csv"))
+    result = run(evaluate.main, "--scores", small, "--lambda", 0, "--out", tmp_path / "out", "--compare",
+                 tmp_path / "others.csv")
+    assert "no frame in common" in sentence(result)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
-@pytest.mark.parametrize("content", [{"signals": 3}, {"localization": 3}, {"quality": 3}, {"memories": {}}, {"scoring": 1},
-                                     [], 3, {"config": 3}], ids=str)
+@pytest.mark.parametrize("content", [{"signals": 3}, {"localization": 3}, {"quality": 3}, {"memories": {}},
+                                     {"scoring": 1}, [], 3, {"config": 3}], ids=str)
 def test_results_that_are_none(small, content):
     (small.parent / "results.json").write_text(json.dumps(content))
     assert "results.json was not written by evaluate.py" in sentence(run(evaluate.main, "--scores", small))

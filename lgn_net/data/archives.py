@@ -80,8 +80,9 @@ def download(archive: Archive, folder: Path, base: str = "") -> Path:
     if (digest := sha256(part)) != archive.sha256:
         if not length_known:
             raise UserError(f"{part} has the sha256 {digest[:12]}..., the published file {archive.sha256[:12]}...; the "
-                            f"server does not say how long the file is, so these {megabytes(arrived(part))} may be its "
-                            f"beginning and are kept: run the same command again to go on, or remove them to start over")
+                            f"server does not say how long the file is, so these {megabytes(arrived(part))} may be "
+                            f"its beginning and are kept: run the same command again to go on, or remove them to "
+                            f"start over")
         part.unlink()
         raise UserError(f"{part} has the sha256 {digest[:12]}..., the published file {archive.sha256[:12]}...; it was "
                         f"removed, so run the same command again, or get the archive elsewhere and give it with "
@@ -211,8 +212,8 @@ def unpack(archive: Path, folder: Path, wanted: Wanted, largest: int = LARGEST) 
                     raise UserError(f"{archive} unpacks to more than {megabytes(largest)} or {MOST_FILES:,} files, "
                                     f"which no published data set does; not unpacked")
                 if declared > LARGEST_IMAGE and path.suffix.lower() in IMAGE_SUFFIXES:
-                    raise UserError(f"{archive}: the image {path} has {megabytes(declared)}, which no frame or mask has; "
-                                    f"not unpacked")
+                    raise UserError(f"{archive}: the image {path} has {megabytes(declared)}, which no frame or mask "
+                                    f"has; not unpacked")
                 check_free(part, declared, f"unpacking {path} from {archive}")
                 (part / path).parent.mkdir(parents=True, exist_ok=True)
                 with (part / path).open("wb") as file:

@@ -1,7 +1,7 @@
 """Packed frames: a split decoded and resized once, into one file of raw uint8 from which windows are read.
 
-The file is a plain C-ordered array (N, C, size, size) that `np.memmap` can open. Here it is read with `preadv`, straight
-into the batch, so that the resident memory stays that of a batch however large the data set is.
+The file is a plain C-ordered array (N, C, size, size) that `np.memmap` can open. Here it is read with `preadv`,
+straight into the batch, so that the resident memory stays that of a batch however large the data set is.
 """
 
 import contextlib
@@ -74,7 +74,8 @@ def pack_frames(videos: list[Video], channels: int, size: int, folder: str | Pat
         if not is_current(path, print_, videos, channels, size):
             write_packed(path, videos, channels, size)
             stat = path.stat()
-            index = {"fingerprint": print_, "written": [stat.st_size, stat.st_mtime_ns], "frames": total, "channels": channels, "size": size, "source": root,
+            index = {"fingerprint": print_, "written": [stat.st_size, stat.st_mtime_ns], "frames": total,
+                     "channels": channels, "size": size, "source": root,
                      "videos": {video.name: len(video.frames) for video in videos}}
             write_atomic(path.with_suffix(".json"), to_json(index))
     return PackedFrames(path, videos, channels, size)
@@ -87,8 +88,8 @@ def place_for(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        raise UserError(f"cannot pack frames into {path.parent}: {error.strerror}; choose another place with --data.cache "
-                        f"DIR, or decode while training with --data.cache null") from None
+        raise UserError(f"cannot pack frames into {path.parent}: {error.strerror}; choose another place with "
+                        f"--data.cache DIR, or decode while training with --data.cache null") from None
 
 
 def fingerprint(videos: list[Video], root: str, channels: int, size: int) -> str:
@@ -125,7 +126,8 @@ def write_packed(path: Path, videos: list[Video], channels: int, size: int) -> N
     needed, free = total * channels * size * size, shutil.disk_usage(path.parent).free
     if needed > free:
         raise UserError(f"packing {total} frames needs {needed / 1e9:.1f} GB, {path.parent} has {free / 1e9:.1f} GB "
-                        f"free; choose another place with --data.cache DIR, or decode while training with --data.cache null")
+                        f"free; choose another place with --data.cache DIR, or decode while training with "
+                        f"--data.cache null")
     temporary = path.with_suffix(".part")
     file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
     try:

@@ -34,7 +34,7 @@ def read_frame(path: str, channels: int) -> np.ndarray:
 
 def is_truncated(data: bytes) -> bool:
     """Whether an image file that OpenCV decodes nevertheless lacks its end (OpenCV fills the rest with grey)."""
-    if data[:2] == b"\xff\xd8":                            # JPEG: an end mark after the first scan, whose data hold none
+    if data[:2] == b"\xff\xd8":                             # JPEG: an end mark after the first scan, which holds none
         at = 2
         while data[at:at + 1] == b"\xff" and data[at + 1:at + 2] != b"\xda":
             fill = data[at + 1:at + 2] == b"\xff"           # marks may be padded
@@ -78,11 +78,14 @@ def to_float(frames: np.ndarray | Tensor) -> Tensor:
 
 
 def long_enough(videos: list[Video], length: int) -> list[int]:
-    """Indices of the videos that hold a window of `length` frames; a warning names the others, UserError if none does."""
+    """Indices of the videos that hold a window of `length` frames; a warning names the others.
+
+    UserError if none does.
+    """
     keep = [v for v, video in enumerate(videos) if len(video.frames) >= length]
     for v in sorted(set(range(len(videos))) - set(keep)):
-        warnings.warn(f"video {videos[v].name} has {len(videos[v].frames)} frames, fewer than the {length} of a window; "
-                      f"skipped", stacklevel=2)
+        warnings.warn(f"video {videos[v].name} has {len(videos[v].frames)} frames, fewer than the {length} of a "
+                      f"window; skipped", stacklevel=2)
     if not keep:
         raise UserError(f"no video has the {length} frames of a window ({length - 1} inputs and the frame to predict)")
     return keep

@@ -96,8 +96,8 @@ def write_masks(video: SourceVideo, count: int, digits: int, root: Path, size: t
     with replacing(root / video.split / "masks" / video.name) as part, one_at_a_time:
         for t, mask in enumerate(read_masks(video.masks)):
             if mask.shape != size:
-                raise UserError(f"the mask of frame {t} is {mask.shape[1]} x {mask.shape[0]}, the frames are {size[1]} x "
-                                f"{size[0]}; the masks are of another video")
+                raise UserError(f"the mask of frame {t} is {mask.shape[1]} x {mask.shape[0]}, the frames are "
+                                f"{size[1]} x {size[0]}; the masks are of another video")
             (part / f"{t:0{digits}d}.png").write_bytes(encode(np.uint8(255) * mask, "png"))
             abnormal.append(mask.any())
         if len(abnormal) != count:

@@ -87,7 +87,7 @@ def shipped_truths(names: Sequence[str], frames: Sequence[np.ndarray], labels: S
 
 
 def load_label_folder(folder: str | Path) -> dict[str, np.ndarray]:
-    """A folder with `<video>.npy` for each video, 0/1 per frame (ShanghaiTech's test_frame_mask): name -> uint8 (T,)."""
+    """A folder with `<video>.npy` per video, 0/1 per frame (ShanghaiTech's test_frame_mask): name -> uint8 (T,)."""
     files = sorted(Path(folder).glob("*.npy"), key=lambda path: natural_key(path.name))
     if not files:
         raise UserError(f"labels {folder}: the folder holds no <video>.npy")

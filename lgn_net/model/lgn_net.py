@@ -1,4 +1,4 @@
-"""LGN-Net: the two branches, the memory and the decoder, wired as in Fig. 2; and the relatives that are its switches."""
+"""LGN-Net: the two branches, the memory and the decoder, wired as in Fig. 2; and its relatives, switches of it."""
 
 from typing import NamedTuple
 
@@ -21,8 +21,8 @@ class Output(NamedTuple):
 class LGNNet(nn.Module):
     """Predicts frame n+1 from n frames by local (ST-LSTM) and global (memory) normality. arXiv 2211.07454, Fig. 2.
 
-    Height and width of the frames must be multiples of 8. LGN-ST, Glo-Net and MNAD are this network with another `cell`,
-    `skips` or `wide`; `build.py` has them by name.
+    Height and width of the frames must be multiples of 8. LGN-ST, Glo-Net and MNAD are this network with another
+    `cell`, `concat_query`, `skips` or `wide`; `build.py` has them by name.
 
     Args:
         input_frames: n.
@@ -34,8 +34,8 @@ class LGNNet(nn.Module):
         cell: "st_lstm", "conv_lstm" (LGN-ST), or None for no local branch (Glo-Net, MNAD).
         skips: hand the features of E_glo's first three blocks to the decoder (MNAD's prediction).
         wide: a decoder as wide without skips as with them (MNAD's reconstruction).
-        concat_query, fold_time, forget_bias: where paper and published code part, docs/differences.md. The defaults are the
-            published code's.
+        concat_query: the decoder gets the queries beside the prototypes (Glo-Net, MNAD).
+        fold_time, forget_bias: see `LocalBranch`; the defaults are the published code's (docs/differences.md).
         memory: further arguments of `PrototypeMemory`.
     """
 
@@ -55,7 +55,7 @@ class LGNNet(nn.Module):
         self.concat_query = concat_query
         self.skips = skips
 
-    def forward(self, clip: Tensor) -> Output:            # clip (B, n, C, H, W) in [-1, 1]
+    def forward(self, clip: Tensor) -> Output:
         """clip (B, n, C, H, W) in [-1, 1], oldest frame first -> the predicted next frame and the memory's queries."""
         queries, context = self.encode(clip)
         return Output(self.predict(queries, context), queries[:len(self.memories)])
@@ -66,7 +66,12 @@ class LGNNet(nn.Module):
         return [self.memory] if self.memory else []
 
     def encode(self, clip: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """All that does not depend on the memory: queries [(B, D, H/8, W/8)], and by its name what the decoder joins."""
+        """All that does not depend on the memory.
+
+        Returns:
+            The queries, [(B, D, H/8, W/8)] in float32, of unit length over D; and by its argument's name what
+            `Decoder` joins to what it is given: skips and local features.
+        """
         *blocks, features = self.prototype_encoder(clip)
         context = dict(zip(("skip1", "skip2", "skip4"), blocks)) if self.skips else {}
         if self.local_branch:
@@ -75,7 +80,7 @@ class LGNNet(nn.Module):
 
     def predict(self, queries: list[Tensor], context: dict[str, Tensor]) -> Tensor:
         """Read the memory and decode: the predicted frame (B, C, H, W) in [-1, 1]."""
-        prototypes = self.memory.read(queries[0]) if self.memory else queries[0]   # (B, D, H/8, W/8)   global normality
+        prototypes = self.memory.read(queries[0]) if self.memory else queries[0]   # (B, D, h, w)   global normality
         if self.concat_query and self.memory:
             prototypes = torch.cat([queries[0], prototypes], dim=1)
         return self.decoder(prototypes, **context)
@@ -95,7 +100,7 @@ class LocNet(nn.Module):
         self.head = head(base_width, base_width, channels)
         self.memories: list[PrototypeMemory] = []
 
-    def forward(self, clip: Tensor) -> Output:            # clip (B, n, C, H, W) in [-1, 1]
+    def forward(self, clip: Tensor) -> Output:
         """clip (B, n, C, H, W) in [-1, 1], oldest frame first -> the predicted next frame; no queries."""
         return Output(self.predict(*self.encode(clip)), [])
 

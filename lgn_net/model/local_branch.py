@@ -16,7 +16,7 @@ class LocalBranch(nn.Module):
         channels: image channels C.
         width: channels of F'_loc and of E_loc's first level; its second level has twice as many.
         hidden: channels of the cells' states.
-        layers: number of stacked ST-LSTM cells.
+        layers: number of stacked cells.
         fold_time: training only; run E_loc once over all B*T frames (one batch statistic) instead of frame by frame
             (T statistics and T running-average updates a step, as the authors' code does).
         forget_bias: see `STLSTMCell`; a ConvLSTM has none.
@@ -51,7 +51,7 @@ class LocalBranch(nn.Module):
         zeros = frames[0].new_zeros(B, self.hidden, h, w)
         H, C, M = [zeros] * len(self.cells), [zeros] * len(self.cells), zeros
         for x in frames:
-            for layer, cell in enumerate(self.cells):     # M zigzags: up the layers, then on to layer 1 of the next frame
+            for layer, cell in enumerate(self.cells):     # M zigzags: up the layers, on to layer 1 of the next frame
                 H[layer], C[layer], M = cell(x, H[layer], C[layer], M)
                 x = H[layer]
         return torch.cat([H[-1], M], dim=1)

@@ -21,12 +21,13 @@ class MSNNet(nn.Module):
                  **memory: object):
         super().__init__()
         self.encoder = PrototypeEncoder(input_frames * channels, base_width)
-        self.memories = nn.ModuleList(PrototypeMemory(memory_items, factor * base_width, **{**memory, "read_grad": True})
+        memory = memory | {"read_grad": True}
+        self.memories = nn.ModuleList(PrototypeMemory(memory_items, factor * base_width, **memory)
                                       for factor in (2, 4, 8))
         self.decoder = Decoder(8 * base_width, base_width, channels, skips=(4 * base_width, 2 * base_width, 0))
 
-    def forward(self, clip: Tensor) -> Output:            # clip (B, n, C, H, W) in [-1, 1]
-        """clip (B, n, C, H, W) in [-1, 1], oldest frame first -> the predicted next frame and the queries of each scale."""
+    def forward(self, clip: Tensor) -> Output:
+        """clip (B, n, C, H, W) in [-1, 1], oldest frame first -> the predicted next frame and each scale's queries."""
         queries, context = self.encode(clip)
         return Output(self.predict(queries, context), queries)
 

@@ -65,7 +65,8 @@ def load_official(model_path: str | Path, items_path: str | Path | None) -> tupl
     if not isinstance(official, dict) or not all(isinstance(value, Tensor) for value in official.values()):
         raise UserError(f"{model_path} is no state_dict of tensors; save it with torch.save(model.state_dict(), FILE)")
     if not isinstance(items, Tensor) or items.dim() != 2 or len(items) < 2:
-        raise UserError(f"{items_path} holds {describe(items)}; expected the memory items, a tensor of M x D with M > 1")
+        raise UserError(f"{items_path} holds {describe(items)}; expected the memory items, a tensor of M x D with "
+                        f"M > 1")
     items = items.detach().float()
     if not items.isfinite().all():
         raise UserError(f"{items_path} holds items that are not finite; the file is damaged")
@@ -133,7 +134,10 @@ def infer_system(official: dict) -> str:
 
 
 def infer_sizes(official: dict, items: Tensor, system: str, path: str | Path) -> dict:
-    """Keyword arguments of LGNNet from the shapes of the authors' weights."""
+    """Keyword arguments of LGNNet from the shapes of the authors' weights.
+
+    UserError where one of those that tell a size is missing or is no convolution's.
+    """
     for name in (FIRST, LAST, STATE)[:3 if system == "lgn_net" else 2]:
         if name not in official or official[name].dim() != 4 or 0 in official[name].shape:
             raise UserError(f"{path} is not LGN-Net, nor MNAD: {name} is {describe(official.get(name))}; what is read "

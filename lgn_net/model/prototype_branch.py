@@ -18,8 +18,8 @@ class PrototypeEncoder(nn.Module):
         self.pool = nn.MaxPool2d(2)
 
     def forward(self, clip: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """clip (B, T, C, H, W) in [-1, 1] -> the features of all blocks, F_lat last. Channel 3t + c, oldest frame first."""
-        x1 = self.block1(clip.flatten(1, 2))              # (B, width, H, W)
+        """clip (B, T, C, H, W) in [-1, 1], oldest frame first -> the features of all blocks, F_lat last."""
+        x1 = self.block1(clip.flatten(1, 2))              # (B, width, H, W)   from channels C*t + c
         x2 = self.block2(self.pool(x1))                   # (B, 2*width, H/2, W/2)
         x3 = self.block3(self.pool(x2))                   # (B, 4*width, H/4, W/4)
         return x1, x2, x3, self.block4(self.pool(x3))     # (B, 8*width, H/8, W/8)
@@ -54,7 +54,7 @@ class Decoder(nn.Module):
     def forward(self, prototypes: Tensor, local: Tensor | None = None, skip4: Tensor | None = None,
                 skip2: Tensor | None = None, skip1: Tensor | None = None) -> Tensor:
         """prototypes (B, in, H/8, W/8), local (B, local, H, W), skips by their share of H -> frame (B, C, H, W)."""
-        x = self.up4(self.block4(prototypes))             # (B, 4*width, H/4, W/4)
+        x = self.up4(self.block4(prototypes))             # (B, 4*width, H/4, W/4)   where `wide`, twice the channels
         x = self.up3(self.block3(join(skip4, x)))         # (B, 2*width, H/2, W/2)
         x = self.up2(self.block2(join(skip2, x)))         # (B, width, H, W)   F'_glo
         return self.head(join(skip1, x, local))

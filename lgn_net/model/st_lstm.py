@@ -7,8 +7,8 @@ from torch import Tensor, nn
 class STLSTMCell(nn.Module):
     """Spatiotemporal LSTM: a temporal state C that stays in its layer and a spatiotemporal memory M that climbs them.
 
-    All convolutions are without bias. The forget gates are shifted by `forget_bias`: 1 in the authors' code, absent from
-    the paper's equations.
+    All convolutions are without bias. The forget gates are shifted by `forget_bias`: 1 in the authors' code, absent
+    from the paper's equations.
 
     Args:
         in_channels: channels of x (features of the frame at layer 1, H of the layer below above that).

@@ -308,8 +308,10 @@ def memory_plots(results: Mapping, videos: list[VideoScores]) -> str:
         counts = np.array(memory["queries_of_item"])
         figure = go.Figure(go.Bar(x=np.arange(1, len(counts) + 1), y=counts / counts.sum(), marker={"color": NORMAL},
                                   hovertemplate="item %{x}: %{y:.2%} of the queries<extra></extra>"))
-        plots.append((f"Memory {k}" if len(results["memories"]) > 1 else "Items", f"{memory['live_items']} of {len(counts)} live, "
-                      f"mean cosine between two {memory['item_cosine']:.3f}", figure, "item", "share of the queries", ".0%"))
+        title = f"Memory {k}" if len(results["memories"]) > 1 else "Items"
+        remark = (f"{memory['live_items']} of {len(counts)} live, mean cosine between two "
+                  f"{memory['item_cosine']:.3f}")
+        plots.append((title, remark, figure, "item", "share of the queries", ".0%"))
     labels = np.concatenate([video.labels for video in videos])
     for name in (name for name in videos[0].signals if name.startswith("distance")):
         values = np.concatenate([video.signals[name] for video in videos])
@@ -319,8 +321,8 @@ def memory_plots(results: Mapping, videos: list[VideoScores]) -> str:
             mode="lines", line={"color": colour, "shape": "hv", "width": 2},
             hovertemplate=f"{kind} frames, %{{x:.4g}} and above: %{{y:.2%}}<extra></extra>")
             for label, kind, colour in ((0, "normal", NORMAL), (1, "abnormal", ABNORMAL))])
-        plots.append((name.replace("_", " ").capitalize(), "of normal (blue) and abnormal (orange) test frames", figure, name,
-                      "share of the frames", ".0%"))
+        plots.append((name.replace("_", " ").capitalize(), "of normal (blue) and abnormal (orange) test frames",
+                      figure, name, "share of the frames", ".0%"))
     figures = []
     for k, (title, remark, figure, x, y, form) in enumerate(plots):
         figure.update_layout(margin={"l": 62, "r": 8, "t": 8, "b": 46})

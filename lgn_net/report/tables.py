@@ -17,7 +17,8 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1
         return "| " + " | ".join(cell.ljust(width) if k < left else cell.rjust(width)
                                  for k, (cell, width) in enumerate(zip(cells, widths))) + " |"
 
-    rule = "|" + "|".join("-" * (width + 2) if k < left else "-" * (width + 1) + ":" for k, width in enumerate(widths)) + "|"
+    rules = ["-" * (width + 2) if k < left else "-" * (width + 1) + ":" for k, width in enumerate(widths)]
+    rule = "|" + "|".join(rules) + "|"
     return "\n".join([line(header), rule, *map(line, rows)])
 
 
@@ -35,8 +36,8 @@ def grid_table(values: Mapping[Protocol, float | None]) -> str:
             if (scope, average) == (PAPER.scope, PAPER.average):
                 cells[SIGMAS.index(PAPER.sigma)] = f"**{cells[SIGMAS.index(PAPER.sigma)]}**"
             rows.append([average, meaning, *cells])
-    return markdown(["average", "normalisation", *(f"sigma {sigma:g}" if sigma else "unsmoothed" for sigma in SIGMAS)], rows,
-                    left=2)
+    header = ["average", "normalisation", *(f"sigma {sigma:g}" if sigma else "unsmoothed" for sigma in SIGMAS)]
+    return markdown(header, rows, left=2)
 
 
 def video_table(results: Mapping) -> str:
@@ -49,9 +50,12 @@ def video_table(results: Mapping) -> str:
 def numbers(results: Mapping) -> list[tuple[str, str, str, str]]:
     """The headline and what belongs to it: name, value, unit, remark. Values that are not defined are dashes."""
     interval = results["interval"]
-    within = (f"95 % interval {percent(interval[0], 1)} to {percent(interval[1], 1)}, {RESAMPLES:,} resamples of the videos"
-              if interval else "no interval: " + ("one video cannot be resampled" if results["videos"] == 1 else
-                                                  "frames of one class only"))
+    if interval:
+        within = (f"95 % interval {percent(interval[0], 1)} to {percent(interval[1], 1)}, {RESAMPLES:,} resamples of "
+                  f"the videos")
+    else:
+        within = "no interval: " + ("one video cannot be resampled" if results["videos"] == 1 else
+                                    "frames of one class only")
     gap = "-" if results["gap"] is None else f"{results['gap']:.3f}"
     rows = [("AUC", percent(results["auc"]), "%", within),
             *((f"AUC, {'PSNR' if key == 'auc_psnr' else key.removeprefix('auc_')} only", percent(results[key]), "%", "")
@@ -66,13 +70,15 @@ def numbers(results: Mapping) -> list[tuple[str, str, str, str]]:
         rows.append(("memory updates", f"{results['memory_updates']:,}", "", ""))
     for k, memory in enumerate(results.get("memories") or [], 1):
         name = f"live items, memory {k}" if len(results["memories"]) > 1 else "live items"
-        rows.append((name, f"{memory['live_items']}", "", f"of {len(memory['queries_of_item'])}, on training frames; mean cosine "
-                                                          f"between items {memory['item_cosine']:.3f}"))
+        rows.append((name, f"{memory['live_items']}", "",
+                     f"of {len(memory['queries_of_item'])}, on training frames; mean cosine between items "
+                     f"{memory['item_cosine']:.3f}"))
     if found := results.get("localization"):
         chance = percent(found["region_on_mask_chance"])
-        rows += [("pixel AUC", percent(found["pixel_auc"]), "%", f"every pixel of {found['frames_with_mask']:,} frames with masks"),
-                 ("pixel-level AUC", percent(found["pixel_level_auc"]), "%", "40 % of a mask, no pixel of a normal frame; chance "
-                                                                            "is near 0"),
+        rows += [("pixel AUC", percent(found["pixel_auc"]), "%",
+                  f"every pixel of {found['frames_with_mask']:,} frames with masks"),
+                 ("pixel-level AUC", percent(found["pixel_level_auc"]), "%",
+                  "40 % of a mask, no pixel of a normal frame; chance is near 0"),
                  ("strongest region on mask", percent(found["region_on_mask"]), "%",
                   f"of {found['abnormal_frames']:,} abnormal frames; placed at random {chance} %")]
     for key, name in (("ssim", "SSIM"), ("lpips", "LPIPS")):
@@ -85,7 +91,8 @@ def numbers(results: Mapping) -> list[tuple[str, str, str, str]]:
 
 def frames_scored(results: Mapping) -> str:
     """How much was scored, in a sentence."""
-    one_class = f" ({results['single_class_videos']} with frames of one class only)" if results["single_class_videos"] else ""
+    count = results["single_class_videos"]
+    one_class = f" ({count} with frames of one class only)" if count else ""
     return (f"{results['videos']} video{'s'[:results['videos'] != 1]}{one_class}, {results['frames']:,} frames scored, "
             f"{results['abnormal_frames']:,} abnormal")
 
@@ -102,10 +109,10 @@ def summary(results: Mapping) -> str:
 
 
 def comparison(result: Mapping, other: str) -> str:
-    """Two score files, in a sentence each."""
+    """Two score files by what `lgn_net.scoring.protocols.compare` returns; `other` is the name of the second."""
     interval = result["interval"]
-    left_out = " and ".join(f"{count} frames that only {which} holds" for count, which in
-                            ((result["frames_left_out"], "this one"), (result["frames_left_out_other"], other)) if count)
+    counts = ((result["frames_left_out"], "this one"), (result["frames_left_out_other"], other))
+    left_out = " and ".join(f"{count} frames that only {which} holds" for count, which in counts if count)
     if result["difference"] is None:
         return f"compared with {other}: undefined, the common frames are of one class"
     within = (f", 95 % interval {100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}, p = {result['p_value']:.3f}\n"
@@ -116,6 +123,6 @@ def comparison(result: Mapping, other: str) -> str:
 
 
 def padded_chance(labels: Sequence[np.ndarray]) -> float:
-    """What scores drawn at random reach on average under the padded protocol."""
+    """What scores drawn at random reach on average under the padded protocol, a fraction; labels (n_v,) per video."""
     counts = [(int(np.sum(y == 0)), int(np.sum(y == 1))) for y in labels]
     return float(np.mean([(n * p / 2 + n + p + 1) / ((n + 1) * (p + 1)) for n, p in counts]))

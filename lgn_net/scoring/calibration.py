@@ -14,15 +14,19 @@ from lgn_net.scoring.score_file import VideoScores
 SHARES = (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99, 1)
 
 
-def calibrate(videos: Sequence[VideoScores], weights: Mapping[str, float]) -> dict:
+def calibrate(videos: Sequence[VideoScores], weights: Mapping[str, float],
+              peaks: Sequence[float] | np.ndarray) -> dict:
     """The signals of normal frames -> plain numbers, for a checkpoint.
 
+    Args:
+        peaks: the maximum of the smoothed error maps of some of the frames; where a picture of errors becomes loud.
+
     Returns:
-        "frames", their number; "signals", mean and standard deviation of each; "shares" of the frames, and the "normality" below
-        which so many of them lie.
+        "frames", their number; "signals", mean and standard deviation of each; "shares" of the frames, and the
+        "normality" below which so many of them lie; "peak_error", the mean of the peaks.
     """
     signals = pooled(videos, weights)
-    calibration = {"frames": len(signals["psnr"]), "shares": list(SHARES),
+    calibration = {"frames": len(signals["psnr"]), "shares": list(SHARES), "peak_error": float(np.mean(peaks)),
                    "signals": {name: {"mean": float(signals[name].mean()), "std": float(signals[name].std())}
                                for name in weights}}
     return calibration | {"normality": np.quantile(calibrated(signals, weights, calibration), SHARES).tolist()}
@@ -36,7 +40,8 @@ def pooled(videos: Sequence[VideoScores], names: Iterable[str]) -> dict[str, np.
 def calibrated(signals: Mapping[str, np.ndarray], weights: Mapping[str, float], calibration: dict) -> np.ndarray:
     """Normality of frames by their signals (n,): each minus its mean, over its spread on normal frames, weighted."""
     scale = calibration["signals"]
-    return sum(weight * (signals[name] - scale[name]["mean"]) / (scale[name]["std"] or 1.0) for name, weight in weights.items())
+    return sum(weight * (signals[name] - scale[name]["mean"]) / (scale[name]["std"] or 1.0)
+               for name, weight in weights.items())
 
 
 def threshold_at(calibration: dict, share: float) -> float:
@@ -47,12 +52,13 @@ def threshold_at(calibration: dict, share: float) -> float:
 def check_calibration(calibration: object, weights: Mapping[str, float], path: object) -> dict:
     """What a checkpoint holds under "calibration". UserError where it holds none, or one of other signals."""
     if calibration is None:
-        raise UserError(f"{path} does not say how it scores normal frames; give it --normal VIDEO, a normal stretch of your "
-                        f"scene, or a checkpoint of scripts/export_weights.py")
+        raise UserError(f"{path} does not say how it scores normal frames; give it --normal VIDEO, a normal stretch of "
+                        f"your scene, or a checkpoint of scripts/export_weights.py")
     try:
-        numbers = [calibration["frames"], *calibration["shares"], *calibration["normality"],
+        numbers = [calibration["frames"], calibration["peak_error"], *calibration["shares"], *calibration["normality"],
                    *(calibration["signals"][name][key] for name in weights for key in ("mean", "std"))]
-        if not np.isfinite(np.array(numbers, float)).all() or len(calibration["shares"]) != len(calibration["normality"]):
+        same = len(calibration["shares"]) == len(calibration["normality"])
+        if not same or not np.isfinite(np.array(numbers, float)).all():
             raise ValueError
     except (KeyError, TypeError, ValueError):
         raise UserError(f"the calibration in {path} is damaged or of another network; export it again with "

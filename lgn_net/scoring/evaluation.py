@@ -17,8 +17,8 @@ from lgn_net.scoring.protocols import paper_weights
 from lgn_net.scoring.score import normality
 from lgn_net.scoring.score_file import VideoScores, read_scores
 
-
-# What a score file takes over from the results.json beside it, and what of this only while its labels, its frames stand.
+# What a score file takes over from the results.json beside it; what of this stands only while its labels, while all of
+# its frames are the same.
 CARRIED = ("direction", "checkpoint", "versions", "config", "complete_benchmark", "memories", "localization", "quality")
 OF_THE_LABELS, OF_ALL_FRAMES = ("quality",), ("complete_benchmark", "localization", "quality")
 # Types of what is read from a results.json.
@@ -64,8 +64,8 @@ class LabelSource(NamedTuple):
         if self.in_folder:
             truth = load_label_folder(self.labels)
             for video in videos:
-                if len(truth.get(video.name, ())) != len(video.frames):
-                    raise UserError(f"labels {self.labels}: {len(truth.get(video.name, ()))} for video {video.name}, which has "
+                if (count := len(truth.get(video.name, ()))) != len(video.frames):
+                    raise UserError(f"labels {self.labels}: {count} for video {video.name}, which has "
                                     f"{len(video.frames)} frames; give the labels of these videos with --labels")
             return truth, self.labels
         if self.labels:
@@ -105,13 +105,12 @@ def read_evaluation(path: str | Path, psnr_weight: float, labels: LabelSource) -
         check_lambda(path, videos, psnr_weight, memories)
     left_out = OF_THE_LABELS if labels.given else ()
     if "frames" in about and about["frames"] != (frames := sum(len(video.frames) for video in videos)):
-        warnings.warn(f"{path} holds {frames} frames, the results.json beside it is of {about['frames']}: what that says of all "
-                      f"frames is left out")
+        warnings.warn(f"{path} holds {frames} frames, the results.json beside it is of {about['frames']}: what that "
+                      f"says of all frames is left out")
         left_out += OF_ALL_FRAMES
-    return Evaluation(
-        videos, weights, read_training(path, weights), {
-            "scores": str(path), "labels": where, "dataset": about.get("dataset", labels.dataset)} | {
-            key: about[key] for key in CARRIED if key in about and key not in left_out})
+    carried = {key: about[key] for key in CARRIED if key in about and key not in left_out}
+    return Evaluation(videos, weights, read_training(path, weights), {
+        "scores": str(path), "labels": where, "dataset": about.get("dataset", labels.dataset)} | carried)
 
 
 def is_ours(path: str | Path) -> bool:
@@ -125,14 +124,17 @@ def is_ours(path: str | Path) -> bool:
     if not path.is_file() or path.suffix.lower() != ".csv":
         return False
     columns = [name.strip() for name in path.read_text("utf-8-sig", errors="replace").partition("\n")[0].split(",")]
-    return "psnr" in columns or bool(signals := results_beside(path).get("signals", {})) and set(signals) <= set(columns)
+    if "psnr" in columns:
+        return True
+    signals = results_beside(path).get("signals", {})
+    return bool(signals) and set(signals) <= set(columns)
 
 
 def read_folder(folder: str | Path) -> Evaluation:
     """What evaluate.py left in its folder, as it was measured; `about` is its results.json and "folder".
 
-    `folder` may also be the run's, with the evaluation (of last.pt, where there are several) in it. UserError when there
-    is none.
+    `folder` may also be the run's, with the evaluation (of last.pt, where there are several) in it. UserError when
+    there is none.
     """
     folder = Path(folder)
     found = [path.parent for path in (folder / "scores.csv", folder / "evaluation_last" / "scores.csv",
@@ -168,7 +170,8 @@ def read_foreign_evaluation(path: str | Path, direction: str, covered: slice, la
         truth, where = labels.truth(known)
     videos = read_foreign(path, truth, covered)
     if truth is None:
-        warnings.warn(f"no labels for {path}: give --labels, --dataset_type or --dataset_path; all frames count as normal")
+        warnings.warn(f"no labels for {path}: give --labels, --dataset_type or --dataset_path; all frames count as "
+                      f"normal")
     about = {"scores": str(path), "direction": f"high is {direction}", "labels": where, "dataset": labels.dataset}
     return Evaluation(videos, {SIGNAL: 1.0 if direction == "normal" else -1.0}, [], about)
 
@@ -185,13 +188,13 @@ def relabel(videos: list[VideoScores], truth: Mapping[str, np.ndarray], where: s
             raise UserError(f"labels {where}: none for video {video.name!r}; they are of {len(truth)} videos "
                             f"({', '.join(list(truth)[:3])} ...), the scores of {len(videos)}")
         if video.frames[-1] >= len(truth[video.name]):
-            raise UserError(f"labels {where}: {len(truth[video.name])} for video {video.name}, whose scores reach frame "
-                            f"{video.frames[-1]} (from 0); give the labels of these videos with --labels")
+            raise UserError(f"labels {where}: {len(truth[video.name])} for video {video.name}, whose scores reach "
+                            f"frame {video.frames[-1]} (from 0); give the labels of these videos with --labels")
     return [video._replace(labels=truth[video.name][video.frames].astype(np.uint8)) for video in videos]
 
 
 def check_lambda(path: str | Path, videos: list[VideoScores], psnr_weight: float, memories: int) -> None:
-    """A warning when the file's own column normality was made with another lambda."""
+    """A warning when the file's own column normality was made with another lambda, under the paper's normalisation."""
     if not all("normality" in video.signals for video in videos):
         return
     written = np.concatenate([video.signals["normality"] for video in videos])
@@ -199,13 +202,17 @@ def check_lambda(path: str | Path, videos: list[VideoScores], psnr_weight: float
                       for weight in (1.0, 0.0))
     if np.ptp(psnr - distance) > 0:                              # written = lambda psnr + (1 - lambda) distance
         weight = np.dot(written - distance, psnr - distance) / np.dot(psnr - distance, psnr - distance)
-        if np.allclose(weight * psnr + (1 - weight) * distance, written, atol=1e-6) and abs(weight - psnr_weight) > 1e-6:
-            warnings.warn(f"{path} was written with lambda {weight:.4g}; here it is {psnr_weight:g} (--lambda {weight:.4g} for "
-                          f"the former)")
+        explained = np.allclose(weight * psnr + (1 - weight) * distance, written, atol=1e-6)
+        if explained and abs(weight - psnr_weight) > 1e-6:
+            warnings.warn(f"{path} was written with lambda {weight:.4g}; here it is {psnr_weight:g} "
+                          f"(--lambda {weight:.4g} for the former)")
 
 
 def results_beside(scores: str | Path) -> dict:
-    """The results.json that an evaluation wrote beside its score file; {} where there is none."""
+    """The results.json that an evaluation wrote beside its score file; {} where there is none.
+
+    UserError for a file of that name that no evaluation wrote.
+    """
     path = Path(scores).parent / "results.json"
     try:
         content = json.loads(path.read_text()) if path.is_file() else {}
@@ -213,6 +220,6 @@ def results_beside(scores: str | Path) -> dict:
                                                 if key in content):
             raise ValueError
     except ValueError:
-        raise UserError(f"{path} was not written by evaluate.py, or is damaged; evaluate again, or move it away and give "
-                        f"--lambda") from None
+        raise UserError(f"{path} was not written by evaluate.py, or is damaged; evaluate again, or move it away and "
+                        f"give --lambda") from None
     return content

@@ -38,16 +38,16 @@ def read_foreign(path: str | Path, labels: Mapping[str, np.ndarray] | None, cove
     else:
         flat = read_array(path)
         if labels is None:
-            raise UserError(f"{path} holds {len(flat)} scores one after the other, and nothing says where a video ends; "
-                            f"give --dataset_type ped2 or avenue, --dataset_path, or --labels with a folder of "
+            raise UserError(f"{path} holds {len(flat)} scores one after the other, and nothing says where a video "
+                            f"ends; give --dataset_type ped2 or avenue, --dataset_path, or --labels with a folder of "
                             f"<video>.npy")
         lengths = [len(range(len(y))[covered]) for y in labels.values()]
         check_length(path, len(flat), sum(lengths), labels, covered)
         scores = dict(zip(labels, np.split(flat, np.cumsum(lengths)[:-1])))
     if labels is None:
         if covered.stop is not None and covered.stop >= 0:
-            raise UserError(f"without labels the length of a video is not known, and --crop {show(covered)} says nothing; "
-                            f"give --labels, --dataset_type or --dataset_path")
+            raise UserError(f"without labels the length of a video is not known, and --crop {show(covered)} says "
+                            f"nothing; give --labels, --dataset_type or --dataset_path")
         labels = {name: np.zeros(len(x) + (covered.start or 0) - (covered.stop or 0), np.uint8)
                   for name, x in scores.items()}
     videos = []
@@ -55,8 +55,8 @@ def read_foreign(path: str | Path, labels: Mapping[str, np.ndarray] | None, cove
         frames = np.arange(len(labels[name]))[covered]
         check_length(f"{path}, video {name}", len(x), len(frames), {name: labels[name]}, covered)
         if not len(frames):
-            warnings.warn(f"{path}: no frame of video {name} has a score, it is too short for --crop {show(covered)}; "
-                          f"left out")
+            warnings.warn(f"{path}: no frame of video {name} has a score, it is too short for "
+                          f"--crop {show(covered)}; left out")
         videos.append(VideoScores(name, frames, {SIGNAL: x}, labels[name][covered].astype(np.uint8)))
     return finite(path, videos)
 
@@ -65,7 +65,8 @@ def lengths_in(path: str | Path, covered: slice) -> dict[str, int]:
     """Frames of each video by its name, as far as a folder or a table of scores tells; {} for flat scores."""
     path = Path(path)
     if path.is_dir() and (covered.stop or -1) < 0:
-        return {name: len(x) + (covered.start or 0) - (covered.stop or 0) for name, x in read_folder_of_arrays(path).items()}
+        return {name: len(x) + (covered.start or 0) - (covered.stop or 0)
+                for name, x in read_folder_of_arrays(path).items()}
     if has_frames(path):
         return {video.name: int(video.frames[-1]) + 1 for video in read_by_frame(path, None)}
     return {}
@@ -91,8 +92,9 @@ def read_folder_of_arrays(path: Path) -> dict[str, np.ndarray]:
     return {p.stem: read_array(p) for p in files}
 
 
-def by_labels(path: Path, scores: dict[str, np.ndarray], labels: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray]:
-    """Arrays by file name -> by the name of the video, in the order of the labels."""
+def by_labels(path: Path, scores: dict[str, np.ndarray],
+              labels: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+    """Arrays by file name -> by the name of the video, in the order of the labels. UserError for another number."""
     if labels is None or set(scores) == set(labels):
         return {name: scores[name] for name in labels or scores}
     if len(scores) != len(labels):
@@ -145,12 +147,13 @@ def read_array(path: Path) -> np.ndarray:
             values = read_text(path.read_text(encoding="utf-8-sig"))
     except Exception as error:                              # NumPy raises whatever it trips over in a damaged file
         reason = "" if path.suffix.lower() == ".npy" else f" ({' '.join(str(error).split()) or type(error).__name__})"
-        raise UserError(f"{path}: no plain array of numbers{reason}; where it was made, write all videos one after the other with "
-                        f"np.save('{path.stem}.npy', np.concatenate([np.ravel(x) for x in scores])), or a file per video") \
-            from None
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "buif" or max(values.shape, default=0) != values.size:
-        raise UserError(f"{path}: {getattr(values, 'dtype', type(values).__name__)} of shape {np.shape(values)}; expected "
-                        f"(N,) or (1, N) numbers")
+        raise UserError(f"{path}: no plain array of numbers{reason}; where it was made, write all videos one after "
+                        f"the other with np.save('{path.stem}.npy', np.concatenate([np.ravel(x) for x in scores])), "
+                        f"or a file per video") from None
+    numeric = isinstance(values, np.ndarray) and values.dtype.kind in "buif"
+    if not numeric or max(values.shape, default=0) != values.size:
+        kind = getattr(values, "dtype", type(values).__name__)
+        raise UserError(f"{path}: {kind} of shape {np.shape(values)}; expected (N,) or (1, N) numbers")
     if not values.size:
         raise UserError(f"{path} holds no scores")
     return values.astype(float).ravel()
@@ -174,10 +177,12 @@ def check_length(what: object, scores: int, frames: int, labels: Mapping[str, np
         return
     total, videos = sum(map(len, labels.values())), len(labels)
     hint = "are these the scores of other videos?"
-    if 0 < total - scores and (total - scores) % videos == 0:
-        k = (total - scores) // videos
-        hint = (f"{k} missing{f' in each of the {videos} videos' if videos > 1 else ''} would fit: --drop-first {k} if these are "
-                f"the first ones, or --crop A:-B with A + B = {k}")
+    missing = total - scores
+    if missing > 0 and missing % videos == 0:
+        k = missing // videos
+        each = f" in each of the {videos} videos" if videos > 1 else ""
+        hint = (f"{k} missing{each} would fit: --drop-first {k} if these are the first ones, or --crop A:-B with "
+                f"A + B = {k}")
     rule = "all" if covered == slice(None) else (
         f"all but the first {covered.start}" if covered.stop is None else f"those of --crop {show(covered)}") + (
         " of each video" if videos > 1 else "")
@@ -208,7 +213,7 @@ def parse_rule(drop_first: int | None, crop: str | None) -> slice:
 
 
 def finite(path: Path, videos: list[VideoScores]) -> list[VideoScores]:
-    """Without the frames whose score is not finite, with a warning."""
+    """Without the frames whose score is not finite, with a warning. UserError where none is left."""
     kept = []
     for video in videos:
         good = usable(video.signals[SIGNAL])

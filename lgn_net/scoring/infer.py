@@ -34,7 +34,7 @@ class FrameSignals(NamedTuple):
     memory_updated: bool      # whether R < gamma, and the memory learned from this frame
 
 
-Watch = Callable[[int, int, Tensor, Tensor], None]
+Watch = Callable[[int, int, Tensor, Tensor], None]      # its arguments: see `score_videos`
 
 
 @torch.inference_mode()
@@ -47,8 +47,8 @@ def score_videos(model: nn.Module, videos: list[Video], config: Config, device: 
     shorter than n + 1 frames are skipped with a warning. The model's memory is as before afterwards.
 
     Args:
-        watches: each is called with every prediction: index of the video, index of the first predicted frame, predicted and
-            true frames (B, C, H, W) in [-1, 1].
+        watches: each is called with every prediction: index of the video, index of the first predicted frame,
+            predicted and true frames (B, C, H, W) in [-1, 1].
 
     Raises:
         UserError: a damaged frame, frames of differing size, no video long enough, or a prediction that is not finite.
@@ -69,7 +69,7 @@ def sweep_gamma(model: nn.Module, videos: list[Video], config: Config, gammas: S
     """`score_videos` for several gammas in one pass: the signals under each.
 
     The memory alone depends on gamma. What comes before it is computed once for all, and memory read and decoder once
-    for all gammas that have updated on the same frames so far.
+    for all gammas that have updated on the same frames so far. `watches` see the predictions of every such group.
     """
     model.eval()
     at_start = items_of(model)
@@ -85,8 +85,9 @@ def sweep_gamma(model: nn.Module, videos: list[Video], config: Config, gammas: S
     return signals
 
 
-def sweep_video(model: nn.Module, v: int, video: Video, histories: list[History], signals: dict[float, list[FrameSignals]],
-                config: Config, device: torch.device, bar: tqdm | None, watches: Sequence[Watch]) -> list[History]:
+def sweep_video(model: nn.Module, v: int, video: Video, histories: list[History],
+                signals: dict[float, list[FrameSignals]], config: Config, device: torch.device, bar: tqdm | None,
+                watches: Sequence[Watch]) -> list[History]:
     """`sweep_gamma` for one video: adds to `signals` and returns the histories after its last frame."""
     frame, updating = config.model.window - 1, config.score.memory_update != "off" and bool(model.memories)
     for clips in read_clips(video, config):
@@ -144,23 +145,24 @@ def score_windows(model: nn.Module, videos: list[Video], config: Config, count: 
         clips = to_float(windows.__getitems__(indices).to(device))
         queries, context = encode(model, clips, config)
         _, psnr, distance, regular = judge(model, queries, context, clips[:, -1], config)
-        usage = [count + memory.usage(q) for count, memory, q in zip(usage, model.memories, queries)]
+        usage = [so_far + memory.usage(q) for so_far, memory, q in zip(usage, model.memories, queries)]
         for i, row in zip(indices, zip(psnr.tolist(), map(tuple, distance.tolist()), regular.tolist())):
             v, first = windows.index[i]
             signals.append(FrameSignals(v, first + config.model.window - 1, *row, False))
         if bar is not None:
             bar.update(len(indices))
-    return signals, [{"live_items": int((count > 0).sum()), "queries_of_item": count.tolist(),
-                      "item_cosine": memory.redundancy()} for count, memory in zip(usage, model.memories)]
+    return signals, [{"live_items": int((counts > 0).sum()), "queries_of_item": counts.tolist(),
+                      "item_cosine": memory.redundancy()} for counts, memory in zip(usage, model.memories)]
 
 
 @torch.inference_mode()
 def predict_frames(model: nn.Module, videos: list[Video], config: Config, signals: list[FrameSignals],
-                   wanted: Collection[tuple[int, int]], device: torch.device) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+                   wanted: Collection[tuple[int, int]],
+                   device: torch.device) -> Iterator[tuple[int, int, Tensor, Tensor]]:
     """The predictions of single frames again, each by the memory that it met when `signals` were taken.
 
-    The memory's updates are repeated from the queries of the frames that made them; the rest of the network runs for the
-    wanted frames only.
+    The memory's updates are repeated from the queries of the frames that made them; the rest of the network runs for
+    the wanted frames only.
 
     Args:
         signals: what `score_videos` returned for the same model, videos and configuration.
@@ -194,8 +196,9 @@ def predict_frames(model: nn.Module, videos: list[Video], config: Config, signal
         set_items(model, at_start)
 
 
-def draw_maps(model: nn.Module, videos: list[Video], config: Config, signals: list[FrameSignals], scored: list[VideoScores],
-              device: torch.device, normal: Sequence[np.ndarray], wanted: Sequence[tuple[int, int, str]]) -> list[FrameMap]:
+def draw_maps(model: nn.Module, videos: list[Video], config: Config, signals: list[FrameSignals],
+              scored: list[VideoScores], device: torch.device, normal: Sequence[np.ndarray],
+              wanted: Sequence[tuple[int, int, str]]) -> list[FrameMap]:
     """Error maps of chosen frames.
 
     Args:
@@ -218,13 +221,13 @@ def to_scores(signals: list[FrameSignals], videos: list[Video],
               truth: Mapping[str, np.ndarray] | None = None) -> list[VideoScores]:
     """Frame by frame -> video by video, with the labels (T,) that `truth` has for each video's name, else 0."""
     scored = []
-    for v, rows in itertools.groupby(signals, key=lambda s: s.video):
-        rows, name = list(rows), videos[v].name
+    for v, group in itertools.groupby(signals, key=lambda s: s.video):
+        rows, name = list(group), videos[v].name
         frames = np.array([s.frame for s in rows])
         columns = {"psnr": [s.psnr for s in rows]}
         columns |= dict(zip(distance_names(len(rows[0].distance)), zip(*(s.distance for s in rows))))
-        columns |= {name: [getattr(s, name) for s in rows] for name in ("regular_score", "memory_updated")}
-        columns = {name: np.array(values, float) for name, values in columns.items()}
+        columns |= {key: [getattr(s, key) for s in rows] for key in ("regular_score", "memory_updated")}
+        columns = {key: np.array(values, float) for key, values in columns.items()}
         labels = truth[name][frames] if truth else np.zeros(len(rows))
         scored.append(VideoScores(name, frames, columns, labels.astype(np.uint8)))
     return scored
@@ -260,7 +263,8 @@ def judge(model: nn.Module, queries: list[Tensor], context: dict[str, Tensor], t
         predicted = model.predict(queries, context)
     psnr, regular = judge_prediction(predicted.float(), target, config.score.psnr_peak)
     distances = [query_distance(q, memory) for memory, q in zip(model.memories, queries)]
-    return predicted.float(), psnr, torch.stack(distances, dim=1) if distances else psnr.new_zeros(len(psnr), 0), regular
+    distance = torch.stack(distances, dim=1) if distances else psnr.new_zeros(len(psnr), 0)
+    return predicted.float(), psnr, distance, regular
 
 
 def read_clips(video: Video, config: Config) -> Iterator[Tensor]:
@@ -292,6 +296,9 @@ def judge_prediction(predicted: Tensor, target: Tensor, peak: str = "one") -> tu
 
 
 def query_distance(queries: Tensor, memory: PrototypeMemory) -> Tensor:
-    """D of each frame: queries (B, D, h, w) -> mean of (q - nearest item)^2 over all h*w*D entries, (B,)."""
+    """D of each frame: queries (B, D, h, w) -> mean of (q - nearest item)^2 over all h*w*D entries, (B,).
+
+    Eq. 14, with the squares that the authors' code has (docs/differences.md, 5).
+    """
     nearest = memory.items[memory.nearest(queries)[:, 0]]                     # (B*h*w, D)
     return F.mse_loss(flatten_queries(queries), nearest, reduction="none").reshape(len(queries), -1).mean(dim=1)

@@ -41,8 +41,9 @@ def load_network(config: Config, args: Namespace, device: torch.device) -> tuple
         saved_config, saved = load_checkpoint(args.checkpoint)
         check_architecture(config, saved_config, args.checkpoint)
         if config.data.dataset != saved_config.data.dataset and config.score == saved_config.score:
-            warnings.warn(f"the checkpoint is of {saved_config.data.dataset}, and so are lambda {config.score.psnr_weight:g} "
-                          f"and gamma {config.score.gamma:g}; --config gives those of {config.data.dataset}")
+            warnings.warn(f"the checkpoint is of {saved_config.data.dataset}, and so are "
+                          f"lambda {config.score.psnr_weight:g} and gamma {config.score.gamma:g}; --config gives "
+                          f"those of {config.data.dataset}")
         state = saved["model"]
     else:
         config, state = import_official(config, args.model_dir, args.m_items_dir)
@@ -52,11 +53,14 @@ def load_network(config: Config, args: Namespace, device: torch.device) -> tuple
 
 
 def load_test_set(config: Config, args: Namespace) -> TestSet:
-    """The test videos of `--dataset_path` with the labels of `--labels`, or else those found; UserError without either."""
+    """The test videos of `--dataset_path` with the labels of `--labels`, or else those found.
+
+    UserError where there are no videos or no labels, or these do not fit those.
+    """
     dataset = config.data.dataset
     videos = index_videos(find_split(args.dataset_path, dataset, "testing"))
     if note := difference_from_published(dataset, "testing", [len(video.frames) for video in videos]):
         warnings.warn(note)
     truth, where = LabelSource(dataset, args.dataset_path, args.labels, config.data.label_source).truth(videos)
-    return TestSet(videos, truth, {"dataset": dataset, "labels": where, "complete_benchmark":
-                                   note is None if canonical_name(dataset) in BENCHMARKS else None})
+    complete = note is None if canonical_name(dataset) in BENCHMARKS else None
+    return TestSet(videos, truth, {"dataset": dataset, "labels": where, "complete_benchmark": complete})

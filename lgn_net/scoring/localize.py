@@ -74,10 +74,12 @@ def load_maps(path: str | Path) -> list[FrameMap]:
             for video, frame, kind, normality, label, *pictures, box in rows]
 
 
-def judge_again(maps: Sequence[FrameMap], videos: Sequence[VideoScores], normal: Sequence[np.ndarray]) -> list[FrameMap]:
+def judge_again(maps: Sequence[FrameMap], videos: Sequence[VideoScores],
+                normal: Sequence[np.ndarray]) -> list[FrameMap]:
     """Maps with the normality and label that their frames have now, without frames that are not there any more.
 
-    A map whose normality or label changed may no longer be among the worst, and is called "chosen".
+    `normal` is the normality (n,) of each of the `videos`. A map whose normality or label changed may no longer be
+    among the worst, and is called "chosen".
     """
     again, names = [], [video.name for video in videos]
     for one in maps:

@@ -90,7 +90,10 @@ def average_precision(curve: Roc) -> float:
 
 
 def gap(labels: list[np.ndarray], normality: list[np.ndarray]) -> float | None:
-    """Mean normality of normal frames minus that of abnormal ones (the paper's gap score); None when a class is missing."""
+    """Mean normality of normal frames minus that of abnormal ones (the paper's gap score).
+
+    None when a class is missing.
+    """
     y, x = np.concatenate(labels), np.concatenate(normality)
     return float(x[y == 0].mean() - x[y == 1].mean()) if y.min() != y.max() else None
 
@@ -140,7 +143,7 @@ def pair_counts(labels: list[np.ndarray], normality: list[np.ndarray]) -> np.nda
 
 
 def paired_p_value(first: Bootstrap, second: Bootstrap) -> float:
-    """Two-sided: how often the difference of two detectors on the same resamples falls on the other side of zero, twice.
+    """Two-sided: twice how often the difference of two detectors on the same resamples falls on zero's other side.
 
     One is added to both counts, so that it is never 0.
     """

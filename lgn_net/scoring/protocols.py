@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lgn_net.errors import UserError
-from lgn_net.scoring.metrics import (AVERAGES, auc, average_precision, bootstrap, equal_error_rate, gap, paired_p_value, roc,
-                                     video_auc)
+from lgn_net.scoring.metrics import (AVERAGES, auc, average_precision, bootstrap, equal_error_rate, gap, paired_p_value,
+                                     roc, video_auc)
 from lgn_net.scoring.score import SCOPES, normality, smooth
 from lgn_net.scoring.score_file import VideoScores
 
@@ -25,7 +25,6 @@ class Protocol(NamedTuple):
     def __str__(self) -> str:
         smoothing = f"Gaussian of {self.sigma:g} frames per video" if self.sigma else "no smoothing"
         return f"{self.average} AUC, {SCOPES[self.scope]}, {smoothing}"
-
 
     @classmethod
     def configured(cls, score: Mapping) -> "Protocol":
@@ -45,7 +44,8 @@ def paper_weights(psnr_weight: float, memories: int = 1) -> dict[str, float]:
     """
     if memories == 0:
         return {"psnr": 1.0}
-    return {"psnr": psnr_weight} | {name: -(1.0 - psnr_weight) / memories for name in distance_names(memories)}   # -0.0 is < 0
+    share = -(1.0 - psnr_weight) / memories                           # at lambda 1 it is -0.0: `measure` needs the sign
+    return {"psnr": psnr_weight} | dict.fromkeys(distance_names(memories), share)
 
 
 def distance_names(memories: int) -> list[str]:
@@ -60,10 +60,12 @@ def normality_under(protocol: Protocol, videos: Sequence[VideoScores], weights: 
     UserError when the protocol needs training scores and there are none.
     """
     if protocol.scope == "training" and not training:
-        raise UserError("the normalisation 'training' needs scores of training frames, calibration.csv beside the score "
-                        "file; evaluate.py writes it where it finds the training frames (--score.calibration)")
-    pooled = {name: np.concatenate([video.signals[name] for video in training]) for name in weights} if training else None
-    return smooth(normality([video.signals for video in videos], weights, protocol.scope, pooled), protocol.sigma)
+        raise UserError("the normalisation 'training' needs scores of training frames, calibration.csv beside the "
+                        "score file; evaluate.py writes it where it finds the training frames (--score.calibration)")
+    signals, pooled = [video.signals for video in videos], None
+    if training:
+        pooled = {name: np.concatenate([video.signals[name] for video in training]) for name in weights}
+    return smooth(normality(signals, weights, protocol.scope, pooled), protocol.sigma)
 
 
 def grid(videos: Sequence[VideoScores], weights: Mapping[str, float],
@@ -121,10 +123,10 @@ def mean_where(values: list[np.ndarray], labels: list[np.ndarray], label: int) -
 
 def compare(first: Sequence[VideoScores], second: Sequence[VideoScores], weights: Sequence[Mapping[str, float]],
             protocol: Protocol = PAPER, training: Sequence[Sequence[VideoScores]] = ((), ())) -> dict:
-    """Two score files on the frames that both hold: AUCs, their difference, its 95 % interval and p-value, ready for JSON.
+    """Two score files on the frames that both hold: AUCs, their difference with 95 % interval and p-value, for JSON.
 
-    Normality is made from all frames of each file; then frames that only one of them holds are left out. Both are judged
-    on the same resampled videos.
+    Normality is made from all frames of each file; then frames that only one of them holds are left out. Both are
+    judged on the same resampled videos.
 
     Raises:
         UserError: no video in common, or other labels on a frame that both hold.
@@ -137,8 +139,8 @@ def compare(first: Sequence[VideoScores], second: Sequence[VideoScores], weights
         (a, x), (b, y) = ours[name], theirs[name]
         _, i, j = np.intersect1d(a.frames, b.frames, assume_unique=True, return_indices=True)
         if (wrong := np.flatnonzero(a.labels[i] != b.labels[j])).size:
-            raise UserError(f"the two score files disagree on the label of {len(wrong)} frames of video {name} (first: frame "
-                            f"{a.frames[i[wrong[0]]]}); compare files with the same labels")
+            raise UserError(f"the two score files disagree on the label of {len(wrong)} frames of video {name} (first: "
+                            f"frame {a.frames[i[wrong[0]]]}); compare files with the same labels")
         if len(i):
             labels.append(a.labels[i])
             normal[0].append(x[i])
@@ -150,10 +152,15 @@ def compare(first: Sequence[VideoScores], second: Sequence[VideoScores], weights
     draws = [bootstrap(labels, x, protocol.average, RESAMPLES) for x in normal]
     aucs = [auc(labels, x, protocol.average) for x in normal]
     difference = draws[0]._replace(aucs=draws[0].aucs - draws[1].aucs)
+    common = sum(map(len, labels))
     return {
-        "auc": aucs[0], "auc_other": aucs[1], "difference": None if None in aucs else aucs[0] - aucs[1],
-        "interval": difference.interval() if several else None, "p_value": paired_p_value(*draws) if several else None,
+        "auc": aucs[0],
+        "auc_other": aucs[1],
+        "difference": None if None in aucs else aucs[0] - aucs[1],
+        "interval": difference.interval() if several else None,
+        "p_value": paired_p_value(*draws) if several else None,
         "videos": len(labels),
-        "frames": sum(map(len, labels)), "frames_left_out": sum(len(v.frames) for v in first) - sum(map(len, labels)),
-        "frames_left_out_other": sum(len(v.frames) for v in second) - sum(map(len, labels)),
+        "frames": common,
+        "frames_left_out": sum(len(video.frames) for video in first) - common,
+        "frames_left_out_other": sum(len(video.frames) for video in second) - common,
     }

@@ -64,8 +64,8 @@ class Quality:
         The labels (T,) are those that `truth` has for each video's name, else 0.
         """
         scored, names = [], ["ssim", "lpips"] if self.lpips else ["ssim"]
-        for v, rows in itertools.groupby(self.rows, key=lambda row: row.video):
-            rows, name = list(rows), videos[v].name
+        for v, group in itertools.groupby(self.rows, key=lambda row: row.video):
+            rows, name = list(group), videos[v].name
             frames = np.array([row.frame for row in rows])
             signals = {key: np.array([getattr(row, key) for row in rows]) for key in names}
             labels = truth[name][frames] if truth else np.zeros(len(rows))

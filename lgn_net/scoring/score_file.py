@@ -25,7 +25,7 @@ class VideoScores(NamedTuple):
 
     name: str
     frames: np.ndarray                 # (n,) int, ascending
-    signals: dict[str, np.ndarray]     # (n,) float64 each: psnr, distance, regular_score, memory_updated, normality, ...
+    signals: dict[str, np.ndarray]     # (n,) float64 each: psnr, distance, regular_score, memory_updated, normality ...
     labels: np.ndarray                 # (n,) uint8
 
 
@@ -50,8 +50,8 @@ def read_scores(path: str | Path, signals: Collection[str], labelled: bool = Tru
         -> list[VideoScores]:
     """Read a score file, its videos in natural order of their names.
 
-    What can be mended is mended with a warning: lines out of order are sorted, lines that repeat one are dropped, and so
-    are frames without a finite value of one of the `signals` that are asked for.
+    What can be mended is mended with a warning: lines out of order are sorted, lines that repeat one are dropped, and
+    so are frames without a finite value of one of the `signals` that are asked for.
 
     Args:
         signals: columns that must be there with numbers in them; the other numeric ones are read, too.
@@ -63,7 +63,8 @@ def read_scores(path: str | Path, signals: Collection[str], labelled: bool = Tru
             numbers; no line.
     """
     text = read_table(path, ["video", "frame", *signals, *(["label"] if labelled else [])],
-                      hint="; labels can be given with --labels, and scores of other programs with --direction normal|abnormal")
+                      hint="; labels can be given with --labels, and scores of other programs with --direction "
+                           "normal|abnormal")
     names, frames = text.columns["video"], text.frames()
     labels = text.labels() if labelled else np.zeros_like(frames)
     table = {name: text.numbers(name) for name in signals}
@@ -75,8 +76,8 @@ def read_scores(path: str | Path, signals: Collection[str], labelled: bool = Tru
     good = np.all([usable(table[name]) for name in signals], axis=0)
     if not good.all():
         k = np.flatnonzero(~good)[0]
-        warnings.warn(f"{path}: {np.sum(~good)} of {len(good)} frames have no finite {' and '.join(signals)} (first: line "
-                      f"{text.lines[k]}, video {names[k]}, frame {frames[k]}); left out")
+        warnings.warn(f"{path}: {np.sum(~good)} of {len(good)} frames have no finite {' and '.join(signals)} (first: "
+                      f"line {text.lines[k]}, video {names[k]}, frame {frames[k]}); left out")
     by_name = {}
     for k in np.flatnonzero(good).tolist():
         by_name.setdefault(names[k], []).append(k)
@@ -139,7 +140,8 @@ class Table(NamedTuple):
     def refuse(self, name: str, wrong: Sequence[bool] | np.ndarray, expected: str) -> UserError:
         """The sentence for the first wrong cell of a column."""
         k = int(np.flatnonzero(wrong)[0])
-        return UserError(f"{self.path}, line {self.lines[k]}: {name} is {self.columns[name][k]!r}; it must be {expected}")
+        return UserError(f"{self.path}, line {self.lines[k]}: {name} is {self.columns[name][k]!r}; it must be "
+                         f"{expected}")
 
 
 def read_table(path: str | Path, required: Sequence[str], hint: str = "") -> Table:
