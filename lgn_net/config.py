@@ -74,9 +74,9 @@ class ModelConfig:
     base_width: int = 64
     """Feature maps at full resolution; the memory items are 8 times as deep."""
     hidden_width: int = 128
-    """Feature maps of the ST-LSTM states."""
+    """Feature maps of the states of the ST-LSTM, or of the ConvLSTM of lgn_st and loc_net."""
     lstm_layers: int = 4
-    """Stacked ST-LSTM cells."""
+    """Stacked ST-LSTM (ConvLSTM) cells."""
     memory_items: int = 10
     """Prototypes in the memory."""
     memory_init: Literal["uniform", "queries"] = "uniform"

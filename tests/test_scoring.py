@@ -211,7 +211,7 @@ def test_windows_spread_over_all_videos(model, videos):
 class Persistence(LGNNet):
     """Predicts that nothing changes: the last frame it saw."""
 
-    def encode(self, clip):
+    def encode(self, clip, gates=None):
         return super().encode(clip)[0], {"last": clip[:, -1]}
 
     def predict(self, queries, context):
@@ -253,8 +253,8 @@ def test_one_prediction_that_is_not_finite(model, videos, batch_size, monkeypatc
     bad, items = to_float(read_frames(videos[1].frames[5:6], 3, 16)), model.memory.items.clone()
     encode = model.encode
 
-    def fail_after_the_bad_frame(clip):
-        queries, context = encode(clip)
+    def fail_after_the_bad_frame(clip, gates=None):
+        queries, context = encode(clip, gates)
         broken = (clip[:, -1] == bad).flatten(1).all(dim=1)
         return queries, {"local": torch.where(broken[:, None, None, None], torch.nan, context["local"])}
 

@@ -1,6 +1,7 @@
 """Frames of a video: decode, resize, scale; and which videos are long enough."""
 
 import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -47,29 +48,29 @@ def is_truncated(data: bytes) -> bool:
     return False
 
 
-def read_frames(paths: tuple[str, ...], channels: int, size: int) -> np.ndarray:
-    """Frames of one video, resized: uint8 (T, C, size, size).
+def stream_frames(paths: Iterable[str], channels: int, size: int) -> Iterator[np.ndarray]:
+    """Frames of one video, one by one, resized: uint8 (C, size, size).
 
+    The uint8 frame is resized bilinearly by OpenCV, ignoring its aspect, as the authors do (docs/differences.md, 16).
     UserError when a frame is damaged or differs in size from the one before.
     """
-    frames, shape = np.empty((len(paths), channels, size, size), np.uint8), None
-    for t, path in enumerate(paths):
+    shape = None
+    for path in paths:
         image = read_frame(path, channels)
         if shape not in (None, image.shape):
             raise UserError(f"frame {path} is {image.shape[1]} x {image.shape[0]} pixels, the one before "
                             f"{shape[1]} x {shape[0]}; all frames of a video must have one size")
         shape = image.shape
-        frames[t] = resize(image, size)
+        resized = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+        yield resized.reshape(size, size, channels).transpose(2, 0, 1)
+
+
+def read_frames(paths: tuple[str, ...], channels: int, size: int) -> np.ndarray:
+    """`stream_frames`, all at once: uint8 (T, C, size, size)."""
+    frames = np.empty((len(paths), channels, size, size), np.uint8)
+    for t, frame in enumerate(stream_frames(paths, channels, size)):
+        frames[t] = frame
     return frames
-
-
-def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """A frame, uint8 (H, W, C), for the network: (C, size, size).
-
-    Resized bilinearly by OpenCV, ignoring its aspect, as the authors do (docs/differences.md, 16).
-    """
-    resized = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
-    return resized.reshape(size, size, -1).transpose(2, 0, 1)
 
 
 def to_float(frames: np.ndarray | Tensor) -> Tensor:

@@ -65,8 +65,10 @@ class LGNNet(nn.Module):
         """The memories, in the order of the queries."""
         return [self.memory] if self.memory else []
 
-    def encode(self, clip: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+    def encode(self, clip: Tensor, gates: list[Tensor] | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
         """All that does not depend on the memory.
+
+        `gates`: see `LocalBranch.forward`.
 
         Returns:
             The queries, [(B, D, H/8, W/8)] in float32, of unit length over D; and by its argument's name what
@@ -75,7 +77,7 @@ class LGNNet(nn.Module):
         *blocks, features = self.prototype_encoder(clip)
         context = dict(zip(("skip1", "skip2", "skip4"), blocks)) if self.skips else {}
         if self.local_branch:
-            context["local"] = self.local_branch(clip)    # (B, base_width, H, W)   local normality
+            context["local"] = self.local_branch(clip, gates)       # (B, base_width, H, W)   local normality
         return [F.normalize(features.float(), dim=1)], context
 
     def predict(self, queries: list[Tensor], context: dict[str, Tensor]) -> Tensor:
@@ -104,9 +106,9 @@ class LocNet(nn.Module):
         """clip (B, n, C, H, W) in [-1, 1], oldest frame first -> the predicted next frame; no queries."""
         return Output(self.predict(*self.encode(clip)), [])
 
-    def encode(self, clip: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+    def encode(self, clip: Tensor, gates: list[Tensor] | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
         """See `LGNNet.encode`."""
-        return [], {"local": self.local_branch(clip)}
+        return [], {"local": self.local_branch(clip, gates)}
 
     def predict(self, queries: list[Tensor], context: dict[str, Tensor]) -> Tensor:
         """See `LGNNet.predict`."""

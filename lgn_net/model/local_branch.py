@@ -31,12 +31,20 @@ class LocalBranch(nn.Module):
         self.cells = nn.ModuleList(make_cell(2 * width if layer == 0 else hidden, hidden) for layer in range(layers))
         self.recur = self.stp_net if cell == "st_lstm" else self.conv_lstm
         self.deconv = nn.Sequential(*upsample(2 * hidden, hidden), *upsample(hidden, width))
-        self.hidden = hidden
         self.fold_time = fold_time
 
-    def forward(self, clip: Tensor) -> Tensor:
-        """clip (B, T, C, H, W) in [-1, 1] -> F'_loc (B, width, H, W)."""
-        return self.deconv(self.recur(self.encode(clip)))
+    def forward(self, clip: Tensor, gates: list[Tensor] | None = None) -> Tensor:
+        """clip (B, T, C, H, W) in [-1, 1] -> F'_loc (B, width, H, W).
+
+        `gates`: what `frame_gates` gave for each of the T frames, where that is known already; (B, ...) each.
+        """
+        if gates is None:
+            gates = [self.cells[0].conv_x(x) for x in self.encode(clip)]
+        return self.deconv(self.recur(gates))
+
+    def frame_gates(self, frames: Tensor) -> Tensor:
+        """What depends on one frame alone: frames (T, C, H, W) -> conv_x(x_t) of layer 1, for every window with it."""
+        return self.cells[0].conv_x(self.encoder(frames))
 
     def encode(self, clip: Tensor) -> list[Tensor]:
         """E_loc of every frame: T tensors (B, 2*width, H/4, W/4)."""
@@ -45,24 +53,20 @@ class LocalBranch(nn.Module):
             return list(self.encoder(clip.flatten(0, 1)).unflatten(0, (B, T)).unbind(1))
         return [self.encoder(frame) for frame in clip.unbind(1)]
 
-    def stp_net(self, frames: list[Tensor]) -> Tensor:
-        """Features of T frames -> cat(H, M) of the top cell after the last frame: (B, 2*hidden, H/4, W/4)."""
-        B, _, h, w = frames[0].shape
-        zeros = frames[0].new_zeros(B, self.hidden, h, w)
-        H, C, M = [zeros] * len(self.cells), [zeros] * len(self.cells), zeros
-        for x in frames:
-            for layer, cell in enumerate(self.cells):     # M zigzags: up the layers, on to layer 1 of the next frame
-                H[layer], C[layer], M = cell(x, H[layer], C[layer], M)
-                x = H[layer]
+    def stp_net(self, gates: list[Tensor]) -> Tensor:
+        """conv_x(x_t) of layer 1 of T frames -> cat(H, M) of the top cell after the last: (B, 2*hidden, H/4, W/4)."""
+        H, C, M = [None] * len(self.cells), [None] * len(self.cells), None
+        for from_frame in gates:                          # M zigzags: up the layers, on to layer 1 of the next frame
+            H[0], C[0], M = self.cells[0].step(from_frame, H[0], C[0], M)
+            for k, cell in enumerate(self.cells[1:], 1):
+                H[k], C[k], M = cell(H[k - 1], H[k], C[k], M)
         return torch.cat([H[-1], M], dim=1)
 
-    def conv_lstm(self, frames: list[Tensor]) -> Tensor:
-        """Features of T frames -> cat(H, C) of the top cell after the last frame: (B, 2*hidden, H/4, W/4)."""
-        B, _, h, w = frames[0].shape
-        zeros = frames[0].new_zeros(B, self.hidden, h, w)
-        H, C = [zeros] * len(self.cells), [zeros] * len(self.cells)
-        for x in frames:
-            for layer, cell in enumerate(self.cells):
-                H[layer], C[layer] = cell(x, H[layer], C[layer])
-                x = H[layer]
+    def conv_lstm(self, gates: list[Tensor]) -> Tensor:
+        """conv_x(x_t) of layer 1 of T frames -> cat(H, C) of the top cell after the last: (B, 2*hidden, H/4, W/4)."""
+        H, C = [None] * len(self.cells), [None] * len(self.cells)
+        for from_frame in gates:
+            H[0], C[0] = self.cells[0].step(from_frame, H[0], C[0])
+            for k, cell in enumerate(self.cells[1:], 1):
+                H[k], C[k] = cell(H[k - 1], H[k], C[k])
         return torch.cat([H[-1], C[-1]], dim=1)

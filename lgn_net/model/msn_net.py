@@ -20,6 +20,7 @@ class MSNNet(nn.Module):
     def __init__(self, input_frames: int = 4, channels: int = 3, base_width: int = 64, memory_items: int = 10,
                  **memory: object):
         super().__init__()
+        self.local_branch = None
         self.encoder = PrototypeEncoder(input_frames * channels, base_width)
         memory = memory | {"read_grad": True}
         self.memories = nn.ModuleList(PrototypeMemory(memory_items, factor * base_width, **memory)
@@ -31,7 +32,7 @@ class MSNNet(nn.Module):
         queries, context = self.encode(clip)
         return Output(self.predict(queries, context), queries)
 
-    def encode(self, clip: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+    def encode(self, clip: Tensor, gates: None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Queries (B, 2w, H/2, W/2), (B, 4w, H/4, W/4), (B, 8w, H/8, W/8), each of unit length; all depends on them."""
         return [F.normalize(features.float(), dim=1) for features in self.encoder(clip)[1:]], {}
 

@@ -25,24 +25,36 @@ class STLSTMCell(nn.Module):
         self.conv_m = nn.Conv2d(hidden, 3 * hidden, kernel_size, padding=padding, bias=False)
         self.conv_o = nn.Conv2d(2 * hidden, hidden, kernel_size, padding=padding, bias=False)
         self.conv_1x1 = nn.Conv2d(2 * hidden, hidden, 1, bias=False)
+        self.hidden = hidden
         self.forget_bias = forget_bias
 
-    def forward(self, x: Tensor, H: Tensor, C: Tensor, M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B, in, h, w); H, C, M (B, hidden, h, w) of the step before (M: of the layer below) -> new H, C, M."""
-        i_x, f_x, g_x, i_xm, f_xm, g_xm, o_x = self.conv_x(x).chunk(7, dim=1)
-        i_h, f_h, g_h, o_h = self.conv_h(H).chunk(4, dim=1)
-        i_m, f_m, g_m = self.conv_m(M).chunk(3, dim=1)
+    def forward(self, x: Tensor, H: Tensor | None, C: Tensor | None, M: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, in, h, w); H, C, M (B, hidden, h, w) of the step before (M: of the layer below) -> new H, C, M.
 
-        i, f, g = torch.sigmoid(i_x + i_h), torch.sigmoid(f_x + f_h + self.forget_bias), torch.tanh(g_x + g_h)
-        C = f * C + i * g
+        None for a state that is zero: what it would add is not computed.
+        """
+        return self.step(self.conv_x(x), H, C, M)
 
-        i, f, g = torch.sigmoid(i_xm + i_m), torch.sigmoid(f_xm + f_m + self.forget_bias), torch.tanh(g_xm + g_m)
-        M = f * M + i * g
+    def step(self, gates: Tensor, H: Tensor | None, C: Tensor | None, M: Tensor | None) \
+            -> tuple[Tensor, Tensor, Tensor]:
+        """`forward` from what x contributes to the gates, conv_x(x) (B, 7*hidden, h, w)."""
+        temporal, spatiotemporal, o = gates.split([3 * self.hidden, 3 * self.hidden, self.hidden], dim=1)
+        if H is not None:
+            from_H = self.conv_h(H)
+            temporal, o = temporal + from_H[:, :3 * self.hidden], o + from_H[:, 3 * self.hidden:]
+        if M is not None:
+            spatiotemporal = spatiotemporal + self.conv_m(M)
+        C, M = self.remember(temporal, C), self.remember(spatiotemporal, M)
 
         memory = torch.cat([C, M], dim=1)
-        o = torch.sigmoid(o_x + o_h + self.conv_o(memory))
-        H = o * torch.tanh(self.conv_1x1(memory))
+        H = torch.sigmoid(o + self.conv_o(memory)) * torch.tanh(self.conv_1x1(memory))
         return H, C, M
+
+    def remember(self, gates: Tensor, state: Tensor | None) -> Tensor:
+        """Gates i, f, g and a state C or M -> f * state + i * g."""
+        i, f, g = gates.chunk(3, dim=1)
+        written = torch.sigmoid(i) * torch.tanh(g)
+        return written if state is None else torch.sigmoid(f + self.forget_bias) * state + written
 
 
 class ConvLSTMCell(nn.Module):
@@ -60,8 +72,14 @@ class ConvLSTMCell(nn.Module):
         self.conv_x = nn.Conv2d(in_channels, 4 * hidden, kernel_size, padding=padding)
         self.conv_h = nn.Conv2d(hidden, 4 * hidden, kernel_size, padding=padding)
 
-    def forward(self, x: Tensor, H: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, in, h, w); H, C (B, hidden, h, w) of the step before -> new H, C."""
-        i, f, g, o = (self.conv_x(x) + self.conv_h(H)).chunk(4, dim=1)
-        C = torch.sigmoid(f) * C + torch.sigmoid(i) * torch.tanh(g)
+    def forward(self, x: Tensor, H: Tensor | None, C: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x (B, in, h, w); H, C (B, hidden, h, w) of the step before, None for zero -> new H, C."""
+        return self.step(self.conv_x(x), H, C)
+
+    def step(self, gates: Tensor, H: Tensor | None, C: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`forward` from what x contributes to the gates, conv_x(x) (B, 4*hidden, h, w)."""
+        from_H = self.conv_h.bias[:, None, None] if H is None else self.conv_h(H)
+        i, f, g, o = (gates + from_H).chunk(4, dim=1)
+        written = torch.sigmoid(i) * torch.tanh(g)
+        C = written if C is None else torch.sigmoid(f) * C + written
         return torch.sigmoid(o) * torch.tanh(C), C

@@ -1,18 +1,21 @@
 """Model over test videos -> raw signals of every predicted frame. The GPU ends here."""
 
+import copy
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
 
 from lgn_net.config import Config
-from lgn_net.data.clips import long_enough, read_frames, to_float
+from lgn_net.data.clips import long_enough, read_frames, stream_frames, to_float
 from lgn_net.data.videos import Video
 from lgn_net.data.windows import Windows
 from lgn_net.errors import UserError
@@ -71,17 +74,14 @@ def sweep_gamma(model: nn.Module, videos: list[Video], config: Config, gammas: S
     The memory alone depends on gamma. What comes before it is computed once for all, and memory read and decoder once
     for all gammas that have updated on the same frames so far. `watches` see the predictions of every such group.
     """
-    model.eval()
+    model = fold_batch_norms(model)
     at_start = items_of(model)
     signals = {gamma: [] for gamma in gammas}
     histories = [History(at_start, list(signals))]
-    try:
-        for v in long_enough(videos, config.model.window):
-            if config.score.memory_update == "reset":
-                histories = [History(at_start, list(signals))]
-            histories = sweep_video(model, v, videos[v], histories, signals, config, device, bar, watches)
-    finally:
-        set_items(model, at_start)
+    for v in long_enough(videos, config.model.window):
+        if config.score.memory_update == "reset":
+            histories = [History(at_start, list(signals))]
+        histories = sweep_video(model, v, videos[v], histories, signals, config, device, bar, watches)
     return signals
 
 
@@ -90,38 +90,99 @@ def sweep_video(model: nn.Module, v: int, video: Video, histories: list[History]
                 watches: Sequence[Watch]) -> list[History]:
     """`sweep_gamma` for one video: adds to `signals` and returns the histories after its last frame."""
     frame, updating = config.model.window - 1, config.score.memory_update != "off" and bool(model.memories)
-    for clips in read_clips(video, config):
-        clips = to_float(clips.to(device))                                    # (B, n + 1, C, H, W)
-        queries, context = encode(model, clips, config)
+    for queries, context, targets in stream_windows(model, video, config, device):
         # Without updates frames are independent; with them, each is judged by the memory its predecessors left.
-        step = 1 if updating else len(clips)
-        for i in range(0, len(clips), step):
+        step = 1 if updating else len(targets)
+        judged = []                                                           # stays on the device until all are
+        for i in range(0, len(targets), step):
             now, after = slice(i, i + step), []
             q, c = [x[now] for x in queries], {name: x[now] for name, x in context.items()}
             for items, shared in histories:
                 set_items(model, items)
-                predicted, psnr, distance, regular = judge(model, q, c, clips[now, -1], config)
-                rows = list(zip(psnr.tolist(), map(tuple, distance.tolist()), regular.tolist()))
-                for k, (p, d, r) in enumerate(rows):
-                    if not all(map(math.isfinite, (p, *d, r))):
-                        raise UserError(f"video {video.name}, frame {frame + k}: the prediction is not finite; "
-                                        f"the checkpoint's weights are damaged")
-                for gamma in shared:
-                    signals[gamma] += [FrameSignals(v, frame + k, *row, updating and row[2] < gamma)
-                                       for k, row in enumerate(rows)]
+                predicted, *numbers = judge(model, q, c, targets[now], config)
+                judged.append((shared, frame + i, *numbers))
                 for watch in watches:
-                    watch(v, frame, predicted, clips[now, -1])
-                learning = [gamma for gamma in shared if updating and rows[0][2] < gamma]
-                if staying := [gamma for gamma in shared if gamma not in learning]:
-                    after.append(History(items, staying))
-                if learning:
-                    update_memories(model, q)
-                    after.append(History(items_of(model), learning))
+                    watch(v, frame + i, predicted, targets[now])
+                after += learn(model, items, shared, q, numbers[-1]) if updating else [History(items, shared)]
             histories = after
-            frame += step
+        for shared, first, psnr, distance, regular in judged:
+            for k, (p, d, r) in enumerate(zip(psnr.tolist(), map(tuple, distance.tolist()), regular.tolist())):
+                if not all(map(math.isfinite, (p, *d, r))):
+                    raise UserError(f"video {video.name}, frame {first + k}: the prediction is not finite; the "
+                                    f"checkpoint's weights are damaged")
+                for gamma in shared:
+                    signals[gamma].append(FrameSignals(v, first + k, p, d, r, updating and r < as_float32(gamma)))
+        frame += len(targets)
         if bar is not None:
-            bar.update(len(clips))
+            bar.update(len(targets))
     return histories
+
+
+def learn(model: nn.Module, items: list[Tensor], gammas: list[float], queries: list[Tensor],
+          regular: Tensor) -> list[History]:
+    """The histories after one frame of regular score `regular` (1,): each memory learns where that is below gamma.
+
+    One gamma is decided on the device, without waiting for it.
+    """
+    if len(gammas) == 1:
+        update_memories(model, queries)
+        below = regular < gammas[0]
+        return [History([torch.where(below, new, old) for new, old in zip(items_of(model), items)], gammas)]
+    learning = [gamma for gamma in gammas if regular.item() < as_float32(gamma)]
+    histories = [History(items, staying)] if (staying := [g for g in gammas if g not in learning]) else []
+    if learning:
+        update_memories(model, queries)
+        histories.append(History(items_of(model), learning))
+    return histories
+
+
+def as_float32(gamma: float) -> float:
+    """Gamma as a float32 tensor is compared with it, on any device."""
+    return torch.tensor(gamma, dtype=torch.float32).item()
+
+
+def stream_windows(model: nn.Module, video: Video, config: Config, device: torch.device) \
+        -> Iterator[tuple[list[Tensor], dict[str, Tensor], Tensor]]:
+    """All windows of a video in order, `score.batch_size` at once: what of them does not depend on the memory.
+
+    Each frame is decoded once, and what depends on a frame alone is computed once, however many windows hold it; the
+    next frames are decoded meanwhile.
+
+    Yields:
+        queries and context as of `LGNNet.encode`, and the frames to predict, (B, C, size, size) in [-1, 1].
+    """
+    n, T, B = config.model.input_frames, config.model.window, config.score.batch_size
+    local = model.local_branch
+    decoded = stream_frames(video.frames, config.data.channels, config.data.image_size)
+    frames = gates = None                                                     # the last T - 1, for the next windows
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(lambda: list(itertools.islice(decoded, B + T - 1)))
+        while new := coming.result():
+            coming = reader.submit(lambda: list(itertools.islice(decoded, B)))
+            new = to_float(torch.from_numpy(np.stack(new)).to(device))        # (B, C, size, size)
+            frames = new if frames is None else torch.cat([frames, new])
+            windows = len(frames) - T + 1
+            clips = frames.unfold(0, T, 1).movedim(-1, 1)                     # (B, T, C, size, size), a view
+            with autocast(device, config.score.precision):
+                if local:
+                    own = local.frame_gates(new)
+                    gates = own if gates is None else torch.cat([gates, own])
+                by_step = [gates[k:k + windows] for k in range(n)] if local else None
+                queries, context = model.encode(clips[:, :n], by_step)
+            yield queries, context, clips[:, -1]
+            frames, gates = frames[windows:], gates[windows:] if local else None
+
+
+def fold_batch_norms(model: nn.Module) -> nn.Module:
+    """A copy for inference, whose BatchNorms have become part of the convolutions before them."""
+    model = copy.deepcopy(model).eval()
+    for sequence in model.modules():
+        if isinstance(sequence, nn.Sequential):
+            for k, (layer, norm) in enumerate(itertools.pairwise(sequence)):
+                if isinstance(norm, nn.BatchNorm2d):
+                    sequence[k] = fuse_conv_bn_eval(layer, norm, transpose=isinstance(layer, nn.ConvTranspose2d))
+                    sequence[k + 1] = nn.Identity()
+    return model
 
 
 @torch.inference_mode()
@@ -265,14 +326,6 @@ def judge(model: nn.Module, queries: list[Tensor], context: dict[str, Tensor], t
     distances = [query_distance(q, memory) for memory, q in zip(model.memories, queries)]
     distance = torch.stack(distances, dim=1) if distances else psnr.new_zeros(len(psnr), 0)
     return predicted.float(), psnr, distance, regular
-
-
-def read_clips(video: Video, config: Config) -> Iterator[Tensor]:
-    """All windows of a video in order, `score.batch_size` at once: uint8 (B, T, C, size, size)."""
-    T, B = config.model.window, config.score.batch_size
-    for start in range(0, len(video.frames) - T + 1, B):
-        frames = read_frames(video.frames[start:start + B + T - 1], config.data.channels, config.data.image_size)
-        yield torch.from_numpy(frames).unfold(0, T, 1).movedim(-1, 1)         # a view, no copy
 
 
 def judge_prediction(predicted: Tensor, target: Tensor, peak: str = "one") -> tuple[Tensor, Tensor]:
