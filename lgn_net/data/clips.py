@@ -48,10 +48,18 @@ def is_truncated(data: bytes) -> bool:
     return False
 
 
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """uint8 (H, W, C) -> (C, size, size): bilinearly by OpenCV, whatever its aspect, as the authors do.
+
+    See docs/differences.md, 16.
+    """
+    resized = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+    return resized.reshape(size, size, image.shape[2]).transpose(2, 0, 1)
+
+
 def stream_frames(paths: Iterable[str], channels: int, size: int) -> Iterator[np.ndarray]:
     """Frames of one video, one by one, resized: uint8 (C, size, size).
 
-    The uint8 frame is resized bilinearly by OpenCV, ignoring its aspect, as the authors do (docs/differences.md, 16).
     UserError when a frame is damaged or differs in size from the one before.
     """
     shape = None
@@ -61,8 +69,7 @@ def stream_frames(paths: Iterable[str], channels: int, size: int) -> Iterator[np
             raise UserError(f"frame {path} is {image.shape[1]} x {image.shape[0]} pixels, the one before "
                             f"{shape[1]} x {shape[0]}; all frames of a video must have one size")
         shape = image.shape
-        resized = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
-        yield resized.reshape(size, size, channels).transpose(2, 0, 1)
+        yield resize(image, size)
 
 
 def read_frames(paths: tuple[str, ...], channels: int, size: int) -> np.ndarray:

@@ -1,0 +1,166 @@
+"""A scored video to look at: errors as heat, the box of an alarm, normality over time. Pictures are uint8 BGR."""
+
+import math
+import os
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from lgn_net.errors import UserError
+from lgn_net.files import replacing
+from lgn_net.report.figures import BLUE, PAGE, RED, STYLE
+from lgn_net.scoring.localize import smoothed, strongest_region
+
+HEAT = (1, 3)                    # times the greatest error in a normal frame: where heat begins, and where it ends
+BOX = (255, 200, 0)              # light blue: unlike the heat, for colour-blind eyes, too
+LINE, LIMIT, ALARM, GROUND = (235, 235, 235), (60, 190, 255), (40, 40, 150), (28, 28, 28)     # of the strip
+CODECS = ("avc1", "mp4v")        # H.264 where OpenCV can write it, else MPEG-4 part 2, which all its builds can
+
+
+def heat(picture: np.ndarray, error: np.ndarray, normal_peak: float) -> np.ndarray:
+    """Lay an error map (h, w) over a picture: clear where it is normal, then red, and yellow where it is strongest.
+
+    Args:
+        normal_peak: mean of the maximum of the smoothed maps of normal frames.
+    """
+    H, W = picture.shape[:2]
+    strength = np.clip((smoothed(error) / normal_peak - HEAT[0]) / (HEAT[1] - HEAT[0]), 0, 1)
+    strength = cv2.resize(strength, (W, H), interpolation=cv2.INTER_LINEAR)[..., None]
+    colour = cv2.applyColorMap((255 * strength).astype(np.uint8), cv2.COLORMAP_AUTUMN)
+    opacity = 0.55 * np.sqrt(strength)
+    return (picture + opacity * (colour.astype(np.float32) - picture)).round().astype(np.uint8)
+
+
+def draw_box(picture: np.ndarray, error: np.ndarray) -> None:
+    """Draw the box round the strongest region of an error map (h, w) into a picture of any size."""
+    (H, W), (h, w) = picture.shape[:2], error.shape
+    x0, y0, x1, y1 = strongest_region(error)[1]
+    corners = (x0 * W // w, y0 * H // h), (-(-x1 * W // w) - 1, -(-y1 * H // h) - 1)
+    cv2.rectangle(picture, *corners, BOX, max(2, round(H / 150)))
+
+
+class Strip:
+    """A band below the picture: a line of text, and the normality of the last frames, newest at the right.
+
+    It reaches from 4 below the threshold to 2 above it (or above 0, the mean of normal frames); what lies outside runs
+    along its edge. Two pixels are a frame.
+
+    Args:
+        W, H: size of the picture; the strip is so high that both together are even, as video needs.
+        threshold: normality below which a frame is low.
+    """
+
+    def __init__(self, W: int, H: int, threshold: float):
+        self.scale = max(0.35, H / 720) if W >= 200 else 0.0                  # of the letters; a small picture has none
+        self.text_height = round(40 * self.scale)
+        self.width, self.height = W, self.text_height + max(16, H // 6)
+        self.height += (H + self.height) % 2
+        self.threshold = threshold
+        self.low, self.high = min(threshold, 0) - 4, max(threshold, 0) + 2
+        self.shown = deque(maxlen=max(2, W // 2))
+
+    def row(self, normality: float) -> int:
+        """Where a normality is drawn."""
+        share = (min(max(normality, self.low), self.high) - self.low) / (self.high - self.low)
+        return self.text_height + 1 + round((self.height - self.text_height - 3) * (1 - share))
+
+    def draw(self, frame: int, normality: float, alarm: bool) -> np.ndarray:
+        """Add a frame, its normality NaN where it has no score, and draw the strip: (height, W, 3)."""
+        self.shown.append((normality, alarm))
+        strip = np.full((self.height, self.width, 3), GROUND, np.uint8)
+        left = self.width - 2 * len(self.shown)
+        for k, (_, alarmed) in enumerate(self.shown):
+            if alarmed:
+                strip[self.text_height:, max(0, left + 2 * k):left + 2 * k + 2] = ALARM
+        cv2.line(strip, (0, self.row(self.threshold)), (self.width, self.row(self.threshold)), LIMIT, 1)
+        points = [(left + 2 * k + 1, self.row(x)) for k, (x, _) in enumerate(self.shown) if not math.isnan(x)]
+        if points:
+            cv2.polylines(strip, [np.array(points)], False, LINE, 1, cv2.LINE_AA)
+        if self.scale:
+            text = "no score yet" if math.isnan(normality) else f"normality {normality:+.2f}"
+            cv2.putText(strip, f"frame {frame}   {text}{'   ALARM' if alarm else ''}", (4, round(28 * self.scale)),
+                        cv2.FONT_HERSHEY_SIMPLEX, self.scale, LINE, max(1, round(1.5 * self.scale)), cv2.LINE_AA)
+        return strip
+
+
+class VideoFile:
+    """An .mp4 that is written frame by frame and takes its name when it is complete; it has the first frame's size.
+
+    Within `with`. At the end it is opened again: UserError when it does not hold every frame, as on a full disk.
+    """
+
+    def __init__(self, path: Path, fps: float):
+        self.path, self.fps = path, fps
+        self.part = path.with_name(f".{path.stem}.part{path.suffix}")
+        self.writer, self.frames = None, 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def write(self, picture: np.ndarray) -> None:
+        """Add a frame. OpenCV writes even sizes only: an odd last column or row is repeated."""
+        H, W = picture.shape[:2]
+        picture = cv2.copyMakeBorder(picture, 0, H % 2, 0, W % 2, cv2.BORDER_REPLICATE)
+        if self.writer is None:
+            self.writer = self.open(picture.shape[1], picture.shape[0])
+        self.writer.write(picture)
+        self.frames += 1
+
+    def open(self, W: int, H: int) -> cv2.VideoWriter:
+        """The writer of the first codec that works here."""
+        self.part.parent.mkdir(parents=True, exist_ok=True)
+        for codec in CODECS:
+            writer = cv2.VideoWriter(str(self.part), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), self.fps, (W, H))
+            if writer.isOpened():
+                return writer
+        raise UserError(f"OpenCV can write no .mp4 here ({', '.join(CODECS)}); leave the video out with --no_video, or "
+                        f"install opencv-python-headless")
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if self.writer is None:
+            return
+        self.writer.release()
+        written = cv2.VideoCapture(str(self.part), cv2.CAP_FFMPEG)
+        count = int(written.get(cv2.CAP_PROP_FRAME_COUNT))
+        written.release()
+        if kind is None and count == self.frames:
+            os.replace(self.part, self.path)
+            return
+        self.part.unlink(missing_ok=True)
+        if kind is None:
+            raise UserError(f"cannot write {self.path}: {count} of {self.frames} frames arrived; is the disk full? The "
+                            f"other files are written; --no_video leaves this one out")
+
+
+@matplotlib.rc_context(STYLE)
+def plot_normality(path: Path, x: np.ndarray, normality: np.ndarray, threshold: float,
+                   alarms: Sequence[tuple[float, float]], title: str, unit: str) -> None:
+    """A picture of the normality of a whole video.
+
+    Args:
+        x, normality: when, and how normal, each frame was (n,).
+        alarms: first and last moment of each, on the scale of x.
+        unit: of x.
+    """
+    figure = Figure(figsize=(PAGE, 2.6), layout="constrained")
+    axes = figure.add_subplot()
+    for first, last in alarms:
+        axes.axvspan(first, last, color=RED, alpha=0.25, linewidth=0)
+    axes.plot(x, normality, color=BLUE, linewidth=0.8)
+    axes.axhline(threshold, color="black", linestyle="--", linewidth=0.8)
+    axes.set(xlabel=unit, ylabel="normality", xlim=(x[0], max(x[-1], x[0] + 1e-3)), title=title)
+    axes.xaxis.set_major_locator(MaxNLocator(10))
+    handles = [axes.lines[0], Line2D([], [], color="black", linestyle="--", linewidth=0.8),
+               Patch(color=RED, alpha=0.25, linewidth=0)]
+    figure.legend(handles, ["normality", f"threshold {threshold:.2f}", "alarm"], loc="outside lower center", ncols=3)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=150)
