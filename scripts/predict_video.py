@@ -47,7 +47,7 @@ from lgn_net.scoring.calibration import calibrate, calibrated, check_calibration
 from lgn_net.scoring.infer import as_float32, encode, fold_batch_norms, judge, update_memories
 from lgn_net.scoring.localize import as_array, error_map, smoothed
 from lgn_net.scoring.protocols import distance_names, paper_weights
-from lgn_net.scoring.score_file import VideoScores, read_scores, write_scores
+from lgn_net.scoring.score_file import VideoScores, read_scores, stretches, write_scores
 from lgn_net.terminal import progress, run_command
 
 FPS = 25.0                    # of the annotated video where nothing is known
@@ -371,8 +371,7 @@ class Record:
 
     def alarms(self) -> list[tuple[int, int]]:
         """First and last frame of each alarm."""
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], np.array(self.alarm), [0]])))
-        return [(int(first), int(end) - 1) for first, end in edges.reshape(-1, 2)]
+        return [(first, end - 1) for first, end in stretches(np.array(self.alarm)).tolist()]
 
     def write(self, out: Path, name: str, threshold: float) -> list[tuple[int, int]]:
         """Write scores.csv, alarms.csv and curve.png; returns the alarms."""

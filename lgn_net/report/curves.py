@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lgn_net.files import replacing
 from lgn_net.report.figures import BLUE, COLUMN, PAGE, RED, STYLE
+from lgn_net.scoring.score_file import stretches
 
 PER_PAGE = 12
 SCREEN, PRINT = (3.4, 6.8, 10.2), (COLUMN, PAGE, PAGE)            # inches, of one, two, three panels side by side
@@ -51,8 +52,7 @@ def curve_pages(names: Sequence[str], frames: Sequence[np.ndarray], normality: S
         figure = Figure(figsize=(width, (0.7 + 0.24 * width / columns) * rows + 0.9), layout="constrained")
         for panel, v in enumerate(shown, 1):
             axes = figure.add_subplot(rows, columns, panel)
-            edges = np.flatnonzero(np.diff(np.concatenate([[0], labels[v] == 1, [0]]).astype(int)))
-            for first, end in edges.reshape(-1, 2):
+            for first, end in stretches(labels[v] == 1):
                 axes.axvspan(frames[v][first] - 0.5, frames[v][end - 1] + 0.5, color=RED, alpha=0.25, linewidth=0)
             axes.plot(frames[v], normality[v], color=BLUE, linewidth=0.9, label="normality")
             axes.set_title(names[v])

@@ -17,7 +17,7 @@ from lgn_net.scoring.localize import FrameMap
 from lgn_net.scoring.metrics import AVERAGES, Roc, roc
 from lgn_net.scoring.protocols import PAPER, SIGMAS
 from lgn_net.scoring.score import SCOPES
-from lgn_net.scoring.score_file import VideoScores
+from lgn_net.scoring.score_file import VideoScores, stretches
 
 NORMAL, ABNORMAL, BOX = "#0072b2", "#d55e00", "#56b4e9"            # Okabe and Ito: colour-blind readers tell them apart
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
@@ -239,7 +239,7 @@ def video_plot(video: VideoScores, normal: np.ndarray, limits: list[float]) -> g
     if "memory_updated" in video.signals:
         lines.append("memory updated: %{hovertext}")
         updated = np.where(video.signals["memory_updated"] == 1, "yes", "no").tolist()
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], video.labels == 1, [0]]).astype(int))).reshape(-1, 2)
+    edges = stretches(video.labels == 1)
     figure = go.Figure(go.Scatter(
         x=video.frames, y=normal.astype(np.float32), mode="lines" if len(normal) > 1 else "markers",
         text=np.where(video.labels == 1, "abnormal", "normal").tolist(), hovertext=updated,

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lgn_net.errors import UserError
+from lgn_net.scoring.calibration import pooled
 from lgn_net.scoring.metrics import (AVERAGES, auc, average_precision, bootstrap, equal_error_rate, gap, paired_p_value,
                                      roc, video_auc)
 from lgn_net.scoring.score import SCOPES, normality, smooth
@@ -62,10 +63,8 @@ def normality_under(protocol: Protocol, videos: Sequence[VideoScores], weights: 
     if protocol.scope == "training" and not training:
         raise UserError("the normalisation 'training' needs scores of training frames, calibration.csv beside the "
                         "score file; evaluate.py writes it where it finds the training frames (--score.calibration)")
-    signals, pooled = [video.signals for video in videos], None
-    if training:
-        pooled = {name: np.concatenate([video.signals[name] for video in training]) for name in weights}
-    return smooth(normality(signals, weights, protocol.scope, pooled), protocol.sigma)
+    signals, known = [video.signals for video in videos], pooled(training, weights) if training else None
+    return smooth(normality(signals, weights, protocol.scope, known), protocol.sigma)
 
 
 def grid(videos: Sequence[VideoScores], weights: Mapping[str, float],

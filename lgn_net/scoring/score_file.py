@@ -29,6 +29,11 @@ class VideoScores(NamedTuple):
     labels: np.ndarray                 # (n,) uint8
 
 
+def stretches(flags: np.ndarray) -> np.ndarray:
+    """Where flags (n,) are set: first index and the one after the last of each stretch, (k, 2)."""
+    return np.flatnonzero(np.diff(np.concatenate([[0], flags, [0]]).astype(int))).reshape(-1, 2)
+
+
 def write_scores(path: str | Path, videos: Iterable[VideoScores], labelled: bool = True) -> None:
     """Write a score file, floats in full precision; without the last column where `labelled` is false."""
     text = io.StringIO()
