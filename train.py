@@ -2,32 +2,38 @@
 
     python train.py --config configs/ped2.yaml --dataset_path DATA --exp_dir RUN
     python train.py --config configs/ped2.yaml --dataset_path DATA --exp_dir RUN --resume RUN/last.pt
+    torchrun --nproc_per_node 4 train.py ...     on several GPUs, docs/scale.md
 
 RUN then holds config.yaml, log.jsonl, TensorBoard's files, last.pt (everything a continuation needs) and
 epoch_NNN.pt (weights and memory of each epoch, for evaluate.py).
 """
 
+import contextlib
 import math
 import signal
 import warnings
 from pathlib import Path
 
 import torch
+from jsonargparse import Namespace
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from lgn_net.checkpoint import check_architecture, check_same_run, load_checkpoint, load_weights, save_checkpoint
 from lgn_net.cli import command_parser, parse_command
-from lgn_net.config import to_yaml
+from lgn_net.config import Config, to_yaml
 from lgn_net.data.cache import pack_frames
-from lgn_net.data.clips import to_float
 from lgn_net.data.datasets import difference_from_published
 from lgn_net.data.videos import find_split, index_videos
-from lgn_net.data.windows import Windows, epoch_batches, loader
+from lgn_net.data.windows import Windows, epoch_batches, fit_on, loader
+from lgn_net.distributed import check_equal, processes, rank, reduce_sum, world_size
 from lgn_net.errors import TrainingDiverged, UserError
 from lgn_net.files import check_writable, write_atomic
-from lgn_net.losses import compute_losses
+from lgn_net.losses import Losses
 from lgn_net.model.build import build_model
-from lgn_net.runs import RunLog, StopOnSignal, autocast, only_one, pick_device, provenance, seed_everything
+from lgn_net.runs import RunLog, StopOnSignal, only_one, pick_device, provenance, seed_everything, set_kernels
 from lgn_net.terminal import progress, run_command
+from lgn_net.training import prepare, shares_of, train_step
 
 
 def main(argv: list[str]) -> int:
@@ -39,13 +45,19 @@ def main(argv: list[str]) -> int:
     config, args = parse_command(parser, argv)
     if args.init_from and args.resume:
         raise UserError("give --init_from to start a run, or --resume to go on with one, not both")
-    run, last = Path(args.exp_dir), Path(args.exp_dir) / "last.pt"
+    with processes(pick_device(args.device)) as device:
+        return train(config, args, device)
+
+
+def train(config: Config, args: Namespace, device: torch.device) -> int:
+    """Train on this process's device, beside the other processes if there are any. The first one writes the run."""
+    run, last, first = Path(args.exp_dir), Path(args.exp_dir) / "last.pt", rank() == 0
     if (last.exists() or any(run.glob("epoch_*.pt"))) and Path(args.resume or "").resolve() != last.resolve():
         raise UserError(f"{run} already holds a run; go on with --resume {last}, or choose another --exp_dir")
-
-    check_writable(run)
-    device = pick_device(args.device)
+    if first:
+        check_writable(run)
     seed_everything(config.seed)
+    set_kernels(config.train.precision, config.train.deterministic)
     videos = index_videos(find_split(args.dataset_path, config.data.dataset, "training"))
     lengths = {video.name: len(video.frames) for video in videos}
     if note := difference_from_published(config.data.dataset, "training", list(lengths.values())):
@@ -54,92 +66,104 @@ def main(argv: list[str]) -> int:
     packed = pack_frames(videos, *format_, config.data.cache) if config.data.cache else None
     windows = Windows(videos, config.model.window, *format_, packed)
 
-    model = build_model(config).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=config.train.epochs)
+    model = build_model(config).to(device).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr, fused=True)
+    scheduler = CosineAnnealingLR(optimizer, T_max=config.train.epochs)
     B = config.train.batch_size
     steps_per_epoch = math.ceil(len(windows) / B)
     stop_at = min(config.train.epochs * steps_per_epoch, config.train.max_steps or math.inf)
-    step = 0
     sample_first = config.model.memory_init == "queries" and not args.init_from
+    step = start(args, config, model, optimizer, scheduler, lengths)
 
     def images(step: int) -> int:
         return step // steps_per_epoch * len(windows) + min(step % steps_per_epoch * B, len(windows))
 
-    if args.resume:
-        saved_config, saved = load_checkpoint(args.resume)
-        check_same_run(config, saved_config, args.resume)
-        if not {"optimizer", "scheduler", "rng", "step", "videos"} <= set(saved):
-            raise UserError(f"{args.resume} holds no optimizer state; go on with the run's last.pt")
-        if saved["videos"] != lengths:
-            raise UserError(f"{args.resume} was trained on {len(saved['videos'])} videos with "
-                            f"{sum(saved['videos'].values())} frames, {args.dataset_path} has {len(lengths)} with "
-                            f"{sum(lengths.values())} or other names; give the same frames, or start a new run with "
-                            f"--init_from")
-        load_weights(model, saved["model"], args.resume)
-        optimizer.load_state_dict(saved["optimizer"])
-        scheduler.load_state_dict(saved["scheduler"])
-        torch.set_rng_state(saved["rng"])
-        step = saved["step"]
-    elif args.init_from:
-        saved_config, saved = load_checkpoint(args.init_from)
-        check_architecture(config, saved_config, args.init_from)
-        load_weights(model, saved["model"], args.init_from)
-
     origin = provenance(device)
     print(f"{len(windows)} windows of {len({v for v, _ in windows.index})} videos, {steps_per_epoch} steps an epoch, "
           f"{sum(p.numel() for p in model.parameters()):,} parameters, on {origin['device']}")
-    model.train()
-    with (StopOnSignal() as stop, only_one(run), RunLog(run, step) as log,
+    if config.data.on_device == "yes" or config.data.on_device == "auto" and fit_on(device, videos, *format_):
+        windows.load_onto(device)
+    forward = prepare(model, config, device)
+    stopped = False
+    with (StopOnSignal() as stop, only_one(run) if first else contextlib.nullcontext(),
+          RunLog(run, step) if first else contextlib.nullcontext() as log,
           progress("train", images(stop_at), "images", initial=images(step)) as bar):
-        write_atomic(run / "config.yaml", to_yaml(config))
-        while step < stop_at and not stop.received:
+        if first:
+            write_atomic(run / "config.yaml", to_yaml(config))
+        while step < stop_at and not stopped:
             epoch = step // steps_per_epoch                                       # from 0
-            batches = epoch_batches(len(windows), B, config.data.shuffle, config.seed, epoch)
-            for clip in loader(windows, batches[step % steps_per_epoch:], config.data.workers, device):
-                clip = to_float(clip.to(device, non_blocking=True))               # (B, n + 1, C, H, W) in [-1, 1]
-                with autocast(device, config.train.precision):
-                    out = model(clip[:, :config.model.input_frames])
-                losses = compute_losses(out, clip[:, -1], model.memories, config.loss.compactness,
-                                        config.loss.separateness, config.loss.margin)
-                if not losses.total.isfinite():
-                    values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses._asdict().items())
-                    raise diverged(step + 1, f"the loss is not finite ({values})", last)
-                optimizer.zero_grad()
-                losses.total.backward()
-                optimizer.step()
-                usage = [memory.usage(queries) for memory, queries in zip(model.memories, out.queries)]
+            batches = epoch_batches(len(windows), B, config.data.shuffle, config.seed, epoch)[step % steps_per_epoch:]
+            mine = [shares_of(batch, config.train.accumulate) for batch in batches]
+            clips = loader(windows, [share.windows for shares in mine for share in shares], config.data.workers, device)
+            for batch, shares in zip(batches, mine):
+                losses, usage = train_step(forward, model, optimizer, shares, clips, config, sample_first and step == 0)
+                flag = losses.new_tensor([stop.received is not None])
+                *losses, stopped = reduce_sum(torch.cat([losses, flag])).tolist()             # waits for the device
+                losses = dict(zip(Losses._fields, losses))
                 live_items = sum(int((count > 0).sum()) for count in usage)
-                for memory, queries in zip(model.memories, out.queries):          # items, queries: of before the step
-                    memory.update_(queries) if step or not sample_first else memory.sample_(queries)
-
                 step += 1
-                total, prediction, compactness, separateness = (loss.item() for loss in losses)
-                if step % config.train.log_every == 0:
-                    log.write({"step": step, "epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], "loss": total,
-                               "prediction": prediction, "compactness": compactness, "separateness": separateness,
-                               "live_items": live_items}, bar.format_dict["rate"], model.memories, usage)
-                bar.set_postfix_str(f"epoch {epoch + 1}/{config.train.epochs}, prediction {prediction:.5f}, "
-                                    f"compactness {compactness:.5f}, separateness {separateness:.4f}, "
-                                    f"live items {live_items}", refresh=False)
-                bar.update(len(clip))
-                if step >= stop_at or stop.received:
+                if not math.isfinite(losses["total"]):
+                    values = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
+                    raise diverged(step, f"the loss is not finite ({values})", last)
+
+                if first and step % config.train.log_every == 0:
+                    log.write({"step": step, "epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"],
+                               "loss": losses.pop("total"), **losses, "live_items": live_items},
+                              bar.format_dict["rate"], model.memories, usage)
+                bar.set_postfix_str(f"epoch {epoch + 1}/{config.train.epochs}, prediction {losses['prediction']:.5f}, "
+                                    f"compactness {losses['compactness']:.5f}, separateness "
+                                    f"{losses['separateness']:.4f}, live items {live_items}", refresh=False)
+                bar.update(len(batch))
+                if step >= stop_at or stopped:
                     break
             if not all(value.isfinite().all() for value in model.state_dict().values()):
                 raise diverged(step, "weights or BatchNorm statistics are not finite", last)
+            for memory in model.memories:
+                check_equal(memory.items, "memory items")
             if step % steps_per_epoch == 0:
                 scheduler.step()
-                save_checkpoint(run / f"epoch_{epoch + 1:03d}.pt", config, model.state_dict(), step=step,
-                                provenance=origin)
-            save_checkpoint(last, config, model.state_dict(), step=step, videos=lengths, provenance=origin,
-                            rng=torch.get_rng_state(), optimizer=optimizer.state_dict(),
-                            scheduler=scheduler.state_dict())
+            if first:
+                if step % steps_per_epoch == 0:
+                    save_checkpoint(run / f"epoch_{epoch + 1:03d}.pt", config, model.state_dict(), step=step,
+                                    provenance=origin)
+                save_checkpoint(last, config, model.state_dict(), step=step, videos=lengths, provenance=origin,
+                                rng=torch.get_rng_state(), optimizer=optimizer.state_dict(),
+                                scheduler=scheduler.state_dict())
 
-    if stop.received:
-        print(f"{signal.Signals(stop.received).name} at step {step}; go on with --resume {last}")
-        return 128 + stop.received
+    if stopped:
+        received = stop.received or signal.SIGTERM                                # another process may have got it
+        print(f"{signal.Signals(received).name} at step {step}; go on with --resume {last}")
+        return 128 + received
     print(f"done: {step} steps; next: python evaluate.py --checkpoint {last} --dataset_path {args.dataset_path}")
     return 0
+
+
+def start(args: Namespace, config: Config, model: nn.Module, optimizer: torch.optim.Optimizer,
+          scheduler: CosineAnnealingLR, lengths: dict[str, int]) -> int:
+    """Load what `--resume` or `--init_from` names, if anything; the number of steps already done."""
+    path = args.resume or args.init_from
+    if not path:
+        return 0
+    saved_config, saved = load_checkpoint(path)
+    if args.init_from:
+        check_architecture(config, saved_config, path)
+        load_weights(model, saved["model"], path)
+        return 0
+    check_same_run(config, saved_config, path)
+    if not {"optimizer", "scheduler", "rng", "step", "videos"} <= set(saved):
+        raise UserError(f"{path} holds no optimizer state; go on with the run's last.pt")
+    if saved["videos"] != lengths:
+        raise UserError(f"{path} was trained on {len(saved['videos'])} videos with {sum(saved['videos'].values())} "
+                        f"frames, {args.dataset_path} has {len(lengths)} with {sum(lengths.values())} or other names; "
+                        f"give the same frames, or start a new run with --init_from")
+    if (before := saved["provenance"].get("processes", 1)) != world_size():
+        warnings.warn(f"{path} is of {before} process{'es' * (before > 1)}, now there are {world_size()}: BatchNorm "
+                      f"may see other shares of a batch")
+    load_weights(model, saved["model"], path)
+    optimizer.load_state_dict(saved["optimizer"])
+    scheduler.load_state_dict(saved["scheduler"])
+    torch.set_rng_state(saved["rng"])
+    return saved["step"]
 
 
 def diverged(step: int, what: str, last: Path) -> TrainingDiverged:

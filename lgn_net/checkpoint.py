@@ -75,7 +75,8 @@ def load_weights(model: nn.Module, state: dict, path: str | Path) -> None:
 ARCHITECTURE = ("data.channels", "model.name", "model.memory", "model.skips", "model.input_frames", "model.base_width",
                 "model.hidden_width", "model.lstm_layers", "model.memory_items", "model.concat_query",
                 "model.forget_bias")
-FREE = ("data.workers", "data.cache", "train.max_steps", "train.log_every", "score")
+FREE = ("data.workers", "data.cache", "data.on_device", "train.max_steps", "train.log_every",
+        "train.checkpoint_activations", "train.compile", "train.deterministic", "score")
 
 
 def check_architecture(config: Config, saved: Config, path: str | Path) -> None:

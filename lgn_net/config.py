@@ -53,6 +53,9 @@ class DataConfig:
     """Processes that decode frames beside the training; 0: none."""
     cache: str | None = None
     """Folder for packed frames, decoded and resized once and then read many times faster; null: decode as it goes."""
+    on_device: Literal["auto", "yes", "no"] = "auto"
+    """Keep the training frames in the device's memory, as bytes; auto: on a GPU, where they take at most half of what
+    is free."""
 
     def __post_init__(self):
         require(self.image_size >= 16 and self.image_size % 8 == 0, "data.image_size", self.image_size,
@@ -147,18 +150,29 @@ class TrainConfig:
     epochs: int = 60
     """Passes over all windows; the learning rate falls from `lr` to 0 along a cosine, a step per epoch."""
     batch_size: int = 8
-    """Windows per step."""
+    """Windows per step, over all processes."""
     lr: float = 2e-4
     """Adam's learning rate in the first epoch."""
     max_steps: int | None = None
     """Stop after this many steps in all; null: after the last epoch. The schedule stays that of `epochs`."""
     log_every: int = 10
     """Steps between lines of log.jsonl and points in TensorBoard."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16: convolutions under autocast; memory, losses and weights stay float32."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """tf32: convolutions on NVIDIA GPUs round to 10 bits, elsewhere as float32; bfloat16: they run under autocast.
+    Memory, losses and weights stay float32."""
+    accumulate: int = 1
+    """Parts in which a step's batch goes through the network, for less memory; BatchNorm sees a part at a time."""
+    checkpoint_activations: bool = False
+    """Compute activations again in the backward pass instead of keeping them: a third slower, much less memory."""
+    compile: bool = False
+    """Compile the network with torch.compile; where that fails, training goes on without, and says so."""
+    sync_batch_norm: bool = True
+    """With several processes on GPUs: BatchNorm statistics of the whole batch; false: of each process's share."""
+    deterministic: bool = True
+    """Equal numbers from equal runs on a GPU; false: the fastest convolutions that cuDNN finds."""
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "log_every"):
+        for name in ("epochs", "batch_size", "log_every", "accumulate"):
             require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "1 or more")
         require(0 < self.lr < math.inf, "train.lr", self.lr, "a number above 0")
         require(self.max_steps is None or self.max_steps >= 1, "train.max_steps", self.max_steps, "null, or 1 or more")
@@ -187,8 +201,8 @@ class ScoreConfig:
     """Training windows, spread evenly, that are scored as well, for the normalisation by training frames; 0: none."""
     batch_size: int = 8
     """Windows encoded at once; changes the speed, and the scores by no more than rounding."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16: convolutions under autocast; memory and scores stay float32."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """As train.precision; memory and scores stay float32."""
 
     def __post_init__(self):
         require(0 <= self.psnr_weight <= 1, "lambda (score.psnr_weight)", self.psnr_weight, "0 to 1")

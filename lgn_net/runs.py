@@ -19,6 +19,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 import lgn_net
+from lgn_net.distributed import world_size
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, write_atomic
 from lgn_net.model.memory import PrototypeMemory
@@ -39,17 +40,25 @@ def pick_device(name: str) -> torch.device:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """Convolutions in bfloat16 for `precision="bfloat16"`; nothing changes for "float32"."""
+    """Convolutions in bfloat16 for `precision="bfloat16"`; nothing changes for the others."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
 
 
 def seed_everything(seed: int) -> None:
-    """Seed torch (all devices), NumPy and random, and ask for deterministic kernels where there is a choice."""
+    """Seed torch (all devices), NumPy and random."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
+
+
+def set_kernels(precision: str, deterministic: bool = True) -> None:
+    """Which convolutions cuDNN takes: rounded to TF32 or not, and repeatable ones or the fastest it finds.
+
+    The matrix products are the memory's, and stay float32.
+    """
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = not deterministic
 
 
 def provenance(device: torch.device) -> dict:
@@ -63,6 +72,7 @@ def provenance(device: torch.device) -> dict:
         "numpy": np.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else
                   f"{device.type}, {torch.get_num_threads()} threads",
+        "processes": world_size(),
     }
 
 

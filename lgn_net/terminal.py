@@ -13,10 +13,13 @@ from lgn_net.errors import TrainingDiverged, UserError
 
 
 def progress(title: str, total: int, unit: str, initial: int = 0) -> tqdm:
-    """A bar with rate and time left on stderr; a line every half minute where stderr is no terminal."""
+    """A bar with rate and time left on stderr; a line every half minute where stderr is no terminal.
+
+    Of the processes of torchrun the first one shows it.
+    """
     form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
     return tqdm(total=total, initial=initial, desc=title, unit=f" {unit}", bar_format=form, dynamic_ncols=True,
-                smoothing=0.05, mininterval=0.2 if sys.stderr.isatty() else 30)
+                smoothing=0.05, disable=os.environ.get("RANK", "0") != "0", mininterval=0.2 if sys.stderr.isatty() else 30)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,7 @@
 """Windows over videos, in batches. A window never spans two videos."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,12 +11,14 @@ from lgn_net.data.cache import PackedFrames
 from lgn_net.data.clips import long_enough, read_frames
 from lgn_net.data.videos import Video
 from lgn_net.runs import ignore_signals
+from lgn_net.terminal import progress
 
 
 class Windows(Dataset):
     """All windows of n + 1 consecutive frames, video after video: item i is a uint8 clip (n + 1, C, size, size).
 
-    Frames are decoded for each window, or read from packed ones (`data/cache.py`) when these are given.
+    Frames are decoded for each window, or read from packed ones (`data/cache.py`) when these are given, or gathered
+    where `load_onto` has put them.
     """
 
     def __init__(self, videos: list[Video], length: int, channels: int, size: int, packed: PackedFrames | None = None):
@@ -23,6 +27,25 @@ class Windows(Dataset):
                       for start in range(len(videos[v].frames) - length + 1)]
         self.shape = (length, channels, size, size)
         self.packed = packed
+        self.loaded: Tensor | None = None
+
+    def load_onto(self, device: torch.device) -> None:
+        """Decode or read all frames once and keep them, uint8 (frames, C, size, size), in the device's memory."""
+        lengths = [len(video.frames) for video in self.videos]
+        loaded = torch.empty((sum(lengths), *self.shape[1:]), dtype=torch.uint8, device=device)
+        with progress("load", len(loaded), "frames") as bar:
+            for v, place in enumerate(loaded.split(lengths)):
+                place.copy_(torch.from_numpy(self.read(v, 0, np.empty(place.shape, np.uint8))))
+                bar.update(len(place))
+        self.loaded, self.first = loaded, torch.tensor([0, *lengths]).cumsum(0)              # of each video
+
+    def read(self, video: int, start: int, out: np.ndarray) -> np.ndarray:
+        """Fill `out`, uint8 (T, C, size, size) and contiguous, with frames start, start + 1, ... of a video."""
+        if self.packed:
+            self.packed.read(video, start, out)
+        else:
+            out[:] = read_frames(self.videos[video].frames[start:start + len(out)], *self.shape[1:3])
+        return out
 
     def __len__(self) -> int:
         return len(self.index)
@@ -32,13 +55,13 @@ class Windows(Dataset):
 
     def __getitems__(self, indices: list[int]) -> Tensor:
         """A whole batch at once: uint8 (B, n + 1, C, size, size)."""
-        length, channels, size, _ = self.shape
+        where = [self.index[i] for i in indices]
+        if self.loaded is not None:
+            rows = torch.stack([self.first[v] + start + torch.arange(self.shape[0]) for v, start in where])
+            return self.loaded[rows.to(self.loaded.device, non_blocking=True)]
         clips = np.empty((len(indices), *self.shape), np.uint8)
-        for clip, (v, start) in zip(clips, (self.index[i] for i in indices)):
-            if self.packed:
-                self.packed.read(v, start, out=clip)
-            else:
-                clip[:] = read_frames(self.videos[v].frames[start:start + length], channels, size)
+        for clip, (v, start) in zip(clips, where):
+            self.read(v, start, clip)
         return torch.from_numpy(clips)
 
 
@@ -50,10 +73,21 @@ def epoch_batches(windows: int, batch_size: int, shuffle: bool, seed: int, epoch
     return [batch.tolist() for batch in order.split(batch_size)]
 
 
-def loader(windows: Windows, batches: list[list[int]], workers: int, device: torch.device) -> DataLoader:
-    """Decode the given batches in the given order: uint8 clips (B, n + 1, C, size, size) on the CPU."""
-    return DataLoader(windows, batch_sampler=batches, num_workers=workers, worker_init_fn=ignore_signals,
-                      collate_fn=as_it_is, pin_memory=device.type == "cuda", generator=torch.Generator())
+def fit_on(device: torch.device, videos: list[Video], channels: int, size: int) -> bool:
+    """Whether the frames of the videos, as bytes, take at most half of a GPU's free memory."""
+    needed = sum(len(video.frames) for video in videos) * channels * size * size
+    return device.type == "cuda" and needed <= torch.cuda.mem_get_info(device)[0] / 2
+
+
+def loader(windows: Windows, batches: list[list[int]], workers: int, device: torch.device) -> Iterator[Tensor]:
+    """The given batches in the given order: uint8 clips (B, n + 1, C, size, size).
+
+    They are on the device where the frames were loaded onto it, else on the CPU, decoded by `workers` processes.
+    """
+    if windows.loaded is not None:
+        return (windows.__getitems__(batch) for batch in batches)
+    return iter(DataLoader(windows, batch_sampler=batches, num_workers=workers, worker_init_fn=ignore_signals,
+                           collate_fn=as_it_is, pin_memory=device.type == "cuda", generator=torch.Generator()))
 
 
 def as_it_is(batch: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lgn_net.distributed import broadcast_, gather, reduce_max, reduce_sum
+
 
 class PrototypeMemory(nn.Module):
     """M unit vectors of D features that stand for normality. A buffer, not a parameter: no gradient ever reaches it.
@@ -67,39 +69,56 @@ class PrototypeMemory(nn.Module):
         return ((self.items.sum(dim=0).square().sum() - M) / (M * (M - 1))).item()
 
     @torch.no_grad()
-    def sample_(self, queries: Tensor) -> None:
-        """Make the items anew: M of the queries (B, D, h, w), drawn at random; where there are fewer, only so many."""
+    def sample_(self, queries: Tensor) -> Tensor:
+        """Make the items anew: M of the queries (B, D, h, w), drawn at random; where there are fewer, only so many.
+
+        Of several processes, the first one draws from its own. Returns what `update_` does, of the items before.
+        """
+        usage = reduce_sum(self.usage(queries))
         flat = flatten_queries(queries).float()
         chosen = flat[torch.randperm(len(flat))[:len(self.items)].to(flat.device)]
         self.items[:len(chosen)] = chosen
+        broadcast_(self.items)
+        return usage
 
     @torch.no_grad()
-    def update_(self, queries: Tensor) -> None:
+    def update_(self, queries: Tensor) -> Tensor:
         """Move every item towards the queries (B, D, h, w) it is nearest to (eq. 4-6), and back to unit length.
 
-        Items that no query chose stay as they are, unless they are revived.
+        Items that no query chose stay as they are, unless they are revived. In training on several processes the
+        queries are those of all of them, and the items stay the same everywhere.
+
+        Returns:
+            of how many queries each item was the nearest, (M,).
         """
-        similarity = self.similarity(queries)                                              # (N, M)
+        M, shared = len(self.items), self.training
+        flat, similarity = flatten_queries(queries).float(), self.similarity(queries)      # (N, D), (N, M)
         score, nearest = similarity.max(dim=1)                                             # (N,), (N,)
-        if self.update_max == "all":
-            highest = similarity.amax(dim=0)                                               # (M,)
-        else:
-            highest = torch.full_like(similarity[0], -1.0).scatter_reduce(0, nearest, score, "amax")
-        weight = torch.exp(score - highest[nearest])                                       # (N,) in (0, 1]
-        flat = flatten_queries(queries).float()
-        count = torch.bincount(nearest, minlength=len(self.items))[:, None]                # (M, 1)
+        chosen = F.one_hot(nearest, M).float()                                             # (N, M)
+        counted = similarity if self.update_max == "all" else torch.where(chosen > 0, similarity, -1.0)
+        highest = torch.cat([counted, counted.new_full((1, M), -1.0)]).amax(dim=0)         # (M,)   also of no query
+        if shared:
+            highest = reduce_max(highest)
+        weight = torch.ones_like(score) if self.ema else torch.exp(score - highest[nearest])     # (N,) in (0, 1]
+        with torch.autocast(queries.device.type, enabled=False):
+            added = (weight[:, None] * chosen).T @ flat                                    # (M, D)
+        added = torch.cat([added, chosen.sum(dim=0)[:, None]], dim=1)
+        added, count = (reduce_sum(added) if shared else added).split([flat.shape[1], 1], dim=1)
         if self.ema:
-            mean = torch.zeros_like(self.items).index_add_(0, nearest, flat) / count.clamp_min(1)
-            moved = self.ema * self.items + (1 - self.ema) * mean
+            moved = self.ema * self.items + (1 - self.ema) * added / count.clamp_min(1)
         else:
-            moved = self.items + torch.zeros_like(self.items).index_add_(0, nearest, weight[:, None] * flat)
+            moved = self.items + added
         self.items.copy_(torch.where(count > 0, F.normalize(moved, dim=1), self.items))
         if self.revive_after and self.training:
             self.idle.copy_(torch.where(count[:, 0] > 0, 0, self.idle + 1))
             dead = (self.idle >= self.revive_after).nonzero()[:, 0]
-            farthest = score.argsort()[:len(dead)]                                         # fewer than M, of N queries
-            self.items[dead[:len(farthest)]] = flat[farthest]
-            self.idle[dead] = 0
+            if len(dead):
+                lowest = score.argsort()[:M]
+                score, flat = gather(score[lowest]), gather(flat[lowest])
+                farthest = score.argsort(stable=True)[:len(dead)]                          # may be fewer
+                self.items[dead[:len(farthest)]] = flat[farthest]
+                self.idle[dead] = 0
+        return count[:, 0]
 
 
 def fit_idle(memory: PrototypeMemory, state: dict, prefix: str, *_: object) -> None:

@@ -15,7 +15,7 @@ from lgn_net.data.datasets import BENCHMARKS, canonical_name, difference_from_pu
 from lgn_net.data.videos import Video, find_split, index_videos
 from lgn_net.model.build import build_model
 from lgn_net.model.official import import_official
-from lgn_net.runs import provenance
+from lgn_net.runs import provenance, set_kernels
 from lgn_net.scoring.evaluation import LabelSource
 
 
@@ -47,6 +47,7 @@ def load_network(config: Config, args: Namespace, device: torch.device) -> tuple
         state = saved["model"]
     else:
         config, state = import_official(config, args.model_dir, args.m_items_dir)
+    set_kernels(config.score.precision)
     model = build_model(config).to(device)
     load_weights(model, state, source)
     return config, model, {"config": asdict(config), "checkpoint": str(source), "versions": provenance(device)}

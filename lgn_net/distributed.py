@@ -1,0 +1,103 @@
+"""Several processes as one run, under torchrun. In a single process every function gives back what it got."""
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lgn_net.errors import TrainingDiverged, UserError
+
+
+@contextlib.contextmanager
+def processes(device: torch.device) -> Iterator[torch.device]:
+    """Join the other processes that torchrun has started, if it did, and yield this one's device.
+
+    Each process gets a GPU of its machine, and they talk by NCCL; without GPUs, by gloo. All but the first are silent,
+    save for errors.
+
+    UserError when the processes would have to share a device.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield device
+        return
+    if device.type == "mps":
+        raise UserError("several processes cannot share an Apple GPU; start without torchrun, or give --device cpu")
+    if device.type == "cuda":
+        local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if device.index is not None:
+            raise UserError(f"--device {device} would put every process on one GPU; give --device cuda")
+        if local >= gpus:
+            raise UserError(f"torchrun started {os.environ['LOCAL_WORLD_SIZE']} processes on a machine with {gpus} "
+                            f"GPUs; give --nproc_per_node {gpus}")
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    with contextlib.ExitStack() as quiet:
+        if rank():
+            quiet.enter_context(contextlib.redirect_stdout(quiet.enter_context(open(os.devnull, "w"))))
+            quiet.enter_context(warnings.catch_warnings(action="ignore"))
+        yield device
+    dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Number of this process, from 0; the first one logs and writes."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def reduce_max(values: Tensor) -> Tensor:
+    """The largest value of all processes, entry by entry."""
+    return reduced(values, dist.ReduceOp.MAX)
+
+
+def reduce_sum(values: Tensor) -> Tensor:
+    """The sum over all processes, entry by entry."""
+    return reduced(values, dist.ReduceOp.SUM)
+
+
+def reduced(values: Tensor, operation: dist.ReduceOp) -> Tensor:
+    """`values` of all processes, reduced to one."""
+    if world_size() > 1:
+        values = values.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(values, operation)
+    return values
+
+
+def broadcast_(values: Tensor) -> None:
+    """Overwrite `values` by those of the first process."""
+    if world_size() > 1:
+        dist.broadcast(values, src=0)
+
+
+def gather(values: Tensor) -> Tensor:
+    """(N, ...) of each process, N differing -> all of them one after the other, on every process."""
+    if world_size() == 1:
+        return values
+    parts = [None] * world_size()
+    dist.all_gather_object(parts, values.cpu())
+    return torch.cat(parts).to(values.device)
+
+
+def collect(item: object) -> list:
+    """`item` of each process, in their order, on the first process; an empty list on the others."""
+    items = [None] * world_size() if rank() == 0 else None
+    if world_size() == 1:
+        return [item]
+    dist.gather_object(item, items)
+    return items or []
+
+
+def check_equal(items: Tensor, what: str) -> None:
+    """TrainingDiverged when the numbers `items` are not the same on all processes."""
+    low, high = -reduce_max(-items), reduce_max(items)
+    if not torch.equal(low, high):
+        raise TrainingDiverged(f"{what} differ between the processes, by up to {(high - low).max().item():.3g}")
