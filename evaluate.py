@@ -2,6 +2,7 @@
 
     python evaluate.py --checkpoint RUN/last.pt --dataset_path DATA
     python evaluate.py --dataset_type ped2 --dataset_path DATA --model_dir MODEL.pth --m_items_dir KEYS.pt
+    torchrun --nproc_per_node 4 evaluate.py ... --score.memory_update reset      # on several GPUs, docs/scale.md
     python evaluate.py --scores scores.csv [--lambda 0.5] [--compare OTHER.csv] [--out FOLDER]
     python evaluate.py --scores THEIRS.npy --direction abnormal --drop-first 4 --dataset_type ped2
 
@@ -45,8 +46,10 @@ def main(argv: list[str]) -> int:
         out = Path(args.out or source.parent / f"evaluation_{source.stem}")
         check_writable(out)
     other = read_files(config, args, args.compare) if args.compare else None
-    (videos, weights, training, about), draw = score(config, args, out) if not args.scores else (
-        read_files(config, args, args.scores), None)
+    scored = (read_files(config, args, args.scores), None) if args.scores else score(config, args, out)
+    if not scored:
+        return 0                                                             # the first process has all the scores
+    (videos, weights, training, about), draw = scored
 
     # From here on: a score file's content, wherever it came from.
     protocol = Protocol.configured(asdict(config.score))
@@ -192,18 +195,27 @@ def read_files(config: Config, args: Namespace, path: str) -> Evaluation:
     return read_evaluation(path, psnr_weight, labels)
 
 
-def score(config: Config, args: Namespace, out: Path) -> tuple[Evaluation, Callable]:
+def score(config: Config, args: Namespace, out: Path) -> tuple[Evaluation, Callable] | None:
     """Run the network over the test videos, and over some training windows to know how it sees normal frames.
 
     Returns the scores, and a function (normality, wanted) -> list[FrameMap] that draws the error maps of chosen frames
-    by the memory of their time, see `lgn_net.scoring.infer.draw_maps`. UserError for what is missing or does not fit.
+    by the memory of their time, see `lgn_net.scoring.infer.draw_maps`; of several processes the first one has them, the
+    others None. UserError for what is missing or does not fit.
     """
-    from lgn_net.runs import pick_device                                      # only now: torch takes seconds to load
+    from lgn_net.distributed import processes                                 # only now: torch takes seconds to load
+    from lgn_net.runs import pick_device
+
+    with processes(pick_device(args.device)) as device:
+        return score_share(config, args, out, device)
+
+
+def score_share(config: Config, args: Namespace, out: Path, device) -> tuple[Evaluation, Callable] | None:
+    """`score`, by one of the processes, on its torch.device."""
+    from lgn_net.distributed import collect, rank, world_size
     from lgn_net.scoring.infer import draw_maps, score_videos, score_windows, to_scores
     from lgn_net.scoring.inputs import load_network, load_test_set
     from lgn_net.scoring.quality import Quality, summarize
 
-    device = pick_device(args.device)
     config, model, origin = load_network(config, args, device)
     videos, truth, about = load_test_set(config, args)
     before = config.model.window - 1                                          # frames that have none before them to see
@@ -226,8 +238,12 @@ def score(config: Config, args: Namespace, out: Path) -> tuple[Evaluation, Calla
     sweeps = [f"sweep_{knob}.{kind}" for knob in ("gamma", "lambda") for kind in ("csv", "png", "pdf")]
     for name in ("calibration.csv", "maps.npz", "quality.csv", *sweeps):
         (out / name).unlink(missing_ok=True)                                  # of an earlier evaluation
-    with progress("evaluate", windows + extra, "frames") as bar:
+    with progress("evaluate", windows // world_size() + extra, "frames") as bar:
         signals = score_videos(model, videos, config, device, bar, watches)
+        for watch in watches:
+            watch.merge(collect(watch.kept))
+        if rank():
+            return None
         scored = to_scores(signals, videos, truth)
         calibration, memories = score_windows(model, normal_videos, config, extra, device, bar) if extra else ([], [])
     if memories:

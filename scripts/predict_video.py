@@ -35,7 +35,7 @@ from torch import nn
 
 from lgn_net.checkpoint import load_checkpoint, load_weights
 from lgn_net.config import Config
-from lgn_net.data.clips import read_frame, resize, to_float
+from lgn_net.data.clips import read_frame, resize
 from lgn_net.data.extract import capture, slack
 from lgn_net.data.videos import IMAGE_SUFFIXES, natural_key
 from lgn_net.errors import UserError
@@ -44,10 +44,11 @@ from lgn_net.model.build import build_model
 from lgn_net.report.overlay import Strip, VideoFile, draw_box, heat, plot_normality
 from lgn_net.runs import StopOnSignal, pick_device
 from lgn_net.scoring.calibration import calibrate, calibrated, check_calibration, pooled, threshold_at
-from lgn_net.scoring.infer import as_float32, encode, fold_batch_norms, judge, update_memories
+from lgn_net.scoring.infer import as_float32, judge, update_memories
 from lgn_net.scoring.localize import as_array, error_map, smoothed
 from lgn_net.scoring.protocols import distance_names, paper_weights
 from lgn_net.scoring.score_file import VideoScores, read_scores, stretches, write_scores
+from lgn_net.scoring.stream import WindowEncoder, for_inference
 from lgn_net.terminal import progress, run_command
 
 FPS = 25.0                    # of the annotated video where nothing is known
@@ -253,26 +254,26 @@ def score_frames(frames: Iterator[Frame], model: nn.Module, config: Config, devi
 
     A batch is one frame where frames are live or the memory learns. UserError when a prediction is not finite.
     """
-    model, gamma = fold_batch_norms(model), as_float32(config.score.gamma)
-    T, size = config.model.window, config.data.image_size
+    model, gamma = for_inference(model, config), as_float32(config.score.gamma)
+    encode, size = WindowEncoder(model, config, device), config.data.image_size
     updating = config.score.memory_update != "off" and bool(model.memories)
-    recent = np.empty((0, config.data.channels, size, size), np.uint8)
-    while batch := list(itertools.islice(frames, 1 if live or updating else config.score.batch_size)):
-        recent = np.concatenate([recent[max(0, len(recent) - T + 1):], [resize(image, size) for _, image, _ in batch]])
+    count = 1 if live or updating else config.score.batch_size
+    for start in itertools.count(step=count):
+        if not (batch := list(itertools.islice(frames, count))):
+            return
+        encoded = encode([(0, start + k) for k in range(len(batch))], [resize(image, size) for _, image, _ in batch])
         rows = []
-        if len(recent) >= T:
-            clips = to_float(torch.from_numpy(recent).unfold(0, T, 1).movedim(-1, 1).to(device))   # (B, T, C, H, W)
-            queries, context = encode(model, clips, config)
-            predicted, psnr, distance, regular = judge(model, queries, context, clips[:, -1], config)
-            errors = error_map(as_array(predicted), as_array(clips[:, -1]))
-            for p, d, r, error in zip(psnr.tolist(), distance.tolist(), regular.tolist(), errors):
-                if not all(map(math.isfinite, (p, *d, r))):
+        if encoded:
+            predicted, numbers = judge(model, encoded.queries, encoded.context, encoded.targets, config)
+            errors = error_map(as_array(predicted), as_array(encoded.targets))
+            for (p, r, *d), error in zip(numbers.tolist(), errors):
+                if not all(map(math.isfinite, (p, r, *d))):
                     raise UserError(f"{name}: a prediction is not finite; the checkpoint's weights are damaged")
                 learns = updating and r < gamma
                 rows.append(({"psnr": p, **dict(zip(distance_names(len(d)), d)), "regular_score": r,
                               "memory_updated": float(learns), "peak_error": float(smoothed(error).max())}, error))
                 if learns:
-                    update_memories(model, queries)
+                    update_memories(model, encoded.queries)
         unscored = [(None, None)] * (len(batch) - len(rows))
         for (picture, _, seconds), (signals, error) in zip(batch, unscored + rows):
             yield Scored(picture, seconds, signals, error)

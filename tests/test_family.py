@@ -1,7 +1,9 @@
 """Every relative of LGN-Net, with and without its switches: its size, its numbers, its gradients, its configuration."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import reference
 import torch
@@ -14,11 +16,13 @@ import train
 from lgn_net.checkpoint import check_architecture, check_same_run, load_checkpoint, load_weights, save_checkpoint
 from lgn_net.cli import command_parser, parse_command
 from lgn_net.config import Config, DataConfig, ModelConfig, load_config, parse
+from lgn_net.data.clips import read_frames, to_float
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.errors import UserError
 from lgn_net.losses import compute_losses
 from lgn_net.model.build import build_model
-from lgn_net.scoring.infer import predict_frames, score_videos
+from lgn_net.scoring.infer import items_of, predict_frames, score_videos, set_items, update_memories
+from lgn_net.scoring.stream import for_inference
 
 TINY_SIZES = {"base_width": 4, "hidden_width": 6, "lstm_layers": 2, "memory_items": 5}
 FAMILY = ["lgn_net", "lgn_st", "loc_net", "glo_net", "mnad_pred", "mnad_recon", "msn_net"]
@@ -386,6 +390,72 @@ def test_trained_saved_and_scored(data, tmp_path, member):
     (v, t, predicted, truth), = predict_frames(model, videos, config, signals, [(1, 7)], device)
     psnr = 10 * torch.log10(4 / (predicted - truth).square().mean()).item()
     assert (v, t) == (1, 7) and psnr == pytest.approx(signals[-1].psnr, abs=1e-4)
+
+
+def scored_one_by_one(model, videos, config):
+    """The plain path: a window decoded, a whole forward pass, judged, and at once learned from.
+
+    Returns (PSNR, R, D of each memory) of every frame, and whether it moved the memories.
+    """
+    model.eval()
+    mode, window, items = config.score.memory_update, config.model.window, items_of(model)
+    rows, updates = [], []
+    for video in videos:
+        if mode == "reset":
+            set_items(model, items)
+        for t in range(window - 1, len(video.frames)):
+            clip = to_float(read_frames(video.frames[t + 1 - window:t + 1], 1, config.data.image_size))
+            with torch.no_grad():
+                out = model(clip[None, :config.model.input_frames])
+            regular = reference.regular_score(out.prediction[0], clip[-1])
+            rows.append((reference.psnr(out.prediction[0], clip[-1]), regular, *(
+                reference.compactness(memory.items, reference.query_rows(q)).item()
+                for memory, q in zip(model.memories, out.queries, strict=True))))
+            updates.append(mode != "off" and bool(model.memories) and regular < config.score.gamma)
+            if updates[-1]:
+                update_memories(model, out.queries)
+    set_items(model, items)
+    return np.array(rows), updates
+
+
+@every_member
+def test_streaming_equals_one_by_one(data, member):
+    """In every mode, at every batch size: of one video at a time or of several in step."""
+    model = member.model(channels=1)
+    with torch.no_grad():
+        for parameter in model.parameters():                                 # predictions that depend on the memory
+            parameter.mul_(2.0 if parameter.dim() > 1 else 1.0)
+    videos = index_videos(find_split(data, "made", "testing"))
+    videos.append(videos[0]._replace(name="again"))
+    knobs = TINY_SIZES | {"name": member.name, "input_frames": member.n} | member.switches
+    config = Config(data=DataConfig(image_size=16, channels=1), model=ModelConfig(**knobs))
+
+    def score(**knobs):
+        return replace(config, score=replace(config.score, **knobs))
+
+    def check(expected, updates, psnr_tolerance, distance_tolerance, **knobs):
+        signals = score_videos(model, videos, score(**knobs), torch.device("cpu"))
+        found = np.array([(s.psnr, s.regular_score, *s.distance) for s in signals])
+        assert [s.memory_updated for s in signals] == updates
+        np.testing.assert_allclose(found[:, 0], expected[:, 0], rtol=0, atol=psnr_tolerance)                # dB
+        np.testing.assert_allclose(found[:, 2:], expected[:, 2:], rtol=0, atol=distance_tolerance)          # D
+
+    regular = np.sort(scored_one_by_one(model, videos, config)[0][:, 1])
+    middle = range(len(regular) // 2 - 2, len(regular) // 2 + 2)
+    k = max(middle, key=lambda k: regular[k + 1] - regular[k])                # so that no update hangs on rounding
+    gamma = (regular[k] + regular[k + 1]).item() / 2
+    for mode in ("off", "carry", "reset"):
+        expected, updates = scored_one_by_one(model, videos, score(memory_update=mode, gamma=gamma))
+        assert 1 < sum(updates) < len(updates) - 1 if member.depths and mode != "off" else not any(updates)
+        for batch_size in (1, 2, 8):
+            check(expected, updates, 1e-4, 1e-7, memory_update=mode, gamma=gamma, batch_size=batch_size)
+        always = {"memory_update": mode, "gamma": 10.0}
+        check(*scored_one_by_one(model, videos, score(**always)), 0.2, 0.01, **always, precision="bfloat16")
+
+    half = for_inference(model, score(precision="bfloat16"))
+    assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
+    assert not any("running" in name for name in half.state_dict())
+    assert all(memory.items.dtype == torch.float32 for memory in half.memories)
 
 
 def test_unknown_name_lists_the_known_ones(data, tmp_path):

@@ -58,7 +58,7 @@ class LGNNet(nn.Module):
     def forward(self, clip: Tensor) -> Output:
         """clip (B, n, C, H, W) in [-1, 1], oldest frame first -> the predicted next frame and the memory's queries."""
         queries, context = self.encode(clip)
-        return Output(self.predict(queries, context), queries[:len(self.memories)])
+        return Output(self.decode(self.read(queries), queries, context), queries[:len(self.memories)])
 
     @property
     def memories(self) -> list[PrototypeMemory]:
@@ -80,12 +80,15 @@ class LGNNet(nn.Module):
             context["local"] = self.local_branch(clip, gates)       # (B, base_width, H, W)   local normality
         return [F.normalize(features.float(), dim=1)], context
 
-    def predict(self, queries: list[Tensor], context: dict[str, Tensor]) -> Tensor:
-        """Read the memory and decode: the predicted frame (B, C, H, W) in [-1, 1]."""
-        prototypes = self.memory.read(queries[0]) if self.memory else queries[0]   # (B, D, h, w)   global normality
+    def read(self, queries: list[Tensor]) -> list[Tensor]:
+        """All that depends on the memory: prototypes of the queries' shape; without memory the queries."""
+        return [self.memory.read(queries[0])] if self.memory else queries    # (B, D, h, w)   global normality
+
+    def decode(self, prototypes: list[Tensor], queries: list[Tensor], context: dict[str, Tensor]) -> Tensor:
+        """What `read` and `encode` returned -> the predicted frame (B, C, H, W) in [-1, 1]."""
         if self.concat_query and self.memory:
-            prototypes = torch.cat([queries[0], prototypes], dim=1)
-        return self.decoder(prototypes, **context)
+            prototypes = [torch.cat([*queries, *prototypes], dim=1)]
+        return self.decoder(*prototypes, **context)
 
 
 class LocNet(nn.Module):
@@ -104,12 +107,16 @@ class LocNet(nn.Module):
 
     def forward(self, clip: Tensor) -> Output:
         """clip (B, n, C, H, W) in [-1, 1], oldest frame first -> the predicted next frame; no queries."""
-        return Output(self.predict(*self.encode(clip)), [])
+        return Output(self.decode([], *self.encode(clip)), [])
 
     def encode(self, clip: Tensor, gates: list[Tensor] | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
         """See `LGNNet.encode`."""
         return [], {"local": self.local_branch(clip, gates)}
 
-    def predict(self, queries: list[Tensor], context: dict[str, Tensor]) -> Tensor:
-        """See `LGNNet.predict`."""
+    def read(self, queries: list[Tensor]) -> list[Tensor]:
+        """See `LGNNet.read`."""
+        return []
+
+    def decode(self, prototypes: list[Tensor], queries: list[Tensor], context: dict[str, Tensor]) -> Tensor:
+        """See `LGNNet.decode`."""
         return self.head(context["local"])

@@ -30,13 +30,17 @@ class MSNNet(nn.Module):
     def forward(self, clip: Tensor) -> Output:
         """clip (B, n, C, H, W) in [-1, 1], oldest frame first -> the predicted next frame and each scale's queries."""
         queries, context = self.encode(clip)
-        return Output(self.predict(queries, context), queries)
+        return Output(self.decode(self.read(queries), queries, context), queries)
 
     def encode(self, clip: Tensor, gates: None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Queries (B, 2w, H/2, W/2), (B, 4w, H/4, W/4), (B, 8w, H/8, W/8), each of unit length; all depends on them."""
         return [F.normalize(features.float(), dim=1) for features in self.encoder(clip)[1:]], {}
 
-    def predict(self, queries: list[Tensor], context: dict[str, Tensor]) -> Tensor:
-        """Rewrite the features of each scale by its memory and decode: the predicted frame (B, C, H, W) in [-1, 1]."""
-        skip2, skip4, bottom = (memory.read(q) for memory, q in zip(self.memories, queries))
+    def read(self, queries: list[Tensor]) -> list[Tensor]:
+        """The features of each scale, rewritten by its memory."""
+        return [memory.read(q) for memory, q in zip(self.memories, queries)]
+
+    def decode(self, prototypes: list[Tensor], queries: list[Tensor], context: dict[str, Tensor]) -> Tensor:
+        """What `read` returned -> the predicted frame (B, C, H, W) in [-1, 1]."""
+        skip2, skip4, bottom = prototypes
         return self.decoder(bottom, skip4=skip4, skip2=skip2)

@@ -38,23 +38,21 @@ class STLSTMCell(nn.Module):
     def step(self, gates: Tensor, H: Tensor | None, C: Tensor | None, M: Tensor | None) \
             -> tuple[Tensor, Tensor, Tensor]:
         """`forward` from what x contributes to the gates, conv_x(x) (B, 7*hidden, h, w)."""
-        temporal, spatiotemporal, o = gates.split([3 * self.hidden, 3 * self.hidden, self.hidden], dim=1)
+        i_C, f_C, g_C, i_M, f_M, g_M, o = gates.chunk(7, dim=1)
         if H is not None:
-            from_H = self.conv_h(H)
-            temporal, o = temporal + from_H[:, :3 * self.hidden], o + from_H[:, 3 * self.hidden:]
+            i_C, f_C, g_C, o = (x + h for x, h in zip((i_C, f_C, g_C, o), self.conv_h(H).chunk(4, dim=1)))
         if M is not None:
-            spatiotemporal = spatiotemporal + self.conv_m(M)
-        C, M = self.remember(temporal, C), self.remember(spatiotemporal, M)
+            i_M, f_M, g_M = (x + m for x, m in zip((i_M, f_M, g_M), self.conv_m(M).chunk(3, dim=1)))
+        C, M = self.remember(i_C, f_C, g_C, C), self.remember(i_M, f_M, g_M, M)
 
         memory = torch.cat([C, M], dim=1)
         H = torch.sigmoid(o + self.conv_o(memory)) * torch.tanh(self.conv_1x1(memory))
         return H, C, M
 
-    def remember(self, gates: Tensor, state: Tensor | None) -> Tensor:
-        """Gates i, f, g and a state C or M -> f * state + i * g."""
-        i, f, g = gates.chunk(3, dim=1)
+    def remember(self, i: Tensor, f: Tensor, g: Tensor, state: Tensor | None) -> Tensor:
+        """Gates and a state C or M -> f * state + i * g."""
         written = torch.sigmoid(i) * torch.tanh(g)
-        return written if state is None else torch.sigmoid(f + self.forget_bias) * state + written
+        return written if state is None else torch.addcmul(written, torch.sigmoid(f + self.forget_bias), state)
 
 
 class ConvLSTMCell(nn.Module):
@@ -81,5 +79,5 @@ class ConvLSTMCell(nn.Module):
         from_H = self.conv_h.bias[:, None, None] if H is None else self.conv_h(H)
         i, f, g, o = (gates + from_H).chunk(4, dim=1)
         written = torch.sigmoid(i) * torch.tanh(g)
-        C = written if C is None else torch.sigmoid(f) * C + written
+        C = written if C is None else torch.addcmul(written, torch.sigmoid(f), C)
         return torch.sigmoid(o) * torch.tanh(C), C

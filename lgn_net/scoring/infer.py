@@ -1,29 +1,29 @@
 """Model over test videos -> raw signals of every predicted frame. The GPU ends here."""
 
-import copy
 import itertools
 import math
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
 
 from lgn_net.config import Config
-from lgn_net.data.clips import long_enough, read_frames, stream_frames, to_float
+from lgn_net.data.clips import long_enough, read_frames, to_float
 from lgn_net.data.videos import Video
 from lgn_net.data.windows import Windows
+from lgn_net.distributed import collect, rank, world_size
 from lgn_net.errors import UserError
 from lgn_net.model.memory import PrototypeMemory, flatten_queries
 from lgn_net.runs import autocast
 from lgn_net.scoring.localize import FrameMap, frame_map
 from lgn_net.scoring.protocols import distance_names
 from lgn_net.scoring.score_file import VideoScores
+from lgn_net.scoring.stream import Encoded, as_batch, for_inference, stream_windows
 
 
 class FrameSignals(NamedTuple):
@@ -73,116 +73,91 @@ def sweep_gamma(model: nn.Module, videos: list[Video], config: Config, gammas: S
 
     The memory alone depends on gamma. What comes before it is computed once for all, and memory read and decoder once
     for all gammas that have updated on the same frames so far. `watches` see the predictions of every such group.
+
+    Several processes share out the videos, and the first one returns the signals of all. UserError where the videos
+    depend on each other.
     """
-    model = fold_batch_norms(model)
-    at_start = items_of(model)
+    model, reset = for_inference(model, config), config.score.memory_update == "reset"
+    updating = config.score.memory_update != "off" and bool(model.memories)
+    if world_size() > 1 and updating and not reset:
+        raise UserError("score.memory_update is carry, which hands the memory from video to video, and so cannot be "
+                        "shared out; start without torchrun, or give --score.memory_update reset (or off)")
+    mine = long_enough(videos, config.model.window)[rank()::world_size()]
     signals = {gamma: [] for gamma in gammas}
-    histories = [History(at_start, list(signals))]
-    for v in long_enough(videos, config.model.window):
-        if config.score.memory_update == "reset":
-            histories = [History(at_start, list(signals))]
-        histories = sweep_video(model, v, videos[v], histories, signals, config, device, bar, watches)
-    return signals
-
-
-def sweep_video(model: nn.Module, v: int, video: Video, histories: list[History],
-                signals: dict[float, list[FrameSignals]], config: Config, device: torch.device, bar: tqdm | None,
-                watches: Sequence[Watch]) -> list[History]:
-    """`sweep_gamma` for one video: adds to `signals` and returns the histories after its last frame."""
-    frame, updating = config.model.window - 1, config.score.memory_update != "off" and bool(model.memories)
-    for queries, context, targets in stream_windows(model, video, config, device):
-        # Without updates frames are independent; with them, each is judged by the memory its predecessors left.
-        step = 1 if updating else len(targets)
-        judged = []                                                           # stays on the device until all are
-        for i in range(0, len(targets), step):
-            now, after = slice(i, i + step), []
-            q, c = [x[now] for x in queries], {name: x[now] for name, x in context.items()}
-            for items, shared in histories:
-                set_items(model, items)
-                predicted, *numbers = judge(model, q, c, targets[now], config)
-                judged.append((shared, frame + i, *numbers))
+    at_start = [History(items_of(model), list(signals))]
+    histories = defaultdict(lambda: at_start)                                 # of each owner, a video or all of them
+    for encoded in stream_windows(model, videos, mine, config, device, reset):
+        owners, judged = [v if reset else 0 for v, _ in encoded.windows], []
+        rows = []                                                             # on the device until all are there
+        # Windows of a turn are decoded together: none of them waits for what the memory learns from another.
+        for turn in [[k] for k in range(len(owners))] if updating and not reset else [range(len(owners))]:
+            after = defaultdict(list)
+            for k, history, predicted, numbers in judge_cases(
+                    model, encoded, [(k, history) for k in turn for history in histories[owners[k]]], config):
+                judged.append((*encoded.windows[k], history.gammas))
+                rows.append(numbers)
                 for watch in watches:
-                    watch(v, frame + i, predicted, targets[now])
-                after += learn(model, items, shared, q, numbers[-1]) if updating else [History(items, shared)]
-            histories = after
-        for shared, first, psnr, distance, regular in judged:
-            for k, (p, d, r) in enumerate(zip(psnr.tolist(), map(tuple, distance.tolist()), regular.tolist())):
-                if not all(map(math.isfinite, (p, *d, r))):
-                    raise UserError(f"video {video.name}, frame {first + k}: the prediction is not finite; the "
-                                    f"checkpoint's weights are damaged")
-                for gamma in shared:
-                    signals[gamma].append(FrameSignals(v, first + k, p, d, r, updating and r < as_float32(gamma)))
-        frame += len(targets)
+                    watch(*encoded.windows[k], predicted, encoded.targets[k:k + 1])
+                if updating:
+                    after[owners[k]] += learn(model, history, [q[k:k + 1] for q in encoded.queries], numbers[:, 1])
+            histories |= after
+        for (v, t, shared), (p, r, *d) in zip(judged, torch.cat(rows).tolist()):
+            if not all(map(math.isfinite, (p, r, *d))):
+                raise UserError(f"video {videos[v].name}, frame {t}: the prediction is not finite; the checkpoint's "
+                                f"weights are damaged")
+            for gamma in shared:
+                signals[gamma].append(FrameSignals(v, t, p, tuple(d), r, updating and r < as_float32(gamma)))
         if bar is not None:
-            bar.update(len(targets))
-    return histories
+            bar.update(len(owners))
+    everyones = collect(signals)
+    return {gamma: sorted(itertools.chain(*(each[gamma] for each in everyones))) for gamma in signals}
 
 
-def learn(model: nn.Module, items: list[Tensor], gammas: list[float], queries: list[Tensor],
-          regular: Tensor) -> list[History]:
+def judge_cases(model: nn.Module, encoded: Encoded, cases: Sequence[tuple[int, History]], config: Config) \
+        -> Iterator[tuple[int, History, Tensor, Tensor]]:
+    """Windows, by their index in `encoded`, each by the memory of a history; a batch of them is decoded at once.
+
+    Yields:
+        the case, and what `judge` says of it.
+    """
+    size = config.score.batch_size
+    for some in (cases[start:start + size] for start in range(0, len(cases), size)):
+        def pick(batch: Tensor) -> Tensor:
+            return as_batch([batch[k:k + 1] for k, _ in some])
+
+        answers = []
+        for k, history in some:
+            set_items(model, history.items)
+            answers.append(consult(model, [q[k:k + 1] for q in encoded.queries]))
+        consulted = tuple([as_batch(parts) for parts in zip(*of_memories)] for of_memories in zip(*answers))
+        predicted, numbers = judge(model, [pick(q) for q in encoded.queries], {name: pick(x) for name, x in
+                                   encoded.context.items()}, pick(encoded.targets), config, consulted)
+        for case, *answer in zip(some, predicted.split(1), numbers.split(1)):
+            yield *case, *answer
+
+
+def learn(model: nn.Module, history: History, queries: list[Tensor], regular: Tensor) -> list[History]:
     """The histories after one frame of regular score `regular` (1,): each memory learns where that is below gamma.
 
-    One gamma is decided on the device, without waiting for it.
+    On an accelerator one gamma is decided there, without waiting for it.
     """
-    if len(gammas) == 1:
-        update_memories(model, queries)
-        below = regular < gammas[0]
-        return [History([torch.where(below, new, old) for new, old in zip(items_of(model), items)], gammas)]
-    learning = [gamma for gamma in gammas if regular.item() < as_float32(gamma)]
-    histories = [History(items, staying)] if (staying := [g for g in gammas if g not in learning]) else []
-    if learning:
-        update_memories(model, queries)
-        histories.append(History(items_of(model), learning))
-    return histories
+    items, gammas = history
+    decided = len(gammas) > 1 or regular.device.type == "cpu"
+    learning = [gamma for gamma in gammas if regular.item() < as_float32(gamma)] if decided else gammas
+    if not learning:
+        return [history]
+    set_items(model, items)
+    update_memories(model, queries)
+    learned = items_of(model)
+    if not decided:
+        learned = [torch.where(regular < gammas[0], new, old) for new, old in zip(learned, items)]
+    staying = [gamma for gamma in gammas if gamma not in learning]
+    return [History(items, staying)] * bool(staying) + [History(learned, learning)]
 
 
 def as_float32(gamma: float) -> float:
     """Gamma as a float32 tensor is compared with it, on any device."""
     return torch.tensor(gamma, dtype=torch.float32).item()
-
-
-def stream_windows(model: nn.Module, video: Video, config: Config, device: torch.device) \
-        -> Iterator[tuple[list[Tensor], dict[str, Tensor], Tensor]]:
-    """All windows of a video in order, `score.batch_size` at once: what of them does not depend on the memory.
-
-    Each frame is decoded once, and what depends on a frame alone is computed once, however many windows hold it; the
-    next frames are decoded meanwhile.
-
-    Yields:
-        queries and context as of `LGNNet.encode`, and the frames to predict, (B, C, size, size) in [-1, 1].
-    """
-    n, T, B = config.model.input_frames, config.model.window, config.score.batch_size
-    local = model.local_branch
-    decoded = stream_frames(video.frames, config.data.channels, config.data.image_size)
-    frames = gates = None                                                     # the last T - 1, for the next windows
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(lambda: list(itertools.islice(decoded, B + T - 1)))
-        while new := coming.result():
-            coming = reader.submit(lambda: list(itertools.islice(decoded, B)))
-            new = to_float(torch.from_numpy(np.stack(new)).to(device))        # (B, C, size, size)
-            frames = new if frames is None else torch.cat([frames, new])
-            windows = len(frames) - T + 1
-            clips = frames.unfold(0, T, 1).movedim(-1, 1)                     # (B, T, C, size, size), a view
-            with autocast(device, config.score.precision):
-                if local:
-                    own = local.frame_gates(new)
-                    gates = own if gates is None else torch.cat([gates, own])
-                by_step = [gates[k:k + windows] for k in range(n)] if local else None
-                queries, context = model.encode(clips[:, :n], by_step)
-            yield queries, context, clips[:, -1]
-            frames, gates = frames[windows:], gates[windows:] if local else None
-
-
-def fold_batch_norms(model: nn.Module) -> nn.Module:
-    """A copy for inference, whose BatchNorms have become part of the convolutions before them."""
-    model = copy.deepcopy(model).eval()
-    for sequence in model.modules():
-        if isinstance(sequence, nn.Sequential):
-            for k, (layer, norm) in enumerate(itertools.pairwise(sequence)):
-                if isinstance(norm, nn.BatchNorm2d):
-                    sequence[k] = fuse_conv_bn_eval(layer, norm, transpose=isinstance(layer, nn.ConvTranspose2d))
-                    sequence[k + 1] = nn.Identity()
-    return model
 
 
 @torch.inference_mode()
@@ -196,7 +171,7 @@ def score_windows(model: nn.Module, videos: list[Video], config: Config, count: 
         the signals, and of each memory "queries_of_item", of how many queries each item was the nearest, "live_items",
         the number of items with one or more, and "item_cosine", the mean cosine between two items.
     """
-    model.eval()
+    model = for_inference(model, config)
     usage = [0 for _ in model.memories]
     windows = Windows(videos, config.model.window, config.data.channels, config.data.image_size)
     chosen = np.unique(np.linspace(0, len(windows) - 1, min(count, len(windows))).round().astype(int)).tolist()
@@ -205,11 +180,11 @@ def score_windows(model: nn.Module, videos: list[Video], config: Config, count: 
         indices = chosen[start:start + config.score.batch_size]
         clips = to_float(windows.__getitems__(indices).to(device))
         queries, context = encode(model, clips, config)
-        _, psnr, distance, regular = judge(model, queries, context, clips[:, -1], config)
+        _, numbers = judge(model, queries, context, clips[:, -1], config)
         usage = [so_far + memory.usage(q) for so_far, memory, q in zip(usage, model.memories, queries)]
-        for i, row in zip(indices, zip(psnr.tolist(), map(tuple, distance.tolist()), regular.tolist())):
+        for i, (p, r, *d) in zip(indices, numbers.tolist()):
             v, first = windows.index[i]
-            signals.append(FrameSignals(v, first + config.model.window - 1, *row, False))
+            signals.append(FrameSignals(v, first + config.model.window - 1, p, tuple(d), r, False))
         if bar is not None:
             bar.update(len(indices))
     return signals, [{"live_items": int((counts > 0).sum()), "queries_of_item": counts.tolist(),
@@ -232,29 +207,25 @@ def predict_frames(model: nn.Module, videos: list[Video], config: Config, signal
     Yields:
         index of the video, of the frame, predicted and true frame (C, H, W) in [-1, 1], in the order of `signals`.
     """
-    model.eval()
-    before, at_start, left = config.model.window - 1, items_of(model), len(set(wanted))
-    try:
-        video = None
-        for s in signals:
-            if s.video != video and config.score.memory_update == "reset":
-                set_items(model, at_start)
-            video = s.video
-            if left == 0:
-                return
-            if not s.memory_updated and (s.video, s.frame) not in wanted:
-                continue
-            paths = videos[s.video].frames[s.frame - before:s.frame + 1]
-            clip = to_float(read_frames(paths, config.data.channels, config.data.image_size))[None].to(device)
-            queries, context = encode(model, clip, config)
-            if (s.video, s.frame) in wanted:
-                predicted, *_ = judge(model, queries, context, clip[:, -1], config)
-                yield s.video, s.frame, predicted[0], clip[0, -1]
-                left -= 1
-            if s.memory_updated:
-                update_memories(model, queries)
-    finally:
-        set_items(model, at_start)
+    model = for_inference(model, config)
+    before, at_start, left, video = config.model.window - 1, items_of(model), len(set(wanted)), None
+    for s in signals:
+        if s.video != video and config.score.memory_update == "reset":
+            set_items(model, at_start)
+        video = s.video
+        if left == 0:
+            return
+        if not s.memory_updated and (s.video, s.frame) not in wanted:
+            continue
+        paths = videos[s.video].frames[s.frame - before:s.frame + 1]
+        clip = to_float(read_frames(paths, config.data.channels, config.data.image_size))[None].to(device)
+        queries, context = encode(model, clip, config)
+        if (s.video, s.frame) in wanted:
+            predicted, _ = judge(model, queries, context, clip[:, -1], config)
+            yield s.video, s.frame, predicted[0], clip[0, -1]
+            left -= 1
+        if s.memory_updated:
+            update_memories(model, queries)
 
 
 def draw_maps(model: nn.Module, videos: list[Video], config: Config, signals: list[FrameSignals],
@@ -317,15 +288,21 @@ def encode(model: nn.Module, clips: Tensor, config: Config) -> tuple[list[Tensor
         return model.encode(clips[:, :config.model.input_frames])
 
 
-def judge(model: nn.Module, queries: list[Tensor], context: dict[str, Tensor], target: Tensor, config: Config) \
-        -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Predicted frames (B, C, H, W), PSNR (B,), D of each memory (B, memories), and R (B,), by the memory as it is."""
+def consult(model: nn.Module, queries: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """What the memories as they are say of queries: the prototypes (see `LGNNet.read`), and D of each memory, (B,)."""
+    return model.read(queries), [query_distance(q, memory) for memory, q in zip(model.memories, queries)]
+
+
+def judge(model: nn.Module, queries: list[Tensor], context: dict[str, Tensor], target: Tensor, config: Config,
+          consulted: tuple[list[Tensor], list[Tensor]] | None = None) -> tuple[Tensor, Tensor]:
+    """Predicted frames (B, C, H, W); and PSNR, R, and D of each memory, (B, 2 + memories).
+
+    `consulted`: what `consult` gave; by default it is asked now.
+    """
+    prototypes, distances = consulted or consult(model, queries)
     with autocast(target.device, config.score.precision):
-        predicted = model.predict(queries, context)
-    psnr, regular = judge_prediction(predicted.float(), target, config.score.psnr_peak)
-    distances = [query_distance(q, memory) for memory, q in zip(model.memories, queries)]
-    distance = torch.stack(distances, dim=1) if distances else psnr.new_zeros(len(psnr), 0)
-    return predicted.float(), psnr, distance, regular
+        predicted = model.decode(prototypes, queries, context).float()
+    return predicted, torch.stack([*judge_prediction(predicted, target, config.score.psnr_peak), *distances], dim=1)
 
 
 def judge_prediction(predicted: Tensor, target: Tensor, peak: str = "one") -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 Boxes and numbers come from one map, the squared error of the prediction smoothed by a narrow Gaussian. Needs no torch.
 """
 
+import itertools
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -240,6 +241,16 @@ class Localization:
                 region, box = strongest_region(error)
                 touched, chance = float((region & mask).any()), chance_to_touch(region, box, mask)
             self.rows.append((int(mask.any()), frame_score(strength, mask), touched, chance))
+
+    @property
+    def kept(self) -> tuple:
+        """What `merge` takes: all that was counted."""
+        return self.pixels, self.rows, self.frames_without_mask
+
+    def merge(self, parts: Sequence[tuple]) -> None:
+        """Count what several of these have `kept`, of different frames."""
+        pixels, rows, without = zip(*parts) if parts else ((), (), ())
+        self.pixels, self.rows, self.frames_without_mask = sum(pixels), [*itertools.chain(*rows)], sum(without)
 
     def results(self) -> dict:
         """Every number, ready for JSON; None where it is undefined.

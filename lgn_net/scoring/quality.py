@@ -5,7 +5,7 @@ import itertools
 import socket
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -58,13 +58,22 @@ class Quality:
         self.rows += [FrameQuality(video, first + k, ssim(*pair), lpips[k])
                       for k, pair in enumerate(zip(to_unit(predicted), to_unit(target)))]
 
+    @property
+    def kept(self) -> list[FrameQuality]:
+        """What `merge` takes."""
+        return self.rows
+
+    def merge(self, parts: Sequence[list[FrameQuality]]) -> None:
+        """Keep what several of these have `kept`, of different frames."""
+        self.rows = sorted(itertools.chain(*parts))
+
     def scores(self, videos: list[Video], truth: Mapping[str, np.ndarray] | None = None) -> list[VideoScores]:
         """Video by video, for a score file: signals ssim and, where it was to be had, lpips.
 
         The labels (T,) are those that `truth` has for each video's name, else 0.
         """
         scored, names = [], ["ssim", "lpips"] if self.lpips else ["ssim"]
-        for v, group in itertools.groupby(self.rows, key=lambda row: row.video):
+        for v, group in itertools.groupby(sorted(self.rows, key=lambda row: row[:2]), key=lambda row: row.video):
             rows, name = list(group), videos[v].name
             frames = np.array([row.frame for row in rows])
             signals = {key: np.array([getattr(row, key) for row in rows]) for key in names}
