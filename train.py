@@ -26,7 +26,7 @@ from lgn_net.data.cache import pack_frames
 from lgn_net.data.datasets import difference_from_published
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.data.windows import Windows, epoch_batches, fit_on, loader
-from lgn_net.distributed import check_equal, processes, rank, reduce_sum, world_size
+from lgn_net.distributed import check_equal, processes, rank, reduce_sum, wait_for_all, world_size
 from lgn_net.errors import TrainingDiverged, UserError
 from lgn_net.files import check_writable, write_atomic
 from lgn_net.losses import Losses
@@ -129,6 +129,7 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
                 save_checkpoint(last, config, model.state_dict(), step=step, videos=lengths, provenance=origin,
                                 rng=torch.get_rng_state(), optimizer=optimizer.state_dict(),
                                 scheduler=scheduler.state_dict())
+            wait_for_all()                        # torchrun ends all when one has ended: not while the first one writes
 
     if stopped:
         received = stop.received or signal.SIGTERM                                # another process may have got it

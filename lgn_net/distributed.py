@@ -19,7 +19,7 @@ def processes(device: torch.device) -> Iterator[torch.device]:
     Each process gets a GPU of its machine, and they talk by NCCL; without GPUs, by gloo. All but the first are silent,
     save for errors.
 
-    UserError when the processes would have to share a device.
+    UserError when the processes would have to share a device, or when another one of them ended early.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device
@@ -40,7 +40,12 @@ def processes(device: torch.device) -> Iterator[torch.device]:
         if rank():
             quiet.enter_context(contextlib.redirect_stdout(quiet.enter_context(open(os.devnull, "w"))))
             quiet.enter_context(warnings.catch_warnings(action="ignore"))
-        yield device
+        try:
+            yield device
+        except RuntimeError as error:
+            if not isinstance(error, dist.DistError) and "/gloo/" not in str(error):
+                raise
+            raise UserError(f"process {rank()} cannot go on: another one ended, see its last words") from None
     dist.destroy_process_group()
 
 
@@ -94,6 +99,12 @@ def collect(item: object) -> list:
         return [item]
     dist.gather_object(item, items)
     return items or []
+
+
+def wait_for_all() -> None:
+    """Go on when every process has come here."""
+    if world_size() > 1:
+        dist.barrier()
 
 
 def check_equal(items: Tensor, what: str) -> None:

@@ -142,7 +142,10 @@ class RunLog:
 
 
 class StopOnSignal:
-    """Turns the first SIGINT or SIGTERM into a flag to look at between steps; the second one ends the process."""
+    """Turns the first SIGINT or SIGTERM into a flag to look at between steps; the second one ends the process.
+
+    Of several processes none is ended by a second one: torchrun sends on what the whole group may have got already.
+    """
 
     def __init__(self):
         self.received: int | None = None
@@ -154,7 +157,8 @@ class StopOnSignal:
     def receive(self, signum: int, _frame: object) -> None:
         """Remember the signal and give the next one back its usual meaning."""
         self.received = signum
-        signal.signal(signum, self.previous[signum])
+        if world_size() == 1:
+            signal.signal(signum, self.previous[signum])
 
     def __exit__(self, *_: object) -> None:
         for signum, handler in self.previous.items():

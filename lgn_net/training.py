@@ -59,7 +59,8 @@ def train_step(forward: nn.Module, model: nn.Module, optimizer: torch.optim.Opti
     losses, queries = torch.zeros(4, device=device), []
     for k, share in enumerate(shares, 1):
         clip = to_float(next(clips).to(device, non_blocking=True))            # (B, T, C, H, W) in [-1, 1]
-        with contextlib.nullcontext() if forward is model or k == len(shares) else forward.no_sync():
+        alone = isinstance(forward, DistributedDataParallel) and k < len(shares)
+        with forward.no_sync() if alone else contextlib.nullcontext():        # the processes meet in the last share
             with autocast(device, config.train.precision):
                 out = forward(clip[:, :config.model.input_frames])
             of_share = compute_losses(out, clip[:, -1], model.memories, config.loss.compactness,
@@ -76,22 +77,24 @@ def train_step(forward: nn.Module, model: nn.Module, optimizer: torch.optim.Opti
 def prepare(model: nn.Module, config: Config, device: torch.device) -> nn.Module:
     """What to call in training in place of the model, with the same weights: the switches of `config.train`.
 
-    Activation checkpointing, statistics of BatchNorm over all processes, torch.compile, and gradients averaged over
+    Statistics of BatchNorm over all processes, activation checkpointing, torch.compile, and gradients averaged over
     the processes.
     """
-    if config.train.checkpoint_activations:
-        recompute_activations(model)
     if world_size() > 1 and config.train.sync_batch_norm:
         if device.type == "cuda":
             nn.SyncBatchNorm.convert_sync_batchnorm(model)
         else:
             warnings.warn("BatchNorm takes the statistics of each process's share of the batch; those of the whole "
                           "batch (train.sync_batch_norm) need GPUs")
+    if config.train.checkpoint_activations:
+        recompute_activations(model)
     forward = compiled(model, config, device) if config.train.compile else model
     if world_size() > 1:
-        unused = config.model.input_frames == 1                               # convolutions of states, with one frame
-        forward = DistributedDataParallel(forward, [device] if device.type == "cuda" else None, broadcast_buffers=False,
-                                          gradient_as_bucket_view=True, find_unused_parameters=unused)
+        unused = config.model.input_frames == 1 and model.local_branch is not None      # convolutions of the states
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):          # PyTorch 2.13 renames a word
+            forward = DistributedDataParallel(forward, [device] if device.type == "cuda" else None,
+                                              broadcast_buffers=False, gradient_as_bucket_view=True,
+                                              find_unused_parameters=unused)
     return forward
 
 
@@ -106,8 +109,9 @@ def compiled(model: nn.Module, config: Config, device: torch.device) -> nn.Modul
             out = forward(torch.zeros(shape, device=device))
         out.prediction.float().mean().backward()
     except Exception as error:                # whatever a compiler, or the lack of one, can raise
-        warnings.warn(f"torch.compile does not work here ({type(error).__name__}: {str(error).strip().splitlines()[0]});"
-                      f" training goes on without it")
+        reason = (str(error).strip() or "no reason given").splitlines()[0]
+        warnings.warn(f"torch.compile does not work here ({type(error).__name__}: {reason}); training goes on without "
+                      f"it")
         forward = model
     for buffer, values in zip(model.buffers(), before):
         buffer.copy_(values)
@@ -132,7 +136,7 @@ def recomputing(norms: list[nn.Module]) -> tuple[contextlib.AbstractContextManag
     def second() -> Iterator[None]:
         before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
         for norm in norms:
-            norm.momentum, norm.num_batches_tracked = 0.0, None
+            norm.momentum, norm.num_batches_tracked = 0.0, norm.num_batches_tracked.clone()
         try:
             yield                             # ends by an exception once all that was missing is there
         finally:

@@ -1,0 +1,84 @@
+"""A few training steps of a tiny network on drawn clips, the same however the batch is shared out."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lgn_net.config import Config, DataConfig, LossConfig, ModelConfig, TrainConfig
+from lgn_net.data.clips import to_float
+from lgn_net.distributed import reduce_sum
+from lgn_net.model.build import build_model
+from lgn_net.model.memory import flatten_queries
+from lgn_net.training import prepare, shares_of, train_step
+
+CPU = torch.device("cpu")
+SIZES = {"base_width": 4, "hidden_width": 4, "lstm_layers": 1, "memory_items": 8}
+
+
+def draw_clips() -> Tensor:
+    """24 windows of noise, each brighter or richer in contrast than the others: uint8 (24, 5, 1, 16, 16)."""
+    rng = torch.Generator().manual_seed(0)
+    bright, contrast = (high * torch.rand(24, 1, 1, 1, 1, generator=rng) for high in (180, 75))
+    return (bright + contrast * torch.rand(24, 5, 1, 16, 16, generator=rng)).to(torch.uint8)
+
+
+CLIPS = draw_clips()
+
+
+class Steps(NamedTuple):
+    """What a few steps leave behind."""
+
+    losses: list[Tensor]            # of each step: total, prediction, compactness, separateness
+    items: list[list[Tensor]]       # of each step and memory, after its update
+    usage: list[list[Tensor]]       # of each step and memory: queries per item
+    weights: dict[str, Tensor]      # at the end
+
+
+def config_of(model: dict, train: dict) -> Config:
+    """The tiny network for these clips, with other knobs."""
+    return Config(data=DataConfig(image_size=16, channels=1), model=ModelConfig(**SIZES | model),
+                  loss=LossConfig(0.5, 0.5), train=TrainConfig(**train))
+
+
+def frozen_model(config: Config) -> nn.Module:
+    """A drawn network in training, save for BatchNorm, which normalises by the statistics of all clips.
+
+    Every other item is one of the queries, so that several items have some and several have none.
+    """
+    torch.manual_seed(0)
+    model = build_model(config).train()
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None
+    with torch.no_grad():
+        out = model(to_float(CLIPS)[:, :config.model.input_frames])
+    for norm in norms:
+        norm.eval().momentum = 0.1
+    for memory, queries in zip(model.memories, out.queries):
+        memory.items[::2] = flatten_queries(queries)[::23][:len(memory.items[::2])]
+    return model
+
+
+def batches_of(sizes: tuple[int, ...]) -> list[list[int]]:
+    """Windows one after the other in batches of these sizes."""
+    order = iter(list(range(len(CLIPS))) * (1 + sum(sizes) // len(CLIPS)))
+    return [[next(order) for _ in range(size)] for size in sizes]
+
+
+def take_steps(config: Config, sizes: tuple[int, ...], sample: bool = False) -> Steps:
+    """Steps on batches of these sizes, in this process's share, by gradient descent.
+
+    Plain descent: to Adam a gradient twice as large would be the same.
+    """
+    model = frozen_model(config)
+    forward, optimizer = prepare(model, config, CPU), torch.optim.SGD(model.parameters(), lr=1e-3)
+    done = Steps([], [], [], model.state_dict())
+    for batch in batches_of(sizes):
+        shares = shares_of(batch, config.train.accumulate)
+        clips = (CLIPS[share.windows, -config.model.window:] for share in shares)
+        losses, usage = train_step(forward, model, optimizer, shares, clips, config, sample and not done.losses)
+        done.losses.append(reduce_sum(losses))
+        done.items.append([memory.items.clone() for memory in model.memories])
+        done.usage.append(usage)
+    return done

@@ -1,0 +1,308 @@
+"""Two real processes on the CPU against a single one; and the command under torchrun."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from typing import NamedTuple
+
+import pytest
+import torch
+import torch.multiprocessing
+from helpers import ROOT, TINY, run, sentence, write_videos
+from steps import CLIPS, CPU, batches_of, config_of, frozen_model, take_steps
+from torch.testing import assert_close
+
+import train
+from lgn_net.data.clips import to_float
+from lgn_net.distributed import (
+    broadcast_,
+    check_equal,
+    collect,
+    gather,
+    processes,
+    rank,
+    reduce_max,
+    reduce_sum,
+    world_size,
+)
+from lgn_net.errors import TrainingDiverged
+from lgn_net.model.memory import flatten_queries
+
+SHARED_BATCHES = (8, 7, 3, 1)           # 4 + 4 windows, 4 + 3, 2 + 1, and 1 of which the second process has none
+
+
+class Case(NamedTuple):
+    """Knobs of steps that two processes take, and one process without those of `train`."""
+
+    model: dict
+    train: dict = {}
+    precision: str = "float32"
+    sample: bool = False
+
+
+CASES = {
+    "lgn_net": Case({}),
+    "in parts, with recomputed activations, by each item's own maximum":
+        Case({"update_max": "own"}, {"accumulate": 2, "checkpoint_activations": True}),
+    "revived items": Case({"revive_after": 2}),
+    "moving averages, revived": Case({"ema": 0.9, "revive_after": 2}, {"accumulate": 2}),
+    "items drawn from queries": Case({"memory_init": "queries"}, sample=True),
+    "msn_net": Case({"name": "msn_net", "revive_after": 2}),
+    "no memory": Case({"memory": False}),
+    "mnad_pred": Case({"name": "mnad_pred"}),
+    "one frame, which leaves parameters unused": Case({"input_frames": 1}, {"accumulate": 2}),
+    "bfloat16": Case({}, precision="bfloat16"),
+}
+
+
+def steps_of(case, **train):
+    """In this process, beside others if there are any."""
+    return take_steps(config_of(case.model, {"precision": case.precision, **train}), SHARED_BATCHES, case.sample)
+
+
+# ----------------------------------------------------------------------------------------------------- two processes
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """What `in_a_process` found in each of two processes."""
+    folder = tmp_path_factory.mktemp("both")
+    write_videos(folder / "good/made/training/frames", [6, 7])
+    write_videos(folder / "bad/made/training/frames", [6, 7])
+    (folder / "bad/made/training/frames/01/005.png").write_text("not an image")
+    (folder / "tiny.yaml").write_text(TINY)
+    torch.multiprocessing.spawn(in_a_process, (folder, free_ports(6)), nprocs=2)
+    return [torch.load(folder / f"{number}.pt", weights_only=False) for number in (0, 1)]
+
+
+def in_a_process(number, folder, ports):
+    """All that is to be found out beside another process, written to a file: starting them takes seconds."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+                   "MASTER_ADDR": "127.0.0.1"}
+    os.chdir(ROOT)
+    found = {"folder": folder}
+
+    def meet():
+        os.environ["MASTER_PORT"] = str(ports.pop())
+
+    meet()
+    with processes(CPU):
+        found["who"] = rank(), world_size()
+        found["reduced"] = reductions()
+        found["steps"] = {name: steps_of(case, **case.train) for name, case in CASES.items()}
+        found["error"] = error_of_unequal_items()
+
+    def command(data, *argv):
+        return run(train.main, "--config", folder / "tiny.yaml", "--dataset_path", folder / data, "--device", "cpu",
+                   "--train.epochs", 500, "--data.cache", folder / "cache", *argv)
+
+    meet()
+    if number == 1:
+        threading.Thread(target=signal_at_line, args=(4, folder / "stopped/log.jsonl"), daemon=True).start()
+    found["stopped"] = command("good", "--exp_dir", folder / "stopped")
+    meet()
+    with processes(CPU):
+        found["step"] = step_of(folder / "stopped/last.pt")               # which is complete
+    end = "--train.max_steps", found["step"] + 4
+    meet()
+    found["resumed"] = command("good", "--exp_dir", folder / "stopped", "--resume", folder / "stopped/last.pt", *end)
+    meet()
+    found["whole"] = command("good", "--exp_dir", folder / "whole", *end)
+    found["unknown"] = command("good", "--exp_dir", folder / "unknown", "--train.learning_rate", 1)
+    meet()
+    found["bad"] = command("bad", "--exp_dir", folder / "bad_run", "--data.shuffle", "false", "--data.cache", "null")
+    torch.save(found, folder / f"{number}.pt")                            # and this process ends, as a failed one does
+    os._exit(0)
+
+
+def step_of(checkpoint):
+    """On every process, what the first one reads."""
+    step = torch.tensor(torch.load(checkpoint, weights_only=True)["step"] if rank() == 0 else 0)
+    broadcast_(step)
+    return step.item()
+
+
+def free_ports(count):
+    """Ports at which nobody listens."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [listening.getsockname()[1] for listening in sockets]
+    for listening in sockets:
+        listening.close()
+    return ports
+
+
+def signal_at_line(count, log):
+    """SIGTERM to this process when the log has so many lines; twice, as from torchrun and from Slurm."""
+    while not log.exists() or log.read_text().count("\n") < count:
+        time.sleep(0.01)
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.05)
+
+
+def of_this_process():
+    """(2, 3), other numbers in each process, laid out column by column."""
+    return (torch.tensor([[1.0, -2.0], [5.0, 0.0], [-7.0, 3.0]]) * (-1) ** rank() + rank()).T
+
+
+def reductions():
+    """Every function on numbers that differ between the processes."""
+    values = of_this_process()
+    results = {"max": reduce_max(values), "sum": reduce_sum(values), "untouched": values,
+               "ragged": gather(values[:, :1].repeat(3 - 2 * rank(), 1)), "one empty": gather(values[:2 * rank()]),
+               "collected": collect({"of": rank()})}
+    broadcast_(values := of_this_process().contiguous())
+    return results | {"broadcast": values}
+
+
+def error_of_unequal_items():
+    """What `check_equal` says when an item of the second process was changed by hand, but not before."""
+    items = torch.eye(3)
+    check_equal(items, "items")
+    items[1, 2] += 0.25 * rank()
+    try:
+        check_equal(items, "items")
+    except TrainingDiverged as error:
+        return str(error)
+
+
+def test_each_process_knows_the_others(both):
+    assert [found["who"] for found in both] == [(0, 2), (1, 2)] and (rank(), world_size()) == (0, 1)
+
+
+def test_reductions_by_hand(both):
+    first, second = torch.tensor([[1.0, 5, -7], [-2, 0, 3]]), torch.tensor([[0.0, -4, 8], [3, 1, -2]])
+    for number, found in enumerate(both):
+        reduced = found["reduced"]
+        assert_close(reduced["max"], torch.tensor([[1.0, 5, 8], [3, 1, 3]]), atol=0, rtol=0)
+        assert_close(reduced["sum"], first + second, atol=0, rtol=0)
+        assert_close(reduced["untouched"], (first, second)[number], atol=0, rtol=0)
+        assert reduced["ragged"].tolist() == [[1], [-2], [1], [-2], [1], [-2], [0], [3]]
+        assert_close(reduced["one empty"], second, atol=0, rtol=0)
+        assert reduced["collected"] == ([], [{"of": 0}, {"of": 1}])[number == 0]
+        assert_close(reduced["broadcast"], first, atol=0, rtol=0)
+
+
+def test_a_single_process_gets_back_what_it_gave():
+    values = of_this_process()
+    assert reduce_max(values) is values and reduce_sum(values) is values and gather(values) is values
+    broadcast_(values)
+    check_equal(values, "values")
+    assert torch.equal(values, of_this_process()) and collect("x") == ["x"]
+    with processes(CPU) as device:
+        assert device == CPU and world_size() == 1
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_equal_one(both, name):
+    case, (ours, others) = CASES[name], [found["steps"][name] for found in both]
+    for part in ("losses", "items", "usage"):
+        assert_close(getattr(ours, part), getattr(others, part), atol=0, rtol=0)
+    assert_close({key: value for key, value in ours.weights.items() if "num_batches" not in key},
+                 {key: value for key, value in others.weights.items() if "num_batches" not in key}, atol=0, rtol=0)
+    if case.sample:
+        return
+    alone, loose = steps_of(case), case.precision != "float32"
+    assert_close(ours.losses, alone.losses, atol=2e-2 if loose else 1e-5, rtol=0)
+    assert_close(ours.items, alone.items, atol=1e-2 if loose else 1e-6, rtol=0)
+    assert_close(ours.weights, alone.weights, atol=1e-2 if loose else 1e-5, rtol=0)
+    if not loose:
+        assert_close(ours.usage, alone.usage, atol=0, rtol=0)
+    if ours.items[0]:
+        assert max(int((count > 0).sum()) for step in ours.usage for count in step) > 3           # it means something
+    if case.model.get("revive_after"):
+        plain = steps_of(case._replace(model=case.model | {"revive_after": 0}))
+        assert any((one != other).any() for one, other in zip(alone.items[1], plain.items[1]))
+
+
+def test_items_drawn_at_first_are_queries_of_the_batch(both):
+    """Of the first process's share; the other one has the same."""
+    case = CASES["items drawn from queries"]
+    model = frozen_model(config_of(case.model, {}))
+    with torch.no_grad():
+        out = model(to_float(CLIPS[batches_of(SHARED_BATCHES)[0][:4]])[:, :4])
+    drawn = both[0]["steps"]["items drawn from queries"]
+    distance = torch.cdist(drawn.items[0][0], flatten_queries(out.queries[0])).min(dim=1)
+    assert distance.values.max() < 1e-5 and len(set(distance.indices.tolist())) == len(model.memory.items)
+    assert drawn.usage[0][0].sum() == 8 * 4                               # usage is that of the whole batch
+
+
+def test_items_that_differ_end_the_training_everywhere(both):
+    assert [found["error"] for found in both] == 2 * ["items differ between the processes, by up to 0.25"]
+
+
+# ------------------------------------------------------------------------------------------------------- the command
+
+def log_of(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_signal_to_one_process_stops_both_and_the_run_can_go_on(both):
+    """The second process got it. What follows equals an uninterrupted run to the last bit."""
+    (first, second), folder, step = both, both[0]["folder"], both[0]["step"]
+    assert first["stopped"].status == second["stopped"].status == 128 + signal.SIGTERM
+    assert first["stopped"].out.splitlines()[-1].startswith(f"SIGTERM at step {step}; go on with --resume {folder}")
+    assert first["resumed"].status == first["whole"].status == 0
+    assert [row["step"] for row in log_of(folder / "stopped")] == list(range(1, step + 5))
+    assert (folder / "stopped/log.jsonl").read_bytes() == (folder / "whole/log.jsonl").read_bytes()
+    ours, theirs = (torch.load(folder / name / "last.pt", weights_only=True) for name in ("stopped", "whole"))
+    for part in ("model", "optimizer", "scheduler", "rng", "step"):
+        assert_close(ours[part], theirs[part], atol=0, rtol=0)
+    names = sorted(path.name for path in (folder / "whole").glob("*.pt"))
+    assert names == [*(f"epoch_{epoch:03d}.pt" for epoch in range(1, (step + 4) // 3 + 1)), "last.pt"]
+    assert sorted(path.name for path in (folder / "stopped").glob("*.pt")) == names
+    assert ours["provenance"]["processes"] == 2
+
+
+def test_only_the_first_process_speaks(both):
+    for name in ("stopped", "resumed", "whole"):
+        first, second = (found[name] for found in both)
+        assert second.out == second.err == "" and len(first.out.splitlines()) == 2
+        said, = first.warnings()
+        assert "BatchNorm takes the statistics of each process's share" in said
+    assert len(list(both[0]["folder"].glob("cache/*.u8"))) == 1
+
+
+def test_mistakes_end_every_process_with_a_sentence(both):
+    assert all("train.learning_rate" in sentence(found["unknown"]) for found in both)
+    folder = both[0]["folder"]
+    other, failed = (sentence(found["bad"]) for found in both)            # the frame is in the second one's share
+    assert failed.startswith(f"frame {folder / 'bad/made/training/frames/01/005.png'} is ")
+    assert other.startswith("process 0 cannot go on: another one ended")
+    assert not list((folder / "bad_run").glob("*.pt"))
+
+
+def test_torchrun(tmp_path):
+    """SIGTERM to torchrun saves; a single process goes on, and says what may differ."""
+    write_videos(tmp_path / "made/training/frames", [6, 7])
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    folder, base = tmp_path / "run", ["--dataset_path", str(tmp_path), "--device", "cpu"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    argv = ["--config", str(tmp_path / "tiny.yaml"), *base, "--exp_dir", str(folder), "--train.epochs", "500"]
+    process = subprocess.Popen([*torchrun, "train.py", *argv], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True)
+    try:
+        deadline = time.monotonic() + 240
+        while not (folder / "log.jsonl").exists() or len(log_of(folder)) < 2:
+            if process.poll() is not None or time.monotonic() > deadline:
+                process.kill()
+                pytest.fail(f"no two steps: {process.communicate()}")
+            time.sleep(0.02)
+        process.terminate()
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    step = torch.load(folder / "last.pt", weights_only=True)["step"]
+    assert [row["step"] for row in log_of(folder)] == list(range(1, step + 1))
+    assert len(out.splitlines()) == 2 and f"SIGTERM at step {step}" in out and err.count("warning: ") == 1
+    assert "error: " not in err
+
+    done = run(train.main, *base, "--exp_dir", folder, "--resume", folder / "last.pt", "--train.max_steps", step + 2)
+    assert done.status == 0 and len(done.warnings()) == 1
+    assert "last.pt is of 2 processes, now there are 1: BatchNorm may see other shares" in done.warnings()[0]
+    assert [row["step"] for row in log_of(folder)] == list(range(1, step + 3))

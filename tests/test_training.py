@@ -1,0 +1,272 @@
+"""A step of training under every switch that must not change it: parts, recomputing, frames loaded, compiling."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch._inductor.config
+from helpers import TINY, run, write_videos
+from steps import CLIPS, config_of, frozen_model, take_steps
+from test_family import every_member, losses_of, random_clip
+from test_train import assert_same, assert_same_run, load
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.testing import assert_close
+
+import train
+from lgn_net import training
+from lgn_net.data.clips import to_float
+from lgn_net.data.videos import index_videos
+from lgn_net.data.windows import Windows, epoch_batches, loader
+from lgn_net.losses import compute_losses
+from lgn_net.model.build import build_model
+from lgn_net.runs import set_kernels
+from lgn_net.training import Share, prepare, recompute_activations, shares_of, train_step
+
+BATCHES = (8, 7, 3, 1)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """The arguments of every run here but --exp_dir. The second video is too short for a window."""
+    folder = tmp_path_factory.mktemp("made")
+    write_videos(folder / "made/training/frames", [6, 4, 7, 5])
+    (folder / "tiny.yaml").write_text(TINY)
+    return "--config", folder / "tiny.yaml", "--dataset_path", folder, "--device", "cpu", "--train.epochs", 2
+
+
+@pytest.fixture(scope="module")
+def plain(base, tmp_path_factory):
+    """A run without any switch."""
+    folder = tmp_path_factory.mktemp("plain")
+    assert run(train.main, *base, "--exp_dir", folder).status == 0
+    return folder
+
+
+# ----------------------------------------------------------------------------------------------------------- shares
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 8])
+def test_shares_are_the_batch(monkeypatch, processes):
+    """Every window once over all processes, as many shares on each, weights that add up to 1."""
+    monkeypatch.setattr(training, "world_size", lambda: processes)
+    for size in range(1, 18):
+        batch = [100 + i for i in range(size)]
+        for parts in (1, 2, 3, 5, 40):
+            of_each = []
+            for rank in range(processes):
+                monkeypatch.setattr(training, "rank", lambda rank=rank: rank)
+                of_each.append(shares_of(batch, parts))
+            shares = [share for of_one in of_each for share in of_one]
+            assert [window for share in shares if share.weight for window in share.windows] == batch
+            assert {len(of_one) for of_one in of_each} <= set(range(1, parts + 1)) and len(set(map(len, of_each))) == 1
+            assert sum(share.weight for share in shares) == pytest.approx(1, abs=1e-12)
+            for share in shares:
+                if share.weight:
+                    assert share.weight == pytest.approx(len(share.windows) / size)
+                else:
+                    assert len(share.windows) == 1 and share.windows[0] in batch
+            lengths = [len(share.windows) for share in shares if share.weight]
+            assert max(lengths) - min(lengths) <= 1
+
+
+# ------------------------------------------------------------------------------------------------------------ parts
+
+@pytest.mark.parametrize("model", [{}, {"update_max": "own", "read_grad": True}, {"ema": 0.9, "revive_after": 2},
+                                   {"name": "msn_net"}, {"memory": False}, {"name": "lgn_st", "input_frames": 1}],
+                         ids=str)
+@pytest.mark.parametrize("parts", [2, 5])
+def test_a_batch_in_parts_equals_one_that_goes_in_at_once(model, parts):
+    once = take_steps(config_of(model, {}), BATCHES)
+    in_parts = take_steps(config_of(model, {"accumulate": parts}), BATCHES)
+    assert_close(in_parts.losses, once.losses, atol=1e-5, rtol=0)
+    assert_close(in_parts.items, once.items, atol=1e-6, rtol=0)
+    assert_close(in_parts.usage, once.usage, atol=0, rtol=0)
+    assert_close(in_parts.weights, once.weights, atol=1e-5, rtol=0)
+    assert any((first != last).any() for first, last in zip(once.items[0], once.items[-1])) or not once.items[0]
+
+
+def test_a_share_without_weight_adds_nothing():
+    """What a process does that finds no windows left."""
+    config = config_of({}, {})
+    model = frozen_model(config)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    losses, (usage,) = train_step(model, model, torch.optim.SGD(model.parameters(), lr=1.0), [Share([3], 0.0)],
+                                  iter([CLIPS[[3]]]), config)
+    assert losses.tolist() == [0, 0, 0, 0] and usage.tolist() == [0] * 8
+    assert_same(dict(model.state_dict()), before)
+
+
+# ------------------------------------------------------------------------------------------- recomputed activations
+
+def two_passes(member, model):
+    """Losses, gradients and buffers of two passes in training, and the bytes kept for the second one's backward."""
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    clip, losses = random_clip(member.window, W=16), []
+    for _ in range(2):
+        kept.clear()
+        with saved_tensors_hooks(keep, lambda tensor: tensor):
+            losses.append(losses_of(member, model, clip))
+        losses[-1].total.backward()
+    for parameter in model.parameters():
+        kept.pop(parameter.untyped_storage().data_ptr(), None)
+    return ([loss.detach() for of_pass in losses for loss in of_pass], [p.grad for p in model.parameters()],
+            dict(model.named_buffers())), sum(kept.values())
+
+
+@every_member
+def test_recomputing_changes_no_bit_and_keeps_less(member):
+    model = member.model().train()
+    recompute_activations(model)
+    found, kept = two_passes(member, model)
+    expected, of_all = two_passes(member, member.model().train())
+    assert_same(found, expected)
+    assert any(name.endswith("num_batches_tracked") for name in found[2])
+    assert kept < 0.6 * of_all
+
+
+def test_recomputing_leaves_alone_the_averages_of_synchronised_batch_norm(monkeypatch):
+    """Which takes the places of the BatchNorms; without a process group it computes the same."""
+    monkeypatch.setattr(training, "world_size", lambda: 2)
+    monkeypatch.setattr(training, "DistributedDataParallel", lambda model, *_, **__: model)
+    config = config_of({}, {"checkpoint_activations": True})
+    states = []
+    for device in (None, torch.device("cuda")):
+        torch.manual_seed(0)
+        model = build_model(config).train()
+        if device:
+            prepare(model, config, device)
+            assert any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
+        clip = to_float(CLIPS[:2])
+        compute_losses(model(clip[:, :4]), clip[:, -1], model.memories, 1, 1, 1).total.backward()
+        states.append(dict(model.named_buffers()))
+    assert_close(states[1], states[0], atol=1e-6, rtol=0)
+
+
+# --------------------------------------------------------------------------------------------- frames on the device
+
+@pytest.mark.filterwarnings("ignore:video 01")
+def test_loaded_frames_are_the_decoded_ones(base):
+    """Also at the ends of videos, and in any order."""
+    videos = index_videos(base[3] / "made/training/frames")
+    decoding, loaded = Windows(videos, 5, 1, 16), Windows(videos, 5, 1, 16)
+    loaded.load_onto(torch.device("cpu"))
+    assert len(loaded) == 6 and loaded.loaded.shape == (22, 1, 16, 16)
+    for shuffle in (False, True):
+        batches = epoch_batches(6, 4, shuffle, 0, 0)
+        for ours, theirs in zip(*(loader(windows, batches, 0, torch.device("cpu")) for windows in (loaded, decoding)),
+                                strict=True):
+            assert ours.dtype == torch.uint8 and torch.equal(ours, theirs)
+    assert torch.equal(loaded[5], decoding[5])
+
+
+def test_places_of_the_frames_change_no_bit(base, plain, tmp_path):
+    for name, knobs in {"loaded": ["--data.on_device", "yes"],
+                        "packed and loaded": ["--data.on_device", "yes", "--data.cache", tmp_path / "cache"],
+                        "packed": ["--data.on_device", "no", "--data.cache", tmp_path / "cache"]}.items():
+        assert run(train.main, *base, *knobs, "--exp_dir", tmp_path / name).status == 0
+        assert_same_run(tmp_path / name, plain)
+
+
+# ---------------------------------------------------------------------------------------------------- kinds of numbers
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """PyTorch's switches, put back afterwards."""
+    for name in ("allow_tf32", "deterministic", "benchmark"):
+        monkeypatch.setattr(torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
+
+
+@pytest.mark.parametrize("precision, rounded", [("tf32", True), ("float32", False), ("bfloat16", False)])
+def test_only_tf32_rounds_convolutions_and_nothing_rounds_products(kernels, precision, rounded):
+    cudnn = torch.backends.cudnn
+    for deterministic in (True, False):
+        cudnn.allow_tf32 = not rounded
+        set_kernels(precision, deterministic)
+        assert cudnn.allow_tf32 == rounded and not torch.backends.cuda.matmul.allow_tf32
+        assert cudnn.deterministic == deterministic and cudnn.benchmark == (not deterministic)
+
+
+def test_tf32_is_float32_without_a_gpu(kernels, base, plain, tmp_path):
+    assert run(train.main, *base, "--train.precision", "tf32", "--exp_dir", tmp_path).status == 0
+    assert_same_run(tmp_path, plain)
+
+
+# ---------------------------------------------------------------------------------------------------------- compiling
+
+@pytest.fixture
+def fresh_compiler(tmp_path, monkeypatch):
+    """Nothing compiled before is known, and what is compiled now is forgotten."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def test_without_a_compiler_training_goes_on(fresh_compiler, base, tmp_path):
+    short = [*base, "--model.name", "mnad_pred", "--train.max_steps", 3, "--exp_dir"]
+    assert run(train.main, *short, tmp_path / "plain").status == 0
+    with torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}):
+        result = run(train.main, *short, tmp_path / "run", "--train.compile", "true")
+    assert result.status == 0 and "Traceback" not in result.err
+    said, = (line for line in result.warnings() if "torch.compile does not work" in line)
+    assert "no-such-compiler" in said and said.endswith("); training goes on without it")
+    assert_same_run(tmp_path / "run", tmp_path / "plain")
+
+
+@pytest.mark.parametrize("error", [RuntimeError(), RuntimeError("\n"), ImportError("no Triton\nat all")])
+def test_whatever_a_compiler_raises_becomes_one_sentence(monkeypatch, error):
+    def compiler(model, **_):
+        def raising(*_):
+            raise error
+        return raising
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    config = config_of({"name": "mnad_pred"}, {"compile": True})
+    model = frozen_model(config)
+    with pytest.warns(UserWarning, match=r"torch.compile does not work here \(\w+: .+\); training goes on") as said:
+        assert prepare(model, config, torch.device("cpu")) is model
+    assert "\n" not in str(said[0].message)
+
+
+def test_compiled_steps_equal_plain_ones(fresh_compiler, monkeypatch):
+    """All of torch.compile but the C++ or Triton at its end, which takes a minute."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    model, train_ = {"name": "mnad_pred", "read_grad": True}, {"accumulate": 2, "checkpoint_activations": True}
+    compiled = take_steps(config_of(model, {"compile": True, **train_}), (8, 8))
+    expected = take_steps(config_of(model, {}), (8, 8))
+    assert_close(compiled.losses, expected.losses, atol=1e-5, rtol=0)
+    assert_close(compiled.weights, expected.weights, atol=1e-5, rtol=0)
+
+
+def test_the_trial_leaves_no_trace(fresh_compiler, monkeypatch):
+    """Neither in BatchNorm's averages nor in the gradients nor in the random state."""
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda model, **_: compiled.append(model) or model)
+    config = config_of({}, {"compile": True})
+    torch.manual_seed(0)
+    model = build_model(config).train()
+    before, random = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
+    prepare(model, config, torch.device("cpu"))
+    assert compiled == [model]
+    assert_same(dict(model.state_dict()), before)
+    assert all(p.grad is None for p in model.parameters()) and torch.equal(torch.get_rng_state(), random)
+
+
+def test_a_run_may_go_on_compiled(fresh_compiler, monkeypatch, base, tmp_path):
+    """Its checkpoints are as ever."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    small = [*base, "--model.name", "mnad_pred"]
+    for name, stops in {"plain": [4], "run": [2, 4]}.items():
+        for stop in stops:
+            going_on = ["--resume", tmp_path / name / "last.pt", "--train.compile", "true"] if stop != stops[0] else []
+            argv = ["--exp_dir", tmp_path / name, "--train.max_steps", stop, *going_on]
+            assert run(train.main, *small, *argv).status == 0
+    ours, theirs = (load(tmp_path / name / "last.pt")["model"] for name in ("run", "plain"))
+    assert list(ours) == list(theirs)
+    assert_close(ours, theirs, atol=1e-4, rtol=0)
