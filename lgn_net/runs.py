@@ -54,9 +54,9 @@ def seed_everything(seed: int) -> None:
 def set_kernels(precision: str, deterministic: bool = True) -> None:
     """Which convolutions cuDNN takes: rounded to TF32 or not, and repeatable ones or the fastest it finds.
 
-    The matrix products are the memory's, and stay float32.
+    The matrix products are the memory's, and stay float32. Convolutions that bfloat16 leaves out may be TF32.
     """
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision != "float32"
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
 

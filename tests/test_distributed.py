@@ -10,6 +10,8 @@ import threading
 import time
 from typing import NamedTuple
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
@@ -17,6 +19,7 @@ from helpers import ROOT, TINY, run, sentence, write_videos
 from steps import CLIPS, CPU, batches_of, config_of, frozen_model, take_steps
 from torch.testing import assert_close
 
+import evaluate
 import train
 from lgn_net.data.clips import to_float
 from lgn_net.distributed import (
@@ -32,6 +35,7 @@ from lgn_net.distributed import (
 )
 from lgn_net.errors import TrainingDiverged
 from lgn_net.model.memory import flatten_queries
+from lgn_net.scoring.score_file import read_scores
 
 SHARED_BATCHES = (8, 7, 3, 1)           # 4 + 4 windows, 4 + 3, 2 + 1, and 1 of which the second process has none
 
@@ -75,7 +79,15 @@ def both(tmp_path_factory):
     write_videos(folder / "bad/made/training/frames", [6, 7])
     (folder / "bad/made/training/frames/01/005.png").write_text("not an image")
     (folder / "tiny.yaml").write_text(TINY)
-    torch.multiprocessing.spawn(in_a_process, (folder, free_ports(6)), nprocs=2)
+    lengths = [9, 4, 7, 12]                                               # the second one is too short to score
+    write_videos(folder / "good/made/testing/frames", lengths)
+    for v, length in enumerate(lengths):
+        (masks := folder / f"good/made/testing/masks/{v:02d}").mkdir(parents=True)
+        for t in range(length):
+            cv2.imwrite(str(masks / f"{t:03d}.png"), np.pad(np.full((6, 7), 255 * (t > 5), np.uint8), ((v, 10 - v),
+                                                                                                   (t, 13 - t))))
+    (folder / "good/made/labels.csv").write_text("video,start,end\n00,6,8\n02,6,6\n03,6,11\n")
+    torch.multiprocessing.spawn(in_a_process, (folder, free_ports(9)), nprocs=2)
     return [torch.load(folder / f"{number}.pt", weights_only=False) for number in (0, 1)]
 
 
@@ -113,11 +125,21 @@ def in_a_process(number, folder, ports):
     found["resumed"] = command("good", "--exp_dir", folder / "stopped", "--resume", folder / "stopped/last.pt", *end)
     meet()
     found["whole"] = command("good", "--exp_dir", folder / "whole", *end)
+    for mode in ("reset", "off", "carry"):
+        meet()
+        found[mode] = run(evaluate.main, *evaluation(folder, mode), "--out", folder / mode)
+    torch.distributed.destroy_process_group()                             # which the end of a failed process does
     found["unknown"] = command("good", "--exp_dir", folder / "unknown", "--train.learning_rate", 1)
     meet()
     found["bad"] = command("bad", "--exp_dir", folder / "bad_run", "--data.shuffle", "false", "--data.cache", "null")
     torch.save(found, folder / f"{number}.pt")                            # and this process ends, as a failed one does
     os._exit(0)
+
+
+def evaluation(folder, mode):
+    """Arguments of evaluate.py; gamma lies between the scores, so that some frames update."""
+    return ["--checkpoint", folder / "whole/last.pt", "--dataset_path", folder / "good", "--device", "cpu", "--quality",
+            "--score.memory_update", mode, "--score.gamma", 0.1425]
 
 
 def step_of(checkpoint):
@@ -266,6 +288,32 @@ def test_only_the_first_process_speaks(both):
         said, = first.warnings()
         assert "BatchNorm takes the statistics of each process's share" in said
     assert len(list(both[0]["folder"].glob("cache/*.u8"))) == 1
+
+
+@pytest.mark.parametrize("mode", ["reset", "off"])
+def test_videos_shared_out_score_as_in_one_process(both, mode, tmp_path):
+    (first, second), folder = [found[mode] for found in both], both[0]["folder"]
+    assert first.status == second.status == 0, first
+    assert second.out == second.err == "" and "AUC" in first.out
+    assert run(evaluate.main, *evaluation(folder, mode), "--out", tmp_path).status == 0
+    for name, signals in (("scores.csv", ["psnr", "distance", "regular_score", "memory_updated"]),
+                          ("quality.csv", ["ssim"])):
+        ours, alone = (read_scores(path / name, signals, name == "scores.csv") for path in (folder / mode, tmp_path))
+        assert [video.name for video in ours] == [video.name for video in alone] == ["00", "02", "03"]
+        assert [len(video.frames) for video in ours] == [5, 3, 8]
+        for video, expected in zip(ours, alone):
+            assert_close(video.frames, expected.frames)
+            assert_close(video.signals, expected.signals, atol=1e-4, rtol=0)
+    ours, alone = (json.loads((path / "results.json").read_text()) for path in (folder / mode, tmp_path))
+    assert_close(ours["localization"], alone["localization"], atol=1e-6, rtol=0)
+    assert ours["localization"]["frames_with_mask"] == 16 and ours["localization"]["pixel_auc"]
+    assert (0 < ours["memory_updates"] < 16) == (mode == "reset") and ours["versions"]["processes"] == 2
+
+
+def test_a_memory_carried_on_cannot_be_shared_out(both):
+    for found in both:
+        assert "score.memory_update is carry" in sentence(found["carry"])
+    assert not (both[0]["folder"] / "carry").exists()
 
 
 def test_mistakes_end_every_process_with_a_sentence(both):

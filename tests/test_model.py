@@ -228,3 +228,12 @@ def test_autocast_leaves_queries_in_float32():
     assert queries.dtype == torch.float32 and all(loss.dtype == torch.float32 for loss in losses)
     close(queries.norm(dim=1), torch.ones(2, 2, 3))
     assert F.cosine_similarity(queries, model(random_clip()).queries[0]).min() > 0.99       # autocast did not break it
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_inference_keeps_the_first_blocks_of_e_glo_out_of_autocast(training):
+    model = twins()[0].train(training)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        features = model.prototype_encoder(random_clip())
+    coarse = torch.bfloat16
+    assert [x.dtype for x in features] == [coarse if training else torch.float32] * 2 + [coarse] * 2

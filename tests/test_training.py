@@ -182,8 +182,8 @@ def kernels(monkeypatch):
         monkeypatch.setattr(torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
 
 
-@pytest.mark.parametrize("precision, rounded", [("tf32", True), ("float32", False), ("bfloat16", False)])
-def test_only_tf32_rounds_convolutions_and_nothing_rounds_products(kernels, precision, rounded):
+@pytest.mark.parametrize("precision, rounded", [("tf32", True), ("float32", False), ("bfloat16", True)])
+def test_float32_rounds_no_convolution_and_nothing_rounds_products(kernels, precision, rounded):
     cudnn = torch.backends.cudnn
     for deterministic in (True, False):
         cudnn.allow_tf32 = not rounded

@@ -17,10 +17,17 @@ class PrototypeEncoder(nn.Module):
         self.block4 = conv_pair(4 * width, 8 * width, last_activation=False)
         self.pool = nn.MaxPool2d(2)
 
+    @property
+    def in_float32(self) -> list[nn.Module]:
+        """Layers that inference keeps out of autocast: bfloat16 blurs D there, whose range within a video is small."""
+        return [*self.block1, *self.block2]
+
     def forward(self, clip: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """clip (B, T, C, H, W) in [-1, 1], oldest frame first -> the features of all blocks, F_lat last."""
-        x1 = self.block1(clip.flatten(1, 2))              # (B, width, H, W)   from channels C*t + c
-        x2 = self.block2(self.pool(x1))                   # (B, 2*width, H/2, W/2)
+        device = clip.device.type
+        with torch.autocast(device, enabled=self.training and torch.is_autocast_enabled(device)):      # in_float32
+            x1 = self.block1(clip.flatten(1, 2))          # (B, width, H, W)   from channels C*t + c
+            x2 = self.block2(self.pool(x1))               # (B, 2*width, H/2, W/2)
         x3 = self.block3(self.pool(x2))                   # (B, 4*width, H/4, W/4)
         return x1, x2, x3, self.block4(self.pool(x3))     # (B, 8*width, H/8, W/8)
 

@@ -15,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from lgn_net.config import Config
 from lgn_net.data.clips import stream_frames, to_float
 from lgn_net.data.videos import Video
+from lgn_net.model.prototype_branch import PrototypeEncoder
 from lgn_net.runs import autocast
 
 
@@ -36,9 +37,11 @@ def for_inference(model: nn.Module, config: Config) -> nn.Module:
                 if isinstance(norm, nn.BatchNorm2d):
                     sequence[k] = fuse_conv_bn_eval(layer, norm, transpose=isinstance(layer, nn.ConvTranspose2d))
                     sequence[k + 1] = nn.Identity()
-    for layer in model.modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and config.score.precision == "bfloat16":
-            layer.bfloat16()                              # autocast would do it again at every call
+    if config.score.precision == "bfloat16":
+        full = [layer for box in model.modules() if isinstance(box, PrototypeEncoder) for layer in box.in_float32]
+        for layer in model.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer not in full:
+                layer.bfloat16()                          # autocast would do it again at every call
     return model
 
 
