@@ -200,7 +200,7 @@ class ScoreConfig:
     calibration: int = 256
     """Training windows, spread evenly, that are scored as well, for the normalisation by training frames; 0: none."""
     batch_size: int = 8
-    """Windows encoded at once; changes the speed, and the scores by no more than rounding."""
+    """Windows encoded at once, large ones on a CPU fewer; changes the speed, the scores by no more than rounding."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     """As train.precision; memory and scores stay float32."""
 

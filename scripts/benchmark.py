@@ -48,6 +48,7 @@ from lgn_net.model.build import build_model
 from lgn_net.report.tables import markdown
 from lgn_net.runs import pick_device, provenance, seed_everything, set_kernels
 from lgn_net.scoring.infer import FrameSignals, score_videos, sweep_gamma
+from lgn_net.scoring.stream import windows_at_once
 from lgn_net.terminal import progress, run_command
 
 PLAIN = "plain"
@@ -101,7 +102,7 @@ def benchmark_evaluate(config: Config, args: Namespace, device: torch.device) ->
     precisions = list(dict.fromkeys(args.precisions or precisions_of(ScoreConfig, device)))
     if unknown := [p for p in precisions if p not in precisions_of(ScoreConfig)]:
         raise UserError(f"--precisions {' '.join(unknown)}: choose from {', '.join(precisions_of(ScoreConfig))}")
-    video, frames, batch = first_frames(config, args), args.frames, config.score.batch_size
+    video, frames, batch = first_frames(config, args), args.frames, windows_at_once(config, device)
     model = random_model(config, video, device)
     plain = authors_way(model)
     passes = 2 + (args.repeats + 1) * (1 + len(precisions)) + len(precisions) * (args.repeats + 2)
@@ -114,7 +115,7 @@ def benchmark_evaluate(config: Config, args: Namespace, device: torch.device) ->
 
         one = video._replace(frames=video.frames[:config.model.window])
         gflop = {PLAIN: flops(partial(score_plainly, plain, one, scoring(config, gamma=EVERY_FRAME), device)) / 1e9}
-        rates, parts, latency = {PLAIN: conv_rate(device, "float32", 1)}, {}, {}
+        rates, parts, latency = {PLAIN: conv_rate(device, "float32")}, {}, {}
         for way, setting in settings.items():
             set_kernels(setting.score.precision)
             timed = partial(time_stream, model, video, setting, device, bar=bar)
@@ -123,7 +124,7 @@ def benchmark_evaluate(config: Config, args: Namespace, device: torch.device) ->
             live = [1e3 * row["all"] for row in timed(1, detailed=False)][min(1, frames - 1):]      # the first warms up
             latency[way] = {"frames": len(live), "p50_ms": np.quantile(live, 0.5).item(),
                             "p95_ms": np.quantile(live, 0.95).item()}
-            rates[way] = conv_rate(device, setting.score.precision, batch)
+            rates[way] = conv_rate(device, setting.score.precision)
     truth = measured[PLAIN].result
     return {"video": video.name, "frames": frames, "batch_size": batch, "gamma": gamma,
             "updates": sum(s.memory_updated for s in truth),
@@ -153,8 +154,7 @@ def benchmark_train(config: Config, args: Namespace, device: torch.device) -> di
                                device)
             gflop = flops(partial(loops[PLAIN].run, batches[:1])) / B / 1e9
             parts = {way: shares(loop.time_parts(batches, bar)) for way, loop in loops.items()}
-    rates = {way: conv_rate(device, loop.config.train.precision, B // loop.config.train.accumulate or 1)
-             for way, loop in loops.items()}
+    rates = {way: conv_rate(device, loop.config.train.precision) for way, loop in loops.items()}
     return {"batch_size": B, "steps": args.steps,
             "ways": {way: figures("image", measured, way, len(windows), gflop, rates[way],
                                   held_mb(loop.model, 3, device)) for way, loop in loops.items()},  # Adam has two more

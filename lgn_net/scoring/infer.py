@@ -23,7 +23,7 @@ from lgn_net.runs import autocast
 from lgn_net.scoring.localize import FrameMap, frame_map
 from lgn_net.scoring.protocols import distance_names
 from lgn_net.scoring.score_file import VideoScores
-from lgn_net.scoring.stream import Encoded, as_batch, for_inference, stream_windows
+from lgn_net.scoring.stream import Encoded, as_batch, for_inference, stream_windows, windows_at_once
 
 
 class FrameSignals(NamedTuple):
@@ -46,8 +46,8 @@ def score_videos(model: nn.Module, videos: list[Video], config: Config, device: 
     """Predict and judge every frame but the first n of each video, in order, with test-time memory updates.
 
     Signals of a frame are taken with the memory as it is before that frame's own update. What does not depend on the
-    memory is computed for `score.batch_size` windows at once; scores depend on it by no more than rounding. Videos
-    shorter than n + 1 frames are skipped with a warning. The model's memory is as before afterwards.
+    memory is computed for several windows at once (`score.batch_size`); scores depend on it by no more than rounding.
+    Videos shorter than n + 1 frames are skipped with a warning. The model's memory is as before afterwards.
 
     Args:
         watches: each is called with every prediction: index of the video, index of the first predicted frame,
@@ -120,7 +120,7 @@ def judge_cases(model: nn.Module, encoded: Encoded, cases: Sequence[tuple[int, H
     Yields:
         the case, and what `judge` says of it.
     """
-    size = config.score.batch_size
+    size = windows_at_once(config, encoded.targets.device)
     for some in (cases[start:start + size] for start in range(0, len(cases), size)):
         def pick(batch: Tensor) -> Tensor:
             return as_batch([batch[k:k + 1] for k, _ in some])
@@ -176,8 +176,9 @@ def score_windows(model: nn.Module, videos: list[Video], config: Config, count: 
     windows = Windows(videos, config.model.window, config.data.channels, config.data.image_size)
     chosen = np.unique(np.linspace(0, len(windows) - 1, min(count, len(windows))).round().astype(int)).tolist()
     signals = []
-    for start in range(0, len(chosen), config.score.batch_size):
-        indices = chosen[start:start + config.score.batch_size]
+    size = windows_at_once(config, device)
+    for start in range(0, len(chosen), size):
+        indices = chosen[start:start + size]
         clips = to_float(windows.__getitems__(indices).to(device))
         queries, context = encode(model, clips, config)
         _, numbers = judge(model, queries, context, clips[:, -1], config)

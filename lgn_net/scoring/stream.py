@@ -79,15 +79,21 @@ class WindowEncoder:
         return Encoded(windows, queries, context, steps[-1])
 
 
+def windows_at_once(config: Config, device: torch.device) -> int:
+    """`score.batch_size`; on a CPU fewer, where features are so large that C's allocator maps their memory anew."""
+    largest = 4 * config.model.base_width * config.data.image_size ** 2       # bytes of a window's features
+    return max(1, min(config.score.batch_size, 2 ** 25 // largest)) if device.type == "cpu" else config.score.batch_size
+
+
 def stream_windows(model: nn.Module, videos: list[Video], chosen: list[int], config: Config, device: torch.device,
                    in_step: bool) -> Iterator[Encoded]:
-    """All windows of the chosen videos, `score.batch_size` at once; the next frames are decoded meanwhile.
+    """All windows of the chosen videos, `windows_at_once`; the next frames are decoded meanwhile.
 
     Args:
         in_step: so many videos advance together, by a frame each; else they come one after the other.
     """
     encode = WindowEncoder(model, config, device)
-    together, each = (config.score.batch_size, 1)[::1 if in_step else -1]
+    together, each = (windows_at_once(config, device), 1)[::1 if in_step else -1]
     batches = schedule({v: len(videos[v].frames) for v in chosen}, together, each)
     for frames, pixels in ahead(decode(videos, batches, config)):
         if encoded := encode(frames, pixels):
