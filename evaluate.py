@@ -212,11 +212,14 @@ def score(config: Config, args: Namespace, out: Path) -> tuple[Evaluation, Calla
 def score_share(config: Config, args: Namespace, out: Path, device) -> tuple[Evaluation, Callable] | None:
     """`score`, by one of the processes, on its torch.device."""
     from lgn_net.distributed import collect, rank, world_size
-    from lgn_net.scoring.infer import draw_maps, score_videos, score_windows, to_scores
+    from lgn_net.scoring.infer import draw_maps, score_videos, score_windows, share_of, to_scores
     from lgn_net.scoring.inputs import load_network, load_test_set
     from lgn_net.scoring.quality import Quality, summarize
 
     config, model, origin = load_network(config, args, device)
+    if world_size() > 1 and config.score.memory_update == "carry" and model.memories:
+        raise UserError("score.memory_update is carry, which hands the memory from video to video, and so cannot be "
+                        "shared out; start without torchrun, or give --score.memory_update reset (or off)")
     videos, truth, about = load_test_set(config, args)
     before = config.model.window - 1                                          # frames that have none before them to see
     parse_frames(args.frames, [VideoScores(video.name, np.arange(before, len(video.frames)), {}, np.array([]))
@@ -230,15 +233,15 @@ def score_share(config: Config, args: Namespace, out: Path, device) -> tuple[Eva
     localization = Localization(masks) if any(masks) else None
     quality = Quality() if args.quality else None
     watches = [watch for watch in (localization, quality) if watch]
-    windows, extra = (sum(max(len(video.frames) - before, 0) for video in some) for some in (videos, normal_videos))
-    extra = min(extra, config.score.calibration)
+    windows = sum(len(videos[v].frames) - before for v in share_of(videos, config))
+    extra = min(sum(max(len(video.frames) - before, 0) for video in normal_videos), config.score.calibration)
     if config.score.normalize == "training" and not extra:
         raise UserError("score.normalize is training, and there are no training frames beside the test frames, or "
                         "score.calibration is 0; choose another normalisation")
     sweeps = [f"sweep_{knob}.{kind}" for knob in ("gamma", "lambda") for kind in ("csv", "png", "pdf")]
     for name in ("calibration.csv", "maps.npz", "quality.csv", *sweeps):
         (out / name).unlink(missing_ok=True)                                  # of an earlier evaluation
-    with progress("evaluate", windows // world_size() + extra, "frames") as bar:
+    with progress("evaluate", windows + extra, "frames") as bar:
         signals = score_videos(model, videos, config, device, bar, watches)
         for watch in watches:
             watch.merge(collect(watch.kept))

@@ -25,7 +25,7 @@ from lgn_net.config import Config, to_yaml
 from lgn_net.data.cache import pack_frames
 from lgn_net.data.datasets import difference_from_published
 from lgn_net.data.videos import find_split, index_videos
-from lgn_net.data.windows import Windows, epoch_batches, fit_on, loader
+from lgn_net.data.windows import Windows, belong_on, epoch_batches, loader
 from lgn_net.distributed import check_equal, processes, rank, reduce_sum, wait_for_all, world_size
 from lgn_net.errors import TrainingDiverged, UserError
 from lgn_net.files import check_writable, write_atomic
@@ -63,7 +63,11 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
     if note := difference_from_published(config.data.dataset, "training", list(lengths.values())):
         warnings.warn(note)
     format_ = (config.data.channels, config.data.image_size)
+    if not first:
+        wait_for_all()                                                            # the first one packs, and shows how far
     packed = pack_frames(videos, *format_, config.data.cache) if config.data.cache else None
+    if first:
+        wait_for_all()
     windows = Windows(videos, config.model.window, *format_, packed)
 
     model = build_model(config).to(device).train()
@@ -81,9 +85,9 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
     origin = provenance(device)
     print(f"{len(windows)} windows of {len({v for v, _ in windows.index})} videos, {steps_per_epoch} steps an epoch, "
           f"{sum(p.numel() for p in model.parameters()):,} parameters, on {origin['device']}")
-    if config.data.on_device == "yes" or config.data.on_device == "auto" and fit_on(device, videos, *format_):
+    if belong_on(device, config.data.on_device, videos, *format_):
         windows.load_onto(device)
-    forward = prepare(model, config, device)
+    forward = prepare(model, config, device, {len(batch) for batch in epoch_batches(len(windows), B, False, 0, 0)})
     stopped = False
     with (StopOnSignal() as stop, only_one(run) if first else contextlib.nullcontext(),
           RunLog(run, step) if first else contextlib.nullcontext() as log,

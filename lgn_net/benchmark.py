@@ -313,7 +313,7 @@ class TrainingLoop:
         self.model = build_model(config).to(device).train()
         if plain:
             self.model.to(memory_format=torch.contiguous_format)
-        self.forward = prepare(self.model, config, device)
+        self.forward = prepare(self.model, config, device, [config.train.batch_size])
         how = {"foreach": False} if plain else {"fused": True}
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.train.lr, **how)
 

@@ -4,12 +4,15 @@ import contextlib
 import os
 import warnings
 from collections.abc import Iterator
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from lgn_net.errors import TrainingDiverged, UserError
+
+PATIENCE = timedelta(days=7)         # of a process that is done, with one that still packs frames or scores a long video
 
 
 @contextlib.contextmanager
@@ -35,7 +38,7 @@ def processes(device: torch.device) -> Iterator[torch.device]:
                             f"GPUs; give --nproc_per_node {gpus}")
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     with contextlib.ExitStack() as quiet:
         if rank():
             quiet.enter_context(contextlib.redirect_stdout(quiet.enter_context(open(os.devnull, "w"))))

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -74,11 +74,12 @@ def train_step(forward: nn.Module, model: nn.Module, optimizer: torch.optim.Opti
     return losses, [learn(memory, q) for memory, q in zip(model.memories, queries)]
 
 
-def prepare(model: nn.Module, config: Config, device: torch.device) -> nn.Module:
+def prepare(model: nn.Module, config: Config, device: torch.device,
+            batch_sizes: Collection[int] = ()) -> nn.Module:
     """What to call in training in place of the model, with the same weights: the switches of `config.train`.
 
-    Statistics of BatchNorm over all processes, activation checkpointing, torch.compile, and gradients averaged over
-    the processes.
+    Statistics of BatchNorm over all processes, activation checkpointing, torch.compile (for batches of these sizes),
+    and gradients averaged over the processes.
     """
     if world_size() > 1 and config.train.sync_batch_norm:
         if device.type == "cuda":
@@ -88,7 +89,7 @@ def prepare(model: nn.Module, config: Config, device: torch.device) -> nn.Module
                           "batch (train.sync_batch_norm) need GPUs")
     if config.train.checkpoint_activations:
         recompute_activations(model)
-    forward = compiled(model, config, device) if config.train.compile else model
+    forward = compiled(model, config, device, batch_sizes) if config.train.compile else model
     if world_size() > 1:
         unused = config.model.input_frames == 1 and model.local_branch is not None      # convolutions of the states
         with warnings.catch_warnings(action="ignore", category=FutureWarning):          # PyTorch 2.13 renames a word
@@ -98,16 +99,18 @@ def prepare(model: nn.Module, config: Config, device: torch.device) -> nn.Module
     return forward
 
 
-def compiled(model: nn.Module, config: Config, device: torch.device) -> nn.Module:
-    """The model by torch.compile, tried on a clip of zeros; where that fails the model itself, after a warning."""
-    shape = (config.train.batch_size // (config.train.accumulate * world_size()) or 1, config.model.input_frames,
-             config.data.channels, config.data.image_size, config.data.image_size)
+def compiled(model: nn.Module, config: Config, device: torch.device, batch_sizes: Collection[int]) -> nn.Module:
+    """The model by torch.compile, tried on clips of zeros; where that fails the model itself, after a warning."""
+    sizes = {len(share.windows) for B in batch_sizes for share in shares_of([*range(B)], config.train.accumulate)}
+    print(f"compiling for shares of {' and '.join(map(str, sorted(sizes)))} windows, which takes minutes", flush=True)
+    shape = config.model.input_frames, config.data.channels, config.data.image_size, config.data.image_size
     before = [buffer.clone() for buffer in model.buffers()]
     forward = torch.compile(model, dynamic=False)
     try:
-        with autocast(device, config.train.precision):
-            out = forward(torch.zeros(shape, device=device))
-        out.prediction.float().mean().backward()
+        for size in sizes:
+            with autocast(device, config.train.precision):
+                out = forward(torch.zeros(size, *shape, device=device))
+            out.prediction.float().mean().backward()
     except Exception as error:                # whatever a compiler, or the lack of one, can raise
         reason = (str(error).strip() or "no reason given").splitlines()[0]
         warnings.warn(f"torch.compile does not work here ({type(error).__name__}: {reason}); training goes on without "

@@ -41,7 +41,7 @@ from lgn_net.config import Config, ScoreConfig, TrainConfig
 from lgn_net.data.cache import PackedFrames, pack_frames
 from lgn_net.data.clips import read_frames, to_float
 from lgn_net.data.videos import Video, find_split, index_videos
-from lgn_net.data.windows import Windows, epoch_batches, fit_on, loader
+from lgn_net.data.windows import Windows, belong_on, epoch_batches, loader
 from lgn_net.errors import UserError
 from lgn_net.files import to_json, write_atomic
 from lgn_net.model.build import build_model
@@ -144,7 +144,7 @@ def benchmark_train(config: Config, args: Namespace, device: torch.device) -> di
     with tempfile.TemporaryDirectory() as folder:
         format_ = (config.data.channels, config.data.image_size)
         windows = Windows(videos, T, *format_, pack_frames(videos, *format_, folder) if config.data.cache else None)
-        if config.data.on_device == "yes" or config.data.on_device == "auto" and fit_on(device, videos, *format_):
+        if belong_on(device, config.data.on_device, videos, *format_):
             windows.load_onto(device)
         batches = epoch_batches(len(windows), B, config.data.shuffle, config.seed, 0)
         loops = {PLAIN: TrainingLoop(training(config, "float32"), windows, device, plain=True)}

@@ -52,6 +52,7 @@ from lgn_net.report.tables import markdown, percent
 from lgn_net.terminal import run_command
 
 CONFIG = "configs/ped2.yaml"
+LOCK = ".reproduce.lock"                                           # in every run of this script
 AGAIN = 75                                                         # EX_TEMPFAIL
 SIGNALS = ("auc", "auc_psnr", "auc_distance")
 KEPT = ("results.json", "scores.csv")                              # of the evaluation of an epoch before the last
@@ -70,7 +71,10 @@ def main(argv: list[str]) -> int:
         return 0
     if args.every < 0 or (args.minutes is not None and not args.minutes > 0):
         raise UserError("--every must be 0 or more, --minutes more than 0")
+    if any(word.partition("=")[0] == "--seed" for word in argv[cut:]):
+        raise UserError("--seed stands before --, where it names the run as well")
     job = Job(args, argv[cut + 1:], parser)
+    refuse_others(job)
     check_writable(job.run)
     check_writable(args.results)
     before = job.position()
@@ -204,6 +208,16 @@ def read_position(path: Path, _inode: int, _written: int) -> tuple[Config, dict]
     return config, {key: saved[key] for key in ("step", "videos", "provenance")}
 
 
+def refuse_others(job: Job) -> None:
+    """UserError where the run or the result of this name is somebody else's, which would be pruned or overwritten."""
+    if job.last.exists() and not (job.run / LOCK).exists():
+        raise UserError(f"{job.run} is a run of train.py, whose epochs are left alone; give another --exp_dir")
+    path = job.args.results / f"{job.name}.json"
+    if path.exists() and (other := shlex.split(json.loads(path.read_text())["commands"][0])[-1]) != str(job.run):
+        raise UserError(f"{path} is the result of the run in {other}, this one is in {job.run}; give another --results "
+                        f"or --exp_dir")
+
+
 def parse(argv: list[str]) -> Config:
     """The configuration that a command line of train.py means."""
     return parse_command(command_parser("", ""), [*argv, "--dataset_path", "."])[0]
@@ -255,7 +269,7 @@ def work(job: Job) -> None:
     """Everything that is still to be done."""
     find_data(job)
     job.run.mkdir(parents=True, exist_ok=True)
-    with open(job.run / ".reproduce.lock", "a") as lock:
+    with open(job.run / LOCK, "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)     # released when the process ends, however it ends
         except BlockingIOError:

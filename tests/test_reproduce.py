@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -171,10 +172,20 @@ def test_no_data(base, tmp_path, monkeypatch):
     (("--", "--score.gamma", "0.02"), ["score.gamma is 0.009 there, 0.02 here"]),
     (("--", "--modle.name", "x"), ["unknown option"]),
     (("--minutes", 0), ["--minutes"]),
+    (("--", "--seed=1"), ["--seed stands before --"]),
+    (("--exp_dir", "elsewhere"), ["is the result of the run in", "this one is in elsewhere", "--results"]),
 ])
 def test_refused(base, whole, argv, words):
     said = sentence(run(reproduce.main, *base, *places(whole), *argv))
     assert all(word in said for word in words), said
+
+
+def test_a_run_of_train_py_keeps_its_epochs(base, whole, tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in ("last.pt", "epoch_001.pt"):
+        shutil.copy(whole / "run/last.pt", tmp_path / "run" / name)
+    assert "is a run of train.py" in sentence(run(reproduce.main, *base, *places(tmp_path)))
+    assert (tmp_path / "run/epoch_001.pt").exists()
 
 
 def test_stopped_where_exceptions_are_lost():

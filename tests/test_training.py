@@ -230,7 +230,7 @@ def test_whatever_a_compiler_raises_becomes_one_sentence(monkeypatch, error):
     config = config_of({"name": "mnad_pred"}, {"compile": True})
     model = frozen_model(config)
     with pytest.warns(UserWarning, match=r"torch.compile does not work here \(\w+: .+\); training goes on") as said:
-        assert prepare(model, config, torch.device("cpu")) is model
+        assert prepare(model, config, torch.device("cpu"), [2]) is model
     assert "\n" not in str(said[0].message)
 
 
@@ -252,7 +252,7 @@ def test_the_trial_leaves_no_trace(fresh_compiler, monkeypatch):
     torch.manual_seed(0)
     model = build_model(config).train()
     before, random = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
-    prepare(model, config, torch.device("cpu"))
+    prepare(model, config, torch.device("cpu"), [2, 3])
     assert compiled == [model]
     assert_same(dict(model.state_dict()), before)
     assert all(p.grad is None for p in model.parameters()) and torch.equal(torch.get_rng_state(), random)

@@ -73,10 +73,14 @@ def epoch_batches(windows: int, batch_size: int, shuffle: bool, seed: int, epoch
     return [batch.tolist() for batch in order.split(batch_size)]
 
 
-def fit_on(device: torch.device, videos: list[Video], channels: int, size: int) -> bool:
-    """Whether the frames of the videos, as bytes, take at most half of a GPU's free memory."""
+def belong_on(device: torch.device, choice: str, videos: list[Video], channels: int, size: int) -> bool:
+    """Whether the frames of the videos shall be loaded onto the device; `choice`: "yes", "no", or "auto", which means
+    where they take at most half of a GPU's free memory, as bytes.
+    """
+    if choice != "auto" or device.type != "cuda":
+        return choice == "yes"
     needed = sum(len(video.frames) for video in videos) * channels * size * size
-    return device.type == "cuda" and needed <= torch.cuda.mem_get_info(device)[0] / 2
+    return needed <= torch.cuda.mem_get_info(device)[0] / 2
 
 
 def loader(windows: Windows, batches: list[list[int]], workers: int, device: torch.device) -> Iterator[Tensor]:

@@ -66,6 +66,12 @@ class History(NamedTuple):
     gammas: list[float]
 
 
+def share_of(videos: list[Video], config: Config) -> list[int]:
+    """Indices of the videos that this process scores, in their order; all that are long enough, where it is alone."""
+    longest_first = sorted(long_enough(videos, config.model.window), key=lambda v: -len(videos[v].frames))
+    return sorted(longest_first[rank()::world_size()])
+
+
 @torch.inference_mode()
 def sweep_gamma(model: nn.Module, videos: list[Video], config: Config, gammas: Sequence[float], device: torch.device,
                 bar: tqdm | None = None, watches: Sequence[Watch] = ()) -> dict[float, list[FrameSignals]]:
@@ -74,19 +80,16 @@ def sweep_gamma(model: nn.Module, videos: list[Video], config: Config, gammas: S
     The memory alone depends on gamma. What comes before it is computed once for all, and memory read and decoder once
     for all gammas that have updated on the same frames so far. `watches` see the predictions of every such group.
 
-    Several processes share out the videos, and the first one returns the signals of all. UserError where the videos
-    depend on each other.
+    Several processes share out the videos, which then must not depend on each other, and the first one returns the
+    signals of all.
     """
-    model, reset = for_inference(model, config), config.score.memory_update == "reset"
+    model = for_inference(model, config)
     updating = config.score.memory_update != "off" and bool(model.memories)
-    if world_size() > 1 and updating and not reset:
-        raise UserError("score.memory_update is carry, which hands the memory from video to video, and so cannot be "
-                        "shared out; start without torchrun, or give --score.memory_update reset (or off)")
-    mine = long_enough(videos, config.model.window)[rank()::world_size()]
+    reset = updating and config.score.memory_update == "reset"
     signals = {gamma: [] for gamma in gammas}
     at_start = [History(items_of(model), list(signals))]
     histories = defaultdict(lambda: at_start)                                 # of each owner, a video or all of them
-    for encoded in stream_windows(model, videos, mine, config, device, reset):
+    for encoded in stream_windows(model, videos, share_of(videos, config), config, device, reset):
         owners, judged = [v if reset else 0 for v, _ in encoded.windows], []
         rows = []                                                             # on the device until all are there
         # Windows of a turn are decoded together: none of them waits for what the memory learns from another.
@@ -126,9 +129,10 @@ def judge_cases(model: nn.Module, encoded: Encoded, cases: Sequence[tuple[int, H
             return as_batch([batch[k:k + 1] for k, _ in some])
 
         answers = []
-        for k, history in some:
+        for _, group in itertools.groupby(some, key=lambda case: id(case[1])):
+            windows, (history, *_) = zip(*group)
             set_items(model, history.items)
-            answers.append(consult(model, [q[k:k + 1] for q in encoded.queries]))
+            answers.append(consult(model, [as_batch([q[k:k + 1] for k in windows]) for q in encoded.queries]))
         consulted = tuple([as_batch(parts) for parts in zip(*of_memories)] for of_memories in zip(*answers))
         predicted, numbers = judge(model, [pick(q) for q in encoded.queries], {name: pick(x) for name, x in
                                    encoded.context.items()}, pick(encoded.targets), config, consulted)
