@@ -97,6 +97,7 @@ def in_a_process(number, folder, ports):
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
                    "MASTER_ADDR": "127.0.0.1"}
     os.chdir(ROOT)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)                         # the second one may come when all is over
     found = {"folder": folder}
 
     def meet():
