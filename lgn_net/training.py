@@ -101,8 +101,11 @@ def prepare(model: nn.Module, config: Config, device: torch.device,
 
 def compiled(model: nn.Module, config: Config, device: torch.device, batch_sizes: Collection[int]) -> nn.Module:
     """The model by torch.compile, tried on clips of zeros; where that fails the model itself, after a warning."""
-    sizes = {len(share.windows) for B in batch_sizes for share in shares_of([*range(B)], config.train.accumulate)}
-    print(f"compiling for shares of {' and '.join(map(str, sorted(sizes)))} windows, which takes minutes", flush=True)
+    # On every process as many trials: SyncBatchNorm lets them wait for each other.
+    sizes = [len(share.windows) for B in sorted(batch_sizes)
+             for share in shares_of([*range(B)], config.train.accumulate)]
+    print(f"compiling for shares of {' and '.join(map(str, sorted(set(sizes))))} windows, which takes minutes",
+          flush=True)
     shape = config.model.input_frames, config.data.channels, config.data.image_size, config.data.image_size
     before = [buffer.clone() for buffer in model.buffers()]
     forward = torch.compile(model, dynamic=False)
