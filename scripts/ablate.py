@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lgn_net.checkpoint import FREE
 from lgn_net.cli import command_parser, parse_command
-from lgn_net.config import flatten
+from lgn_net.config import config_from_dict, flatten
 from lgn_net.data.datasets import canonical_name
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, check_writable, write_atomic
@@ -165,7 +165,7 @@ def look_for_results(run: Run) -> None:
     if not run.results_file.is_file():
         return
     run.results = json.loads(run.results_file.read_text())
-    wanted, made = parse(run.argv, "."), flatten(run.results["config"])
+    wanted, made = parse(run.argv, "."), flatten(asdict(config_from_dict(run.results["config"])))
     for knob, value in wanted.items():
         if not knob.startswith(tuple(set(FREE) - {"score"})) and made.get(knob) != value:
             raise UserError(f"{run.folder} was made with {knob} {made.get(knob)}, the plan says {value}; move it away, "

@@ -81,6 +81,14 @@ def test_killed_and_given_again(base, tmp_path):
     said = sentence(run(ablate.main, *base, "--config", write(tmp_path / "other.yaml", TINY.replace("1e-3", "1e-4"))))
     assert all(word in said for word in ("train.lr", "0.001", "0.0001", "--exp_dir"))
 
+    earlier = tmp_path / "runs/lgn_net/seed_0/evaluation_last/results.json"        # of a version without this knob
+    del results["lgn_net", "seed_0"]["config"]["train"]["accumulate"]
+    earlier.write_text(json.dumps(results["lgn_net", "seed_0"]))
+    assert run(ablate.main, *base, "--seeds", 0, 1).status == 0
+    other = write(tmp_path / "other.yaml", TINY.replace("batch_size: 2", "batch_size: 2, accumulate: 2"))
+    said = sentence(run(ablate.main, *base, "--config", other))
+    assert "train.accumulate 1, the plan says 2" in said
+
 
 def test_interrupted(base, tmp_path):
     """SIGTERM reaches the training, which saves its state; nothing goes on running."""
