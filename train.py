@@ -31,8 +31,8 @@ from lgn_net.errors import TrainingDiverged, UserError
 from lgn_net.files import check_writable, write_atomic
 from lgn_net.losses import Losses
 from lgn_net.model.build import build_model
-from lgn_net.runs import RunLog, StopOnSignal, only_one, pick_device, provenance, seed_everything, set_kernels
-from lgn_net.terminal import progress, run_command
+from lgn_net.runs import RunLog, only_one, pick_device, provenance, seed_everything, set_kernels
+from lgn_net.terminal import StopOnSignal, progress, run_command
 from lgn_net.training import prepare, shares_of, train_step
 
 
@@ -64,7 +64,7 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
         warnings.warn(note)
     format_ = (config.data.channels, config.data.image_size)
     if not first:
-        wait_for_all()                                                            # the first one packs, and shows how far
+        wait_for_all()                                                          # the first one packs, and shows how far
     packed = pack_frames(videos, *format_, config.data.cache) if config.data.cache else None
     if first:
         wait_for_all()
@@ -89,7 +89,8 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
         windows.load_onto(device)
     forward = prepare(model, config, device, {len(batch) for batch in epoch_batches(len(windows), B, False, 0, 0)})
     stopped = False
-    with (StopOnSignal() as stop, only_one(run) if first else contextlib.nullcontext(),
+    # A second signal ends no one of several processes: torchrun sends on what the whole group may have got already.
+    with (StopOnSignal(second_ends=world_size() == 1) as stop, only_one(run) if first else contextlib.nullcontext(),
           RunLog(run, step) if first else contextlib.nullcontext() as log,
           progress("train", images(stop_at), "images", initial=images(step)) as bar):
         if first:

@@ -324,8 +324,9 @@ def explain(parser: ArgumentParser, message: str, files: str = "") -> str:
     if not unknown:
         return message
     name = ".".join(filter(None, unknown.groups()))
-    known = [option for action in parser._actions for option in [action.dest, *action.option_strings]]
-    known += getattr(parser, "short_forms", ())
+    typed = name.startswith("--")             # else it stands in a file
+    known = [one for action in parser._actions for one in (action.option_strings if typed else [action.dest])]
+    known += getattr(parser, "short_forms", ()) if typed else ()
     near = difflib.get_close_matches(name, known, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ";"
     return f"unknown option {name}{hint} `--help` lists all"

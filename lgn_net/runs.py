@@ -1,4 +1,4 @@
-"""A run of a network: device, seed, provenance, log, lock, signals, data workers."""
+"""A run of a network: device, seed, provenance, log, lock, data workers."""
 
 import atexit
 import contextlib
@@ -139,30 +139,6 @@ class RunLog:
     def __exit__(self, *_: object) -> None:
         self.file.close()
         self.board.close()
-
-
-class StopOnSignal:
-    """Turns the first SIGINT or SIGTERM into a flag to look at between steps; the second one ends the process.
-
-    Of several processes none is ended by a second one: torchrun sends on what the whole group may have got already.
-    """
-
-    def __init__(self):
-        self.received: int | None = None
-
-    def __enter__(self) -> Self:
-        self.previous = {s: signal.signal(s, self.receive) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def receive(self, signum: int, _frame: object) -> None:
-        """Remember the signal and give the next one back its usual meaning."""
-        self.received = signum
-        if world_size() == 1:
-            signal.signal(signum, self.previous[signum])
-
-    def __exit__(self, *_: object) -> None:
-        for signum, handler in self.previous.items():
-            signal.signal(signum, handler)
 
 
 def ignore_signals(_worker: int) -> None:

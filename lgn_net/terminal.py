@@ -1,4 +1,4 @@
-"""How every command shows its progress, warns and ends. Needs no torch: what only reads files starts at once."""
+"""How every command shows its progress, warns, stops and ends. Needs no torch: what only reads files starts at once."""
 
 import contextlib
 import os
@@ -6,6 +6,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Self
 
 from tqdm import tqdm
 
@@ -19,7 +20,8 @@ def progress(title: str, total: int, unit: str, initial: int = 0) -> tqdm:
     """
     form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
     return tqdm(total=total, initial=initial, desc=title, unit=f" {unit}", bar_format=form, dynamic_ncols=True,
-                smoothing=0.05, disable=os.environ.get("RANK", "0") != "0", mininterval=0.2 if sys.stderr.isatty() else 30)
+                smoothing=0.05, mininterval=0.2 if sys.stderr.isatty() else 30,
+                disable=os.environ.get("RANK", "0") != "0")
 
 
 @contextlib.contextmanager
@@ -28,6 +30,32 @@ def plain_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: tqdm.write(f"warning: {message}", file=sys.stderr)
         yield
+
+
+class StopOnSignal:
+    """Turns the first SIGINT or SIGTERM into a flag to look at between steps; the second one ends the process.
+
+    Args:
+        second_ends: whether it does.
+    """
+
+    def __init__(self, second_ends: bool = True):
+        self.received: int | None = None
+        self.second_ends = second_ends
+
+    def __enter__(self) -> Self:
+        self.previous = {s: signal.signal(s, self.receive) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def receive(self, signum: int, _frame: object) -> None:
+        """Remember the first signal and give the next one back its usual meaning."""
+        self.received = self.received or signum
+        if self.second_ends:
+            signal.signal(signum, self.previous[signum])
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self.previous.items():
+            signal.signal(signum, handler)
 
 
 def run_command(main: Callable[[list[str]], int | None]) -> None:

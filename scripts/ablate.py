@@ -35,7 +35,7 @@ from lgn_net.data.datasets import canonical_name
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, check_writable, write_atomic
 from lgn_net.report.tables import markdown, percent
-from lgn_net.terminal import run_command
+from lgn_net.terminal import StopOnSignal, run_command
 
 POLL = 2.0     # seconds between looks at the running processes
 
@@ -107,13 +107,13 @@ def main(argv: list[str]) -> int:
     check_writable(args.exp_dir)
     for run in runs:
         look_for_results(run)
-    with Interrupt() as interrupt:
-        work(runs, args, title, interrupt)
+    with StopOnSignal(second_ends=False) as stop:              # by then the runs are saving
+        work(runs, args, title, stop)
     text = table(title, runs)
     print(f"\n{text}\ntable  {args.exp_dir / args.plan.stem}.md\nruns   {args.exp_dir / args.plan.stem}.csv")
-    if interrupt.received:
-        print(f"{signal.Signals(interrupt.received).name}: give the same command again to go on")
-        return 128 + interrupt.received
+    if stop.received:
+        print(f"{signal.Signals(stop.received).name}: give the same command again to go on")
+        return 128 + stop.received
     failed = [run for run in runs if run.stage == "failed"]
     if failed:
         print(f"{len(failed)} of {len(runs)} runs failed: {', '.join(str(run.log) for run in failed)}", file=sys.stderr)
@@ -175,26 +175,7 @@ def look_for_results(run: Run) -> None:
 
 # ----------------------------------------------------------------------------------------------------------- the work
 
-class Interrupt:
-    """Remembers the first SIGINT or SIGTERM; later ones change nothing, since the runs are saving by then."""
-
-    def __init__(self):
-        self.received: int | None = None
-
-    def __enter__(self):
-        self.previous = {s: signal.signal(s, self.receive) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def receive(self, signum: int, _frame: object) -> None:
-        """The handler."""
-        self.received = self.received or signum
-
-    def __exit__(self, *_: object) -> None:
-        for signum, handler in self.previous.items():
-            signal.signal(signum, handler)
-
-
-def work(runs: list[Run], args: argparse.Namespace, title: str, interrupt: Interrupt) -> None:
+def work(runs: list[Run], args: argparse.Namespace, title: str, stop: StopOnSignal) -> None:
     """Keep `--jobs` processes busy until every run is done or has failed, or a signal came."""
     screen, shown, noted = Screen(), None, []
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // args.jobs))
@@ -203,8 +184,8 @@ def work(runs: list[Run], args: argparse.Namespace, title: str, interrupt: Inter
         busy = [run for run in runs if run.process]
         for run in busy:
             if run.process.poll() is not None:
-                advance(run, run.process.returncode, bool(interrupt.received))
-        if interrupt.received:
+                advance(run, run.process.returncode, bool(stop.received))
+        if stop.received:
             break
         for run in runs:
             if sum(bool(one.process) for one in runs) >= args.jobs:

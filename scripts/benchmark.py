@@ -54,6 +54,8 @@ from lgn_net.terminal import progress, run_command
 PLAIN = "plain"
 EVERY_FRAME = 2.0                                         # a gamma above any regular score
 SWITCHES = ("compile", "checkpoint_activations")          # of the training
+VARIED = {"evaluate": ("score.precision", "score.gamma"), "gamma": ("score.gamma",),
+          "train": ("train.precision", *(f"train.{switch}" for switch in SWITCHES))}
 
 
 def main(argv: list[str]) -> None:
@@ -80,6 +82,9 @@ def main(argv: list[str]) -> None:
         parser.add_argument("--cache", help="Folder for the packed frames of this measurement (default: a temporary "
                                             "one).")
     config, args = parse_command(parser, argv[1:])
+    if varied := [word for word in argv if word.partition("=")[0].removeprefix("--") in VARIED.get(argv[0], ())]:
+        by = {"evaluate": "; see --precisions", "train": "; see --modes"}.get(argv[0], "")
+        raise UserError(f"{varied[0]}: benchmark.py {argv[0]} sets this itself{by}")
     for name in ("repeats", "frames", "batches", "steps"):
         if args.get(name, 1) < 1:
             raise UserError(f"--{name} {args[name]}: give 1 or more")

@@ -42,14 +42,14 @@ from lgn_net.errors import UserError
 from lgn_net.files import check_writable, write_atomic
 from lgn_net.model.build import build_model
 from lgn_net.report.overlay import Strip, VideoFile, draw_box, heat, plot_normality
-from lgn_net.runs import StopOnSignal, pick_device
+from lgn_net.runs import pick_device
 from lgn_net.scoring.calibration import calibrate, calibrated, check_calibration, pooled, threshold_at
 from lgn_net.scoring.infer import as_float32, judge, update_memories
 from lgn_net.scoring.localize import as_array, error_map, smoothed
 from lgn_net.scoring.protocols import distance_names, paper_weights
 from lgn_net.scoring.score_file import VideoScores, read_scores, stretches, write_scores
 from lgn_net.scoring.stream import WindowEncoder, for_inference
-from lgn_net.terminal import progress, run_command
+from lgn_net.terminal import StopOnSignal, progress, run_command
 
 FPS = 25.0                    # of the annotated video where nothing is known
 

@@ -204,6 +204,8 @@ def test_parts_within_parts_and_in_a_row(monkeypatch):
     (["train", "--steps", 99], "hold 7"),
     (["gamma", "--score.precison", "float32"], "precision"),
     (["evaluate", "--device", "cuda:9"], "cuda:9"),
+    (["evaluate", "--score.gamma", "0.1"], "--score.gamma: benchmark.py evaluate sets this itself"),
+    (["train", "--train.compile=true"], "see --modes"),
 ])
 def test_mistakes_end_in_a_sentence(data, argv, words):
     assert words in sentence(run(main, *argv[:1], "--dataset_path", data, "--config", data / "tiny.yaml", *argv[1:]))

@@ -154,7 +154,8 @@ def test_unknown_names(name, write):
 
 
 def test_unknown_name_gets_the_nearest_one():
-    assert "--train.batch_size" in refusal(from_flags, "--train.batchsize", "4")
+    assert "mean --train.batch_size or" in refusal(from_flags, "--train.batchsize", "4")
+    assert "mean train.batch_size or" in refusal(config_from_dict, {"train": {"batchsize": 4}})
 
 
 @pytest.mark.parametrize("flag", ["--dataset_typ", "--lambd", "--gam", "--conf", "--see", "--msiz", "--dataset_pat",
