@@ -22,12 +22,12 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))      # lgn_net need not be installed
 from lgn_net.data.datasets import BENCHMARKS, canonical_name
-from lgn_net.data.doctor import Report, examine, published_lengths
 from lgn_net.data.labels import load_labels, read_ranges
-from lgn_net.data.survey import Split
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, to_json
+from lgn_net.preparation.doctor import Report, examine, published_lengths
+from lgn_net.preparation.survey import Split
 from lgn_net.terminal import run_command
 
 WIDTH = 100                # columns of the printed sentences

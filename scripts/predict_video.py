@@ -36,11 +36,11 @@ from torch import nn
 from lgn_net.checkpoint import load_checkpoint, load_weights
 from lgn_net.config import Config
 from lgn_net.data.clips import read_frame, resize
-from lgn_net.data.extract import capture, slack
 from lgn_net.data.videos import IMAGE_SUFFIXES, natural_key
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable, write_atomic
 from lgn_net.model.build import build_model
+from lgn_net.preparation.extract import capture, slack
 from lgn_net.report.overlay import Strip, VideoFile, draw_box, heat, plot_normality
 from lgn_net.runs import pick_device
 from lgn_net.scoring.calibration import calibrate, calibrated, check_calibration, pooled, threshold_at

@@ -18,11 +18,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))      # lgn_net need not be installed
 
-from lgn_net.data.archives import download
 from lgn_net.data.datasets import BENCHMARKS, canonical_name
-from lgn_net.data.prepare import Settings, prepare
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT
+from lgn_net.preparation.archives import download
+from lgn_net.preparation.prepare import Settings, prepare
 from lgn_net.terminal import run_command
 
 

@@ -40,13 +40,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))      # lgn_net need
 
 from lgn_net.cli import command_parser, parse_command
 from lgn_net.config import Config, flatten
-from lgn_net.data.archives import download
 from lgn_net.data.datasets import UCSD, difference_from_published
-from lgn_net.data.prepare import Settings, prepare
-from lgn_net.data.sources import find_folders
 from lgn_net.data.videos import SPLIT_FOLDERS, find_split, index_videos
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, check_writable, to_json, write_atomic
+from lgn_net.preparation.archives import download
+from lgn_net.preparation.prepare import Settings, prepare
+from lgn_net.preparation.sources import find_folders
 from lgn_net.report.figures import COLUMN, STYLE, look, save_figure
 from lgn_net.report.tables import markdown, percent
 from lgn_net.terminal import run_command

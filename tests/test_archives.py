@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lgn_net.data import archives
-from lgn_net.data.archives import download, unpack
 from lgn_net.data.datasets import Archive
 from lgn_net.errors import UserError
+from lgn_net.preparation import archives
+from lgn_net.preparation.archives import download, unpack
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 

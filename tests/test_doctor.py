@@ -12,9 +12,9 @@ from helpers import load_script, run
 from PIL import Image
 
 from lgn_net.data.datasets import BENCHMARKS
-from lgn_net.data.doctor import check_counts, check_labels, published_lengths
-from lgn_net.data.survey import Split, look
 from lgn_net.data.videos import Video
+from lgn_net.preparation.doctor import check_counts, check_labels, published_lengths
+from lgn_net.preparation.survey import Split, look
 
 H, W, T = 96, 128, 12
 VIDEOS = {"training": ("01", "02", "03"), "testing": ("01", "02")}

@@ -16,7 +16,7 @@ import torch
 from helpers import ROOT, TINY, load_script, run, sentence, tensors, write_videos
 from test_prepare import ped2_files
 
-from lgn_net.data import archives
+from lgn_net.preparation import archives
 
 reproduce = load_script("scripts/reproduce.py")
 EPOCHS, STEPS = 6, 30              # 9 windows in batches of 2

@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from lgn_net.data.datasets import BENCHMARKS, canonical_name, difference_from_published, known_lengths, names_of
 from lgn_net.data.labels import find_labels, known_source, load_labels
-from lgn_net.data.survey import Frame, Split, same_picture, survey
 from lgn_net.data.videos import Video, find_split, index_videos
 from lgn_net.errors import UserError
+from lgn_net.preparation.survey import Frame, Split, same_picture, survey
 
 LONG_RUN = 25                # frames in a row that repeat the one before: a second of a stuck decoder
 MANY_REPEATS = 0.2           # share of such frames in a video that was extracted at a higher rate than its own

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from lgn_net.data.clips import is_truncated
-from lgn_net.data.sources import SourceVideo, read_image, read_masks
 from lgn_net.errors import UserError
+from lgn_net.preparation.sources import SourceVideo, read_image, read_masks
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")      # FFmpeg is quiet: what goes wrong, we say
 

@@ -23,14 +23,14 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from lgn_net.data.archives import LARGEST, LARGEST_OF, check_free, fingerprint, unpack
 from lgn_net.data.datasets import BENCHMARKS, known_lengths
-from lgn_net.data.extract import Header, count_files, probe, save_array, write_video
 from lgn_net.data.labels import find_labels, load_labels
-from lgn_net.data.sources import SourceVideo, read_source, wanted
 from lgn_net.data.videos import Video, index_videos
 from lgn_net.errors import UserError
 from lgn_net.files import to_json, write_atomic
+from lgn_net.preparation.archives import LARGEST, LARGEST_OF, check_free, fingerprint, unpack
+from lgn_net.preparation.extract import Header, count_files, probe, save_array, write_video
+from lgn_net.preparation.sources import SourceVideo, read_source, wanted
 from lgn_net.terminal import progress
 
 MARGIN = 1.1                   # asked of the disk over what the first frames of the videos promise

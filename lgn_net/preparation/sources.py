@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 import scipy.io
 
-from lgn_net.data.archives import check_name
 from lgn_net.data.clips import is_truncated
 from lgn_net.data.labels import from_ranges, ucsd_ranges
 from lgn_net.data.videos import SPLIT_FOLDERS, Video, natural_key
 from lgn_net.errors import UserError
+from lgn_net.preparation.archives import check_name
 
 VIDEO_SUFFIXES = frozenset(".avi .mp4 .m4v .mov .mkv .webm .mpg .mpeg .wmv .flv .ts .mts .3gp .ogv".split())
 DEPTH = 4                      # folders below a source in which its data may begin
