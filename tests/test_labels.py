@@ -170,6 +170,11 @@ def test_csv_that_does_not_fit(write, lines, said):
     assert all(word in sentence for word in said)
 
 
+def test_csv_of_a_spreadsheet_that_dropped_zeros(write):
+    said = refusal(write("l.csv", "video,start,end\n1,0,1\n"), make_videos([3, 3]))
+    assert "'1' is not among" in said and said.endswith("; write 01, whose zeros a spreadsheet drops")
+
+
 @pytest.mark.parametrize("encoding", ["latin1", "utf-16"])
 def test_csv_in_another_encoding(write, encoding):
     refusal(write("l.csv", "video,start,end\nKöln,1,2\n".encode(encoding)))

@@ -267,8 +267,10 @@ def read_csv(path: Path, videos: list[Video]) -> list[np.ndarray]:
                         f"expected video,start,end or video,frame,label")
     for number, row in lines:
         if row["video"] not in by_name:
-            raise UserError(f"labels {path}, line {number}: video {row['video']!r} is not among the "
-                            f"{len(videos)} videos of frames ({videos[0].name} to {videos[-1].name})")
+            near = [f"; write {name}, whose zeros a spreadsheet drops" for name in by_name
+                    if name.lstrip("0") == row["video"]]
+            raise UserError(f"labels {path}, line {number}: video {row['video']!r} is not among the {len(videos)} "
+                            f"videos of frames ({videos[0].name} to {videos[-1].name}){''.join(near[:1])}")
         v = by_name[row["video"]]
         try:
             first, second = int(row[columns[1]]), int(row[columns[2]])
