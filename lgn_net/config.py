@@ -21,7 +21,16 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
 class PlainLoader(yaml.SafeLoader):
-    """YAML in which `off` is a word and `2e-4` a number, as in YAML 1.2; PyYAML reads 1.1."""
+    """YAML in which `off` is a word and `2e-4` a number, as in YAML 1.2, and no key stands twice; PyYAML reads 1.1."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """A mapping; ConstructorError when a key stands twice."""
+        keys = set()
+        for key, _ in node.value:
+            if key.value in keys:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands here twice", key.start_mark)
+            keys.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 PlainLoader.yaml_implicit_resolvers = {
@@ -30,7 +39,14 @@ PlainLoader.yaml_implicit_resolvers = {
 PlainLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|false)$"), list("tf"))
 PlainLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(
     r"^[-+]?((\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf)$|^\.nan$"), list("-+0123456789."))
-set_loader("plain", lambda text: yaml.load(text, PlainLoader), exceptions=(yaml.YAMLError,))
+
+
+def load_yaml(text: str) -> object:
+    """What a YAML text holds; yaml.YAMLError for what is none."""
+    return yaml.load(text, PlainLoader)
+
+
+set_loader("plain", load_yaml, exceptions=(yaml.YAMLError,))
 set_dumper("plain", lambda content: yaml.safe_dump(content, sort_keys=False))
 
 

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lgn_net.checkpoint import FREE
 from lgn_net.cli import command_parser, parse_command
-from lgn_net.config import config_from_dict, flatten
+from lgn_net.config import config_from_dict, flatten, load_yaml
 from lgn_net.data.datasets import canonical_name
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, check_writable, write_atomic
@@ -125,7 +125,7 @@ def main(argv: list[str]) -> int:
 def read_plan(args: argparse.Namespace) -> tuple[str, list[Run]]:
     """Title and runs, all rows with the first seed first. UserError for a plan that cannot be run as it is."""
     try:
-        plan = yaml.safe_load(args.plan.read_text())
+        plan = load_yaml(args.plan.read_text())
         title, rows, common = plan["title"], plan["rows"], plan.get("set") or {}
         config = args.config or str(ROOT / plan["config"])
         rows = {name: (row.get("set") or {}, row.get("published") or {}) for name, row in rows.items()}

@@ -126,6 +126,14 @@ def test_dry_run(base, tmp_path):
     assert "--seed 3" in lines[2]
 
 
+def test_a_plan_is_read_like_a_config(base, tmp_path):
+    """`off` is a word."""
+    plan = write(tmp_path / "plan.yaml", f"title: x\nconfig: {tmp_path / 'tiny.yaml'}\n"
+                                         f"rows: {{A: {{set: {{score.memory_update: off, train.lr: 2e-3}}}}}}")
+    result = run(ablate.main, *base, "--plan", plan, "--seeds", 0, "--dry-run")
+    assert result.status == 0 and "--score.memory_update off --train.lr 0.002" in result.out
+
+
 @pytest.mark.parametrize("plan", sorted((ROOT / "plans").glob("*.yaml")), ids=lambda path: path.stem)
 def test_plans_that_ship(plan, tmp_path):
     """Every row is a configuration that stands, with the system's own hyper-parameters where the plan is silent."""
@@ -142,6 +150,7 @@ def test_plans_that_ship(plan, tmp_path):
     ("title: x\nconfig: configs/toy.yaml\nrows: {A: {set: {model.name: xyz}}}", ["xyz", "lgn_st", "mnad_pred"]),
     ("title: x\nconfig: configs/toy.yaml\nrows: {A b: {}, a-B: {}}", ["'A b'", "'a-B'", "a_b"]),
     ("title: x\nconfig: configs/nowhere.yaml\nrows: {A: {}}", ["nowhere.yaml"]),
+    ("title: x\nconfig: configs/toy.yaml\nrows:\n  A: {}\n  A: {}", ["A stands here twice", "line 5"]),
 ])
 def test_bad_plan(tmp_path, content, words):
     path = write(tmp_path / "plan.yaml", content)

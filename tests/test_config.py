@@ -153,6 +153,11 @@ def test_unknown_names(name, write):
     assert f"--{name}" in refusal(from_command, f"--{name}=8")
 
 
+def test_a_knob_given_twice(write):
+    said = refusal(load_config, write("train:\n  lr: 1e-3\n  epochs: 2\n  lr: 2e-3\n"))
+    assert "lr stands here twice" in said and "line 4" in said
+
+
 def test_unknown_name_gets_the_nearest_one():
     assert "mean --train.batch_size or" in refusal(from_flags, "--train.batchsize", "4")
     assert "mean train.batch_size or" in refusal(config_from_dict, {"train": {"batchsize": 4}})
