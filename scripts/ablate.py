@@ -4,8 +4,9 @@
     python scripts/ablate.py --plan plans/table2.yaml --dataset_path DATA --exp_dir RUNS --dry-run
 
 Each run is RUNS/<row>/seed_<k> with its log beside it. The command may be killed and given again: what is done stays,
-what was begun goes on from its last checkpoint. RUNS/<plan>.md (the table) and RUNS/<plan>.csv (its runs) are rewritten
-whenever a run is done. Plans that share rows can share RUNS: such a row is run once.
+what was begun goes on from its last checkpoint. RUNS/<plan>.md (the table), RUNS/<plan>.csv (its runs) and
+RUNS/<plan>.png (their AUCs; .pdf, too) are rewritten whenever a run is done. Plans that share rows can share RUNS: such
+a row is run once.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import yaml
+from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -34,6 +36,7 @@ from lgn_net.config import config_from_dict, flatten, load_yaml
 from lgn_net.data.datasets import canonical_name
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, check_writable, write_atomic
+from lgn_net.report.figures import Seeds, save_figure, seeds_figure
 from lgn_net.report.tables import markdown, percent
 from lgn_net.terminal import StopOnSignal, run_command
 
@@ -110,7 +113,8 @@ def main(argv: list[str]) -> int:
     with StopOnSignal(second_ends=False) as stop:              # by then the runs are saving
         work(runs, args, title, stop)
     text = table(title, runs)
-    print(f"\n{text}\ntable  {args.exp_dir / args.plan.stem}.md\nruns   {args.exp_dir / args.plan.stem}.csv")
+    where = args.exp_dir / args.plan.stem
+    print(f"\n{text}\ntable   {where}.md\nruns    {where}.csv\npicture {where}.png")
     if stop.received:
         print(f"{signal.Signals(stop.received).name}: give the same command again to go on")
         return 128 + stop.received
@@ -279,8 +283,8 @@ class Screen:
 # --------------------------------------------------------------------------------------------------------- the tables
 
 def write_tables(path: Path, title: str, runs: list[Run]) -> None:
-    """`path`.md, a line per row of the plan, and `path`.csv, a line per run that is done."""
-    write_atomic(path.with_suffix(".md"), table(title, runs))
+    """`path`.md, a line per row of the plan, `path`.csv, a line per run that is done, and a picture of them."""
+    write_atomic(Path(f"{path}.md"), table(title, runs))
     text, done = io.StringIO(), [run for run in runs if run.stage == "done"]
     columns = ("auc", "auc_psnr", "auc_distance", "gap", "psnr_normal", "psnr_abnormal", "memory_updates")
     writer = csv.writer(text, lineterminator="\n")
@@ -289,7 +293,19 @@ def write_tables(path: Path, title: str, runs: list[Run]) -> None:
         times = read_times(run)
         writer.writerow([run.row, run.seed, *(run.results.get(name) for name in columns), live_items(run),
                          times.get("train"), times.get("evaluate"), run.published])
-    write_atomic(path.with_suffix(".csv"), text.getvalue())
+    write_atomic(Path(f"{path}.csv"), text.getvalue())
+    if done:
+        save_figure(picture(title, runs), path)
+
+
+def picture(title: str, runs: list[Run]) -> Figure:
+    """The AUCs of the runs that are done."""
+    def percents(name: str, key: str) -> list[float]:
+        values = [run.results.get(key) for run in runs if run.row == name]
+        return [100 * value for value in values if value is not None]
+
+    return seeds_figure(title, {run.row: Seeds(percents(run.row, "auc"), percents(run.row, "auc_psnr"), run.published)
+                                for run in runs})
 
 
 def table(title: str, runs: list[Run]) -> str:

@@ -74,6 +74,8 @@ def test_killed_and_given_again(base, tmp_path):
         (name, seed, results[slug, f"seed_{seed}"]["auc"]) for name, slug in
         (("LGN-Net", "lgn_net"), ("Loc-Net, narrow", "loc_net_narrow")) for seed in "01"}
 
+    assert all((tmp_path / "runs" / f"plan.{kind}").stat().st_size > 1000 for kind in ("png", "pdf"))
+
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/**/*") if path.is_file()}
     again = run(ablate.main, *base, "--seeds", 0, 1)
     assert again.status == 0 and "2 of 2" in again.out

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from lgn_net.report.curves import PRINT, curve_pages, plot_curves
-from lgn_net.report.figures import (Entry, draw_maps, gamma_figure, gap_figure, lambda_figure, look, roc_figure,
-                                    save_figure)
+from lgn_net.report.figures import (Entry, Seeds, draw_maps, gamma_figure, gap_figure, lambda_figure, look, roc_figure,
+                                    save_figure, seeds_figure)
 from lgn_net.scoring.localize import FrameMap, save_maps
 from lgn_net.scoring.metrics import roc
 from lgn_net.scoring.protocols import PAPER, measure, normality_under
@@ -143,6 +143,19 @@ def test_gap_values_are_written_on_their_bars():
         assert [label.get_text() for label in axes.get_yticklabels()] == names
         assert [text.get_text() for text in axes.texts] == values
         assert [text.xy[1] for text in axes.texts] == axes.get_yticks().tolist()
+
+
+def test_seeds_lie_on_the_line_of_their_row():
+    """Bars at the means, a diamond at the published value; a row without a run is an empty line."""
+    figure = seeds_figure("a title", {"one": Seeds([90.0, 94.0], [80.0, 81.0], 97.0), "two": Seeds([88.0], []),
+                                      "none yet": Seeds([], [])})
+    drawn = {}
+    for line in figure.axes[0].lines:
+        drawn.setdefault(line.get_label(), []).extend(map(tuple, line.get_xydata().tolist()))
+    assert drawn == {"AUC of a seed": [(90.0, 0.0), (94.0, 0.0), (88.0, 1.0)], "AUC, mean": [(92.0, 0.0), (88.0, 1.0)],
+                     "PSNR only, mean": [(80.5, 0.0)], "published": [(97.0, 0.0)]}
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["one", "two", "none yet"]
+    assert sorted(text.get_text() for text in figure.legends[0].get_texts()) == sorted(drawn)
 
 
 def test_lambda_ends_are_the_single_signals(tmp_path):

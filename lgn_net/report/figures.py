@@ -1,4 +1,4 @@
-"""The paper's figures for print: each function makes a matplotlib Figure of plain numbers; `save_figure` writes it.
+"""Figures for print, the paper's and ours: each function makes one of plain numbers, `save_figure` writes it.
 
 Widths are those of a column and of a page of two columns; text is 7 points or more at that size. Curves differ by their
 dashes as well as by their colours (Okabe and Ito's), so that a grey copy can be read. Names are never read as formulas.
@@ -266,3 +266,37 @@ def spread_gammas(axes: Axes, gammas: np.ndarray) -> None:
 def column(rows: Sequence[Mapping], name: str) -> np.ndarray:
     """(k,) of the rows; None becomes NaN."""
     return np.array([row[name] for row in rows], float)
+
+
+# ------------------------------------------------------------------------------------------- tables of runs with seeds
+
+class Seeds(NamedTuple):
+    """A row of a table of runs: AUCs in percent."""
+
+    auc: list[float]                    # of each seed
+    auc_psnr: list[float]               # of the PSNR alone; empty where it is all there is
+    published: float | None = None
+
+
+@matplotlib.rc_context(STYLE)
+def seeds_figure(title: str, rows: Mapping[str, Seeds]) -> Figure:
+    """Every row on a line of its own, from the top: a dot for each seed, a bar at their mean."""
+    figure = Figure(figsize=(COLUMN, 1.0 + 0.21 * len(rows)), layout="constrained")
+    axes, names = figure.subplots(), [wrap(name, 1.5) for name in rows]
+    for y, row in enumerate(rows.values()):
+        if row.auc_psnr:
+            axes.plot(np.mean(row.auc_psnr), y, "|", color="0.6", markersize=9, label="PSNR only, mean")
+        if row.auc:
+            axes.plot(np.mean(row.auc), y, "|", color=BLUE, markersize=9, markeredgewidth=1.8, label="AUC, mean")
+        axes.plot(row.auc, [y] * len(row.auc), "o", color=BLUE, markersize=3, alpha=0.6, markeredgewidth=0,
+                  label="AUC of a seed")
+        if row.published is not None:
+            axes.plot(row.published, y, "D", color=RED, markersize=4, markerfacecolor="none", label="published")
+    axes.set(title=title, xlabel="AUC %", ylim=(len(rows) - 0.5, -0.5))
+    axes.set_yticks(range(len(rows)), names)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(color="0.92", linewidth=0.5)
+    axes.set_axisbelow(True)
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels())))                     # one of each
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=2)
+    return figure
