@@ -28,19 +28,17 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import cv2
 import numpy as np
 import torch
 from torch import nn
 
 from lgn_net.checkpoint import load_checkpoint, load_weights
 from lgn_net.config import Config
-from lgn_net.data.clips import read_frame, resize
-from lgn_net.data.videos import IMAGE_SUFFIXES, natural_key
+from lgn_net.data.clips import resize
+from lgn_net.data.footage import Footage, Frame, find_footage, name_of, open_footage, slack
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable, write_atomic
 from lgn_net.model.build import build_model
-from lgn_net.preparation.extract import capture, slack
 from lgn_net.report.overlay import Strip, VideoFile, draw_box, heat, plot_normality
 from lgn_net.runs import pick_device
 from lgn_net.scoring.calibration import calibrate, calibrated, check_calibration, pooled, threshold_at
@@ -62,7 +60,7 @@ def main(argv: list[str]) -> int:
     model = build_model(config).to(device)
     load_weights(model, content["model"], args.checkpoint)
     weights = paper_weights(config.score.psnr_weight, len(model.memories))
-    place, name = find_source(args.video), name_of(args.video)
+    place, name = find_footage(args.video), name_of(args.video)
     out = Path(args.out or f"predicted_{name}")
     check_writable(out)
     if args.normal:
@@ -77,7 +75,7 @@ def main(argv: list[str]) -> int:
 
     record, strip = Record(), None
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(open_source(place, config.data.channels, args.fps))
+        source = stack.enter_context(open_footage(place, config.data.channels, args.fps))
         if math.isfinite(args.seconds) and not (source.live or source.fps):
             raise UserError(f"--seconds {args.seconds:g}: how fast {args.video} goes is not known; give --fps as well")
         stop = stack.enter_context(StopOnSignal())
@@ -148,94 +146,6 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     return args
 
 
-# ------------------------------------------------------------------------------------------------------------- sources
-
-Frame = tuple[np.ndarray, np.ndarray, float]     # picture (H, W, 3), the same in the network's channels, seconds or NaN
-
-
-class Source(NamedTuple):
-    """An opened video."""
-
-    frames: Iterator[Frame]
-    length: int | None         # frames that it says it has
-    fps: float | None
-    live: bool                 # a camera or a stream: taken as it comes
-
-
-def find_source(text: str) -> Path | str | int:
-    """What `--video` names: a file, a folder, the address of a stream, the number of a camera. UserError if nothing."""
-    if Path(text).exists():
-        return Path(text)
-    if "://" in text:
-        return text
-    if text.isdecimal():
-        return int(text)
-    raise UserError(f"{text}: no such video; give a file, a folder of images, the number of a camera or an address "
-                    f"like rtsp://...")
-
-
-def name_of(text: str) -> str:
-    """A name for the results."""
-    if Path(text).exists():
-        return Path(text).resolve().stem
-    return f"camera_{text}" if text.isdecimal() else "stream"
-
-
-@contextlib.contextmanager
-def open_source(place: Path | str | int, channels: int, fps: float | None) -> Iterator[Source]:
-    """Open what `find_source` found; `fps` overrides what a file says. UserError when no picture comes out of it."""
-    if isinstance(place, Path) and place.is_dir():
-        names = [p.name for p in place.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
-        if not names:
-            raise UserError(f"{place} holds no images; give the folder with the frames of one video")
-        paths = [str(place / name) for name in sorted(names, key=natural_key)]
-        yield Source(read_folder(paths, channels, fps), len(names), fps, False)
-        return
-    live = not isinstance(place, Path)
-    with capture(place) as file:
-        said = file.get(cv2.CAP_PROP_FPS)
-        fps = fps or (said if 1 <= said <= 1000 else None)
-        length = None if live else max(0, int(file.get(cv2.CAP_PROP_FRAME_COUNT))) or None
-        first = file.read()[1]
-        if first is None:
-            raise UserError(f"no camera {place} answers; is it plugged in, and free?" if isinstance(place, int) else
-                            f"{place} holds no picture that OpenCV can decode; is it a video?")
-        yield Source(read_capture(file, first, channels, None if live else fps, live), length, fps, live)
-
-
-def read_folder(paths: list[str], channels: int, fps: float | None) -> Iterator[Frame]:
-    """The frames of a folder of images, see `Source`. UserError for a damaged one, or one of another size."""
-    shape = None
-    for t, path in enumerate(paths):
-        picture = read_frame(path, 3)
-        if shape not in (None, picture.shape):
-            raise UserError(f"frame {path} is {picture.shape[1]} x {picture.shape[0]} pixels, the one before "
-                            f"{shape[1]} x {shape[0]}; all frames of a video must have one size")
-        shape = picture.shape
-        yield picture, picture if channels == 3 else read_frame(path, channels), t / fps if fps else math.nan
-
-
-def read_capture(file: cv2.VideoCapture, picture: np.ndarray | None, channels: int, fps: float | None,
-                 live: bool) -> Iterator[Frame]:
-    """The frames of a video file or camera, of which the first one is read, see `Source`. A change of size ends it."""
-    shape, started = picture.shape, time.monotonic()
-    for t in itertools.count():
-        if picture is None:
-            return
-        if picture.shape != shape:
-            warnings.warn(f"frame {t} is {picture.shape[1]} x {picture.shape[0]} pixels, the one before {shape[1]} x "
-                          f"{shape[0]}; the video is scored up to there")
-            return
-        image = picture if channels == 3 else cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None]
-        yield picture, image, time.monotonic() - started if live else t / fps if fps else math.nan
-        picture = file.read()[1]
-
-
-def until(frames: Iterator[Frame], ended: Callable[[float], bool]) -> Iterator[Frame]:
-    """Frames up to the one at whose time something says that it has ended."""
-    return itertools.takewhile(lambda frame: not ended(frame[2]), frames)
-
-
 # ------------------------------------------------------------------------------------------------------------- scoring
 
 class Scored(NamedTuple):
@@ -250,7 +160,7 @@ class Scored(NamedTuple):
 @torch.inference_mode()
 def score_frames(frames: Iterator[Frame], model: nn.Module, config: Config, device: torch.device, live: bool,
                  name: str) -> Iterator[Scored]:
-    """Score the frames of a `Source` as `lgn_net.scoring.infer.score_videos` does; only a window and a batch are kept.
+    """Score the frames of a `Footage` as `lgn_net.scoring.infer.score_videos` does; only a window and a batch are kept.
 
     A batch is one frame where frames are live or the memory learns. UserError when a prediction is not finite.
     """
@@ -279,10 +189,15 @@ def score_frames(frames: Iterator[Frame], model: nn.Module, config: Config, devi
             yield Scored(picture, seconds, signals, error)
 
 
+def until(frames: Iterator[Frame], ended: Callable[[float], bool]) -> Iterator[Frame]:
+    """Frames up to the one at whose time something says that it has ended."""
+    return itertools.takewhile(lambda frame: not ended(frame[2]), frames)
+
+
 def score_normal(text: str, model: nn.Module, config: Config, weights: dict[str, float], device: torch.device) \
         -> list[VideoScores]:
     """The signals of a normal video, or those in its scores.csv. UserError for a camera, and for too few frames."""
-    place = find_source(text)
+    place = find_footage(text)
     if isinstance(place, Path) and place.suffix.lower() == ".csv":
         videos = read_scores(place, list(weights), labelled=False)
         if "peak_error" not in videos[0].signals:
@@ -293,7 +208,7 @@ def score_normal(text: str, model: nn.Module, config: Config, weights: dict[str,
         raise UserError(f"--normal {text} is live; run this command with --video {text} --seconds 600 while all is "
                         f"normal, then give the scores.csv that it writes")
     config, record = replace(config, score=replace(config.score, memory_update="off")), Record()
-    with open_source(place, config.data.channels, None) as source, progress("normal", source.length, "frames") as bar:
+    with open_footage(place, config.data.channels, None) as source, progress("normal", source.length, "frames") as bar:
         for frame in score_frames(source.frames, model, config, device, False, text):
             record.add(frame, math.nan, False)
             bar.update()
@@ -393,7 +308,7 @@ class Record:
         return alarms
 
 
-def check_length(record: Record, source: Source, window: int, stopped: int | None, text: str) -> None:
+def check_length(record: Record, source: Footage, window: int, stopped: int | None, text: str) -> None:
     """UserError when no frame was scored; a warning when a file gave fewer frames than it says it has."""
     count = len(record.alarm)
     if not record.signals:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from lgn_net.data.clips import is_truncated
+from lgn_net.data.footage import capture, slack
 from lgn_net.errors import UserError
 from lgn_net.preparation.sources import SourceVideo, read_image, read_masks
 
@@ -132,25 +133,6 @@ def encode(image: np.ndarray, image_format: str) -> bytes:
     """An image (H, W) or (H, W, C) as the content of a file."""
     suffix, options = ENCODING[image_format]
     return cv2.imencode(suffix, image, options)[1].tobytes()
-
-
-@contextlib.contextmanager
-def capture(path: Path | str | int) -> Iterator[cv2.VideoCapture]:
-    """A video file or stream, decoded by a single thread (there is one for every core), or the camera of this number.
-
-    It reads None when it cannot be opened.
-    """
-    file = cv2.VideoCapture(path) if isinstance(path, int) else \
-        cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-    try:
-        yield file
-    finally:
-        file.release()
-
-
-def slack(frames: int) -> int:
-    """By how many frames the length in a header may be wrong."""
-    return max(1, frames // 100)
 
 
 def count_files(folder: Path) -> int:
