@@ -1,12 +1,14 @@
 """Train, evaluate and tabulate every row of a plan with several seeds.
 
     python scripts/ablate.py --plan plans/table2.yaml --dataset_path DATA --exp_dir RUNS [--seeds 0 1 2] [--jobs 2]
-    python scripts/ablate.py --plan plans/table2.yaml --dataset_path DATA --exp_dir RUNS --dry-run
+    python scripts/ablate.py --plan plans/table2.yaml --config configs/ped2.yaml ...      # the published size
+    python scripts/ablate.py --plan plans/table2.yaml ... -- --train.epochs 2             # knobs of every row, after --
+    python scripts/ablate.py --plan plans/table2.yaml ... --dry-run
 
 Each run is RUNS/<row>/seed_<k> with its log beside it. The command may be killed and given again: what is done stays,
 what was begun goes on from its last checkpoint. RUNS/<plan>.md (the table), RUNS/<plan>.csv (its runs) and
 RUNS/<plan>.png (their AUCs; .pdf, too) are rewritten whenever a run is done. Plans that share rows can share RUNS: such
-a row is run once.
+a row is run once. So can several such commands, on several GPUs say (--device cuda:1): each takes what nobody works on.
 """
 
 import argparse
@@ -22,17 +24,18 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 import yaml
 from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lgn_net.checkpoint import FREE
+from lgn_net.checkpoint import FREE, differences
 from lgn_net.cli import command_parser, parse_command
-from lgn_net.config import config_from_dict, flatten, load_yaml
+from lgn_net.config import Config, config_from_dict, load_yaml, to_yaml
 from lgn_net.data.datasets import canonical_name
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, check_writable, write_atomic
@@ -51,9 +54,12 @@ class Run:
     seed: int
     folder: Path
     argv: list[str]                                # the configuration, for train.py
+    config: Config                                 # the same
     published: float | None = None                 # AUC in percent, on this data set
     process: subprocess.Popen | None = None
-    stage: str = "waiting"                         # then train, evaluate, done, failed
+    stage: str = "waiting"                         # then train, trained, evaluate, done, failed
+    lock: TextIO | None = None                     # held by this command, and by a process that outlives it
+    elsewhere: bool = False                        # another command works on it
     started: float = 0.0
     results: dict = field(default_factory=dict)
 
@@ -69,13 +75,22 @@ class Run:
     def times(self) -> Path:
         return self.folder.with_suffix(".times.json")
 
+    @property
+    def settings(self) -> Path:
+        return self.folder.with_suffix(".yaml")
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "last.pt"
+
     def command(self, stage: str, dataset_path: str, device: str) -> list[str]:
-        """What to type for a stage."""
-        last, where = self.folder / "last.pt", ["--dataset_path", dataset_path, "--device", device]
+        """What to type for a stage. With a checkpoint every knob is spelled out: else it would bring its own."""
+        where = ["--dataset_path", dataset_path, "--device", device]
+        spelled = ["--config", str(self.settings)] if self.settings.exists() else []
         if stage == "evaluate":
-            return [sys.executable, str(ROOT / "evaluate.py"), "--checkpoint", str(last), *where]
-        resume = ["--resume", str(last)] if last.exists() else []
-        return [sys.executable, str(ROOT / "train.py"), *self.argv, *where, "--exp_dir", str(self.folder), *resume]
+            return [sys.executable, str(ROOT / "evaluate.py"), "--checkpoint", str(self.last), *spelled, *where]
+        how = [*spelled, "--resume", str(self.last)] if self.last.exists() else self.argv
+        return [sys.executable, str(ROOT / "train.py"), *how, *where, "--exp_dir", str(self.folder)]
 
     def status(self) -> str:
         """For the live table."""
@@ -85,7 +100,9 @@ class Run:
             return f"failed, see {self.log}"
         if self.stage == "train" and (row := last_line(self.folder / "log.jsonl")):
             return f"training, epoch {row['epoch']}"
-        return {"train": "training", "evaluate": "evaluating"}.get(self.stage, self.stage)
+        if self.elsewhere:
+            return "another command works on it"
+        return {"train": "training", "evaluate": "evaluating", "trained": "waiting"}.get(self.stage, self.stage)
 
 
 def main(argv: list[str]) -> int:
@@ -94,14 +111,15 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--dataset_path", required=True, help="folder that holds the data set's folder, or that folder")
     parser.add_argument("--exp_dir", type=Path, required=True, metavar="RUNS", help="folder of all the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--config", help="configuration under the rows, in place of the plan's")
+    parser.add_argument("--config", help="configuration under the rows, in place of the plan's `config` and its `set`")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; they share the processor's threads")
     parser.add_argument("--device", default="auto", help="cuda, cuda:1, mps or cpu")
     parser.add_argument("--dry-run", action="store_true", help="print the commands only")
-    args = parser.parse_args(argv)
+    cut = argv.index("--") if "--" in argv else len(argv)
+    args = parser.parse_args(argv[:cut])
     if args.jobs < 1:
         raise UserError(f"--jobs {args.jobs}: give 1 or more")
-    title, runs = read_plan(args)
+    title, runs = read_plan(args, argv[cut + 1:])
     if args.dry_run:
         for run in runs:
             for stage in ("train", "evaluate"):
@@ -126,30 +144,52 @@ def main(argv: list[str]) -> int:
 
 # ----------------------------------------------------------------------------------------------------------- the plan
 
-def read_plan(args: argparse.Namespace) -> tuple[str, list[Run]]:
-    """Title and runs, all rows with the first seed first. UserError for a plan that cannot be run as it is."""
+def read_plan(args: argparse.Namespace, knobs: list[str]) -> tuple[str, list[Run]]:
+    """Title and runs, all rows with the first seed first. UserError for a plan that cannot be run as it is.
+
+    Args:
+        knobs: of every row, as typed for train.py; they come last.
+    """
     try:
         plan = load_yaml(args.plan.read_text())
-        title, rows, common = plan["title"], plan["rows"], plan.get("set") or {}
-        config = args.config or str(ROOT / plan["config"])
-        rows = {name: (row.get("set") or {}, row.get("published") or {}) for name, row in rows.items()}
-    except (OSError, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+        title, rows = plan["title"], section(plan, "rows")
+        config, common = (args.config, {}) if args.config else (str(ROOT / plan["config"]), section(plan, "set"))
+        if unknown := set(plan) - {"title", "config", "set", "rows"}:
+            raise KeyError(f"unknown {', '.join(map(str, unknown))}")
+        if not rows:
+            raise KeyError("no rows")
+        for name, row in rows.items():
+            if unknown := set(row or {}) - {"set", "published"}:
+                raise KeyError(f"unknown {', '.join(map(str, unknown))} in row {name}")
+        rows = {str(name): (section(row or {}, "set"), {dataset: float(auc) for dataset, auc in
+                            section(row or {}, "published").items()}) for name, row in rows.items()}
+    except (OSError, yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"plan {args.plan}: {' '.join(str(error).split())}; expected title, config, rows with "
                         f"`name: {{set: {{knob: value}}}}` as in plans/table2.yaml") from None
     runs, slugs = [], {}
     for seed in dict.fromkeys(args.seeds):
-        for name, (knobs, published) in rows.items():
-            slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-            if slugs.setdefault(slug, name) != name:
-                raise UserError(f"plan {args.plan}: rows {slugs[slug]!r} and {name!r} would share the folder {slug}; "
-                                f"rename one")
-            first = {"model.name": knobs.get("model.name", "lgn_net")}          # brings its own hyper-parameters
-            words = [word for knob, value in (first | common | knobs).items() for word in (f"--{knob}", plain(value))]
-            argv = ["--config", config, *words, "--seed", str(seed)]
-            knobs = parse(argv, args.dataset_path)
-            runs.append(Run(name, seed, args.exp_dir / slug / f"seed_{seed}", argv,
-                            published.get(canonical_name(knobs["data.dataset"]))))
+        for name, (own, published) in rows.items():
+            slug = re.sub(r"\W+", "_", name.lower()).strip("_")
+            if slugs.setdefault(slug, name) != name or not slug:
+                raise UserError(f"plan {args.plan}: rows {slugs[slug]!r} and {name!r} would share the folder {slug!r}; "
+                                f"rename one" if slug else f"plan {args.plan}: a row needs a name, not {name!r}")
+            first = {"model.name": own.get("model.name", "lgn_net")}            # brings its own hyper-parameters
+            words = [word for knob, value in (first | common | own).items() for word in (f"--{knob}", plain(value))]
+            if "--seed" in words or any(word.partition("=")[0] == "--seed" for word in knobs):
+                raise UserError(f"plan {args.plan}: give seeds with --seeds")
+            argv = ["--config", config, *words, *knobs, "--seed", str(seed)]
+            run_config = parse(argv)
+            runs.append(Run(name, seed, args.exp_dir / slug / f"seed_{seed}", argv, run_config,
+                            published.get(canonical_name(run_config.data.dataset))))
     return title, runs
+
+
+def section(holder: dict, name: str) -> dict:
+    """A mapping in a plan; {} where there is none. TypeError when it is something else."""
+    content = holder.get(name) or {}
+    if not isinstance(content, dict):
+        raise TypeError(f"{name} is {content!r}")
+    return content
 
 
 def plain(value: object) -> str:
@@ -159,22 +199,32 @@ def plain(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def parse(argv: list[str], dataset_path: str) -> dict:
-    """The knobs that a run's command line means. UserError as train.py would raise it."""
-    return flatten(asdict(parse_command(command_parser("", ""), [*argv, "--dataset_path", dataset_path])[0]))
+def parse(argv: list[str]) -> Config:
+    """The configuration that a run's command line means. UserError as train.py would raise it."""
+    return parse_command(command_parser("", ""), [*argv, "--dataset_path", "."])[0]
 
 
 def look_for_results(run: Run) -> None:
-    """Take over a finished run. UserError when it was made with other settings than the plan's."""
+    """Take over a finished run, or one that is only to be scored anew, with other knobs of `score` than before.
+
+    UserError when it was made with other settings than the plan's.
+    """
     if not run.results_file.is_file():
         return
-    run.results = json.loads(run.results_file.read_text())
-    wanted, made = parse(run.argv, "."), flatten(asdict(config_from_dict(run.results["config"])))
-    for knob, value in wanted.items():
-        if not knob.startswith(tuple(set(FREE) - {"score"})) and made.get(knob) != value:
-            raise UserError(f"{run.folder} was made with {knob} {made.get(knob)}, the plan says {value}; move it away, "
-                            f"or choose another --exp_dir")
-    run.stage = "done"
+    try:
+        results = json.loads(run.results_file.read_text())
+        made = config_from_dict(results["config"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{run.results_file}: no results of evaluate.py ({error}); move it away") from None
+    free = tuple(set(FREE) - {"score", "train.max_steps"})
+    other = [(knob, line) for knob, line in differences(run.config, made) if not knob.startswith(free)]
+    if not other:
+        run.results, run.stage = results, "done"
+    elif run.last.exists() and all(knob.startswith(("score.", "data.label_source")) for knob, _ in other):
+        run.stage = "trained"
+    else:
+        raise UserError(f"{run.folder} was made with other settings than the plan's: "
+                        f"{'; '.join(line for _, line in other)}; move it away, or choose another --exp_dir")
 
 
 # ----------------------------------------------------------------------------------------------------------- the work
@@ -184,48 +234,75 @@ def work(runs: list[Run], args: argparse.Namespace, title: str, stop: StopOnSign
     screen, shown, noted = Screen(), None, []
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // args.jobs))
     environment = os.environ | {"OMP_NUM_THREADS": threads}
-    while True:
-        busy = [run for run in runs if run.process]
-        for run in busy:
-            if run.process.poll() is not None:
-                advance(run, run.process.returncode, bool(stop.received))
-        if stop.received:
-            break
-        for run in runs:
-            if sum(bool(one.process) for one in runs) >= args.jobs:
+    try:
+        while True:
+            for run in runs:
+                if run.process and run.process.poll() is not None:
+                    advance(run, run.process.returncode, bool(stop.received))
+            if stop.received:
                 break
-            if run.stage in ("waiting", "trained") and not run.process and not locked(run.folder):
-                run.stage = "evaluate" if run.stage == "trained" else "train"
-                start(run, args, environment)
-        status = [[run.row, str(run.seed), run.status()] for run in runs]
-        if status != shown:
-            screen.show(f"{title}\n\n{markdown(['row', 'seed', 'state'], status, left=3)}")
-            aucs = [state for _, _, state in status if state.startswith("AUC")]
-            if aucs != noted:
-                write_tables(args.exp_dir / args.plan.stem, title, runs)
-            shown, noted = status, aucs
-        if not any(run.process or run.stage in ("waiting", "trained") for run in runs):
-            break
-        time.sleep(POLL)
-    for run in runs:
-        if run.process:
-            run.process.terminate()                                    # train.py saves and ends
-    for run in runs:
-        if run.process:
-            run.process.wait()
-            add_time(run)
+            for run in runs:
+                if sum(bool(one.process) for one in runs) >= args.jobs:
+                    break
+                if run.stage in ("waiting", "trained") and not run.process and claim(run):
+                    start(run, args, environment)
+            status = [[run.row, str(run.seed), run.status()] for run in runs]
+            if status != shown:
+                screen.show(f"{title}\n\n{markdown(['row', 'seed', 'state'], status, left=3)}")
+                aucs = [state for _, _, state in status if state.startswith("AUC")]
+                if aucs != noted:
+                    write_tables(args.exp_dir / args.plan.stem, title, runs)
+                shown, noted = status, aucs
+            if not any(run.process or run.stage in ("waiting", "trained") for run in runs):
+                break
+            time.sleep(POLL)
+    finally:
+        for run in runs:
+            if run.process:
+                run.process.terminate()                                # train.py saves and ends
+        for run in runs:
+            if run.process:
+                run.process.wait()
+                add_time(run)
     write_tables(args.exp_dir / args.plan.stem, title, runs)
 
 
+def claim(run: Run) -> bool:
+    """Make the run this command's, unless another one works on it; whether there is still something to do."""
+    if not run.lock:
+        run.folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(run.folder.with_suffix(".lock"), "a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            run.elsewhere = True
+            return False
+        run.lock, run.elsewhere = lock, False
+        look_for_results(run)                                          # another command may have finished it
+    if run.stage == "done":
+        release(run)
+    return run.stage != "done"
+
+
+def release(run: Run) -> None:
+    """Let others work on the run."""
+    run.lock.close()
+    run.lock = None
+
+
 def start(run: Run, args: argparse.Namespace, environment: dict) -> None:
-    """Begin a run's stage, its output behind what is in its log."""
-    run.folder.parent.mkdir(parents=True, exist_ok=True)
+    """Begin the run's next stage, its output behind what is in its log."""
+    write_atomic(run.settings, to_yaml(run.config))
+    if not run.last.exists():                                          # killed between the first epoch's two files
+        (run.folder / "epoch_001.pt").unlink(missing_ok=True)
+    run.stage = "evaluate" if run.stage == "trained" else "train"
     command = run.command(run.stage, args.dataset_path, args.device)
     with open(run.log, "a") as log:
         print(f"\n$ {shlex.join(command)}", file=log, flush=True)
         # A process group of its own: Ctrl-C reaches this command alone, which passes SIGTERM on.
-        run.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env=environment,
-                                       start_new_session=True)
+        run.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment,
+                                       start_new_session=True, pass_fds=[run.lock.fileno()])
     run.started = time.monotonic()
 
 
@@ -238,7 +315,10 @@ def advance(run: Run, status: int, stopping: bool) -> None:
     elif run.stage == "train":
         run.stage = "trained"
     else:
-        run.results, run.stage = json.loads(run.results_file.read_text()), "done"
+        look_for_results(run)
+        run.stage = "done" if run.stage == "done" else "failed"
+    if run.stage != "trained":
+        release(run)
 
 
 def add_time(run: Run) -> None:
@@ -251,19 +331,6 @@ def add_time(run: Run) -> None:
 def read_times(run: Run) -> dict:
     """Seconds by stage."""
     return json.loads(run.times.read_text()) if run.times.is_file() else {}
-
-
-def locked(folder: Path) -> bool:
-    """Whether another process trains in the folder: one that an earlier, killed command left running."""
-    path = folder / ".lock"
-    if not path.is_file():
-        return False
-    with open(path) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 class Screen:

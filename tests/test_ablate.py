@@ -10,8 +10,11 @@ import sys
 import time
 
 import pytest
+import torch
 import yaml
 from helpers import ROOT, TINY, load_script, run, sentence, write_videos
+
+import train
 
 ablate = load_script("scripts/ablate.py")
 PLAN = """
@@ -89,7 +92,7 @@ def test_killed_and_given_again(base, tmp_path):
     assert run(ablate.main, *base, "--seeds", 0, 1).status == 0
     other = write(tmp_path / "other.yaml", TINY.replace("batch_size: 2", "batch_size: 2, accumulate: 2"))
     said = sentence(run(ablate.main, *base, "--config", other))
-    assert "train.accumulate 1, the plan says 2" in said
+    assert "train.accumulate is 1 there, 2 here" in said
 
 
 def test_interrupted(base, tmp_path):
@@ -105,8 +108,47 @@ def test_interrupted(base, tmp_path):
     out, _ = started.communicate(timeout=60)
     assert started.returncode == 128 + signal.SIGTERM and "give the same command again" in out
     assert (tmp_path / "runs/lgn_net/seed_0/last.pt").is_file()
-    assert not ablate.locked(tmp_path / "runs/lgn_net/seed_0")
     assert "--resume" in run(ablate.main, *base, "--seeds", 0, "--dry-run").out.splitlines()[0]
+
+
+def test_a_checkpoint_brings_no_knobs_of_its_own(base, tmp_path):
+    """A run that was begun with others goes on with the plan's; other knobs of `score` score it anew, no more."""
+    folder, plan = tmp_path / "runs/lgn_net/seed_0", tmp_path / "plan.yaml"
+    plan.write_text(f"title: x\nconfig: {tmp_path / 'tiny.yaml'}\nrows: {{LGN-Net: {{}}}}\n")
+    begun = "--train.max_steps", 2, "--train.log_every", 2
+    assert run(train.main, "--config", tmp_path / "tiny.yaml", "--dataset_path", tmp_path / "data", "--device", "cpu",
+               "--exp_dir", folder, *begun).status == 0
+    assert run(ablate.main, *base, "--seeds", 0, "--device", "cpu").status == 0
+    saved = torch.load(folder / "last.pt", weights_only=True)
+    assert saved["step"] == 3 * 5 and saved["config"]["train"]["max_steps"] is None               # 9 windows by 2
+    assert saved["config"]["train"]["log_every"] == 1
+
+    weights = (folder / "last.pt").stat().st_mtime_ns
+    plan.write_text(plan.read_text().replace("{}", "{set: {score.psnr_weight: 0.25}}"))
+    assert run(ablate.main, *base, "--seeds", 0, "--device", "cpu").status == 0
+    results = results_of(tmp_path)["lgn_net", "seed_0"]
+    assert results["config"]["score"]["psnr_weight"] == 0.25 and results["signals"]["psnr"] == 0.25
+    assert (folder / "last.pt").stat().st_mtime_ns == weights
+
+    plan.write_text(plan.read_text().replace("score.psnr_weight: 0.25", "train.max_steps: 2"))
+    assert "train.max_steps is None there, 2 here" in sentence(run(ablate.main, *base, "--seeds", 0))
+
+
+def test_two_commands_share_a_folder(base, tmp_path):
+    """From another folder than the project's, by paths relative to it; the first epoch of one run was cut off."""
+    torn = tmp_path / "runs/lgn_net/seed_0/epoch_001.pt"
+    torn.parent.mkdir(parents=True)
+    torn.write_text("no checkpoint")
+    command = [sys.executable, ROOT / "scripts/ablate.py", "--plan", "plan.yaml", "--dataset_path", "data", "--exp_dir",
+               "runs", "--seeds", "0", "1", "--device", "cpu"]
+    both = [subprocess.Popen(list(map(str, command)), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                             text=True) for _ in range(2)]
+    for one in both:
+        out, _ = one.communicate(timeout=300)
+        assert one.returncode == 0 and out.count("| 2 of 2 |") == 2, out
+    assert len(results_of(tmp_path)) == 4
+    for log in (tmp_path / "runs").glob("*/*.log"):
+        assert log.read_text().count("\n$ ") == 2 and "evaluate.py" in log.read_text()       # trained and scored once
 
 
 def test_a_row_that_fails_leaves_the_others(base, tmp_path):
@@ -126,6 +168,15 @@ def test_dry_run(base, tmp_path):
     assert "--model.name loc_net" in lines[2]
     assert lines[2].index("--model.name") < lines[2].index("--model.hidden_width 2")
     assert "--seed 3" in lines[2]
+
+
+def test_another_config_leaves_the_plans_own_settings_out(base, tmp_path):
+    """They are made for its own; knobs behind -- are every row's, whatever the plan says."""
+    lines = run(ablate.main, *base, "--seeds", 0, "--config", tmp_path / "tiny.yaml", "--dry-run").out.splitlines()
+    assert not any("max_steps" in line for line in lines) and "--model.hidden_width 2" in lines[2]
+    lines = run(ablate.main, *base, "--seeds", 0, "--dry-run", "--", "--model.hidden_width", 6).out.splitlines()
+    assert all("--train.max_steps 4" in line and "--model.hidden_width 6" in line for line in lines[::2])
+    assert lines[2].index("--model.hidden_width 2") < lines[2].index("--model.hidden_width 6")
 
 
 def test_a_plan_is_read_like_a_config(base, tmp_path):
@@ -152,6 +203,14 @@ def test_plans_that_ship(plan, tmp_path):
     ("title: x\nconfig: configs/toy.yaml\nrows: {A: {set: {model.name: xyz}}}", ["xyz", "lgn_st", "mnad_pred"]),
     ("title: x\nconfig: configs/toy.yaml\nrows: {A b: {}, a-B: {}}", ["'A b'", "'a-B'", "a_b"]),
     ("title: x\nconfig: configs/nowhere.yaml\nrows: {A: {}}", ["nowhere.yaml"]),
+    ("title: x\nconfig: configs/toy.yaml\nrows: {A: {sett: {train.lr: 1}}}", ["unknown sett", "row A"]),
+    ("title: x\nconfig: configs/toy.yaml\nsets: {}\nrows: {A: {}}", ["unknown sets"]),
+    ("title: x\nconfig: configs/toy.yaml\nset: [a]\nrows: {A: {}}", ["set is ['a']"]),
+    ("title: x\nconfig: configs/toy.yaml\nset: {seed: 7}\nrows: {10: {}}", ["--seeds"]),
+    ("title: x\nconfig: configs/toy.yaml\nrows: {A: {published: 97.1}}", ["published is 97.1"]),
+    ("title: x\nconfig: configs/toy.yaml\nrows: {A: {published: {ped2: high}}}", ["high"]),
+    ("title: x\nconfig: configs/toy.yaml\nrows: {}", ["no rows"]),
+    ("title: x\nconfig: configs/toy.yaml\nrows: {'--': {}}", ["needs a name"]),
     ("title: x\nconfig: configs/toy.yaml\nrows:\n  A: {}\n  A: {}", ["A stands here twice", "line 5"]),
 ])
 def test_bad_plan(tmp_path, content, words):
