@@ -53,7 +53,8 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
     """Train on this process's device, beside the other processes if there are any. The first one writes the run."""
     run, last, first = Path(args.exp_dir), Path(args.exp_dir) / "last.pt", rank() == 0
     if (last.exists() or any(run.glob("epoch_*.pt"))) and Path(args.resume or "").resolve() != last.resolve():
-        raise UserError(f"{run} already holds a run; go on with --resume {last}, or choose another --exp_dir")
+        how = f"; go on with --resume {last}" if last.exists() else ", which lost its last.pt; remove its epoch_*.pt"
+        raise UserError(f"{run} already holds a run{how}, or choose another --exp_dir")
     if first:
         check_writable(run)
     seed_everything(config.seed)
@@ -93,7 +94,7 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
     with (StopOnSignal(second_ends=world_size() == 1) as stop, only_one(run) if first else contextlib.nullcontext(),
           RunLog(run, step) if first else contextlib.nullcontext() as log,
           progress("train", images(stop_at), "images", initial=images(step)) as bar):
-        if first:
+        if first and step < stop_at:
             write_atomic(run / "config.yaml", to_yaml(config))
         while step < stop_at and not stopped:
             epoch = step // steps_per_epoch                                       # from 0
@@ -140,7 +141,9 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
         received = stop.received or signal.SIGTERM                                # another process may have got it
         print(f"{signal.Signals(received).name} at step {step}; go on with --resume {last}")
         return 128 + received
-    print(f"done: {step} steps; next: python evaluate.py --checkpoint {last} --dataset_path {args.dataset_path}")
+    left = config.train.epochs * steps_per_epoch - step
+    more = f"; {left} more with --resume {last} --train.max_steps null" if left else ""
+    print(f"done: {step} steps{more}; next: python evaluate.py --checkpoint {last} --dataset_path {args.dataset_path}")
     return 0
 
 

@@ -34,7 +34,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))      # lgn_net need not be installed
 
 from lgn_net.cli import command_parser, parse_command
-from lgn_net.config import Config, flatten
+from lgn_net.config import Config, flatten, to_yaml
 from lgn_net.data.datasets import UCSD, difference_from_published
 from lgn_net.data.videos import SPLIT_FOLDERS, find_split, index_videos
 from lgn_net.errors import UserError
@@ -154,9 +154,12 @@ class Job:
         return ["--dataset_path", str(self.args.dataset_path), "--device", self.args.device]
 
     def training(self) -> list[str]:
-        """train.py's command line."""
-        resume = ["--resume", str(self.last)] if self.last.exists() else []
-        return [*self.argv, *self.where, "--exp_dir", str(self.run), *resume]
+        """train.py's command line; with a checkpoint every knob is spelled out, else it would bring its own."""
+        how = self.argv
+        if self.last.exists():
+            write_atomic(self.run / "config.yaml", to_yaml(self.config))
+            how = ["--config", str(self.run / "config.yaml"), "--resume", str(self.last)]
+        return [*how, *self.where, "--exp_dir", str(self.run)]
 
     def saved(self) -> dict:
         """What last.pt says beside its tensors; {} where there is none. UserError when it belongs to another run."""
@@ -207,9 +210,14 @@ def refuse_others(job: Job) -> None:
     if job.last.exists() and not (job.run / LOCK).exists():
         raise UserError(f"{job.run} is a run of train.py, whose epochs are left alone; give another --exp_dir")
     path = job.args.results / f"{job.name}.json"
-    if path.exists() and (other := shlex.split(json.loads(path.read_text())["commands"][0])[-1]) != str(job.run):
-        raise UserError(f"{path} is the result of the run in {other}, this one is in {job.run}; give another --results "
-                        f"or --exp_dir")
+    if path.exists():
+        try:
+            other = shlex.split(json.loads(path.read_text())["commands"][0])[-1]
+        except (ValueError, KeyError, IndexError, TypeError):
+            raise UserError(f"{path} was not written by this script; give another --results") from None
+        if Path(other).resolve() != job.run.resolve():
+            raise UserError(f"{path} is the result of the run in {other}, this one is in {job.run}; give another "
+                            f"--results or --exp_dir")
 
 
 def parse(argv: list[str]) -> Config:

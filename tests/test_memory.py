@@ -137,6 +137,20 @@ def test_more_dead_items_than_queries():
     assert torch.equal(memory.items[first_dead], query.flatten())
 
 
+def test_queries_of_zeros_become_no_items():
+    """MSN-Net's finer ones can be: behind a ReLU there is no length to make them unit."""
+    queries = random_queries(0)
+    queries[0, :, 0] = 0
+    for learn in (PrototypeMemory.sample_, PrototypeMemory.update_):
+        memory = memory_of(random_items(), revive_after=1)
+        before = memory.items.clone()
+        learn(memory, queries)
+        assert not torch.equal(memory.items, before)
+        assert_close(memory.items.norm(dim=1), torch.ones(M))
+        learn(memory, torch.zeros_like(queries))
+        assert_close(memory.items.norm(dim=1), torch.ones(M))
+
+
 @pytest.mark.parametrize("there, here", [(0, 2), (2, 0), (2, 3)])
 def test_weights_move_between_memories_with_and_without_revival(there, here):
     source, target = memory_of(random_items(), revive_after=there), PrototypeMemory(M, D, revive_after=here)

@@ -180,6 +180,19 @@ def test_refused(base, whole, argv, words):
     assert all(word in said for word in words), said
 
 
+def test_a_limit_on_steps_is_lifted(base, whole, tmp_path, monkeypatch):
+    """The checkpoint of a run cut off by train.max_steps does not bring that limit; its folder may be named anyhow."""
+    said = sentence(run(reproduce.main, *base, *places(tmp_path), "--", "--train.max_steps", 7))
+    assert "train.max_steps ended the training in epoch 2 of 6" in said
+    assert run(reproduce.main, *base, *places(tmp_path)).status == 0
+    result, expected = (result_of(one) for one in (tmp_path, whole))
+    assert (result["auc"], result["curve"], result["config"]) == (expected["auc"], expected["curve"], expected["config"])
+    monkeypatch.chdir(tmp_path)
+    assert run(reproduce.main, *base, "--exp_dir", "run", "--results", "results").status == 0
+    (tmp_path / "results/tiny_lgn_seed0.json").write_text("{}")
+    assert "was not written by this script" in sentence(run(reproduce.main, *base, *places(tmp_path)))
+
+
 def test_a_run_of_train_py_keeps_its_epochs(base, whole, tmp_path):
     (tmp_path / "run").mkdir()
     for name in ("last.pt", "epoch_001.pt"):

@@ -299,6 +299,20 @@ def test_a_run_is_not_overwritten_by_another(base, whole, tmp_path):
     before = (folder / "last.pt").read_bytes()
     said = sentence(run(train.main, *base, "--exp_dir", folder, "--resume", whole / "last.pt"), status=2)
     assert "already holds a run" in said and (folder / "last.pt").read_bytes() == before
+    (folder / "last.pt").rename(folder / "epoch_001.pt")
+    said = sentence(run(train.main, *base, "--exp_dir", folder), status=2)
+    assert "already holds a run, which lost its last.pt; remove its epoch_*.pt, or choose" in said
+
+
+def test_what_max_steps_leaves_is_named(base, whole, tmp_path):
+    done = run(train.main, *base, "--exp_dir", tmp_path / "run", "--train.max_steps", STEPS - 2)
+    last = tmp_path / "run/last.pt"
+    assert f"done: {STEPS - 2} steps; 2 more with --resume {last} --train.max_steps null" in done.out
+    before = (tmp_path / "run/config.yaml").read_text()
+    assert run(train.main, *base[2:], "--exp_dir", tmp_path / "run", "--resume", last, "--score.gamma", 0.5).status == 0
+    assert (tmp_path / "run/config.yaml").read_text() == before                        # nothing was trained with it
+    done = run(train.main, *base[2:], "--exp_dir", tmp_path / "run", "--resume", last, "--train.max_steps", "null")
+    assert f"done: {STEPS} steps; next" in done.out
 
 
 def test_one_process_a_run(base, tmp_path):

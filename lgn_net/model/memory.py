@@ -70,12 +70,13 @@ class PrototypeMemory(nn.Module):
 
     @torch.no_grad()
     def sample_(self, queries: Tensor) -> Tensor:
-        """Make the items anew: M of the queries (B, D, h, w), drawn at random; where there are fewer, only so many.
+        """Make the items anew: M of the queries (B, D, h, w) but zeros, drawn at random; of fewer, only so many.
 
         Of several processes, the first one draws from its own. Returns what `update_` does, of the items before.
         """
         usage = reduce_sum(self.usage(queries))
         flat = flatten_queries(queries).float()
+        flat = flat[flat.any(dim=1)]                                                       # a ReLU can leave zeros
         chosen = flat[torch.randperm(len(flat))[:len(self.items)].to(flat.device)]
         self.items[:len(chosen)] = chosen
         broadcast_(self.items)
@@ -113,9 +114,11 @@ class PrototypeMemory(nn.Module):
             self.idle.copy_(torch.where(count[:, 0] > 0, 0, self.idle + 1))
             dead = (self.idle >= self.revive_after).nonzero()[:, 0]
             if len(dead):
+                score = score.masked_fill(~flat.any(dim=1), 2.0)                           # zeros, which a ReLU leaves
                 lowest = score.argsort()[:M]
                 score, flat = gather(score[lowest]), gather(flat[lowest])
-                farthest = score.argsort(stable=True)[:len(dead)]                          # may be fewer
+                farthest = score.argsort(stable=True)[:len(dead)]
+                farthest = farthest[score[farthest] < 2]                                   # may be fewer
                 self.items[dead[:len(farthest)]] = flat[farthest]
                 self.idle[dead] = 0
         return count[:, 0]

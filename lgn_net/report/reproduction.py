@@ -5,10 +5,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib
-import yaml
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from lgn_net.config import load_yaml
+from lgn_net.data.datasets import canonical_name
 from lgn_net.files import ROOT
 from lgn_net.report.figures import COLUMN, STYLE, look
 from lgn_net.report.tables import markdown, percent
@@ -19,8 +20,8 @@ SIGNALS = ("auc", "auc_psnr", "auc_distance")
 
 def published(dataset: str) -> dict[str, tuple[str, float | None]]:
     """model.name -> the system's name, and its published AUC (a fraction) where there is one, from Table I's plan."""
-    rows = yaml.safe_load((ROOT / "plans" / "table1.yaml").read_text())["rows"]
-    aucs = {name: (row.get("published") or {}).get(dataset) for name, row in rows.items()}
+    rows = load_yaml((ROOT / "plans" / "table1.yaml").read_text())["rows"]
+    aucs = {name: (row.get("published") or {}).get(canonical_name(dataset)) for name, row in rows.items()}
     return {row["set"]["model.name"]: (name, aucs[name] and round(aucs[name] / 100, 6)) for name, row in rows.items()}
 
 
@@ -60,7 +61,7 @@ def curve_figure(result: Mapping) -> Figure:
                  color="black", label=f"oracle (test set): epoch {best['epoch']}")
     top.set(ylabel="AUC %", title=f"{result['name']}: {result['status']}")
     bottom.plot(range(1, len(result["live_items"]) + 1), result["live_items"], **look(0))
-    items = result["config"]["model"]["memory_items"]
+    items = max(result["config"]["model"]["memory_items"], *result["live_items"], 0)      # MSN-Net has three memories
     bottom.set(ylabel="live items", xlabel="epoch", xlim=(0, result["epochs"] + 0.5), ylim=(0, 1.06 * items))
     for axes in (top, bottom):
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=axes is bottom))
