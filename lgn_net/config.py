@@ -101,7 +101,8 @@ class ModelConfig:
     memory_init: Literal["uniform", "queries"] = "uniform"
     """Items at the start: uniform random vectors (published code), or queries of the first batch."""
     read_grad: bool = False
-    """Let the prediction loss train E_glo through the read weights (paper); the published code does not."""
+    """Let the prediction loss train E_glo through the read weights (paper); the published code does not. msn_net
+    always does."""
     concat_query: bool = False
     """Give the decoder the queries beside the prototypes, as Glo-Net and MNAD do."""
     update_max: Literal["all", "own"] = "all"

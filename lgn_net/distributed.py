@@ -32,7 +32,7 @@ def processes(device: torch.device) -> Iterator[torch.device]:
     if device.type == "cuda":
         local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if device.index is not None:
-            raise UserError(f"--device {device} would put every process on one GPU; give --device cuda")
+            raise UserError(f"--device {device} would put every process on one GPU; leave it out")
         if local >= gpus:
             raise UserError(f"torchrun started {os.environ['LOCAL_WORLD_SIZE']} processes on a machine with {gpus} "
                             f"GPUs; give --nproc_per_node {gpus}")

@@ -1,0 +1,80 @@
+"""Training and evaluation on every kind of device that there is, against the CPU. Where there is a GPU, it is used."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from helpers import TINY, run, sentence, write_videos
+
+import evaluate
+import train
+from lgn_net.checkpoint import load_checkpoint
+from lgn_net.scoring.score_file import read_scores
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """Drawn videos and a tiny configuration, as arguments."""
+    folder = tmp_path_factory.mktemp("made")
+    write_videos(folder / "made/training/frames", [9, 8])
+    write_videos(folder / "made/testing/frames", [8, 10])
+    (folder / "made/labels.csv").write_text("video,start,end\n00,5,6\n01,4,4\n01,8,9\n")
+    (folder / "tiny.yaml").write_text(TINY)
+    return "--config", folder / "tiny.yaml", "--dataset_path", folder
+
+
+def steps_of(base, device, folder, *knobs):
+    """The losses of a run of seven steps that is stopped in the middle of an epoch and goes on; and its last.pt."""
+    last = folder / "last.pt"
+    for steps, resume in ((4, ()), (7, ("--resume", last))):
+        done = run(train.main, *base, "--device", device, "--exp_dir", folder, "--train.max_steps", steps, *knobs,
+                   *resume)
+        assert done.status == 0, done
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert len(rows) == 7
+    return [row["loss"] for row in rows], last
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("precision, first, close", [("float32", 1e-4, 0.02), ("bfloat16", 0.01, 0.2)])
+def test_training_goes_as_on_the_cpu(base, tmp_path, device, precision, first, close):
+    """The first loss to `first`, relative; then Adam makes more of what is rounded in another way."""
+    truth, _ = steps_of(base, "cpu", tmp_path / "cpu")
+    losses, last = steps_of(base, device, tmp_path / "run", "--train.precision", precision)
+    np.testing.assert_allclose(losses[0], truth[0], rtol=first)
+    np.testing.assert_allclose(losses, truth, rtol=close)
+    assert all(value.device.type == "cpu" for value in load_checkpoint(last)[1]["model"].values())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("mode", ["carry", "reset", "off"])
+def test_scores_are_those_of_the_cpu(base, tmp_path, device, mode):
+    """Half of the frames update the memory; float32 within 1e-3 dB, bfloat16 within what it rounds."""
+    last = steps_of(base, "cpu", tmp_path / "run")[1]
+
+    def scores(name, *knobs):
+        argv = "--checkpoint", last, *base[2:], "--score.memory_update", mode, "--out", tmp_path / name
+        done = run(evaluate.main, *argv, *knobs)
+        assert done.status == 0, done
+        signals = [video.signals for video in read_scores(tmp_path / name / "scores.csv", ["psnr", "distance"])]
+        return {key: np.concatenate([one[key] for one in signals]) for key in signals[0]}
+
+    regular = scores("first", "--device", "cpu")["regular_score"]
+    gamma = "--score.gamma", np.median(regular)
+    truth = scores("cpu", "--device", "cpu", *gamma)
+    assert mode == "off" or 0 < truth["memory_updated"].sum() < len(regular)
+    found = scores("here", "--device", device, *gamma)
+    np.testing.assert_allclose(found["psnr"], truth["psnr"], atol=1e-3)
+    np.testing.assert_allclose(found["distance"], truth["distance"], rtol=1e-3, atol=1e-8)
+    assert (found["memory_updated"] == truth["memory_updated"]).all()
+    rough = scores("rough", "--device", device, *gamma, "--score.precision", "bfloat16")
+    np.testing.assert_allclose(rough["psnr"], truth["psnr"], atol=0.3)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu_is_a_sentence(base, tmp_path):
+    assert "--device cuda is not available here" in sentence(run(train.main, *base, "--device", "cuda", "--exp_dir",
+                                                                 tmp_path / "run"))
