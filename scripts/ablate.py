@@ -353,13 +353,14 @@ def write_tables(path: Path, title: str, runs: list[Run]) -> None:
     """`path`.md, a line per row of the plan, `path`.csv, a line per run that is done, and a picture of them."""
     write_atomic(Path(f"{path}.md"), table(title, runs))
     text, done = io.StringIO(), [run for run in runs if run.stage == "done"]
-    columns = ("auc", "auc_psnr", "auc_distance", "gap", "psnr_normal", "psnr_abnormal", "memory_updates")
+    columns = ("auc", "auc_psnr", "gap", "psnr_normal", "psnr_abnormal", "memory_updates")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "seed", *columns, "live_items", "train_s", "evaluate_s", "published_auc"])
+    writer.writerow(["row", "seed", *columns, "auc_distance", "live_items", "train_s", "evaluate_s", "published_auc"])
     for run in done:
         times = read_times(run)
-        writer.writerow([run.row, run.seed, *(run.results.get(name) for name in columns), live_items(run),
-                         times.get("train"), times.get("evaluate"), run.published])
+        writer.writerow([run.row, run.seed, *(run.results.get(name) for name in columns),
+                         " ".join(map(str, distance_aucs(run))), live_items(run), times.get("train"),
+                         times.get("evaluate"), run.published])
     write_atomic(Path(f"{path}.csv"), text.getvalue())
     if done:
         save_figure(picture(title, runs), path)
@@ -382,12 +383,13 @@ def table(title: str, runs: list[Run]) -> str:
         done = [run for run in runs if run.row == name and run.stage == "done"]
         count = sum(run.row == name for run in runs)
         mean = {key: average([run.results.get(key) for run in done]) for key in
-                ("auc", "auc_psnr", "auc_distance", "gap", "psnr_normal", "psnr_abnormal")}
+                ("auc", "auc_psnr", "gap", "psnr_normal", "psnr_abnormal")}
+        distances = [percent(average(aucs)) for aucs in zip(*map(distance_aucs, done))]
         published = next(run.published for run in runs if run.row == name)
         difference = "-" if published is None or mean["auc"] is None else f"{100 * mean['auc'] - published:+.1f}"
         alone = mean["auc_psnr"] if mean["auc_psnr"] is not None else mean["auc"]
         rows.append([name, f"{len(done)} of {count}", spread([run.results["auc"] for run in done]), percent(alone),
-                     percent(mean["auc_distance"]), number(mean["gap"], 3),
+                     " / ".join(distances) or "-", number(mean["gap"], 3),
                      number(average([live_items(run) for run in done]), 1),
                      f"{number(mean['psnr_normal'], 2)} / {number(mean['psnr_abnormal'], 2)}",
                      number(average([minutes(run) for run in done]), 1), number(published, 1), difference])
@@ -415,10 +417,15 @@ def number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def distance_aucs(run: Run) -> list[float]:
+    """The AUC of the distance to each memory alone; [] without one."""
+    return [value for key, value in sorted(run.results.items()) if key.startswith("auc_distance")]
+
+
 def live_items(run: Run) -> int | None:
-    """Items that were the nearest of some query of the last logged batch of training; None without a memory."""
+    """Items, of all memories, that were the nearest of some query of the last logged batch; None without a memory."""
     row = last_line(run.folder / "log.jsonl")
-    return row["live_items"] if row and "auc_distance" in run.results else None
+    return row["live_items"] if row and distance_aucs(run) else None
 
 
 def minutes(run: Run) -> float | None:

@@ -151,6 +151,19 @@ def test_two_commands_share_a_folder(base, tmp_path):
         assert log.read_text().count("\n$ ") == 2 and "evaluate.py" in log.read_text()       # trained and scored once
 
 
+def test_three_memories_have_three_distances(tmp_path):
+    """By hand: means over two seeds, a dash for what is not there."""
+    results = [{"auc": auc, "auc_psnr": 0.5, "auc_distance_1": 0.25 + auc / 4, "auc_distance_2": 0.5,
+                "auc_distance_3": None, "gap": 0.1, "psnr_normal": 30.0, "psnr_abnormal": 28.0} for auc in (0.5, 1.0)]
+    runs = [ablate.Run("MSN-Net", k, tmp_path / str(k), [], None, stage="done", results=one)
+            for k, one in enumerate(results)]
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0/log.jsonl").write_text('{"step": 1, "live_items": 14}\n{"step": 2, "live_it')
+    cells = [cell.strip() for cell in ablate.table("x", runs).splitlines()[-1].split("|")[1:-1]]
+    assert cells == ["MSN-Net", "2 of 2", "75.00 ± 35.36", "50.00", "43.75 / 50.00 / -", "0.100", "14.0",
+                     "30.00 / 28.00", "-", "-", "-"]
+
+
 def test_a_row_that_fails_leaves_the_others(base, tmp_path):
     os.remove(tmp_path / "data/made/training/frames/00/003.png")
     (tmp_path / "data/made/training/frames/01/003.png").write_text("no picture")
