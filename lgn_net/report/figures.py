@@ -281,7 +281,7 @@ class Seeds(NamedTuple):
 @matplotlib.rc_context(STYLE)
 def seeds_figure(title: str, rows: Mapping[str, Seeds]) -> Figure:
     """Every row on a line of its own, from the top: a dot for each seed, a bar at their mean."""
-    figure = Figure(figsize=(COLUMN, 1.0 + 0.21 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(COLUMN, 1.1 + 0.21 * len(rows)), layout="constrained")
     axes, names = figure.subplots(), [wrap(name, 1.5) for name in rows]
     for y, row in enumerate(rows.values()):
         if row.auc_psnr:
@@ -292,7 +292,8 @@ def seeds_figure(title: str, rows: Mapping[str, Seeds]) -> Figure:
                   label="AUC of a seed")
         if row.published is not None:
             axes.plot(row.published, y, "D", color=RED, markersize=4, markerfacecolor="none", label="published")
-    axes.set(title=title, xlabel="AUC %", ylim=(len(rows) - 0.5, -0.5))
+    figure.suptitle(wrap(title, COLUMN), fontsize=STYLE["axes.titlesize"])
+    axes.set(xlabel="AUC %", ylim=(len(rows) - 0.5, -0.5))
     axes.set_yticks(range(len(rows)), names)
     axes.tick_params(axis="y", length=0)
     axes.grid(color="0.92", linewidth=0.5)
