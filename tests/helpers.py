@@ -34,6 +34,13 @@ def write_videos(folder: Path, lengths: list[int], H: int = 16, W: int = 20, fir
             cv2.imwrite(str(folder / f"{v:02d}" / f"{first + t:03d}.png"), frame.astype(np.uint8))
 
 
+def write_data_set(folder: Path) -> None:
+    """The data set `made`: two training videos with 9 windows of 5 frames, two test videos, and labels of those."""
+    write_videos(folder / "made/training/frames", [9, 8])
+    write_videos(folder / "made/testing/frames", [8, 10])
+    (folder / "made/labels.csv").write_text("video,start,end\n00,5,6\n01,4,4\n01,8,9\n")
+
+
 class Result(NamedTuple):
     """How a command ended."""
 

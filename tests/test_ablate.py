@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 import yaml
-from helpers import ROOT, TINY, load_script, run, sentence, write_videos
+from helpers import ROOT, TINY, load_script, run, sentence, write_data_set
 
 import train
 
@@ -30,9 +30,7 @@ rows:
 @pytest.fixture
 def base(tmp_path):
     """A plan of two rows on drawn videos, as arguments."""
-    write_videos(tmp_path / "data/made/training/frames", [9, 8])
-    write_videos(tmp_path / "data/made/testing/frames", [8, 10])
-    (tmp_path / "data/made/labels.csv").write_text("video,start,end\n00,5,6\n01,4,4\n01,8,9\n")
+    write_data_set(tmp_path / "data")
     (tmp_path / "tiny.yaml").write_text(TINY)
     (tmp_path / "plan.yaml").write_text(PLAN.format(config=tmp_path / "tiny.yaml"))
     return "--plan", tmp_path / "plan.yaml", "--dataset_path", tmp_path / "data", "--exp_dir", tmp_path / "runs"

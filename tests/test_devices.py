@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers import TINY, run, sentence, write_videos
+from helpers import TINY, run, sentence, write_data_set
 
 import evaluate
 import train
@@ -19,9 +19,7 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.i
 def base(tmp_path_factory):
     """Drawn videos and a tiny configuration, as arguments."""
     folder = tmp_path_factory.mktemp("made")
-    write_videos(folder / "made/training/frames", [9, 8])
-    write_videos(folder / "made/testing/frames", [8, 10])
-    (folder / "made/labels.csv").write_text("video,start,end\n00,5,6\n01,4,4\n01,8,9\n")
+    write_data_set(folder)
     (folder / "tiny.yaml").write_text(TINY)
     return "--config", folder / "tiny.yaml", "--dataset_path", folder
 

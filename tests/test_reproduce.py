@@ -13,7 +13,7 @@ import time
 
 import pytest
 import torch
-from helpers import ROOT, TINY, load_script, run, sentence, tensors, write_videos
+from helpers import ROOT, TINY, load_script, run, sentence, tensors, write_data_set
 from test_prepare import ped2_files
 
 from lgn_net.preparation import archives
@@ -26,9 +26,7 @@ EPOCHS, STEPS = 6, 30              # 9 windows in batches of 2
 def base(tmp_path_factory):
     """Drawn videos and a tiny configuration, as arguments."""
     folder = tmp_path_factory.mktemp("made")
-    write_videos(folder / "made/training/frames", [9, 8])
-    write_videos(folder / "made/testing/frames", [8, 10])
-    (folder / "made/labels.csv").write_text("video,start,end\n00,5,6\n01,4,4\n01,8,9\n")
+    write_data_set(folder)
     (folder / "tiny.yaml").write_text(TINY.replace("epochs: 3", f"epochs: {EPOCHS}"))
     return "--config", folder / "tiny.yaml", "--dataset_path", folder, "--device", "cpu", "--every", 3
 
