@@ -25,16 +25,29 @@ from lgn_net.data.labels import shipped_truths
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable, to_json, write_atomic
+from lgn_net.inference.localize import (
+    Localization,
+    choose_frames,
+    find_masks,
+    judge_again,
+    load_maps,
+    parse_frames,
+    save_maps,
+)
 from lgn_net.report.curves import plot_curves
 from lgn_net.report.page import write_report
 from lgn_net.report.tables import comparison, grid_table, padded_chance, percent, summary, video_table
-from lgn_net.scoring.evaluation import (Evaluation, LabelSource, is_ours, read_evaluation, read_foreign_evaluation,
-                                        results_beside)
-from lgn_net.scoring.foreign import parse_rule
-from lgn_net.scoring.localize import (Localization, choose_frames, find_masks, judge_again, load_maps, parse_frames,
-                                      save_maps)
-from lgn_net.scoring.protocols import SCORING, Protocol, compare, grid, measure, normality_under, paper_weights
-from lgn_net.scoring.score_file import VideoScores, write_scores
+from lgn_net.scores.evaluation import (
+    Evaluation,
+    LabelSource,
+    is_ours,
+    read_evaluation,
+    read_foreign_evaluation,
+    results_beside,
+)
+from lgn_net.scores.foreign import parse_rule
+from lgn_net.scores.protocols import SCORING, Protocol, compare, grid, measure, normality_under, paper_weights
+from lgn_net.scores.score_file import VideoScores, write_scores
 from lgn_net.terminal import progress, run_command
 
 
@@ -199,11 +212,11 @@ def score(config: Config, args: Namespace, out: Path) -> tuple[Evaluation, Calla
     """Run the network over the test videos, and over some training windows to know how it sees normal frames.
 
     Returns the scores, and a function (normality, wanted) -> list[FrameMap] that draws the error maps of chosen frames
-    by the memory of their time, see `lgn_net.scoring.infer.draw_maps`; of several processes the first one has them, the
+    by the memory of their time, see `lgn_net.inference.loop.draw_maps`; of several processes the first one has them, the
     others None. UserError for what is missing or does not fit.
     """
-    from lgn_net.distributed import processes                                 # only now: torch takes seconds to load
-    from lgn_net.runs import pick_device
+    from lgn_net.device import pick_device
+    from lgn_net.distributed import processes  # only now: torch takes seconds to load
 
     with processes(pick_device(args.device)) as device:
         return score_share(config, args, out, device)
@@ -212,9 +225,9 @@ def score(config: Config, args: Namespace, out: Path) -> tuple[Evaluation, Calla
 def score_share(config: Config, args: Namespace, out: Path, device) -> tuple[Evaluation, Callable] | None:
     """`score`, by one of the processes, on its torch.device."""
     from lgn_net.distributed import collect, rank, world_size
-    from lgn_net.scoring.infer import draw_maps, score_videos, score_windows, share_of, to_scores
-    from lgn_net.scoring.inputs import load_network, load_test_set
-    from lgn_net.scoring.quality import Quality, summarize
+    from lgn_net.inference.inputs import load_network, load_test_set
+    from lgn_net.inference.loop import draw_maps, score_videos, score_windows, share_of, to_scores
+    from lgn_net.inference.quality import Quality, summarize
 
     config, model, origin = load_network(config, args, device)
     if world_size() > 1 and config.score.memory_update == "carry" and model.memories:

@@ -19,21 +19,28 @@ from jsonargparse import Namespace
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from lgn_net.checkpoint import check_architecture, check_same_run, load_checkpoint, load_weights, save_checkpoint
 from lgn_net.cli import command_parser, parse_command
 from lgn_net.config import Config, to_yaml
 from lgn_net.data.cache import pack_frames
-from lgn_net.data.datasets import difference_from_published
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.data.windows import Windows, belong_on, epoch_batches, loader
+from lgn_net.datasets import difference_from_published
+from lgn_net.device import pick_device, provenance, seed_everything, set_kernels
 from lgn_net.distributed import check_equal, processes, rank, reduce_sum, wait_for_all, world_size
 from lgn_net.errors import TrainingDiverged, UserError
 from lgn_net.files import check_writable, write_atomic
-from lgn_net.losses import Losses
 from lgn_net.model.build import build_model
-from lgn_net.runs import RunLog, only_one, pick_device, provenance, seed_everything, set_kernels
+from lgn_net.model.losses import Losses
 from lgn_net.terminal import StopOnSignal, progress, run_command
-from lgn_net.training import prepare, shares_of, train_step
+from lgn_net.training.checkpoint import (
+    check_architecture,
+    check_same_run,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
+from lgn_net.training.run import RunLog, only_one
+from lgn_net.training.step import prepare, shares_of, train_step
 
 
 def main(argv: list[str]) -> int:

@@ -24,12 +24,22 @@ from lgn_net.config import Config
 from lgn_net.data.clips import read_frames, stream_frames, to_float
 from lgn_net.data.videos import Video
 from lgn_net.data.windows import Windows
+from lgn_net.device import autocast, seed_everything, set_kernels
+from lgn_net.inference.loop import (
+    FrameSignals,
+    History,
+    consult,
+    items_of,
+    judge,
+    judge_prediction,
+    learn,
+    query_distance,
+    set_items,
+    update_memories,
+)
+from lgn_net.inference.stream import WindowEncoder, for_inference
 from lgn_net.model.build import build_model
-from lgn_net.runs import autocast, seed_everything, set_kernels
-from lgn_net.scoring.infer import (FrameSignals, History, consult, items_of, judge, judge_prediction, learn,
-                                   query_distance, set_items, update_memories)
-from lgn_net.scoring.stream import WindowEncoder, for_inference
-from lgn_net.training import Share, prepare, shares_of, train_step
+from lgn_net.training.step import Share, prepare, shares_of, train_step
 
 STATUS = Path("/proc/self/status")        # Linux
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from lgn_net.config import Config, config_from_dict, config_parser, flatten, parse
-from lgn_net.data.datasets import canonical_name
+from lgn_net.datasets import canonical_name
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT
-from lgn_net.scoring.evaluation import results_beside
+from lgn_net.scores.evaluation import results_beside
 
 # Flags of the paper and of the authors' README, and the knobs they set.
 ALIASES = {
@@ -65,7 +65,7 @@ def parse_command(parser: ArgumentParser, argv: list[str]) -> tuple[Config, Name
     given = vars(peek.parse_known_args(argv)[0])
     saved = None
     if source := given["resume"] or given["checkpoint"]:
-        from lgn_net.checkpoint import load_checkpoint                        # only now: torch takes seconds to load
+        from lgn_net.training.checkpoint import load_checkpoint  # only now: torch takes seconds to load
         parser.set_defaults(flatten(asdict(load_checkpoint(source)[0])))
     elif given["scores"] and {"config", "scoring"} & (saved := results_beside(given["scores"])).keys():
         try:
@@ -78,7 +78,7 @@ def parse_command(parser: ArgumentParser, argv: list[str]) -> tuple[Config, Name
         named = given["data.dataset"] and not (given["scores"] and not has_config(given["data.dataset"]))
         files = [config_of(given["data.dataset"])] if named else []
         if given["model_dir"]:
-            from lgn_net.model.official import official_system
+            from lgn_net.official import official_system
 
             files.append(family_file(official_system(given["model_dir"])))
         argv = [*(f"--config={file}" for file in files), *argv]

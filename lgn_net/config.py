@@ -327,7 +327,7 @@ def files_in(argv: list[str]) -> str:
 
 
 def explain(parser: ArgumentParser, message: str, files: str = "") -> str:
-    """jsonargparse's message on one line, with the nearest known names where a name is unknown."""
+    """Jsonargparse's message on one line, with the nearest known names where a name is unknown."""
     message = " ".join(message.split())
     if message.startswith(("Problems parsing config", "Unexpected config")):
         return f"config {files}: no YAML file of sections with `knob: value` lines ({message})"

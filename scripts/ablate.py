@@ -31,17 +31,15 @@ from typing import TextIO
 import yaml
 from matplotlib.figure import Figure
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from lgn_net.checkpoint import FREE, differences
 from lgn_net.cli import command_parser, parse_command
 from lgn_net.config import Config, config_from_dict, load_yaml, to_yaml
-from lgn_net.data.datasets import canonical_name
+from lgn_net.datasets import canonical_name
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, check_writable, write_atomic
 from lgn_net.report.figures import Seeds, save_figure, seeds_figure
 from lgn_net.report.tables import markdown, percent
 from lgn_net.terminal import StopOnSignal, run_command
+from lgn_net.training.checkpoint import FREE, differences
 
 POLL = 2.0     # seconds between looks at the running processes
 

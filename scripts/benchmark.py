@@ -16,7 +16,6 @@ The weights are random: they change no speed.
 
 import itertools
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -31,23 +30,31 @@ from jsonargparse import Namespace
 from torch import nn
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from lgn_net.benchmark import (Measured, TrainingLoop, authors_way, calibrate_norms, conv_rate, cpu_name, flops,
-                               measure, score_plainly, time_stream)
+from lgn_net.benchmark import (
+    Measured,
+    TrainingLoop,
+    authors_way,
+    calibrate_norms,
+    conv_rate,
+    cpu_name,
+    flops,
+    measure,
+    score_plainly,
+    time_stream,
+)
 from lgn_net.cli import command_parser, parse_command
 from lgn_net.config import Config, ScoreConfig, TrainConfig
 from lgn_net.data.cache import PackedFrames, pack_frames
 from lgn_net.data.clips import read_frames, to_float
 from lgn_net.data.videos import Video, find_split, index_videos
 from lgn_net.data.windows import Windows, belong_on, epoch_batches, loader
+from lgn_net.device import pick_device, provenance, seed_everything, set_kernels
 from lgn_net.errors import UserError
 from lgn_net.files import to_json, write_atomic
+from lgn_net.inference.loop import FrameSignals, score_videos, sweep_gamma
+from lgn_net.inference.stream import windows_at_once
 from lgn_net.model.build import build_model
 from lgn_net.report.speed import print_data, print_evaluate, print_gamma, print_train
-from lgn_net.runs import pick_device, provenance, seed_everything, set_kernels
-from lgn_net.scoring.infer import FrameSignals, score_videos, sweep_gamma
-from lgn_net.scoring.stream import windows_at_once
 from lgn_net.terminal import progress, run_command
 
 PLAIN = "plain"

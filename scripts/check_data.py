@@ -20,10 +20,9 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))      # lgn_net need not be installed
-from lgn_net.data.datasets import BENCHMARKS, canonical_name
 from lgn_net.data.labels import load_labels, read_ranges
 from lgn_net.data.videos import find_split, index_videos
+from lgn_net.datasets import BENCHMARKS, canonical_name
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, to_json
 from lgn_net.preparation.doctor import Report, examine, published_lengths

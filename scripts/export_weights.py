@@ -10,25 +10,22 @@ over training windows, by the rounded weights, and what shares of them lie below
 """
 
 import argparse
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 from torch import Tensor
 
-from lgn_net.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from lgn_net.data.videos import find_split, index_videos
+from lgn_net.device import pick_device
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable
+from lgn_net.inference.localize import as_array, error_map, smoothed
+from lgn_net.inference.loop import predict_frames, score_windows, to_scores
 from lgn_net.model.build import build_model
-from lgn_net.runs import pick_device
-from lgn_net.scoring.calibration import calibrate, pooled
-from lgn_net.scoring.infer import predict_frames, score_windows, to_scores
-from lgn_net.scoring.localize import as_array, error_map, smoothed
-from lgn_net.scoring.protocols import paper_weights
+from lgn_net.scores.calibration import calibrate, pooled
+from lgn_net.scores.protocols import paper_weights
 from lgn_net.terminal import progress, run_command
+from lgn_net.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 
 COMPARED = 64                                            # windows scored by the weights before and after rounding
 

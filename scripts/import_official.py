@@ -1,21 +1,18 @@
 """Turn the pair of files that the authors of LGN-Net or MNAD publish, <n>model.pth and <n>keys.pt, into one checkpoint.
 
-    python scripts/import_official.py MODEL.pth KEYS.pt --out lgn_ped2.pt
-    python evaluate.py --checkpoint lgn_ped2.pt --dataset_path DATA
+python scripts/import_official.py MODEL.pth KEYS.pt --out lgn_ped2.pt
+python evaluate.py --checkpoint lgn_ped2.pt --dataset_path DATA
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from lgn_net.checkpoint import save_checkpoint
 from lgn_net.cli import config_of, family_file
 from lgn_net.config import config_parser, parse
 from lgn_net.errors import UserError
-from lgn_net.model.official import SYSTEMS, import_official, official_system
+from lgn_net.official import SYSTEMS, import_official, official_system
 from lgn_net.terminal import run_command
+from lgn_net.training.checkpoint import save_checkpoint
 
 
 def main(argv: list[str]) -> None:

@@ -17,7 +17,6 @@ cannot be drawn is skipped, and the list at the end says why.
 import argparse
 import math
 import re
-import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,17 +25,16 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))      # lgn_net need not be installed
 from lgn_net.config import flatten
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable
 from lgn_net.report.curves import PRINT, curve_pages
 from lgn_net.report.figures import Entry, draw_maps, gamma_figure, gap_figure, lambda_figure, roc_figure, save_figure
 from lgn_net.report.tables import percent
-from lgn_net.scoring.evaluation import Evaluation, read_folder
-from lgn_net.scoring.metrics import auc, roc
-from lgn_net.scoring.protocols import Protocol, normality_under, paper_weights
-from lgn_net.scoring.score_file import VideoScores, read_table
+from lgn_net.scores.evaluation import Evaluation, read_folder
+from lgn_net.scores.metrics import auc, roc
+from lgn_net.scores.protocols import Protocol, normality_under, paper_weights
+from lgn_net.scores.score_file import VideoScores, read_table
 from lgn_net.terminal import progress, run_command
 
 ONE_CLASS = "frames of one class only"
@@ -181,7 +179,7 @@ def fig6(runs: Sequence[Run], _: argparse.Namespace) -> Drawn:
     for run in runs:
         path = run.folder / "maps.npz"
         if path.is_file():
-            from lgn_net.scoring.localize import load_maps
+            from lgn_net.inference.localize import load_maps
 
             if maps := [one._replace(video=printable(one.video)) for one in load_maps(path)]:
                 yield from number_pages(stem_of("fig6_errors", run, runs), draw_maps(maps))

@@ -24,7 +24,6 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))      # lgn_net need not be installed
 from lgn_net.errors import UserError
 
 SUPERSAMPLING = 3                    # drawn this much larger, then averaged: a tenth of a pixel of motion is visible

@@ -15,7 +15,6 @@ import csv
 import io
 import itertools
 import math
-import sys
 import time
 import warnings
 from array import array
@@ -26,28 +25,26 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import numpy as np
 import torch
 from torch import nn
 
-from lgn_net.checkpoint import load_checkpoint, load_weights
 from lgn_net.config import Config
 from lgn_net.data.clips import resize
 from lgn_net.data.footage import Footage, Frame, find_footage, name_of, open_footage, slack
+from lgn_net.device import pick_device
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable, write_atomic
+from lgn_net.inference.localize import as_array, error_map, smoothed
+from lgn_net.inference.loop import as_float32, judge, update_memories
+from lgn_net.inference.stream import WindowEncoder, for_inference
 from lgn_net.model.build import build_model
-from lgn_net.report.overlay import Strip, VideoFile, draw_box, heat, plot_normality
-from lgn_net.runs import pick_device
-from lgn_net.scoring.calibration import calibrate, calibrated, check_calibration, pooled, threshold_at
-from lgn_net.scoring.infer import as_float32, judge, update_memories
-from lgn_net.scoring.localize import as_array, error_map, smoothed
-from lgn_net.scoring.protocols import distance_names, paper_weights
-from lgn_net.scoring.score_file import VideoScores, read_scores, stretches, write_scores
-from lgn_net.scoring.stream import WindowEncoder, for_inference
+from lgn_net.scores.calibration import calibrate, calibrated, check_calibration, pooled, threshold_at
+from lgn_net.scores.protocols import distance_names, paper_weights
+from lgn_net.scores.score_file import VideoScores, read_scores, stretches, write_scores
 from lgn_net.terminal import StopOnSignal, progress, run_command
+from lgn_net.training.checkpoint import load_checkpoint, load_weights
+from lgn_net.video.overlay import Strip, VideoFile, draw_box, heat, plot_normality
 
 FPS = 25.0                    # of the annotated video where nothing is known
 
@@ -160,7 +157,7 @@ class Scored(NamedTuple):
 @torch.inference_mode()
 def score_frames(frames: Iterator[Frame], model: nn.Module, config: Config, device: torch.device, live: bool,
                  name: str) -> Iterator[Scored]:
-    """Score the frames of a `Footage` as `lgn_net.scoring.infer.score_videos` does; only a window and a batch are kept.
+    """Score the frames of a `Footage` as `lgn_net.inference.loop.score_videos` does; only a window and a batch are kept.
 
     A batch is one frame where frames are live or the memory learns. UserError when a prediction is not finite.
     """

@@ -11,14 +11,11 @@ docs/data.md says where to get each data set and what comes out. An interrupted 
 import argparse
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))      # lgn_net need not be installed
-
-from lgn_net.data.datasets import BENCHMARKS, canonical_name
+from lgn_net.datasets import BENCHMARKS, canonical_name
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT
 from lgn_net.preparation.archives import download

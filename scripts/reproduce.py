@@ -31,12 +31,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))      # lgn_net need not be installed
-
 from lgn_net.cli import command_parser, parse_command
 from lgn_net.config import Config, flatten, to_yaml
-from lgn_net.data.datasets import UCSD, difference_from_published
 from lgn_net.data.videos import SPLIT_FOLDERS, find_split, index_videos
+from lgn_net.datasets import UCSD, difference_from_published
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, check_writable, to_json, write_atomic
 from lgn_net.preparation.archives import download
@@ -163,7 +161,7 @@ class Job:
 
     def saved(self) -> dict:
         """What last.pt says beside its tensors; {} where there is none. UserError when it belongs to another run."""
-        from lgn_net.checkpoint import FREE, differences
+        from lgn_net.training.checkpoint import FREE, differences
 
         if not self.last.exists():
             return {}
@@ -197,7 +195,7 @@ class Job:
 @functools.lru_cache(1)
 def read_position(path: Path, _inode: int, _written: int) -> tuple[Config, dict]:
     """Configuration, step, videos and provenance of a run's last.pt, read anew when the file is another one."""
-    from lgn_net.checkpoint import load_checkpoint
+    from lgn_net.training.checkpoint import load_checkpoint
 
     config, saved = load_checkpoint(path)
     if not {"step", "videos", "provenance"} <= saved.keys():
@@ -227,7 +225,7 @@ def parse(argv: list[str]) -> Config:
 
 def changed(config: Config, path: str) -> dict:
     """Knobs in which a configuration differs from a file's (with its system's own hyper-parameters) and that matter."""
-    from lgn_net.checkpoint import FREE
+    from lgn_net.training.checkpoint import FREE
 
     plain, system = parse(["--config", path]), config.model.name
     if plain.model.name != system:

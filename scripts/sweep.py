@@ -11,22 +11,19 @@ in the evaluation's folder. The best value of a sweep was chosen with the test l
 import argparse
 import csv
 import io
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from lgn_net.cli import command_parser, network_arguments, parse_command
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable, write_atomic
 from lgn_net.report.figures import gamma_figure, lambda_figure, save_figure
 from lgn_net.report.tables import markdown, percent
-from lgn_net.scoring.evaluation import read_folder
-from lgn_net.scoring.protocols import Protocol, measure, paper_weights
+from lgn_net.scores.evaluation import read_folder
+from lgn_net.scores.protocols import Protocol, measure, paper_weights
 from lgn_net.terminal import progress, run_command
 
 MULTIPLES = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6)     # of the configuration's gamma
@@ -64,9 +61,9 @@ def sweep_lambda(argv: list[str]) -> None:
 
 def sweep_gamma(argv: list[str]) -> None:
     """`sweep.py gamma`: run the network over the test videos once, for all gammas."""
-    from lgn_net.runs import pick_device                     # only now: torch takes seconds to load
-    from lgn_net.scoring import infer
-    from lgn_net.scoring.inputs import load_network, load_test_set
+    from lgn_net.device import pick_device  # only now: torch takes seconds to load
+    from lgn_net.inference import loop as infer
+    from lgn_net.inference.inputs import load_network, load_test_set
 
     parser = command_parser(__doc__, "sweep.py gamma --checkpoint CKPT --dataset_path DATA")
     network_arguments(parser)

@@ -1,7 +1,6 @@
 """What several test files share."""
 
 import os
-import sys
 from pathlib import Path
 
 import cv2
@@ -9,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))        # for a plain `pytest`, too
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 os.environ["OMP_NUM_THREADS"] = "1"                                 # for the commands that tests start
+os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
 torch.set_num_threads(1)                                            # the networks here are tiny
 
 

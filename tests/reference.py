@@ -107,7 +107,7 @@ def stp_net(state: State, features: list[Tensor], forget_bias: float = 1.0) -> T
     layers = len([name for name in state if name.endswith("conv_last.weight")])
     hidden = state["pred.convlstm_list.0.conv_last.weight"].shape[0]
     zero = torch.zeros(features[0].shape[0], hidden, *features[0].shape[2:])
-    H, C, M = {layer: zero for layer in range(layers)}, {layer: zero for layer in range(layers)}, zero
+    H, C, M = dict.fromkeys(range(layers), zero), dict.fromkeys(range(layers), zero), zero
     for x_t in features:
         for layer in range(layers):
             below = x_t if layer == 0 else H[layer - 1]
@@ -471,7 +471,7 @@ def authors_evaluate(state: State, items: Tensor, videos: list[Tensor], gamma: f
         for t in range(n, len(video)):
             prediction, queries = authors_forward(state, current, video[None, t - n:t])
             distance, R = compactness(current, query_rows(queries)).item(), regular_score(prediction[0], video[t])
-            updated = mode != "off" and R < gamma
+            updated = mode != "off" and gamma > R
             if updated:
                 current = memory_update(current, query_rows(queries), update_max)
             rows.append({"video": v, "frame": t, "psnr": psnr(prediction[0], video[t]), "distance": distance,

@@ -10,7 +10,7 @@ from lgn_net.data.clips import to_float
 from lgn_net.distributed import reduce_sum
 from lgn_net.model.build import build_model
 from lgn_net.model.memory import flatten_queries
-from lgn_net.training import prepare, shares_of, train_step
+from lgn_net.training.step import prepare, shares_of, train_step
 
 CPU = torch.device("cpu")
 SIZES = {"base_width": 4, "hidden_width": 4, "lstm_layers": 1, "memory_items": 8}

@@ -13,9 +13,9 @@ from lgn_net.benchmark import Parts, authors_way, calibrate_norms, flops, measur
 from lgn_net.config import config_from_dict
 from lgn_net.data.clips import read_frames, to_float
 from lgn_net.data.videos import index_videos
+from lgn_net.inference.loop import score_videos
+from lgn_net.inference.stream import for_inference
 from lgn_net.model.build import build_model
-from lgn_net.scoring.infer import score_videos
-from lgn_net.scoring.stream import for_inference
 
 CPU = torch.device("cpu")
 main = load_script("scripts/benchmark.py").main

@@ -7,7 +7,7 @@ import pytest
 
 from lgn_net.cli import command_parser, parse_command
 from lgn_net.config import Config, config_from_dict, config_parser, load_config, parse, to_yaml
-from lgn_net.data.datasets import canonical_name
+from lgn_net.datasets import canonical_name
 from lgn_net.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

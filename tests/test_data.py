@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from lgn_net.data.clips import read_frame, read_frames, to_float
-from lgn_net.data.datasets import difference_from_published
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.data.windows import Windows, epoch_batches, loader
+from lgn_net.datasets import difference_from_published
 from lgn_net.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]

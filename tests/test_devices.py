@@ -9,8 +9,8 @@ from helpers import TINY, run, sentence, write_data_set
 
 import evaluate
 import train
-from lgn_net.checkpoint import load_checkpoint
-from lgn_net.scoring.score_file import read_scores
+from lgn_net.scores.score_file import read_scores
+from lgn_net.training.checkpoint import load_checkpoint
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 

@@ -35,7 +35,7 @@ from lgn_net.distributed import (
 )
 from lgn_net.errors import TrainingDiverged
 from lgn_net.model.memory import flatten_queries
-from lgn_net.scoring.score_file import read_scores
+from lgn_net.scores.score_file import read_scores
 
 SHARED_BATCHES = (8, 7, 3, 1)           # 4 + 4 windows, 4 + 3, 2 + 1, and 1 of which the second process has none
 

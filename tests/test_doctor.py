@@ -11,8 +11,8 @@ import pytest
 from helpers import load_script, run
 from PIL import Image
 
-from lgn_net.data.datasets import BENCHMARKS
 from lgn_net.data.videos import Video
+from lgn_net.datasets import BENCHMARKS
 from lgn_net.preparation.doctor import check_counts, check_labels, published_lengths
 from lgn_net.preparation.survey import Split, look
 

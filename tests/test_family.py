@@ -13,17 +13,23 @@ from reference import losses_of_family, official_name, random_official_state
 from torch.testing import assert_close
 
 import train
-from lgn_net.checkpoint import check_architecture, check_same_run, load_checkpoint, load_weights, save_checkpoint
 from lgn_net.cli import command_parser, parse_command
 from lgn_net.config import Config, DataConfig, ModelConfig, load_config, parse
 from lgn_net.data.clips import read_frames, to_float
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.errors import UserError
-from lgn_net.losses import compute_losses
+from lgn_net.inference.loop import items_of, predict_frames, score_videos, set_items, update_memories
+from lgn_net.inference.stream import for_inference
 from lgn_net.model.build import build_model
+from lgn_net.model.losses import compute_losses
 from lgn_net.model.prototype_branch import PrototypeEncoder
-from lgn_net.scoring.infer import items_of, predict_frames, score_videos, set_items, update_memories
-from lgn_net.scoring.stream import for_inference
+from lgn_net.training.checkpoint import (
+    check_architecture,
+    check_same_run,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
 
 TINY_SIZES = {"base_width": 4, "hidden_width": 6, "lstm_layers": 2, "memory_items": 5}
 FAMILY = ["lgn_net", "lgn_st", "loc_net", "glo_net", "mnad_pred", "mnad_recon", "msn_net"]

@@ -11,13 +11,23 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from lgn_net.inference.localize import FrameMap, save_maps
 from lgn_net.report.curves import PRINT, curve_pages, plot_curves
-from lgn_net.report.figures import (Entry, Seeds, draw_maps, gamma_figure, gap_figure, lambda_figure, look, roc_figure,
-                                    save_figure, seeds_figure)
-from lgn_net.scoring.localize import FrameMap, save_maps
-from lgn_net.scoring.metrics import roc
-from lgn_net.scoring.protocols import PAPER, measure, normality_under
-from lgn_net.scoring.score_file import VideoScores, write_scores
+from lgn_net.report.figures import (
+    Entry,
+    Seeds,
+    draw_maps,
+    gamma_figure,
+    gap_figure,
+    lambda_figure,
+    look,
+    roc_figure,
+    save_figure,
+    seeds_figure,
+)
+from lgn_net.scores.metrics import roc
+from lgn_net.scores.protocols import PAPER, measure, normality_under
+from lgn_net.scores.score_file import VideoScores, write_scores
 
 script = load_script("scripts/make_figures.py")
 WEIGHTS = {"psnr": 0.6, "distance": -0.4}

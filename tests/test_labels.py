@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import scipy.io
 
-from lgn_net.data.datasets import BENCHMARKS
 from lgn_net.data.labels import find_labels, known_source, load_labels
 from lgn_net.data.videos import Video
+from lgn_net.datasets import BENCHMARKS
 from lgn_net.errors import UserError
 
 PED2_LENGTHS = (180, 180, 150, 180, 150, 180, 180, 180, 120, 150, 180, 180)

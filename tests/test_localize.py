@@ -16,13 +16,26 @@ from lgn_net.config import Config, DataConfig, ModelConfig, ScoreConfig
 from lgn_net.data.clips import read_frames, to_float
 from lgn_net.data.videos import Video, find_split, index_videos
 from lgn_net.errors import UserError
+from lgn_net.inference import localize
+from lgn_net.inference.localize import (
+    FrameMap,
+    Localization,
+    chance_to_touch,
+    choose_frames,
+    error_map,
+    find_masks,
+    frame_map,
+    load_maps,
+    parse_frames,
+    read_mask,
+    save_maps,
+    smoothed,
+    strongest_region,
+    to_image,
+)
+from lgn_net.inference.loop import predict_frames, score_videos
 from lgn_net.model.build import build_model
-from lgn_net.scoring import localize
-from lgn_net.scoring.infer import predict_frames, score_videos
-from lgn_net.scoring.localize import (FrameMap, Localization, chance_to_touch, choose_frames, error_map, find_masks,
-                                      frame_map, load_maps, parse_frames, read_mask, save_maps, smoothed,
-                                      strongest_region, to_image)
-from lgn_net.scoring.score_file import VideoScores
+from lgn_net.scores.score_file import VideoScores
 
 CPU = torch.device("cpu")
 TINY = Config(data=DataConfig(image_size=32, workers=0), score=ScoreConfig(batch_size=3),
@@ -281,7 +294,7 @@ def test_watches_the_network(blob_dataset):
 
 
 def test_starts_without_torch():
-    done = shell("-c", "import sys, lgn_net.scoring.localize; print('torch' in sys.modules)")
+    done = shell("-c", "import sys, lgn_net.inference.localize; print('torch' in sys.modules)")
     assert (done.status, done.out) == (0, "False\n")
 
 

@@ -7,8 +7,8 @@ from reference import losses as losses_by_loops
 from reference import losses_of_family
 from torch.testing import assert_close
 
-from lgn_net.losses import compute_losses
 from lgn_net.model.lgn_net import Output
+from lgn_net.model.losses import compute_losses
 from lgn_net.model.memory import PrototypeMemory
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from lgn_net.scoring.metrics import (
+from lgn_net.scores.metrics import (
     auc,
     average_precision,
     bootstrap,

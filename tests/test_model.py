@@ -19,9 +19,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from lgn_net.config import Config, DataConfig, ModelConfig
-from lgn_net.losses import compute_losses
 from lgn_net.model.build import build_model
 from lgn_net.model.lgn_net import LGNNet
+from lgn_net.model.losses import compute_losses
 from lgn_net.model.st_lstm import STLSTMCell
 
 TINY = {"base_width": 4, "hidden_width": 6, "lstm_layers": 2, "memory_items": 5}

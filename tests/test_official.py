@@ -21,19 +21,19 @@ from reference import normality as normality_by_loops
 from torch import nn
 from torch.testing import assert_close
 
-from lgn_net.checkpoint import load_checkpoint
 from lgn_net.cli import command_parser, parse_command
 from lgn_net.config import Config, DataConfig, ModelConfig, ScoreConfig, load_config
 from lgn_net.data.videos import Video
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT
-from lgn_net.losses import compute_losses
+from lgn_net.inference.loop import score_videos
 from lgn_net.model.build import build_model
 from lgn_net.model.lgn_net import LGNNet
-from lgn_net.model.official import SYSTEMS, import_official, load_official
-from lgn_net.scoring.infer import score_videos
-from lgn_net.scoring.protocols import paper_weights
-from lgn_net.scoring.score import normality
+from lgn_net.model.losses import compute_losses
+from lgn_net.official import SYSTEMS, import_official, load_official
+from lgn_net.scores.normality import normality
+from lgn_net.scores.protocols import paper_weights
+from lgn_net.training.checkpoint import load_checkpoint
 
 NAMES = Path(__file__).parents[2] / "shared" / "official_state_dict.json"
 SMALL = {"width": 4, "hidden": 6, "layers": 2, "n": 4, "channels": 3, "items": 5}

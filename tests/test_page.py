@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
+from lgn_net.inference.localize import FrameMap
 from lgn_net.report.page import write_report
 from lgn_net.report.tables import padded_chance, percent
-from lgn_net.scoring.localize import FrameMap
-from lgn_net.scoring.metrics import roc
-from lgn_net.scoring.protocols import PAPER, compare, grid, measure, normality_under, paper_weights
-from lgn_net.scoring.score_file import VideoScores
+from lgn_net.scores.metrics import roc
+from lgn_net.scores.protocols import PAPER, compare, grid, measure, normality_under, paper_weights
+from lgn_net.scores.score_file import VideoScores
 
 NAMES = ["<script>alert(1)</script>", "a&b", "a_name_without_spaces_" * 6]
 NASTY = "<b title=\"x\">&amp;'%{x}</b>"

@@ -19,16 +19,16 @@ from helpers import ROOT, TINY, edit_checkpoint, load_script, run, sentence, wri
 
 import evaluate
 import train
-from lgn_net.checkpoint import load_checkpoint
 from lgn_net.config import config_from_dict
 from lgn_net.data.videos import Video, index_videos
+from lgn_net.inference.loop import score_videos, score_windows, to_scores
 from lgn_net.model.build import build_model
-from lgn_net.report.overlay import Strip, VideoFile, draw_box, heat
-from lgn_net.scoring.calibration import SHARES, calibrate, calibrated, threshold_at
-from lgn_net.scoring.infer import score_videos, score_windows, to_scores
-from lgn_net.scoring.protocols import paper_weights
-from lgn_net.scoring.score import normality
-from lgn_net.scoring.score_file import VideoScores, read_scores
+from lgn_net.scores.calibration import SHARES, calibrate, calibrated, threshold_at
+from lgn_net.scores.normality import normality
+from lgn_net.scores.protocols import paper_weights
+from lgn_net.scores.score_file import VideoScores, read_scores
+from lgn_net.training.checkpoint import load_checkpoint
+from lgn_net.video.overlay import Strip, VideoFile, draw_box, heat
 
 export, predict = load_script("scripts/export_weights.py"), load_script("scripts/predict_video.py")
 CPU, COLUMNS = torch.device("cpu"), ["psnr", "distance", "regular_score"]

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from reference import normality as normality_by_hand
 
-from lgn_net.data.datasets import BENCHMARKS
 from lgn_net.data.labels import read_ranges
+from lgn_net.datasets import BENCHMARKS
 from lgn_net.errors import UserError
 from lgn_net.report.tables import comparison, grid_table, padded_chance, percent
-from lgn_net.scoring.metrics import AVERAGES, auc, bootstrap
-from lgn_net.scoring.protocols import GRID, SIGMAS, Protocol, compare, grid, measure, normality_under, paper_weights
-from lgn_net.scoring.score import SCOPES, normality, smooth
-from lgn_net.scoring.score_file import VideoScores
+from lgn_net.scores.metrics import AVERAGES, auc, bootstrap
+from lgn_net.scores.normality import SCOPES, normality, smooth
+from lgn_net.scores.protocols import GRID, SIGMAS, Protocol, compare, grid, measure, normality_under, paper_weights
+from lgn_net.scores.score_file import VideoScores
 
 PSNR = [np.array([20.0, 30.0, 25.0]), np.array([40.0, 30.0])]
 DISTANCE = [np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.1])]

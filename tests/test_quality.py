@@ -16,11 +16,11 @@ from scipy.ndimage import gaussian_filter
 
 from lgn_net.config import Config, DataConfig, ModelConfig, ScoreConfig
 from lgn_net.data.videos import Video, find_split, index_videos
+from lgn_net.inference import quality
+from lgn_net.inference.loop import score_videos
+from lgn_net.inference.quality import ALEXNET, SMALLEST, Quality, summarize
 from lgn_net.model.build import build_model
-from lgn_net.scoring import quality
-from lgn_net.scoring.infer import score_videos
-from lgn_net.scoring.quality import ALEXNET, SMALLEST, Quality, summarize
-from lgn_net.scoring.score_file import write_scores
+from lgn_net.scores.score_file import write_scores
 
 HAS_LPIPS = importlib.util.find_spec("lpips") is not None
 

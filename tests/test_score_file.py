@@ -7,15 +7,15 @@ import warnings
 import numpy as np
 import pytest
 
-from lgn_net.data.datasets import BENCHMARKS
 from lgn_net.data.labels import read_ranges
 from lgn_net.data.videos import natural_key
+from lgn_net.datasets import BENCHMARKS
 from lgn_net.errors import UserError
-from lgn_net.scoring.evaluation import LabelSource, read_evaluation, read_folder, read_foreign_evaluation, relabel
-from lgn_net.scoring.foreign import parse_rule
-from lgn_net.scoring.metrics import auc
-from lgn_net.scoring.protocols import measure, normality_under, paper_weights, Protocol
-from lgn_net.scoring.score_file import VideoScores, read_scores, write_scores
+from lgn_net.scores.evaluation import LabelSource, read_evaluation, read_folder, read_foreign_evaluation, relabel
+from lgn_net.scores.foreign import parse_rule
+from lgn_net.scores.metrics import auc
+from lgn_net.scores.protocols import Protocol, measure, normality_under, paper_weights
+from lgn_net.scores.score_file import VideoScores, read_scores, write_scores
 
 HEADER = "video,frame,psnr,distance,label\n"
 LINES = "a,4,30,0.1,0\na,5,31,0.2,1\nb,4,20.5,0.3,0\nb,5,21,0.4,1\n"

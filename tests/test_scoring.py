@@ -16,11 +16,17 @@ from lgn_net.config import Config, DataConfig, ModelConfig, ScoreConfig
 from lgn_net.data.clips import read_frames, to_float
 from lgn_net.data.videos import Video, find_split, index_videos
 from lgn_net.errors import UserError
+from lgn_net.inference.loop import (
+    judge_prediction,
+    predict_frames,
+    query_distance,
+    score_videos,
+    score_windows,
+    sweep_gamma,
+)
 from lgn_net.model.build import build_model
 from lgn_net.model.lgn_net import LGNNet
 from lgn_net.model.memory import PrototypeMemory
-from lgn_net.scoring.infer import (judge_prediction, predict_frames, query_distance, score_videos, score_windows,
-                                   sweep_gamma)
 
 CPU = torch.device("cpu")
 TINY = Config(data=DataConfig(image_size=16, workers=0), score=ScoreConfig(batch_size=1),

@@ -17,12 +17,12 @@ from helpers import ROOT, TINY, edit_checkpoint, run, sentence, shell, tensors, 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from lgn_net.checkpoint import load_checkpoint
 from lgn_net.data.clips import to_float
 from lgn_net.data.videos import index_videos
 from lgn_net.data.windows import Windows
 from lgn_net.model.build import build_model
-from lgn_net.runs import only_one
+from lgn_net.training.checkpoint import load_checkpoint
+from lgn_net.training.run import only_one
 
 STEPS = 9               # 5 windows in batches of 2, 3 epochs
 STATE = ("model", "optimizer", "scheduler", "rng", "step")

@@ -14,14 +14,14 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.testing import assert_close
 
 import train
-from lgn_net import training
 from lgn_net.data.clips import to_float
 from lgn_net.data.videos import index_videos
 from lgn_net.data.windows import Windows, epoch_batches, loader
-from lgn_net.losses import compute_losses
+from lgn_net.device import set_kernels
 from lgn_net.model.build import build_model
-from lgn_net.runs import set_kernels
-from lgn_net.training import Share, prepare, recompute_activations, shares_of, train_step
+from lgn_net.model.losses import compute_losses
+from lgn_net.training import step as training
+from lgn_net.training.step import Share, prepare, recompute_activations, shares_of, train_step
 
 BATCHES = (8, 7, 3, 1)
 

@@ -1,0 +1,1 @@
+"""Frames of videos, windows of them, and their labels."""

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-from lgn_net.data.datasets import BENCHMARKS, canonical_name, names_of
 from lgn_net.data.videos import Video, natural_key
+from lgn_net.datasets import BENCHMARKS, canonical_name, names_of
 from lgn_net.errors import UserError
 
 
@@ -105,7 +105,7 @@ def load_labels(path: str | Path, videos: list[Video]) -> list[np.ndarray]:
             `.npy`: frame labels of all videos one after the other, 1-D or (1, N), as circulated with MNAD and LGN-Net;
             `.mat`: ano_pred's cell array `gt`, per video a 2 x k matrix of first and last abnormal frame, from 1;
             `.m`: UCSD's `gt_frame` ranges, likewise from 1;
-            `.json`: as in `data/ranges/`, `{"frames": [lengths], "abnormal": [[[first, last], ...], ...]}`, from 0;
+            `.json`: as in `datasets/ranges/`, `{"frames": [lengths], "abnormal": [[[first, last], ...], ...]}`, from 0;
             with `"videos": [names]` it may hold more videos than these, with `"sha256"` it is checked;
             `.csv`: lines `video,start,end`, both ends included and counted from 0, or `video,frame,label`. Videos by
             the name of their folder. Videos without a line are normal.
@@ -195,7 +195,7 @@ def read_json(path: Path, videos: list[Video]) -> list[np.ndarray]:
 
 
 def read_ranges(path: Path) -> dict[str | int, np.ndarray]:
-    """A labels file as in `data/ranges/`: name of the video (its place where there are no names) -> uint8 (T,).
+    """A labels file as in `datasets/ranges/`: name of the video (its place where there are no names) -> uint8 (T,).
 
     Raises UserError when it has another form, or when its "sha256" is not that of all labels one after the other.
     """

@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from lgn_net.data.datasets import names_of
+from lgn_net.datasets import names_of
 from lgn_net.errors import UserError
 
 IMAGE_SUFFIXES = frozenset(
-    ".bmp .dib .jpeg .jpg .jpe .jp2 .png .webp .avif .pbm .pgm .ppm .pnm .tif .tiff .ras".split())
+    [".bmp", ".dib", ".jpeg", ".jpg", ".jpe", ".jp2", ".png", ".webp", ".avif", ".pbm", ".pgm", ".ppm", ".pnm", ".tif", ".tiff", ".ras"])
 SPLIT_FOLDERS = {"training": ("training", "train"), "testing": ("testing", "test")}
 
 

@@ -1,5 +1,8 @@
 """Windows over videos, in batches. A window never spans two videos."""
 
+import atexit
+import multiprocessing
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,7 +13,6 @@ from torch.utils.data import DataLoader, Dataset
 from lgn_net.data.cache import PackedFrames
 from lgn_net.data.clips import long_enough, read_frames
 from lgn_net.data.videos import Video
-from lgn_net.runs import ignore_signals
 from lgn_net.terminal import progress
 
 
@@ -97,3 +99,20 @@ def loader(windows: Windows, batches: list[list[int]], workers: int, device: tor
 def as_it_is(batch: Tensor) -> Tensor:
     """`Windows` gathers whole batches itself."""
     return batch
+
+
+def ignore_signals(_worker: int) -> None:
+    """For data workers: leave SIGINT and SIGTERM to the main process, which ends them when it is done."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@atexit.register
+def end_workers() -> None:
+    """Kill data workers that an exception left alive: they ignore SIGTERM, and Python would wait for them for ever."""
+    if workers := multiprocessing.active_children():
+        handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)               # PyTorch's would raise
+        for worker in workers:
+            worker.kill()
+            worker.join()
+        signal.signal(signal.SIGCHLD, handler)

@@ -56,7 +56,7 @@ class LGNNet(nn.Module):
         self.skips = skips
 
     def forward(self, clip: Tensor) -> Output:
-        """clip (B, n, C, H, W) in [-1, 1], oldest frame first -> the predicted next frame and the memory's queries."""
+        """Clip (B, n, C, H, W) in [-1, 1], oldest frame first -> the predicted next frame and the memory's queries."""
         queries, context = self.encode(clip)
         return Output(self.decode(self.read(queries), queries, context), queries[:len(self.memories)])
 
@@ -106,7 +106,7 @@ class LocNet(nn.Module):
         self.memories: list[PrototypeMemory] = []
 
     def forward(self, clip: Tensor) -> Output:
-        """clip (B, n, C, H, W) in [-1, 1], oldest frame first -> the predicted next frame; no queries."""
+        """Clip (B, n, C, H, W) in [-1, 1], oldest frame first -> the predicted next frame; no queries."""
         return Output(self.decode([], *self.encode(clip)), [])
 
     def encode(self, clip: Tensor, gates: list[Tensor] | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:

@@ -34,7 +34,7 @@ class LocalBranch(nn.Module):
         self.fold_time = fold_time
 
     def forward(self, clip: Tensor, gates: list[Tensor] | None = None) -> Tensor:
-        """clip (B, T, C, H, W) in [-1, 1] -> F'_loc (B, width, H, W).
+        """Clip (B, T, C, H, W) in [-1, 1] -> F'_loc (B, width, H, W).
 
         `gates`: what `frame_gates` gave for each of the T frames, where that is known already; (B, ...) each.
         """

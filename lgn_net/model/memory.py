@@ -40,12 +40,12 @@ class PrototypeMemory(nn.Module):
         self.register_load_state_dict_pre_hook(fit_idle)
 
     def similarity(self, queries: Tensor) -> Tensor:
-        """queries (B, D, h, w) of unit length -> cosines (N, M), N = B*h*w in the order b, row, column."""
+        """Queries (B, D, h, w) of unit length -> cosines (N, M), N = B*h*w in the order b, row, column."""
         with torch.autocast(queries.device.type, enabled=False):
             return flatten_queries(queries).float() @ self.items.T
 
     def read(self, queries: Tensor) -> Tensor:
-        """queries (B, D, h, w) -> prototypes F_glo (B, D, h, w), each a softmax-weighted mean of items (eq. 2-3)."""
+        """Queries (B, D, h, w) -> prototypes F_glo (B, D, h, w), each a softmax-weighted mean of items (eq. 2-3)."""
         weights = (self.similarity(queries) / self.read_temperature).softmax(dim=1)        # (N, M): over items
         if not self.read_grad:
             weights = weights.detach()        # the prediction loss stops here, see docs/differences.md, 1
@@ -55,7 +55,7 @@ class PrototypeMemory(nn.Module):
 
     @torch.no_grad()
     def nearest(self, queries: Tensor, k: int = 1) -> Tensor:
-        """queries (B, D, h, w) -> indices (N, k) of the k most similar items, the nearest first."""
+        """Queries (B, D, h, w) -> indices (N, k) of the k most similar items, the nearest first."""
         return self.similarity(queries).topk(k, dim=1).indices
 
     def usage(self, queries: Tensor) -> Tensor:

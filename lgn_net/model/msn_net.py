@@ -28,7 +28,7 @@ class MSNNet(nn.Module):
         self.decoder = Decoder(8 * base_width, base_width, channels, skips=(4 * base_width, 2 * base_width, 0))
 
     def forward(self, clip: Tensor) -> Output:
-        """clip (B, n, C, H, W) in [-1, 1], oldest frame first -> the predicted next frame and each scale's queries."""
+        """Clip (B, n, C, H, W) in [-1, 1], oldest frame first -> the predicted next frame and each scale's queries."""
         queries, context = self.encode(clip)
         return Output(self.decode(self.read(queries), queries, context), queries)
 

@@ -23,7 +23,7 @@ class PrototypeEncoder(nn.Module):
         return [*self.block1, *self.block2]
 
     def forward(self, clip: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """clip (B, T, C, H, W) in [-1, 1], oldest frame first -> the features of all blocks, F_lat last."""
+        """Clip (B, T, C, H, W) in [-1, 1], oldest frame first -> the features of all blocks, F_lat last."""
         device = clip.device.type
         with torch.autocast(device, enabled=self.training and torch.is_autocast_enabled(device)):      # in_float32
             x1 = self.block1(clip.flatten(1, 2))          # (B, width, H, W)   from channels C*t + c
@@ -60,7 +60,7 @@ class Decoder(nn.Module):
 
     def forward(self, prototypes: Tensor, local: Tensor | None = None, skip4: Tensor | None = None,
                 skip2: Tensor | None = None, skip1: Tensor | None = None) -> Tensor:
-        """prototypes (B, in, H/8, W/8), local (B, local, H, W), skips by their share of H -> frame (B, C, H, W)."""
+        """Prototypes (B, in, H/8, W/8), local (B, local, H, W), skips by their share of H -> frame (B, C, H, W)."""
         x = self.up4(self.block4(prototypes))             # (B, 4*width, H/4, W/4)   where `wide`, twice the channels
         x = self.up3(self.block3(join(skip4, x)))         # (B, 2*width, H/2, W/2)
         x = self.up2(self.block2(join(skip2, x)))         # (B, width, H, W)   F'_glo

@@ -29,7 +29,7 @@ class STLSTMCell(nn.Module):
         self.forget_bias = forget_bias
 
     def forward(self, x: Tensor, H: Tensor | None, C: Tensor | None, M: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B, in, h, w); H, C, M (B, hidden, h, w) of the step before (M: of the layer below) -> new H, C, M.
+        """X (B, in, h, w); H, C, M (B, hidden, h, w) of the step before (M: of the layer below) -> new H, C, M.
 
         None for a state that is zero: what it would add is not computed.
         """
@@ -71,7 +71,7 @@ class ConvLSTMCell(nn.Module):
         self.conv_h = nn.Conv2d(hidden, 4 * hidden, kernel_size, padding=padding)
 
     def forward(self, x: Tensor, H: Tensor | None, C: Tensor | None) -> tuple[Tensor, Tensor]:
-        """x (B, in, h, w); H, C (B, hidden, h, w) of the step before, None for zero -> new H, C."""
+        """X (B, in, h, w); H, C (B, hidden, h, w) of the step before, None for zero -> new H, C."""
         return self.step(self.conv_x(x), H, C)
 
     def step(self, gates: Tensor, H: Tensor | None, C: Tensor | None) -> tuple[Tensor, Tensor]:

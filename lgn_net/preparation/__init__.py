@@ -1,0 +1,1 @@
+"""Published archives and video files become folders of frames."""

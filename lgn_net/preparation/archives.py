@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
 
-from lgn_net.data.datasets import Archive
+from lgn_net.datasets import Archive
 from lgn_net.errors import UserError
 from lgn_net.terminal import progress
 

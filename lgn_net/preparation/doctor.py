@@ -15,9 +15,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from lgn_net.data.datasets import BENCHMARKS, canonical_name, difference_from_published, known_lengths, names_of
 from lgn_net.data.labels import find_labels, known_source, load_labels
 from lgn_net.data.videos import Video, find_split, index_videos
+from lgn_net.datasets import BENCHMARKS, canonical_name, difference_from_published, known_lengths, names_of
 from lgn_net.errors import UserError
 from lgn_net.preparation.survey import Frame, Split, same_picture, survey
 

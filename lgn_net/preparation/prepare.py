@@ -23,9 +23,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from lgn_net.data.datasets import BENCHMARKS, known_lengths
 from lgn_net.data.labels import find_labels, load_labels
 from lgn_net.data.videos import Video, index_videos
+from lgn_net.datasets import BENCHMARKS, known_lengths
 from lgn_net.errors import UserError
 from lgn_net.files import to_json, write_atomic
 from lgn_net.preparation.archives import LARGEST, LARGEST_OF, check_free, fingerprint, unpack

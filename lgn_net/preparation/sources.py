@@ -17,7 +17,7 @@ from lgn_net.data.videos import SPLIT_FOLDERS, Video, natural_key
 from lgn_net.errors import UserError
 from lgn_net.preparation.archives import check_name
 
-VIDEO_SUFFIXES = frozenset(".avi .mp4 .m4v .mov .mkv .webm .mpg .mpeg .wmv .flv .ts .mts .3gp .ogv".split())
+VIDEO_SUFFIXES = frozenset([".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".3gp", ".ogv"])
 DEPTH = 4                      # folders below a source in which its data may begin
 MAT_ERRORS = (ValueError, TypeError, KeyError, IndexError, NotImplementedError, OSError, StopIteration, zlib.error,
               scipy.io.matlab.MatReadError)

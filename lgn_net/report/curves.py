@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lgn_net.files import replacing
 from lgn_net.report.figures import BLUE, COLUMN, PAGE, RED, STYLE
-from lgn_net.scoring.score_file import stretches
+from lgn_net.scores.score_file import stretches
 
 PER_PAGE = 12
 SCREEN, PRINT = (3.4, 6.8, 10.2), (COLUMN, PAGE, PAGE)            # inches, of one, two, three panels side by side

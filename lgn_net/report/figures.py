@@ -20,7 +20,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from lgn_net.files import replacing
-from lgn_net.scoring.metrics import Roc
+from lgn_net.scores.metrics import Roc
 
 COLUMN, PAGE = 3.5, 7.16                                          # inches
 BLUE, RED = "#0072b2", "#d55e00"

@@ -12,12 +12,12 @@ from plotly.offline import get_plotlyjs
 
 from lgn_net.config import flatten
 from lgn_net.files import write_atomic
+from lgn_net.inference.localize import FrameMap
 from lgn_net.report.tables import comparison, frames_scored, numbers, percent
-from lgn_net.scoring.localize import FrameMap
-from lgn_net.scoring.metrics import AVERAGES, Roc, roc
-from lgn_net.scoring.protocols import PAPER, SIGMAS
-from lgn_net.scoring.score import SCOPES
-from lgn_net.scoring.score_file import VideoScores, stretches
+from lgn_net.scores.metrics import AVERAGES, Roc, roc
+from lgn_net.scores.normality import SCOPES
+from lgn_net.scores.protocols import PAPER, SIGMAS
+from lgn_net.scores.score_file import VideoScores, stretches
 
 NORMAL, ABNORMAL, BOX = "#0072b2", "#d55e00", "#56b4e9"            # Okabe and Ito: colour-blind readers tell them apart
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"

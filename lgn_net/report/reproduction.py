@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lgn_net.config import load_yaml
-from lgn_net.data.datasets import canonical_name
+from lgn_net.datasets import canonical_name
 from lgn_net.files import ROOT
 from lgn_net.report.figures import COLUMN, STYLE, look
 from lgn_net.report.tables import markdown, percent

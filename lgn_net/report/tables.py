@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lgn_net.scoring.metrics import AVERAGES
-from lgn_net.scoring.protocols import PAPER, RESAMPLES, SIGMAS, Protocol
-from lgn_net.scoring.score import SCOPES
+from lgn_net.scores.metrics import AVERAGES
+from lgn_net.scores.normality import SCOPES
+from lgn_net.scores.protocols import PAPER, RESAMPLES, SIGMAS, Protocol
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -109,7 +109,7 @@ def summary(results: Mapping) -> str:
 
 
 def comparison(result: Mapping, other: str) -> str:
-    """Two score files by what `lgn_net.scoring.protocols.compare` returns; `other` is the name of the second."""
+    """Two score files by what `lgn_net.scores.protocols.compare` returns; `other` is the name of the second."""
     interval = result["interval"]
     counts = ((result["frames_left_out"], "this one"), (result["frames_left_out_other"], other))
     left_out = " and ".join(f"{count} frames that only {which} holds" for count, which in counts if count)

@@ -15,8 +15,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from lgn_net.config import Config
 from lgn_net.data.clips import stream_frames, to_float
 from lgn_net.data.videos import Video
+from lgn_net.device import autocast
 from lgn_net.model.prototype_branch import PrototypeEncoder
-from lgn_net.runs import autocast
 
 
 class Encoded(NamedTuple):

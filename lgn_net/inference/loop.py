@@ -16,14 +16,14 @@ from lgn_net.config import Config
 from lgn_net.data.clips import long_enough, read_frames, to_float
 from lgn_net.data.videos import Video
 from lgn_net.data.windows import Windows
+from lgn_net.device import autocast
 from lgn_net.distributed import collect, rank, world_size
 from lgn_net.errors import UserError
+from lgn_net.inference.localize import FrameMap, frame_map
+from lgn_net.inference.stream import Encoded, as_batch, for_inference, stream_windows, windows_at_once
 from lgn_net.model.memory import PrototypeMemory, flatten_queries
-from lgn_net.runs import autocast
-from lgn_net.scoring.localize import FrameMap, frame_map
-from lgn_net.scoring.protocols import distance_names
-from lgn_net.scoring.score_file import VideoScores
-from lgn_net.scoring.stream import Encoded, as_batch, for_inference, stream_windows, windows_at_once
+from lgn_net.scores.protocols import distance_names
+from lgn_net.scores.score_file import VideoScores
 
 
 class FrameSignals(NamedTuple):

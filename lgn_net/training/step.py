@@ -16,11 +16,11 @@ from torch.utils.checkpoint import checkpoint
 
 from lgn_net.config import Config
 from lgn_net.data.clips import to_float
+from lgn_net.device import autocast
 from lgn_net.distributed import rank, world_size
-from lgn_net.losses import compute_losses
+from lgn_net.model.losses import compute_losses
 from lgn_net.model.memory import PrototypeMemory
 from lgn_net.model.st_lstm import ConvLSTMCell, STLSTMCell
-from lgn_net.runs import autocast
 
 
 class Share(NamedTuple):

@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lgn_net.data.datasets import BENCHMARKS, canonical_name, known_lengths
 from lgn_net.data.labels import find_labels, load_label_folder, load_labels
 from lgn_net.data.videos import Video, find_split, index_videos
+from lgn_net.datasets import BENCHMARKS, canonical_name, known_lengths
 from lgn_net.errors import UserError
-from lgn_net.scoring.foreign import SIGNAL, lengths_in, read_foreign
-from lgn_net.scoring.protocols import paper_weights
-from lgn_net.scoring.score import normality
-from lgn_net.scoring.score_file import VideoScores, read_scores
+from lgn_net.scores.foreign import SIGNAL, lengths_in, read_foreign
+from lgn_net.scores.normality import normality
+from lgn_net.scores.protocols import paper_weights
+from lgn_net.scores.score_file import VideoScores, read_scores
 
 # What a score file takes over from the results.json beside it; what of this stands only while its labels, while all of
 # its frames are the same.

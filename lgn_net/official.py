@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lgn_net.checkpoint import load_file
 from lgn_net.config import Config
 from lgn_net.errors import UserError
 from lgn_net.model.build import VARIANTS
 from lgn_net.model.lgn_net import LGNNet
+from lgn_net.training.checkpoint import load_file
 
 SYSTEMS = {"lgn_net": "LGN-Net", "mnad_pred": "MNAD-Pred", "mnad_recon": "MNAD-Recon"}       # whose files are read
 

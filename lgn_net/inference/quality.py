@@ -14,8 +14,8 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from lgn_net.data.videos import Video
-from lgn_net.scoring.protocols import mean_where
-from lgn_net.scoring.score_file import VideoScores
+from lgn_net.scores.protocols import mean_where
+from lgn_net.scores.score_file import VideoScores
 
 ALEXNET = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"      # the file that torchvision asks for
 SMALLEST = 31             # pixels: AlexNet's pooling leaves nothing of smaller frames
@@ -32,7 +32,7 @@ class FrameQuality(NamedTuple):
 
 
 class Quality:
-    """Keeps SSIM and LPIPS of every prediction; one of the `watches` of `lgn_net.scoring.infer.score_videos`.
+    """Keeps SSIM and LPIPS of every prediction; one of the `watches` of `lgn_net.inference.loop.score_videos`.
 
     SSIM is that of Wang et al. (2004): Gaussian window of 11 pixels and standard deviation 1.5, population covariance,
     frames on [0, 1], mean over pixels and channels, by scikit-image on the CPU. LPIPS (Zhang et al., 2018) is version

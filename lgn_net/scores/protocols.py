@@ -6,11 +6,20 @@ from typing import NamedTuple
 import numpy as np
 
 from lgn_net.errors import UserError
-from lgn_net.scoring.calibration import pooled
-from lgn_net.scoring.metrics import (AVERAGES, auc, average_precision, bootstrap, equal_error_rate, gap, paired_p_value,
-                                     roc, video_auc)
-from lgn_net.scoring.score import SCOPES, normality, smooth
-from lgn_net.scoring.score_file import VideoScores
+from lgn_net.scores.calibration import pooled
+from lgn_net.scores.metrics import (
+    AVERAGES,
+    auc,
+    average_precision,
+    bootstrap,
+    equal_error_rate,
+    gap,
+    paired_p_value,
+    roc,
+    video_auc,
+)
+from lgn_net.scores.normality import SCOPES, normality, smooth
+from lgn_net.scores.score_file import VideoScores
 
 SIGMAS = (0.0, 3.0, 7.0, 15.0)
 RESAMPLES = 1000
@@ -39,7 +48,7 @@ GRID = [Protocol(scope, sigma, average) for average in AVERAGES for scope in SCO
 
 
 def paper_weights(psnr_weight: float, memories: int = 1) -> dict[str, float]:
-    """lambda -> weights of the signals, for `normality`: the distances of several memories share 1 - lambda.
+    """Lambda -> weights of the signals, for `normality`: the distances of several memories share 1 - lambda.
 
     Without a memory the PSNR is all there is.
     """

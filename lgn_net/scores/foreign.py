@@ -9,7 +9,7 @@ import numpy as np
 
 from lgn_net.data.videos import natural_key
 from lgn_net.errors import UserError
-from lgn_net.scoring.score_file import VideoScores, is_number, read_table, usable
+from lgn_net.scores.score_file import VideoScores, is_number, read_table, usable
 
 SIGNAL = "score"
 SUFFIXES = (".npy", ".csv", ".txt")

@@ -9,14 +9,14 @@ import torch
 from jsonargparse import Namespace
 from torch import nn
 
-from lgn_net.checkpoint import check_architecture, load_checkpoint, load_weights
 from lgn_net.config import Config
-from lgn_net.data.datasets import BENCHMARKS, canonical_name, difference_from_published
 from lgn_net.data.videos import Video, find_split, index_videos
+from lgn_net.datasets import BENCHMARKS, canonical_name, difference_from_published
+from lgn_net.device import provenance, set_kernels
 from lgn_net.model.build import build_model
-from lgn_net.model.official import import_official
-from lgn_net.runs import provenance, set_kernels
-from lgn_net.scoring.evaluation import LabelSource
+from lgn_net.official import import_official
+from lgn_net.scores.evaluation import LabelSource
+from lgn_net.training.checkpoint import check_architecture, load_checkpoint, load_weights
 
 
 class TestSet(NamedTuple):

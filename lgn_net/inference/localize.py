@@ -15,8 +15,8 @@ import numpy as np
 from lgn_net.data.videos import IMAGE_SUFFIXES, Video, natural_key
 from lgn_net.errors import UserError
 from lgn_net.files import replacing
-from lgn_net.scoring.metrics import auc
-from lgn_net.scoring.score_file import VideoScores
+from lgn_net.scores.metrics import auc
+from lgn_net.scores.score_file import VideoScores
 
 SMOOTHING = 1 / 32        # standard deviation of the Gaussian over an error map, of the frame's height: 8 of 256 pixels
 SPREAD = 25               # frames between two chosen ones of a kind in a video, a second of most benchmarks
@@ -210,7 +210,7 @@ def read_mask(path: str, H: int, W: int) -> np.ndarray:
 
 
 class Localization:
-    """Compares the errors of predictions with the masks; one of the `watches` of `lgn_net.scoring.infer.score_videos`.
+    """Compares the errors of predictions with the masks; one of the `watches` of `lgn_net.inference.loop.score_videos`.
 
     A frame is abnormal here when its mask has a pixel set, whatever its label. Of the pixels, only counts are kept.
     """

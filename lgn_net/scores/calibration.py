@@ -1,6 +1,6 @@
 """How a network sees normal frames, in a few numbers: with them a video is scored without any other frames at hand.
 
-Normality here is that of scope "training" in `lgn_net.scoring.score`. NumPy only.
+Normality here is that of scope "training" in `lgn_net.scores.normality`. NumPy only.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from lgn_net.errors import UserError
-from lgn_net.scoring.score_file import VideoScores
+from lgn_net.scores.score_file import VideoScores
 
 # Shares of normal frames whose normality is kept; a threshold for a share in between is interpolated.
 SHARES = (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99, 1)

@@ -1,0 +1,75 @@
+"""Devices, precision, seeds, and the record of the machine that a result comes from."""
+
+import contextlib
+import platform
+import random
+import subprocess
+
+import cv2
+import numpy as np
+import torch
+
+import lgn_net
+from lgn_net.distributed import world_size
+from lgn_net.errors import UserError
+from lgn_net.files import ROOT
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` -> cuda, mps or cpu, the first there is; otherwise the named one. UserError when it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else
+                            "mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {name} is not available here ({reason}); leave it out, or use cpu") from None
+    return device
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """Convolutions in bfloat16 for `precision="bfloat16"`; nothing changes for the others."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch (all devices), NumPy and random."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def set_kernels(precision: str, deterministic: bool = True) -> None:
+    """Which convolutions cuDNN takes: rounded to TF32 or not, and repeatable ones or the fastest it finds.
+
+    The matrix products are the memory's, and stay float32. Convolutions that bfloat16 leaves out may be TF32.
+    """
+    torch.backends.cudnn.allow_tf32 = precision != "float32"
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = not deterministic
+
+
+def provenance(device: torch.device) -> dict:
+    """Versions, git revision and machine, for checkpoints and results."""
+    return {
+        "lgn_net": lgn_net.__version__,
+        "git": git_revision(),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "opencv": cv2.__version__,
+        "numpy": np.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else
+                  f"{device.type}, {torch.get_num_threads()} threads",
+        "processes": world_size(),
+    }
+
+
+def git_revision() -> str:
+    """Commit of this checkout, `-dirty` when tracked files were changed; "unknown" outside git."""
+    try:
+        return subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty", "--abbrev=12"], check=True,
+                              capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

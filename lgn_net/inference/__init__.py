@@ -1,0 +1,1 @@
+"""A trained network over test videos: signals of every frame."""

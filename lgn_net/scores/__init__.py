@@ -1,0 +1,1 @@
+"""From signals to normality, metrics and protocols; no torch."""

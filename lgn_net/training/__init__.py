@@ -1,0 +1,1 @@
+"""One training step, a run's folder, and checkpoints."""
