@@ -226,13 +226,14 @@ def score_share(config: Config, args: Namespace, out: Path, device) -> tuple[Eva
     """`score`, by one of the processes, on its torch.device."""
     from lgn_net.distributed import collect, rank, world_size
     from lgn_net.inference.inputs import load_network, load_test_set
-    from lgn_net.inference.loop import draw_maps, score_videos, score_windows, share_of, to_scores
+    from lgn_net.inference.chosen import draw_maps, sample_normal
+    from lgn_net.inference.loop import score_videos, to_scores, videos_of_process
     from lgn_net.inference.quality import Quality, summarize
 
     config, model, origin = load_network(config, args, device)
     if world_size() > 1 and config.score.memory_update == "carry" and model.memories:
         raise UserError("score.memory_update is carry, which hands the memory from video to video, and so cannot be "
-                        "shared out; start without torchrun, or give --score.memory_update reset (or off)")
+                        "shared out; start without torchrun, or give --score.memory_update reset (or frozen)")
     videos, truth, about = load_test_set(config, args)
     before = config.model.window - 1                                          # frames that have none before them to see
     parse_frames(args.frames, [VideoScores(video.name, np.arange(before, len(video.frames)), {}, np.array([]))
@@ -246,7 +247,7 @@ def score_share(config: Config, args: Namespace, out: Path, device) -> tuple[Eva
     localization = Localization(masks) if any(masks) else None
     quality = Quality() if args.quality else None
     watches = [watch for watch in (localization, quality) if watch]
-    windows = sum(len(videos[v].frames) - before for v in share_of(videos, config))
+    windows = sum(len(videos[v].frames) - before for v in videos_of_process(videos, config))
     extra = min(sum(max(len(video.frames) - before, 0) for video in normal_videos), config.score.calibration)
     if config.score.normalize == "training" and not extra:
         raise UserError("score.normalize is training, and there are no training frames beside the test frames, or "
@@ -261,7 +262,7 @@ def score_share(config: Config, args: Namespace, out: Path, device) -> tuple[Eva
         if rank():
             return None
         scored = to_scores(signals, videos, truth)
-        calibration, memories = score_windows(model, normal_videos, config, extra, device, bar) if extra else ([], [])
+        calibration, memories = sample_normal(model, normal_videos, config, extra, device, bar) if extra else ([], [])
     if memories:
         about |= {"memories": memories}
     if localization:
@@ -272,7 +273,7 @@ def score_share(config: Config, args: Namespace, out: Path, device) -> tuple[Eva
         about |= {"quality": summarize(measured)}
     weights = paper_weights(config.score.psnr_weight, len(model.memories))
     return (Evaluation(scored, weights, to_scores(calibration, normal_videos), about | origin),
-            partial(draw_maps, model, videos, config, signals, scored, device))
+            lambda normal, wanted: draw_maps(model, videos, config, signals, scored, normal, wanted, device))
 
 
 def count_updates(videos: list[VideoScores]) -> dict[str, int]:
@@ -294,7 +295,7 @@ def describe(protocol: Protocol, config: Config, weights: Mapping[str, float], a
     unscored = f"first {left_out} frames of a video not scored" if left_out else "every frame scored"
     if "config" not in about:                                                # a score file alone
         return f"{protocol}, lambda {knobs.psnr_weight:g}"
-    update = {"off": "no test-time memory update",
+    update = {"frozen": "no test-time memory update",
               "carry": f"memory updated below gamma {knobs.gamma:g}, carried across videos",
               "reset": f"memory updated below gamma {knobs.gamma:g}, reset before each video"}[knobs.memory_update]
     scored_by = f"lambda {knobs.psnr_weight:g}, {update}" if len(weights) > 1 else "PSNR only, no memory"

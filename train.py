@@ -8,42 +8,42 @@ RUN then holds config.yaml, log.jsonl, TensorBoard's files, last.pt (everything 
 epoch_NNN.pt (weights and memory of each epoch, for evaluate.py).
 """
 
-import contextlib
 import math
 import signal
+import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jsonargparse import Namespace
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
+from tqdm import tqdm
 
 from lgn_net.cli import command_parser, parse_command
-from lgn_net.config import Config, to_yaml
+from lgn_net.config import Config, with_knobs
 from lgn_net.data.cache import pack_frames
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.data.windows import Windows, belong_on, epoch_batches, loader
 from lgn_net.datasets import difference_from_published
 from lgn_net.device import pick_device, provenance, seed_everything, set_kernels
-from lgn_net.distributed import check_equal, processes, rank, reduce_sum, wait_for_all, world_size
+from lgn_net.distributed import check_equal, first_process_first, processes, reduce_sum, wait_for_all, world_size
 from lgn_net.errors import TrainingDiverged, UserError
-from lgn_net.files import check_writable, write_atomic
+from lgn_net.inference.chosen import sample_normal
 from lgn_net.model.build import build_model
 from lgn_net.model.losses import Losses
 from lgn_net.terminal import StopOnSignal, progress, run_command
-from lgn_net.training.checkpoint import (
-    check_architecture,
-    check_same_run,
-    load_checkpoint,
-    load_weights,
-    save_checkpoint,
-)
-from lgn_net.training.run import RunLog, only_one
+from lgn_net.training.checkpoint import check_architecture, check_same_run, load_checkpoint, load_weights
+from lgn_net.training.fit import EpochFitter
+from lgn_net.training.run import Run, check_free
 from lgn_net.training.step import prepare, shares_of, train_step
+
+TIME_IS_UP = 75     # exit status after `train.minutes`
 
 
 def main(argv: list[str]) -> int:
+    """Read the command line and train."""
     parser = command_parser(__doc__, "train.py --config FILE --dataset_path DATA --exp_dir RUN "
                                      "[--init_from CKPT | --resume RUN/last.pt]")
     parser.add_argument("--exp_dir", required=True, help="Folder of this run; made if missing.")
@@ -56,115 +56,181 @@ def main(argv: list[str]) -> int:
         return train(config, args, device)
 
 
+@dataclass
+class Training:
+    """What is trained, and how far it is."""
+
+    config: Config
+    device: torch.device
+    windows: Windows
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: CosineAnnealingLR
+    run: Run
+    step: int                           # steps done
+    forward: nn.Module                  # the model, made ready for training
+    fitter: EpochFitter | None          # chooses the number of epochs, until it has
+    deadline: float                     # time.monotonic() at which `train.minutes` are over
+    ending: bool = False                # whether to stop before the last step
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch; the last batch may be smaller."""
+        return math.ceil(len(self.windows) / self.config.train.batch_size)
+
+    @property
+    def last_step(self) -> int:
+        """Step at which the training is done."""
+        knobs = self.config.train
+        return min(knobs.epochs * self.steps_per_epoch, knobs.max_steps or math.inf)
+
+    def images(self, step: int) -> int:
+        """Count the windows of so many steps."""
+        epochs, steps = divmod(step, self.steps_per_epoch)
+        return epochs * len(self.windows) + min(steps * self.config.train.batch_size, len(self.windows))
+
+    def save(self, weights: dict) -> None:
+        """Write last.pt."""
+        self.run.save(self.step, weights, rng=torch.get_rng_state(), optimizer=self.optimizer.state_dict(),
+                      scheduler=self.scheduler.state_dict())
+
+
 def train(config: Config, args: Namespace, device: torch.device) -> int:
     """Train on this process's device, beside the other processes if there are any. The first one writes the run."""
-    run, last, first = Path(args.exp_dir), Path(args.exp_dir) / "last.pt", rank() == 0
-    if (last.exists() or any(run.glob("epoch_*.pt"))) and Path(args.resume or "").resolve() != last.resolve():
-        how = f"; go on with --resume {last}" if last.exists() else ", which lost its last.pt; remove its epoch_*.pt"
-        raise UserError(f"{run} already holds a run{how}, or choose another --exp_dir")
-    if first:
-        check_writable(run)
+    deadline = time.monotonic() + 60 * (config.train.minutes or math.inf)
+    check_free(Path(args.exp_dir), args.resume)
     seed_everything(config.seed)
     set_kernels(config.train.precision, config.train.deterministic)
+
+    # The data: every window of n + 1 consecutive frames of the training videos.
     videos = index_videos(find_split(args.dataset_path, config.data.dataset, "training"))
     lengths = {video.name: len(video.frames) for video in videos}
     if note := difference_from_published(config.data.dataset, "training", list(lengths.values())):
         warnings.warn(note)
     format_ = (config.data.channels, config.data.image_size)
-    if not first:
-        wait_for_all()                                                          # the first one packs, and shows how far
-    packed = pack_frames(videos, *format_, config.data.cache) if config.data.cache else None
-    if first:
-        wait_for_all()
+    with first_process_first():
+        packed = pack_frames(videos, *format_, config.data.cache) if config.data.cache else None
     windows = Windows(videos, config.model.window, *format_, packed)
 
+    # Model, optimizer and schedule; a run that goes on gets the state that it stopped with.
     model = build_model(config).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr, fused=True)
     scheduler = CosineAnnealingLR(optimizer, T_max=config.train.epochs)
-    B = config.train.batch_size
-    steps_per_epoch = math.ceil(len(windows) / B)
-    stop_at = min(config.train.epochs * steps_per_epoch, config.train.max_steps or math.inf)
-    sample_first = config.model.memory_init == "queries" and not args.init_from
-    step = start(args, config, model, optimizer, scheduler, lengths)
-
-    def images(step: int) -> int:
-        return step // steps_per_epoch * len(windows) + min(step % steps_per_epoch * B, len(windows))
-
-    origin = provenance(device)
-    print(f"{len(windows)} windows of {len({v for v, _ in windows.index})} videos, {steps_per_epoch} steps an epoch, "
-          f"{sum(p.numel() for p in model.parameters()):,} parameters, on {origin['device']}")
+    config, step = start(args, config, model, optimizer, scheduler, lengths)
+    run = Run(Path(args.exp_dir), config, step, {"videos": lengths, "provenance": provenance(device)})
+    t = Training(config, device, windows, model, optimizer, scheduler, run, step, model, None, deadline)
+    print(f"{len(windows)} windows of {len({v for v, _ in windows.index})} videos, {t.steps_per_epoch} steps an epoch, "
+          f"{sum(p.numel() for p in model.parameters()):,} parameters, on {run.about['provenance']['device']}")
     if belong_on(device, config.data.on_device, videos, *format_):
         windows.load_onto(device)
-    forward = prepare(model, config, device, {len(batch) for batch in epoch_batches(len(windows), B, False, 0, 0)})
-    stopped = False
+    if config.train.fit_minutes and step == 0:
+        t.fitter = EpochFitter(config, t.steps_per_epoch, lambda n: sample_normal(model, videos, config, n, device))
+    t.forward = prepare(model, config, device, {len(batch) for batch in batches_of(t, 0)})
+
     # A second signal ends no one of several processes: torchrun sends on what the whole group may have got already.
-    with (StopOnSignal(second_ends=world_size() == 1) as stop, only_one(run) if first else contextlib.nullcontext(),
-          RunLog(run, step) if first else contextlib.nullcontext() as log,
-          progress("train", images(stop_at), "images", initial=images(step)) as bar):
-        if first and step < stop_at:
-            write_atomic(run / "config.yaml", to_yaml(config))
-        while step < stop_at and not stopped:
-            epoch = step // steps_per_epoch                                       # from 0
-            batches = epoch_batches(len(windows), B, config.data.shuffle, config.seed, epoch)[step % steps_per_epoch:]
-            mine = [shares_of(batch, config.train.accumulate) for batch in batches]
-            clips = loader(windows, [share.windows for shares in mine for share in shares], config.data.workers, device)
-            for batch, shares in zip(batches, mine):
-                losses, usage = train_step(forward, model, optimizer, shares, clips, config, sample_first and step == 0)
-                flag = losses.new_tensor([stop.received is not None])
-                *losses, stopped = reduce_sum(torch.cat([losses, flag])).tolist()             # waits for the device
-                losses = dict(zip(Losses._fields, losses))
-                live_items = sum(int((count > 0).sum()) for count in usage)
-                step += 1
-                if not math.isfinite(losses["total"]):
-                    values = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-                    raise diverged(step, f"the loss is not finite ({values})", last)
+    sample_first = config.model.memory_init == "queries" and not args.init_from
+    with (StopOnSignal(second_ends=world_size() == 1) as stop, run,
+          progress("train", t.images(t.last_step), "images", initial=t.images(step)) as bar):
+        while t.step < t.last_step and not t.ending:
+            train_epoch(t, stop, bar, sample_first)
+            finish_epoch(t)
+    return conclude(t, stop, args.dataset_path)
 
-                if first and step % config.train.log_every == 0:
-                    log.write({"step": step, "epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"],
-                               "loss": losses.pop("total"), **losses, "live_items": live_items},
-                              bar.format_dict["rate"], model.memories, usage)
-                bar.set_postfix_str(f"epoch {epoch + 1}/{config.train.epochs}, prediction {losses['prediction']:.5f}, "
-                                    f"compactness {losses['compactness']:.5f}, separateness "
-                                    f"{losses['separateness']:.4f}, live items {live_items}", refresh=False)
-                bar.update(len(batch))
-                if step >= stop_at or stopped:
-                    break
-            if not all(value.isfinite().all() for value in model.state_dict().values()):
-                raise diverged(step, "weights or BatchNorm statistics are not finite", last)
-            for memory in model.memories:
-                check_equal(memory.items, "memory items")
-            if step % steps_per_epoch == 0:
-                scheduler.step()
-            if first:
-                if step % steps_per_epoch == 0:
-                    save_checkpoint(run / f"epoch_{epoch + 1:03d}.pt", config, model.state_dict(), step=step,
-                                    provenance=origin)
-                save_checkpoint(last, config, model.state_dict(), step=step, videos=lengths, provenance=origin,
-                                rng=torch.get_rng_state(), optimizer=optimizer.state_dict(),
-                                scheduler=scheduler.state_dict())
-            wait_for_all()                        # torchrun ends all when one has ended: not while the first one writes
 
-    if stopped:
+def train_epoch(t: Training, stop: StopOnSignal, bar: tqdm, sample_first: bool) -> None:
+    """Train for an epoch, or for what is left of it."""
+    knobs, epoch = t.config.train, t.step // t.steps_per_epoch                        # from 0
+    batches = batches_of(t, epoch)[t.step % t.steps_per_epoch:]
+    mine = [shares_of(batch, knobs.accumulate) for batch in batches]
+    clips = loader(t.windows, [share.windows for shares in mine for share in shares], t.config.data.workers, t.device)
+    for batch, shares in zip(batches, mine):
+        # Forward, losses, Adam, memory update.
+        losses, usage = train_step(t.forward, t.model, t.optimizer, shares, clips, t.config,
+                                   sample_first and t.step == 0)
+        t.step += 1
+
+        # All processes learn the losses of the whole batch, and whether one of them is to stop.
+        flag = losses.total.new_tensor([stop.received is not None or time.monotonic() > t.deadline])
+        *values, t.ending = reduce_sum(torch.cat([torch.stack(losses), flag])).tolist()           # waits for the device
+        losses = Losses(*values)
+        if not math.isfinite(losses.total):
+            raise diverged(t.step, f"the loss is not finite ({losses})", t.run.last)
+
+        # Log and progress.
+        live_items = sum(int((count > 0).sum()) for count in usage)
+        if t.step % knobs.log_every == 0:
+            t.run.log(t.step, epoch + 1, t.optimizer.param_groups[0]["lr"], losses, live_items,
+                      bar.format_dict["rate"], t.model.memories, usage)
+        terms = "".join(f", {name} {value:.4g}" for name, value in losses._asdict().items())
+        bar.set_postfix_str(f"epoch {epoch + 1}/{t.config.train.epochs}{terms}, live items {live_items}", refresh=False)
+        bar.update(len(batch))
+
+        # With `fit_minutes` the first steps decide how many epochs there are.
+        if t.fitter and (epochs := t.fitter.after_step()):
+            t.run.config = t.config = with_knobs(t.config, {"train.epochs": epochs})
+            t.scheduler.T_max, t.fitter, bar.total = epochs, None, t.images(t.last_step)
+        if t.step >= t.last_step or t.ending:
+            return
+        if t.run.due() and t.step % t.steps_per_epoch:
+            t.save(finite_state(t))
+
+
+def finish_epoch(t: Training) -> None:
+    """Check the weights after an epoch, or at the end of this command, and save what is to be kept."""
+    weights = finite_state(t)
+    for memory in t.model.memories:
+        check_equal(memory.items, "memory items")
+    epoch, rest = divmod(t.step, t.steps_per_epoch)
+    keep = rest == 0 and t.run.keeps(epoch)
+    if rest == 0:
+        t.scheduler.step()
+        t.run.draw(t.step, t.model, t.windows, t.device)
+    if keep or t.run.due() or t.ending or t.step >= t.last_step:
+        t.save(weights)
+    if keep:
+        t.run.save_epoch(epoch, t.step, weights)
+    wait_for_all()                                # torchrun ends all when one has ended: not while the first one writes
+
+
+def conclude(t: Training, stop: StopOnSignal, dataset_path: str) -> int:
+    """Say how far the run is and how to go on; return the exit status."""
+    if t.ending and t.step < t.last_step:
+        if time.monotonic() > t.deadline and not stop.received:
+            print(f"{t.config.train.minutes:g} minutes are over at step {t.step}; go on with --resume {t.run.last}")
+            return TIME_IS_UP
         received = stop.received or signal.SIGTERM                                # another process may have got it
-        print(f"{signal.Signals(received).name} at step {step}; go on with --resume {last}")
+        print(f"{signal.Signals(received).name} at step {t.step}; go on with --resume {t.run.last}")
         return 128 + received
-    left = config.train.epochs * steps_per_epoch - step
-    more = f"; {left} more with --resume {last} --train.max_steps null" if left else ""
-    print(f"done: {step} steps{more}; next: python evaluate.py --checkpoint {last} --dataset_path {args.dataset_path}")
+    left = t.config.train.epochs * t.steps_per_epoch - t.step
+    more = f"; {left} more with --resume {t.run.last} --train.max_steps null" if left else ""
+    print(f"done: {t.step} steps{more}; next: python evaluate.py --checkpoint {t.run.last} "
+          f"--dataset_path {dataset_path}")
     return 0
 
 
+def batches_of(t: Training, epoch: int) -> list[list[int]]:
+    """Draw the batches of window indices of an epoch, counted from 0."""
+    return epoch_batches(len(t.windows), t.config.train.batch_size, t.config.data.shuffle, t.config.seed, epoch)
+
+
 def start(args: Namespace, config: Config, model: nn.Module, optimizer: torch.optim.Optimizer,
-          scheduler: CosineAnnealingLR, lengths: dict[str, int]) -> int:
-    """Load what `--resume` or `--init_from` names, if anything; the number of steps already done."""
+          scheduler: CosineAnnealingLR, lengths: dict[str, int]) -> tuple[Config, int]:
+    """Load what `--resume` or `--init_from` names, if anything.
+
+    Returns:
+        The configuration, with the number of epochs that `fit_minutes` chose before; and the number of steps done.
+    """
     path = args.resume or args.init_from
     if not path:
-        return 0
+        return config, 0
     saved_config, saved = load_checkpoint(path)
     if args.init_from:
         check_architecture(config, saved_config, path)
         load_weights(model, saved["model"], path)
-        return 0
+        return config, 0
+    if saved_config.train.fit_minutes:
+        knobs = {"train.epochs": saved_config.train.epochs, "train.fit_minutes": saved_config.train.fit_minutes}
+        config = with_knobs(config, knobs)
     check_same_run(config, saved_config, path)
     if not {"optimizer", "scheduler", "rng", "step", "videos"} <= set(saved):
         raise UserError(f"{path} holds no optimizer state; go on with the run's last.pt")
@@ -174,16 +240,24 @@ def start(args: Namespace, config: Config, model: nn.Module, optimizer: torch.op
                         f"give the same frames, or start a new run with --init_from")
     if (before := saved["provenance"].get("processes", 1)) != world_size():
         warnings.warn(f"{path} is of {before} process{'es' * (before > 1)}, now there are {world_size()}: BatchNorm "
-                      f"may see other shares of a batch")
+                      f"may see other parts of a batch")
     load_weights(model, saved["model"], path)
     optimizer.load_state_dict(saved["optimizer"])
     scheduler.load_state_dict(saved["scheduler"])
     torch.set_rng_state(saved["rng"])
-    return saved["step"]
+    return config, saved["step"]
+
+
+def finite_state(t: Training) -> dict:
+    """Return the model's state_dict. TrainingDiverged when a number in it is not finite."""
+    state = t.model.state_dict()
+    if not all(value.isfinite().all() for value in state.values()):
+        raise diverged(t.step, "weights or BatchNorm statistics are not finite", t.run.last)
+    return state
 
 
 def diverged(step: int, what: str, last: Path) -> TrainingDiverged:
-    """The error that ends a run whose numbers are no longer finite."""
+    """Make the error that ends a run whose numbers are no longer finite."""
     good = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
     return TrainingDiverged(f"step {step}: {what}; {good}; try a lower --train.lr")
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lgn_net.config import Config, config_from_dict, config_parser, flatten, parse
+from lgn_net.config import RENAMED, Config, config_parser, flatten, parse
 from lgn_net.datasets import canonical_name
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT
-from lgn_net.scores.evaluation import results_beside
+from lgn_net.official import official_system
+from lgn_net.training.checkpoint import load_checkpoint
 
 # Flags of the paper and of the authors' README, and the knobs they set.
 ALIASES = {
@@ -25,13 +26,17 @@ ALIASES = {
 
 
 def command_parser(description: str, usage: str, needs_data: bool = True) -> ArgumentParser:
-    """Parser with every knob and the arguments all commands have. `usage` is the line above the help."""
+    """Make a parser with every knob and the arguments that all commands have.
+
+    Args:
+        description: text above the options.
+        usage: line above the help.
+        needs_data: whether `--dataset_path` must be given.
+    """
     short = "\n".join(f"  {alias:<16} = {knob}" for alias, knob in ALIASES.items())
     parser = config_parser(description, f"Short forms:\n{short}\n--dataset_type X also reads configs/X.yaml, "
                                         f"where no configuration comes from --config or a checkpoint.\n--model.name X "
-                                        f"also reads configs/family/X.yaml at its place, except on top of a bare "
-                                        f"checkpoint.")
-    parser.short_forms = tuple(ALIASES)
+                                        f"also reads configs/family/X.yaml, except on top of a bare checkpoint.")
     parser.usage = f"{usage} [--section.knob VALUE ...]"
     parser.formatter_class = type("Help", (parser.formatter_class, argparse.RawDescriptionHelpFormatter), {})
     parser.add_argument("--dataset_path", required=needs_data,
@@ -49,66 +54,65 @@ def network_arguments(parser: ArgumentParser) -> None:
                                          "beside the frames, or those that ship with the project.")
 
 
-def parse_command(parser: ArgumentParser, argv: list[str]) -> tuple[Config, Namespace]:
-    """Command line -> configuration and arguments.
+def parse_command(parser: ArgumentParser, argv: list[str], base: Config | None = None) -> tuple[Config, Namespace]:
+    """Read a command line: the configuration and the command's own arguments.
 
-    The configuration starts from the one inside the file of `--resume` or `--checkpoint`, or in the results.json beside
-    that of `--scores`, else from the defaults; then come `--config` (or configs/X.yaml for `--dataset_type X`, and the
-    hyper-parameters of the system in the file of `--model_dir`) and single knobs. `--model.name X` stands for
-    `--config configs/family/X.yaml`, unless the configuration is a checkpoint's and no `--config` hides what it says.
+    What the configuration is made of, later ones win:
+
+    1. the defaults of `lgn_net.config`, or `base`, or what the checkpoint of `--resume` or `--checkpoint` holds;
+    2. the files of `--config`; without these and without 1, configs/X.yaml for `--dataset_type X`, and the
+       hyper-parameters of the system in the file of `--model_dir`;
+    3. configs/family/X.yaml for `--model.name X`, unless 1 stands without `--config`;
+    4. single knobs.
+
     UserError as in `config.parse`.
     """
-    argv = [ALIASES.get(flag, flag) + equals + value for flag, equals, value in (arg.partition("=") for arg in argv)]
-    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for flag in ("--config", "--resume", "--checkpoint", "--scores", "--data.dataset", "--model_dir"):
-        peek.add_argument(flag, nargs="?")
-    given = vars(peek.parse_known_args(argv)[0])
-    saved = None
-    if source := given["resume"] or given["checkpoint"]:
-        from lgn_net.training.checkpoint import load_checkpoint  # only now: torch takes seconds to load
-        parser.set_defaults(flatten(asdict(load_checkpoint(source)[0])))
-    elif given["scores"] and {"config", "scoring"} & (saved := results_beside(given["scores"])).keys():
-        try:
-            scoring = {f"score.{knob}": value for knob, value in saved.get("scoring", {}).items()}
-            parser.set_defaults(flatten(asdict(config_from_dict(saved.get("config", {})))) | scoring)
-        except UserError as error:
-            raise UserError(f"results.json beside {given['scores']} was written by another version of this project: "
-                            f"{error}") from None
-    elif not given["config"]:
-        named = given["data.dataset"] and not (given["scores"] and not has_config(given["data.dataset"]))
-        files = [config_of(given["data.dataset"])] if named else []
-        if given["model_dir"]:
-            from lgn_net.official import official_system
+    words = [word for arg in argv for word in (arg.split("=", 1) if arg.startswith("--") and "=" in arg else [arg])]
+    words = [ALIASES.get(word, word) for word in words]
+    words = [RENAMED.get((flag.removeprefix("--"), word), word) for flag, word in zip(["", *words], words)]
+    configs, words = peek(["--config"], words)
+    given = {flag: values[-1] for flag, values in peek(PEEKED, words)[0].items()}
 
-            files.append(family_file(official_system(given["model_dir"])))
-        argv = [*(f"--config={file}" for file in files), *argv]
-    return parse(parser, argv if (source or saved) and not given["config"] else with_family_files(argv))
+    if source := given.get("--resume") or given.get("--checkpoint"):
+        base = load_checkpoint(source)[0]
+    if base:
+        parser.set_defaults(flatten(asdict(base)))
+    files: list[str | Path] = [*configs.get("--config", [])]
+    if not base and not files and "--data.dataset" in given:
+        files = [config_of(given["--data.dataset"])]
+    if not base and not configs and "--model_dir" in given:
+        files = [*files, family_file(official_system(given["--model_dir"]))]
+    family = family_file(given.get("--model.name", ""))
+    if family.is_file() and (files or not base):
+        files = [*files, family]
+    return parse(parser, [*(f"--config={file}" for file in files), *words])
+
+
+PEEKED = ["--resume", "--checkpoint", "--data.dataset", "--model_dir", "--model.name"]
+
+
+def peek(flags: list[str], words: list[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Find the values of some flags among the words of a command line; return the other words, too."""
+    found: dict[str, list[str]] = {}
+    others: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if word in flags and (value := next(rest, None)) is not None:
+            found.setdefault(word, []).append(value)
+        else:
+            others.append(word)
+    return found, others
 
 
 def family_file(name: str) -> Path:
-    """configs/family/<name>.yaml of this project, which need not exist."""
+    """Return configs/family/<name>.yaml of this project, which need not exist."""
     return ROOT / "configs" / "family" / f"{name}.yaml"
 
 
-def with_family_files(argv: list[str]) -> list[str]:
-    """`--model.name X` -> `--config configs/family/X.yaml`, which names X, too. Unknown names stay, to be refused."""
-    argv = [word for arg in argv for word in (arg.split("=", 1) if arg.startswith("--model.name=") else [arg])]
-    known = {path.stem for path in family_file("").parent.glob("*.yaml")}
-    for k, (flag, name) in enumerate(zip(argv, argv[1:])):
-        if flag == "--model.name" and name in known:
-            argv[k:k + 2] = ["--config", str(family_file(name))]
-    return argv
-
-
-def has_config(dataset: str) -> bool:
-    """Whether configs/<dataset>.yaml is there."""
-    return (ROOT / "configs" / f"{canonical_name(dataset)}.yaml").is_file()
-
-
 def config_of(dataset: str) -> Path:
-    """configs/<dataset>.yaml of this project. UserError when there is none."""
+    """Return configs/<dataset>.yaml of this project. UserError when there is none."""
     path = ROOT / "configs" / f"{canonical_name(dataset)}.yaml"
-    if not has_config(dataset):
+    if not path.is_file():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
         raise UserError(f"no configuration for data set {dataset} (known: {known}); give one with --config FILE")
     return path

@@ -1,53 +1,21 @@
-"""Every knob, its default and its meaning; YAML file and command line merged by jsonargparse.
+"""Every knob, its default and its meaning; YAML files and command line are merged by jsonargparse.
 
 jsonargparse reads types, defaults and help from the dataclasses below, so each knob is written down once, and it
-rejects unknown keys and wrong types. A file is given with `--config FILE`, a single knob with `--section.name VALUE`;
-whatever comes later on the command line wins.
+rejects unknown keys and wrong types. A file is given with `--config FILE`, a single knob with `--section.name VALUE`.
 """
 
 import difflib
 import math
-import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_dumper, set_loader, set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from lgn_net.errors import UserError
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
-
-
-class PlainLoader(yaml.SafeLoader):
-    """YAML in which `off` is a word and `2e-4` a number, as in YAML 1.2, and no key stands twice; PyYAML reads 1.1."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        """A mapping; ConstructorError when a key stands twice."""
-        keys = set()
-        for key, _ in node.value:
-            if key.value in keys:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands here twice", key.start_mark)
-            keys.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-PlainLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float"))]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-PlainLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|false)$"), list("tf"))
-PlainLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(
-    r"^[-+]?((\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf)$|^\.nan$"), list("-+0123456789."))
-
-
-def load_yaml(text: str) -> object:
-    """What a YAML text holds; yaml.YAMLError for what is none."""
-    return yaml.load(text, PlainLoader)
-
-
-set_loader("plain", load_yaml, exceptions=(yaml.YAMLError,))
-set_dumper("plain", lambda content: yaml.safe_dump(content, sort_keys=False))
 
 
 @dataclass(frozen=True)
@@ -106,23 +74,17 @@ class ModelConfig:
     concat_query: bool = False
     """Give the decoder the queries beside the prototypes, as Glo-Net and MNAD do."""
     update_max: Literal["all", "own"] = "all"
-    """Maximum in the memory update's weights over all queries (published code) or an item's own (paper, eq. 6)."""
-    read_temperature: float = 1.0
-    """Divides the similarities in the memory's read; below 1 a query reads fewer items."""
-    ema: float = 0.0
-    """0: items take up their queries as published; else the share an item keeps of itself as it moves to their mean."""
+    """Maximum in the memory update's weights: over all queries (published code) or an item's own (paper, eq. 6)."""
     revive_after: int = 0
     """In training, an item that was nobody's nearest for so many steps becomes the farthest query; 0: never
     (published)."""
-    skips: bool = False
-    """Hand E_glo's features to the decoder, as mnad_pred always does; meant for glo_net."""
     fold_time: bool = False
     """Train E_loc on all frames of the batch at once: one batch statistic instead of one per frame; faster."""
     forget_bias: float = 1.0
     """Added to the forget gates of the ST-LSTM; the paper's equations have none."""
     bn_init: Literal["ones", "uniform"] = "ones"
-    """BatchNorm weights start at 1 (today's PyTorch) or are drawn from U(0, 1) (PyTorch 1.1, which was published
-    with)."""
+    """BatchNorm weights start at 1 (today's PyTorch) or are drawn from U(0, 1) (PyTorch 1.1, which MNAD's authors
+    say their numbers need)."""
 
     def __post_init__(self):
         for name in ("input_frames", "base_width", "hidden_width", "lstm_layers"):
@@ -132,9 +94,6 @@ class ModelConfig:
                 "1 for mnad_recon, which reconstructs single frames (--model.name mnad_recon after --config sets it)")
         require(self.memory or self.name in ("lgn_net", "mnad_pred", "mnad_recon"), "model.memory", self.memory,
                 "true, except for lgn_net, mnad_pred and mnad_recon, whose controls without memory are defined")
-        require(0 < self.read_temperature < math.inf, "model.read_temperature", self.read_temperature,
-                "a number above 0")
-        require(0 <= self.ema < 1, "model.ema", self.ema, "0 or more, and below 1")
         require(self.revive_after >= 0, "model.revive_after", self.revive_after, "0 or more")
         require(math.isfinite(self.forget_bias), "model.forget_bias", self.forget_bias, "a number")
 
@@ -172,6 +131,14 @@ class TrainConfig:
     """Adam's learning rate in the first epoch."""
     max_steps: int | None = None
     """Stop after this many steps in all; null: after the last epoch. The schedule stays that of `epochs`."""
+    minutes: float | None = None
+    """Stop after this many minutes, save last.pt and exit with status 75; null: no limit."""
+    fit_minutes: float | None = None
+    """Choose the number of epochs so that training and the evaluation of the test set take this many minutes."""
+    keep_epochs: str = "all"
+    """Which weights to keep beside last.pt: all epochs, last (none), or every K-th epoch and the last one."""
+    save_minutes: float = 10.0
+    """Write last.pt at least this often, between epochs too."""
     log_every: int = 10
     """Steps between lines of log.jsonl and points in TensorBoard."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
@@ -183,8 +150,6 @@ class TrainConfig:
     """Compute activations again in the backward pass instead of keeping them: a third slower, much less memory."""
     compile: bool = False
     """Compile the network with torch.compile; where that fails, training goes on without, and says so."""
-    sync_batch_norm: bool = True
-    """With several processes on GPUs: BatchNorm statistics of the whole batch; false: of each process's share."""
     deterministic: bool = True
     """Equal numbers from equal runs on a GPU; false: the fastest convolutions that cuDNN finds."""
 
@@ -193,6 +158,12 @@ class TrainConfig:
             require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "1 or more")
         require(0 < self.lr < math.inf, "train.lr", self.lr, "a number above 0")
         require(self.max_steps is None or self.max_steps >= 1, "train.max_steps", self.max_steps, "null, or 1 or more")
+        require(0 < self.save_minutes < math.inf, "train.save_minutes", self.save_minutes, "a number above 0")
+        for name in ("minutes", "fit_minutes"):
+            require(getattr(self, name) is None or 0 < getattr(self, name) < math.inf, f"train.{name}",
+                    getattr(self, name), "null, or a number above 0")
+        require(self.keep_epochs in ("all", "last") or self.keep_epochs.isdecimal() and int(self.keep_epochs) > 0,
+                "train.keep_epochs", self.keep_epochs, "all, last, or a number K")
 
 
 @dataclass(frozen=True)
@@ -203,8 +174,9 @@ class ScoreConfig:
     """lambda: share of the PSNR in the normality, 0 to 1; the rest is the distance D to the nearest item."""
     gamma: float = 0.009
     """A test frame updates the memory when its regular score, a mean squared error on [0, 1], is below gamma."""
-    memory_update: Literal["off", "carry", "reset"] = "carry"
-    """At test time: off; carry the updated memory on to the next video (published code); reset it before each video."""
+    memory_update: Literal["frozen", "carry", "reset"] = "carry"
+    """At test time: keep the memory frozen; carry the updated memory on to the next video (published code); reset it
+    before each video."""
     psnr_peak: Literal["one", "prediction"] = "one"
     """Peak of the PSNR: 1 (published code), or the maximum of the predicted frame (paper, eq. 13)."""
     normalize: Literal["video", "none", "dataset", "training", "causal"] = "video"
@@ -244,9 +216,12 @@ class Config:
         require(0 <= self.seed < 2**63, "seed", self.seed, "0 or more, and below 2^63")
 
 
-KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
-NULLABLE = ("data.cache", "train.max_steps")
-SECTIONS = {f.name: f.default_factory for f in fields(Config) if f.name != "seed"}
+NULLABLE = ("data.cache", "train.max_steps", "train.minutes", "train.fit_minutes")
+SECTIONS: dict[str, type] = {"data": DataConfig, "model": ModelConfig, "loss": LossConfig, "train": TrainConfig,
+                             "score": ScoreConfig}
+# Knobs of earlier versions, with the value at which they meant what is now always so; and words of earlier versions.
+RETIRED = {"model.read_temperature": 1.0, "model.ema": 0.0, "model.skips": False, "train.sync_batch_norm": True}
+RENAMED = {("score.memory_update", "off"): "frozen"}
 
 
 def require(ok: bool, knob: str, value: object, range_: str) -> None:
@@ -256,9 +231,8 @@ def require(ok: bool, knob: str, value: object, range_: str) -> None:
 
 
 def config_parser(description: str, epilog: str = "") -> ArgumentParser:
-    """A parser that knows `--config` and every knob; commands add their own arguments to it."""
-    parser = ArgumentParser(description=description, epilog=epilog, exit_on_error=False, allow_abbrev=False,
-                            parser_mode="plain")
+    """Make a parser that knows `--config` and every knob; commands add their own arguments to it."""
+    parser = ArgumentParser(description=description, epilog=epilog, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with any of the knobs below")
     parser.add_argument("--seed", type=int, default=Config.seed,
                         help="Seed of the weights, the memory items and the order of the windows.")
@@ -268,82 +242,80 @@ def config_parser(description: str, epilog: str = "") -> ArgumentParser:
 
 
 def parse(parser: ArgumentParser, argv: list[str]) -> tuple[Config, Namespace]:
-    """Command line -> the configuration, and a namespace with the command's own arguments.
+    """Read a command line: the configuration, and a namespace with the command's own arguments.
 
-    Raises UserError with one sentence for unknown names, wrong types and values out of range.
+    Raises:
+        UserError: an unknown name, a wrong type, or a value out of range.
     """
+    check_flags(parser, argv)
     try:
         args = parser.parse_args(argv)
-    except ArgumentError as error:
-        raise UserError(explain(parser, str(error), files_in(argv))) from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"config {files_in(argv)}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except (ArgumentError, UnicodeDecodeError) as error:
+        raise UserError(" ".join(str(error).split())) from None
     return to_config(parser, args), args
 
 
+def check_flags(parser: ArgumentParser, argv: list[str]) -> None:
+    """Raise UserError for the first flag that the parser does not know, with the known ones nearest to it."""
+    known = list(parser._option_string_actions)
+    for flag in (word.partition("=")[0] for word in argv if word.startswith("--") and len(word) > 2):
+        if flag not in known:
+            leaves = [one for one in known if one.rpartition(".")[2] == flag.lstrip("-")]
+            near = leaves or difflib.get_close_matches(flag, known, n=3)
+            raise UserError(f"unknown option {flag}; " + (f"did you mean {' or '.join(near)}? " if near else "")
+                            + "`--help` lists all")
+
+
 def load_config(path: str | Path) -> Config:
-    """A config file over the defaults; UserError as in `parse`."""
+    """Read a config file over the defaults; UserError as in `parse`."""
     return parse(config_parser(""), ["--config", str(path)])[0]
 
 
 def config_from_dict(raw: dict) -> Config:
-    """The inverse of `dataclasses.asdict`, checked like a config file; UserError when it does not fit."""
-    parser = config_parser("")
+    """Undo `dataclasses.asdict`, checked like a config file; UserError when it does not fit.
+
+    Knobs and words of earlier versions are taken where they mean what this version does.
+    """
+    parser, knobs = config_parser(""), {}
+    for knob, value in flatten(raw).items():
+        if knob in RETIRED and value != RETIRED[knob]:
+            raise UserError(f"{knob} is {value}; this version knows it only as {RETIRED[knob]}; use version 0.1.0")
+        if knob not in RETIRED:
+            knobs[knob] = RENAMED.get((knob, value), value) if isinstance(value, str) else value
     try:
-        return to_config(parser, parser.parse_object(raw))
+        return to_config(parser, parser.parse_object(knobs))
     except ArgumentError as error:
-        raise UserError(explain(parser, str(error))) from None
+        raise UserError(" ".join(str(error).split())) from None
 
 
 def to_config(parser: ArgumentParser, args: Namespace) -> Config:
     """Build the frozen dataclasses from parsed arguments."""
-    for name in SECTIONS:
+    for name, section in SECTIONS.items():
         if not isinstance(args[name], Namespace):
             raise UserError(f"section '{name}' of the config holds {args[name]!r}; it must hold `knob: value` lines")
-    for name in ("seed", *(f"{name}.{knob.name}" for name, section in SECTIONS.items() for knob in fields(section))):
-        if args[name] is None and name not in NULLABLE:
-            raise UserError(f"{name} is null; give it a value")
+        for knob in fields(section):
+            if args[name][knob.name] is None and f"{name}.{knob.name}" not in NULLABLE:
+                raise UserError(f"{name}.{knob.name} is null; give it a value")
     sections = parser.instantiate(args)
     return Config(seed=args.seed, **{name: sections[name] for name in SECTIONS})
 
 
+def with_knobs(config: Config, knobs: dict[str, object]) -> Config:
+    """Return the configuration with other values of some knobs, given as {"section.knob": value}."""
+    for name, value in knobs.items():
+        section, _, knob = name.partition(".")
+        config = replace(config, **{section: replace(getattr(config, section), **{knob: value})})
+    return config
+
+
 def flatten(nested: dict, prefix: str = "") -> dict:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
-    flat = {}
+    """Turn {"a": {"b": 1}} into {"a.b": 1}."""
+    flat: dict = {}
     for key, value in nested.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
 
 
 def to_yaml(config: Config) -> str:
-    """The configuration as a file that `--config` reads."""
+    """Write the configuration as a file that `--config` reads."""
     return yaml.safe_dump(asdict(config), sort_keys=False)
-
-
-def files_in(argv: list[str]) -> str:
-    """The config files named on a command line."""
-    words = [word for arg in argv for word in (arg.split("=", 1) if arg.startswith("--config=") else [arg])]
-    return ", ".join(value for flag, value in zip(words, words[1:]) if flag == "--config")
-
-
-def explain(parser: ArgumentParser, message: str, files: str = "") -> str:
-    """Jsonargparse's message on one line, with the nearest known names where a name is unknown."""
-    message = " ".join(message.split())
-    if message.startswith(("Problems parsing config", "Unexpected config")):
-        return f"config {files}: no YAML file of sections with `knob: value` lines ({message})"
-    if wrong := re.search(r'Parser key "(.+?)": Expected an? (.+?)\. Got value: (.*)', message):
-        kind = re.sub(r"<class '(\w+)'>|typing\.Literal(\[.*\])", r"\1\2", wrong[2])
-        choices = [text or number for text, number in re.findall(r"'(.*?)'|(\d+)", kind)]        # of a Literal
-        kind = " or ".join(choices) or KINDS.get(kind, kind)
-        return f"{wrong[1]} is {wrong[3]}; it must be {kind}"
-    unknown = re.search(r"Group '(.+?)' does not accept option '(.+?)'|[Uu]nrecognized arguments: (--\S+)|"
-                        r"Option '(.+?)' is not accepted", message)
-    if not unknown:
-        return message
-    name = ".".join(filter(None, unknown.groups()))
-    typed = name.startswith("--")             # else it stands in a file
-    known = [one for action in parser._actions for one in (action.option_strings if typed else [action.dest])]
-    known += getattr(parser, "short_forms", ()) if typed else ()
-    near = difflib.get_close_matches(name, known, n=3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ";"
-    return f"unknown option {name}{hint} `--help` lists all"

@@ -110,6 +110,16 @@ def wait_for_all() -> None:
         dist.barrier()
 
 
+@contextlib.contextmanager
+def first_process_first() -> Iterator[None]:
+    """Let the first process run a block before the others do."""
+    if rank():
+        wait_for_all()
+    yield
+    if not rank():
+        wait_for_all()
+
+
 def check_equal(items: Tensor, what: str) -> None:
     """TrainingDiverged when the numbers `items` are not the same on all processes."""
     low, high = -reduce_max(-items), reduce_max(items)

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from lgn_net.config import Config
 from lgn_net.errors import UserError
 from lgn_net.model.build import VARIANTS
 from lgn_net.model.lgn_net import LGNNet
+from lgn_net.model.memory import PrototypeMemory
 from lgn_net.training.checkpoint import load_file
 
 SYSTEMS = {"lgn_net": "LGN-Net", "mnad_pred": "MNAD-Pred", "mnad_recon": "MNAD-Recon"}       # whose files are read
@@ -72,9 +74,9 @@ def load_official(model_path: str | Path, items_path: str | Path | None) -> tupl
         raise UserError(f"{items_path} holds items that are not finite; the file is damaged")
 
     system = infer_system(official)
-    sizes = infer_sizes(official, items, system, model_path)
+    sizes = infer_sizes(official, system, model_path)
     with torch.device("meta"):
-        expected = LGNNet(**sizes, **VARIANTS[system]).state_dict()
+        expected = LGNNet(partial(PrototypeMemory, len(items)), **sizes, **VARIANTS[system]).state_dict()
     state, problems = {"memory.items": items}, []
     for name, value in expected.items():
         if name == "memory.items":
@@ -108,7 +110,8 @@ def import_official(config: Config, model_path: str | Path, items_path: str | Pa
         raise UserError(f"{model_path} is {SYSTEMS[system]}, and model.name is {config.model.name}; leave that out: "
                         f"the file decides")
     channels = sizes.pop("channels")
-    published = {"name": system, "memory": True, "skips": False, "concat_query": False}
+    published = {"name": system, "memory": True, "memory_items": len(state["memory.items"]),
+                 "concat_query": False}
     return replace(config, data=replace(config.data, channels=channels),
                    model=replace(config.model, **published, **sizes)), state
 
@@ -133,7 +136,7 @@ def infer_system(official: dict) -> str:
     return "mnad_recon" if one_frame and not narrow else "mnad_pred"
 
 
-def infer_sizes(official: dict, items: Tensor, system: str, path: str | Path) -> dict:
+def infer_sizes(official: dict, system: str, path: str | Path) -> dict:
     """Keyword arguments of LGNNet from the shapes of the authors' weights.
 
     UserError where one of those that tell a size is missing or is no convolution's.
@@ -144,11 +147,10 @@ def infer_sizes(official: dict, items: Tensor, system: str, path: str | Path) ->
                             f"here is the authors' state_dict of either")
     base_width, stacked = official[FIRST].shape[:2]
     channels = official[LAST].shape[0]
-    sizes = dict(input_frames=max(stacked // channels, 1), channels=channels, base_width=base_width,
-                 memory_items=len(items))
+    sizes = {"input_frames": max(stacked // channels, 1), "channels": channels, "base_width": base_width}
     if system == "lgn_net":
         layers = {name.split(".")[2] for name in official if str(name).startswith("pred.convlstm_list.")}
-        sizes |= dict(hidden_width=official[STATE].shape[1], lstm_layers=len(layers))
+        sizes |= {"hidden_width": official[STATE].shape[1], "lstm_layers": len(layers)}
     return sizes
 
 

@@ -1,11 +1,11 @@
-"""Videos -> encoded windows: each frame is decoded once, and what depends on it alone is computed once."""
+"""Frames become encoded windows; each frame is decoded once, and what depends on it alone is computed once."""
 
 import copy
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,110 +16,111 @@ from lgn_net.config import Config
 from lgn_net.data.clips import stream_frames, to_float
 from lgn_net.data.videos import Video
 from lgn_net.device import autocast
+from lgn_net.inference.signals import psnr
+from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.model.prototype_branch import PrototypeEncoder
 
+Frame = tuple[int, int, np.ndarray]       # index of the video, index of the frame, pixels uint8 (C, size, size)
 
-class Encoded(NamedTuple):
-    """Windows, and all of their prediction that does not depend on the memory."""
 
-    windows: list[tuple[int, int]]     # the video, and the index in it of the frame to predict
-    queries: list[Tensor]              # this and the next: see `LGNNet.encode`
+class Windows(NamedTuple):
+    """B windows, and all of their predictions that does not depend on the memory."""
+
+    where: list[tuple[int, int]]          # index of the video, index of the frame to predict
+    queries: list[Tensor]                 # queries and context: see `FramePredictor.encode`
     context: dict[str, Tensor]
-    targets: Tensor                    # the frames to predict, (B, C, size, size) in [-1, 1]
+    target: Tensor                        # the frames to predict, (B, C, size, size) in [-1, 1]
+    baselines: dict[str, Tensor]          # PSNR in dB, (B,), of predictors without a parameter: see `baselines`
 
 
-def for_inference(model: nn.Module, config: Config) -> nn.Module:
-    """A copy whose BatchNorms are part of the convolutions before them, and these in the precision they are used in."""
-    model = copy.deepcopy(model).eval()
-    for sequence in model.modules():
-        if isinstance(sequence, nn.Sequential):
-            for k, (layer, norm) in enumerate(itertools.pairwise(sequence)):
-                if isinstance(norm, nn.BatchNorm2d):
-                    sequence[k] = fuse_conv_bn_eval(layer, norm, transpose=isinstance(layer, nn.ConvTranspose2d))
-                    sequence[k + 1] = nn.Identity()
-    if config.score.precision == "bfloat16":
-        full = [layer for box in model.modules() if isinstance(box, PrototypeEncoder) for layer in box.in_float32]
-        for layer in model.modules():
-            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer not in full:
-                layer.bfloat16()                          # autocast would do it again at every call
-    return model
+def alone(windows: Windows, k: int) -> Windows:
+    """Return the k-th window alone."""
+    def pick(features: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: x[k:k + 1] for name, x in features.items()}
+
+    return Windows([windows.where[k]], [q[k:k + 1] for q in windows.queries], pick(windows.context),
+                   windows.target[k:k + 1], pick(windows.baselines))
 
 
-class WindowEncoder:
-    """Frames in, windows out: every frame that has n frames of its video before it completes one."""
+def encode_windows(model: FramePredictor, batches: Iterable[Sequence[Frame]], config: Config,
+                   device: torch.device) -> Iterator[Windows]:
+    """Encode every window of n + 1 consecutive frames.
 
-    def __init__(self, model: nn.Module, config: Config, device: torch.device):
-        self.model, self.config, self.device = model, config, device
-        self.recent: dict[int, deque] = {}                # of each video, its last frames and their gates
+    Args:
+        model: a `FramePredictor`, made ready by `for_inference`.
+        batches: frames in batches. A frame that does not follow the one before it in its video starts anew.
+        config: of the network.
+        device: of the network.
 
-    def __call__(self, frames: Sequence[tuple[int, int]], pixels: Sequence[np.ndarray]) -> Encoded | None:
-        """Encode the windows that end with the next frames; None if there are none.
+    Yields:
+        The windows that end in a batch, for each batch that has any.
+    """
+    n, T = config.model.input_frames, config.model.window
+    recent: deque = deque(maxlen=T)                                           # image and gates of the last frames
+    expected = None
+    for batch in batches:
+        images = to_float(torch.from_numpy(np.stack([pixels for _, _, pixels in batch])).to(device))
+        with autocast(device, config.score.precision):
+            gates = model.frame_gates(images)
+            where, clips = [], []
+            for (video, frame, _), *features in zip(batch, images.split(1), [None] * len(batch) if gates is None
+                                                    else gates.split(1)):
+                if (video, frame) != expected:
+                    recent.clear()
+                expected = video, frame + 1
+                recent.append(features)
+                if len(recent) == T:
+                    where.append((video, frame))
+                    clips.append(tuple(recent))
+            if not where:
+                continue
+            steps = [torch.cat([clip[t][0] for clip in clips]) for t in range(T)]                # (B, C, size, size)
+            by_step = None if gates is None else [torch.cat([clip[t][1] for clip in clips]) for t in range(n)]
+            queries, context = model.encode(torch.stack(steps[:n], dim=1), by_step)
+        yield Windows(where, queries, context, steps[-1], baselines(steps[:n], steps[-1]) if n < T else {})
 
-        Args:
-            frames: the video, and the index in it, of each frame. A video's frames come in order, some in every call
-                until it ends.
-            pixels: uint8 (C, size, size) of each.
-        """
-        n, T, local = self.config.model.input_frames, self.config.model.window, self.model.local_branch
-        images = to_float(torch.from_numpy(np.stack(pixels)).to(self.device))
-        with autocast(self.device, self.config.score.precision):
-            gates = local.frame_gates(images) if local else images
-            self.recent = {v: self.recent.get(v) or deque(maxlen=T) for v, _ in frames}
-            windows, clips = [], []
-            for (v, t), *frame in zip(frames, images.split(1), gates.split(1)):
-                self.recent[v].append(frame)
-                if len(self.recent[v]) == T:
-                    windows.append((v, t))
-                    clips.append(tuple(self.recent[v]))
-            if not windows:
-                return None
-            steps = [as_batch([clip[k][0] for clip in clips]) for k in range(T)]                 # (B, C, size, size)
-            by_step = [as_batch([clip[k][1] for clip in clips]) for k in range(n)] if local else None
-            queries, context = self.model.encode(torch.stack(steps[:n], dim=1), by_step)
-        return Encoded(windows, queries, context, steps[-1])
+
+def baselines(frames: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
+    """Compute the PSNR in dB, (B,), of two predictors without a parameter, to read every result beside.
+
+    `psnr_copy` repeats the last frame; `psnr_linear` is clip(2 s_t - s_(t-1)), where there are two frames.
+    """
+    found = {"psnr_copy": psnr(frames[-1], target)}
+    if len(frames) > 1:
+        found["psnr_linear"] = psnr((2 * frames[-1] - frames[-2]).clamp(-1, 1), target)
+    return found
 
 
-def windows_at_once(config: Config, device: torch.device) -> int:
-    """`score.batch_size`; on a CPU fewer, where features are so large that C's allocator maps their memory anew."""
+def read_videos(videos: Sequence[Video], ranges: Iterable[tuple[int, range]], config: Config) -> Iterator[Frame]:
+    """Decode ranges of frames, each given by the index of its video and the indices of its frames."""
+    for v, frames in ranges:
+        paths = videos[v].frames[frames.start:frames.stop]
+        for t, pixels in zip(frames, stream_frames(paths, config.data.channels, config.data.image_size)):
+            yield v, t, pixels
+
+
+def stream_windows(model: FramePredictor, videos: Sequence[Video], ranges: Iterable[tuple[int, range]], config: Config,
+                   device: torch.device) -> Iterator[Windows]:
+    """Encode the windows of ranges of frames (see `read_videos`); the next batch is decoded meanwhile in a thread."""
+    frames = read_videos(videos, ranges, config)
+    yield from encode_windows(model, ahead(batched(frames, batch_size_on(device, config))), config, device)
+
+
+def batch_size_on(device: torch.device, config: Config) -> int:
+    """Return `score.batch_size`; on a CPU less, where features are so large that C's allocator maps memory anew."""
     largest = 4 * config.model.base_width * config.data.image_size ** 2       # bytes of a window's features
     return max(1, min(config.score.batch_size, 2 ** 25 // largest)) if device.type == "cpu" else config.score.batch_size
 
 
-def stream_windows(model: nn.Module, videos: list[Video], chosen: list[int], config: Config, device: torch.device,
-                   in_step: bool) -> Iterator[Encoded]:
-    """All windows of the chosen videos, `windows_at_once`; the next frames are decoded meanwhile.
-
-    Args:
-        in_step: so many videos advance together, by a frame each; else they come one after the other.
-    """
-    encode = WindowEncoder(model, config, device)
-    together, each = (windows_at_once(config, device), 1)[::1 if in_step else -1]
-    batches = schedule({v: len(videos[v].frames) for v in chosen}, together, each)
-    for frames, pixels in ahead(decode(videos, batches, config)):
-        if encoded := encode(frames, pixels):
-            yield encoded
+def batched(items: Iterable, size: int) -> Iterator[list]:
+    """Gather items in lists of `size`; the last list may be shorter."""
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
 
 
-def schedule(lengths: dict[int, int], together: int, each: int) -> Iterator[list[tuple[int, int]]]:
-    """(video, frame) in batches: `together` videos at a time, of each its next `each` frames until it ends."""
-    left = [(v, range(length)) for v, length in lengths.items()]
-    while left:
-        now = left[:together]
-        yield [(v, t) for v, frames in now for t in frames[:each]]
-        left = [(v, frames[each:]) for v, frames in now if len(frames) > each] + left[together:]
-
-
-def decode(videos: list[Video], batches: Iterable[list[tuple[int, int]]], config: Config) \
-        -> Iterator[tuple[list[tuple[int, int]], list[np.ndarray]]]:
-    """The batches of `schedule`, each with the pixels of its frames, uint8 (C, size, size)."""
-    channels, size, readers = config.data.channels, config.data.image_size, {}
-    for frames in batches:
-        readers = {v: readers.get(v) or stream_frames(videos[v].frames, channels, size) for v, _ in frames}
-        yield frames, [next(readers[v]) for v, _ in frames]
-
-
-def ahead(items: Iterator[tuple]) -> Iterator[tuple]:
-    """The same items; the next one is made in a thread while one is used."""
+def ahead(items: Iterator[list]) -> Iterator[list]:
+    """Yield the same items; a thread makes the next one while one is used."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, items, None)
         while item := coming.result():
@@ -127,6 +128,37 @@ def ahead(items: Iterator[tuple]) -> Iterator[tuple]:
             yield item
 
 
-def as_batch(parts: Sequence[Tensor]) -> Tensor:
-    """Batches (B_k, ...) -> one; a single one as it is."""
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+def for_inference(model: FramePredictor, config: Config) -> FramePredictor:
+    """Copy a model with BatchNorms folded into the convolutions before them, in the precision of `score.precision`.
+
+    In bfloat16, E_glo's first two blocks stay in float32: bfloat16 would blur D, whose range within a video is small.
+    """
+    ready: Any = copy.deepcopy(model)
+    for sequence in ready.eval().modules():
+        if isinstance(sequence, nn.Sequential):
+            layer: Any
+            for k, (layer, norm) in enumerate(itertools.pairwise(sequence)):
+                if isinstance(norm, nn.BatchNorm2d):
+                    sequence[k] = fuse_conv_bn_eval(layer, norm, transpose=isinstance(layer, nn.ConvTranspose2d))
+                    sequence[k + 1] = nn.Identity()
+    if config.score.precision == "bfloat16":
+        for layer in ready.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                layer.bfloat16()                          # once, where autocast would do it at every call
+        for box in list(ready.modules()):
+            if isinstance(box, PrototypeEncoder):
+                box.block1, box.block2 = InFloat32(box.block1), InFloat32(box.block2)      # type: ignore[assignment]
+    return ready
+
+
+class InFloat32(nn.Module):
+    """A block that autocast leaves alone."""
+
+    def __init__(self, block: nn.Module):
+        super().__init__()
+        self.block = block.float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the block on x (B, C, H, W) in float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self.block(x.float())

@@ -4,7 +4,7 @@ from torch import nn
 
 
 def conv_pair(in_channels: int, out_channels: int, stride: int = 1, last_activation: bool = True) -> nn.Sequential:
-    """Two 3x3 convolutions, each followed by BatchNorm and ReLU: (B, in, H, W) -> (B, out, H/stride, W/stride).
+    """Make two 3x3 convolutions, each with BatchNorm and ReLU: (B, in, H, W) -> (B, out, H/stride, W/stride).
 
     `stride` belongs to the first convolution. With `last_activation=False` the second convolution stays bare, as in the
     last block of E_glo, whose output is L2-normalised instead.
@@ -21,7 +21,7 @@ def conv_pair(in_channels: int, out_channels: int, stride: int = 1, last_activat
 
 
 def upsample(in_channels: int, out_channels: int) -> nn.Sequential:
-    """3x3 transposed convolution of stride 2, BatchNorm, ReLU: (B, in, H, W) -> (B, out, 2H, 2W)."""
+    """Make a 3x3 transposed convolution of stride 2, BatchNorm and ReLU: (B, in, H, W) -> (B, out, 2H, 2W)."""
     return nn.Sequential(
         nn.ConvTranspose2d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1),
         nn.BatchNorm2d(out_channels),

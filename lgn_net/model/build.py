@@ -1,14 +1,18 @@
-"""Configuration -> model: the only wiring, and the family by name."""
+"""Build a model from a configuration: the only wiring, and the family by name."""
+
+from functools import partial
 
 import torch
 from torch import nn
 
 from lgn_net.config import Config
 from lgn_net.model.lgn_net import LGNNet, LocNet
+from lgn_net.model.memory import PrototypeMemory
 from lgn_net.model.msn_net import MSNNet
+from lgn_net.model.revival import RevivingMemory
 
 # What makes each relative of LGN-Net out of its boxes (docs/differences.md, "The family").
-VARIANTS = {
+VARIANTS: dict[str, dict] = {
     "lgn_net": {},
     "lgn_st": {"cell": "conv_lstm"},
     "glo_net": {"cell": None, "concat_query": True},
@@ -18,20 +22,27 @@ VARIANTS = {
 
 
 def build_model(config: Config) -> nn.Module:
-    """A freshly initialised model, channels last; its weights and items come from torch's global random state."""
+    """Build a freshly initialised model, channels last; weights and items come from torch's global random state.
+
+    Returns:
+        An `nn.Module` that is a `lgn_net.model.lgn_net.FramePredictor`.
+    """
     knobs = config.model
-    sizes = {"channels": config.data.channels, "base_width": knobs.base_width}
-    memory = {"memory_items": knobs.memory_items if knobs.memory else 0, "read_grad": knobs.read_grad,
-              "update_max": knobs.update_max, "read_temperature": knobs.read_temperature, "ema": knobs.ema,
-              "revive_after": knobs.revive_after}
-    recurrent = {"hidden_width": knobs.hidden_width, "lstm_layers": knobs.lstm_layers, "fold_time": knobs.fold_time}
+    sizes: dict = {"channels": config.data.channels, "base_width": knobs.base_width}
+    recurrent: dict = {"hidden_width": knobs.hidden_width, "lstm_layers": knobs.lstm_layers,
+                       "fold_time": knobs.fold_time}
+    memory: partial = partial(PrototypeMemory, knobs.memory_items, update_max=knobs.update_max,
+                              read_grad=knobs.read_grad or knobs.name == "msn_net")
+    if knobs.revive_after:
+        memory = partial(RevivingMemory, knobs.memory_items, revive_after=knobs.revive_after, **memory.keywords)
+    model: nn.Module
     if knobs.name == "loc_net":
         model = LocNet(**sizes, **recurrent)
     elif knobs.name == "msn_net":
-        model = MSNNet(knobs.input_frames, **sizes, **memory)
+        model = MSNNet(memory, knobs.input_frames, **sizes)
     else:
-        switches = {"skips": knobs.skips, "concat_query": knobs.concat_query} | VARIANTS[knobs.name]
-        model = LGNNet(knobs.input_frames, **sizes, **recurrent, forget_bias=knobs.forget_bias, **switches, **memory)
+        switches: dict = {"concat_query": knobs.concat_query, "forget_bias": knobs.forget_bias} | VARIANTS[knobs.name]
+        model = LGNNet(memory if knobs.memory else None, knobs.input_frames, **sizes, **recurrent, **switches)
     if knobs.bn_init == "uniform":                        # as PyTorch 1.1 did, see docs/differences.md, 15
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):

@@ -1,6 +1,8 @@
 """Local normality: E_loc, STP-Net and the local deconvolution (upper branch of Fig. 2)."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +28,9 @@ class LocalBranch(nn.Module):
     def __init__(self, channels: int, width: int, hidden: int, layers: int, fold_time: bool = False,
                  forget_bias: float = 1.0, cell: str = "st_lstm"):
         super().__init__()
-        make_cell = partial(STLSTMCell, forget_bias=forget_bias) if cell == "st_lstm" else ConvLSTMCell
+        make_cell: Callable = partial(STLSTMCell, forget_bias=forget_bias) if cell == "st_lstm" else ConvLSTMCell
         self.encoder = nn.Sequential(*conv_pair(channels, width, stride=2), *conv_pair(width, 2 * width, stride=2))
-        self.cells = nn.ModuleList(make_cell(2 * width if layer == 0 else hidden, hidden) for layer in range(layers))
+        self.cells: Any = nn.ModuleList(make_cell(hidden if layer else 2 * width, hidden) for layer in range(layers))
         self.recur = self.stp_net if cell == "st_lstm" else self.conv_lstm
         self.deconv = nn.Sequential(*upsample(2 * hidden, hidden), *upsample(hidden, width))
         self.fold_time = fold_time
@@ -43,19 +45,20 @@ class LocalBranch(nn.Module):
         return self.deconv(self.recur(gates))
 
     def frame_gates(self, frames: Tensor) -> Tensor:
-        """What depends on one frame alone: frames (T, C, H, W) -> conv_x(x_t) of layer 1, for every window with it."""
+        """Compute what depends on single frames (T, C, H, W): conv_x(x_t) of layer 1."""
         return self.cells[0].conv_x(self.encoder(frames))
 
     def encode(self, clip: Tensor) -> list[Tensor]:
-        """E_loc of every frame: T tensors (B, 2*width, H/4, W/4)."""
+        """Encode every frame by E_loc: T tensors (B, 2*width, H/4, W/4)."""
         B, T = clip.shape[:2]
         if self.fold_time or not self.training:
             return list(self.encoder(clip.flatten(0, 1)).unflatten(0, (B, T)).unbind(1))
         return [self.encoder(frame) for frame in clip.unbind(1)]
 
     def stp_net(self, gates: list[Tensor]) -> Tensor:
-        """conv_x(x_t) of layer 1 of T frames -> cat(H, M) of the top cell after the last: (B, 2*hidden, H/4, W/4)."""
-        H, C, M = [None] * len(self.cells), [None] * len(self.cells), None
+        """Run the ST-LSTMs over conv_x(x_t) of T frames; return the last cat(H, M) on top, (B, 2*hidden, H/4, W/4)."""
+        H, C = self.no_states(), self.no_states()
+        M: Any = None
         for from_frame in gates:                          # M zigzags: up the layers, on to layer 1 of the next frame
             H[0], C[0], M = self.cells[0].step(from_frame, H[0], C[0], M)
             for k, cell in enumerate(self.cells[1:], 1):
@@ -63,10 +66,14 @@ class LocalBranch(nn.Module):
         return torch.cat([H[-1], M], dim=1)
 
     def conv_lstm(self, gates: list[Tensor]) -> Tensor:
-        """conv_x(x_t) of layer 1 of T frames -> cat(H, C) of the top cell after the last: (B, 2*hidden, H/4, W/4)."""
-        H, C = [None] * len(self.cells), [None] * len(self.cells)
+        """Run the ConvLSTMs over conv_x(x_t) of T frames; return the last cat(H, C) on top, (B, 2*hidden, H/4, W/4)."""
+        H, C = self.no_states(), self.no_states()
         for from_frame in gates:
             H[0], C[0] = self.cells[0].step(from_frame, H[0], C[0])
             for k, cell in enumerate(self.cells[1:], 1):
                 H[k], C[k] = cell(H[k - 1], H[k], C[k])
         return torch.cat([H[-1], C[-1]], dim=1)
+
+    def no_states(self) -> list:
+        """Return a None for each cell: states of zeros."""
+        return [None] * len(self.cells)

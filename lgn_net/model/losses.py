@@ -1,4 +1,4 @@
-"""The three losses: prediction, compactness, separateness."""
+"""The loss: prediction, compactness, separateness (eq. 9-12)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,12 +6,13 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
+from lgn_net.config import LossConfig
 from lgn_net.model.lgn_net import Output
-from lgn_net.model.memory import PrototypeMemory, flatten_queries
+from lgn_net.model.memory import PrototypeMemory
 
 
 class Losses(NamedTuple):
-    """Scalars; `total` is the weighted sum that is minimised."""
+    """Scalars. `total` is the weighted sum that is minimised. A further term needs one field here."""
 
     total: Tensor
     prediction: Tensor
@@ -19,25 +20,23 @@ class Losses(NamedTuple):
     separateness: Tensor
 
 
-def compute_losses(out: Output, target: Tensor, memories: Sequence[PrototypeMemory], compactness_weight: float,
-                   separateness_weight: float, margin: float) -> Losses:
-    """L = L_prediction + lambda_c L_compactness + lambda_s L_separateness (eq. 9-12; means as in the authors' code).
+def compute_losses(out: Output, target: Tensor, memories: Sequence[PrototypeMemory], weights: LossConfig) -> Losses:
+    """Compute L = L_prediction + lambda_c L_compactness + lambda_s L_separateness, with means as in the authors' code.
 
-    Of several memories the losses are averaged; without one they are 0.
+    The memory losses are averaged over the memories; without a memory they are 0. Items get no gradient.
 
     Args:
         out: forward pass of the model on B clips.
-        target: the true next frames (B, C, H, W) in [-1, 1].
-        memories: whose items the queries are compared with, before this step's update. They get no gradient.
-        compactness_weight, separateness_weight: lambda_c, lambda_s.
-        margin: of the triplet loss, in units of Euclidean distance.
+        target: true next frames (B, C, H, W) in [-1, 1].
+        memories: those that `out` was looked up in, before this step's update.
+        weights: lambda_c, lambda_s, and the margin of the triplet loss, a Euclidean distance.
     """
     prediction = F.mse_loss(out.prediction.float(), target)
     compactness = separateness = prediction.new_zeros(())
-    for memory, queries in zip(memories, out.queries, strict=True):
-        nearest, second = memory.items[memory.nearest(queries, k=2)].unbind(1)                # (N, D), (N, D)
-        flat = flatten_queries(queries)                                                       # (N, D)
-        compactness = compactness + F.mse_loss(flat, nearest) / len(memories)
-        separateness = separateness + F.triplet_margin_loss(flat, nearest, second, margin=margin) / len(memories)
-    total = prediction + compactness_weight * compactness + separateness_weight * separateness
+    for memory, lookup in zip(memories, out.lookups, strict=True):
+        nearest, second = memory.items[lookup.nearest].unbind(1)                              # (N, D), (N, D)
+        triplet = F.triplet_margin_loss(lookup.flat, nearest, second, margin=weights.margin)
+        compactness = compactness + F.mse_loss(lookup.flat, nearest) / len(memories)
+        separateness = separateness + triplet / len(memories)
+    total = prediction + weights.compactness * compactness + weights.separateness * separateness
     return Losses(total, prediction, compactness, separateness)

@@ -1,138 +1,113 @@
-"""The memory of prototypes: read, nearest items, update."""
+"""The memory of prototypes: look up, update (paper, Section III-B)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lgn_net.distributed import broadcast_, gather, reduce_max, reduce_sum
+from lgn_net.distributed import reduce_max, reduce_sum
+
+
+class Lookup(NamedTuple):
+    """What a memory finds for queries: shared by decoder, losses, distance and update. N = B*h*w, in the order of B."""
+
+    prototypes: Tensor     # (B, D, h, w)   F_glo: what the decoder sees
+    queries: Tensor        # (B, D, h, w)   of unit length over D
+    similarity: Tensor     # (N, M)         cosines of queries and items
+    nearest: Tensor        # (N, 2)         indices of the most and the second most similar item
+
+    @property
+    def flat(self) -> Tensor:
+        """Queries as rows, (N, D)."""
+        return flatten_queries(self.queries)
+
+    def first(self, count: int) -> "Lookup":
+        """Keep the first `count` of the B frames, without gradients."""
+        rows = len(self.similarity) // len(self.queries) * count
+        return Lookup(*(x[:count].detach() for x in self[:2]), *(x[:rows].detach() for x in self[2:]))
 
 
 class PrototypeMemory(nn.Module):
-    """M unit vectors of D features that stand for normality. A buffer, not a parameter: no gradient ever reaches it.
+    """M unit vectors of D features that stand for normality. They are a buffer: no gradient ever reaches them.
 
-    Similarity of query and item is their dot product, the cosine, since both have unit length. All arithmetic is in
-    float32, also under autocast: bfloat16 similarities tie.
+    All arithmetic is in float32, also under autocast, since bfloat16 similarities tie.
 
     Args:
-        num_items: M, at least 2 (separateness needs a second nearest item).
+        num_items: M, at least 2, since the separateness loss needs a second nearest item.
         dim: D.
-        read_grad: let the prediction loss reach the queries through the read weights (paper, eq. 2-3). The authors'
-            code detaches them; see docs/differences.md, 1.
-        update_max: over which queries the maximum in the update weights is taken: "all" of the batch (authors' code)
-            or the item's "own" (paper, eq. 6); see docs/differences.md, 3.
-        read_temperature: divides the similarities before the softmax of the read; 1 in the paper.
-        ema: 0 for the paper's update; else the share that an item keeps of itself when it moves to its queries' mean.
-        revive_after: in training, an item that was nobody's nearest for so many updates becomes the query that lies
-            farthest from all items; 0 for never.
+        read_grad: let the prediction loss reach the queries through the read weights (eq. 2-3). The authors' code
+            detaches the read weights; see docs/differences.md, 1.
+        update_max: take the maximum in the update weights over "all" queries of the batch (authors' code) or over
+            the item's "own" queries (eq. 6); see docs/differences.md, 3.
     """
 
-    def __init__(self, num_items: int, dim: int, read_grad: bool = False, update_max: str = "all",
-                 read_temperature: float = 1.0, ema: float = 0.0, revive_after: int = 0):
+    def __init__(self, num_items: int, dim: int, read_grad: bool = False, update_max: str = "all"):
         super().__init__()
+        self.items: Tensor
         self.register_buffer("items", F.normalize(torch.rand(num_items, dim), dim=1))     # (M, D)
         self.read_grad = read_grad
         self.update_max = update_max
-        self.read_temperature = read_temperature
-        self.ema = ema
-        self.revive_after = revive_after
-        if revive_after:
-            self.register_buffer("idle", torch.zeros(num_items, dtype=torch.long))         # updates without a query
-        self.register_load_state_dict_pre_hook(fit_idle)
 
-    def similarity(self, queries: Tensor) -> Tensor:
-        """Queries (B, D, h, w) of unit length -> cosines (N, M), N = B*h*w in the order b, row, column."""
-        with torch.autocast(queries.device.type, enabled=False):
-            return flatten_queries(queries).float() @ self.items.T
+    def lookup(self, queries: Tensor) -> Lookup:
+        """Compare queries with all items and read prototypes for them, softmax-weighted means of items (eq. 2-3).
 
-    def read(self, queries: Tensor) -> Tensor:
-        """Queries (B, D, h, w) -> prototypes F_glo (B, D, h, w), each a softmax-weighted mean of items (eq. 2-3)."""
-        weights = (self.similarity(queries) / self.read_temperature).softmax(dim=1)        # (N, M): over items
-        if not self.read_grad:
-            weights = weights.detach()        # the prediction loss stops here, see docs/differences.md, 1
+        Args:
+            queries: (B, D, h, w) of unit length over D.
+        """
         with torch.autocast(queries.device.type, enabled=False):
+            similarity = flatten_queries(queries).float() @ self.items.T                   # (N, M)
+            weights = similarity.softmax(dim=1)                                            # (N, M): over items
+            if not self.read_grad:
+                weights = weights.detach()    # the prediction loss stops here, see docs/differences.md, 1
             prototypes = weights @ self.items                                              # (N, D)
-        return prototypes.view(*queries.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
+        B, D, h, w = queries.shape
+        return Lookup(prototypes.view(B, h, w, D).permute(0, 3, 1, 2), queries, similarity,
+                      similarity.detach().topk(2, dim=1).indices)
 
     @torch.no_grad()
-    def nearest(self, queries: Tensor, k: int = 1) -> Tensor:
-        """Queries (B, D, h, w) -> indices (N, k) of the k most similar items, the nearest first."""
-        return self.similarity(queries).topk(k, dim=1).indices
+    def update_(self, lookup: Lookup) -> Tensor:
+        """Move every item towards the queries whose nearest item it is, and normalise it again (eq. 4-6).
 
-    def usage(self, queries: Tensor) -> Tensor:
-        """Of how many of the queries (B, D, h, w) each item is the nearest, (M,). An item with none is dead."""
-        return torch.bincount(self.nearest(queries)[:, 0], minlength=len(self.items))
+        An item that is nobody's nearest stays. In training on several processes the queries of all processes count,
+        and the items stay the same everywhere.
+
+        Args:
+            lookup: result of `lookup` with the present items.
+
+        Returns:
+            Number of queries whose nearest item each item is, (M,).
+        """
+        M, shared = len(self.items), self.training
+        nearest = lookup.nearest[:, 0]                                                     # (N,)
+        similarity = lookup.similarity                                                     # (N, M)
+        chosen = F.one_hot(nearest, M).float()                                             # (N, M)
+        counted = similarity if self.update_max == "all" else torch.where(chosen > 0, similarity, -1.0)
+        highest = torch.cat([counted, counted.new_full((1, M), -1.0)]).amax(dim=0)         # (M,), also of no query
+        if shared:
+            highest = reduce_max(highest)
+        score = similarity.gather(1, nearest[:, None])[:, 0]                               # (N,)
+        weight = torch.exp(score - highest[nearest])                                       # (N,) in (0, 1]
+        with torch.autocast(similarity.device.type, enabled=False):
+            moves = (weight[:, None] * chosen).T @ lookup.flat.float()                     # (M, D)
+        moves = torch.cat([moves, chosen.sum(dim=0)[:, None]], dim=1)                      # one reduction for both
+        moves, count = (reduce_sum(moves) if shared else moves).split([self.items.shape[1], 1], dim=1)
+        self.items.copy_(torch.where(count > 0, F.normalize(self.items + moves, dim=1), self.items))
+        return count[:, 0]
 
     @torch.no_grad()
     def redundancy(self) -> float:
-        """Mean cosine between two different items; near 1 they have become one."""
+        """Return the mean cosine of two different items; near 1 all items are the same."""
         M = len(self.items)
         return ((self.items.sum(dim=0).square().sum() - M) / (M * (M - 1))).item()
 
-    @torch.no_grad()
-    def sample_(self, queries: Tensor) -> Tensor:
-        """Make the items anew: M of the queries (B, D, h, w) but zeros, drawn at random; of fewer, only so many.
-
-        Of several processes, the first one draws from its own. Returns what `update_` does, of the items before.
-        """
-        usage = reduce_sum(self.usage(queries))
-        flat = flatten_queries(queries).float()
-        flat = flat[flat.any(dim=1)]                                                       # a ReLU can leave zeros
-        chosen = flat[torch.randperm(len(flat))[:len(self.items)].to(flat.device)]
-        self.items[:len(chosen)] = chosen
-        broadcast_(self.items)
-        return usage
-
-    @torch.no_grad()
-    def update_(self, queries: Tensor) -> Tensor:
-        """Move every item towards the queries (B, D, h, w) it is nearest to (eq. 4-6), and back to unit length.
-
-        Items that no query chose stay as they are, unless they are revived. In training on several processes the
-        queries are those of all of them, and the items stay the same everywhere.
-
-        Returns:
-            of how many queries each item was the nearest, (M,).
-        """
-        M, shared = len(self.items), self.training
-        flat, similarity = flatten_queries(queries).float(), self.similarity(queries)      # (N, D), (N, M)
-        score, nearest = similarity.max(dim=1)                                             # (N,), (N,)
-        chosen = F.one_hot(nearest, M).float()                                             # (N, M)
-        counted = similarity if self.update_max == "all" else torch.where(chosen > 0, similarity, -1.0)
-        highest = torch.cat([counted, counted.new_full((1, M), -1.0)]).amax(dim=0)         # (M,)   also of no query
-        if shared:
-            highest = reduce_max(highest)
-        weight = torch.ones_like(score) if self.ema else torch.exp(score - highest[nearest])     # (N,) in (0, 1]
-        with torch.autocast(queries.device.type, enabled=False):
-            added = (weight[:, None] * chosen).T @ flat                                    # (M, D)
-        added = torch.cat([added, chosen.sum(dim=0)[:, None]], dim=1)
-        added, count = (reduce_sum(added) if shared else added).split([flat.shape[1], 1], dim=1)
-        if self.ema:
-            moved = self.ema * self.items + (1 - self.ema) * added / count.clamp_min(1)
-        else:
-            moved = self.items + added
-        self.items.copy_(torch.where(count > 0, F.normalize(moved, dim=1), self.items))
-        if self.revive_after and self.training:
-            self.idle.copy_(torch.where(count[:, 0] > 0, 0, self.idle + 1))
-            dead = (self.idle >= self.revive_after).nonzero()[:, 0]
-            if len(dead):
-                score = score.masked_fill(~flat.any(dim=1), 2.0)                           # zeros, which a ReLU leaves
-                lowest = score.argsort()[:M]
-                score, flat = gather(score[lowest]), gather(flat[lowest])
-                farthest = score.argsort(stable=True)[:len(dead)]
-                farthest = farthest[score[farthest] < 2]                                   # may be fewer
-                self.items[dead[:len(farthest)]] = flat[farthest]
-                self.idle[dead] = 0
-        return count[:, 0]
-
-
-def fit_idle(memory: PrototypeMemory, state: dict, prefix: str, *_: object) -> None:
-    """Weights of a run with another `revive_after`: the counts start at 0, or are left out."""
-    name = f"{prefix}idle"
-    if not memory.revive_after:
-        state.pop(name, None)
-    elif name not in state and f"{prefix}items" in state:
-        state[name] = torch.zeros_like(memory.idle)
-
 
 def flatten_queries(queries: Tensor) -> Tensor:
-    """(B, D, h, w) -> (N, D), N = B*h*w in the order b, row, column."""
+    """Turn queries (B, D, h, w) into rows (N, D), N = B*h*w in the order b, row, column."""
     return queries.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def join_lookups(parts: Sequence[Lookup]) -> Lookup:
+    """Join the lookups of the parts of a batch."""
+    return parts[0] if len(parts) == 1 else Lookup(*map(torch.cat, zip(*parts)))

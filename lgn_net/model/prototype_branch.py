@@ -7,7 +7,12 @@ from lgn_net.model.blocks import conv_pair, upsample
 
 
 class PrototypeEncoder(nn.Module):
-    """E_glo: n stacked frames -> F_lat, eight times smaller and `8 * width` features deep."""
+    """E_glo: encodes n stacked frames as F_lat, eight times smaller and `8 * width` features deep.
+
+    Args:
+        in_channels: n * C.
+        width: channels at full resolution.
+    """
 
     def __init__(self, in_channels: int, width: int):
         super().__init__()
@@ -17,17 +22,10 @@ class PrototypeEncoder(nn.Module):
         self.block4 = conv_pair(4 * width, 8 * width, last_activation=False)
         self.pool = nn.MaxPool2d(2)
 
-    @property
-    def in_float32(self) -> list[nn.Module]:
-        """Layers that inference keeps out of autocast: bfloat16 blurs D there, whose range within a video is small."""
-        return [*self.block1, *self.block2]
-
     def forward(self, clip: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Clip (B, T, C, H, W) in [-1, 1], oldest frame first -> the features of all blocks, F_lat last."""
-        device = clip.device.type
-        with torch.autocast(device, enabled=self.training and torch.is_autocast_enabled(device)):      # in_float32
-            x1 = self.block1(clip.flatten(1, 2))          # (B, width, H, W)   from channels C*t + c
-            x2 = self.block2(self.pool(x1))               # (B, 2*width, H/2, W/2)
+        """Encode clip (B, T, C, H, W) in [-1, 1], oldest frame first: the features of all four blocks, F_lat last."""
+        x1 = self.block1(clip.flatten(1, 2))              # (B, width, H, W)   from channels C*t + c
+        x2 = self.block2(self.pool(x1))                   # (B, 2*width, H/2, W/2)
         x3 = self.block3(self.pool(x2))                   # (B, 4*width, H/4, W/4)
         return x1, x2, x3, self.block4(self.pool(x3))     # (B, 8*width, H/8, W/8)
 
@@ -58,20 +56,24 @@ class Decoder(nn.Module):
         self.up2 = upsample(2 * width, w1)
         self.head = head(skips[2] + w1 + local_channels, width, channels)
 
-    def forward(self, prototypes: Tensor, local: Tensor | None = None, skip4: Tensor | None = None,
+    def forward(self, bottom: Tensor, local: Tensor | None = None, skip4: Tensor | None = None,
                 skip2: Tensor | None = None, skip1: Tensor | None = None) -> Tensor:
-        """Prototypes (B, in, H/8, W/8), local (B, local, H, W), skips by their share of H -> frame (B, C, H, W)."""
-        x = self.up4(self.block4(prototypes))             # (B, 4*width, H/4, W/4)   where `wide`, twice the channels
+        """Decode bottom (B, in, H/8, W/8), local (B, local, H, W), and skips at 1/4, 1/2 and full resolution.
+
+        Returns:
+            The frame (B, C, H, W) in [-1, 1].
+        """
+        x = self.up4(self.block4(bottom))                 # (B, 4*width, H/4, W/4)   where `wide`, twice the channels
         x = self.up3(self.block3(join(skip4, x)))         # (B, 2*width, H/2, W/2)
         x = self.up2(self.block2(join(skip2, x)))         # (B, width, H, W)   F'_glo
         return self.head(join(skip1, x, local))
 
 
 def head(in_channels: int, width: int, channels: int) -> nn.Sequential:
-    """Features at full resolution -> frame: (B, in, H, W) -> (B, channels, H, W) in [-1, 1]."""
+    """Make the last layers: features at full resolution (B, in, H, W) -> frame (B, channels, H, W) in [-1, 1]."""
     return nn.Sequential(*conv_pair(in_channels, width), nn.Conv2d(width, channels, 3, padding=1), nn.Tanh())
 
 
 def join(*features: Tensor | None) -> Tensor:
-    """Those that are there, one after the other over the channels."""
+    """Concatenate the features that are there over the channels."""
     return torch.cat([x for x in features if x is not None], dim=1)

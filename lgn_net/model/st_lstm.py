@@ -1,5 +1,7 @@
 """The recurrent cells: ST-LSTM (PredRNN), the unit of STP-Net, and the plain ConvLSTM that it replaced."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -29,15 +31,15 @@ class STLSTMCell(nn.Module):
         self.forget_bias = forget_bias
 
     def forward(self, x: Tensor, H: Tensor | None, C: Tensor | None, M: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """X (B, in, h, w); H, C, M (B, hidden, h, w) of the step before (M: of the layer below) -> new H, C, M.
+        """Compute the new H, C, M from x (B, in, h, w) and H, C, M (B, hidden, h, w) of the step before.
 
-        None for a state that is zero: what it would add is not computed.
+        M comes from the layer below. None stands for a state of zeros, for which nothing is computed.
         """
         return self.step(self.conv_x(x), H, C, M)
 
     def step(self, gates: Tensor, H: Tensor | None, C: Tensor | None, M: Tensor | None) \
             -> tuple[Tensor, Tensor, Tensor]:
-        """`forward` from what x contributes to the gates, conv_x(x) (B, 7*hidden, h, w)."""
+        """Do as `forward`, from conv_x(x) (B, 7*hidden, h, w)."""
         i_C, f_C, g_C, i_M, f_M, g_M, o = gates.chunk(7, dim=1)
         if H is not None:
             i_C, f_C, g_C, o = (x + h for x, h in zip((i_C, f_C, g_C, o), self.conv_h(H).chunk(4, dim=1)))
@@ -50,7 +52,7 @@ class STLSTMCell(nn.Module):
         return H, C, M
 
     def remember(self, i: Tensor, f: Tensor, g: Tensor, state: Tensor | None) -> Tensor:
-        """Gates and a state C or M -> f * state + i * g."""
+        """Compute the new state C or M: f * state + i * g."""
         written = torch.sigmoid(i) * torch.tanh(g)
         return written if state is None else torch.addcmul(written, torch.sigmoid(f + self.forget_bias), state)
 
@@ -71,12 +73,12 @@ class ConvLSTMCell(nn.Module):
         self.conv_h = nn.Conv2d(hidden, 4 * hidden, kernel_size, padding=padding)
 
     def forward(self, x: Tensor, H: Tensor | None, C: Tensor | None) -> tuple[Tensor, Tensor]:
-        """X (B, in, h, w); H, C (B, hidden, h, w) of the step before, None for zero -> new H, C."""
+        """Compute the new H, C from x (B, in, h, w) and H, C (B, hidden, h, w) of the step before, None for zeros."""
         return self.step(self.conv_x(x), H, C)
 
     def step(self, gates: Tensor, H: Tensor | None, C: Tensor | None) -> tuple[Tensor, Tensor]:
-        """`forward` from what x contributes to the gates, conv_x(x) (B, 4*hidden, h, w)."""
-        from_H = self.conv_h.bias[:, None, None] if H is None else self.conv_h(H)
+        """Do as `forward`, from conv_x(x) (B, 4*hidden, h, w)."""
+        from_H = cast(Tensor, self.conv_h.bias)[:, None, None] if H is None else self.conv_h(H)
         i, f, g, o = (gates + from_H).chunk(4, dim=1)
         written = torch.sigmoid(i) * torch.tanh(g)
         C = written if C is None else torch.addcmul(written, torch.sigmoid(f), C)

@@ -18,6 +18,7 @@ def save_checkpoint(path: str | Path, config: Config, model: dict, **state: obje
     """Write a checkpoint, completely or not at all.
 
     Args:
+        path: file to write.
         config: travels with the weights, so that a checkpoint needs no other file.
         model: state_dict, memory items included.
         state: what `--resume` needs besides (optimizer, scheduler, position, random state) and provenance; only
@@ -28,7 +29,7 @@ def save_checkpoint(path: str | Path, config: Config, model: dict, **state: obje
 
 
 def load_file(path: str | Path) -> object:
-    """torch.load on the CPU, `weights_only`: no code in a file is ever run. UserError when it is no such file."""
+    """Load a PyTorch file on the CPU, `weights_only`: no code in it is run. UserError when it is no such file."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
@@ -47,7 +48,7 @@ def load_file(path: str | Path) -> object:
 
 
 def load_checkpoint(path: str | Path) -> tuple[Config, dict]:
-    """A checkpoint's configuration and its whole content, on the CPU. UserError when it is none of this project's."""
+    """Load a checkpoint's configuration and its whole content, on the CPU. UserError for any other file."""
     content = load_file(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint of this project; the authors' files are read by "
@@ -61,9 +62,14 @@ def load_checkpoint(path: str | Path) -> tuple[Config, dict]:
 
 
 def load_weights(model: nn.Module, state: dict, path: str | Path) -> None:
-    """load_state_dict; UserError naming the file when names or shapes do not fit, or a number is not finite."""
+    """Load a state_dict; UserError naming the file when names or shapes do not fit, or a number is not finite.
+
+    The counts of `RevivingMemory` start at 0 where they are missing, and are left out where they are not needed.
+    """
     try:
-        model.load_state_dict(state)
+        missing, unexpected = model.load_state_dict(state, strict=False)
+        if wrong := [name for name in (*missing, *unexpected) if not name.endswith(".idle")]:
+            raise RuntimeError(f"{wrong[0]} is {'missing' if wrong[0] in missing else 'unknown'}")
     except (RuntimeError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{path} does not hold the weights of this network: {reason}") from None
@@ -72,22 +78,23 @@ def load_weights(model: nn.Module, state: dict, path: str | Path) -> None:
 
 
 # Knobs that decide what the weights mean, and knobs that a continued run may change.
-ARCHITECTURE = ("data.channels", "model.name", "model.memory", "model.skips", "model.input_frames", "model.base_width",
+ARCHITECTURE = ("data.channels", "model.name", "model.memory", "model.input_frames", "model.base_width",
                 "model.hidden_width", "model.lstm_layers", "model.memory_items", "model.concat_query",
                 "model.forget_bias")
-FREE = ("data.workers", "data.cache", "data.on_device", "train.max_steps", "train.log_every",
-        "train.checkpoint_activations", "train.compile", "train.deterministic", "score")
+FREE = ("data.workers", "data.cache", "data.on_device", "train.max_steps", "train.minutes", "train.keep_epochs",
+        "train.save_minutes", "train.log_every", "train.checkpoint_activations", "train.compile",
+        "train.deterministic", "score")
 
 
 def check_architecture(config: Config, saved: Config, path: str | Path) -> None:
-    """UserError naming the knobs in which the configuration's network differs from the checkpoint's."""
+    """Raise UserError where the configuration's network is not the checkpoint's."""
     different = [line for knob, line in differences(config, saved) if knob in ARCHITECTURE]
     if different:
         raise UserError(f"{path} holds another network: {'; '.join(different)}")
 
 
 def check_same_run(config: Config, saved: Config, path: str | Path) -> None:
-    """UserError naming the knobs that would make a continued run another one."""
+    """Raise UserError for knobs that would make a continued run another one."""
     different = [line for knob, line in differences(config, saved) if not knob.startswith(FREE)]
     if different:
         raise UserError(f"{path} belongs to a run with other settings: {'; '.join(different)}; repeat its settings "
@@ -95,6 +102,6 @@ def check_same_run(config: Config, saved: Config, path: str | Path) -> None:
 
 
 def differences(config: Config, saved: Config) -> list[tuple[str, str]]:
-    """Every knob in which two configurations differ, with a line that shows both values."""
+    """List every knob in which two configurations differ, with a line that shows both values."""
     ours, theirs = flatten(asdict(config)), flatten(asdict(saved))
     return [(knob, f"{knob} is {theirs[knob]} there, {ours[knob]} here") for knob in ours if ours[knob] != theirs[knob]]

@@ -1,71 +1,160 @@
-"""A run's folder: its log and its lock."""
+"""A run's folder: lock, log, pictures and checkpoints. The first process writes; on the others nothing happens."""
 
 import contextlib
-import fcntl
 import json
-from collections.abc import Iterator, Sequence
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
+from filelock import FileLock, Timeout
+from torch import Tensor
+from torchvision.utils import make_grid
 
+from lgn_net.config import Config, to_yaml
+from lgn_net.data.clips import to_float
+from lgn_net.data.windows import Windows
+from lgn_net.distributed import rank
 from lgn_net.errors import UserError
-from lgn_net.files import write_atomic
+from lgn_net.files import check_writable, write_atomic
+from lgn_net.model.losses import Losses
 from lgn_net.model.memory import PrototypeMemory
+from lgn_net.training.checkpoint import save_checkpoint
+
+SAMPLES = 4     # windows drawn for TensorBoard after every epoch
 
 
-@contextlib.contextmanager
-def only_one(run: Path) -> Iterator[None]:
-    """Keep a second process out of a run folder, and clear away what a killed one left unfinished."""
-    run.mkdir(parents=True, exist_ok=True)
-    with open(run / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)           # released when the process ends, however it ends
-        except BlockingIOError:
-            raise UserError(f"another process is training in {run}; wait for it, or choose another "
-                            f"--exp_dir") from None
-        for leftover in run.glob(".*.pt.*"):
-            leftover.unlink()
-        yield
+def check_free(folder: Path, resume: str | None) -> None:
+    """Raise UserError where a folder holds a run already, unless it is the one that is resumed."""
+    last = folder / "last.pt"
+    if (last.exists() or any(folder.glob("epoch_*.pt"))) and Path(resume or "").resolve() != last.resolve():
+        how = f"; go on with --resume {last}" if last.exists() else ", which lost its last.pt; remove its epoch_*.pt"
+        raise UserError(f"{folder} already holds a run{how}, or choose another --exp_dir")
+    if not rank():
+        check_writable(folder)
 
 
-class RunLog:
-    """log.jsonl, an object per logged step, and the same numbers for TensorBoard.
+@dataclass
+class Run:
+    """The folder of a run, open for its training.
 
-    Opened to go on after `step`: lines of later steps, logged after the checkpoint that is resumed from, are dropped.
+    `about` goes into every checkpoint; `state` makes what a continuation needs besides. On entering, the folder is
+    locked, and lines of log.jsonl after `step` are dropped: they were logged after the checkpoint that is resumed.
     """
 
-    def __init__(self, folder: Path, step: int):
-        path = folder / "log.jsonl"
+    folder: Path
+    config: Config
+    step: int
+    about: dict
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint that a continuation starts from."""
+        return self.folder / "last.pt"
+
+    def __enter__(self) -> Self:
+        self.saved = time.monotonic()
+        self.closing = contextlib.ExitStack()
+        if rank():
+            return self
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / ".lock", timeout=0)
+        try:
+            self.closing.enter_context(lock)
+        except Timeout:
+            raise UserError(f"another process is training in {self.folder}; wait for it, or choose another "
+                            f"--exp_dir") from None
+        except NotImplementedError:
+            warnings.warn(f"{self.folder} is on a disk without file locks: see to it that one process trains there")
+        for leftover in self.folder.glob(".*.pt.*"):                  # of a process that was killed while writing
+            leftover.unlink()
+        path = self.folder / "log.jsonl"
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         try:
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.step]
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{path} is not the log of a run; move it away") from None
         write_atomic(path, "".join(kept))
-        self.file = path.open("a")
-        self.board = SummaryWriter(folder, purge_step=step + 1)
-
-    def write(self, row: dict, images_per_s: float | None, memories: Sequence[PrototypeMemory] = (),
-              usage: Sequence[torch.Tensor] = ()) -> None:
-        """Log the numbers of one step; the speed goes to TensorBoard only, so that equal runs have equal logs.
-
-        TensorBoard also gets, of each memory, the mean cosine between its items and the share of the batch's queries
-        that each item is nearest to: `usage` holds their counts (M,).
-        """
-        print(json.dumps(row), file=self.file, flush=True)
-        for name, value in {**row, "images_per_s": images_per_s or 0.0}.items():
-            if name != "step":
-                self.board.add_scalar(f"train/{name}", value, row["step"])
-        for k, (memory, count) in enumerate(zip(memories, usage), 1):
-            name = f"memory_{k}" if len(memories) > 1 else "memory"
-            self.board.add_scalar(f"{name}/item_cosine", memory.redundancy(), row["step"])
-            self.board.add_histogram(f"{name}/queries_of_an_item", count / count.sum(), row["step"])
-
-    def __enter__(self) -> Self:
+        write_atomic(self.folder / "config.yaml", to_yaml(self.config))
+        self.file = self.closing.enter_context(path.open("a"))
+        self.board = open_board(self.folder, self.step + 1)
+        if self.board:
+            self.closing.callback(self.board.close)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.file.close()
-        self.board.close()
+        self.closing.close()
+
+    def log(self, step: int, epoch: int, lr: float, losses: Losses, live_items: int, images_per_s: float | None,
+            memories: Sequence[PrototypeMemory], usage: Sequence[Tensor]) -> None:
+        """Log the numbers of one step: a line of log.jsonl, and points in TensorBoard.
+
+        The speed goes to TensorBoard only, so that equal runs have equal logs. TensorBoard also gets, of each memory,
+        the mean cosine of its items and which part of the batch's queries (`usage`, (M,)) is nearest to each item.
+        """
+        if rank():
+            return
+        values = losses._asdict()
+        row = {"step": step, "epoch": epoch, "lr": lr, "loss": values.pop("total"), **values, "live_items": live_items}
+        print(json.dumps(row), file=self.file, flush=True)
+        if not self.board:
+            return
+        for name, value in {**row, "images_per_s": images_per_s or 0.0}.items():
+            if name != "step":
+                self.board.add_scalar(f"train/{name}", value, step)
+        for k, (memory, count) in enumerate(zip(memories, usage), 1):
+            name = f"memory_{k}" if len(memories) > 1 else "memory"
+            self.board.add_scalar(f"{name}/item_cosine", memory.redundancy(), step)
+            self.board.add_histogram(f"{name}/queries_of_an_item", count / count.sum(), step)
+
+    @torch.no_grad()
+    def draw(self, step: int, model: Any, windows: Windows, device: torch.device) -> None:
+        """Show some frames, their predictions and the errors in TensorBoard."""
+        if rank() or not self.board:
+            return
+        some = [k * len(windows) // SAMPLES for k in range(min(SAMPLES, len(windows)))]
+        clips = to_float(windows.__getitems__(some).to(device))
+        model.eval()
+        predicted = model(clips[:, :self.config.model.input_frames]).prediction.float()
+        model.train()
+        frames, predicted = ((x + 1) / 2 for x in (clips[:, -1], predicted.clamp(-1, 1)))
+        error = (frames - predicted).square().mean(dim=1, keepdim=True).expand_as(frames)
+        error = error / error.amax().clamp_min(1e-12)
+        grid = make_grid(torch.cat([frames, predicted, error]), nrow=len(frames))
+        self.board.add_image("frame, prediction, error", grid.flip(0) if grid.shape[0] == 3 else grid, step)
+
+    def due(self) -> bool:
+        """Return whether `train.save_minutes` have gone by since last.pt was written."""
+        return not rank() and time.monotonic() - self.saved > 60 * self.config.train.save_minutes
+
+    def keeps(self, epoch: int) -> bool:
+        """Return whether the weights of this epoch, counted from 1, are kept (`train.keep_epochs`)."""
+        knobs = self.config.train
+        every = {"all": 1, "last": 0}.get(knobs.keep_epochs)
+        every = int(knobs.keep_epochs) if every is None else every
+        return every > 0 and (epoch % every == 0 or epoch == knobs.epochs)
+
+    def save(self, step: int, model: dict, **state: object) -> None:
+        """Write last.pt: state_dict, and what else a continuation needs."""
+        if not rank():
+            save_checkpoint(self.last, self.config, model, step=step, **self.about, **state)
+            self.saved = time.monotonic()
+
+    def save_epoch(self, epoch: int, step: int, model: dict) -> None:
+        """Write epoch_NNN.pt, the state_dict after an epoch, counted from 1."""
+        if not rank():
+            path = self.folder / f"epoch_{epoch:03d}.pt"
+            save_checkpoint(path, self.config, model, step=step, provenance=self.about["provenance"])
+
+
+def open_board(folder: Path, step: int) -> Any:
+    """Open TensorBoard's log from a step on; None, after a warning, where TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        warnings.warn(f"no TensorBoard log ({error}); pip install tensorboard")
+        return None
+    return SummaryWriter(folder, purge_step=step)

@@ -5,7 +5,7 @@ import math
 import warnings
 from collections.abc import Collection, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,80 +18,88 @@ from lgn_net.config import Config
 from lgn_net.data.clips import to_float
 from lgn_net.device import autocast
 from lgn_net.distributed import rank, world_size
-from lgn_net.model.losses import compute_losses
-from lgn_net.model.memory import PrototypeMemory
+from lgn_net.model.losses import Losses, compute_losses
+from lgn_net.model.memory import join_lookups
+from lgn_net.model.revival import sample_items_
 from lgn_net.model.st_lstm import ConvLSTMCell, STLSTMCell
 
 
 class Share(NamedTuple):
-    """What one process takes of a batch at once."""
+    """Windows that one process sends through the network at once."""
 
     windows: list[int]      # indices
-    weight: float           # windows over those of the batch; 0 for a process that finds none left and takes any one
+    weight: float           # their part of the batch; 0 for a process that finds no window left and takes any one
 
 
 def shares_of(batch: list[int], parts: int) -> list[Share]:
-    """This process's shares of a batch of window indices, in `parts` or, where it has too few windows, in fewer.
+    """Divide a batch of window indices among the processes, and return the shares of this one.
 
-    Every process has as many, so that they meet in every pass.
+    Each process gets `parts` shares or, of a small batch, fewer; all get as many, since they meet in every pass.
     """
     parts = min(parts, math.ceil(len(batch) / world_size()))
     pieces = np.array_split(batch, parts * world_size())[rank() * parts:(rank() + 1) * parts]
     return [Share(piece.tolist() or batch[:1], len(piece) / len(batch)) for piece in pieces]
 
 
-def train_step(forward: nn.Module, model: nn.Module, optimizer: torch.optim.Optimizer, shares: list[Share],
-               clips: Iterator[Tensor], config: Config, sample: bool = False) -> tuple[Tensor, list[Tensor]]:
-    """One step of the optimizer on a batch, then the memories' update by its queries, of before the step.
+def train_step(forward: Any, model: Any, optimizer: torch.optim.Optimizer, shares: list[Share],
+               clips: Iterator[Tensor], config: Config, sample: bool = False) -> tuple[Losses, list[Tensor]]:
+    """Train on one batch: forward, losses, Adam, then the update of the memories with the queries of the forward pass.
 
     Args:
-        forward: the model as `prepare` made it ready.
-        shares: what this process takes of the batch.
+        forward: the model as `prepare` returned it.
+        model: the model, a `FramePredictor`.
+        optimizer: of its parameters.
+        shares: this process's part of the batch.
         clips: yields the windows of each share, uint8 (B, T, C, H, W).
-        sample: make the memories' items anew from the queries instead.
+        config: of the network and the training.
+        sample: replace the items by queries of this batch, too (`model.memory_init queries`).
 
     Returns:
-        what this process adds to the losses of the whole batch, in the order of `Losses`, (4,); and of each memory, of
-        how many queries of the whole batch each item was the nearest, (M,).
+        losses: this process's part of the batch losses; their sum over the processes are the batch's.
+        usage: for each memory, an (M,) tensor that counts the batch's queries whose nearest item it is.
     """
     optimizer.zero_grad()
     device = next(model.parameters()).device
-    losses, queries = torch.zeros(4, device=device), []
+    losses, lookups = torch.zeros(len(Losses._fields), device=device), []
     for k, share in enumerate(shares, 1):
         clip = to_float(next(clips).to(device, non_blocking=True))            # (B, T, C, H, W) in [-1, 1]
-        alone = isinstance(forward, DistributedDataParallel) and k < len(shares)
-        with forward.no_sync() if alone else contextlib.nullcontext():        # the processes meet in the last share
+        waits = isinstance(forward, DistributedDataParallel) and k < len(shares)
+        with forward.no_sync() if waits else contextlib.nullcontext():        # reduce gradients with the last share
             with autocast(device, config.train.precision):
                 out = forward(clip[:, :config.model.input_frames])
-            of_share = compute_losses(out, clip[:, -1], model.memories, config.loss.compactness,
-                                      config.loss.separateness, config.loss.margin)
+            of_share = compute_losses(out, clip[:, -1], model.memories, config.loss)
             (of_share.total * (share.weight * world_size())).backward()       # gradients are averaged over processes
         losses += torch.stack(of_share).detach() * share.weight
-        queries.append([q[:len(clip) if share.weight else 0].detach() for q in out.queries])
+        lookups.append([lookup.first(len(clip) if share.weight else 0) for lookup in out.lookups])
     optimizer.step()
-    queries = [torch.cat(of_memory) for of_memory in zip(*queries)]
-    learn = PrototypeMemory.sample_ if sample else PrototypeMemory.update_
-    return losses, [learn(memory, q) for memory, q in zip(model.memories, queries)]
+
+    # The update takes the queries, and the items, of before the step.
+    of_batch = [join_lookups(parts) for parts in zip(*lookups)]
+    usage = [memory.update_(lookup) for memory, lookup in zip(model.memories, of_batch)]
+    if sample:
+        for memory, lookup in zip(model.memories, of_batch):
+            sample_items_(memory, lookup)
+    return Losses(*losses), usage
 
 
 def prepare(model: nn.Module, config: Config, device: torch.device,
             batch_sizes: Collection[int] = ()) -> nn.Module:
-    """What to call in training in place of the model, with the same weights: the switches of `config.train`.
+    """Apply the switches of `config.train` and return what to call in training in place of the model.
 
-    Statistics of BatchNorm over all processes, activation checkpointing, torch.compile (for batches of these sizes),
-    and gradients averaged over the processes.
+    These are BatchNorm statistics over all processes, activation checkpointing, torch.compile (for batches of
+    `batch_sizes`), and gradients averaged over the processes. The weights are the model's own.
     """
-    if world_size() > 1 and config.train.sync_batch_norm:
+    if world_size() > 1:
         if device.type == "cuda":
             nn.SyncBatchNorm.convert_sync_batchnorm(model)
         else:
             warnings.warn("BatchNorm takes the statistics of each process's share of the batch; those of the whole "
-                          "batch (train.sync_batch_norm) need GPUs")
+                          "batch need GPUs")
     if config.train.checkpoint_activations:
         recompute_activations(model)
     forward = compiled(model, config, device, batch_sizes) if config.train.compile else model
     if world_size() > 1:
-        unused = config.model.input_frames == 1 and model.local_branch is not None      # convolutions of the states
+        unused = config.model.input_frames == 1 and getattr(model, "local_branch", None) is not None   # states' weights
         with warnings.catch_warnings(action="ignore", category=FutureWarning):          # PyTorch 2.13 renames a word
             forward = DistributedDataParallel(forward, [device] if device.type == "cuda" else None,
                                               broadcast_buffers=False, gradient_as_bucket_view=True,
@@ -100,7 +108,7 @@ def prepare(model: nn.Module, config: Config, device: torch.device,
 
 
 def compiled(model: nn.Module, config: Config, device: torch.device, batch_sizes: Collection[int]) -> nn.Module:
-    """The model by torch.compile, tried on clips of zeros; where that fails the model itself, after a warning."""
+    """Compile the model and try it on clips of zeros; where that fails, warn and return the model itself."""
     # On every process as many trials: SyncBatchNorm lets them wait for each other.
     sizes = [len(share.windows) for B in sorted(batch_sizes)
              for share in shares_of([*range(B)], config.train.accumulate)]
@@ -108,7 +116,7 @@ def compiled(model: nn.Module, config: Config, device: torch.device, batch_sizes
           flush=True)
     shape = config.model.input_frames, config.data.channels, config.data.image_size, config.data.image_size
     before = [buffer.clone() for buffer in model.buffers()]
-    forward = torch.compile(model, dynamic=False)
+    forward: Any = torch.compile(model, dynamic=False)
     try:
         for size in sizes:
             with autocast(device, config.train.precision):
@@ -125,7 +133,7 @@ def compiled(model: nn.Module, config: Config, device: torch.device, batch_sizes
     return forward
 
 
-def recompute_activations(model: nn.Module) -> None:
+def recompute_activations(model: Any) -> None:
     """Keep only what enters each block and recurrent cell, and compute the rest again in the backward pass."""
     for module in model.modules():
         if isinstance(module, nn.Sequential):
@@ -135,8 +143,8 @@ def recompute_activations(model: nn.Module) -> None:
             module.step = partial(checkpoint, module.step, use_reentrant=False)
 
 
-def recomputing(norms: list[nn.Module]) -> tuple[contextlib.AbstractContextManager, ...]:
-    """The contexts of the first and of the second computation: in the second, BatchNorm's averages are left alone."""
+def recomputing(norms: list) -> tuple[contextlib.AbstractContextManager, ...]:
+    """Return contexts for the first and second computation; the second leaves BatchNorm's averages alone."""
 
     @contextlib.contextmanager
     def second() -> Iterator[None]:

@@ -1,0 +1,44 @@
+"""How many epochs fit into a given time (`train.fit_minutes`)."""
+
+import time
+from collections.abc import Callable
+
+from lgn_net.config import Config
+from lgn_net.datasets import BENCHMARKS, canonical_name
+
+WARM_UP, MEASURED = 10, 40      # steps before the measured ones, and measured ones
+START, SCORED = 30.0, 32        # seconds that an evaluation takes to start and to write; frames scored to measure it
+
+
+class EpochFitter:
+    """Measures the first steps of a run and chooses its number of epochs.
+
+    Args:
+        config: `train.fit_minutes`, counted from now, and `train.epochs`, the most that are chosen.
+        steps_per_epoch: steps of the optimizer.
+        score: scores so many frames, to measure the evaluation of the benchmark's test frames.
+    """
+
+    def __init__(self, config: Config, steps_per_epoch: int, score: Callable[[int], object]):
+        benchmark = BENCHMARKS.get(canonical_name(config.data.dataset))
+        self.test_frames = benchmark.test[1] if benchmark else 0
+        self.minutes, self.most = config.train.fit_minutes or 0.0, config.train.epochs
+        self.steps_per_epoch, self.score = steps_per_epoch, score
+        self.started, self.steps = time.monotonic(), 0
+
+    def after_step(self) -> int | None:
+        """Count a step. After the measured ones return how many epochs fit, and say so; None at all other steps."""
+        self.steps += 1
+        if self.steps == WARM_UP:
+            self.measured_from = time.monotonic()
+        if self.steps != WARM_UP + MEASURED:
+            return None
+        before = time.monotonic()
+        a_step = (before - self.measured_from) / MEASURED
+        self.score(SCORED)
+        reserve = START + (time.monotonic() - before) / SCORED * self.test_frames
+        left = 60 * self.minutes - (time.monotonic() - self.started) - reserve
+        epochs = max(1, min(self.most, int((self.steps + left / a_step) / self.steps_per_epoch)))
+        print(f"{epochs} epochs fit into {self.minutes:g} minutes: {a_step:.3f} s a step, {self.steps_per_epoch} steps "
+              f"an epoch, {reserve:.0f} s for the evaluation", flush=True)
+        return epochs
