@@ -261,6 +261,13 @@ def lgn_net(state: State, items: list[Tensor], clip: Tensor, training: bool) -> 
     return prediction, [queries]
 
 
+def lgn_net_read_grad(state: State, items: list[Tensor], clip: Tensor, training: bool) -> tuple[Tensor, list[Tensor]]:
+    """LGN-Net whose reads pass the gradient on (eq. 2-3)."""
+    queries = unit(e_glo(state, clip, training))
+    local = local_branch(state, clip, training)
+    return decoder(state, read_map(items[0], queries), local, training), [queries]
+
+
 def lgn_net_without_memory(state: State, items: list[Tensor], clip: Tensor, training: bool) \
         -> tuple[Tensor, list[Tensor]]:
     """The decoder gets the queries in place of prototypes, with their gradient."""
@@ -293,14 +300,11 @@ def read_map(items: Tensor, queries: Tensor) -> Tensor:
     return memory_read(items, query_rows(queries)).reshape(B, h, w, D).movedim(-1, 1)
 
 
-def memory_read(items: Tensor, queries: Tensor, temperature: float = 1.0) -> Tensor:
-    """items (M, D), queries (N, D) -> sum_i w_i p_i for each, w the softmax over the items of p_i . q (eq. 2-3).
-
-    Ours: the cosines are divided by a temperature first.
-    """
+def memory_read(items: Tensor, queries: Tensor) -> Tensor:
+    """items (M, D), queries (N, D) -> sum_i w_i p_i for each, w the softmax over the items of p_i . q (eq. 2-3)."""
     rows = []
     for query in queries:
-        w = torch.stack([torch.exp(item @ query / temperature) for item in items])
+        w = torch.stack([torch.exp(item @ query) for item in items])
         rows.append(sum(w[i] / w.sum() * items[i] for i in range(len(items))))
     return torch.stack(rows)
 
@@ -332,18 +336,6 @@ def memory_update_by_softmax(items: Tensor, queries: Tensor, update_max: str = "
             v = [e / sum(exps) for e in exps]
             largest = max(v) if update_max == "all" else max(v[k] for k in own)
             moved = item + sum(v[k] / largest * queries[k] for k in own)
-            updated[i] = moved / moved.norm()
-    return updated
-
-
-def memory_mean(items: Tensor, queries: Tensor, keep: float) -> Tensor:
-    """keep * p_i + (1 - keep) * (mean of the queries nearest to i), back to unit length. Unchosen items stay. Ours."""
-    nearest = [ranking(items, query)[0] for query in queries]
-    updated = items.clone()
-    for i, item in enumerate(items):
-        own = [query for query, chosen in zip(queries, nearest, strict=True) if chosen == i]
-        if own:
-            moved = keep * item + (1 - keep) * sum(own) / len(own)
             updated[i] = moved / moved.norm()
     return updated
 
@@ -384,21 +376,16 @@ def separateness(items: Tensor, queries: Tensor, margin: float = 1.0) -> Tensor:
     return total / len(queries)
 
 
-def losses(items: Tensor, prediction: Tensor, queries: Tensor, target: Tensor, lambda_c: float, lambda_s: float,
-           margin: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """total, prediction (mean squared error on [-1, 1]), compactness, separateness (eq. 9-12)."""
-    intensity = ((prediction - target) ** 2).mean()
-    compact, separate = compactness(items, query_rows(queries)), separateness(items, query_rows(queries), margin)
-    return intensity + lambda_c * compact + lambda_s * separate, intensity, compact, separate
-
-
 def losses_of_family(items: list[Tensor], prediction: Tensor, queries: list[Tensor], target: Tensor, lambda_c: float,
-                     lambda_s: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`losses` for any number of memories: the means over them, 0 without any."""
+                     lambda_s: float, margin: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """total, prediction (mean squared error on [-1, 1]), compactness, separateness (eq. 9-12).
+
+    The memory losses are means over the memories; 0 without any.
+    """
     intensity = ((prediction - target) ** 2).mean()
     memories = [(p, query_rows(q)) for p, q in zip(items, queries, strict=True)]
     compact = sum(compactness(p, q) for p, q in memories) / max(len(memories), 1)
-    separate = sum(separateness(p, q) for p, q in memories) / max(len(memories), 1)
+    separate = sum(separateness(p, q, margin) for p, q in memories) / max(len(memories), 1)
     return intensity + lambda_c * compact + lambda_s * separate, intensity, compact, separate
 
 
@@ -414,7 +401,7 @@ def authors_training_steps(state: State, items: Tensor, batches: list[Tensor], l
     optimizer, log = torch.optim.Adam(parameters, lr=lr), []
     for batch in batches:
         prediction, queries = authors_forward(state, items, batch[:, :-1], training=True)
-        values = losses(items, prediction, queries, batch[:, -1], lambda_c, lambda_s)
+        values = losses_of_family([items], prediction, [queries], batch[:, -1], lambda_c, lambda_s)
         optimizer.zero_grad()
         values[0].backward()
         optimizer.step()
@@ -459,7 +446,7 @@ def authors_evaluate(state: State, items: Tensor, videos: list[Tensor], gamma: f
                      update_max: str = "all") -> list[dict]:
     """Every frame of videos (T, C, H, W) in [-1, 1] that has n frames before it, one at a time, in order.
 
-    After a frame is scored with R < gamma, the items move by its own queries. `mode`: "off" never; "carry" what one
+    After a frame is scored with R < gamma, the items move by its own queries. `mode`: "frozen" never; "carry" what one
     video taught stays for the next (authors' code); "reset" every video starts from the given items.
     """
     channels = state["decoder.moduleDeconv1.6.weight"].shape[0]
@@ -471,7 +458,7 @@ def authors_evaluate(state: State, items: Tensor, videos: list[Tensor], gamma: f
         for t in range(n, len(video)):
             prediction, queries = authors_forward(state, current, video[None, t - n:t])
             distance, R = compactness(current, query_rows(queries)).item(), regular_score(prediction[0], video[t])
-            updated = mode != "off" and gamma > R
+            updated = mode != "frozen" and gamma > R
             if updated:
                 current = memory_update(current, query_rows(queries), update_max)
             rows.append({"video": v, "frame": t, "psnr": psnr(prediction[0], video[t]), "distance": distance,
