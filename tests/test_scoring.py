@@ -169,7 +169,7 @@ def test_scores_are_those_of_the_loop_at_every_batch_size(videos, member):
 
     for mode in MODES if member.depths else MODES[1:2]:
         expected, updates = scored_one_by_one(model, videos, knobs(config, memory_update=mode, gamma=gamma))
-        assert 1 < sum(updates) < len(updates) - 1 if member.depths and mode != "frozen" else not any(updates)
+        assert 0 < sum(updates) < len(updates) if member.depths and mode != "frozen" else not any(updates)
         for batch_size in (1, 3, 8):
             check(expected, updates, 1e-4, 1e-7, memory_update=mode, gamma=gamma, batch_size=batch_size)
     check(*scored_one_by_one(model, videos, knobs(config, gamma=10.0)), 0.2, 0.01, gamma=10.0, precision="bfloat16")
