@@ -3,7 +3,9 @@
 import contextlib
 import platform
 import random
+import re
 import subprocess
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -62,8 +64,18 @@ def provenance(device: torch.device) -> dict:
         "numpy": np.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else
                   f"{device.type}, {torch.get_num_threads()} threads",
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
         "processes": world_size(),
     }
+
+
+def processor() -> str:
+    """Return the processor's model, with the vector instructions that decide its kernels where they are known."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text() if info.is_file() else ""
+    model = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
+    return f"{model[1] if model else platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def git_revision() -> str:
