@@ -75,7 +75,8 @@ def processor() -> str:
     info = Path("/proc/cpuinfo")
     text = info.read_text() if info.is_file() else ""
     model = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
-    return f"{model[1] if model else platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    name = model[1] if model else platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def git_revision() -> str:
