@@ -24,6 +24,7 @@ from lgn_net.terminal import run_command
 
 
 def main(argv: list[str]) -> None:
+    """Prepare a data set and print what is there and what to type next."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=canonical_name, choices=[*BENCHMARKS, "custom"],
                         help="which; custom: video files of your own")
@@ -57,7 +58,7 @@ def main(argv: list[str]) -> None:
 
 
 def sources(args: argparse.Namespace) -> list[Path]:
-    """The archives and folders to read; they are downloaded first where that is asked for."""
+    """List the archives and folders to read; they are downloaded first where that is asked for."""
     benchmark = BENCHMARKS.get(args.dataset)
     archives = benchmark.archives if benchmark else ()
     if args.download is not None:
@@ -77,7 +78,7 @@ def sources(args: argparse.Namespace) -> list[Path]:
 
 
 def summary(out: Path, settings: Settings, manifest: dict) -> str:
-    """What is there now, and what to type next."""
+    """Say what is there now, and what to type next."""
     lines = []
     for split in ("training", "testing"):
         frames = [video["frames"] for key, video in manifest["videos"].items() if key.startswith(split)]
