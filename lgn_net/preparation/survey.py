@@ -14,7 +14,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from PIL import Image
-from PIL.JpegImagePlugin import JpegImageFile
 
 from lgn_net.data.clips import is_truncated, read_frame
 from lgn_net.data.videos import Video
@@ -156,4 +155,4 @@ def luma_steps() -> np.ndarray:
     files = [io.BytesIO() for _ in range(100)]
     for q, file in enumerate(files, start=1):
         Image.new("L", (8, 8)).save(file, "JPEG", quality=q)
-    return np.array([sum(JpegImageFile(file).quantization[0]) for file in files])
+    return np.array([sum(Image.open(file).quantization[0]) for file in files])     # type: ignore[attr-defined]
