@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=canonical_name, choices=[*BENCHMARKS, "custom"],
                         help="which; custom: video files of your own")
-    parser.add_argument("--source", type=Path, nargs="+", metavar="PATH",
+    parser.add_argument("--source", type=Path, nargs="+", default=[], metavar="PATH",
                         help="the published archives, or the folders they were unpacked to; custom: a folder with the "
                              "folders training and testing, of video files")
     parser.add_argument("--download", nargs="?", const="", metavar="ADDRESS",
@@ -65,7 +65,7 @@ def sources(args: argparse.Namespace) -> list[Path]:
         if not archives:
             raise UserError(f"{args.dataset} cannot be downloaded by command"
                             + (f": {benchmark.page} hands out the archive; give it with --source" if benchmark else ""))
-        if args.source and len(args.source) > 1:
+        if len(args.source) > 1:
             raise UserError("--download wants one folder as --source, to put the archives into")
         folder = args.source[0] if args.source else args.out / "archives"
         return [download(archive, folder, args.download) for archive in archives]

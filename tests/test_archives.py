@@ -112,12 +112,12 @@ def test_resume(server, tmp_path, have, cut, ranges, requests):
 def test_connection_that_never_comes_back(server, tmp_path):
     server.cut = 0
     (tmp_path / "data.zip.part").write_bytes(CONTENT[:500_000])
-    with pytest.raises(UserError, match=r"cut after 0\.5 MB of 3\.0 MB; run the same command again to go on"):
+    with pytest.raises(UserError, match=r"cut, 0\.5 MB have arrived and are kept; run the same command again"):
         download(server.archive, tmp_path)
     assert len(server.requests) == archives.ATTEMPTS and (tmp_path / "data.zip.part").stat().st_size == 500_000
     server.shutdown()
     server.server_close()
-    with pytest.raises(UserError, match=r"no connection .*refused.*, 0\.5 MB have arrived; run the same command again"):
+    with pytest.raises(UserError, match=r"refused.*, 0\.5 MB have arrived and are kept; run the same command again"):
         download(server.archive, tmp_path)
 
 
@@ -136,8 +136,8 @@ def test_wrong_checksum(server, tmp_path):
 
 
 @pytest.mark.parametrize(("attribute", "value", "requests", "match"), [
-    ("status", 404, 1, "server answers 404 .*give it with --source"),
-    ("status", 503, archives.ATTEMPTS, "server answers 503 .*give it with --source"),
+    ("status", 404, 1, "404.*give it with --source"),
+    ("status", 503, archives.ATTEMPTS, "503.*give it with --source"),
     ("html", True, 1, "gives a web page, not an archive"),
 ])
 def test_server_refuses(server, tmp_path, attribute, value, requests, match):
@@ -152,7 +152,7 @@ def test_full_disk(server, small_disk):
     with pytest.raises(UserError, match=r"downloading http.*zip needs 3\.0 MB, and 1\.0 MB are free in .*disk"):
         download(server.archive, disk)
     server.length = False                                                         # how much comes is not known
-    with pytest.raises(UserError, match=r"No space left on device; 1\.0 MB have arrived and are kept"):
+    with pytest.raises(UserError, match=r"No space left on device, 1\.0 MB have arrived and are kept"):
         download(server.archive, disk)
     resize("8m")
     assert download(server.archive, disk).read_bytes() == CONTENT and server.requests[2].startswith("bytes=1")

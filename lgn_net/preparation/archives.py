@@ -77,27 +77,24 @@ def fetch(url: str, part: Path) -> None:
     if not re.match("https?://", url):
         raise UserError(f"{url} is no address to download from; it must begin with http:// or https://")
     failures = 0
-    while True:
+    while failures < ATTEMPTS:
         before = arrived(part)
         try:
-            total = fetch_rest(url, part, before)
-            if total is None or arrived(part) >= total:
+            if fetch_rest(url, part, before):
                 return
-            reason = f"the connection was cut after {megabytes(arrived(part))} of {megabytes(total)}"
-        except urllib.error.HTTPError as error:
-            reason = f"the server answers {error.code} {error.reason}"
-            if error.code < 500:
-                failures = ATTEMPTS
-        except (OSError, http.client.HTTPException) as error:
-            if getattr(error, "errno", None) in DISK_ERRORS:
-                raise UserError(f"{part}: {error}; {megabytes(arrived(part))} have arrived and are kept, so free some "
-                                f"space and run the same command again to go on") from None
-            reason = f"no connection ({getattr(error, 'reason', error)}), {megabytes(arrived(part))} have arrived"
+            reason = "the connection was cut"
+        except OSError as error:                           # also what urllib raises
+            reason = str(error)
+            if error.errno in DISK_ERRORS:
+                break
+            if isinstance(error, urllib.error.HTTPError) and error.code < 500:
+                break
+        except http.client.HTTPException as error:
+            reason = repr(error)
         failures = 0 if arrived(part) > before else failures + 1
-        if failures >= ATTEMPTS:
-            raise UserError(f"{url}: {reason}; run the same command again to go on, or get the archive elsewhere and "
-                            f"give it with --source")
         time.sleep(0.2 * 2**failures)
+    raise UserError(f"{url}: {reason}, {megabytes(arrived(part))} have arrived and are kept; run the same command again "
+                    f"to go on, or get the archive elsewhere and give it with --source")
 
 
 def arrived(part: Path) -> int:
@@ -105,17 +102,17 @@ def arrived(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def fetch_rest(url: str, part: Path, have: int) -> int | None:
+def fetch_rest(url: str, part: Path, have: int) -> bool:
     """Ask once for the bytes after the first `have`, and write them until the connection ends.
 
-    Returns the size of the whole file, None where the server does not say.
+    Returns whether all of them arrived, as far as the server says how many there are.
     """
     headers = {"User-Agent": "lgn_net"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:                     # there is nothing after these bytes; the checksum decides
-            return have
+            return True
         raise
     with response:
         if response.headers.get_content_type() == "text/html":
@@ -123,15 +120,14 @@ def fetch_rest(url: str, part: Path, have: int) -> int | None:
                             f"--source")
         if response.status != 206:                         # the server sends the whole file, whatever was asked for
             have = 0
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length else None
-        check_free(part.parent, int(length or 0), f"downloading {url}")
-        with part.open("ab" if have else "wb") as file, progress(f"download {part.stem}", total or 0, "B", have) as bar:
+        total = have + int(response.headers.get("Content-Length", 0))
+        check_free(part.parent, total - have, f"downloading {url}")
+        with part.open("ab" if have else "wb") as file, progress(f"download {part.stem}", total, "B", have) as bar:
             bar.unit_scale = True
             while chunk := response.read(CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
-    return total
+    return arrived(part) >= total
 
 
 def fingerprint(path: Path) -> str:
