@@ -265,7 +265,7 @@ def test_flipped_bits(tmp_path, write):
     refused(path, "damaged or truncated")
 
 
-@pytest.mark.parametrize("content", [b"\n<!DOCTYPE html><html><head><title>Sign in</title>", b"", b"Rar!\x1a\x07\x00..."])
+@pytest.mark.parametrize("content", [b"\n<!DOCTYPE html><html><head>Sign in", b"", b"Rar!\x1a\x07\x00..."])
 def test_no_archive(content, tmp_path):
     (tmp_path / "x.zip").write_bytes(content)
     refused(tmp_path / "x.zip", "no zip or tar archive")

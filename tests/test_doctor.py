@@ -218,14 +218,6 @@ def test_fault(data, fault, expected, words, full):
     assert [word for word in words if word not in text] == [], text
 
 
-def test_all_faults_at_once(data):
-    for fault in ("truncated", "resized_testing", "one_class"):
-        FAULTS[fault](data)
-    assert check(data)[1] == [PROBLEM["damage"], PROBLEM["labels"], PROBLEM["size"]]
-    result = run(check_data.main, data, "--dataset", "mine")
-    assert result.out.endswith("3 problems\n") and result.out.count("\n    -> ") == 3
-
-
 def test_only_pixels_tell(data):
     """What a frame of a video hides behind an equal header, `--full` finds."""
     path = frames(data) / "005.jpg"
@@ -238,7 +230,7 @@ def test_only_pixels_tell(data):
     assert check(data, "--full")[1] == sorted([NOTE["format"], NOTE["repeats"], PROBLEM["colour"]])
 
 
-@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".ppm", ".webp"])
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".ppm", pytest.param(".webp", marks=pytest.mark.slow)])
 def test_other_formats(data, suffix):
     for path in list((data / "mine").glob("*/frames/*/*.jpg")):
         cv2.imwrite(str(path.with_suffix(suffix)), cv2.imread(str(path)))
@@ -325,6 +317,7 @@ def test_own_labels_of_a_benchmark():
     assert finding.level == "note" and "--compare-labels FILE official" in finding.text
 
 
+@pytest.mark.slow
 def test_real_ped2(shared_data):
     result = run(check_data.main, shared_data, "--dataset", "ped2", "--json")
     content = json.loads(result.out)

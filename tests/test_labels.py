@@ -13,7 +13,6 @@ from lgn_net.datasets import BENCHMARKS
 from lgn_net.datasets.common import numbered
 from lgn_net.errors import UserError
 
-
 # Three videos: two ranges, nothing, the first and the last frame.
 VIDEOS = {"a": 6, "b": 3, "c": 5}
 TRUTH = [[0, 1, 1, 0, 1, 0], [0, 0, 0], [1, 0, 0, 0, 1]]

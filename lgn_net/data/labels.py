@@ -98,7 +98,7 @@ def shipped_truths(names: Sequence[str], frames: Sequence[np.ndarray], labels: S
 
 
 def load_label_folder(folder: str | Path) -> dict[str, np.ndarray]:
-    """Read a folder with a `<video>.npy` of 0 and 1 per video, as ShanghaiTech's test_frame_mask: name -> uint8 (T,)."""
+    """Read a folder with `<video>.npy` of 0 and 1 per video, as ShanghaiTech's test_frame_mask: name -> uint8 (T,)."""
     files = sorted(Path(folder).glob("*.npy"), key=lambda path: natural_key(path.name))
     if not files:
         raise UserError(f"labels {folder}: the folder holds no <video>.npy")

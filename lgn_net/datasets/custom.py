@@ -24,4 +24,5 @@ def find_videos(roots: list[Path]) -> Iterator[SourceVideo]:
                 warnings.warn(f"{path} is no video file; passed over")
 
 
-CUSTOM = Layout("video files in the folders training and testing", tuple(f"*{suffix}" for suffix in SUFFIXES), find_videos)
+CUSTOM = Layout("video files in the folders training and testing", tuple(f"*{suffix}" for suffix in SUFFIXES),
+                find_videos)

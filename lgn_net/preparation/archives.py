@@ -33,6 +33,11 @@ def megabytes(size: float) -> str:
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
 
 
+def some(items: list[str], limit: int = 6) -> str:
+    """Name the first few, and count the others."""
+    return ", ".join(items[:limit]) + (f" and {len(items) - limit:,} more" if len(items) > limit else "")
+
+
 def check_free(folder: Path, needed: float, what: str, advice: str = "") -> None:
     """Raise UserError unless `folder` (or the nearest one above it that exists) has `needed` bytes free."""
     while not folder.exists():
@@ -93,8 +98,8 @@ def fetch(url: str, part: Path) -> None:
             reason = repr(error)
         failures = 0 if arrived(part) > before else failures + 1
         time.sleep(0.2 * 2**failures)
-    raise UserError(f"{url}: {reason}, {megabytes(arrived(part))} have arrived and are kept; run the same command again "
-                    f"to go on, or get the archive elsewhere and give it with --source")
+    raise UserError(f"{url}: {reason}, {megabytes(arrived(part))} have arrived and are kept; run the same command "
+                    f"again to go on, or get the archive elsewhere and give it with --source")
 
 
 def arrived(part: Path) -> int:

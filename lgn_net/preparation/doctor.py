@@ -19,6 +19,7 @@ from lgn_net.data.labels import find_labels, known_source, load_labels
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.datasets import BENCHMARKS, canonical_name, difference_from_published, known_lengths, names_of, truths_of
 from lgn_net.errors import UserError
+from lgn_net.preparation.archives import some
 from lgn_net.preparation.survey import Frame, Split, same_picture, survey
 
 LONG_RUN = 25                # frames in a row that repeat the one before: a second of a stuck decoder
@@ -281,11 +282,6 @@ def check_labels(labels: Mapping[str, np.ndarray], dataset: str, source: str | N
         notes.append(Finding("note", "labels", f"these labels are not the published ones ({' or '.join(truths)}); "
                              f"--compare-labels FILE {next(iter(truths))} shows where they differ"))
     return notes
-
-
-def some(items: list[str], limit: int = 6) -> str:
-    """Name the first few, and count the others."""
-    return ", ".join(items[:limit]) + and_more(len(items) - limit + 1)
 
 
 def and_more(count: int) -> str:

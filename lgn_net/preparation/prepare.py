@@ -29,7 +29,7 @@ from lgn_net.data.videos import index_videos
 from lgn_net.datasets import BENCHMARKS, Layout, SourceVideo, layout_of, truths_of
 from lgn_net.errors import UserError
 from lgn_net.files import to_json, write_atomic
-from lgn_net.preparation.archives import check_free, fingerprint, unpack
+from lgn_net.preparation.archives import check_free, fingerprint, some, unpack
 from lgn_net.preparation.extract import count_files, probe, save_array, write_video
 from lgn_net.preparation.sources import read_source
 from lgn_net.terminal import progress
@@ -255,18 +255,12 @@ def missing(dataset: str, videos: list[SourceVideo]) -> list[str]:
             parts.append(f"{len(here)} of {count} {split} videos")
         if lost := [name for name in lengths if name not in here]:
             parts.append(f"no {split} videos {some(lost)}")
-        parts += [f"{split} {name} has {here[name].length} of {length} frames"
-                  for name, length in lengths.items()
+        parts += [f"{split} {name} has {here[name].length} of {length} frames" for name, length in lengths.items()
                   if length and name in here and here[name].length not in (None, length)]
         if split == "testing" and benchmark.layout.every_mask and \
                 (bare := [video.name for video in here.values() if video.masks is None]):
             parts.append(f"no masks for testing {some(bare)}")
     return parts
-
-
-def some(names: list[str]) -> str:
-    """Name the first few, and count the others."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def write_labels(root: Path, settings: Settings, before: str | None) -> str | None:
