@@ -395,11 +395,9 @@ def test_another_source_or_format_or_folder(tmp_path):
     before = tree(out)
     assert f"avenue was prepared from {first}; give that again, or another" in sentence(run(main, *command, second))
     assert "was prepared with --format png" in sentence(run(main, *command, first, "--format", "jpg"))
+    write_avi(first / "Avenue Dataset/training_videos/01.avi", 4)
+    assert "training/frames/01 was prepared from" in sentence(run(main, *command, first))
     assert tree(out) == before
-    write_avi(first / "Avenue Dataset/training_videos/01.avi", 4)                          # changed: made again
-    assert run(main, *command, first).status == 0 and len(read(out / "avenue/training/frames/01")) == 4
-    assert tree(out / "avenue/training/frames/02").items() <= {
-        path.removeprefix("avenue/training/frames/02/"): t for path, t in before.items()}.items()
     (tmp_path / "B/avenue/testing").mkdir(parents=True)
     assert "was not made by this command" in sentence(run(main, "avenue", "--source", first, "--out", tmp_path / "B"))
 

@@ -228,18 +228,24 @@ def write_videos(videos: list[SourceVideo], root: Path, manifest: dict[str, Any]
 
 
 def to_do(videos: list[SourceVideo], root: Path, entries: dict[str, dict[str, Any]]) -> list[SourceVideo]:
-    """List the videos that are not complete yet, or whose source changed, and enter all of them in `entries`."""
+    """List the videos that are not complete yet, and enter all of them in `entries`.
+
+    Raise UserError when a complete one was made from another file.
+    """
     pending = []
     for video in videos:
         size, folder = sum(path.stat().st_size for path in video.files()), root / video.split / "frames" / video.name
         truth = ["masks", "labels"] if video.masks else ["labels"] if video.labels is not None else []
-        old = entries.get(video.key, {"bytes": None, "frames": None})
+        old = entries.get(video.key)
         # A run that was killed could not say how many frames a complete video has.
-        frames = count_files(folder) if old["frames"] is None and folder.is_dir() else old["frames"]
+        frames = count_files(folder) if old and old["frames"] is None and folder.is_dir() else old and old["frames"]
         entries[video.key] = {"bytes": size, "frames": frames, "truth": truth}
-        if old["bytes"] != size or not has_all(root, video.key, entries[video.key]):
+        if not old or not has_all(root, video.key, entries[video.key]):
             pending.append(video)
             entries[video.key]["frames"] = None
+        elif old["bytes"] != size:
+            raise UserError(f"{folder} was prepared from {old['bytes']} bytes, and {video.files()[0]} and its like now "
+                            f"hold {size}; delete that folder to prepare it again, or give another --out")
     return pending
 
 
