@@ -1,15 +1,14 @@
 """Folders of frames -> videos, in natural order. Decided here, once; file names carry no other meaning."""
 
-import re
 from pathlib import Path
 from typing import NamedTuple
 
 from lgn_net.datasets import names_of
+from lgn_net.datasets.common import SPLIT_FOLDERS, natural_key
 from lgn_net.errors import UserError
 
 IMAGE_SUFFIXES = frozenset(
     [".bmp", ".dib", ".jpeg", ".jpg", ".jpe", ".jp2", ".png", ".webp", ".avif", ".pbm", ".pgm", ".ppm", ".pnm", ".tif", ".tiff", ".ras"])
-SPLIT_FOLDERS = {"training": ("training", "train"), "testing": ("testing", "test")}
 
 
 class Video(NamedTuple):
@@ -17,11 +16,6 @@ class Video(NamedTuple):
 
     name: str
     frames: tuple[str, ...]    # paths
-
-
-def natural_key(name: str) -> tuple[list, str]:
-    """Sort key under which frame_2 comes before frame_10; 01 and 1 are told apart by the name itself."""
-    return [int(part) if i % 2 else part.lower() for i, part in enumerate(re.split(r"([0-9]+)", name))], name
 
 
 def find_split(root: str | Path, dataset: str, split: str) -> Path:
