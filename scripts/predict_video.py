@@ -19,7 +19,6 @@ import time
 import warnings
 from array import array
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 

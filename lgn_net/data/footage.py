@@ -130,20 +130,20 @@ def decode(container: InputContainer, footage: Footage, channels: int, fps: floa
         for packet in container.demux(stream):
             packets += packet.size > 0
             for frame in decode_packet(packet, footage.live):
-                picture = frame.to_ndarray(format="bgr24", interpolation="BICUBIC")          # as OpenCV converts it
-                picture = np.ascontiguousarray(np.rot90(picture, frame.rotation // 90))
+                lying = frame.to_ndarray(format="bgr24", interpolation="BICUBIC")            # as OpenCV converts it
+                picture = np.ascontiguousarray(np.rot90(lying, frame.rotation // 90))
                 if shape not in (None, picture.shape):
                     warnings.warn(f"frame {t} is {picture.shape[1]} x {picture.shape[0]} pixels, the one before "
                                   f"{shape[1]} x {shape[0]}; the video is used up to there")
                     footage.whole = False
                     return
-                shape, first = picture.shape, frame.pts if first is None else first
+                shape, first = picture.shape, frame.time if first is None else first
                 if footage.live:
                     seconds = time.monotonic() - opened
-                elif fps or frame.pts is None:                             # a bare stream of H.264 has no time stamps
+                elif fps or frame.time is None or first is None:           # a bare stream of H.264 has no time stamps
                     seconds = t / footage.fps if footage.fps else math.nan
                 else:
-                    seconds = float((frame.pts - first) * frame.time_base)
+                    seconds = round(frame.time - first, 6)
                 image = picture if channels == 3 else cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None]
                 yield Frame(picture, image, seconds)
                 t += 1

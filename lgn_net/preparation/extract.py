@@ -78,8 +78,8 @@ def write_video(video: SourceVideo, header: Header, root: Path, image_format: st
             count += 1
             tick()
         if video.length and count != video.length:
-            raise UserError(f"{video.frames}: decoded {count} frames, {video.length} masks; the video is damaged, or the "
-                            f"masks are of another one")
+            raise UserError(f"{video.frames}: decoded {count} frames, {video.length} masks; the video is damaged, or "
+                            f"the masks are of another one")
         remark = f"decoded {count} frames where its header says {expected}" if count < expected else None
         labels = video.labels
         if video.masks:

@@ -35,8 +35,8 @@ def heat(picture: np.ndarray, error: np.ndarray, normal_peak: float) -> np.ndarr
         normal_peak: mean of the maximum of the smoothed maps of normal frames.
     """
     H, W = picture.shape[:2]
-    strength = np.clip((smoothed(error) / normal_peak - HEAT[0]) / (HEAT[1] - HEAT[0]), 0, 1)
-    strength = np.asarray(cv2.resize(strength, (W, H), interpolation=cv2.INTER_LINEAR))[..., None]
+    excess = np.clip((smoothed(error) / normal_peak - HEAT[0]) / (HEAT[1] - HEAT[0]), 0, 1)
+    strength = cv2.resize(excess, (W, H), interpolation=cv2.INTER_LINEAR)[..., None]
     colour = cv2.applyColorMap((255 * strength).astype(np.uint8), cv2.COLORMAP_AUTUMN)
     opacity = 0.55 * np.sqrt(strength)
     return (picture + opacity * (colour.astype(np.float32) - picture)).round().astype(np.uint8)
@@ -110,7 +110,7 @@ def write_mp4(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
             H, W = picture.shape[:2]
             if not stream.codec_context.is_open:
                 stream.height, stream.width = H + H % 2, W + W % 2
-            picture = cv2.copyMakeBorder(picture, 0, H % 2, 0, W % 2, cv2.BORDER_REPLICATE)
+            picture = np.pad(picture, ((0, H % 2), (0, W % 2), (0, 0)), "edge")
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
 
         yield write
