@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
         wanted = {(s.video, s.frame) for s in normal[::-(-count // some)]}
         peaks = [smoothed(error_map(as_array(predicted), as_array(target))).max()
                  for _, _, predicted, target in predict_frames(model, videos, config, normal, wanted, device)]
-    weights = paper_weights(config.score.psnr_weight, len(list(model.memories)))
+    weights = paper_weights(config.score.psnr_weight, len(model.memories))
     calibration = calibrate(to_scores(normal, videos), weights, peaks)
     save_checkpoint(args.out, config, state, calibration=calibration, exported_from={
         key: content[key] for key in ("step", "provenance", "imported_from") if key in content})

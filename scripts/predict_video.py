@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
         if math.isfinite(args.seconds) and not (source.live or source.fps):
             raise UserError(f"--seconds {args.seconds:g}: the frame rate of {args.video} is unknown; give --fps, too")
         stop = stack.enter_context(StopOnSignal())
-        bar = stack.enter_context(progress("predict", source.length, "frames"))
+        bar = stack.enter_context(progress("predict", source.length or 0, "frames"))
         write = None if args.no_video else \
             stack.enter_context(write_mp4(out / "annotated.mp4", source.fps or FPS))
         frames = itertools.takewhile(lambda frame: not (stop.received or frame.seconds >= args.seconds), source.frames)
@@ -223,7 +223,8 @@ def score_normal(text: str, network: Network) -> list[VideoScores]:
         raise UserError(f"--normal {text} is live; run this command with --video {text} --seconds 600 while all is "
                         f"normal, then give the scores.csv that it writes")
     record, config = Record(), network.config
-    with open_footage(place, config.data.channels) as source, progress("normal", source.length, "frames") as bar:
+    with open_footage(place, config.data.channels) as source, \
+            progress("normal", source.length or 0, "frames") as bar:
         for frame in score_frames(source.frames, network, False, False, text):
             record.add(frame, math.nan, False)
             bar.update()

@@ -136,7 +136,7 @@ def test_what_is_no_video(tmp_path, text, match):
         read(find_footage(str(tmp_path / text) if (tmp_path / text).exists() else text))
 
 
-# ------------------------------------------------------------------------------------------------- cut and damaged files
+# ------------------------------------------------------------------------------------------ cut and damaged files
 
 def truncated(folder):
     path = write(folder / "a.avi", list(np.random.default_rng(0).integers(0, 256, (50, 48, 64, 3), np.uint8)), "mjpeg",
@@ -165,7 +165,7 @@ def cut_off_the_key_frame(folder):
     (truncated, 50, range(3, 15), False), (damaged, 80, range(10, 70), False),
     (cut_between_key_frames, 50, [37], True), (cut_off_the_key_frame, 50, [37], True)])
 def test_file_with_fewer_frames_than_its_header_says(tmp_path, make, length, counts, whole):
-    """A damaged file is refused by the preparation; one that was cut without decoding gives its frames, and a remark."""
+    """The preparation refuses a damaged file; one that was cut without decoding gives its frames, and a remark."""
     path = make(tmp_path)
     frames, footage = read(path)
     expected = by_opencv(path)

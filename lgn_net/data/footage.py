@@ -131,7 +131,7 @@ def decode(container: InputContainer, footage: Footage, channels: int, fps: floa
             packets += packet.size > 0
             for frame in decode_packet(packet, footage.live):
                 lying = frame.to_ndarray(format="bgr24", interpolation="BICUBIC")            # as OpenCV converts it
-                picture = np.ascontiguousarray(np.rot90(lying, frame.rotation // 90))
+                picture = np.ascontiguousarray(np.rot90(lying, frame.rotation // 90), np.uint8)
                 if shape not in (None, picture.shape):
                     warnings.warn(f"frame {t} is {picture.shape[1]} x {picture.shape[0]} pixels, the one before "
                                   f"{shape[1]} x {shape[0]}; the video is used up to there")

@@ -96,6 +96,7 @@ def write_video(video: SourceVideo, header: Header, root: Path, image_format: st
 
 def write_masks(video: SourceVideo, count: int, digits: int, root: Path, size: tuple[int, int]) -> np.ndarray:
     """Write the masks, (H, W) as the frames, as black and white PNG; return which have a pixel set, uint8 (T,)."""
+    assert video.masks
     abnormal = []
     is_mat = isinstance(video.masks, Path) and video.masks.suffix == ".mat"
     one_at_a_time = ONE_MAT if is_mat else contextlib.nullcontext()
