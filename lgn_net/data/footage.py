@@ -21,7 +21,8 @@ from lgn_net.data.videos import image_names
 from lgn_net.errors import UserError
 
 PATIENCE = 30.0                # seconds that a stream or camera may take for its next picture
-CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}")}     # FFmpeg's driver, camera's name
+# FFmpeg's driver for cameras, the name that it gives to camera N, and options; AVFoundation's own default often fails.
+CAMERAS = {"linux": ("v4l2", "/dev/video{}", {}), "darwin": ("avfoundation", "{}", {"framerate": "30"})}
 
 
 class Frame(NamedTuple):
@@ -105,8 +106,8 @@ def open_container(place: Path | str | int) -> InputContainer:
     if isinstance(place, Path):
         return av.open(f"file:{place}")                                    # its name may hold a colon
     if isinstance(place, int):
-        driver, name = CAMERAS.get(sys.platform, ("dshow", "video={}"))
-        return av.open(name.format(place), format=driver, timeout=PATIENCE)
+        driver, name, options = CAMERAS.get(sys.platform, ("dshow", "video={}", {}))
+        return av.open(name.format(place), format=driver, options=options, timeout=PATIENCE)
     return av.open(place, format="dshow" if place.startswith("video=") else None,
                    options={"rtsp_flags": "prefer_tcp"}, timeout=PATIENCE)
 
