@@ -38,7 +38,7 @@ class PackedFrames:
     def read(self, video: int, start: int, out: np.ndarray) -> None:
         """Fill `out`, uint8 (T, C, size, size) and contiguous, with frames start, start + 1, ... of a video."""
         offset = (self.first[video] + start) * math.prod(self.shape)
-        if os.preadv(self.file.fileno(), [out.reshape(-1).data], offset) != out.nbytes:
+        if os.preadv(self.file.fileno(), [out.data], offset) != out.nbytes:
             raise UserError(f"packed frames {self.path} are cut short; delete the file, it will be made again")
 
     def __getstate__(self) -> dict:
