@@ -376,7 +376,7 @@ def test_video_that_stops_early(tmp_path):
     (lambda s: (avenue_source(s, AVENUE, {2: 9}), cut_short(s / "ground_truth_demo/testing_label_mask/2_label.mat"))[0],
      "2_label.mat is"),
     (lambda s: (avenue_source(s, AVENUE, {}), (s / "Avenue Dataset/training_videos/02.avi").write_bytes(b"x"))[0],
-     r"training 02: .*02\.avi holds no picture that OpenCV can decode"),
+     r"training 02: .*02\.avi holds no picture that FFmpeg can decode"),
     (lambda s: avenue_source(s, {"a/training_videos/01.avi": 2, "b/training_videos/1.avi": 2}, {}),
      "two training videos are called 01"),
     (lambda s: s / "nowhere", "--source .*nowhere: no such file or folder"),
