@@ -82,7 +82,7 @@ class LabelSource(NamedTuple):
                 raise UserError(f"no {wanted} of {self.dataset or 'these videos'} ship with this project; give {named}"
                                 f"--labels FILE or FOLDER")
             path = truths.get(self.source) or next(iter(truths.values()))
-        return dict(zip([video.name for video in videos], load_labels(path, videos))), str(path)
+        return load_labels(path, {video.name: len(video.frames) for video in videos}), str(path)
 
 
 def read_evaluation(path: str | Path, psnr_weight: float, labels: LabelSource) -> Evaluation:
