@@ -34,7 +34,6 @@ from lgn_net.distributed import (
     world_size,
 )
 from lgn_net.errors import TrainingDiverged
-from lgn_net.model.memory import flatten_queries
 from lgn_net.scores.score_file import read_scores
 
 SHARED_BATCHES = (8, 7, 3, 1)           # 4 + 4 windows, 4 + 3, 2 + 1, and 1 of which the second process has none
@@ -53,8 +52,7 @@ CASES = {
     "lgn_net": Case({}),
     "in parts, with recomputed activations, by each item's own maximum":
         Case({"update_max": "own"}, {"accumulate": 2, "checkpoint_activations": True}),
-    "revived items": Case({"revive_after": 2}),
-    "moving averages, revived": Case({"ema": 0.9, "revive_after": 2}, {"accumulate": 2}),
+    "revived items": Case({"revive_after": 2}, {"accumulate": 2}),
     "items drawn from queries": Case({"memory_init": "queries"}, sample=True),
     "msn_net": Case({"name": "msn_net", "revive_after": 2}),
     "no memory": Case({"memory": False}),
@@ -126,7 +124,7 @@ def in_a_process(number, folder, ports):
     found["resumed"] = command("good", "--exp_dir", folder / "stopped", "--resume", folder / "stopped/last.pt", *end)
     meet()
     found["whole"] = command("good", "--exp_dir", folder / "whole", *end)
-    for mode in ("reset", "off", "carry"):
+    for mode in ("reset", "frozen", "carry"):
         meet()
         found[mode] = run(evaluate.main, *evaluation(folder, mode), "--out", folder / mode)
     torch.distributed.destroy_process_group()                             # which the end of a failed process does
@@ -250,7 +248,7 @@ def test_items_drawn_at_first_are_queries_of_the_batch(both):
     with torch.no_grad():
         out = model(to_float(CLIPS[batches_of(SHARED_BATCHES)[0][:4]])[:, :4])
     drawn = both[0]["steps"]["items drawn from queries"]
-    distance = torch.cdist(drawn.items[0][0], flatten_queries(out.queries[0])).min(dim=1)
+    distance = torch.cdist(drawn.items[0][0], out.lookups[0].flat).min(dim=1)
     assert distance.values.max() < 1e-5 and len(set(distance.indices.tolist())) == len(model.memory.items)
     assert drawn.usage[0][0].sum() == 8 * 4                               # usage is that of the whole batch
 
@@ -291,7 +289,7 @@ def test_only_the_first_process_speaks(both):
     assert len(list(both[0]["folder"].glob("cache/*.u8"))) == 1
 
 
-@pytest.mark.parametrize("mode", ["reset", "off"])
+@pytest.mark.parametrize("mode", ["reset", "frozen"])
 def test_videos_shared_out_score_as_in_one_process(both, mode, tmp_path):
     (first, second), folder = [found[mode] for found in both], both[0]["folder"]
     assert first.status == second.status == 0, first

@@ -110,7 +110,7 @@ def test_every_signal_belongs_to_its_own_frame(tmp_path, batch_size):
                                                                                              abs=0.01)
             assert found["regular_score"] == pytest.approx(((s[t] - s[t - 1]) / 255) ** 2, rel=1e-4, abs=1e-12)
             assert found["memory_updated"] == (abs(s[t] - s[t - 1]) < 15)
-    ramp = scored[1].signals                                              # 60 after 50: 10 off; 80: 20 and 10; 60: 20, 40
+    ramp = scored[1].signals                                              # of 60, 80, 60 after 40, 50
     off = [[255 * 10 ** (-value / 20) for value in ramp[name][1:]] for name in ("psnr_copy", "psnr_linear")]
     assert off == [pytest.approx([10, 20, 20], abs=0.01), pytest.approx([0, 10, 40], abs=0.01)]
 
@@ -132,7 +132,8 @@ def scored_one_by_one(model, videos, config):
             clip = to_float(read_frames(video.frames[t + 1 - window:t + 1], 1, config.data.image_size))
             with torch.no_grad():
                 out = model(clip[None, :config.model.input_frames])
-            rows.append((reference.psnr(out.prediction[0], clip[-1]), reference.regular_score(out.prediction[0], clip[-1]),
+            pair = out.prediction[0], clip[-1]
+            rows.append((reference.psnr(*pair), reference.regular_score(*pair),
                          *(reference.compactness(memory.items, query_rows(lookup.queries)).item()
                            for memory, lookup in zip(model.memories, out.lookups, strict=True))))
             updates.append(mode != "frozen" and bool(model.memories) and rows[-1][1] < config.score.gamma)

@@ -444,7 +444,8 @@ def test_videos_too_short(base, tmp_path):
     (["--dataset_path", "nowhere"], ["nowhere"]), (["--device", "potato"], ["--device potato"]),
     (["--init_from", "nowhere.pt"], ["nowhere.pt"]), (["--resume", "nowhere.pt"], ["nowhere.pt"]),
     (["--init_from", "a.pt", "--resume", "a.pt"], ["a.pt"]), (["run17"], ["run17"]),
-    (["--config", "nowhere.yaml"], ["nowhere.yaml"]), (["--model.name", "../ped2"], ["../ped2", "lgn_net", "mnad_pred"]),
+    (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
+    (["--model.name", "../ped2"], ["../ped2", "lgn_net", "mnad_pred"]),
 ], ids=lambda value: " ".join(map(str, value)))
 def test_bad_arguments(base, tmp_path, argv, words):
     said = sentence(run(train.main, *base, "--exp_dir", tmp_path / "run", *argv))
