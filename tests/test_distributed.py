@@ -95,7 +95,6 @@ def in_a_process(number, folder, ports):
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
                    "MASTER_ADDR": "127.0.0.1"}
     os.chdir(ROOT)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)                         # the second one may come when all is over
     found = {"folder": folder}
 
     def meet():
@@ -113,9 +112,14 @@ def in_a_process(number, folder, ports):
                    "--train.epochs", 500, "--data.cache", folder / "cache", *argv)
 
     meet()
+    sender = threading.Thread(target=signal_at_line, args=(4, folder / "stopped/log.jsonl"), daemon=True)
     if number == 1:
-        threading.Thread(target=signal_at_line, args=(4, folder / "stopped/log.jsonl"), daemon=True).start()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)                     # the second one may come when all is over
+        sender.start()
     found["stopped"] = command("good", "--exp_dir", folder / "stopped")
+    if number == 1:
+        sender.join()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)                     # or nothing could end it when the other fails
     meet()
     with processes(CPU):
         found["step"] = step_of(folder / "stopped/last.pt")               # which is complete

@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import shell
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
@@ -33,7 +32,8 @@ from lgn_net.inference.localize import (
     strongest_region,
     to_image,
 )
-from lgn_net.inference.loop import predict_frames, score_videos
+from lgn_net.inference.chosen import predict_again
+from lgn_net.inference.loop import score_videos
 from lgn_net.model.build import build_model
 from lgn_net.scores.score_file import VideoScores
 
@@ -201,10 +201,6 @@ def test_chance_to_touch_against_every_place():
             assert chance_to_touch(region, (x, y, x + w, y + h), mask) == pytest.approx(np.mean(places))
 
 
-def test_results_do_not_depend_on_the_batches(tmp_path, noisy):
-    assert watched(tmp_path / "a", *noisy, batch=1).results() == watched(tmp_path / "b", *noisy, batch=5).results()
-
-
 def test_undefined_without_abnormal_frames_or_masks(tmp_path):
     errors = np.full((3, 16, 16), 0.1, np.float32)
     numbers = ["pixel_auc", "pixel_level_auc", "region_on_mask", "region_on_mask_chance"]
@@ -277,25 +273,20 @@ def test_watches_the_network(blob_dataset):
         seen.append(batch)
         found(*batch)
 
-    signals = score_videos(model, videos, config, CPU, watches=[watch])
+    signals = score_videos(model, videos, config, CPU, observers=[watch])
     results = found.results()
     assert results["frames_with_mask"] == 5 + 6 and results["frames_without_mask"] == 4
     assert results["abnormal_frames"] == 5 + 5 and results["videos_without_masks"] == 1
     assert all(results[name] is not None for name in ("pixel_auc", "pixel_level_auc", "region_on_mask"))
 
     predicted = {(v, first + k): (p[k], t[k]) for v, first, p, t in seen for k in range(len(p))}
-    for v, frame, p, t in predict_frames(model, videos, config, signals, [(0, 6), (2, 9)], CPU):
+    for v, frame, p, t in predict_again(model, videos, config, signals, [(0, 6), (2, 9)], CPU):
         one = frame_map(videos[v].name, frame, "top", 0.5, 1, p, t)
         assert one.error == pytest.approx(error_map(*(x.numpy() for x in predicted[v, frame])), abs=1e-5)
         assert one.box == strongest_region(one.error)[1]
         assert np.array_equal(one.image, read_frames(videos[v].frames[frame:frame + 1], 3, 32)[0].transpose(1, 2, 0))
         assert one.prediction.shape == (32, 32, 3) and one.prediction.dtype == np.uint8
         assert np.abs(one.prediction / 127.5 - 1 - p.permute(1, 2, 0).numpy()).max() <= 0.501 / 127.5
-
-
-def test_starts_without_torch():
-    done = shell("-c", "import sys, lgn_net.inference.localize; print('torch' in sys.modules)")
-    assert (done.status, done.out) == (0, "False\n")
 
 
 # --------------------------------------------------------------------------------------------------------------- files
