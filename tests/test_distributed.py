@@ -36,6 +36,7 @@ from lgn_net.distributed import (
 from lgn_net.errors import TrainingDiverged
 from lgn_net.scores.score_file import read_scores
 
+pytestmark = pytest.mark.slow            # starting processes takes minutes where cores are few
 SHARED_BATCHES = (8, 7, 3, 1)           # 4 + 4 windows, 4 + 3, 2 + 1, and 1 of which the second process has none
 
 
