@@ -192,24 +192,26 @@ def head(state: State, x: Tensor, training: bool) -> Tensor:
     return torch.tanh(conv(state, "decoder.moduleDeconv1.6", two_convs(state, "decoder.moduleDeconv1", x, training)))
 
 
-def authors_forward(state: State, items: Tensor, clip: Tensor, training: bool = False) -> tuple[Tensor, Tensor]:
-    """The published network: clip (B, n, C, H, W) in [-1, 1] -> prediction (B, C, H, W), queries (B, D, H/8, W/8).
-
-    Training uses batch statistics and moves the running ones in `state`. The read is cut off from the gradient.
-    """
-    queries = unit(e_glo(state, clip, training))
-    prototypes = read_map(items, queries).detach()
-    return decoder(state, prototypes, local_branch(state, clip, training), training), queries
-
-
 # ------------------------------------------------------------------------------------------------- the relatives
 # Each: weights, items of each memory, clip -> prediction, queries of each memory.
 
-def lgn_st(state: State, items: list[Tensor], clip: Tensor, training: bool) -> tuple[Tensor, list[Tensor]]:
-    """LGN-Net with ConvLSTM cells."""
+def lgn_net(state: State, items: list[Tensor], clip: Tensor, training: bool, branch=local_branch,
+            detach: bool = True) -> tuple[Tensor, list[Tensor]]:
+    """The published network. Its read is cut off from the gradient; without items the decoder gets the queries."""
     queries = unit(e_glo(state, clip, training))
-    prototypes = read_map(items[0], queries).detach()
-    return decoder(state, prototypes, conv_lstm_branch(state, clip, training), training), [queries]
+    prototypes = read_map(items[0], queries) if items else queries
+    prototypes = prototypes.detach() if items and detach else prototypes
+    return decoder(state, prototypes, branch(state, clip, training), training), [queries for _ in items]
+
+
+def lgn_net_read_grad(*args) -> tuple[Tensor, list[Tensor]]:
+    """LGN-Net whose read passes the gradient on (eq. 2-3)."""
+    return lgn_net(*args, detach=False)
+
+
+def lgn_st(*args) -> tuple[Tensor, list[Tensor]]:
+    """LGN-Net with ConvLSTM cells."""
+    return lgn_net(*args, branch=conv_lstm_branch)
 
 
 def loc_net(state: State, items: list[Tensor], clip: Tensor, training: bool) -> tuple[Tensor, list[Tensor]]:
@@ -253,26 +255,6 @@ def msn_net(state: State, items: list[Tensor], clip: Tensor, training: bool) -> 
     x = up_br(state, "decoder.moduleUpsample3", 0, x, training)
     x = two_convs(state, "decoder.moduleDeconv2", torch.cat([skip2, x], dim=1), training)
     return head(state, up_br(state, "decoder.moduleUpsample2", 0, x, training), training), queries
-
-
-def lgn_net(state: State, items: list[Tensor], clip: Tensor, training: bool) -> tuple[Tensor, list[Tensor]]:
-    """`authors_forward`, called like the others."""
-    prediction, queries = authors_forward(state, items[0], clip, training)
-    return prediction, [queries]
-
-
-def lgn_net_read_grad(state: State, items: list[Tensor], clip: Tensor, training: bool) -> tuple[Tensor, list[Tensor]]:
-    """LGN-Net whose reads pass the gradient on (eq. 2-3)."""
-    queries = unit(e_glo(state, clip, training))
-    local = local_branch(state, clip, training)
-    return decoder(state, read_map(items[0], queries), local, training), [queries]
-
-
-def lgn_net_without_memory(state: State, items: list[Tensor], clip: Tensor, training: bool) \
-        -> tuple[Tensor, list[Tensor]]:
-    """The decoder gets the queries in place of prototypes, with their gradient."""
-    queries = unit(e_glo(state, clip, training))
-    return decoder(state, queries, local_branch(state, clip, training), training), []
 
 
 # ------------------------------------------------------------------------------------------------------ memory
@@ -400,7 +382,7 @@ def authors_training_steps(state: State, items: Tensor, batches: list[Tensor], l
         tensor.requires_grad_(True)
     optimizer, log = torch.optim.Adam(parameters, lr=lr), []
     for batch in batches:
-        prediction, queries = authors_forward(state, items, batch[:, :-1], training=True)
+        prediction, (queries,) = lgn_net(state, [items], batch[:, :-1], True)
         values = losses_of_family([items], prediction, [queries], batch[:, -1], lambda_c, lambda_s)
         optimizer.zero_grad()
         values[0].backward()
@@ -431,16 +413,6 @@ def regular_score(prediction: Tensor, frame: Tensor) -> float:
     return ((w * e).sum() / w.sum()).item()
 
 
-def normality(psnrs: list[float], distances: list[float], weight: float) -> list[float]:
-    """weight * minmax(PSNR) + (1 - weight) * (1 - minmax(D)) of the scored frames of ONE video (eq. 15-17)."""
-    scores = []
-    for p, d in zip(psnrs, distances, strict=True):
-        p = (p - min(psnrs)) / (max(psnrs) - min(psnrs))
-        d = (d - min(distances)) / (max(distances) - min(distances))
-        scores.append(weight * p + (1 - weight) * (1 - d))
-    return scores
-
-
 @torch.no_grad()
 def authors_evaluate(state: State, items: Tensor, videos: list[Tensor], gamma: float, mode: str = "carry",
                      update_max: str = "all") -> list[dict]:
@@ -456,7 +428,7 @@ def authors_evaluate(state: State, items: Tensor, videos: list[Tensor], gamma: f
         if mode == "reset":
             current = items.clone()
         for t in range(n, len(video)):
-            prediction, queries = authors_forward(state, current, video[None, t - n:t])
+            prediction, (queries,) = lgn_net(state, [current], video[None, t - n:t], False)
             distance, R = compactness(current, query_rows(queries)).item(), regular_score(prediction[0], video[t])
             updated = mode != "frozen" and gamma > R
             if updated:

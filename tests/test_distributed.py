@@ -17,6 +17,7 @@ import torch
 import torch.multiprocessing
 from helpers import ROOT, TINY, run, sentence, write_videos
 from steps import CLIPS, CPU, batches_of, config_of, frozen_model, take_steps
+from test_train import log_of, wait_for_steps
 from torch.testing import assert_close
 
 import evaluate
@@ -93,6 +94,7 @@ def both(tmp_path_factory):
 def in_a_process(number, folder, ports):
     """All that is to be found out beside another process, written to a file: starting them takes seconds."""
     torch.set_num_threads(1)
+    sys.modules["lpips"] = None                                           # which would download its weights
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
                    "MASTER_ADDR": "127.0.0.1"}
     os.chdir(ROOT)
@@ -264,10 +266,6 @@ def test_items_that_differ_end_the_training_everywhere(both):
 
 # ------------------------------------------------------------------------------------------------------- the command
 
-def log_of(folder):
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
 def test_signal_to_one_process_stops_both_and_the_run_can_go_on(both):
     """The second process got it. What follows equals an uninterrupted run to the last bit."""
     (first, second), folder, step = both, both[0]["folder"], both[0]["step"]
@@ -295,7 +293,8 @@ def test_only_the_first_process_speaks(both):
 
 
 @pytest.mark.parametrize("mode", ["reset", "frozen"])
-def test_videos_shared_out_score_as_in_one_process(both, mode, tmp_path):
+def test_videos_shared_out_score_as_in_one_process(both, mode, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lpips", None)
     (first, second), folder = [found[mode] for found in both], both[0]["folder"]
     assert first.status == second.status == 0, first
     assert second.out == second.err == "" and "AUC" in first.out
@@ -339,12 +338,7 @@ def test_torchrun(tmp_path):
     process = subprocess.Popen([*torchrun, "train.py", *argv], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                text=True)
     try:
-        deadline = time.monotonic() + 240
-        while not (folder / "log.jsonl").exists() or len(log_of(folder)) < 2:
-            if process.poll() is not None or time.monotonic() > deadline:
-                process.kill()
-                pytest.fail(f"no two steps: {process.communicate()}")
-            time.sleep(0.02)
+        wait_for_steps(process, folder)
         process.terminate()
         out, err = process.communicate(timeout=120)
     finally:
@@ -356,5 +350,5 @@ def test_torchrun(tmp_path):
 
     done = run(train.main, *base, "--exp_dir", folder, "--resume", folder / "last.pt", "--train.max_steps", step + 2)
     assert done.status == 0 and len(done.warnings()) == 1
-    assert "last.pt is of 2 processes, now there are 1: BatchNorm may see other shares" in done.warnings()[0]
+    assert "last.pt is of 2 processes, now there are 1: BatchNorm may see other parts" in done.warnings()[0]
     assert [row["step"] for row in log_of(folder)] == list(range(1, step + 3))

@@ -16,6 +16,7 @@ from lgn_net.data.clips import read_frames, to_float
 from lgn_net.data.videos import Video, find_split, index_videos
 from lgn_net.errors import UserError
 from lgn_net.inference import localize
+from lgn_net.inference.chosen import predict_again
 from lgn_net.inference.localize import (
     FrameMap,
     Localization,
@@ -32,7 +33,6 @@ from lgn_net.inference.localize import (
     strongest_region,
     to_image,
 )
-from lgn_net.inference.chosen import predict_again
 from lgn_net.inference.loop import score_videos
 from lgn_net.model.build import build_model
 from lgn_net.scores.score_file import VideoScores

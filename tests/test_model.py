@@ -77,7 +77,7 @@ MEMBERS = {
     "mnad_pred": Member("mnad_pred", {}, "mnad_pred", GLOBAL),
     "mnad_recon": Member("mnad_recon", {}, "mnad_recon", GLOBAL),
     "msn_net": Member("msn_net", {}, "msn_net", {"encoder", "decoder"}, (2, 4, 8), (2, 4, 8)),      # by the reads
-    "lgn_net without memory": Member("lgn_net", {"memory": False}, "lgn_net_without_memory", GLOBAL | LOCAL, (), ()),
+    "lgn_net without memory": Member("lgn_net", {"memory": False}, "lgn_net", GLOBAL | LOCAL, (), ()),
     "mnad_pred without memory": Member("mnad_pred", {"memory": False}, "mnad_pred", GLOBAL, (), ()),
     "mnad_recon without memory": Member("mnad_recon", {"memory": False}, "mnad_recon", GLOBAL, (), ()),
 }
@@ -197,7 +197,7 @@ def test_losses_reach_what_they_should(member):
     # A convolution's bias in front of a batch-normalising BatchNorm has gradient zero by construction: eval mode first.
     for training in (False, True):
         losses = losses_of(member, model.train(training), clip)
-        for (name, p), grad in zip(model.named_parameters(), torch.autograd.grad(
+        for (name, _), grad in zip(model.named_parameters(), torch.autograd.grad(
                 losses.total, list(model.parameters()), retain_graph=True), strict=True):
             assert grad.isfinite().all(), name
             assert grad.any() or training and name.endswith("bias"), name

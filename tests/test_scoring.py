@@ -1,4 +1,4 @@
-"""From predictions to signals: by hand, by loops, and the promises of `score_videos`, `sweep_gamma` and `predict_again`."""
+"""From predictions to signals: by hand, by loops, and what scoring, sweeping and predicting again promise."""
 
 import math
 
