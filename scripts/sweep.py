@@ -123,12 +123,12 @@ def finish(knob: str, rows: Sequence[Row], used: float, protocol: Protocol, out:
     pictures = save_figure(draw({out.parent.name: rows}, used), out / f"sweep_{knob}")
 
     # The table: AUCs in percent, all else as it is.
-    shown = [name for name in rows[0] if name != "frames"]
-    names = {"auc": "AUC %", "memory_updates": "memory updates"} | {
-        name: f"{name[4:].replace('psnr', 'PSNR')} only" for name in shown if name.startswith("auc_")}
+    alone = {name: f"{name[4:].replace('psnr', 'PSNR')} only" for name in rows[0] if name.startswith("auc_")}
+    names = {knob: knob, "auc": "AUC %"} | alone | {"gap": "gap", "memory_updates": "memory updates"}
+    shown = [name for name in names if name in rows[0]]
     forms: dict[str, Callable] = {knob: "{:g}".format, "gap": "{:.3f}".format, "memory_updates": str}
     cells = [["-" if row[name] is None else forms.get(name, percent)(row[name]) for name in shown] for row in rows]
-    table = markdown([names.get(name, name) for name in shown], cells, left=0)
+    table = markdown([names[name] for name in shown], cells, left=0)
     print(f"{protocol}; the configuration's {knob} is {used:g}\n\n{table}\n")
     print("The best line was found with the test labels: an oracle, no result.")
     print(f"table    {out / f'sweep_{knob}.csv'}\npicture  {', '.join(map(str, pictures))}")
