@@ -97,8 +97,7 @@ def parse_command(parser: ArgumentParser, argv: list[str],
     Raises:
         UserError: as in `config.parse`.
     """
-    words = [word for arg in argv for word in (arg.split("=", 1) if arg.startswith("--") and "=" in arg else [arg])]
-    words = [ALIASES.get(word, word) for word in words]
+    words = [ALIASES.get(word, word) for word in separate(argv)]
     words = [RENAMED.get((flag.removeprefix("--"), word), word) for flag, word in zip(["", *words], words)]
     configs, words = peek(["--config"], words)
     given = {flag: values[-1] for flag, values in peek(PEEKED, words)[0].items()}
@@ -121,6 +120,11 @@ def parse_command(parser: ArgumentParser, argv: list[str],
     if family.is_file() and (files or not base):
         files = [*files, family]
     return parse(parser, [*(f"--config={file}" for file in files), *words])
+
+
+def separate(argv: list[str]) -> list[str]:
+    """Turn every `--flag=value` into two words."""
+    return [word for arg in argv for word in (arg.split("=", 1) if arg.startswith("--") and "=" in arg else [arg])]
 
 
 PEEKED = ["--resume", "--checkpoint", "--data.dataset", "--model_dir", "--model.name"]

@@ -1,8 +1,8 @@
 """Measure files of scores, ours or another program's: AUC under every protocol, comparison, report. No network.
 
-    python scripts/measure.py --scores scores.csv [--lambda 0.5] [--compare OTHER.csv] [--out FOLDER]
-    python scripts/measure.py --scores scores.csv --label_source official
-    python scripts/measure.py --scores THEIRS.npy --direction abnormal --drop-first 4 --dataset_type ped2
+    python scripts/measure.py scores.csv [--lambda 0.5] [--compare OTHER.csv] [--out FOLDER]
+    python scripts/measure.py scores.csv --label_source official
+    python scripts/measure.py THEIRS.npy --direction abnormal --drop-first 4 --dataset_type ped2
 
 Nothing is written without --out. The knobs start from the results.json beside the file; those of data.label_source and
 of score (lambda, normalize, smoothing, average) can be chosen anew, the others are the network's.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from lgn_net.cli import command_parser, given, given_values, label_argument, measuring_arguments, parse_command
+from lgn_net.cli import command_parser, given, label_argument, measuring_arguments, parse_command, peek, separate
 from lgn_net.config import Config, config_from_dict, flatten
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable
@@ -28,9 +28,12 @@ from lgn_net.terminal import run_command
 def main(argv: list[str]) -> int:
     """Run the command; return its exit status."""
     # The command line, on top of what the results beside the scores say.
-    scores = given_values(argv, "--scores")["--scores"]
+    if argv and not argv[0].startswith("-"):
+        argv = ["--scores", *argv]
+    argv = separate(argv)
+    scores, = peek(["--scores"], argv)[0].get("--scores", [""])[-1:]
     if not scores:
-        raise UserError("--scores is missing: a score file, or another program's scores")
+        raise UserError("which scores? give a score file, or another program's scores")
     beside = results_beside(scores)
     config, args = parse_arguments(argv, saved_knobs(beside, scores))
     out = Path(args.out) if args.out else None
