@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from lgn_net.data.videos import IMAGE_SUFFIXES, Video, natural_key
 from lgn_net.errors import UserError
@@ -36,14 +37,20 @@ class FrameMap(NamedTuple):
     prediction: np.ndarray    # likewise
     error: np.ndarray         # float32 (H, W), squared error on [0, 1], mean over channels
     box: tuple[int, int, int, int]     # x0, y0, x1, y1 around the strongest region; x1, y1 are just outside
+    aspect: float = 1.0       # width over height of the frame as it was recorded; 1 where that is not known
 
 
-def frame_map(video: str, frame: int, kind: str, normality: float, label: int, predicted, target) -> FrameMap:
-    """A FrameMap of a prediction and the true frame, arrays or tensors (C, H, W) in [-1, 1]."""
+def frame_map(video: str, frame: int, kind: str, normality: float, label: int, predicted, target,
+              file: str | None = None) -> FrameMap:
+    """Make a FrameMap of a prediction and the true frame, arrays or tensors (C, H, W) in [-1, 1].
+
+    `file` is the frame's own file, of which the shape is read: the network sees every frame as a square.
+    """
     predicted, target = as_array(predicted), as_array(target)
     error = error_map(predicted, target)
+    W, H = Image.open(file).size if file else error.shape[::-1]
     return FrameMap(video, int(frame), kind, float(normality), int(label), to_image(target), to_image(predicted), error,
-                    strongest_region(error)[1])
+                    strongest_region(error)[1], W / H)
 
 
 def as_array(frames) -> np.ndarray:
@@ -66,13 +73,15 @@ def load_maps(path: str | Path) -> list[FrameMap]:
     """What `save_maps` wrote. UserError when there is no such file or another one."""
     try:
         with np.load(path, allow_pickle=False) as columns:
-            rows = list(zip(*(columns[name] for name in FrameMap._fields)))
+            fields = [name for name in FrameMap._fields if name in columns or name not in FrameMap._field_defaults]
+            rows = list(zip(*(columns[name] for name in fields)))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; evaluate.py writes it") from None
     except Exception:                                     # a damaged zip fails in many ways
         raise UserError(f"{path} holds no maps of frames, or is damaged; evaluate again") from None
-    return [FrameMap(str(video), int(frame), str(kind), float(normality), int(label), *pictures, tuple(box.tolist()))
-            for video, frame, kind, normality, label, *pictures, box in rows]
+    return [FrameMap(str(video), int(frame), str(kind), float(normality), int(label), image, prediction, error,
+                     tuple(box.tolist()), *map(float, aspect))
+            for video, frame, kind, normality, label, image, prediction, error, box, *aspect in rows]
 
 
 def judge_again(maps: Sequence[FrameMap], videos: Sequence[VideoScores],
