@@ -185,9 +185,8 @@ def fig4(runs: Sequence[Run], _: argparse.Namespace) -> Drawn:
     """Draw the ROC curves."""
     runs = yield from usable("fig4_roc", runs, one_class)
     if runs:
-        title = "AUC (95 % interval)" if any(run.interval for run in runs) else "AUC"
         yield "fig4_roc", figures.roc_figure({group: [entry(run.name, [run]) for run in members]
-                                              for group, members in by_group(runs).items()}, title)
+                                              for group, members in by_group(runs).items()}, "AUC (95 % interval)")
 
 
 def fig5(runs: Sequence[Run], args: argparse.Namespace) -> Drawn:
@@ -203,8 +202,8 @@ def fig5(runs: Sequence[Run], args: argparse.Namespace) -> Drawn:
 
 def fig6(runs: Sequence[Run], _: argparse.Namespace) -> Drawn:
     """Draw the error maps."""
-    runs = yield from usable("fig6_errors", runs, lambda run: missing(run, "maps.npz", "evaluate.py --checkpoint"))
-    for run in runs:
+    chosen = yield from usable("fig6_errors", runs, lambda run: missing(run, "maps.npz", "evaluate.py --checkpoint"))
+    for run in chosen:
         if maps := load_maps(run.folder / "maps.npz"):
             yield from number_pages("fig6_errors", run, runs, figures.draw_maps(maps))
         else:
@@ -215,7 +214,7 @@ def fig7(runs: Sequence[Run], _: argparse.Namespace) -> Drawn:
     """Draw the gap scores."""
     runs = yield from usable("fig7_gap", runs, one_class)
     if runs:
-        yield "fig7_gap", figures.gap_figure({group: {run.name: run.gap for run in members}
+        yield "fig7_gap", figures.gap_figure({group: {run.name: run.gap or 0.0 for run in members}
                                               for group, members in by_group(runs).items()})
 
 
@@ -236,7 +235,7 @@ def fig8(runs: Sequence[Run], args: argparse.Namespace) -> Drawn:
             panels[group] = [entry(name, same) for name, same in variants.items()]
         if named and others:
             warnings.warn(f"fig8_variants: the runs of {group} differ in {', '.join(others)}, too (not in its legend)")
-    yield "fig8_variants", (figures.roc_figure(panels, "AUC") if panels else
+    yield "fig8_variants", (figures.roc_figure(panels, "AUC (95 % interval)") if panels else
                             "no two runs of one data set differ in model or loss")
 
 

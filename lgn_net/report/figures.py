@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -112,22 +111,25 @@ class Entry(NamedTuple):
 
 
 @matplotlib.rc_context(STYLE)
-def roc_figure(panels: Mapping[str, Sequence[Entry]], legend_title: str = "") -> Figure:
+def roc_figure(panels: Mapping[str, Sequence[Entry]], legend_title: str) -> Figure:
     """Fig. 4 and 8: draw a square panel with its legend below for each title; the diagonal is chance."""
     columns = min(3, len(panels))
-    rows, width = -(-len(panels) // columns), COLUMN if columns == 1 else PAGE
-    labels = [[wrap(entry.label, width / columns - 0.9) for entry in entries] for entries in panels.values()]
-    height = rows * (width / columns + 0.3 + max(map(legend_height, labels)))
-    figure = Figure(figsize=(width, height), layout="constrained")
+    width, left, top, below = COLUMN if columns == 1 else PAGE, 0.47, 0.25, 0.42              # inches around a panel
+    side = width / columns - left - 0.12
+    labels = [[wrap(entry.label, side - 0.2) for entry in entries] for entries in panels.values()]
+    row_height = top + side + below + max(map(legend_height, labels)) + 0.15
+    height = row_height * -(-len(panels) // columns)
+    figure = Figure(figsize=(width, height))
     for panel, (title, entries) in enumerate(panels.items()):
-        axes = figure.add_subplot(rows, columns, panel + 1)
+        row, place = divmod(panel, columns)
+        x, y = place * width / columns + left, height - row * row_height - top - side
+        axes = figure.add_axes((x / width, y / height, side / width, side / height))
         handles = [[axes.plot(curve.false_positive, curve.true_positive, **look(k))[0] for curve in entry.curves][0]
                    for k, entry in enumerate(entries)]
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.7, linestyle=(0, (1, 2)), zorder=0)
-        axes.set(xlim=(0, 1), ylim=(0, 1.01), title=title, xlabel="false positive rate", ylabel="true positive rate",
-                 box_aspect=1)
-        axes.legend(handles, labels[panel], title=legend_title or None, loc="upper left", alignment="left",
-                    bbox_to_anchor=(0, -0.18), borderaxespad=0, borderpad=0)
+        axes.set(xlim=(0, 1), ylim=(0, 1.01), title=title, xlabel="false positive rate", ylabel="true positive rate")
+        axes.legend(handles, labels[panel], title=legend_title, loc="upper left", alignment="left",
+                    bbox_to_anchor=(0, -below / side), borderaxespad=0, borderpad=0)
     return figure
 
 

@@ -3,14 +3,14 @@
 function draw() {
   const style = getComputedStyle(document.body), colour = name => style.getPropertyValue(name).trim();
   const named = (key, value) => /color$/.test(key) ? colour(value) : value;
-  const axis = {gridcolor: colour("--line"), linecolor: colour("--faint"), tickcolor: colour("--faint"),
-                ticks: "outside", ticklen: 3, zeroline: false};
   const font = {family: style.fontFamily, size: 13, color: colour("--text")};
+  const axis = own => ({gridcolor: colour("--line"), linecolor: colour("--faint"), tickcolor: colour("--faint"),
+                        ticks: "outside", ticklen: 3, zeroline: false, ...own, title: {font, ...own.title}});
   const common = {font, showlegend: false, plot_bgcolor: "transparent", paper_bgcolor: "transparent", dragmode: "zoom",
                   hoverlabel: {bgcolor: colour("--page"), bordercolor: colour("--faint"), align: "left", font}};
   for (const plot of document.querySelectorAll(".plot")) {
     const {data, layout} = JSON.parse(plot.previousElementSibling.textContent, named);
-    const axes = {xaxis: {...axis, ...layout.xaxis}, yaxis: {...axis, ...layout.yaxis}};
+    const axes = {xaxis: axis(layout.xaxis), yaxis: axis(layout.yaxis)};
     Plotly.react(plot, data, {...common, ...layout, ...axes}, {responsive: true, displayModeBar: false});
   }
 }
