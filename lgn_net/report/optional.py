@@ -10,5 +10,6 @@ def optional(module: str, cost: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as missing:
-        warnings.warn(f"{cost}: {missing.name} is not installed; type pip install {missing.name}")
+        library = (missing.name or module).partition(".")[0]
+        warnings.warn(f"{cost}: {library} is not installed; type pip install {library}")
         return None
