@@ -119,18 +119,18 @@ def open_runs(folders: Sequence[str], names: Sequence[str] | None) -> list[Run]:
 
 def make_run(name: str, evaluation: Evaluation, several_labels: bool) -> Run:
     """Collect what the figures show of an evaluation; `several_labels`: others have other labels of its data set."""
-    videos, weights, training, results = evaluation
+    videos, results = evaluation.videos, evaluation.about
     group = (results.get("dataset") or "scores") + (
         f", labels: {results.get('label_source') or 'own'}" if several_labels else "")
     protocol = Protocol.configured(results.get("scoring", {}))
     normality = [video.signals.get("normality", np.array(np.nan)) for video in videos]
     if not all(np.isfinite(x).all() for x in normality):
-        normality = normality_under(protocol, videos, weights, training)
+        normality = normality_under(protocol, videos, evaluation.weights, evaluation.training)
     area, interval = auc([video.labels for video in videos], normality), results.get("interval")
     if area is None or not math.isclose(area, results.get("auc") or 0):
         interval = None                                                           # that of a macro average, say
-    return Run(name, group, Path(results["folder"]), results.get("config") or {}, protocol, weights, videos, training,
-               normality, area, interval, results.get("gap"))
+    return Run(name, group, Path(results["folder"]), results.get("config") or {}, protocol, evaluation.weights, videos,
+               evaluation.training, normality, area, interval, results.get("gap"))
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:

@@ -101,6 +101,15 @@ def browser(tmp_path_factory):
     driver.quit()
 
 
+def wait_for(condition):
+    """Its value, once it is true; a browser draws when it likes."""
+    for _ in range(200):
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise AssertionError("not within 10 seconds")
+
+
 def open_page(browser, path, width=1400, phone=False, scheme="light"):
     """Open a report; nothing may be asked of a network, and nothing may go wrong."""
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
@@ -111,20 +120,12 @@ def open_page(browser, path, width=1400, phone=False, scheme="light"):
     for log in ("browser", "performance"):
         browser.get_log(log)
     browser.get(path.as_uri())
+    wait_for(lambda: browser.execute_script("return !document.querySelector('.plot:not(.js-plotly-plot)')"))
     assert [line for line in browser.get_log("browser") if line["level"] != "INFO"] == []
     events = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]
     asked = {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"
              and event["params"]["documentURL"] == path.as_uri()}                       # not Chromium's own first page
     assert {url for url in asked if not url.startswith("data:")} == {path.as_uri()}
-
-
-def wait_for(condition):
-    """Its value, once it is true; a browser draws when it likes."""
-    for _ in range(200):
-        if value := condition():
-            return value
-        time.sleep(0.05)
-    raise AssertionError("not within 10 seconds")
 
 
 def pixel(browser, plot, frame):

@@ -1,5 +1,6 @@
 "use strict";
-/* Draw every plot with the page's font and colours, again when the reader's colour scheme changes. */
+/* Draw every plot with the page's font and colours, again when the reader's colour scheme changes. Between two plots
+   the browser may scroll: hundreds take seconds. */
 function draw() {
   const style = getComputedStyle(document.body), colour = name => style.getPropertyValue(name).trim();
   const named = (key, value) => /color$/.test(key) ? colour(value) : value;
@@ -8,11 +9,11 @@ function draw() {
                         ticks: "outside", ticklen: 3, zeroline: false, ...own, title: {font, ...own.title}});
   const common = {font, showlegend: false, plot_bgcolor: "transparent", paper_bgcolor: "transparent", dragmode: "zoom",
                   hoverlabel: {bgcolor: colour("--page"), bordercolor: colour("--faint"), align: "left", font}};
-  for (const plot of document.querySelectorAll(".plot")) {
+  document.querySelectorAll(".plot").forEach(plot => setTimeout(() => {
     const {data, layout} = JSON.parse(plot.previousElementSibling.textContent, named);
     const axes = {xaxis: axis(layout.xaxis), yaxis: axis(layout.yaxis)};
     Plotly.react(plot, data, {...common, ...layout, ...axes}, {responsive: true, displayModeBar: false});
-  }
+  }));
 }
 draw();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
