@@ -91,6 +91,11 @@ def test_roc_points_and_their_auc_are_scikit_learns(tmp_path, draw):
     assert axes.lines[0].get_color() != axes.lines[1].get_color()
     np.testing.assert_array_equal(axes.lines[2].get_xydata(), [[0, 0], [1, 1]])                          # chance
 
+    path = tmp_path / "first" / "evaluation_last" / "results.json"          # of a macro average: another AUC's interval
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"auc": 0.5}))
+    axes, = draw([tmp_path / "first"], "--figures", 4)["fig4_roc"].axes
+    assert texts(axes.get_legend().get_texts())[0].endswith(" %")
+
 
 def test_curves_and_shading():
     """Half a frame to either side of an abnormal period; normality beyond [0, 1] is not cut off."""
@@ -173,6 +178,8 @@ def test_seeds_lie_on_the_line_of_their_row():
 
 def test_lambda_ends_are_the_single_signals(tmp_path, draw):
     """0: the distance alone, 1: the PSNR alone; a ring at the run's own lambda, whose AUC is that of results.json."""
+    write_evaluation(tmp_path / "loc_net", weights={"psnr": 1.0})
+    assert "only psnr" in draw([tmp_path / "loc_net"], "--figures", 10)["fig10_lambda"]
     write_evaluation(tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())
     curve, ring = (line.get_xydata() for line in draw([tmp_path], "--figures", 10)["fig10_lambda"].axes[0].lines)
