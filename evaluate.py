@@ -26,11 +26,12 @@ from lgn_net.errors import UserError
 from lgn_net.files import ROOT, check_writable
 from lgn_net.inference.chosen import draw_maps, sample_normal
 from lgn_net.inference.inputs import load_network, load_test_set
-from lgn_net.inference.localize import Localization, choose_frames, find_masks, parse_frames
+from lgn_net.inference.localize import Localization, find_masks
 from lgn_net.inference.loop import score_videos, to_scores, videos_of_process
 from lgn_net.inference.quality import Quality, summarize
 from lgn_net.report.outcome import Other, finish
 from lgn_net.scores.evaluation import Evaluation, read_any
+from lgn_net.scores.maps import choose_frames, parse_frames
 from lgn_net.scores.protocols import Protocol, common_frames, normality_under, paper_weights
 from lgn_net.scores.results import MemoryUse, PixelResults, Provenance
 from lgn_net.scores.score_file import VideoScores, write_scores

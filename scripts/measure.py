@@ -17,9 +17,9 @@ from lgn_net.cli import command_parser, given, label_argument, measuring_argumen
 from lgn_net.config import Config, config_from_dict, flatten
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable
-from lgn_net.inference.localize import judge_again, load_maps
 from lgn_net.report.outcome import Other, finish
 from lgn_net.scores.evaluation import is_ours, read_any
+from lgn_net.scores.maps import judge_again, load_maps
 from lgn_net.scores.protocols import SCORING, Protocol, normality_under
 from lgn_net.scores.results import Results, results_beside
 from lgn_net.terminal import run_command

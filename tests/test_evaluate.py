@@ -19,7 +19,7 @@ import train
 from lgn_net.cli import ALIASES
 from lgn_net.config import Config, asdict, flatten
 from lgn_net.data.clips import read_frames
-from lgn_net.inference.localize import load_maps
+from lgn_net.scores.maps import load_maps
 
 import_official, sweep = load_script("scripts/import_official.py"), load_script("scripts/sweep.py")
 COLUMNS = ["video", "frame", "psnr", "distance", "regular_score", "memory_updated", "normality", "label"]
