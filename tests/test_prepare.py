@@ -133,7 +133,7 @@ def test_ped2_archive(tmp_path, monkeypatch):
 
 
 def test_ped2_frames_and_masks_from_two_archives(tmp_path):
-    files = ped2_files("UCSDped2/")
+    files = ped2_files("./UCSDped2/")
     frames = write_tar(tmp_path / "a.tgz", {name: data for name, data in files.items() if name.endswith(".tif")})
     truth = write_tar(tmp_path / "b.tgz", {name: data for name, data in files.items() if not name.endswith(".tif")})
     without = run(main, "ped2", "--source", frames, "--out", tmp_path / "DATA")
