@@ -1,0 +1,382 @@
+"""Train, evaluate and tabulate every row of a plan with several seeds.
+
+    python scripts/run_plan.py --plan plans/table2.yaml --dataset_path DATA --exp_dir RUNS [--seeds 0 1 2] [--jobs 2]
+    python scripts/run_plan.py --plan plans/table2.yaml --config configs/ped2.yaml ...    # the published size
+    python scripts/run_plan.py --plan plans/table2.yaml ... -- --train.epochs 2           # knobs of every row, after --
+    python scripts/run_plan.py --plan plans/table2.yaml ... --dry-run                     # one command for each run
+    scripts/reproduce_ped2.sh --seed 0 --dataset_path DATA [--minutes 9]                  # the published Ped2 run
+    scripts/reproduce_ped2.sh --table results/*.json                                      # rows for docs/results.md
+
+Each run is RUNS/<row>/seed_<k> with its log beside it. The command may be stopped or killed and given again: finished
+runs stay, and begun runs go on from their last checkpoint. RUNS/<plan>.md (the table), RUNS/<plan>.csv (the runs) and
+RUNS/<plan>.png (their AUCs; .pdf, too) are rewritten whenever a run is done. Several commands may use one RUNS, on
+several GPUs for example (--device cuda:1): each takes runs that no other command works on.
+
+scripts/reproduce_ped2.sh takes one row of plans/reproduce_ped2.yaml and one seed, prepares the frames where they are
+missing, and writes results/<name>.json. Its result is that of the last epoch; the best epoch was chosen on the test
+set, and is an oracle. Exit status: 0 complete; 75 stopped by --minutes or a signal, give the same command again; 1 a
+run failed, see its log; 2 wrong input, named by the message.
+"""
+
+import argparse
+import json
+import math
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+import time
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+
+import yaml
+
+from lgn_net.cli import command_parser, parse_command
+from lgn_net.config import Config, flatten
+from lgn_net.data.videos import find_split, index_videos
+from lgn_net.datasets import canonical_name, difference_from_published
+from lgn_net.errors import UserError
+from lgn_net.files import ROOT, check_writable, to_json, write_atomic
+from lgn_net.report.plan_tables import SIGNALS, Outcome, distance_aucs, plan_csv, plan_table, result_summary, result_table
+from lgn_net.terminal import StopOnSignal, run_command
+from lgn_net.training.plan_run import AGAIN, LIMIT, SPEED, Run
+
+try:
+    from lgn_net.report.figures import save_figure
+    from lgn_net.report.plan_pictures import curve_figure, plan_figure
+except ImportError as missing:
+    NO_PICTURES = f"no pictures of the plan: {missing}"
+else:
+    NO_PICTURES = ""
+
+POLL = 1.0                                          # seconds between looks at the running processes
+FAST = ["--train.precision", "bfloat16", "--score.precision", "bfloat16", "--train.deterministic", "false"]
+
+
+def main(argv: list[str]) -> int:
+    args = parse_arguments(argv)
+    if args.table:
+        try:
+            print(result_table([json.loads(path.read_text()) for path in args.table]))
+        except (ValueError, KeyError, TypeError):
+            raise UserError("--table wants results of scripts/reproduce_ped2.sh, results/*.json") from None
+        return 0
+    plan, runs = read_plan(args)
+    for run in runs:
+        run.take_over(args.every, bool(args.fit))
+    if args.dry_run:
+        for run in runs:
+            train = [training(run, args)] if "waiting" in args.wanted and run.stage == "waiting" else []
+            commands = train + [run.evaluating()] * ("trained" in args.wanted)
+            print(" && ".join(shlex.join(["python", *command[1:]]) for command in commands))
+        return 0
+
+    # What would fail later is tried now: folders, data and, by running the scripts' top level, every import.
+    check_writable(args.exp_dir)
+    if args.reproduce:
+        check_writable(args.results)
+        find_data(runs, args)
+    for script, stage in (("train", "waiting"), ("evaluate", "trained")):
+        if stage in args.wanted:
+            runpy.run_path(str(ROOT / f"{script}.py"))
+    if NO_PICTURES:
+        warnings.warn(NO_PICTURES)
+
+    with StopOnSignal(second_ends=False) as stop:                  # at a second signal the runs are saving already
+        work(runs, args, plan, stop)
+    print(f"\n{write_outputs(runs, args, plan)}")
+    failed = [str(run.beside("log")) for run in runs if run.stage == "failed"]
+    left = sum(run.stage != "done" and (run.stage in args.wanted or run.stage != "trained") for run in runs)
+    if failed:
+        print(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}", file=sys.stderr)
+    elif left:
+        print(f"{left} of {len(runs)} runs are not complete; give the same command again to go on: {args.command}")
+    return 1 if failed else AGAIN if left else 0
+
+
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    """Parse the command line; what follows `--` are knobs of train.py, `args.knobs`."""
+    started, cut, reproduce = time.monotonic(), argv.index("--") if "--" in argv else len(argv), "--reproduce" in argv
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     allow_abbrev=False)
+    add, needed = parser.add_argument, not reproduce and "--table" not in argv
+    add("--plan", type=Path, required=needed, help="YAML file with the rows, as those in plans/")
+    add("--rows", nargs="+", metavar="ROW", help="only these rows of the plan")
+    add("--dataset_path", required=needed, metavar="DATA", help="folder with the data set's folder, or that folder")
+    add("--exp_dir", type=Path, required=needed, metavar="RUNS", help="folder of all runs; of reproduce_ped2.sh the "
+                                                                      "run's own (default: runs/<name>)")
+    add("--seeds", "--seed", type=int, nargs="+", default=[0, 1, 2])
+    add("--config", help="configuration under the rows, in place of the plan's `config` and its `set`")
+    add("--jobs", type=int, default=1, help="runs at a time; they share the processor's threads")
+    add("--device", default="auto", help="cuda, cuda:1, mps or cpu")
+    add("--minutes", type=float, help="stop and save in time to end after so many minutes")
+    add("--every", type=int, default=0, metavar="K", help="keep and evaluate every K-th epoch, too (default: 0, none)")
+    add("--fit", type=float, metavar="MINUTES", help="train as many epochs as fit into so many minutes")
+    add("--fast", action="store_true", help="bfloat16, the fastest kernels, and no curve over the epochs")
+    add("--train-only", action="store_true", help="needs the training split alone")
+    add("--evaluate-only", action="store_true", help="needs the testing split alone")
+    add("--dry-run", action="store_true", help="print the commands only, a line for each run")
+    add("--reproduce", action="store_true", help="what scripts/reproduce_ped2.sh does, see above")
+    add("--results", type=Path, default=Path("results"), help="folder of the results of reproduce_ped2.sh")
+    add("--table", type=Path, nargs="+", metavar="FILE", help="print rows of such results, and do no more")
+    if reproduce:
+        parser.set_defaults(plan=ROOT / "plans/reproduce_ped2.yaml", dataset_path="data", exp_dir=Path("runs"),
+                            seeds=[0], every=5)
+    args = parser.parse_args(argv[:cut])
+    for name in ("jobs", "minutes", "fit", "every"):
+        value = getattr(args, name)
+        if value is not None and (value < 0 if name == "every" else value <= 0):
+            raise UserError(f"--{name} is {value}; it must be {'0 or more' if name == 'every' else 'above 0'}")
+    if args.train_only and args.evaluate_only:
+        raise UserError("give --train-only or --evaluate-only, not both")
+    args.knobs = argv[cut + 1:] + FAST * args.fast
+    if any(word.partition("=")[0] == "--seed" for word in args.knobs):
+        raise UserError("give the seeds with --seeds, before --")
+    args.every *= not args.fast
+    args.wanted = {"elsewhere"} | set(["waiting"] * (not args.evaluate_only) + ["trained"] * (not args.train_only))
+    # The last 20 seconds, or a fifth of the time, are for saving.
+    seconds = 60 * args.minutes if args.minutes else math.inf
+    args.deadline = started + seconds - min(20.0, 0.2 * seconds)
+    at = argv.index("--minutes") if "--minutes" in argv[:cut] else len(argv)
+    words = [word for word in argv[:at] + argv[at + 2:] if word != "--reproduce"]
+    args.command = shlex.join(["scripts/reproduce_ped2.sh" if reproduce else "scripts/run_plan.py", *words])
+    return args
+
+
+# ----------------------------------------------------------------------------------------------------------- the plan
+
+def read_plan(args: argparse.Namespace) -> tuple[dict, list[Run]]:
+    """Read the plan and its runs, all rows with the first seed first; UserError for a plan that cannot be run.
+
+    Returns the plan's content with two keys more: `path` of the configuration, and `systems`, for each model.name the
+    first row and its published AUC in percent.
+    """
+    try:
+        # Values stay as they are written, as the command line wants them.
+        plan = {"question": [], "set": {}} | yaml.load(args.plan.read_text(), yaml.BaseLoader)
+        plan |= {"config": args.config, "set": {}} if args.config else {}
+        rows = {name: {"set": {}, "published": {}} | (row or {}) for name, row in plan["rows"].items()}
+        unknown = [*(set(plan) - {"title", "question", "config", "set", "rows"}),
+                   *(key for row in rows.values() for key in set(row) - {"set", "published"})]
+        if unknown or not rows:
+            raise KeyError(f"unknown {', '.join(unknown)}" if unknown else "no rows")
+        path = args.config if args.config and Path(args.config).exists() else str(ROOT / plan["config"])
+        knobs = {name: plan["set"] | row["set"] for name, row in rows.items()}
+        aucs = {name: {dataset: float(auc) for dataset, auc in row["published"].items()} for name, row in rows.items()}
+        title = plan["title"]
+    except (OSError, yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"plan {args.plan}: {' '.join(str(error).split())}; expected title, config, rows with "
+                        f"`name: {{set: {{knob: value}}}}` as in plans/table2.yaml") from None
+    slugs = {name: re.sub(r"\W+", "_", name.lower()).strip("_") for name in rows}
+    chosen = args.rows or list(rows)[:1 if args.reproduce else None]
+    if absent := [name for name in chosen if name not in rows]:
+        raise UserError(f"plan {args.plan} has no row {absent[0]!r}; it has {', '.join(map(repr, rows))}")
+    if not all(slugs.values()) or len(set(slugs.values())) < len(slugs):
+        raise UserError(f"plan {args.plan}: each row needs a folder of its own, not {slugs}; rename one")
+    if any("seed" in some for some in knobs.values()):
+        raise UserError(f"plan {args.plan}: give the seeds with --seeds")
+    systems, runs = {}, []
+    for seed in dict.fromkeys(args.seeds):
+        for name in rows:
+            first = {"model.name": knobs[name].get("model.name", "lgn_net")}       # brings its own hyper-parameters
+            words = [word for knob, value in (first | knobs[name]).items() for word in (f"--{knob}", value)]
+            argv = ["--config", path, *words, *args.knobs, "--seed", str(seed)]
+            config = parse(argv)
+            published = aucs[name].get(canonical_name(config.data.dataset))
+            systems.setdefault(first["model.name"], (name, published))
+            where = ["--dataset_path", args.dataset_path, "--device", args.device]
+            runs.append(Run(name, seed, args.exp_dir / slugs[name] / f"seed_{seed}", argv, config, published, where))
+    runs = [run for run in runs if run.row in chosen]
+    for run in runs if args.reproduce else ():
+        run.row = name_of(run, args, path)
+        alone = len(runs) == 1 and args.exp_dir != Path("runs")
+        run.folder = args.exp_dir if alone else args.exp_dir / run.row
+    return plan | {"title": title, "path": path, "systems": systems}, runs
+
+
+def parse(argv: list[str]) -> Config:
+    """Return the configuration that options of train.py mean; UserError as train.py would raise it."""
+    return parse_command(command_parser("", ""), [*argv, "--dataset_path", "."])[0]
+
+
+def changed(config: Config, path: str) -> dict:
+    """Return the knobs that decide a result and differ from a file's, with the hyper-parameters of the same system."""
+    plain, system = parse(["--config", path]), config.model.name
+    if plain.model.name != system:
+        plain = parse(["--config", path, "--model.name", system])
+    ours, theirs = flatten(asdict(config)), flatten(asdict(plain))
+    return {knob: value for knob, value in ours.items()
+            if value != theirs[knob] and not knob.startswith(("seed", LIMIT, *SPEED))}
+
+
+def name_of(run: Run, args: argparse.Namespace, path: str) -> str:
+    """Return the name of a published run and of its result: configuration, system, changed knobs and seed."""
+    words = [knob.removeprefix("model.").replace(".", "_") + ("" if value is True else f"_{value}")
+             for knob, value in changed(run.config, path).items() if not (args.fast and f"--{knob}" in FAST)]
+    words += ["fast"] * args.fast + ([f"fit_{args.fit:g}"] if args.fit else [])
+    system = run.config.model.name.replace("lgn_net", "lgn")
+    return "_".join([Path(path).stem, system, *words, f"seed{run.seed}"]).replace("/", "_")
+
+
+def find_data(runs: list[Run], args: argparse.Namespace) -> None:
+    """Prepare Ped2 where it is missing; UserError where a needed split is missing or is not the whole benchmark."""
+    data, name = Path(args.dataset_path), runs[0].config.data.dataset
+    splits = ["training"] * (not args.evaluate_only and any(run.stage == "waiting" for run in runs))
+    splits += ["testing"] * (not args.train_only)
+
+    def problem() -> str | None:
+        try:
+            lengths = {split: [len(video.frames) for video in index_videos(find_split(data, name, split))]
+                       for split in splits}
+        except UserError as error:
+            return str(error)
+        return next(filter(None, (difference_from_published(name, *split) for split in lengths.items())), None)
+
+    # Frames that prepare_data.py did not make are left alone.
+    if problem() and name == "ped2" and ((data / name / "prepared.json").exists() or not (data / name).exists()):
+        here = (data / "UCSD_Anomaly_Dataset.tar.gz").exists() or any(data.glob("**/UCSDped2/Train"))
+        source = ["--source", data] if here else ["--download"]
+        subprocess.run([sys.executable, ROOT / "scripts/prepare_data.py", name, *source, "--out", data], check=False)
+    if wrong := problem():
+        raise UserError(f"{wrong}; get UCSD_Anomaly_Dataset.tar.gz, and type: python scripts/prepare_data.py ped2 "
+                        f"--source UCSD_Anomaly_Dataset.tar.gz --out {shlex.quote(str(data))}")
+
+
+# ----------------------------------------------------------------------------------------------------------- the work
+
+def training(run: Run, args: argparse.Namespace) -> list[str]:
+    """Return the command that trains a run, with its limits."""
+    keep = "last" if args.fast else str(args.every) if args.every else ""
+    limits = ["--train.keep_epochs", keep] if keep else []
+    if args.minutes:
+        limits += ["--train.minutes", f"{max((args.deadline - time.monotonic()) / 60, 0.001):.3f}"]
+    return run.training(limits, ["--train.fit_minutes", f"{args.fit:g}"] if args.fit else [])
+
+
+def work(runs: list[Run], args: argparse.Namespace, plan: dict, stop: StopOnSignal) -> None:
+    """Keep `--jobs` processes busy until nothing is left to do, the time is over, or a signal came."""
+    said: dict[int, str] = {}
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // args.jobs))
+    try:
+        while True:
+            # Commands that have ended.
+            for run in runs:
+                if run.process and run.process.poll() is not None:
+                    run.end(args.every, bool(args.fit), bool(stop.received))
+                    if run.stage == "done":
+                        write_outputs(runs, args, plan)
+            if stop.received or time.monotonic() >= args.deadline:
+                break
+            # Commands that may start. Another runner may have finished the run, which `take_over` then finds.
+            for run in runs:
+                if sum(bool(one.process) for one in runs) < args.jobs and run.stage in args.wanted and not run.process:
+                    held = bool(run.lock)
+                    if not run.claim():
+                        run.stage = "elsewhere"
+                        continue
+                    if not held:
+                        run.take_over(args.every, bool(args.fit))
+                    if run.stage in args.wanted:
+                        command = run.evaluating() if run.stage == "trained" else training(run, args)
+                        run.start(command, os.environ | {"OMP_NUM_THREADS": threads})
+                    else:
+                        run.release()
+            for k, run in enumerate(runs):
+                if said.get(k) != run.status():
+                    said[k] = run.status()
+                    print(f"{run.row}, seed {run.seed}: {said[k]}", flush=True)
+            if not any(run.process or run.stage in args.wanted for run in runs):
+                break
+            time.sleep(POLL)
+    finally:
+        running = [run for run in runs if run.process]
+        for run in running:
+            run.process.terminate()                                    # train.py saves and ends
+        for run in running:
+            run.process.wait()
+            run.end(args.every, bool(args.fit), stopping=True)
+
+
+# -------------------------------------------------------------------------------------------------------- the outputs
+
+def write_outputs(runs: list[Run], args: argparse.Namespace, plan: dict) -> str:
+    """Write the plan's table, list and picture, or the results of published runs; return what to print."""
+    if args.reproduce:
+        return "\n\n".join(write_result(run, args, plan) for run in runs)
+    outcomes = []
+    for run in runs:
+        rows = run.log_rows() if distance_aucs(run.results) else []
+        outcomes.append(Outcome(run.row, run.seed, run.published, run.results, rows[-1]["live_items"] if rows else None,
+                                run.seconds("train"), run.seconds("evaluate")))
+    path, text = args.exp_dir / args.plan.stem, plan_table(plan["title"], plan["question"], outcomes)
+    write_atomic(Path(f"{path}.md"), text)
+    write_atomic(Path(f"{path}.csv"), plan_csv(outcomes))
+    lines = [text, f"table   {path}.md", f"runs    {path}.csv"]
+    if any(run.results for run in runs) and not NO_PICTURES:
+        save_figure(plan_figure(plan["title"], outcomes), path)
+        lines.append(f"picture {path}.png")
+    return "\n".join(lines)
+
+
+def write_result(run: Run, args: argparse.Namespace, plan: dict) -> str:
+    """Write RESULTS/<name>.json and the picture of the AUC over the epochs; return what to print."""
+    result = gather(run, args, plan)
+    write_atomic(args.results / f"{run.row}.json", to_json(result))
+    lines = [result_summary(result)]
+    if run.results:
+        lines.append(f"report   {run.folder / 'evaluation_last' / 'report.html'}")
+    if result["curve"] and not NO_PICTURES:
+        save_figure(curve_figure(result), run.folder / "auc_over_epochs")
+        lines.append(f"picture  {run.folder / 'auc_over_epochs.png'}")
+    return "\n".join([*lines, f"result   {args.results / run.row}.json"])
+
+
+def gather(run: Run, args: argparse.Namespace, plan: dict) -> dict:
+    """Return what is known of a published run, for JSON; the AUC is None before its schedule is complete."""
+    at, epochs, pieces = run.progress, run.config.train.epochs, [p for p in run.pieces() if "images" in p]
+    # The curve has every epoch that was evaluated, whether or not its weights are still there.
+    evaluated = {epoch: found[0] for epoch in range(1, epochs) if (found := run.results_of(run.epoch(epoch)))}
+    evaluated |= {epochs: run.results} if run.results else {}
+    curve = [{"epoch": epoch} | {key: one.get(key) for key in (*SIGNALS, "memory_updates")}
+             for epoch, one in evaluated.items()]
+    trained = at.epochs >= epochs
+    status = "complete" if trained and run.stage == "done" else \
+        f"evaluating, {len(curve)} of {len(curve) + len(run.to_evaluate)} epochs" if trained else \
+        f"training, epoch {at.epochs + 1} of {epochs}"
+    best = max(curve, key=lambda one: one["auc"] or 0) if status == "complete" else None
+    final = run.results if trained else {}
+    live = {row["epoch"]: row["live_items"] for row in run.log_rows() if row["step"] <= at.step}
+    versions = [piece["versions"] for piece in pieces] or [at.provenance]
+    seconds = sum(piece["seconds"] for piece in pieces)
+    system, published = plan["systems"].get(run.config.model.name, (run.config.model.name, None))
+    return {
+        "name": run.row,
+        "status": status,
+        "schedule_complete": trained,
+        "epochs_done": at.epochs,
+        "epochs": epochs,
+        "system": system,
+        "seed": run.seed,
+        "configuration": plan["config"],
+        "changed": changed(run.config, plan["path"]),
+        "published": published and round(published / 100, 6),
+        **{key: final.get(key) for key in (SIGNALS[0], "interval", *SIGNALS[1:])},
+        "oracle": best and best | {"warning": "epoch chosen on the test set: no result"},
+        "curve": curve,
+        "live_items": [live[epoch] for epoch in sorted(live) if epoch <= at.epochs],
+        "command": args.command,
+        "commands": [shlex.join(["python", "train.py", *run.argv, *run.where, "--exp_dir", str(run.folder)]),
+                     shlex.join(["python", "evaluate.py", "--checkpoint", str(run.last), *run.where])],
+        "versions": {key: " / ".join(dict.fromkeys(str(one.get(key)) for one in versions)) for key in versions[0]},
+        "times": {"training_s": round(seconds, 3), "pieces": pieces,
+                  "images_per_s": round(sum(piece["images"] for piece in pieces) / seconds, 3) if seconds else None},
+        "config": asdict(run.config),
+        "evaluation": {key: value for key, value in final.items() if key not in ("config", "checkpoint")} or None,
+    }
+
+
+if __name__ == "__main__":
+    run_command(main)
