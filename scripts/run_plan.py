@@ -81,7 +81,10 @@ def main(argv: list[str]) -> int:
         find_data(runs, args)
     for script, stage in (("train", "waiting"), ("evaluate", "trained")):
         if stage in args.wanted:
-            runpy.run_path(str(ROOT / f"{script}.py"))
+            try:
+                runpy.run_path(str(ROOT / f"{script}.py"))
+            except ImportError as error:
+                raise UserError(f"{script}.py cannot start: {error}; pip install -r requirements.txt") from None
     if NO_PICTURES:
         warnings.warn(NO_PICTURES)
 
