@@ -25,24 +25,22 @@ import os
 import re
 import runpy
 import shlex
-import subprocess
 import sys
 import time
 import warnings
-from dataclasses import asdict
 from pathlib import Path
 
 import yaml
 
 from lgn_net.cli import command_parser, parse_command
-from lgn_net.config import Config, flatten
-from lgn_net.data.videos import find_split, index_videos
-from lgn_net.datasets import canonical_name, difference_from_published
+from lgn_net.config import Config
+from lgn_net.datasets import canonical_name
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, check_writable, to_json, write_atomic
-from lgn_net.report.plan_tables import SIGNALS, Outcome, distance_aucs, plan_csv, plan_table, result_summary, result_table
+from lgn_net.report.plan_tables import Outcome, distance_aucs, plan_csv, plan_table, result_summary, result_table
 from lgn_net.terminal import StopOnSignal, run_command
-from lgn_net.training.plan_run import AGAIN, LIMIT, SPEED, Run
+from lgn_net.training.plan_run import AGAIN, Run
+from lgn_net.training.published import changed, find_data, name_of, result_of
 
 try:
     from lgn_net.report.figures import save_figure
@@ -57,6 +55,7 @@ FAST = ["--train.precision", "bfloat16", "--score.precision", "bfloat16", "--tra
 
 
 def main(argv: list[str]) -> int:
+    """Run the plan of a command line; return the exit status."""
     args = parse_arguments(argv)
     if args.table:
         try:
@@ -78,7 +77,9 @@ def main(argv: list[str]) -> int:
     check_writable(args.exp_dir)
     if args.reproduce:
         check_writable(args.results)
-        find_data(runs, args)
+        splits = ["training"] * ("waiting" in args.wanted and any(run.stage == "waiting" for run in runs))
+        splits += ["testing"] * ("trained" in args.wanted)
+        find_data(Path(args.dataset_path), runs[0].config.data.dataset, splits)
     for script, stage in (("train", "waiting"), ("evaluate", "trained")):
         if stage in args.wanted:
             try:
@@ -154,8 +155,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 def read_plan(args: argparse.Namespace) -> tuple[dict, list[Run]]:
     """Read the plan and its runs, all rows with the first seed first; UserError for a plan that cannot be run.
 
-    Returns the plan's content with two keys more: `path` of the configuration, and `systems`, for each model.name the
-    first row and its published AUC in percent.
+    Returns the plan's title, question and config, and the runs.
     """
     try:
         # Values stay as they are written, as the command line wants them.
@@ -169,83 +169,44 @@ def read_plan(args: argparse.Namespace) -> tuple[dict, list[Run]]:
         path = args.config if args.config and Path(args.config).exists() else str(ROOT / plan["config"])
         knobs = {name: plan["set"] | row["set"] for name, row in rows.items()}
         aucs = {name: {dataset: float(auc) for dataset, auc in row["published"].items()} for name, row in rows.items()}
-        title = plan["title"]
+        title, question = plan["title"], plan["question"]
     except (OSError, yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"plan {args.plan}: {' '.join(str(error).split())}; expected title, config, rows with "
                         f"`name: {{set: {{knob: value}}}}` as in plans/table2.yaml") from None
     slugs = {name: re.sub(r"\W+", "_", name.lower()).strip("_") for name in rows}
-    chosen = args.rows or list(rows)[:1 if args.reproduce else None]
-    if absent := [name for name in chosen if name not in rows]:
-        raise UserError(f"plan {args.plan} has no row {absent[0]!r}; it has {', '.join(map(repr, rows))}")
+    chosen = [name for name in rows if name in args.rows] if args.rows else list(rows)[:1 if args.reproduce else None]
+    if absent := set(args.rows or ()) - set(rows):
+        raise UserError(f"plan {args.plan} has no row {absent.pop()!r}; it has {', '.join(map(repr, rows))}")
     if not all(slugs.values()) or len(set(slugs.values())) < len(slugs):
         raise UserError(f"plan {args.plan}: each row needs a folder of its own, not {slugs}; rename one")
     if any("seed" in some for some in knobs.values()):
         raise UserError(f"plan {args.plan}: give the seeds with --seeds")
-    systems, runs = {}, []
+    systems = {knobs[name].get("model.name", "lgn_net"): name for name in reversed(rows)}     # the first row of each
+    where, runs = ["--dataset_path", args.dataset_path, "--device", args.device], []
     for seed in dict.fromkeys(args.seeds):
-        for name in rows:
+        for name in chosen:
             first = {"model.name": knobs[name].get("model.name", "lgn_net")}       # brings its own hyper-parameters
             words = [word for knob, value in (first | knobs[name]).items() for word in (f"--{knob}", value)]
             argv = ["--config", path, *words, *args.knobs, "--seed", str(seed)]
-            config = parse(argv)
-            published = aucs[name].get(canonical_name(config.data.dataset))
-            systems.setdefault(first["model.name"], (name, published))
-            where = ["--dataset_path", args.dataset_path, "--device", args.device]
-            runs.append(Run(name, seed, args.exp_dir / slugs[name] / f"seed_{seed}", argv, config, published, where))
-    runs = [run for run in runs if run.row in chosen]
-    for run in runs if args.reproduce else ():
-        run.row = name_of(run, args, path)
-        alone = len(runs) == 1 and args.exp_dir != Path("runs")
-        run.folder = args.exp_dir if alone else args.exp_dir / run.row
-    return plan | {"title": title, "path": path, "systems": systems}, runs
+            run = Run(name, seed, args.exp_dir / slugs[name] / f"seed_{seed}", argv, parse(argv), None, where)
+            if args.reproduce:
+                # The knobs may have made another system of it. Its name says all that differs from the configuration.
+                run.system = name = systems.get(run.config.model.name, run.config.model.name)
+                run.changed = changed(run.config, parse(["--config", path, "--model.name", run.config.model.name]))
+                shown = {knob: value for knob, value in run.changed.items() if not (args.fast and f"--{knob}" in FAST)}
+                words = ["fast"] * args.fast + ([f"fit_{args.fit:g}"] if args.fit else [])
+                run.row = name_of(path, run.config, shown, *words)
+                alone = len(args.seeds) == len(chosen) == 1 and args.exp_dir != Path("runs")
+                run.folder = args.exp_dir if alone else args.exp_dir / run.row
+            run.published = aucs.get(name, {}).get(canonical_name(run.config.data.dataset))
+            runs.append(run)
+    question = [question] if isinstance(question, str) else question
+    return {"title": title, "question": question, "config": plan["config"]}, runs
 
 
 def parse(argv: list[str]) -> Config:
     """Return the configuration that options of train.py mean; UserError as train.py would raise it."""
     return parse_command(command_parser("", ""), [*argv, "--dataset_path", "."])[0]
-
-
-def changed(config: Config, path: str) -> dict:
-    """Return the knobs that decide a result and differ from a file's, with the hyper-parameters of the same system."""
-    plain, system = parse(["--config", path]), config.model.name
-    if plain.model.name != system:
-        plain = parse(["--config", path, "--model.name", system])
-    ours, theirs = flatten(asdict(config)), flatten(asdict(plain))
-    return {knob: value for knob, value in ours.items()
-            if value != theirs[knob] and not knob.startswith(("seed", LIMIT, *SPEED))}
-
-
-def name_of(run: Run, args: argparse.Namespace, path: str) -> str:
-    """Return the name of a published run and of its result: configuration, system, changed knobs and seed."""
-    words = [knob.removeprefix("model.").replace(".", "_") + ("" if value is True else f"_{value}")
-             for knob, value in changed(run.config, path).items() if not (args.fast and f"--{knob}" in FAST)]
-    words += ["fast"] * args.fast + ([f"fit_{args.fit:g}"] if args.fit else [])
-    system = run.config.model.name.replace("lgn_net", "lgn")
-    return "_".join([Path(path).stem, system, *words, f"seed{run.seed}"]).replace("/", "_")
-
-
-def find_data(runs: list[Run], args: argparse.Namespace) -> None:
-    """Prepare Ped2 where it is missing; UserError where a needed split is missing or is not the whole benchmark."""
-    data, name = Path(args.dataset_path), runs[0].config.data.dataset
-    splits = ["training"] * (not args.evaluate_only and any(run.stage == "waiting" for run in runs))
-    splits += ["testing"] * (not args.train_only)
-
-    def problem() -> str | None:
-        try:
-            lengths = {split: [len(video.frames) for video in index_videos(find_split(data, name, split))]
-                       for split in splits}
-        except UserError as error:
-            return str(error)
-        return next(filter(None, (difference_from_published(name, *split) for split in lengths.items())), None)
-
-    # Frames that prepare_data.py did not make are left alone.
-    if problem() and name == "ped2" and ((data / name / "prepared.json").exists() or not (data / name).exists()):
-        here = (data / "UCSD_Anomaly_Dataset.tar.gz").exists() or any(data.glob("**/UCSDped2/Train"))
-        source = ["--source", data] if here else ["--download"]
-        subprocess.run([sys.executable, ROOT / "scripts/prepare_data.py", name, *source, "--out", data], check=False)
-    if wrong := problem():
-        raise UserError(f"{wrong}; get UCSD_Anomaly_Dataset.tar.gz, and type: python scripts/prepare_data.py ped2 "
-                        f"--source UCSD_Anomaly_Dataset.tar.gz --out {shlex.quote(str(data))}")
 
 
 # ----------------------------------------------------------------------------------------------------------- the work
@@ -295,12 +256,14 @@ def work(runs: list[Run], args: argparse.Namespace, plan: dict, stop: StopOnSign
                 break
             time.sleep(POLL)
     finally:
-        running = [run for run in runs if run.process]
-        for run in running:
-            run.process.terminate()                                    # train.py saves and ends
-        for run in running:
-            run.process.wait()
-            run.end(args.every, bool(args.fit), stopping=True)
+        running = [run.process for run in runs if run.process]
+        for process in running:
+            process.terminate()                                        # train.py saves and ends
+        for process in running:
+            process.wait()
+        for run in runs:
+            if run.process:
+                run.end(args.every, bool(args.fit), stopping=True)
 
 
 # -------------------------------------------------------------------------------------------------------- the outputs
@@ -326,7 +289,7 @@ def write_outputs(runs: list[Run], args: argparse.Namespace, plan: dict) -> str:
 
 def write_result(run: Run, args: argparse.Namespace, plan: dict) -> str:
     """Write RESULTS/<name>.json and the picture of the AUC over the epochs; return what to print."""
-    result = gather(run, args, plan)
+    result = result_of(run, plan["config"], args.command)
     write_atomic(args.results / f"{run.row}.json", to_json(result))
     lines = [result_summary(result)]
     if run.results:
@@ -335,50 +298,6 @@ def write_result(run: Run, args: argparse.Namespace, plan: dict) -> str:
         save_figure(curve_figure(result), run.folder / "auc_over_epochs")
         lines.append(f"picture  {run.folder / 'auc_over_epochs.png'}")
     return "\n".join([*lines, f"result   {args.results / run.row}.json"])
-
-
-def gather(run: Run, args: argparse.Namespace, plan: dict) -> dict:
-    """Return what is known of a published run, for JSON; the AUC is None before its schedule is complete."""
-    at, epochs, pieces = run.progress, run.config.train.epochs, [p for p in run.pieces() if "images" in p]
-    # The curve has every epoch that was evaluated, whether or not its weights are still there.
-    evaluated = {epoch: found[0] for epoch in range(1, epochs) if (found := run.results_of(run.epoch(epoch)))}
-    evaluated |= {epochs: run.results} if run.results else {}
-    curve = [{"epoch": epoch} | {key: one.get(key) for key in (*SIGNALS, "memory_updates")}
-             for epoch, one in evaluated.items()]
-    trained = at.epochs >= epochs
-    status = "complete" if trained and run.stage == "done" else \
-        f"evaluating, {len(curve)} of {len(curve) + len(run.to_evaluate)} epochs" if trained else \
-        f"training, epoch {at.epochs + 1} of {epochs}"
-    best = max(curve, key=lambda one: one["auc"] or 0) if status == "complete" else None
-    final = run.results if trained else {}
-    live = {row["epoch"]: row["live_items"] for row in run.log_rows() if row["step"] <= at.step}
-    versions = [piece["versions"] for piece in pieces] or [at.provenance]
-    seconds = sum(piece["seconds"] for piece in pieces)
-    system, published = plan["systems"].get(run.config.model.name, (run.config.model.name, None))
-    return {
-        "name": run.row,
-        "status": status,
-        "schedule_complete": trained,
-        "epochs_done": at.epochs,
-        "epochs": epochs,
-        "system": system,
-        "seed": run.seed,
-        "configuration": plan["config"],
-        "changed": changed(run.config, plan["path"]),
-        "published": published and round(published / 100, 6),
-        **{key: final.get(key) for key in (SIGNALS[0], "interval", *SIGNALS[1:])},
-        "oracle": best and best | {"warning": "epoch chosen on the test set: no result"},
-        "curve": curve,
-        "live_items": [live[epoch] for epoch in sorted(live) if epoch <= at.epochs],
-        "command": args.command,
-        "commands": [shlex.join(["python", "train.py", *run.argv, *run.where, "--exp_dir", str(run.folder)]),
-                     shlex.join(["python", "evaluate.py", "--checkpoint", str(run.last), *run.where])],
-        "versions": {key: " / ".join(dict.fromkeys(str(one.get(key)) for one in versions)) for key in versions[0]},
-        "times": {"training_s": round(seconds, 3), "pieces": pieces,
-                  "images_per_s": round(sum(piece["images"] for piece in pieces) / seconds, 3) if seconds else None},
-        "config": asdict(run.config),
-        "evaluation": {key: value for key, value in final.items() if key not in ("config", "checkpoint")} or None,
-    }
 
 
 if __name__ == "__main__":

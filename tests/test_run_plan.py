@@ -217,7 +217,7 @@ def test_killed_and_stopped(base, made, tmp_path):
 
     def start(sent):
         """Start the command, send it a signal once something is logged, and return status and output."""
-        process = subprocess.Popen(real(*base, "--seeds", 0), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(real(*base, "--seeds", 0), stdout=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 120
         while sent and not list((tmp_path / "runs").glob("*/*/log.jsonl")) and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -314,7 +314,7 @@ def test_tables_by_hand():
     assert lines[:5] == ["# x", "", "why", "", "how"]
     first, second, gap = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines
                           if line.startswith(("| MSN-Net", "| other")))
-    # sd 35.36 of 50 and 100: half of the interval is 12.706 * 35.36 / sqrt(2) = 317.7. Of 60, 70, 80: 4.303 * 10 / sqrt(3).
+    # 50 and 100: sd 35.36, half of the interval 12.706 * 35.36 / sqrt(2) = 317.7. 60, 70, 80: 4.303 * 10 / sqrt(3).
     assert first == ["MSN-Net", "2 of 3", "75.00", "35.36", "-242.7 to 392.7", "50.00", "43.75 / 50.00 / -", "0.100",
                      "14.0", "30.00 / 28.00", "1.0", "80.0", "-5.0"]
     assert second == ["other", "3 of 3", "70.00", "10.00", "45.2 to 94.8", "70.00", "-", "0.100", "-", "30.00 / 28.00",
@@ -336,7 +336,7 @@ def test_dry_run(base, made, tmp_path):
     one, two = lines("--", "--model.hidden_width", 6)
     assert "--model.hidden_width 6" in one
     assert two.index("--model.hidden_width 2") < two.index("--model.hidden_width 6")
-    one, two = lines("--config", made / "tiny.yaml")                               # the plan's own settings are for its own
+    one, two = lines("--config", made / "tiny.yaml")                       # the plan's `set` is for its own `config`
     assert "max_steps" not in one and "--model.hidden_width 2" in two
     one, = lines("--rows", "LGN-Net", "--every", 2, "--minutes", 60, "--fit", 9, "--train-only")
     assert "--train.keep_epochs 2 --train.minutes 59." in one and "--train.fit_minutes 9" in one and "&&" not in one
@@ -349,7 +349,7 @@ def test_dry_run(base, made, tmp_path):
 def test_plans_that_ship(plan, tmp_path):
     """Every row is a configuration that stands, with the system's own hyper-parameters where the plan is silent."""
     argv = "--plan", plan, "--dataset_path", tmp_path, "--exp_dir", tmp_path / "runs", "--seeds", 0, "--dry-run"
-    for extra in ((), ("--config", ROOT / "configs/avenue_small.yaml")):
+    for extra in ((), ("--config", ROOT / "configs/avenue_small.yaml"))[:1 + (plan.stem == "table1")]:
         result = run(run_plan.main, *argv, *extra)
         assert result.status == 0, result
         assert len(result.out.splitlines()) == len(yaml.safe_load(plan.read_text())["rows"])

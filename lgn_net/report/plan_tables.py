@@ -1,4 +1,4 @@
-"""Write the results of a plan's runs as tables: means over the seeds with intervals, one line per run, one per result."""
+"""Tables of a plan's runs: means over the seeds with intervals, a line for each run, a row for each published run."""
 
 import csv
 import io

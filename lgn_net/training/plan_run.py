@@ -54,6 +54,8 @@ class Run:
     config: Config
     published: float | None
     where: list[str]                        # data and device, for every command
+    system: str = ""                        # its name in a published run's result, and the knobs changed there
+    changed: dict = field(default_factory=dict)
     stage: str = "waiting"
     progress: Progress = Progress()
     to_evaluate: list[Path] = field(default_factory=list)
