@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
         run.take_over(args.every, bool(args.fit))
     if args.dry_run:
         for run in runs:
-            train = [training(run, args)] if "waiting" in args.wanted and run.stage == "waiting" else []
+            train = [run.training(*limits_of(args))] if "waiting" in args.wanted and run.stage == "waiting" else []
             commands = train + [run.evaluating()] * ("trained" in args.wanted)
             print(" && ".join(shlex.join(["python", *command[1:]]) for command in commands))
         return 0
@@ -211,13 +211,13 @@ def parse(argv: list[str]) -> Config:
 
 # ----------------------------------------------------------------------------------------------------------- the work
 
-def training(run: Run, args: argparse.Namespace) -> list[str]:
-    """Return the command that trains a run, with its limits."""
+def limits_of(args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Return the limits of a training as options: those of every call, and those of a run's first call alone."""
     keep = "last" if args.fast else str(args.every) if args.every else ""
     limits = ["--train.keep_epochs", keep] if keep else []
     if args.minutes:
         limits += ["--train.minutes", f"{max((args.deadline - time.monotonic()) / 60, 0.001):.3f}"]
-    return run.training(limits, ["--train.fit_minutes", f"{args.fit:g}"] if args.fit else [])
+    return limits, ["--train.fit_minutes", f"{args.fit:g}"] if args.fit else []
 
 
 def work(runs: list[Run], args: argparse.Namespace, plan: dict, stop: StopOnSignal) -> None:
@@ -244,8 +244,7 @@ def work(runs: list[Run], args: argparse.Namespace, plan: dict, stop: StopOnSign
                     if not held:
                         run.take_over(args.every, bool(args.fit))
                     if run.stage in args.wanted:
-                        command = run.evaluating() if run.stage == "trained" else training(run, args)
-                        run.start(command, os.environ | {"OMP_NUM_THREADS": threads})
+                        run.start(*limits_of(args), os.environ | {"OMP_NUM_THREADS": threads})
                     else:
                         run.release()
             for k, run in enumerate(runs):

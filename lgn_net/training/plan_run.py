@@ -1,5 +1,6 @@
 """One run of a plan: its commands, and what its folder says about how far it is."""
 
+import functools
 import json
 import math
 import shlex
@@ -105,11 +106,12 @@ class Run:
         """Return the option that gives every knob by a file; a checkpoint would bring some of its own."""
         return ["--config", str(self.beside("yaml"))] if self.beside("yaml").exists() else []
 
-    def start(self, command: list[str], environment: dict) -> None:
-        """Start a command; its output is appended to the run's log."""
+    def start(self, limits: Sequence[str], first_limits: Sequence[str], environment: dict) -> None:
+        """Start the next command, with the options of `training`; its output is appended to the run's log."""
         write_atomic(self.beside("yaml"), to_yaml(self.config))
         if not self.last.exists():                                     # killed between the first epoch's two files
             self.epoch(1).unlink(missing_ok=True)
+        command = self.evaluating() if self.stage == "trained" else self.training(limits, first_limits)
         with open(self.beside("log"), "a") as log:
             print(f"\n$ {shlex.join(command)}", file=log, flush=True)
             # A process group of its own: Ctrl-C reaches the runner alone, which passes SIGTERM on.
@@ -127,7 +129,7 @@ class Run:
         if stage == "evaluate" or after.step > before.step:
             piece = {"stage": stage, "from_step": before.step, "to_step": after.step,
                      "images": after.images - before.images, "seconds": seconds, "versions": after.provenance}
-            write_atomic(self.folder / "pieces.json", to_json([*self.pieces(), piece]))
+            write_atomic(self.folder / "pieces.json", to_json([*self.pieces("train", "evaluate"), piece]))
         if status == AGAIN and self.stage == "waiting":
             self.stage = "stopped"
         elif not stopping and (status not in (0, AGAIN) or (self.stage == "waiting" if stage == "train" else
@@ -194,17 +196,17 @@ class Run:
         lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
-    def pieces(self) -> list[dict]:
-        """Return a record of each command that ended."""
+    def pieces(self, *stages: str) -> list[dict]:
+        """Return a record of each command of the stages that ended; it has no stage in files of earlier versions."""
         path = self.folder / "pieces.json"
-        return json.loads(path.read_text()) if path.is_file() else []
+        pieces = json.loads(path.read_text()) if path.is_file() else []
+        return [piece for piece in pieces if piece.get("stage", "train") in stages]
 
     def seconds(self, stage: str) -> float | None:
         """Return the time that the commands of a stage took; None where none was noted."""
         old = self.beside("times.json")                                # of earlier versions
         before = json.loads(old.read_text()).get(stage, 0) if old.is_file() else 0
-        noted = (piece["seconds"] for piece in self.pieces() if piece.get("stage", "train") == stage)
-        return sum(noted, before) or None
+        return sum((piece["seconds"] for piece in self.pieces(stage)), before) or None
 
     def status(self) -> str:
         """Describe the state in a few words."""
@@ -245,5 +247,8 @@ def lock(path: Path) -> FileLock | None:
     except Timeout:
         return None
     except (OSError, NotImplementedError) as error:
-        warnings.warn(f"this disk has no locks ({error.args[-1]}); give one command at a time for a folder")
+        warn_once(f"this disk has no locks ({error.args[-1]}); give one command at a time for a folder")
     return one
+
+
+warn_once = functools.cache(warnings.warn)

@@ -53,7 +53,7 @@ def find_data(data: Path, name: str, splits: list[str]) -> None:
 
 def result_of(run: Run, configuration: str, command: str) -> dict:
     """Return what is known of a run, for JSON; the AUC is None before its schedule is complete."""
-    at, epochs, pieces = run.progress, run.config.train.epochs, [one for one in run.pieces() if "images" in one]
+    at, epochs, pieces = run.progress, run.config.train.epochs, run.pieces("train")
     # The curve has every epoch that was evaluated, whether or not its weights are still there.
     evaluated = {epoch: found[0] for epoch in range(1, epochs) if (found := run.results_of(run.epoch(epoch)))}
     evaluated |= {epochs: run.results} if run.results else {}
