@@ -164,7 +164,7 @@ def results_of(tmp_path):
 def times(folder):
     """When every file of the runs was written, but for pictures."""
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")
-            if path.is_file() and "auc_over" not in path.name and path.parent != folder}
+            if path.is_file() and not path.name.startswith(("auc_over", "plan."))}
 
 
 # ------------------------------------------------------------------------------------------------------------- a plan
