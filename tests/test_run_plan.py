@@ -169,6 +169,7 @@ def times(folder):
 
 # ------------------------------------------------------------------------------------------------------------- a plan
 
+@pytest.mark.slow
 def test_a_plan_and_given_again(base, made, tmp_path):
     done = run(run_plan.main, *base, "--seeds", 0, 1, "--jobs", 2)
     assert done.status == 0, done
@@ -261,6 +262,7 @@ def test_a_checkpoint_brings_no_knobs_of_its_own(base, made, tmp_path):
     assert "has 15 steps, but train.max_steps is 2" in sentence(run(run_plan.main, *base, "--seeds", 0))
 
 
+@pytest.mark.slow
 def test_two_commands_share_a_folder(base, made, tmp_path, monkeypatch):
     """By paths relative to another folder than the project's; the first epoch of one run was cut off."""
     torn = tmp_path / "runs/lgn_net/seed_0/epoch_001.pt"
@@ -411,6 +413,7 @@ def test_in_one_go(published, whole):
     assert times(whole / "run") == before
 
 
+@pytest.mark.slow
 def test_in_pieces_of_time(published, whole, tmp_path):
     """Each piece is given twice the time of the one before, from too little for anything."""
     minutes, said = 0.001, []
