@@ -132,7 +132,8 @@ def test_numbers_of_a_lone_file(small):
 
 def test_what_is_written_is_read_again(small, tmp_path):
     results = measured(tmp_path / "out", "--scores", small, "--lambda", 0.3, "--score.normalize", "dataset")
-    assert {"scores.csv", "results.json", "curves_1.png", "report.html"} <= {p.name for p in (tmp_path / "out").iterdir()}
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"scores.csv", "results.json", "curves_1.png", "report.html"} <= written
     assert len(results.grid) == len(GRID) and results.signals == {"psnr": 0.3, "distance": -0.7}
     first, second = (read_scores(path, SIGNALS) for path in (small, tmp_path / "out/scores.csv"))
     normal = normality_under(Protocol("dataset"), first, paper_weights(0.3))
@@ -142,9 +143,10 @@ def test_what_is_written_is_read_again(small, tmp_path):
             name: x.tolist() for name, x in b.signals.items()}
     again = run(main, "--scores", tmp_path / "out/scores.csv", "--lambda", 0.3, "--score.normalize", "dataset")
     assert headline(again) == pytest.approx(100 * results.auc, abs=0.005)
-    auc = {weight: headline(run(main, "--scores", small, "--lambda", weight, "--protocol", "paper")) for weight in (0, 1)}
     results = measured(tmp_path / "out", "--scores", small)
-    assert (auc[1], auc[0]) == pytest.approx((100 * results.auc_of["psnr"], 100 * results.auc_of["distance"]), abs=0.005)
+    for weight, name in ((0, "distance"), (1, "psnr")):
+        alone = headline(run(main, "--scores", small, "--lambda", weight, "--protocol", "paper"))
+        assert alone == pytest.approx(100 * results.auc_of[name], abs=0.005)
 
 
 def test_protocol_knobs(small):
@@ -210,7 +212,8 @@ def test_compare(small, tmp_path):
     write_scores(theirs, made_scores(SMALL, skill=0.2))
     beside(theirs, scoring={"psnr_weight": 1.0})
     for knobs, ours, other in (((), 0.6, 1), (("--lambda", 0), 0, 0)):
-        compared = measured(tmp_path / "out", "--scores", small, *knobs, "--compare", theirs, "--protocol", "paper").compared
+        argv = "--scores", small, *knobs, "--compare", theirs, "--protocol", "paper"
+        compared = measured(tmp_path / "out", *argv).compared
         alone = [headline(run(main, "--scores", path, "--lambda", weight, "--protocol", "paper"))
                  for path, weight in ((small, ours), (theirs, other))]
         assert (100 * compared.auc, 100 * compared.auc_other) == pytest.approx(alone, abs=0.005)
@@ -221,7 +224,8 @@ def test_compare(small, tmp_path):
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     write_scores(tmp_path / "flipped.csv", [v._replace(labels=1 - v.labels) for v in read_scores(small, SIGNALS)])
     for name, words in (("flipped.csv", "disagree"), ("gone.csv", "gone.csv: no such file")):
-        said = sentence(run(main, "--scores", small, "--lambda", 1, "--out", tmp_path / "out", "--compare", tmp_path / name))
+        argv = "--scores", small, "--lambda", 1, "--out", tmp_path / "out", "--compare", tmp_path / name
+        said = sentence(run(main, *argv))
         assert words in said and {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
@@ -295,9 +299,11 @@ def test_maps_get_the_normality_of_now(small, tmp_path):
     (["--direction", "normal", "--drop-first", 4, "--crop", "4:"], ["not both"]),
     (["--direction", "up"], ["--direction", "up"]), (["--direction", "normal", "--crop", "8"], ["--crop 8", "8:-7"]),
     (["--lambda", 2], ["lambda", "0 to 1"]), (["--protocol", "best"], ["best"]),
-    (["--labels", "nowhere.npy"], ["nowhere.npy", "no such file"]), (["--label_source", "official"], ["--dataset_type"]),
+    (["--labels", "nowhere.npy"], ["nowhere.npy", "no such file"]),
+    (["--label_source", "official"], ["--dataset_type"]),
     (["--label_source", "official", "--dataset_type", "ped2"], ["'a'", "ped2"]),
-    (["--dataset_path", "nowhere", "--direction", "normal"], ["nowhere"]), (["--compare", "nowhere.csv"], ["nowhere.csv"]),
+    (["--dataset_path", "nowhere", "--direction", "normal"], ["nowhere"]),
+    (["--compare", "nowhere.csv"], ["nowhere.csv"]),
 ], ids=lambda value: " ".join(map(str, value)))
 def test_bad_arguments(small, argv, words):
     path = small
