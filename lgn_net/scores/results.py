@@ -139,7 +139,7 @@ class Results(Measures, Provenance):
     label_source: str | None                           # which of the truths that ship; None: none of them
     protocol: str                                      # what was measured, in a line
     signals: dict[str, float]                          # weights in the normality; negative: high is abnormal
-    scoring: dict[str, Any] = field(default_factory=dict)                # the knobs of `score` that a score file leaves open
+    scoring: dict[str, Any] = field(default_factory=dict)  # knobs of `score` that a score file leaves open
     memory_updates: int | None = None                  # frames that updated the memory
     grid: list[GridCell] = field(default_factory=list)                 # for every set of labels and every protocol
     padded_chance: dict[str, float] = field(default_factory=dict)         # for every set of labels, see `metrics`
