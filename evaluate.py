@@ -76,11 +76,12 @@ def evaluate(config: Config, args: Namespace, out: Path, other: Other | None, de
     parse_frames(args.frames, to_come)
     if other:
         common_frames(to_come, other.evaluation.videos)
-    masks = find_masks(find_split(args.dataset_path, config.data.dataset, "testing").with_name("masks"), videos)
-    localization = Localization(masks) if any(masks) and args.localize != "off" else None
+    mask_folder = find_split(args.dataset_path, config.data.dataset, "testing").with_name("masks")
+    masks = find_masks(mask_folder, videos) if args.localize != "off" else []
+    localization = Localization(masks) if any(masks) else None
     quality = Quality() if args.quality else None
     for path in (path for pattern in OF_AN_EARLIER_ONE for path in out.glob(pattern)):
-        path.unlink()
+        path.unlink(missing_ok=True)
 
     # Frames to signals: the test videos, shared out among the processes, then some training windows.
     observers = [observer for observer in (localization, quality) if observer]

@@ -31,11 +31,11 @@ def main(argv: list[str]) -> int:
     if argv and not argv[0].startswith("-"):
         argv = ["--scores", *argv]
     argv = separate(argv)
-    scores, = peek(["--scores"], argv)[0].get("--scores", [""])[-1:]
+    scores = peek(["--scores"], argv)[0].get("--scores", [""])[-1]
+    beside = results_beside(scores) if scores else None
+    config, args = parse_arguments(argv, saved_knobs(beside))
     if not scores:
         raise UserError("which scores? give a score file, or another program's scores")
-    beside = results_beside(scores)
-    config, args = parse_arguments(argv, saved_knobs(beside, scores))
     out = Path(args.out) if args.out else None
     if out:
         check_writable(out)
@@ -73,15 +73,14 @@ def parse_arguments(argv: list[str], saved: dict[str, object]) -> tuple[Config, 
     return config, args
 
 
-def saved_knobs(beside: Results | None, scores: str) -> dict[str, object]:
+def saved_knobs(beside: Results | None) -> dict[str, object]:
     """Collect the knobs of the evaluation that left the scores. UserError where they are another version's."""
     if not beside:
         return {}
     try:
         network = flatten(asdict(config_from_dict(beside.config))) if beside.config else {}
     except UserError as error:
-        raise UserError(f"results.json beside {scores} was written by another version of this project: {error}") \
-            from None
+        raise UserError(f"the results.json beside the scores is of another version of this project: {error}") from None
     return network | {f"score.{knob}": value for knob, value in beside.scoring.items()}
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from lgn_net.report.page import write_report
-from lgn_net.report.tables import padded_chance, percent
+from lgn_net.report.tables import percent
 from lgn_net.scores.maps import FrameMap
-from lgn_net.scores.metrics import roc
+from lgn_net.scores.metrics import padded_chance, roc
 from lgn_net.scores.protocols import PAPER, compare, grid, measure, normality_under, paper_weights
 from lgn_net.scores.score_file import VideoScores
 
