@@ -3,7 +3,9 @@
 import contextlib
 import platform
 import random
+import re
 import subprocess
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,7 +18,7 @@ from lgn_net.files import ROOT
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` -> cuda, mps or cpu, the first there is; otherwise the named one. UserError when it is not there."""
+    """Return the named device; for `auto` cuda, mps or cpu, the first there is. UserError when it is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else
                             "mps" if torch.backends.mps.is_available() else "cpu")
@@ -30,7 +32,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """Convolutions in bfloat16 for `precision="bfloat16"`; nothing changes for the others."""
+    """Run convolutions in bfloat16 for `precision="bfloat16"`; nothing changes for the others."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
 
 
@@ -42,7 +44,7 @@ def seed_everything(seed: int) -> None:
 
 
 def set_kernels(precision: str, deterministic: bool = True) -> None:
-    """Which convolutions cuDNN takes: rounded to TF32 or not, and repeatable ones or the fastest it finds.
+    """Choose cuDNN's convolutions: rounded to TF32 or not, and repeatable ones or the fastest it finds.
 
     The matrix products are the memory's, and stay float32. Convolutions that bfloat16 leaves out may be TF32.
     """
@@ -52,7 +54,7 @@ def set_kernels(precision: str, deterministic: bool = True) -> None:
 
 
 def provenance(device: torch.device) -> dict:
-    """Versions, git revision and machine, for checkpoints and results."""
+    """Collect versions, git revision and machine, for checkpoints and results."""
     return {
         "lgn_net": lgn_net.__version__,
         "git": git_revision(),
@@ -62,12 +64,23 @@ def provenance(device: torch.device) -> dict:
         "numpy": np.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else
                   f"{device.type}, {torch.get_num_threads()} threads",
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
         "processes": world_size(),
     }
 
 
+def processor() -> str:
+    """Return the processor's model, with the vector instructions that decide its kernels where they are known."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text() if info.is_file() else ""
+    model = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
+    name = model[1] if model else platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
+
+
 def git_revision() -> str:
-    """Commit of this checkout, `-dirty` when tracked files were changed; "unknown" outside git."""
+    """Return the commit of this checkout, `-dirty` when tracked files were changed; "unknown" outside git."""
     try:
         return subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty", "--abbrev=12"], check=True,
                               capture_output=True, text=True).stdout.strip()

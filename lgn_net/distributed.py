@@ -5,6 +5,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -53,27 +54,27 @@ def processes(device: torch.device) -> Iterator[torch.device]:
 
 
 def rank() -> int:
-    """Number of this process, from 0; the first one logs and writes."""
+    """Return the number of this process, from 0; the first one logs and writes."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """Number of processes."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def reduce_max(values: Tensor) -> Tensor:
-    """The largest value of all processes, entry by entry."""
+    """Take the largest value over all processes, entry by entry."""
     return reduced(values, dist.ReduceOp.MAX)
 
 
 def reduce_sum(values: Tensor) -> Tensor:
-    """The sum over all processes, entry by entry."""
+    """Sum over all processes, entry by entry."""
     return reduced(values, dist.ReduceOp.SUM)
 
 
-def reduced(values: Tensor, operation: dist.ReduceOp) -> Tensor:
-    """`values` of all processes, reduced to one."""
+def reduced(values: Tensor, operation: Any) -> Tensor:
+    """Reduce the `values` of all processes to one tensor."""
     if world_size() > 1:
         values = values.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(values, operation)
@@ -87,17 +88,17 @@ def broadcast_(values: Tensor) -> None:
 
 
 def gather(values: Tensor) -> Tensor:
-    """(N, ...) of each process, N differing -> all of them one after the other, on every process."""
+    """Concatenate the (N, ...) of all processes, with N of their own, on every process."""
     if world_size() == 1:
         return values
-    parts = [None] * world_size()
+    parts: list[Any] = [None] * world_size()
     dist.all_gather_object(parts, values.cpu())
     return torch.cat(parts).to(values.device)
 
 
 def collect(item: object) -> list:
-    """`item` of each process, in their order, on the first process; an empty list on the others."""
-    items = [None] * world_size() if rank() == 0 else None
+    """Return the `item` of each process, in their order, on the first process; an empty list on the others."""
+    items: list[Any] | None = [None] * world_size() if rank() == 0 else None
     if world_size() == 1:
         return [item]
     dist.gather_object(item, items)
@@ -105,7 +106,7 @@ def collect(item: object) -> list:
 
 
 def wait_for_all() -> None:
-    """Go on when every process has come here."""
+    """Wait until every process has come here."""
     if world_size() > 1:
         dist.barrier()
 
@@ -121,7 +122,7 @@ def first_process_first() -> Iterator[None]:
 
 
 def check_equal(items: Tensor, what: str) -> None:
-    """TrainingDiverged when the numbers `items` are not the same on all processes."""
+    """Raise TrainingDiverged when the numbers `items` are not the same on all processes."""
     low, high = -reduce_max(-items), reduce_max(items)
     if not torch.equal(low, high):
         raise TrainingDiverged(f"{what} differ between the processes, by up to {(high - low).max().item():.3g}")

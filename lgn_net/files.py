@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """A new file, open for writing, that takes the place of `path` only when nothing went wrong.
+    """Open a new file for writing; it takes the place of `path` only when nothing went wrong.
 
     Raises UserError naming `path` when the disk is full or may not be written.
     """
@@ -39,7 +39,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def check_writable(folder: Path) -> None:
-    """UserError when a folder for results cannot be made or written to: known before hours go into them."""
+    """Raise UserError when a folder for results cannot be made or written to, before hours go into them."""
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise UserError(f"cannot write into {folder}: {nearest} is not a folder that may be written; "

@@ -35,7 +35,7 @@ STATE = "pred.convlstm_list.0.conv_h.0.weight"
 
 
 def official_name(name: str) -> str:
-    """Our name of a weight -> the authors'."""
+    """Translate our name of a weight into the authors'."""
     prefix = next(prefix for prefix in NAMES if name.startswith(prefix))
     name = NAMES[prefix] + name.removeprefix(prefix)
     for gate in ("conv_x", "conv_h", "conv_m", "conv_o"):
@@ -77,7 +77,8 @@ def load_official(model_path: str | Path, items_path: str | Path | None) -> tupl
     sizes = infer_sizes(official, system, model_path)
     with torch.device("meta"):
         expected = LGNNet(partial(PrototypeMemory, len(items)), **sizes, **VARIANTS[system]).state_dict()
-    state, problems = {"memory.items": items}, []
+    state: dict = {"memory.items": items}
+    problems = []
     for name, value in expected.items():
         if name == "memory.items":
             continue
@@ -101,7 +102,7 @@ def load_official(model_path: str | Path, items_path: str | Path | None) -> tupl
 
 
 def import_official(config: Config, model_path: str | Path, items_path: str | Path | None) -> tuple[Config, dict]:
-    """`load_official`, with system and sizes written into a configuration: (configuration, state_dict).
+    """Load the authors' pair, with system and sizes written into a configuration: (configuration, state_dict).
 
     UserError also when the configuration names another relative of LGN-Net than the file holds.
     """
@@ -110,20 +111,20 @@ def import_official(config: Config, model_path: str | Path, items_path: str | Pa
         raise UserError(f"{model_path} is {SYSTEMS[system]}, and model.name is {config.model.name}; leave that out: "
                         f"the file decides")
     channels = sizes.pop("channels")
-    published = {"name": system, "memory": True, "memory_items": len(state["memory.items"]),
+    published: dict = {"name": system, "memory": True, "memory_items": len(state["memory.items"]),
                  "concat_query": False}
     return replace(config, data=replace(config.data, channels=channels),
                    model=replace(config.model, **published, **sizes)), state
 
 
 def official_system(model_path: str | Path) -> str:
-    """Which system the authors' model file holds, a key of `SYSTEMS`; "lgn_net" for any other content."""
+    """Return which system the authors' model file holds, a key of `SYSTEMS`; "lgn_net" for any other content."""
     content = load_file(model_path)
     return infer_system(content) if isinstance(content, dict) else "lgn_net"
 
 
 def infer_system(official: dict) -> str:
-    """A key of `SYSTEMS`: MNAD has no local branch, and its decoder sees the queries; all else is "lgn_net"."""
+    """Return a key of `SYSTEMS`: MNAD has no local branch, its decoder sees the queries; all else is "lgn_net"."""
     shapes = {name: official[name].shape for name in (FIRST, LAST, BOTTOM, UP)
               if isinstance(official.get(name), Tensor) and official[name].dim() == 4}
     local_branch = any(str(name).startswith(("pred.", "st_decoder.")) for name in official)
@@ -137,7 +138,7 @@ def infer_system(official: dict) -> str:
 
 
 def infer_sizes(official: dict, system: str, path: str | Path) -> dict:
-    """Keyword arguments of LGNNet from the shapes of the authors' weights.
+    """Read keyword arguments of LGNNet off the shapes of the authors' weights.
 
     UserError where one of those that tell a size is missing or is no convolution's.
     """
@@ -155,7 +156,7 @@ def infer_sizes(official: dict, system: str, path: str | Path) -> dict:
 
 
 def describe(value: object) -> str:
-    """A shape as `64 x 12 x 3 x 3`; the type of what is no tensor; `missing`."""
+    """Describe a tensor as `64 x 12 x 3 x 3`, anything else by its type, None as `missing`."""
     if isinstance(value, Tensor):
         return " x ".join(map(str, value.shape)) or "a number"
     return "missing" if value is None else type(value).__name__

@@ -6,7 +6,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Self
+from typing import Any, Self
 
 from tqdm import tqdm
 
@@ -14,7 +14,7 @@ from lgn_net.errors import TrainingDiverged, UserError
 
 
 def progress(title: str, total: int, unit: str, initial: int = 0) -> tqdm:
-    """A bar with rate and time left on stderr; a line every half minute where stderr is no terminal.
+    """Make a bar with rate and time left on stderr; a line every half minute where stderr is no terminal.
 
     Of the processes of torchrun the first one shows it.
     """
@@ -26,7 +26,7 @@ def progress(title: str, total: int, unit: str, initial: int = 0) -> tqdm:
 
 @contextlib.contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Warnings as one line `warning: ...` on stderr, without the place in the code."""
+    """Print warnings as one line `warning: ...` on stderr, without the place in the code."""
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: tqdm.write(f"warning: {message}", file=sys.stderr)
         yield
@@ -44,7 +44,7 @@ class StopOnSignal:
         self.second_ends = second_ends
 
     def __enter__(self) -> Self:
-        self.previous = {s: signal.signal(s, self.receive) for s in (signal.SIGINT, signal.SIGTERM)}
+        self.previous: dict[int, Any] = {s: signal.signal(s, self.receive) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def receive(self, signum: int, _frame: object) -> None:

@@ -1,7 +1,9 @@
 """Turn the pair of files that the authors of LGN-Net or MNAD publish, <n>model.pth and <n>keys.pt, into one checkpoint.
 
-python scripts/import_official.py MODEL.pth KEYS.pt --out lgn_ped2.pt
-python evaluate.py --checkpoint lgn_ped2.pt --dataset_path DATA
+Then use it as any other checkpoint:
+
+    python scripts/import_official.py MODEL.pth KEYS.pt --out lgn_ped2.pt
+    python evaluate.py --checkpoint lgn_ped2.pt --dataset_path DATA
 """
 
 import argparse
@@ -16,6 +18,7 @@ from lgn_net.training.checkpoint import save_checkpoint
 
 
 def main(argv: list[str]) -> None:
+    """Import the pair."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="the authors' <n>model.pth, a state_dict")
     parser.add_argument("items", nargs="?", metavar="keys", help="the <n>keys.pt that belongs to it, the memory items")

@@ -4,6 +4,7 @@ import atexit
 import multiprocessing
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ class Windows(Dataset):
         return self.__getitems__([i])[0]
 
     def __getitems__(self, indices: list[int]) -> Tensor:
-        """A whole batch at once: uint8 (B, n + 1, C, size, size)."""
+        """Gather a whole batch at once: uint8 (B, n + 1, C, size, size)."""
         where = [self.index[i] for i in indices]
         if self.loaded is not None:
             rows = torch.stack([self.first[v] + start + torch.arange(self.shape[0]) for v, start in where])
@@ -68,7 +69,7 @@ class Windows(Dataset):
 
 
 def epoch_batches(windows: int, batch_size: int, shuffle: bool, seed: int, epoch: int) -> list[list[int]]:
-    """The batches of window indices of one epoch; the last may be smaller. A function of seed and epoch alone."""
+    """Divide the window indices of one epoch into batches; the last may be smaller. Only seed and epoch decide."""
     order = torch.arange(windows)
     if shuffle:
         order = torch.randperm(windows, generator=torch.Generator().manual_seed(seed + 1_000_003 * epoch))
@@ -76,8 +77,9 @@ def epoch_batches(windows: int, batch_size: int, shuffle: bool, seed: int, epoch
 
 
 def belong_on(device: torch.device, choice: str, videos: list[Video], channels: int, size: int) -> bool:
-    """Whether the frames of the videos shall be loaded onto the device; `choice`: "yes", "no", or "auto", which means
-    where they take at most half of a GPU's free memory, as bytes.
+    """Return whether the frames of the videos shall be loaded onto the device.
+
+    `choice` is "yes", "no", or "auto": where they take at most half of a GPU's free memory, as bytes.
     """
     if choice != "auto" or device.type != "cuda":
         return choice == "yes"
@@ -86,7 +88,7 @@ def belong_on(device: torch.device, choice: str, videos: list[Video], channels: 
 
 
 def loader(windows: Windows, batches: list[list[int]], workers: int, device: torch.device) -> Iterator[Tensor]:
-    """The given batches in the given order: uint8 clips (B, n + 1, C, size, size).
+    """Yield the given batches in the given order: uint8 clips (B, n + 1, C, size, size).
 
     They are on the device where the frames were loaded onto it, else on the CPU, decoded by `workers` processes.
     """
@@ -96,13 +98,13 @@ def loader(windows: Windows, batches: list[list[int]], workers: int, device: tor
                            collate_fn=as_it_is, pin_memory=device.type == "cuda", generator=torch.Generator()))
 
 
-def as_it_is(batch: Tensor) -> Tensor:
-    """`Windows` gathers whole batches itself."""
+def as_it_is(batch: Any) -> Any:
+    """Return the batch: `Windows` gathers whole batches itself."""
     return batch
 
 
 def ignore_signals(_worker: int) -> None:
-    """For data workers: leave SIGINT and SIGTERM to the main process, which ends them when it is done."""
+    """Leave SIGINT and SIGTERM to the main process, which ends its data workers when it is done."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

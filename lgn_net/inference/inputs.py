@@ -28,7 +28,7 @@ class TestSet(NamedTuple):
 
 
 def load_network(config: Config, args: Namespace, device: torch.device) -> tuple[Config, nn.Module, dict]:
-    """The network of `--checkpoint`, or of the authors' pair, on the device.
+    """Load the network of `--checkpoint`, or of the authors' pair, onto the device.
 
     Returns:
         The configuration with the network's sizes, the network, and where it is from, for results.json.
@@ -54,9 +54,9 @@ def load_network(config: Config, args: Namespace, device: torch.device) -> tuple
 
 
 def load_test_set(config: Config, args: Namespace) -> TestSet:
-    """The test videos of `--dataset_path` with the labels of `--labels`, or else those found.
+    """Find the test videos of `--dataset_path`, with the labels of `--labels` or else those found.
 
-    UserError where there are no videos or no labels, or these do not fit those.
+    UserError where there are no videos or no labels, or where they do not fit each other.
     """
     dataset = config.data.dataset
     videos = index_videos(find_split(args.dataset_path, dataset, "testing"))

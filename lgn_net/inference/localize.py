@@ -39,7 +39,7 @@ class FrameMap(NamedTuple):
 
 
 def frame_map(video: str, frame: int, kind: str, normality: float, label: int, predicted, target) -> FrameMap:
-    """A FrameMap of a prediction and the true frame, arrays or tensors (C, H, W) in [-1, 1]."""
+    """Make a FrameMap of a prediction and the true frame, arrays or tensors (C, H, W) in [-1, 1]."""
     predicted, target = as_array(predicted), as_array(target)
     error = error_map(predicted, target)
     return FrameMap(video, int(frame), kind, float(normality), int(label), to_image(target), to_image(predicted), error,
@@ -47,23 +47,24 @@ def frame_map(video: str, frame: int, kind: str, normality: float, label: int, p
 
 
 def as_array(frames) -> np.ndarray:
-    """A tensor on any device, or an array, as float32 array."""
+    """Turn a tensor on any device, or an array, into a float32 array."""
     return frames.float().cpu().numpy() if hasattr(frames, "cpu") else np.asarray(frames, np.float32)
 
 
 def to_image(frame: np.ndarray) -> np.ndarray:
-    """(C, H, W) in [-1, 1] -> the uint8 pixels (H, W, C) that it was made from, see `lgn_net.data.clips.to_float`."""
+    """Turn (C, H, W) in [-1, 1] back into uint8 pixels (H, W, C), see `lgn_net.data.clips.to_float`."""
     return ((frame + 1) * 127.5).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
 
 
 def save_maps(path: str | Path, maps: Sequence[FrameMap]) -> None:
     """Write maps of frames of one size as compressed .npz, a column per field; nothing is rounded."""
+    columns: dict = {name: np.array([getattr(m, name) for m in maps]) for name in FrameMap._fields}
     with replacing(path) as file:
-        np.savez_compressed(file, **{name: np.array([getattr(m, name) for m in maps]) for name in FrameMap._fields})
+        np.savez_compressed(file, **columns)
 
 
 def load_maps(path: str | Path) -> list[FrameMap]:
-    """What `save_maps` wrote. UserError when there is no such file or another one."""
+    """Read what `save_maps` wrote. UserError when there is no such file or another one."""
     try:
         with np.load(path, allow_pickle=False) as columns:
             rows = list(zip(*(columns[name] for name in FrameMap._fields)))
@@ -71,13 +72,13 @@ def load_maps(path: str | Path) -> list[FrameMap]:
         raise UserError(f"{path}: no such file; evaluate.py writes it") from None
     except Exception:                                     # a damaged zip fails in many ways
         raise UserError(f"{path} holds no maps of frames, or is damaged; evaluate again") from None
-    return [FrameMap(str(video), int(frame), str(kind), float(normality), int(label), *pictures, tuple(box.tolist()))
+    return [FrameMap(str(video), int(frame), str(kind), float(normality), int(label), *pictures, tuple(box.tolist()))      # type: ignore[call-arg]
             for video, frame, kind, normality, label, *pictures, box in rows]
 
 
 def judge_again(maps: Sequence[FrameMap], videos: Sequence[VideoScores],
                 normal: Sequence[np.ndarray]) -> list[FrameMap]:
-    """Maps with the normality and label that their frames have now, without frames that are not there any more.
+    """Give maps the normality and label that their frames have now; leave out frames that are not there any more.
 
     `normal` is the normality (n,) of each of the `videos`. A map whose normality or label changed may no longer be
     among the worst, and is called "chosen".
@@ -93,25 +94,25 @@ def judge_again(maps: Sequence[FrameMap], videos: Sequence[VideoScores],
 
 
 def error_map(predicted: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Frames (..., C, H, W) in [-1, 1] -> squared error on [0, 1], mean over channels, (..., H, W)."""
+    """Compute the squared error on [0, 1] of frames (..., C, H, W) in [-1, 1], mean over channels, (..., H, W)."""
     return np.square((predicted - target) / 2).mean(axis=-3)
 
 
 def smoothed(error: np.ndarray) -> np.ndarray:
-    """An error map (H, W) under a Gaussian of SMOOTHING * H, which joins the outlines of an object that moves oddly."""
+    """Smooth an error map (H, W) by a Gaussian of SMOOTHING * H, which joins the outlines of an object."""
     error = np.ascontiguousarray(error, dtype=np.float32)
     return cv2.GaussianBlur(error, (0, 0), SMOOTHING * len(error), borderType=cv2.BORDER_REFLECT)
 
 
 def strongest_region(error: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """The connected region that holds most of the error of a map (H, W), 0 or more.
+    """Find the connected region that holds most of the error of a map (H, W), 0 or more.
 
     Of the pixels whose smoothed error is at least half of its maximum, those that touch (by corners, too) form a
     region; the one with the greatest sum of smoothed errors is taken. It is the whole frame where the error is zero
     throughout.
 
     Returns:
-        region, bool (H, W), and its box: x0, y0, x1, y1, the last two just outside.
+        The region, bool (H, W), and its box: x0, y0, x1, y1, the last two just outside.
     """
     error = smoothed(error)
     _, regions, stats, _ = cv2.connectedComponentsWithStats((error >= error.max() / 2).astype(np.uint8), connectivity=8)
@@ -122,24 +123,26 @@ def strongest_region(error: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int
 
 def choose_frames(videos: Sequence[VideoScores], normal: Sequence[np.ndarray],
                   count: int) -> list[tuple[int, int, str]]:
-    """The frames on which the detector is most wrong, worst first.
+    """Choose the frames on which the detector is most wrong, worst first.
 
     `count` misses, abnormal frames of the highest normality, then `count` false alarms, normal frames of the lowest;
     fewer where there are no more. Two of a kind in one video are SPREAD or more frames apart, so that one event does
     not fill the list.
 
     Args:
+        videos: the scores of each video.
         normal: normality (n,) of the frames of each video.
+        count: misses, and false alarms, to choose.
 
     Returns:
-        index in `videos`, index of the frame within its video, "miss" or "false alarm".
+        Index in `videos`, index of the frame within its video, "miss" or "false alarm".
     """
     v = np.concatenate([np.full(len(video.frames), k) for k, video in enumerate(videos)]).tolist()
     frame, label, value = (np.concatenate(x) for x in ([video.frames for video in videos],
                                                        [video.labels for video in videos], normal))
     chosen = []
     for kind, wanted, badness in (("miss", 1, value), ("false alarm", 0, -value)):
-        taken = []
+        taken: list[tuple[int, int, str]] = []
         for k in np.argsort(-badness, kind="stable"):
             if len(taken) == count:
                 break
@@ -150,7 +153,7 @@ def choose_frames(videos: Sequence[VideoScores], normal: Sequence[np.ndarray],
 
 
 def parse_frames(texts: Sequence[str], videos: Sequence[VideoScores]) -> list[tuple[int, int, str]]:
-    """Frames that a user names, VIDEO:FRAME (from 0), as (index in `videos`, frame, "chosen").
+    """Read frames that a user names, VIDEO:FRAME (from 0), as (index in `videos`, frame, "chosen").
 
     UserError for a text of another form, an unknown video, and a frame that was not scored.
     """
@@ -171,10 +174,11 @@ def parse_frames(texts: Sequence[str], videos: Sequence[VideoScores]) -> list[tu
 
 
 def find_masks(folder: str | Path, videos: Sequence[Video]) -> list[tuple[str, ...]]:
-    """The mask files of each video, a mask per frame in natural order; () for a video without.
+    """Find the mask files of each video, a mask per frame in natural order; () for a video without.
 
     Args:
         folder: testing/masks, with a folder per video.
+        videos: the test videos.
 
     Raises:
         UserError: a video with another number of masks than frames.
@@ -192,7 +196,7 @@ def find_masks(folder: str | Path, videos: Sequence[Video]) -> list[tuple[str, .
 
 
 def read_mask(path: str, H: int, W: int) -> np.ndarray:
-    """A mask in the size of the network's frames: bool (H, W), true where abnormal. UserError when it is damaged.
+    """Read a mask in the size of the network's frames: bool (H, W), true where abnormal. UserError when damaged.
 
     Pixels are those nearest to where the frame's own pixels are taken; an object so small that none is near counts with
     every pixel that it touches.
@@ -210,7 +214,7 @@ def read_mask(path: str, H: int, W: int) -> np.ndarray:
 
 
 class Localization:
-    """Compares the errors of predictions with the masks; one of the `watches` of `lgn_net.inference.loop.score_videos`.
+    """Compares the errors of predictions with the masks; an observer of `lgn_net.inference.loop.score_videos`.
 
     A frame is abnormal here when its mask has a pixel set, whatever its label. Of the pixels, only counts are kept.
     """
@@ -253,7 +257,7 @@ class Localization:
         self.pixels, self.rows, self.frames_without_mask = sum(pixels), [*itertools.chain(*rows)], sum(without)
 
     def results(self) -> dict:
-        """Every number, ready for JSON; None where it is undefined.
+        """Collect every number, ready for JSON; None where it is undefined.
 
         `pixel_auc`: a pixel's smoothed error as detector of masked pixels, all pixels of all frames with masks.
         `pixel_level_auc`: frames under the field's pixel-level criterion, see `frame_score`; errors that know nothing
@@ -275,7 +279,7 @@ class Localization:
 
 
 def frame_score(error: np.ndarray, mask: np.ndarray) -> float:
-    """The threshold below which an error map (H, W) speaks against a frame with this mask, bool (H, W).
+    """Return the threshold below which an error map (H, W) counts against a frame with this mask, bool (H, W).
 
     An abnormal frame is found when FOUND of its abnormal pixels are marked, and what is marked elsewhere does not
     matter; a normal frame is a false alarm when any pixel is (Mahadevan et al., CVPR 2010). So: the largest error that
@@ -288,7 +292,7 @@ def frame_score(error: np.ndarray, mask: np.ndarray) -> float:
 
 
 def chance_to_touch(region: np.ndarray, box: tuple[int, int, int, int], mask: np.ndarray) -> float:
-    """Share of the places in the frame to which a region, bool (H, W), can be moved at which it touches the mask."""
+    """Compute the share of all places in the frame at which a region, bool (H, W), would touch the mask."""
     x0, y0, x1, y1 = box
     shape = region[y0:y1, x0:x1].astype(np.float32)
     shared = cv2.filter2D(mask.astype(np.float32), -1, shape, anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)
@@ -296,7 +300,7 @@ def chance_to_touch(region: np.ndarray, box: tuple[int, int, int, int], mask: np
 
 
 def bin_of(error: np.ndarray) -> np.ndarray:
-    """The bin of each error, float32, 0 or more: sign, exponent and 11 bits of its mantissa, which are in its order.
+    """Return the bin of each error, float32, 0 or more: sign, exponent and 11 bits of the mantissa keep its order.
 
     A bin is at most 0.05 % wide at any size of the error. What is in one counts as tied, which moves an AUC by half the
     share of such pairs at most: 1e-4 where errors range over a few per cent or more.
@@ -305,7 +309,7 @@ def bin_of(error: np.ndarray) -> np.ndarray:
 
 
 def histogram_auc(abnormal: np.ndarray, normal: np.ndarray) -> float | None:
-    """AUC of counts (BINS,) of pixels by ascending error; ties count half. None when a class is missing."""
+    """Compute the AUC of counts (BINS,) of pixels by ascending error; ties count half. None without both classes."""
     below = np.cumsum(normal) - normal
     pairs = float(abnormal.sum()) * float(normal.sum())
     return float(np.sum(abnormal * (below + normal / 2)) / pairs) if pairs else None

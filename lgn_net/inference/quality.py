@@ -32,7 +32,7 @@ class FrameQuality(NamedTuple):
 
 
 class Quality:
-    """Keeps SSIM and LPIPS of every prediction; one of the `watches` of `lgn_net.inference.loop.score_videos`.
+    """Keeps SSIM and LPIPS of every prediction; an observer of `lgn_net.inference.loop.score_videos`.
 
     SSIM is that of Wang et al. (2004): Gaussian window of 11 pixels and standard deviation 1.5, population covariance,
     frames on [0, 1], mean over pixels and channels, by scikit-image on the CPU. LPIPS (Zhang et al., 2018) is version
@@ -60,7 +60,7 @@ class Quality:
 
     @property
     def kept(self) -> list[FrameQuality]:
-        """What `merge` takes."""
+        """Return what `merge` takes."""
         return self.rows
 
     def merge(self, parts: Sequence[list[FrameQuality]]) -> None:
@@ -68,7 +68,7 @@ class Quality:
         self.rows = sorted(itertools.chain(*parts))
 
     def scores(self, videos: list[Video], truth: Mapping[str, np.ndarray] | None = None) -> list[VideoScores]:
-        """Video by video, for a score file: signals ssim and, where it was to be had, lpips.
+        """Gather the rows video by video, for a score file: signals ssim and, where it was to be had, lpips.
 
         The labels (T,) are those that `truth` has for each video's name, else 0.
         """
@@ -83,7 +83,7 @@ class Quality:
 
 
 def summarize(scored: list[VideoScores]) -> dict[str, float | None]:
-    """Means over all, over normal and over abnormal frames of what `Quality.scores` gave, ready for JSON.
+    """Average what `Quality.scores` gave over all, normal and abnormal frames, ready for JSON.
 
     `ssim`, `ssim_normal`, `ssim_abnormal`, and the same of lpips; None where there is no measure or no frame.
     """
@@ -97,23 +97,23 @@ def summarize(scored: list[VideoScores]) -> dict[str, float | None]:
 
 
 def ssim(predicted: np.ndarray, target: np.ndarray) -> float:
-    """SSIM of a pair of frames (C, H, W) on [0, 1]."""
+    """Compute the SSIM of a pair of frames (C, H, W) on [0, 1]."""
     return float(structural_similarity(predicted, target, data_range=1.0, channel_axis=0, gaussian_weights=True,
                                        sigma=1.5, use_sample_covariance=False))
 
 
 def to_unit(frames: Tensor) -> np.ndarray:
-    """(B, C, H, W) in [-1, 1] -> array on [0, 1]."""
+    """Turn (B, C, H, W) in [-1, 1] into an array on [0, 1]."""
     return ((frames.float() + 1) / 2).cpu().numpy()
 
 
 def to_rgb(frames: Tensor) -> Tensor:
-    """(B, C, H, W) blue-green-red or grey -> (B, 3, H, W) red-green-blue."""
+    """Turn (B, C, H, W) blue-green-red or grey into (B, 3, H, W) red-green-blue."""
     return frames.float().flip(1) if frames.shape[1] == 3 else frames.float().expand(-1, 3, -1, -1)
 
 
 def load_lpips() -> torch.nn.Module | None:
-    """The LPIPS network; its AlexNet is downloaded unless torch.hub has it. None, after a warning, where that fails."""
+    """Load LPIPS; its AlexNet is downloaded unless torch.hub has it. None, after a warning, where that fails."""
     try:
         with quiet():
             import lpips
@@ -129,7 +129,7 @@ def load_lpips() -> torch.nn.Module | None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Warnings of old arguments hidden, news of a download on stderr, no endless waiting for a server."""
+    """Hide warnings of old arguments, print news of a download on stderr, and do not wait for a server for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(PATIENCE)
     try:

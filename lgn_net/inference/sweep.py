@@ -14,8 +14,8 @@ from lgn_net.model.lgn_net import FramePredictor
 
 
 @torch.inference_mode()
-def sweep_gamma(model: FramePredictor, videos: list[Video], config: Config, gammas: Iterable[float], device: torch.device,
-                bar: tqdm | None = None) -> dict[float, list[FrameSignals]]:
+def sweep_gamma(model: FramePredictor, videos: list[Video], config: Config, gammas: Iterable[float],
+                device: torch.device, bar: tqdm | None = None) -> dict[float, list[FrameSignals]]:
     """Score the videos as `score_videos` does, for several gammas at once: the signals for each.
 
     The memory alone depends on gamma. Windows are encoded once for all gammas; memory and decoder run once for all

@@ -1,6 +1,7 @@
 """A run's folder: lock, log, pictures and checkpoints. The first process writes; on the others nothing happens."""
 
 import contextlib
+import importlib
 import json
 import time
 import warnings
@@ -12,7 +13,6 @@ from typing import Any, Self
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from lgn_net.config import Config, to_yaml
 from lgn_net.data.clips import to_float
@@ -80,7 +80,9 @@ class Run:
         write_atomic(path, "".join(kept))
         write_atomic(self.folder / "config.yaml", to_yaml(self.config))
         self.file = self.closing.enter_context(path.open("a"))
-        self.board = open_board(self.folder, self.step + 1)
+        writer = optional("torch.utils.tensorboard", "SummaryWriter", "TensorBoard log", "tensorboard")
+        self.make_grid = optional("torchvision.utils", "make_grid", "pictures in TensorBoard", "torchvision")
+        self.board = writer(self.folder, purge_step=self.step + 1) if writer else None
         if self.board:
             self.closing.callback(self.board.close)
         return self
@@ -113,7 +115,7 @@ class Run:
     @torch.no_grad()
     def draw(self, step: int, model: Any, windows: Windows, device: torch.device) -> None:
         """Show some frames, their predictions and the errors in TensorBoard."""
-        if rank() or not self.board:
+        if rank() or not self.board or not self.make_grid:
             return
         some = [k * len(windows) // SAMPLES for k in range(min(SAMPLES, len(windows)))]
         clips = to_float(windows.__getitems__(some).to(device))
@@ -123,7 +125,7 @@ class Run:
         frames, predicted = ((x + 1) / 2 for x in (clips[:, -1], predicted.clamp(-1, 1)))
         error = (frames - predicted).square().mean(dim=1, keepdim=True).expand_as(frames)
         error = error / error.amax().clamp_min(1e-12)
-        grid = make_grid(torch.cat([frames, predicted, error]), nrow=len(frames))
+        grid = self.make_grid(torch.cat([frames, predicted, error]), nrow=len(frames))
         self.board.add_image("frame, prediction, error", grid.flip(0) if grid.shape[0] == 3 else grid, step)
 
     def due(self) -> bool:
@@ -150,11 +152,10 @@ class Run:
             save_checkpoint(path, self.config, model, step=step, provenance=self.about["provenance"])
 
 
-def open_board(folder: Path, step: int) -> Any:
-    """Open TensorBoard's log from a step on; None, after a warning, where TensorBoard is not installed."""
+def optional(module: str, name: str, what: str, package: str) -> Any:
+    """Import a name of a package that may be missing; None, after a warning that says what is lost."""
     try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        warnings.warn(f"no TensorBoard log ({error}); pip install tensorboard")
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, RuntimeError) as error:                      # RuntimeError: versions that do not fit
+        warnings.warn(f"no {what} ({error}); pip install {package}")
         return None
-    return SummaryWriter(folder, purge_step=step)

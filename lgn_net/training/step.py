@@ -138,9 +138,10 @@ def recompute_activations(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, nn.Sequential):
             again = partial(recomputing, [m for m in module.modules() if isinstance(m, _BatchNorm)])
-            module.forward = partial(checkpoint, module.forward, use_reentrant=False, context_fn=again)
+            module.forward = partial(      # type: ignore[method-assign]
+                checkpoint, module.forward, use_reentrant=False, context_fn=again)
         elif isinstance(module, (STLSTMCell, ConvLSTMCell)):
-            module.step = partial(checkpoint, module.step, use_reentrant=False)
+            module.step = partial(checkpoint, module.step, use_reentrant=False)      # type: ignore[method-assign]
 
 
 def recomputing(norms: list) -> tuple[contextlib.AbstractContextManager, ...]:
