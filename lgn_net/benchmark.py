@@ -3,8 +3,6 @@
 import copy
 import itertools
 import os
-import platform
-import re
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,7 +32,8 @@ from lgn_net.inference.stream import Frame, ahead, batch_size_on, batched, encod
 from lgn_net.model.build import build_model
 from lgn_net.training.step import prepare, shares_of, train_step
 
-FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
+FLAGS = ("avx512f", "avx512_bf16", "amx_bf16", "bf16", "sve")
+PRECISIONS = ("float32", "tf32", "bfloat16")
 # The parts of a network by the callables that compute them; those that a network lacks are passed over.
 PARTS = {"local_branch.encoder": "E_loc", "local_branch.cells.0.conv_x": "cells", "local_branch.recur": "cells",
          "local_branch.deconv": "local deconvolution", "prototype_encoder": "E_glo", "encoder": "E_glo",
@@ -64,14 +63,11 @@ def interleave(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[st
 
 
 def machine(device: torch.device) -> dict:
-    """Describe the machine: processor and those of its flags that matter, threads, load, versions."""
-    path = Path("/proc/cpuinfo")
-    text = path.read_text() if path.exists() else ""
-    name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
-    return {"processor": name[1] if name else platform.processor() or platform.machine(),
-            "flags": [flag for flag in FLAGS if flags and flag in flags[1].split()], "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(), "load": list(os.getloadavg()), "versions": provenance(device)}
+    """Describe the machine: versions, processor, those of its flags that decide the speed of bfloat16, cores, load."""
+    info = Path("/proc/cpuinfo")
+    words = info.read_text().split() if info.exists() else []
+    return provenance(device) | {"flags": [flag for flag in FLAGS if flag in words], "cores": os.cpu_count(),
+                                 "load": [round(load, 2) for load in os.getloadavg()]}
 
 
 def conv_rate(device: torch.device, precision: str) -> float:
@@ -81,7 +77,7 @@ def conv_rate(device: torch.device, precision: str) -> float:
     x, weight = (torch.randn(*shape, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
                  for shape in ((B, 256, 64, 64), (256, 256, 3, 3)))
     call = partial(F.conv2d, x, weight, padding=1)
-    measured = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads()).adaptive_autorange()
+    measured = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads()).blocked_autorange()
     return flops(call) / min(measured.times)
 
 
@@ -119,6 +115,14 @@ def random_model(config: Config, video: Video, device: torch.device) -> Any:
     return model.eval()
 
 
+def difference(signals: list[FrameSignals], truth: list[FrameSignals]) -> dict:
+    """Return the largest differences of two ways' signals of the same frames, and how many updates differ."""
+    pairs = [*zip(signals, truth, strict=True)]
+    return {"psnr_db": max(abs(a.psnr - b.psnr) for a, b in pairs),
+            "distance": max((abs(x - y) for a, b in pairs for x, y in zip(a.distance, b.distance)), default=0.0),
+            "updates": sum(a.memory_updated != b.memory_updated for a, b in pairs)}
+
+
 def plain_model(model: Any) -> Any:
     """Copy a model so that it computes as the authors' code does.
 
@@ -145,7 +149,8 @@ def encode_anew(model: Any, frames: Iterable[Frame], config: Config, device: tor
         recent.append(to_float(torch.from_numpy(pixels[None]).to(device)))
         if len(recent) == config.model.window:
             clip = torch.stack([*recent], dim=1)                              # (1, T, C, size, size)
-            yield stream.Windows([(video, t)], *model.encode(clip[:, :config.model.input_frames]), clip[:, -1], {})
+            queries, context = model.encode(clip[:, :config.model.input_frames])
+            yield stream.Windows([(video, t)], queries, context, clip[:, -1], {})
 
 
 class Evaluation:

@@ -30,10 +30,12 @@ import torch
 from jsonargparse import Namespace
 
 from lgn_net.benchmark import (
+    PRECISIONS,
     Evaluation,
     Timing,
     Training,
     conv_rate,
+    difference,
     draw_video,
     flops,
     interleave,
@@ -49,14 +51,13 @@ from lgn_net.data.windows import Windows, epoch_batches, loader
 from lgn_net.device import pick_device
 from lgn_net.errors import UserError
 from lgn_net.files import to_json, write_atomic
-from lgn_net.inference.loop import FrameSignals, score_videos
+from lgn_net.inference.loop import score_videos
 from lgn_net.inference.stream import batch_size_on
 from lgn_net.inference.sweep import sweep_gamma
 from lgn_net.report.tables import markdown
 from lgn_net.terminal import run_command
 
 SPLITS = {"evaluate": "testing", "train": "training", "gamma": "testing", "data": "training"}
-PRECISIONS = ("float32", "tf32", "bfloat16")
 SWITCHES = ("compile", "checkpoint_activations")          # of the training
 
 
@@ -78,7 +79,7 @@ def main(argv: list[str]) -> None:
     result = {"benchmark": args.what, "dataset": config.data.dataset if args.dataset_path else "noise",
               "network": config.model.name, "image_size": config.data.image_size, "channels": config.data.channels,
               "repeats": args.repeats, "machine": machine(device)}
-    print("\n".join(f"{key}: {value}" for key, value in (result | result["machine"]).items() if key != "machine"))
+    print("\n".join(f"{key}: {value}" for key, value in (result | machine(device)).items() if key != "machine"))
     with tempfile.TemporaryDirectory() as folder:
         videos = find_videos(config, args, Path(folder))
         measure = {"evaluate": evaluate, "train": train, "gamma": gamma, "data": data}[args.what]
@@ -98,8 +99,8 @@ def find_videos(config: Config, args: Namespace, folder: Path) -> list[Video]:
     videos = index_videos(find_split(args.dataset_path, config.data.dataset, SPLITS[args.what]))
     longest, *others = sorted(videos, key=lambda video: -len(video.frames))
     if len(longest.frames) < needed:
-        raise UserError(f"the longest video, {longest.name}, has {len(longest.frames)} frames, {needed} are needed; give "
-                        f"fewer --frames, or a smaller --train.batch_size")
+        raise UserError(f"the longest video, {longest.name}, has {len(longest.frames)} frames of {needed}; "
+                        f"give fewer --frames or a smaller --train.batch_size")
     return [longest if args.what == "data" else longest._replace(frames=longest.frames[:needed]), *others]
 
 
@@ -224,14 +225,6 @@ def show_parts(unit: str, parts: Mapping[str, Mapping[str, float]], count: int) 
     rows = [[name, *(f"{1e3 * found.get(name, 0) / count:,.2f} {100 * found.get(name, 0) / sum(found.values()):5.1f} %"
                      for found in parts.values())] for name in dict.fromkeys(itertools.chain(*parts.values()))]
     print(f"\n{markdown([f'ms of a {unit}', *parts], rows)}")
-
-
-def difference(signals: list[FrameSignals], truth: list[FrameSignals]) -> dict:
-    """Compare two ways' signals of the same frames."""
-    pairs = [*zip(signals, truth)]
-    return {"psnr_db": max(abs(a.psnr - b.psnr) for a, b in pairs),
-            "distance": max((abs(x - y) for a, b in pairs for x, y in zip(a.distance, b.distance)), default=0.0),
-            "updates": sum(a.memory_updated != b.memory_updated for a, b in pairs), "frames": len(pairs)}
 
 
 if __name__ == "__main__":
