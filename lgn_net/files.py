@@ -1,16 +1,22 @@
-"""Files are written completely or not at all."""
+"""Files and folders that appear completely or not at all, and locks between processes."""
 
 import contextlib
+import errno
 import json
 import os
+import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from filelock import FileLock
+
 from lgn_net.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)      # what disks answer that know no locks
 
 
 @contextlib.contextmanager
@@ -33,9 +39,50 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         if temporary:
             os.unlink(temporary)
         cause = error if isinstance(error, OSError) else error.__context__       # torch.save hides the disk's error
-        if isinstance(cause, OSError):
+        if isinstance(cause, OSError) and not isinstance(error, UserError):
             raise UserError(f"cannot write {path}: {cause.strerror}; what was there before is unchanged") from None
         raise
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Make a hidden empty folder to fill, which takes the place of `folder` only when nothing went wrong."""
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path, timeout: float = -1) -> Iterator[None]:
+    """Hold the lock file `path`, which stays there. The system ends the lock of a process that is killed.
+
+    A warning says when the disk knows no locks; the block then runs without one.
+
+    Args:
+        path: of the lock file, in a folder that exists.
+        timeout: seconds to wait for another process; below 0: as long as it takes.
+
+    Raises:
+        filelock.Timeout: another process still holds it.
+        OSError: the lock file cannot be made.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout)
+    except (OSError, NotImplementedError) as error:            # filelock.Timeout is an OSError without a number
+        if getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
+            raise
+        warnings.warn(f"the disk of {path} knows no locks; do not start the same command twice at a time")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_writable(folder: Path) -> None:
@@ -53,5 +100,5 @@ def write_atomic(path: Path, text: str) -> None:
 
 
 def to_json(content: object) -> str:
-    """Indented JSON; NaN is not allowed in."""
+    """Write indented JSON; NaN is not allowed in."""
     return json.dumps(content, indent=2, allow_nan=False) + "\n"

@@ -1,12 +1,12 @@
-"""A small file from a checkpoint: half the digits, no optimizer, and how the network scores normal frames.
+"""Make a small file of a checkpoint: half the digits, no optimizer, and how the network scores normal frames.
 
     python scripts/export_weights.py RUN/last.pt --dataset_path DATA --out weights/NAME.pt [--windows 256]
     python evaluate.py --checkpoint weights/NAME.pt --dataset_path DATA
     python scripts/predict_video.py --checkpoint weights/NAME.pt --video VIDEO
 
-It is a checkpoint like any other for evaluate.py and `train.py --init_from`. Weights and BatchNorm statistics are
-rounded to float16 (about three digits), memory items stay float32. "calibration" holds mean and spread of each signal
-over training windows, by the rounded weights, and what shares of them lie below which normality.
+The file is a checkpoint like any other for evaluate.py and `train.py --init_from`. Weights and BatchNorm statistics
+are rounded to float16 (about three digits), memory items stay float32. "calibration" holds mean and standard deviation
+of each signal over training windows, by the rounded weights, and which share of them lies below which normality.
 """
 
 import argparse
@@ -19,8 +19,9 @@ from lgn_net.data.videos import find_split, index_videos
 from lgn_net.device import pick_device
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable
+from lgn_net.inference.chosen import predict_again, sample_normal
 from lgn_net.inference.localize import as_array, error_map, smoothed
-from lgn_net.inference.loop import predict_frames, score_windows, to_scores
+from lgn_net.inference.loop import FrameSignals, to_scores
 from lgn_net.model.build import build_model
 from lgn_net.scores.calibration import calibrate, pooled
 from lgn_net.scores.protocols import paper_weights
@@ -31,6 +32,7 @@ COMPARED = 64                                            # windows scored by the
 
 
 def main(argv: list[str]) -> None:
+    """Round the weights, calibrate the rounded network, and print how far the rounding moved the signals."""
     args = parse_arguments(argv)
     config, content = load_checkpoint(args.checkpoint)
     device = pick_device(args.device)
@@ -43,17 +45,20 @@ def main(argv: list[str]) -> None:
     if not count:
         raise UserError(f"no training video in {args.dataset_path} has the {config.model.window} frames of a window")
     with progress("score training windows", 2 * some + count, "windows") as bar:
-        before = to_scores(score_windows(model, videos, config, some, device, bar)[0], videos)
+        def scores(number: int) -> list[FrameSignals]:
+            return sample_normal(model, videos, config, number, device, bar)[0]
+
+        before = to_scores(scores(some), videos)
         load_weights(model, state, args.checkpoint)
-        after = to_scores(score_windows(model, videos, config, some, device, bar)[0], videos)
-        normal = score_windows(model, videos, config, count, device, bar)[0]
+        after, normal = to_scores(scores(some), videos), scores(count)
         wanted = {(s.video, s.frame) for s in normal[::-(-count // some)]}
         peaks = [smoothed(error_map(as_array(predicted), as_array(target))).max()
-                 for _, _, predicted, target in predict_frames(model, videos, config, normal, wanted, device)]
+                 for _, _, predicted, target in predict_again(model, videos, config, normal, wanted, device)]
     weights = paper_weights(config.score.psnr_weight, len(model.memories))
     calibration = calibrate(to_scores(normal, videos), weights, peaks)
     save_checkpoint(args.out, config, state, calibration=calibration, exported_from={
         key: content[key] for key in ("step", "provenance", "imported_from") if key in content})
+
     size, full = (Path(path).stat().st_size / 1e6 for path in (args.out, args.checkpoint))
     print(f"{args.out}: {size:.2f} MB ({full:.2f} MB before)")
     if kept:
@@ -66,7 +71,7 @@ def main(argv: list[str]) -> None:
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    """The command line; UserError for what cannot be."""
+    """Read the command line. UserError when the file to write exists or cannot be written."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint")
     parser.add_argument("--dataset_path", required=True,
@@ -84,7 +89,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 
 
 def rounded(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """A state_dict with its float32 in float16, but for memory items and what would overflow: the names of these."""
+    """Round a state_dict to float16, without the memory items; also name the tensors left alone as too large for it."""
     halves = {name: value.half() for name, value in state.items()
               if value.is_floating_point() and name.rpartition(".")[2] != "items"}
     kept = [name for name, value in halves.items() if not value.isfinite().all()]

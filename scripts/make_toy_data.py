@@ -12,19 +12,17 @@ exactly when at least a third of the area of such an intruder is inside the fram
 """
 
 import argparse
-import json
 import shlex
-import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from lgn_net.errors import UserError
+from lgn_net.files import replacing_folder, to_json
+from lgn_net.terminal import progress, run_command
 
 SUPERSAMPLING = 3                    # drawn this much larger, then averaged: a tenth of a pixel of motion is visible
 SPLITS = ("training", "testing")
@@ -47,6 +45,8 @@ SKINS = ((140, 168, 206), (96, 124, 168), (62, 84, 120), (120, 150, 190))
 
 @dataclass(frozen=True)
 class Settings:
+    """What the data set is drawn with; each is a flag."""
+
     seed: int = 0
     training_videos: int = 8
     testing_videos: int = 6
@@ -67,25 +67,27 @@ class Actor:
     look: int                        # picks clothes, skin, backpack and the phase of the gait
 
     def x(self, frame: int) -> float:
+        """Return where the centre is."""
         return self.start + self.speed * frame
 
     def clothes(self) -> list[tuple]:
+        """Choose the colours of shirt, trousers and skin."""
         return [colours[self.look % len(colours)] for colours in (SHIRTS, TROUSERS, SKINS)]
 
     def visible_share(self, frame: int, width: int) -> float:
-        """Share of the actor's box inside the frame. Nobody leaves it at the top or bottom, so only x matters."""
+        """Return the share of the actor's box inside the frame; nobody leaves it at the top or bottom."""
         half = LENGTH[self.kind] * self.size / 2
         left, right = self.x(frame) - half, self.x(frame) + half
         return max(0.0, min(right, width) - max(left, 0.0)) / (right - left)
 
 
 def perspective(nearness: float, height: int) -> tuple[float, float]:
-    """0 (far edge of the walkway) to 1 (near edge) -> y of the ground and body height there."""
+    """Place something between the far (0) and the near (1) edge of the walkway: y of the ground, and body height."""
     return height * (0.44 + 0.45 * nearness), height * (0.15 + 0.13 * nearness)
 
 
 def walkers(rng: np.random.Generator, s: Settings) -> Iterator[Actor]:
-    """Six lanes of pedestrians; one speed per lane, so that nobody walks through anybody."""
+    """Fill six lanes with pedestrians; one speed per lane, so that nobody walks through anybody."""
     for lane in range(6):
         ground, size = perspective((lane + rng.uniform(0.1, 0.9)) / 6, s.height)
         speed = SPEED["walker"] * size * rng.uniform(0.8, 1.2)
@@ -96,6 +98,7 @@ def walkers(rng: np.random.Generator, s: Settings) -> Iterator[Actor]:
 
 
 def intruders(rng: np.random.Generator, s: Settings, video: int) -> Iterator[Actor]:
+    """Let those of the SCHEDULE cross one testing video."""
     for slot in range(0, s.frames, SLOT):
         for i, kind in enumerate(SCHEDULE[(video + slot // SLOT) % len(SCHEDULE)]):
             ground, size = perspective(rng.uniform(0.4, 0.6) + 0.25 * i, s.height)
@@ -107,20 +110,23 @@ def intruders(rng: np.random.Generator, s: Settings, video: int) -> Iterator[Act
 
 
 def cast(s: Settings, split: str, video: int) -> list[Actor]:
-    """Everybody in one video (counted from 0), the farthest first: the order in which they are drawn."""
+    """List everybody in one video (counted from 0), the farthest first: the order in which they are drawn."""
     rng = np.random.default_rng([s.seed, SPLITS.index(split), video])
     actors = [*walkers(rng, s), *(intruders(rng, s, video) if split == "testing" else ())]
     return sorted(actors, key=lambda actor: actor.ground)
 
 
 def frame_labels(s: Settings, video: int) -> np.ndarray:
-    """(frames,) uint8 of one testing video."""
+    """Label the frames of one testing video, uint8 (frames,). UserError when all of them are normal."""
     abnormal = [actor for actor in cast(s, "testing", video) if actor.kind != "walker"]
     labels = [any(actor.visible_share(t, s.width) >= VISIBLE for actor in abnormal) for t in range(s.frames)]
     if not any(labels):                                            # frame 0 is always normal, see `entry`
-        raise UserError(f"Nothing abnormal would be seen in testing video {video + 1}: "
-                        f"{s.frames} frames of width {s.width} are too few or too narrow, give larger numbers.")
+        raise UserError(f"nothing abnormal would be seen in testing video {video + 1}: {s.frames} frames of width "
+                        f"{s.width} are too few or too narrow; give larger numbers")
     return np.array(labels, np.uint8)
+
+
+Point = tuple[float, float] | np.ndarray
 
 
 class Pen:
@@ -131,31 +137,41 @@ class Pen:
         self.origin = np.array([x, ground]) * SUPERSAMPLING * 16                   # 4 fractional bits: shift=4 below
         self.unit = np.array([heading * size, -size]) * SUPERSAMPLING * 16
 
-    def pixels(self, points) -> list[np.ndarray]:
+    def pixels(self, points: np.ndarray | tuple) -> list[np.ndarray]:
+        """Convert points to fractions of a pixel."""
         return [np.rint(np.asarray(points) * self.unit + self.origin).astype(np.int32)]
 
-    def line(self, colour, width, *points):
+    def line(self, colour: Sequence[float], width: float, *points: Point) -> None:
+        """Draw a line through points."""
         thickness = max(1, round(width * self.size * SUPERSAMPLING))
         cv2.polylines(self.canvas, self.pixels(points), False, colour, thickness, cv2.LINE_AA, shift=4)
 
-    def fill(self, colour, *points):
+    def fill(self, colour: Sequence[float], *points: Point) -> None:
+        """Fill a polygon."""
         cv2.fillPoly(self.canvas, self.pixels(points), colour, cv2.LINE_AA, shift=4)
 
-    def oval(self, colour, centre, rx, ry):
+    def oval(self, colour: Sequence[float], centre: Point, rx: float, ry: float) -> None:
+        """Fill an ellipse."""
         self.fill(colour, *(centre + (rx, ry) * CIRCLE))
 
-    def wheel(self, centre, radius):
+    def wheel(self, centre: Point, radius: float) -> None:
+        """Draw a black circle."""
         self.line(BLACK, 0.05, *(centre + radius * CIRCLE))
 
 
+def shade(colour: Sequence[float], light: float) -> list[float]:
+    """Darken a colour (light < 1) or brighten it."""
+    return np.multiply(colour, light).tolist()
+
+
 def limb(first: float, second: float, length: float) -> np.ndarray:
-    """Joints (3, 2) of two equal bones from the origin. Angle 0 hangs down, a positive one points forwards."""
+    """Return the joints (3, 2) of two equal bones from the origin. Angle 0 hangs down, positive points forwards."""
     bones = np.array([[0, 0], [np.sin(first), -np.cos(first)], [np.sin(second), -np.cos(second)]])
     return length * bones.cumsum(0)
 
 
 def draw_person(pen: Pen, actor: Actor, travelled: float) -> None:
-    """A walker or runner. Legs follow the distance travelled (in body heights), so that feet do not slide."""
+    """Draw a walker or runner. Legs follow the distance travelled (in body heights), so that feet do not slide."""
     shirt, trousers, skin = actor.clothes()
     stride, swing, lean, elbow = (1.3, 0.75, 0.13, 1.5) if actor.kind == "runner" else (0.85, 0.45, 0.02, 0.3)
     phases = actor.look + 2 * np.pi * travelled / stride + np.array([np.pi, 0])          # the far leg, the near leg
@@ -166,20 +182,21 @@ def draw_person(pen: Pen, actor: Actor, travelled: float) -> None:
     head = shoulder + (0.03 + lean / 3, 0.15)
     pen.oval(SHADOW, (0.05, 0), 0.24, 0.04)
     for light, leg, thigh in zip((0.75, 1.0), legs, thighs, strict=True):
-        pen.line(np.multiply(trousers, light), 0.10, *(hip + leg))
+        pen.line(shade(trousers, light), 0.10, *(hip + leg))
         pen.line(BLACK, 0.06, hip + leg[2], hip + leg[2] + (0.07, 0.01))
         if light == 1:                                                             # the body hides the far limbs
             if actor.look % 5 < 2:
                 pen.line(RED, 0.13, hip + (lean - 0.11, 0.14), shoulder - (0.11, 0.04))    # a backpack
             pen.line(shirt, 0.18, hip + (0, 0.03), shoulder)
         arm = shoulder + limb(-thigh, elbow - thigh, 0.165)
-        pen.line(np.multiply(skin, light), 0.06, *arm[1:])
-        pen.line(np.multiply(shirt, light), 0.07, *arm[:2])
+        pen.line(shade(skin, light), 0.06, *arm[1:])
+        pen.line(shade(shirt, light), 0.07, *arm[:2])
     pen.oval(skin, head, 0.065, 0.08)
     pen.oval(BLACK, head + (-0.02, 0.035), 0.065, 0.06)
 
 
 def draw_cyclist(pen: Pen, actor: Actor, travelled: float) -> None:
+    """Draw somebody on a bicycle; the pedals follow the distance travelled."""
     shirt, trousers, skin = actor.clothes()
     front, back, crank, saddle, bars = np.array([(0.33, 0.2), (-0.33, 0.2), (-0.02, 0.22), (-0.13, 0.5), (0.22, 0.56)])
     pen.oval(SHADOW, (0, 0), 0.55, 0.04)
@@ -189,7 +206,7 @@ def draw_cyclist(pen: Pen, actor: Actor, travelled: float) -> None:
     pen.line(RED, 0.04, bars, front)
     for light, turn in (0.75, np.pi), (1.0, 0.0):                                  # the far leg, the near leg
         pedal = crank + 0.09 * np.array([np.cos(turn - 2.5 * travelled), np.sin(turn - 2.5 * travelled)])
-        pen.line(np.multiply(trousers, light), 0.09, saddle, (saddle + pedal) / 2 + (0.14, 0.05), pedal)
+        pen.line(shade(trousers, light), 0.09, saddle, (saddle + pedal) / 2 + (0.14, 0.05), pedal)
     pen.line(shirt, 0.18, saddle + (0, 0.05), (0.07, 0.81))
     pen.line(skin, 0.06, (0.07, 0.81), (0.17, 0.66), bars)
     pen.oval(skin, (0.16, 0.94), 0.065, 0.08)
@@ -197,6 +214,7 @@ def draw_cyclist(pen: Pen, actor: Actor, travelled: float) -> None:
 
 
 def draw_cart(pen: Pen, actor: Actor, travelled: float) -> None:
+    """Draw a small utility vehicle with its driver."""
     shirt, _, skin = actor.clothes()
     pen.oval(SHADOW, (0, 0), 1.05, 0.06)
     pen.fill(WOOD, (-0.95, 0.5), (-0.95, 0.8), (-0.5, 0.8), (-0.5, 0.5))           # a crate on the bed
@@ -216,7 +234,7 @@ DRAW = {"walker": draw_person, "runner": draw_person, "cyclist": draw_cyclist, "
 
 
 def background(s: Settings) -> np.ndarray:
-    """The empty scene, (SUPERSAMPLING * height, SUPERSAMPLING * width, 3) uint8, the same in all videos."""
+    """Draw the empty scene, (SUPERSAMPLING * height, SUPERSAMPLING * width, 3) uint8, the same in all videos."""
     rng = np.random.default_rng([s.seed, len(SPLITS)])
     canvas = np.full((s.height * SUPERSAMPLING, s.width * SUPERSAMPLING, 3), GRASS, np.uint8)
     pen, w = Pen(canvas, 0, s.height, s.height), s.width / s.height                # unit: the height of the frame
@@ -229,11 +247,11 @@ def background(s: Settings) -> np.ndarray:
         pen.line(JOINT, 0.013 if y in (0.07, 0.6) else 0.004, (0, y), (w, y))       # kerbs are thicker
     for _ in range(90):
         leaves = w * rng.uniform(0.28, 1), rng.uniform(0.83, 0.9)
-        pen.oval(np.multiply(HEDGE, rng.uniform(0.75, 1.3)), leaves, *rng.uniform(0.02, 0.045, 2))
+        pen.oval(shade(HEDGE, rng.uniform(0.75, 1.3)), leaves, *rng.uniform(0.02, 0.045, 2))
     rough = np.where(canvas[:, :, :1] < 120, 5.0, 2.0)                             # grass is rougher than pavement
     for grain in (2, 8, 32):                                                       # from blades to patches
         noise = rng.standard_normal((canvas.shape[0] // grain + 2, canvas.shape[1] // grain + 2), np.float32)
-        noise = cv2.resize(noise, canvas.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+        noise = np.asarray(cv2.resize(noise, canvas.shape[1::-1], interpolation=cv2.INTER_CUBIC))
         canvas[:] = np.clip(canvas + rough * noise[:, :, None], 0, 255)
     for x in (0.23 * w, 0.8 * w):                                                  # lamp posts
         pen.line(BLACK, 0.014, (x, 0.605), (x, 0.97))
@@ -245,7 +263,7 @@ def background(s: Settings) -> np.ndarray:
 
 
 def draw_video(s: Settings, split: str, video: int, scene: np.ndarray) -> Iterator[np.ndarray]:
-    """The frames (height, width, 3) uint8 of one video."""
+    """Yield the frames (height, width, 3) uint8 of one video."""
     actors = cast(s, split, video)
     rng = np.random.default_rng([s.seed, SPLITS.index(split), video, 1])
     clouds = rng.uniform(0, 2 * np.pi)
@@ -262,39 +280,41 @@ def draw_video(s: Settings, split: str, video: int, scene: np.ndarray) -> Iterat
 
 
 def write_dataset(s: Settings, root: Path) -> None:
+    """Draw all videos and their labels into a folder."""
     labels = np.concatenate([frame_labels(s, video) for video in range(s.testing_videos)])
     scene = background(s)
     digits = max(3, len(str(s.frames - 1)))                                        # names sort as text in any case
     videos = [("training", v) for v in range(s.training_videos)] + [("testing", v) for v in range(s.testing_videos)]
-    for split, video in tqdm(videos, desc="drawing", unit="video"):
-        folder = root / split / "frames" / f"{video + 1:02d}"
-        folder.mkdir(parents=True)
-        for t, frame in enumerate(draw_video(s, split, video, scene)):
-            jpeg = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
-            (folder / f"{t:0{digits}d}.jpg").write_bytes(jpeg.tobytes())
+    with progress("draw", len(videos), "videos") as bar:
+        for split, video in videos:
+            folder = root / split / "frames" / f"{video + 1:02d}"
+            folder.mkdir(parents=True)
+            for t, frame in enumerate(draw_video(s, split, video, scene)):
+                jpeg = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
+                (folder / f"{t:0{digits}d}.jpg").write_bytes(jpeg.tobytes())
+            bar.update()
     np.save(root / "frame_labels_toy.npy", labels)
-    (root / "settings.json").write_text(json.dumps(asdict(s), indent=2) + "\n")
+    (root / "settings.json").write_text(to_json(asdict(s)))
 
 
 def make_toy_data(s: Settings, out: Path) -> bool:
-    """Write `out`/toy as a whole or not at all. False: it is there already."""
+    """Write `out`/toy as a whole or not at all. False: it is there already. UserError: with other settings."""
     for name, value in asdict(s).items():
         if value < (name != "seed"):
-            raise UserError(f"--{name} must be {'0 or more' if name == 'seed' else 'positive'}, not {value}.")
+            raise UserError(f"--{name} {value}: give {'0 or more' if name == 'seed' else '1 or more'}")
     root = out / "toy"
     if root.exists():
         settings = root / "settings.json"
-        if settings.exists() and settings.read_text() == json.dumps(asdict(s), indent=2) + "\n":
+        if settings.exists() and settings.read_text() == to_json(asdict(s)):
             return False
-        raise UserError(f"{root} exists and was made with other settings: give another --out, or delete it first.")
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".toy-", dir=out) as unfinished:       # beside it: renaming is atomic
-        write_dataset(s, Path(unfinished) / "toy")
-        (Path(unfinished) / "toy").rename(root)
+        raise UserError(f"{root} exists and was made with other settings; give another --out, or delete it first")
+    with replacing_folder(root) as unfinished:
+        write_dataset(s, unfinished)
     return True
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> None:
+    """Draw the data set and print how to train on it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="dataset folder; toy/ is made in it")
     for field in fields(Settings):
@@ -302,22 +322,14 @@ def main(argv: list[str] | None = None) -> int:
     args = vars(parser.parse_args(argv))
     out = args.pop("out")
     s = Settings(**args)
-    try:
-        drawn = make_toy_data(s, out)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"Cannot write the toy data to {out}: {error.strerror}.", file=sys.stderr)
-        return 2
+    drawn = make_toy_data(s, out)
     share = np.mean([frame_labels(s, video) for video in range(s.testing_videos)])
     print(f"{out / 'toy'} {'is complete' if drawn else 'was made with these settings before, nothing to do'}.\n"
           f"training: {s.training_videos} videos, {s.training_videos * s.frames} frames, all normal\n"
           f"testing:  {s.testing_videos} videos, {s.testing_videos * s.frames} frames, {share:.1%} abnormal\n"
           f"Train on it: python train.py --config configs/toy.yaml --dataset_path {shlex.quote(str(out))} "
           "--exp_dir runs/toy")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -19,9 +19,7 @@ import time
 import warnings
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,76 +27,70 @@ import numpy as np
 import torch
 from torch import nn
 
-from lgn_net.config import Config
+from lgn_net.config import Config, with_knobs
 from lgn_net.data.clips import resize
 from lgn_net.data.footage import Footage, Frame, find_footage, name_of, open_footage, slack
 from lgn_net.device import pick_device
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable, write_atomic
 from lgn_net.inference.localize import as_array, error_map, smoothed
-from lgn_net.inference.loop import as_float32, judge, update_memories
-from lgn_net.inference.stream import WindowEncoder, for_inference
+from lgn_net.inference.loop import predict
+from lgn_net.inference.stream import batched, encode_windows, for_inference
 from lgn_net.model.build import build_model
 from lgn_net.scores.calibration import calibrate, calibrated, check_calibration, pooled, threshold_at
-from lgn_net.scores.protocols import distance_names, paper_weights
+from lgn_net.scores.protocols import paper_weights
 from lgn_net.scores.score_file import VideoScores, read_scores, stretches, write_scores
 from lgn_net.terminal import StopOnSignal, progress, run_command
 from lgn_net.training.checkpoint import load_checkpoint, load_weights
-from lgn_net.video.overlay import Strip, VideoFile, draw_box, heat, plot_normality
+from lgn_net.video.alarms import with_alarms
+from lgn_net.video.overlay import Strip, draw_box, heat, plot_normality, write_mp4
 
-FPS = 25.0                    # of the annotated video where nothing is known
+FPS = 25.0                    # of the annotated video where the frame rate of the source is unknown
 
 
 def main(argv: list[str]) -> int:
+    """Score a video, write the results, print what was found."""
     args = parse_arguments(argv)
-    config, content = load_checkpoint(args.checkpoint)
-    config = replace(config, score=replace(config.score, memory_update="carry" if args.update_memory else "off"))
-    device = pick_device(args.device)
-    model = build_model(config).to(device)
-    load_weights(model, content["model"], args.checkpoint)
-    weights = paper_weights(config.score.psnr_weight, len(model.memories))
+    network, content = load_network(args.checkpoint, args.device)
     place, name = find_footage(args.video), name_of(args.video)
     out = Path(args.out or f"predicted_{name}")
     check_writable(out)
     if args.normal:
-        normal = [video for text in args.normal for video in score_normal(text, model, config, weights, device)]
-        calibration = calibrate(normal, weights, pooled(normal, ["peak_error"])["peak_error"])
+        normal = [video for text in args.normal for video in score_normal(text, network)]
+        calibration = calibrate(normal, network.weights, pooled(normal, ["peak_error"])["peak_error"])
     else:
-        calibration = check_calibration(content.get("calibration"), weights, args.checkpoint)
-    threshold = threshold_at(calibration, args.false_alarms) if args.threshold is None else args.threshold
-    if args.threshold is None and args.false_alarms * calibration["frames"] < 1:
-        warnings.warn(f"--false_alarms {args.false_alarms:g} of {calibration['frames']} normal frames is less than "
-                      f"one of them; the threshold is about the lowest")
+        calibration = check_calibration(content.get("calibration"), network.weights, args.checkpoint)
+    threshold = choose_threshold(args, calibration)
 
-    record, strip = Record(), None
+    def normality_of(frame: Scored) -> float:
+        return float(calibrated(frame.signals, network.weights, calibration)) if frame.signals else math.nan
+
+    record = Record()
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(open_footage(place, config.data.channels, args.fps))
+        source = stack.enter_context(open_footage(place, network.config.data.channels, args.fps))
         if math.isfinite(args.seconds) and not (source.live or source.fps):
-            raise UserError(f"--seconds {args.seconds:g}: how fast {args.video} goes is not known; give --fps as well")
+            raise UserError(f"--seconds {args.seconds:g}: the frame rate of {args.video} is unknown; give --fps, too")
         stop = stack.enter_context(StopOnSignal())
-        bar = stack.enter_context(progress("predict", source.length, "frames"))
-        video = None if args.no_video else stack.enter_context(VideoFile(out / "annotated.mp4", source.fps or FPS))
-        frames = until(source.frames, lambda seconds: stop.received or seconds >= args.seconds)
-        scored = score_frames(frames, model, config, device, source.live, name)
+        bar = stack.enter_context(progress("predict", source.length or 0, "frames"))
+        write = None if args.no_video else \
+            stack.enter_context(write_mp4(out / "annotated.mp4", source.fps or FPS))
+        frames = itertools.takewhile(lambda frame: not (stop.received or frame.seconds >= args.seconds), source.frames)
+        scored = score_frames(frames, network, args.update_memory, source.live, name)
         started = time.monotonic()
-        normality_of = partial(calibrated, weights=weights, calibration=calibration)
+        strip = None
         for frame, normality, alarm in with_alarms(scored, normality_of, threshold, args.min_frames, args.gap):
-            if video:
-                picture = frame.picture
-                if frame.error is not None:
-                    picture = heat(picture, frame.error, calibration["peak_error"])
-                if alarm:
-                    draw_box(picture, frame.error)
-                strip = strip or Strip(picture.shape[1], picture.shape[0], threshold)
-                video.write(np.vstack([picture, strip.draw(len(record.alarm), normality, alarm)]))
+            if write:
+                strip = strip or Strip(frame.picture.shape[1], frame.picture.shape[0], threshold)
+                picture = annotate(frame, calibration["peak_error"], alarm)
+                write(np.vstack([picture, strip.draw(len(record.alarm), normality, alarm)]))
             record.add(frame, normality, alarm)
             bar.update()
         speed = len(record.alarm) / max(time.monotonic() - started, 1e-9)
-        check_length(record, source, config.model.window, stop.received, args.video)
+        check_length(record, source, network.config.model.window, args.video)
         alarms = record.write(out, name, threshold)
 
     report(record, alarms, calibration, threshold, args)
-    print(f"speed      {speed:.1f} frames a second ({device.type}, {torch.get_num_threads()} threads"
+    print(f"speed      {speed:.1f} frames a second ({network.device.type}, {torch.get_num_threads()} threads"
           f"{'' if args.no_video else ', annotated video included'})")
     if source.fps:
         print(f"           the source has {source.fps:g}")
@@ -108,7 +100,7 @@ def main(argv: list[str]) -> int:
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    """The command line; UserError for values out of range."""
+    """Read the command line. UserError for values out of range."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", required=True,
                         help="of scripts/export_weights.py, or with --normal any checkpoint")
@@ -128,7 +120,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--fps", type=float,
                         help="frames a second, for a folder of images or where a file is wrong about it")
     parser.add_argument("--update_memory", action="store_true",
-                        help="let the memory learn from frames that look normal (regular score below gamma)")
+                        help="update the memory by frames that look normal (regular score below gamma)")
     parser.add_argument("--no_video", action="store_true", help="do without annotated.mp4; faster")
     parser.add_argument("--device", default="auto", help="cuda, cuda:1, mps or cpu; auto takes the first there is")
     args = parser.parse_args(argv)
@@ -143,10 +135,38 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     return args
 
 
+class Network(NamedTuple):
+    """The network of a checkpoint."""
+
+    model: nn.Module
+    config: Config
+    device: torch.device
+    weights: dict[str, float]                  # of the signals in the normality
+
+
+def load_network(path: str, device_name: str) -> tuple[Network, dict]:
+    """Load the network of a checkpoint; also return the file's content."""
+    config, content = load_checkpoint(path)
+    device = pick_device(device_name)
+    model = build_model(config).to(device)
+    load_weights(model, content["model"], path)
+    return Network(model, config, device, paper_weights(config.score.psnr_weight, len(model.memories))), content
+
+
+def choose_threshold(args: argparse.Namespace, calibration: dict) -> float:
+    """Return `--threshold`, or the one that `--false_alarms` asks for."""
+    if args.threshold is not None:
+        return args.threshold
+    if args.false_alarms * calibration["frames"] < 1:
+        warnings.warn(f"--false_alarms {args.false_alarms:g} of {calibration['frames']} normal frames is less than "
+                      f"one of them; the threshold is about the lowest")
+    return threshold_at(calibration, args.false_alarms)
+
+
 # ------------------------------------------------------------------------------------------------------------- scoring
 
 class Scored(NamedTuple):
-    """A frame and what the network says of it; of the first n it says nothing."""
+    """A frame and its signals, None for the first n frames."""
 
     picture: np.ndarray                        # uint8 (H, W, 3)
     seconds: float                             # since the beginning; NaN: unknown
@@ -155,48 +175,48 @@ class Scored(NamedTuple):
 
 
 @torch.inference_mode()
-def score_frames(frames: Iterator[Frame], model: nn.Module, config: Config, device: torch.device, live: bool,
-                 name: str) -> Iterator[Scored]:
-    """Score the frames of a `Footage` as `lgn_net.inference.loop.score_videos` does; only a window and a batch are kept.
+def score_frames(frames: Iterator[Frame], network: Network, updating: bool, live: bool, name: str) -> Iterator[Scored]:
+    """Score frames as they come, like `lgn_net.inference.loop.score_videos`; only a window and a batch are kept.
 
-    A batch is one frame where frames are live or the memory learns. UserError when a prediction is not finite.
+    Args:
+        frames: of one `Footage`.
+        network: scores them.
+        updating: update the memory by frames whose regular score is below gamma.
+        live: score each frame at once, in a batch of its own.
+        name: of the video, for the UserError when a prediction is not finite.
     """
-    model, gamma = for_inference(model, config), as_float32(config.score.gamma)
-    encode, size = WindowEncoder(model, config, device), config.data.image_size
-    updating = config.score.memory_update != "off" and bool(model.memories)
-    count = 1 if live or updating else config.score.batch_size
-    for start in itertools.count(step=count):
-        if not (batch := list(itertools.islice(frames, count))):
-            return
-        encoded = encode([(0, start + k) for k in range(len(batch))], [resize(image, size) for _, image, _ in batch])
-        rows = []
-        if encoded:
-            predicted, numbers = judge(model, encoded.queries, encoded.context, encoded.targets, config)
-            errors = error_map(as_array(predicted), as_array(encoded.targets))
-            for (p, r, *d), error in zip(numbers.tolist(), errors):
-                if not all(map(math.isfinite, (p, r, *d))):
-                    raise UserError(f"{name}: a prediction is not finite; the checkpoint's weights are damaged")
-                learns = updating and r < gamma
-                rows.append(({"psnr": p, **dict(zip(distance_names(len(d)), d)), "regular_score": r,
-                              "memory_updated": float(learns), "peak_error": float(smoothed(error).max())}, error))
-                if learns:
-                    update_memories(model, encoded.queries)
-        unscored = [(None, None)] * (len(batch) - len(rows))
-        for (picture, _, seconds), (signals, error) in zip(batch, unscored + rows):
-            yield Scored(picture, seconds, signals, error)
+    config = with_knobs(network.config, {"score.memory_update": "carry" if updating else "frozen"})
+    model, size = for_inference(network.model, config), config.data.image_size
+    waiting: deque[Frame] = deque()                        # frames that went into the network
+
+    def enter() -> Iterator[tuple[int, int, np.ndarray]]:
+        for t, frame in enumerate(frames):
+            waiting.append(frame)
+            yield 0, t, resize(frame.image, size)
+
+    batches = batched(enter(), 1 if live or updating else config.score.batch_size)
+    left = 0                                               # index of the first waiting frame
+    for scored in predict(model, encode_windows(model, batches, config, network.device), config):
+        errors = error_map(as_array(scored.predicted), as_array(scored.target))
+        for signals, error in zip(scored.signals, errors):
+            for _ in range(signals.frame - left):
+                yield unscored(waiting.popleft())
+            left = signals.frame + 1
+            frame, peak = waiting.popleft(), float(smoothed(error).max())
+            yield Scored(frame.picture, frame.seconds, signals.columns() | {"peak_error": peak}, error)
+    yield from map(unscored, waiting)
 
 
-def until(frames: Iterator[Frame], ended: Callable[[float], bool]) -> Iterator[Frame]:
-    """Frames up to the one at whose time something says that it has ended."""
-    return itertools.takewhile(lambda frame: not ended(frame[2]), frames)
+def unscored(frame: Frame) -> Scored:
+    """Return a frame without signals."""
+    return Scored(frame.picture, frame.seconds, None, None)
 
 
-def score_normal(text: str, model: nn.Module, config: Config, weights: dict[str, float], device: torch.device) \
-        -> list[VideoScores]:
-    """The signals of a normal video, or those in its scores.csv. UserError for a camera, and for too few frames."""
+def score_normal(text: str, network: Network) -> list[VideoScores]:
+    """Return the signals of a normal video, or those in its scores.csv. UserError for a camera or too few frames."""
     place = find_footage(text)
     if isinstance(place, Path) and place.suffix.lower() == ".csv":
-        videos = read_scores(place, list(weights), labelled=False)
+        videos = read_scores(place, list(network.weights), labelled=False)
         if "peak_error" not in videos[0].signals:
             raise UserError(f"{text} was not written by this command (it lacks the column peak_error); give "
                             f"--normal the video")
@@ -204,66 +224,32 @@ def score_normal(text: str, model: nn.Module, config: Config, weights: dict[str,
     if not isinstance(place, Path):
         raise UserError(f"--normal {text} is live; run this command with --video {text} --seconds 600 while all is "
                         f"normal, then give the scores.csv that it writes")
-    config, record = replace(config, score=replace(config.score, memory_update="off")), Record()
-    with open_footage(place, config.data.channels, None) as source, progress("normal", source.length, "frames") as bar:
-        for frame in score_frames(source.frames, model, config, device, False, text):
+    record, config = Record(), network.config
+    with open_footage(place, config.data.channels) as source, \
+            progress("normal", source.length or 0, "frames") as bar:
+        for frame in score_frames(source.frames, network, False, False, text):
             record.add(frame, math.nan, False)
             bar.update()
-        check_length(record, source, config.model.window, None, text)
+        check_length(record, source, config.model.window, text)
     return [record.scores(text)]
-
-
-# -------------------------------------------------------------------------------------------------------------- alarms
-
-class Alarms:
-    """Decides of every frame whether it is in an alarm, some frames later: at most `length` + `gap`.
-
-    Low frames with at most `gap` others between them belong together; from the first to the last they are an alarm
-    where that is `length` frames or more.
-    """
-
-    def __init__(self, length: int, gap: int):
-        self.length, self.gap = length, gap
-        self.undecided = self.after = 0        # frames up to the last low one; frames behind it
-        self.on = False
-
-    def add(self, low: bool) -> list[bool]:
-        """Take a frame, and return what is decided now: of the frames in their order, from the first undecided one."""
-        if low:
-            self.undecided, self.after = self.undecided + self.after + 1, 0
-            self.on = self.on or self.undecided >= self.length
-            decided = [True] * self.undecided * self.on
-            self.undecided -= len(decided)
-            return decided
-        self.after += 1
-        return [] if (self.on or self.undecided) and self.after <= self.gap else self.finish()
-
-    def finish(self) -> list[bool]:
-        """No low frame comes any more: what is undecided is in no alarm."""
-        decided = [False] * (self.undecided + self.after)
-        self.undecided, self.after, self.on = 0, 0, False
-        return decided
-
-
-def with_alarms(frames: Iterator[Scored], normality_of: Callable[[dict[str, float]], float], threshold: float,
-                length: int, gap: int) -> Iterator[tuple[Scored, float, bool]]:
-    """Each frame with its normality, NaN without signals, and whether it is in an alarm."""
-    alarms, waiting = Alarms(length, gap), deque()
-    for frame in frames:
-        normality = normality_of(frame.signals) if frame.signals else math.nan
-        waiting.append((frame, normality))
-        for alarm in alarms.add(normality < threshold):
-            yield *waiting.popleft(), alarm
-    for alarm in alarms.finish():
-        yield *waiting.popleft(), alarm
 
 
 # ------------------------------------------------------------------------------------------------------------- results
 
+def annotate(frame: Scored, normal_peak: float, alarm: bool) -> np.ndarray:
+    """Draw the errors of a frame into its picture, and in an alarm the box around the strongest."""
+    if frame.error is None:
+        return frame.picture
+    picture = heat(frame.picture, frame.error, normal_peak)
+    if alarm:
+        draw_box(picture, frame.error)
+    return picture
+
+
 class Record:
     """The numbers of all frames so far; some 60 bytes a frame."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.signals: dict[str, array] = {}    # of the scored frames, all but the first ones
         self.normality, self.seconds, self.alarm = array("d"), array("d"), array("b")      # of every frame
 
@@ -276,18 +262,18 @@ class Record:
         self.alarm.append(alarm)
 
     def scores(self, name: str) -> VideoScores:
-        """The scored frames."""
+        """Return the signals and the normality of the scored frames."""
         signals = {key: np.array(values) for key, values in self.signals.items()}
         frames = np.arange(len(self.alarm) - len(signals["psnr"]), len(self.alarm))
         signals["normality"] = np.array(self.normality)[frames]
         return VideoScores(name, frames, signals, np.zeros(len(frames), np.uint8))
 
     def alarms(self) -> list[tuple[int, int]]:
-        """First and last frame of each alarm."""
+        """Return first and last frame of each alarm."""
         return [(first, end - 1) for first, end in stretches(np.array(self.alarm)).tolist()]
 
     def write(self, out: Path, name: str, threshold: float) -> list[tuple[int, int]]:
-        """Write scores.csv, alarms.csv and curve.png; returns the alarms."""
+        """Write scores.csv, alarms.csv and curve.png; return the alarms."""
         scores, alarms = self.scores(name), self.alarms()
         normality, seconds = np.array(self.normality), np.array(self.seconds)
         timed = bool(np.isfinite(seconds).all())
@@ -305,13 +291,13 @@ class Record:
         return alarms
 
 
-def check_length(record: Record, source: Footage, window: int, stopped: int | None, text: str) -> None:
-    """UserError when no frame was scored; a warning when a file gave fewer frames than it says it has."""
+def check_length(record: Record, source: Footage, window: int, text: str) -> None:
+    """Raise UserError when no frame was scored; warn when a file gave fewer frames than its header says."""
     count = len(record.alarm)
     if not record.signals:
         raise UserError(f"{text}: {count} frame{'s'[:count != 1]}, fewer than the {window} of a window; nothing was "
                         f"scored")
-    if source.length and not stopped and count < source.length - slack(source.length):
+    if source.length and not source.whole and count < source.length - slack(source.length):
         warnings.warn(f"{text}: {count} of {source.length} frames could be decoded; it is cut off or damaged, and "
                       f"scored up to there")
 

@@ -24,10 +24,11 @@ from lgn_net.terminal import run_command
 
 
 def main(argv: list[str]) -> None:
+    """Prepare a data set and print what is there and what to type next."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=canonical_name, choices=[*BENCHMARKS, "custom"],
                         help="which; custom: video files of your own")
-    parser.add_argument("--source", type=Path, nargs="+", metavar="PATH",
+    parser.add_argument("--source", type=Path, nargs="+", default=[], metavar="PATH",
                         help="the published archives, or the folders they were unpacked to; custom: a folder with the "
                              "folders training and testing, of video files")
     parser.add_argument("--download", nargs="?", const="", metavar="ADDRESS",
@@ -57,14 +58,14 @@ def main(argv: list[str]) -> None:
 
 
 def sources(args: argparse.Namespace) -> list[Path]:
-    """The archives and folders to read; they are downloaded first where that is asked for."""
+    """List the archives and folders to read; they are downloaded first where that is asked for."""
     benchmark = BENCHMARKS.get(args.dataset)
     archives = benchmark.archives if benchmark else ()
     if args.download is not None:
         if not archives:
             raise UserError(f"{args.dataset} cannot be downloaded by command"
                             + (f": {benchmark.page} hands out the archive; give it with --source" if benchmark else ""))
-        if args.source and len(args.source) > 1:
+        if len(args.source) > 1:
             raise UserError("--download wants one folder as --source, to put the archives into")
         folder = args.source[0] if args.source else args.out / "archives"
         return [download(archive, folder, args.download) for archive in archives]
@@ -77,7 +78,7 @@ def sources(args: argparse.Namespace) -> list[Path]:
 
 
 def summary(out: Path, settings: Settings, manifest: dict) -> str:
-    """What is there now, and what to type next."""
+    """Say what is there now, and what to type next."""
     lines = []
     for split in ("training", "testing"):
         frames = [video["frames"] for key, video in manifest["videos"].items() if key.startswith(split)]

@@ -34,12 +34,13 @@ from typing import NamedTuple
 from lgn_net.cli import command_parser, parse_command
 from lgn_net.config import Config, flatten, to_yaml
 from lgn_net.data.videos import SPLIT_FOLDERS, find_split, index_videos
-from lgn_net.datasets import UCSD, difference_from_published
+from lgn_net.datasets import difference_from_published
+from lgn_net.datasets.common import find_folders
+from lgn_net.datasets.ucsd import UCSD
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, check_writable, to_json, write_atomic
 from lgn_net.preparation.archives import download
 from lgn_net.preparation.prepare import Settings, prepare
-from lgn_net.preparation.sources import find_folders
 from lgn_net.report.figures import save_figure
 from lgn_net.report.reproduction import CONFIG, SIGNALS, curve_figure, published, table
 from lgn_net.report.tables import percent

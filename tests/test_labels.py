@@ -1,5 +1,6 @@
 """Every label format against the same truth, written by hand; and whatever does not fit the videos is refused."""
 
+import hashlib
 import json
 import tarfile
 
@@ -7,31 +8,21 @@ import numpy as np
 import pytest
 import scipy.io
 
-from lgn_net.data.labels import find_labels, known_source, load_labels
-from lgn_net.data.videos import Video
+from lgn_net.data.labels import find_labels, known_source, load_labels, shipped_truths
 from lgn_net.datasets import BENCHMARKS
+from lgn_net.datasets.common import numbered
 from lgn_net.errors import UserError
 
-PED2_LENGTHS = (180, 180, 150, 180, 150, 180, 180, 180, 120, 150, 180, 180)
-
-
-def make_videos(lengths, names=None):
-    """Videos 01, 02, ... whose frames nobody opens."""
-    names = names or [f"{v:02d}" for v in range(1, len(lengths) + 1)]
-    return [Video(name, tuple(f"{name}/{t}" for t in range(length)))
-            for name, length in zip(names, lengths, strict=True)]
-
-
 # Three videos: two ranges, nothing, the first and the last frame.
-VIDEOS = make_videos([6, 3, 5], ["a", "b", "c"])
+VIDEOS = {"a": 6, "b": 3, "c": 5}
 TRUTH = [[0, 1, 1, 0, 1, 0], [0, 0, 0], [1, 0, 0, 0, 1]]
 FLAT = np.concatenate(TRUTH)
 
 
 def load(path, videos=VIDEOS):
     labels = load_labels(path, videos)
-    assert all(array.dtype == np.uint8 for array in labels)
-    return [array.tolist() for array in labels]
+    assert list(labels) == list(videos) and all(array.dtype == np.uint8 for array in labels.values())
+    return [array.tolist() for array in labels.values()]
 
 
 def refusal(path, videos=VIDEOS):
@@ -133,15 +124,14 @@ def test_json(write):
     assert load(write("l.json", as_json())) == TRUTH
     named = write("l.json", as_json(videos=["a", "b", "c"]))
     assert load(named) == TRUTH
-    assert load(named, [VIDEOS[2], VIDEOS[0]]) == [TRUTH[2], TRUTH[0]]            # a part of the videos, by name
+    assert load(named, {"c": 5, "a": 6}) == [TRUTH[2], TRUTH[0]]                  # a part of the videos, by name
 
 
 @pytest.mark.parametrize(("other", "said"), [
     ({"frames": [6, 4, 5]}, ["4 frames", "video b", "3"]), ({"abnormal": [[[1, 6]], [], []]}, ["6 frames"]),
     ({"abnormal": [[], []]}, ["2 videos", "3 videos"]), ({"frames": [6, 3]}, []), ({"frames": 14}, []),
     ({"abnormal": None}, []), ({"abnormal": [[1, 2], [], []]}, []), ({"abnormal": [[[1]], [], []]}, []),
-    ({"abnormal": [[["x", 2]], [], []]}, []), ({"abnormal": [[[0.5, 2]], [], []]}, []),
-    ({"sha256": "00"}, [])])
+    ({"abnormal": [[["x", 2]], [], []]}, []), ({"abnormal": [[[0.5, 2]], [], []]}, [])])
 def test_json_that_does_not_fit(write, other, said):
     sentence = refusal(write("l.json", as_json(**other)))
     assert all(word in sentence for word in said)
@@ -150,7 +140,7 @@ def test_json_that_does_not_fit(write, other, said):
 def test_csv(write):
     assert load(write("l.csv", "video,start,end\na,1,2\nc,0,0\na,4,4\nc,4,4\n")) == TRUTH
     assert load(write("l.csv", "video,frame,label\n" + "".join(
-        f"{video.name},{t},{label}\n" for video, labels in zip(VIDEOS, TRUTH, strict=True)
+        f"{video},{t},{label}\n" for video, labels in zip(VIDEOS, TRUTH, strict=True)
         for t, label in enumerate(labels)))) == TRUTH
     of_excel = "\ufeffvideo,start,end\r\na,1,2\r\n\r\na,4,4\r\nc,0,0\r\nc,4,4\r\n"
     assert load(write("l.csv", of_excel)) == TRUTH
@@ -171,7 +161,7 @@ def test_csv_that_does_not_fit(write, lines, said):
 
 
 def test_csv_of_a_spreadsheet_that_dropped_zeros(write):
-    said = refusal(write("l.csv", "video,start,end\n1,0,1\n"), make_videos([3, 3]))
+    said = refusal(write("l.csv", "video,start,end\n1,0,1\n"), numbered([3, 3]))
     assert "'1' is not among" in said and said.endswith("; write 01, whose zeros a spreadsheet drops")
 
 
@@ -237,56 +227,61 @@ def test_files_beside_the_frames_go_before_those_that_ship(tmp_path):
 
 # ----------------------------------------------------------------------------------------- the truths that ship
 
-def shipped(dataset, source, videos=None):
+def together(labels):
+    return np.concatenate(list(labels.values()))
+
+
+SHIPPED = [("ped2", "official", 1648), ("avenue", "official", 3712), ("avenue", "ano_pred", 3867)]
+
+
+@pytest.mark.parametrize(("dataset", "source", "abnormal"), SHIPPED)
+def test_shipped(dataset, source, abnormal):
+    """They are what was published, to the bit, and of all published videos."""
     path = BENCHMARKS[dataset].truths[source]
-    return load_labels(path, videos or make_videos(json.loads(path.read_text())["frames"]))
-
-
-def test_shipped_ped2():
-    labels = shipped("ped2", "official")
-    assert tuple(map(len, labels)) == PED2_LENGTHS and sum(labels[k].sum() for k in range(12)) == 1648
-    assert [v + 1 for v in range(12) if labels[v].all()] == [8, 9, 10, 11]
-    assert (labels[0][:60].sum(), labels[0][60:].sum()) == (0, 120)
-
-
-def test_shipped_avenue():
-    official, ano_pred = (np.concatenate(shipped("avenue", source)) for source in ("official", "ano_pred"))
-    assert (len(official), official.sum(), ano_pred.sum(), (official != ano_pred).sum()) == (15324, 3712, 3867, 441)
+    labels = load_labels(path, BENCHMARKS[dataset].test_lengths)
+    assert together(labels).sum() == abnormal
+    assert hashlib.sha256(together(labels).tobytes()).hexdigest() == json.loads(path.read_text())["sha256"]
+    assert [name for name, y in labels.items() if y.all()] == {1648: ["08", "09", "10", "11"], 3712: ["08", "18"],
+                                                              3867: []}[abnormal]
 
 
 def test_part_of_ped2():
     """Whole videos under their published names keep their labels; other frames get none by guess."""
-    everything = shipped("ped2", "official")
-    part = [make_videos(PED2_LENGTHS)[v] for v in (2, 11)]
-    assert [a.tolist() for a in shipped("ped2", "official", part)] == [everything[2].tolist(), everything[11].tolist()]
-    path = BENCHMARKS["ped2"].truths["official"]
-    for videos in (make_videos([170, 180]), make_videos([180, 180], ["x", "y"]), make_videos([50] * 12),
-                   make_videos([*PED2_LENGTHS, 180])):
+    path, lengths = BENCHMARKS["ped2"].truths["official"], BENCHMARKS["ped2"].test_lengths
+    everything = load_labels(path, lengths)
+    assert load(path, {"03": 150, "12": 180}) == [everything["03"].tolist(), everything["12"].tolist()]
+    for videos in (numbered([170, 180]), {"x": 180, "y": 180}, numbered([50] * 12), lengths | {"13": 180}):
         assert "--labels" in refusal(path, videos)
 
 
-def test_known_source(write):
-    videos = make_videos(PED2_LENGTHS)
-    labels = load_labels(write("l.npy", np.concatenate(shipped("ped2", "official"))), videos)
-    assert known_source("ped2", videos, labels) == "official"
-    labels[3][0] ^= 1
-    assert known_source("ped2", videos, labels) is None and known_source("mine", videos, labels) is None
+def test_known_source_and_truths():
+    lengths = BENCHMARKS["avenue"].test_lengths
+    official, other = (load_labels(path, lengths) for path in map(BENCHMARKS["avenue"].truths.get,
+                                                                  ("official", "ano_pred")))
+    assert (together(official) != together(other)).sum() == 441
+    assert (known_source("avenue", official), known_source("avenue", other)) == ("official", "ano_pred")
+    same = {name: y for name, y in official.items() if np.array_equal(y, other[name])}
+    assert known_source("avenue", same) == "ano_pred, official" and known_source("mine", official) is None
+    frames = [np.arange(4, length) for length in lengths.values()]
+    scored = [y[4:] for y in other.values()]
+    for dataset in ("avenue", None):
+        truths = shipped_truths(list(lengths), frames, scored, dataset)
+        assert list(truths) == ["ano_pred", "official"]
+        assert all(np.array_equal(a[4:], b) for a, b in zip(official.values(), truths["official"], strict=True))
+    other["03"][9] ^= 1
+    assert known_source("avenue", other) is None and shipped_truths(list(lengths), frames, scored, "avenue") == {}
 
 
-def test_ped2_as_it_circulates(shared_data, tmp_path):
-    videos = make_videos(PED2_LENGTHS)
-    expected = np.concatenate(shipped("ped2", "official"))
+def test_as_they_circulate(shared_data, tmp_path):
+    """The files that users have hold the truths that ship."""
     with tarfile.open(shared_data / "ped2" / "UCSDped2_ground_truth.tar.gz") as archive:
         (tmp_path / "UCSDped2.m").write_bytes(archive.extractfile("UCSDped2/Test/UCSDped2.m").read())
     labels = shared_data / "labels"
-    for path in (labels / "frame_labels_ped2.npy", labels / "ped2.mat", tmp_path / "UCSDped2.m"):
-        assert np.array_equal(np.concatenate(load_labels(path, videos)), expected)
-
-
-@pytest.mark.parametrize(("dataset", "frames", "abnormal"), [("avenue", 15324, 3867), ("shanghai", 40791, 17326)])
-def test_others_as_they_circulate(shared_data, dataset, frames, abnormal):
-    labels = load_labels(shared_data / "labels" / f"frame_labels_{dataset}.npy", make_videos([100, frames - 100]))
-    assert [len(array) for array in labels] == [100, frames - 100]
-    assert np.concatenate(labels).sum() == abnormal
-    if dataset == "avenue":
-        assert np.array_equal(np.concatenate(labels), np.concatenate(shipped("avenue", "ano_pred")))
+    for dataset, source, paths in (
+            ("ped2", "official", (labels / "frame_labels_ped2.npy", labels / "ped2.mat", tmp_path / "UCSDped2.m")),
+            ("avenue", "ano_pred", (labels / "frame_labels_avenue.npy",))):
+        lengths, truth = BENCHMARKS[dataset].test_lengths, BENCHMARKS[dataset].truths[source]
+        for path in paths:
+            assert np.array_equal(together(load_labels(path, lengths)), together(load_labels(truth, lengths)))
+    shanghai = load_labels(labels / "frame_labels_shanghai.npy", {"a": 100, "b": 40691})
+    assert [len(y) for y in shanghai.values()] == [100, 40691] and together(shanghai).sum() == 17326

@@ -6,9 +6,10 @@ straight into the batch, so that the resident memory stays that of a batch howev
 
 import contextlib
 import errno
-import fcntl
 import hashlib
+import itertools
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,13 +19,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lgn_net.data.clips import read_frames
+from lgn_net.data.clips import stream_frames
 from lgn_net.data.videos import Video
 from lgn_net.errors import UserError
-from lgn_net.files import to_json, write_atomic
+from lgn_net.files import locked, replacing, to_json, write_atomic
 from lgn_net.terminal import progress
-
-CHUNK = 64          # frames that a thread decodes at once while packing
 
 
 class PackedFrames:
@@ -32,14 +31,14 @@ class PackedFrames:
 
     def __init__(self, path: Path, videos: list[Video], channels: int, size: int):
         self.path = path
-        self.first = np.cumsum([0, *(len(video.frames) for video in videos)])     # of each video in the file
+        self.first = starts(videos)
         self.shape = (channels, size, size)
         self.file = path.open("rb", buffering=0)
 
     def read(self, video: int, start: int, out: np.ndarray) -> None:
         """Fill `out`, uint8 (T, C, size, size) and contiguous, with frames start, start + 1, ... of a video."""
-        offset = (int(self.first[video]) + start) * int(np.prod(self.shape))
-        if os.preadv(self.file.fileno(), [memoryview(out).cast("B")], offset) != out.nbytes:
+        offset = (self.first[video] + start) * math.prod(self.shape)
+        if os.preadv(self.file.fileno(), [out.data], offset) != out.nbytes:
             raise UserError(f"packed frames {self.path} are cut short; delete the file, it will be made again")
 
     def __getstate__(self) -> dict:
@@ -58,7 +57,8 @@ def pack_frames(videos: list[Video], channels: int, size: int, folder: str | Pat
 
     Args:
         videos: of one split.
-        channels, size: of the frames, as in `read_frames`.
+        channels: of the frames, 1 or 3.
+        size: height and width of the frames in pixels.
         folder: where packed files live; made if missing.
 
     Raises:
@@ -69,31 +69,31 @@ def pack_frames(videos: list[Video], channels: int, size: int, folder: str | Pat
     place = hashlib.sha256(os.path.abspath(root).encode(errors="surrogateescape")).hexdigest()[:8]
     path = folder / f"{Path(root).parent.name}-{place}-{size}x{channels}.u8"
     print_ = fingerprint(videos, root, channels, size)
-    with place_for(path), open(path.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)                      # released when the process ends, however it ends
-        if not is_current(path, print_, videos, channels, size):
-            write_packed(path, videos, channels, size)
-            stat = path.stat()
-            index = {"fingerprint": print_, "written": [stat.st_size, stat.st_mtime_ns], "frames": total,
-                     "channels": channels, "size": size, "source": root,
-                     "videos": {video.name: len(video.frames) for video in videos}}
-            write_atomic(path.with_suffix(".json"), to_json(index))
+    with hint(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_suffix(".lock")):
+            if not is_current(path, print_):
+                write_packed(path, videos, channels, size)
+                stat = path.stat()
+                index = {"fingerprint": print_, "written": [stat.st_size, stat.st_mtime_ns], "frames": total,
+                         "channels": channels, "size": size, "source": root,
+                         "videos": {video.name: len(video.frames) for video in videos}}
+                write_atomic(path.with_suffix(".json"), to_json(index))
     return PackedFrames(path, videos, channels, size)
 
 
 @contextlib.contextmanager
-def place_for(path: Path) -> Iterator[None]:
-    """The folder of a packed file; what the disk objects to becomes a UserError that says how to do without."""
+def hint(folder: Path) -> Iterator[None]:
+    """Raise what the disk of the packed files objects to as a UserError that says how to do without them."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        raise UserError(f"cannot pack frames into {path.parent}: {error.strerror}; choose another place with "
+        raise UserError(f"cannot pack frames into {folder}: {error.strerror}; choose another place with "
                         f"--data.cache DIR, or decode while training with --data.cache null") from None
 
 
 def fingerprint(videos: list[Video], root: str, channels: int, size: int) -> str:
-    """sha256 of what decides the packed file's content."""
+    """Return the sha256 of what decides the packed file's content."""
     digest = hashlib.sha256(f"1 {cv2.__version__} {channels} {size}".encode())
     for video in videos:
         for frame in video.frames:
@@ -103,60 +103,37 @@ def fingerprint(videos: list[Video], root: str, channels: int, size: int) -> str
     return digest.hexdigest()
 
 
-def is_current(path: Path, print_: str, videos: list[Video], channels: int, size: int) -> bool:
-    """Whether the packed file has this fingerprint, is as it was written, and has the right pixels in a few frames."""
+def is_current(path: Path, print_: str) -> bool:
+    """Tell whether the packed file has this fingerprint, and the size and time with which it was written."""
     try:
         index, stat = json.loads(path.with_suffix(".json").read_text()), path.stat()
     except (OSError, ValueError):
         return False
-    if index.get("fingerprint") != print_ or [stat.st_size, stat.st_mtime_ns] != index.get("written"):
-        return False
-    packed, one = PackedFrames(path, videos, channels, size), np.empty((1, channels, size, size), np.uint8)
-    for v in np.linspace(0, len(videos) - 1, 8).astype(int):
-        t = len(videos[v].frames) // 2
-        packed.read(v, t, one)
-        if not np.array_equal(one, read_frames(videos[v].frames[t:t + 1], channels, size)):
-            return False
-    return True
+    return [index.get("fingerprint"), index.get("written")] == [print_, [stat.st_size, stat.st_mtime_ns]]
 
 
 def write_packed(path: Path, videos: list[Video], channels: int, size: int) -> None:
-    """Decode all frames, on all cores, into a temporary file that takes its name when it is complete."""
-    total = sum(len(video.frames) for video in videos)
-    needed, free = total * channels * size * size, shutil.disk_usage(path.parent).free
+    """Decode all frames, one video per core at a time. The caller holds the lock."""
+    total, frame_bytes = sum(len(video.frames) for video in videos), channels * size * size
+    needed, free = total * frame_bytes, shutil.disk_usage(path.parent).free
     if needed > free:
         raise UserError(f"packing {total} frames needs {needed / 1e9:.1f} GB, {path.parent} has {free / 1e9:.1f} GB "
                         f"free; choose another place with --data.cache DIR, or decode while training with "
                         f"--data.cache null")
-    temporary = path.with_suffix(".part")
-    file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
-    try:
-        with progress(f"pack {path.name}", total, "frames") as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
-            def pack(chunk: tuple[int, tuple[str, ...]]) -> int:
-                first, names = chunk
-                data = read_frames(names, channels, size).tobytes()
-                if os.pwrite(file, data, first * channels * size * size) != len(data):
+    for left in path.parent.glob(f".{path.name}.*"):             # by a process that was killed
+        left.unlink()
+    with replacing(path) as file, hint(path.parent), progress(f"pack {path.name}", total, "frames") as bar, \
+            ThreadPoolExecutor(os.cpu_count()) as pool:
+        def pack(video: Video, first: int) -> int:
+            for t, frame in enumerate(stream_frames(video.frames, channels, size), first):
+                if os.pwrite(file.fileno(), frame.tobytes(), t * frame_bytes) != frame_bytes:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                return len(names[:CHUNK])
+            return len(video.frames)
 
-            for done in pool.map(pack, chunks(videos)):
-                bar.update(done)
-        os.fsync(file)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(file)
+        for done in pool.map(pack, videos, starts(videos)):
+            bar.update(done)
 
 
-def chunks(videos: list[Video]) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """(position in the packed file, paths) of at most CHUNK + 1 frames of one video.
-
-    Chunks overlap by a frame, so that every pair of neighbours is compared in size.
-    """
-    first = 0
-    for video in videos:
-        for start in range(0, len(video.frames), CHUNK):
-            yield first + start, video.frames[start:start + CHUNK + 1]
-        first += len(video.frames)
+def starts(videos: list[Video]) -> list[int]:
+    """Return the position of each video's first frame in the packed file."""
+    return [0, *itertools.accumulate(len(video.frames) for video in videos)][:-1]

@@ -14,7 +14,7 @@ from lgn_net.errors import UserError
 
 cv2.setNumThreads(0)                     # frames are small; parallelism is over windows
 silence = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel      # OpenCV 4, 5
-silence(0)                               # what is wrong with a frame is said here
+silence(0)                               # our own messages name damaged frames
 
 
 def read_frame(path: str, channels: int) -> np.ndarray:
@@ -34,7 +34,7 @@ def read_frame(path: str, channels: int) -> np.ndarray:
 
 
 def is_truncated(data: bytes) -> bool:
-    """Whether an image file that OpenCV decodes nevertheless lacks its end (OpenCV fills the rest with grey)."""
+    """Tell whether an image file lacks its end although OpenCV decodes it (the rest is then filled with grey)."""
     if data[:2] == b"\xff\xd8":                             # JPEG: an end mark after the first scan, which holds none
         at = 2
         while data[at:at + 1] == b"\xff" and data[at + 1:at + 2] != b"\xda":
@@ -49,7 +49,7 @@ def is_truncated(data: bytes) -> bool:
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """uint8 (H, W, C) -> (C, size, size): bilinearly by OpenCV, whatever its aspect, as the authors do.
+    """Resize bilinearly by OpenCV, whatever the aspect, as the authors do: uint8 (H, W, C) -> (C, size, size).
 
     See docs/differences.md, 16.
     """
@@ -57,23 +57,28 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     return resized.reshape(size, size, image.shape[2]).transpose(2, 0, 1)
 
 
-def stream_frames(paths: Iterable[str], channels: int, size: int) -> Iterator[np.ndarray]:
-    """Frames of one video, one by one, resized: uint8 (C, size, size).
-
-    UserError when a frame is damaged or differs in size from the one before.
-    """
+def one_size(images: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
+    """Pass on (path, image) pairs of one video. UserError when an image differs in size from the one before."""
     shape = None
-    for path in paths:
-        image = read_frame(path, channels)
+    for path, image in images:
         if shape not in (None, image.shape):
             raise UserError(f"frame {path} is {image.shape[1]} x {image.shape[0]} pixels, the one before "
                             f"{shape[1]} x {shape[0]}; all frames of a video must have one size")
         shape = image.shape
+        yield path, image
+
+
+def stream_frames(paths: Iterable[str], channels: int, size: int) -> Iterator[np.ndarray]:
+    """Yield the frames of one video, resized: uint8 (C, size, size).
+
+    Raises UserError when a frame is damaged or differs in size from the one before.
+    """
+    for _, image in one_size((path, read_frame(path, channels)) for path in paths):
         yield resize(image, size)
 
 
 def read_frames(paths: tuple[str, ...], channels: int, size: int) -> np.ndarray:
-    """`stream_frames`, all at once: uint8 (T, C, size, size)."""
+    """Read all frames that `stream_frames` yields: uint8 (T, C, size, size)."""
     frames = np.empty((len(paths), channels, size, size), np.uint8)
     for t, frame in enumerate(stream_frames(paths, channels, size)):
         frames[t] = frame
@@ -81,14 +86,14 @@ def read_frames(paths: tuple[str, ...], channels: int, size: int) -> np.ndarray:
 
 
 def to_float(frames: np.ndarray | Tensor) -> Tensor:
-    """uint8 pixels -> float32 in [-1, 1]."""
+    """Scale uint8 pixels to float32 in [-1, 1]."""
     return torch.as_tensor(frames).float() / 127.5 - 1
 
 
 def long_enough(videos: list[Video], length: int) -> list[int]:
-    """Indices of the videos that hold a window of `length` frames; a warning names the others.
+    """Return the indices of the videos that hold a window of `length` frames.
 
-    UserError if none does.
+    A warning names each other video. Raises UserError if no video is long enough.
     """
     keep = [v for v, video in enumerate(videos) if len(video.frames) >= length]
     for v in sorted(set(range(len(videos))) - set(keep)):

@@ -1,38 +1,55 @@
-"""Anything that has frames, as they come: a video file, a folder of images, a stream, a camera."""
+"""A video as it comes: a file, a folder of images, a stream or a camera. PyAV (FFmpeg) decodes all but images."""
 
 import contextlib
 import itertools
 import math
+import sys
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import av
 import cv2
 import numpy as np
+from av.container import InputContainer
 
-from lgn_net.data.clips import read_frame
-from lgn_net.data.videos import IMAGE_SUFFIXES, natural_key
+from lgn_net.data.clips import one_size, read_frame
+from lgn_net.data.videos import image_names
 from lgn_net.errors import UserError
 
-Frame = tuple[np.ndarray, np.ndarray, float]     # picture (H, W, 3), the same in the network's channels, seconds or NaN
+PATIENCE = 30.0                # seconds that a stream or camera may take for its next picture
+# FFmpeg's driver for cameras, the name that it gives to camera N, and options; AVFoundation's own default often fails.
+CAMERAS = {"linux": ("v4l2", "/dev/video{}", {}), "darwin": ("avfoundation", "{}", {"framerate": "30"})}
 
 
-class Footage(NamedTuple):
+class Frame(NamedTuple):
+    """One frame of a `Footage`."""
+
+    picture: np.ndarray        # uint8 (H, W, 3), blue-green-red
+    image: np.ndarray          # the same in the network's channels, uint8 (H, W, C)
+    seconds: float             # since the first frame; NaN: unknown
+
+
+@dataclass
+class Footage:
     """An opened video."""
 
     frames: Iterator[Frame]
-    length: int | None         # frames that it says it has
+    length: int | None         # number of frames that the source announces
     fps: float | None
-    live: bool                 # a camera or a stream: taken as it comes
+    live: bool = False         # a camera or a stream: taken as it comes
+    whole: bool = True         # False once a file has turned out to be cut off or damaged. A whole one may have fewer
+    #                            frames than `length`: cutting without decoding leaves some that cannot be shown
 
 
 def find_footage(text: str) -> Path | str | int:
-    """What `--video` names: a file, a folder, the address of a stream, the number of a camera. UserError if nothing."""
+    """Tell what `--video` names: a file or folder, the address of a stream, or a camera's number. UserError if none."""
     if Path(text).exists():
         return Path(text)
-    if "://" in text:
+    if "://" in text or text.startswith("video="):             # the latter names a camera on Windows
         return text
     if text.isdecimal():
         return int(text)
@@ -41,76 +58,107 @@ def find_footage(text: str) -> Path | str | int:
 
 
 def name_of(text: str) -> str:
-    """A name for the results."""
+    """Make the name under which the results list a video."""
     if Path(text).exists():
         return Path(text).resolve().stem
     return f"camera_{text}" if text.isdecimal() else "stream"
 
 
+def slack(frames: int) -> int:
+    """Return by how many frames the length in a header may be wrong."""
+    return max(1, frames // 100)
+
+
 @contextlib.contextmanager
-def open_footage(place: Path | str | int, channels: int, fps: float | None) -> Iterator[Footage]:
-    """Open what `find_footage` found; `fps` overrides what a file says. UserError when no picture comes out of it."""
+def open_footage(place: Path | str | int, channels: int = 3, fps: float | None = None) -> Iterator[Footage]:
+    """Open what `find_footage` found. UserError when no picture comes out of it.
+
+    Args:
+        place: the video.
+        channels: 1 or 3, of each frame's `image`.
+        fps: frame rate, in place of a file's own time stamps.
+    """
     if isinstance(place, Path) and place.is_dir():
-        names = [p.name for p in place.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
-        if not names:
+        paths = [str(place / name) for name in image_names(place)]
+        if not paths:
             raise UserError(f"{place} holds no images; give the folder with the frames of one video")
-        paths = [str(place / name) for name in sorted(names, key=natural_key)]
-        yield Footage(read_folder(paths, channels, fps), len(names), fps, False)
+        yield Footage(read_folder(paths, channels, fps), len(paths), fps)
         return
-    live = not isinstance(place, Path)
-    with capture(place) as file:
-        said = file.get(cv2.CAP_PROP_FPS)
-        fps = fps or (said if 1 <= said <= 1000 else None)
-        length = None if live else max(0, int(file.get(cv2.CAP_PROP_FRAME_COUNT))) or None
-        first = file.read()[1]
-        if first is None:
+    with contextlib.ExitStack() as stack:
+        try:
+            container = stack.enter_context(open_container(place))
+            stream = container.streams.video[0]
+            rate = float(stream.guessed_rate or stream.average_rate or 0)
+            length = stream.frames or round((container.duration or 0) / av.time_base * rate)
+            live = not isinstance(place, Path)
+            footage = Footage(iter(()), length if length > 0 and not live else None,
+                              fps or (rate if 1 <= rate <= 1000 else None), live)
+            frames = decode(container, footage, channels, fps)
+            footage.frames = itertools.chain([next(frames)], frames)
+        except (OSError, ValueError, IndexError, StopIteration):           # FFmpeg's errors are among these
             raise UserError(f"no camera {place} answers; is it plugged in, and free?" if isinstance(place, int) else
-                            f"{place} holds no picture that OpenCV can decode; is it a video?")
-        yield Footage(read_capture(file, first, channels, None if live else fps, live), length, fps, live)
+                            f"{place} holds no picture that FFmpeg can decode; is it a video?") from None
+        yield footage
+
+
+def open_container(place: Path | str | int) -> InputContainer:
+    """Open a video file, a stream or the camera of this number. OSError or ValueError when FFmpeg cannot."""
+    if isinstance(place, Path):
+        return av.open(f"file:{place}")                                    # its name may hold a colon
+    if isinstance(place, int):
+        driver, name, options = CAMERAS.get(sys.platform, ("dshow", "video={}", {}))
+        return av.open(name.format(place), format=driver, options=options, timeout=PATIENCE)
+    return av.open(place, format="dshow" if place.startswith("video=") else None,
+                   options={"rtsp_flags": "prefer_tcp"}, timeout=PATIENCE)
 
 
 def read_folder(paths: list[str], channels: int, fps: float | None) -> Iterator[Frame]:
-    """The frames of a folder of images, see `Footage`. UserError for a damaged one, or one of another size."""
-    shape = None
-    for t, path in enumerate(paths):
-        picture = read_frame(path, 3)
-        if shape not in (None, picture.shape):
-            raise UserError(f"frame {path} is {picture.shape[1]} x {picture.shape[0]} pixels, the one before "
-                            f"{shape[1]} x {shape[0]}; all frames of a video must have one size")
-        shape = picture.shape
-        yield picture, picture if channels == 3 else read_frame(path, channels), t / fps if fps else math.nan
+    """Yield the frames of a folder of images. UserError when one is damaged or differs in size from the others."""
+    for t, (path, picture) in enumerate(one_size((path, read_frame(path, 3)) for path in paths)):
+        yield Frame(picture, picture if channels == 3 else read_frame(path, channels), t / fps if fps else math.nan)
 
 
-def read_capture(file: cv2.VideoCapture, picture: np.ndarray | None, channels: int, fps: float | None,
-                 live: bool) -> Iterator[Frame]:
-    """The frames of a video file or camera, of which the first one is read, see `Footage`. A change of size ends it."""
-    shape, started = picture.shape, time.monotonic()
-    for t in itertools.count():
-        if picture is None:
-            return
-        if picture.shape != shape:
-            warnings.warn(f"frame {t} is {picture.shape[1]} x {picture.shape[0]} pixels, the one before {shape[1]} x "
-                          f"{shape[0]}; the video is scored up to there")
-            return
-        image = picture if channels == 3 else cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None]
-        yield picture, image, time.monotonic() - started if live else t / fps if fps else math.nan
-        picture = file.read()[1]
+def decode(container: InputContainer, footage: Footage, channels: int, fps: float | None) -> Iterator[Frame]:
+    """Yield the frames of a video file, stream or camera, upright, with the pixels that OpenCV gives.
 
-
-@contextlib.contextmanager
-def capture(path: Path | str | int) -> Iterator[cv2.VideoCapture]:
-    """A video file or stream, decoded by a single thread (there is one for every core), or the camera of this number.
-
-    It reads None when it cannot be opened.
+    A damaged packet ends a file; a live video goes on behind it. A change of size ends both, with a warning.
+    `footage.whole` is set at the end.
     """
-    file = cv2.VideoCapture(path) if isinstance(path, int) else \
-        cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    stream = container.streams.video[0]
+    stream.codec_context.thread_count = 1                                  # several videos are decoded at a time
+    packets, t, first, shape, opened = 0, 0, None, None, time.monotonic()
     try:
-        yield file
-    finally:
-        file.release()
+        for packet in container.demux(stream):
+            packets += packet.size > 0
+            for frame in decode_packet(packet, footage.live):
+                lying = frame.to_ndarray(format="bgr24", interpolation="BICUBIC")            # as OpenCV converts it
+                picture = np.ascontiguousarray(np.rot90(lying, frame.rotation // 90), np.uint8)
+                if shape not in (None, picture.shape):
+                    warnings.warn(f"frame {t} is {picture.shape[1]} x {picture.shape[0]} pixels, the one before "
+                                  f"{shape[1]} x {shape[0]}; the video is used up to there")
+                    footage.whole = False
+                    return
+                shape, first = picture.shape, frame.time if first is None else first
+                if footage.live:
+                    seconds = time.monotonic() - opened
+                elif fps or frame.time is None or first is None:           # a bare stream of H.264 has no time stamps
+                    seconds = t / footage.fps if footage.fps else math.nan
+                else:
+                    seconds = round(frame.time - first, 6)
+                image = picture if channels == 3 else cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None]
+                yield Frame(picture, image, seconds)
+                t += 1
+        length = footage.length or 0
+        footage.whole = packets >= length - slack(length)
+    except av.FFmpegError:
+        footage.whole = False
 
 
-def slack(frames: int) -> int:
-    """By how many frames the length in a header may be wrong."""
-    return max(1, frames // 100)
+def decode_packet(packet: av.Packet, live: bool) -> list[av.VideoFrame]:
+    """Decode a packet of a video stream. FFmpegError when it is damaged, unless the video is live."""
+    try:
+        return packet.decode()
+    except av.FFmpegError:
+        if not live:
+            raise
+        return []

@@ -2,22 +2,24 @@
 
 import contextlib
 import csv
-import hashlib
 import json
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.io
 
-from lgn_net.data.videos import Video, natural_key
-from lgn_net.datasets import BENCHMARKS, canonical_name, names_of
+from lgn_net.datasets import BENCHMARKS, canonical_name, names_of, truths_of
+from lgn_net.datasets.common import mark, natural_key
+from lgn_net.datasets.ucsd import read_ranges as read_ucsd_ranges
 from lgn_net.errors import UserError
+
+GIVE = "give the labels of these videos with --labels"
 
 
 def find_labels(root: str | Path, dataset: str, split_folder: Path, source: str = "auto") -> Path:
-    """The label file of a data set.
+    """Find the label file of a data set.
 
     Args:
         root: the folder that holds the data set's folder, or that folder itself.
@@ -31,8 +33,7 @@ def find_labels(root: str | Path, dataset: str, split_folder: Path, source: str 
     Raises:
         UserError: there is none; the sentence names what was looked for.
     """
-    benchmark = BENCHMARKS.get(canonical_name(dataset))
-    truths = benchmark.truths if benchmark else {}
+    truths = truths_of(dataset)
     if source in truths:
         return truths[source]
     if source != "auto":
@@ -50,27 +51,37 @@ def find_labels(root: str | Path, dataset: str, split_folder: Path, source: str 
                     f"or {root}; or give --labels FILE")
 
 
-def known_source(dataset: str, videos: list[Video], labels: list[np.ndarray]) -> str | None:
-    """Whose labels these are, wherever they were read from: "official", "ano_pred", None for none that ship.
+def known_source(dataset: str, labels: Mapping[str, np.ndarray]) -> str | None:
+    """Name the source whose labels these are, wherever they were read from.
 
-    Both are named, "official, ano_pred", where they agree on all of the videos.
+    Args:
+        dataset: its name.
+        labels: name of each video -> (T,).
+
+    Returns:
+        "official" or "ano_pred"; both, "official, ano_pred", where they agree on all of the videos; None for labels
+        that do not ship.
     """
-    benchmark, same = BENCHMARKS.get(canonical_name(dataset)), []
-    for source, path in (benchmark.truths if benchmark else {}).items():
+    lengths, same = {name: len(y) for name, y in labels.items()}, []
+    for source, path in truths_of(dataset).items():
         with contextlib.suppress(UserError):               # other videos than the published ones
-            if all(np.array_equal(*pair) for pair in zip(load_labels(path, videos), labels, strict=True)):
+            truth = load_labels(path, lengths)
+            if all(np.array_equal(truth[name], y) for name, y in labels.items()):
                 same.append(source)
     return ", ".join(same) or None
 
 
 def shipped_truths(names: Sequence[str], frames: Sequence[np.ndarray], labels: Sequence[np.ndarray],
                    dataset: str | None = None) -> dict[str, list[np.ndarray]]:
-    """All truths of the benchmark whose labels these are, for the same frames, by the name of their source.
+    """Find all truths of the benchmark whose labels these are, for the same frames, by the name of their source.
 
     Of a data set that is not named, the videos must be all of the benchmark's: a few are alike by accident.
 
     Args:
-        names, frames, labels: of each video its name, the indices (n,) of its frames and their labels (n,).
+        names: of each video.
+        frames: of each video the indices (n,) of its frames.
+        labels: of each video the labels (n,) of these frames.
+        dataset: its name; None where it is not known.
 
     Returns:
         {} for labels that do not ship. For Avenue two entries, whichever of the two was given.
@@ -87,18 +98,15 @@ def shipped_truths(names: Sequence[str], frames: Sequence[np.ndarray], labels: S
 
 
 def load_label_folder(folder: str | Path) -> dict[str, np.ndarray]:
-    """A folder with `<video>.npy` per video, 0/1 per frame (ShanghaiTech's test_frame_mask): name -> uint8 (T,)."""
+    """Read a folder with `<video>.npy` of 0 and 1 per video, as ShanghaiTech's test_frame_mask: name -> uint8 (T,)."""
     files = sorted(Path(folder).glob("*.npy"), key=lambda path: natural_key(path.name))
     if not files:
         raise UserError(f"labels {folder}: the folder holds no <video>.npy")
-    labels = {}
-    for path in files:
-        labels[path.stem] = flat_labels(path)
-    return labels
+    return {path.stem: flat_labels(path) for path in files}
 
 
-def load_labels(path: str | Path, videos: list[Video]) -> list[np.ndarray]:
-    """Labels of every frame of every test video: a uint8 array of 0 and 1 per video.
+def load_labels(path: str | Path, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Read the labels of every frame of every test video.
 
     Args:
         path: by its suffix
@@ -106,10 +114,13 @@ def load_labels(path: str | Path, videos: list[Video]) -> list[np.ndarray]:
             `.mat`: ano_pred's cell array `gt`, per video a 2 x k matrix of first and last abnormal frame, from 1;
             `.m`: UCSD's `gt_frame` ranges, likewise from 1;
             `.json`: as in `datasets/ranges/`, `{"frames": [lengths], "abnormal": [[[first, last], ...], ...]}`, from 0;
-            with `"videos": [names]` it may hold more videos than these, with `"sha256"` it is checked;
+            with `"videos": [names]` it may hold more videos than these;
             `.csv`: lines `video,start,end`, both ends included and counted from 0, or `video,frame,label`. Videos by
             the name of their folder. Videos without a line are normal.
-        videos: all test videos in order, the skipped ones too.
+        lengths: frames of all test videos by name, in order, the skipped ones too.
+
+    Returns:
+        Name of each video -> uint8 (T,) of 0 and 1, in the order of `lengths`.
 
     Raises:
         UserError: no such file, another format, or other lengths than the videos'; both numbers are named.
@@ -117,38 +128,35 @@ def load_labels(path: str | Path, videos: list[Video]) -> list[np.ndarray]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"labels {path}: no such file")
-    readers = {".npy": read_npy, ".mat": read_mat, ".m": read_ucsd_ranges, ".json": read_json, ".csv": read_csv}
+    readers = {".npy": read_npy, ".mat": read_mat, ".m": read_m, ".json": read_json, ".csv": read_csv}
     if path.suffix.lower() not in readers:
         raise UserError(f"labels {path}: unknown format '{path.suffix}'; known: {', '.join(readers)}")
-    return readers[path.suffix.lower()](path, videos)
+    return readers[path.suffix.lower()](path, lengths)
 
 
-def read_npy(path: Path, videos: list[Video]) -> list[np.ndarray]:
-    """Frame labels of all videos one after the other."""
-    flat, lengths = flat_labels(path), [len(video.frames) for video in videos]
-    if len(flat) != sum(lengths):
-        raise UserError(f"labels {path}: {len(flat)} labels, but {len(videos)} videos with {sum(lengths)} frames "
-                        f"({videos[0].name} to {videos[-1].name}); give the labels of these videos with --labels")
-    return np.split(flat, np.cumsum(lengths)[:-1])
+def read_npy(path: Path, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Read frame labels of all videos one after the other."""
+    flat, ends = flat_labels(path), np.cumsum(list(lengths.values()))
+    if len(flat) != sum(lengths.values()):
+        raise UserError(f"labels {path}: {len(flat)} labels, but {in_words(lengths)} with {sum(lengths.values())} "
+                        f"frames; {GIVE}")
+    return dict(zip(lengths, np.split(flat, ends[:-1])))
 
 
 def flat_labels(path: Path) -> np.ndarray:
-    """A NumPy file of 0 and 1: uint8 (N,)."""
+    """Read a NumPy file of 0 and 1, in one row or column: uint8 (N,)."""
     try:
         flat = np.load(path, allow_pickle=False)
-    except Exception as error:                             # NumPy raises whatever it trips over in a damaged file
-        raise UserError(f"labels {path}: not a plain NumPy array ({one_line(error)})") from None
-    if not isinstance(flat, np.ndarray) or flat.dtype.kind not in "buif":
-        raise UserError(f"labels {path}: no NumPy array of numbers; expected 0 (normal) and 1 (abnormal)")
-    if flat.ndim > 2 or (flat.ndim == 2 and 1 not in flat.shape):
-        raise UserError(f"labels {path}: shape {flat.shape}; expected (N,) or (1, N) for N frames of all videos")
-    if not np.isin(flat, (0, 1)).all():
-        raise UserError(f"labels {path}: values {np.unique(flat)[:5]}; expected 0 (normal) and 1 (abnormal)")
-    return flat.astype(np.uint8).ravel()
+        if flat.size != max(flat.shape, default=0) or not np.isin(flat, (0, 1)).all():
+            raise ValueError(f"shape {flat.shape}, values {np.unique(flat)[:5]}")
+        return flat.astype(np.uint8).ravel()
+    except Exception as error:                             # NumPy raises many kinds for a damaged file
+        raise UserError(f"labels {path}: no NumPy array of 0 (normal) and 1 (abnormal) of shape (N,) or (1, N) for N "
+                        f"frames of all videos ({one_line(error)})") from None
 
 
-def read_mat(path: Path, videos: list[Video]) -> list[np.ndarray]:
-    """ano_pred's ranges."""
+def read_mat(path: Path, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Read ano_pred's ranges."""
     try:
         cells = scipy.io.loadmat(path)["gt"].ravel()
         if cells.dtype != object:
@@ -157,106 +165,65 @@ def read_mat(path: Path, videos: list[Video]) -> list[np.ndarray]:
     except Exception as error:                             # SciPy, too
         raise UserError(f"labels {path}: no MATLAB file with a cell array `gt` of 2 x k matrices ({one_line(error)})") \
             from None
-    return from_ranges(path, videos, ranges)
+    return from_ranges(path, lengths, ranges)
 
 
-def read_ucsd_ranges(path: Path, videos: list[Video]) -> list[np.ndarray]:
-    """UCSD's ranges of all test videos."""
-    return from_ranges(path, videos, ucsd_ranges(path))
+def read_m(path: Path, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Read UCSD's ranges."""
+    return from_ranges(path, lengths, read_ucsd_ranges(path))
 
 
-def ucsd_ranges(path: Path) -> list[list[tuple[int, int]]]:
-    """Lines `TestVideoFile{end+1}.gt_frame = [61:180];`, a line per video; in the brackets ranges and single frames.
-
-    Per video its ranges (first, last), from 0. UserError for anything else in the brackets.
-    """
-    videos = []
-    for line in re.findall(r"gt_frame\s*=\s*\[(.*?)\]", path.read_text(errors="replace")):
-        parts = re.sub(r"\s*:\s*", ":", line).replace(",", " ").split()
-        parts = [re.fullmatch(r"(\d+)(?::(\d+))?", part) for part in parts]
-        if None in parts:
-            raise UserError(f"labels {path}: gt_frame = [{line}] of video {len(videos) + 1}; expected ranges like "
-                            f"61:180")
-        videos.append([(int(part[1]) - 1, int(part[2] or part[1]) - 1) for part in parts])
-    return videos
-
-
-def read_json(path: Path, videos: list[Video]) -> list[np.ndarray]:
-    """Ranges of a whole test set, with the lengths and perhaps the names of its videos."""
+def read_json(path: Path, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Read ranges of a whole test set, with the lengths and perhaps the names of its videos."""
     known = read_ranges(path)
-    names = [video.name for video in videos] if {video.name for video in videos} <= set(known) else list(known)
-    if len(names) != len(videos):
-        raise wrong_count(path, len(names), videos)
-    for video, name in zip(videos, names):
-        if len(video.frames) != len(known[name]):
-            raise UserError(f"labels {path}: {len(known[name])} frames for video {video.name}, which has "
-                            f"{len(video.frames)}; give the labels of these videos with --labels")
-    return [known[name] for name in names]
+    names = list(lengths) if set(lengths) <= set(known) else list(known)
+    if len(names) != len(lengths):
+        raise UserError(f"labels {path}: {len(names)} videos, but {in_words(lengths)}; {GIVE}")
+    for (video, length), name in zip(lengths.items(), names):
+        if length != len(known[name]):
+            raise UserError(f"labels {path}: {len(known[name])} frames for video {video}, which has {length}; {GIVE}")
+    return {video: known[name] for video, name in zip(lengths, names)}
 
 
-def read_ranges(path: Path) -> dict[str | int, np.ndarray]:
-    """A labels file as in `datasets/ranges/`: name of the video (its place where there are no names) -> uint8 (T,).
+def read_ranges(path: Path) -> dict[str, np.ndarray]:
+    """Read a labels file as in `datasets/ranges/`.
 
-    Raises UserError when it has another form, or when its "sha256" is not that of all labels one after the other.
+    Returns:
+        Name of each video, or its number from 0 where the file has no names -> uint8 (T,).
+
+    Raises:
+        UserError: it has another form.
     """
     try:
         content = json.loads(path.read_text())
-        frames, abnormal = content["frames"], content["abnormal"]
-        names = content.get("videos") or range(len(frames))
-        videos = [Video(name, length * ("",)) for name, length in zip(names, frames, strict=True)]
-        if len(abnormal) != len(videos):
-            raise ValueError(f"{len(frames)} videos in `frames`, {len(abnormal)} videos in `abnormal`")
+        frames = content["frames"]
+        names = content.get("videos") or map(str, range(len(frames)))
+        return from_ranges(path, dict(zip(names, frames, strict=True)), content["abnormal"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"labels {path}: no JSON object with `frames` and `abnormal` ({one_line(error)})") from None
-    labels = from_ranges(path, videos, abnormal)
-    digest = hashlib.sha256(b"".join(array.tobytes() for array in labels)).hexdigest()
-    if content.get("sha256", digest) != digest:
-        raise UserError(f"labels {path}: changed since they were published (sha256 {digest[:12]}..., expected "
-                        f"{content['sha256'][:12]}...); take the file from the project again")
-    return {video.name: array for video, array in zip(videos, labels)}
 
 
-def from_ranges(path: Path, videos: list[Video], ranges: Sequence) -> list[np.ndarray]:
-    """Per video the (first, last) abnormal frames, from 0, both included -> arrays."""
-    if len(ranges) != len(videos):
-        raise wrong_count(path, len(ranges), videos)
-    labels = [np.zeros(len(video.frames), np.uint8) for video in videos]
-    for video, array, pairs in zip(videos, labels, ranges):
+def from_ranges(path: Path, lengths: Mapping[str, int], ranges: Sequence[Any]) -> dict[str, np.ndarray]:
+    """Turn the (first, last) abnormal frames of each video, from 0, both included, into arrays."""
+    if len(ranges) != len(lengths):
+        raise UserError(f"labels {path}: {len(ranges)} videos, but {in_words(lengths)}; {GIVE}")
+    labels = {video: np.zeros(length, np.uint8) for video, length in lengths.items()}
+    for (video, array), pairs in zip(labels.items(), ranges):
         try:
             numbers = np.array(pairs, float)
             if numbers.size and (numbers.ndim != 2 or numbers.shape[1] != 2 or (numbers % 1).any()):
                 raise ValueError
         except (ValueError, TypeError):
-            raise UserError(f"labels {path}: ranges {pairs!r} of video {video.name}; expected pairs of whole numbers") \
+            raise UserError(f"labels {path}: ranges {pairs!r} of video {video}; expected pairs of whole numbers") \
                 from None
-        for start, end in numbers.astype(int).reshape(-1, 2):
-            mark(path, video, array, start, end)
+        for first, last in numbers.astype(int).reshape(-1, 2):
+            mark(path, video, array, first, last)
     return labels
 
 
-def wrong_count(path: Path, count: int, videos: list[Video]) -> UserError:
-    """The sentence for labels of another number of videos."""
-    return UserError(f"labels {path}: {count} videos, but {len(videos)} videos of frames "
-                     f"({videos[0].name} to {videos[-1].name}); give the labels of these videos with --labels")
-
-
-def one_line(error: Exception) -> str:
-    """What a library had to say."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def mark(path: Path, video: Video, array: np.ndarray, start: int, end: int, value: int = 1) -> None:
-    """Set frames start..end, both included, of one video."""
-    if not 0 <= start <= end < len(array):
-        raise UserError(f"labels {path}: frames {start} to {end} (from 0) of video {video.name}, "
-                        f"which has {len(array)} frames")
-    array[start:end + 1] = value
-
-
-def read_csv(path: Path, videos: list[Video]) -> list[np.ndarray]:
-    """Ranges or frame labels by the name of the video."""
-    labels = [np.zeros(len(video.frames), np.uint8) for video in videos]
-    by_name = {video.name: v for v, video in enumerate(videos)}
+def read_csv(path: Path, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Read ranges or frame labels by the name of the video."""
+    labels = {video: np.zeros(length, np.uint8) for video, length in lengths.items()}
     try:
         rows = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())
         columns, lines = tuple(rows.fieldnames or ()), [(rows.line_num, row) for row in rows]
@@ -266,21 +233,31 @@ def read_csv(path: Path, videos: list[Video]) -> list[np.ndarray]:
         raise UserError(f"labels {path}: first line {','.join(columns)!r}; "
                         f"expected video,start,end or video,frame,label")
     for number, row in lines:
-        if row["video"] not in by_name:
-            near = [f"; write {name}, whose zeros a spreadsheet drops" for name in by_name
-                    if name.lstrip("0") == row["video"]]
-            raise UserError(f"labels {path}, line {number}: video {row['video']!r} is not among the {len(videos)} "
-                            f"videos of frames ({videos[0].name} to {videos[-1].name}){''.join(near[:1])}")
-        v = by_name[row["video"]]
+        video = row["video"]
+        if video not in labels:
+            near = [f"; write {name}, whose zeros a spreadsheet drops" for name in labels if name.lstrip("0") == video]
+            raise UserError(f"labels {path}, line {number}: video {video!r} is not among the {in_words(lengths)}"
+                            f"{''.join(near[:1])}")
         try:
             first, second = int(row[columns[1]]), int(row[columns[2]])
         except (TypeError, ValueError):
             raise UserError(f"labels {path}, line {number}: {columns[1]} and {columns[2]} must be whole numbers") \
                 from None
         if columns[2] == "end":
-            mark(path, videos[v], labels[v], first, second)
+            mark(path, video, labels[video], first, second)
         elif second in (0, 1):
-            mark(path, videos[v], labels[v], first, first, second)
+            mark(path, video, labels[video], first, first, second)
         else:
             raise UserError(f"labels {path}, line {number}: label {second}; expected 0 or 1")
     return labels
+
+
+def in_words(lengths: Mapping[str, int]) -> str:
+    """Name the videos that labels are wanted for."""
+    names = list(lengths) or ["none"]
+    return f"{len(lengths)} videos of frames ({names[0]} to {names[-1]})"
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of a library's error in one line."""
+    return " ".join(str(error).split()) or type(error).__name__

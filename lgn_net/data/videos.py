@@ -1,15 +1,14 @@
 """Folders of frames -> videos, in natural order. Decided here, once; file names carry no other meaning."""
 
-import re
 from pathlib import Path
 from typing import NamedTuple
 
 from lgn_net.datasets import names_of
+from lgn_net.datasets.common import SPLIT_FOLDERS, natural_key
 from lgn_net.errors import UserError
 
-IMAGE_SUFFIXES = frozenset(
-    [".bmp", ".dib", ".jpeg", ".jpg", ".jpe", ".jp2", ".png", ".webp", ".avif", ".pbm", ".pgm", ".ppm", ".pnm", ".tif", ".tiff", ".ras"])
-SPLIT_FOLDERS = {"training": ("training", "train"), "testing": ("testing", "test")}
+IMAGE_SUFFIXES = frozenset([".bmp", ".dib", ".jpeg", ".jpg", ".jpe", ".jp2", ".png", ".webp", ".avif", ".pbm", ".pgm",
+                            ".ppm", ".pnm", ".tif", ".tiff", ".ras"])
 
 
 class Video(NamedTuple):
@@ -19,13 +18,8 @@ class Video(NamedTuple):
     frames: tuple[str, ...]    # paths
 
 
-def natural_key(name: str) -> tuple[list, str]:
-    """Sort key under which frame_2 comes before frame_10; 01 and 1 are told apart by the name itself."""
-    return [int(part) if i % 2 else part.lower() for i, part in enumerate(re.split(r"([0-9]+)", name))], name
-
-
 def find_split(root: str | Path, dataset: str, split: str) -> Path:
-    """The folder of videos of a split.
+    """Find the folder of videos of a split.
 
     Args:
         root: the folder that holds the data set's folder, or that folder itself.
@@ -47,21 +41,24 @@ def find_split(root: str | Path, dataset: str, split: str) -> Path:
                     f"(or {candidates[-2].relative_to(root)} when the path is the data set's own folder)")
 
 
+def image_names(folder: Path) -> list[str]:
+    """List the image files of a folder in natural order, without hidden ones."""
+    return sorted((path.name for path in folder.iterdir()
+                   if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")), key=natural_key)
+
+
 def index_videos(folder: str | Path) -> list[Video]:
-    """All videos of a split in natural order: every sub-folder is one, every image file in it a frame.
+    """List all videos of a split in natural order: every sub-folder is one, every image file in it a frame.
 
     Hidden files and files that are no images are passed over. Raises UserError for a folder without videos and for a
     video without frames.
     """
-    folder = Path(folder)
     videos = []
-    for path in sorted((p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")),
-                       key=lambda p: natural_key(p.name)):
-        names = [p.name for p in path.iterdir()
-                 if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
-        if not names:
+    folders = [path for path in Path(folder).iterdir() if path.is_dir() and not path.name.startswith(".")]
+    for path in sorted(folders, key=lambda path: natural_key(path.name)):
+        if not (names := image_names(path)):
             raise UserError(f"video {path} holds no image; remove the folder, or fill it with frames")
-        videos.append(Video(path.name, tuple(str(path / name) for name in sorted(names, key=natural_key))))
+        videos.append(Video(path.name, tuple(str(path / name) for name in names)))
     if not videos:
         raise UserError(f"{folder} holds no videos; each video is a folder of frames, {folder}/01/000.jpg and so on")
     return videos

@@ -1,90 +1,31 @@
-"""What is known of each benchmark. To add one, add an entry here and a file in configs/."""
+"""What is known of each benchmark, a file per data set. To add one, add a file here and a file in configs/.
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NamedTuple
+Every module of this folder that has `BENCHMARKS`, a dictionary of `Benchmark` by name, is found.
+"""
 
-RANGES = Path(__file__).parent / "ranges"
+import importlib
+import pkgutil
 
+from lgn_net.datasets.common import Archive, Benchmark, Layout, SourceVideo
+from lgn_net.datasets.custom import CUSTOM
 
-class Archive(NamedTuple):
-    """A published file."""
-
-    url: str
-    sha256: str
-
-    @property
-    def name(self) -> str:
-        """Its file name."""
-        return self.url.rpartition("/")[2]
+__all__ = ["BENCHMARKS", "Archive", "Benchmark", "Layout", "SourceVideo", "canonical_name", "difference_from_published",
+           "known_lengths", "layout_of", "names_of", "truths_of"]
 
 
-UCSD = Archive("http://www.svcl.ucsd.edu/projects/anomaly/UCSD_Anomaly_Dataset.tar.gz",
-               "2329af326951f5097fdd114c50e853957d3e569493a49d22fc082a9fd791915b")
-AVENUE = (Archive("http://www.cse.cuhk.edu.hk/leojia/projects/detectabnormal/Avenue_Dataset.zip",
-                  "fc9cb8432a11ca79c18aa180c72524011411b69d3b0ff27c8816e41c0de61531"),
-          Archive("http://www.cse.cuhk.edu.hk/leojia/projects/detectabnormal/ground_truth_demo.zip",
-                  "60fec1728ec8f73a58aad3aeb5729d70a805a47e0b8eb4bf91ab67ef06386d77"))
+def find_benchmarks() -> dict[str, Benchmark]:
+    """Collect the benchmarks that the modules of this folder describe, by name."""
+    found: dict[str, Benchmark] = {}
+    for module in pkgutil.iter_modules(__path__, f"{__name__}."):
+        found |= getattr(importlib.import_module(module.name), "BENCHMARKS", {})
+    return found
 
 
-def numbered(lengths: Sequence[int]) -> dict[str, int]:
-    """Lengths of videos 01, 02, ..."""
-    return {f"{i:02d}": length for i, length in enumerate(lengths, 1)}
-
-
-def lengths_in(ranges: Path) -> dict[str, int]:
-    """Lengths of the videos of a labels file that ships."""
-    content = json.loads(ranges.read_text())
-    return dict(zip(content["videos"], content["frames"], strict=True))
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """Facts about a published data set, to get it, to recognise a complete copy of it and to find its labels.
-
-    `train`, `test` are (videos, frames); `train_lengths`, `test_lengths` the frames of single videos by name, as far as
-    they are known; `aliases` are other names of its folder and label files; `truths` are the labels that ship with the
-    project by the name of their source, first the one that published numbers used; `archives` are the published files,
-    none where only `page` hands them out.
-    """
-
-    title: str
-    page: str
-    train: tuple[int, int]
-    test: tuple[int, int]
-    train_lengths: dict[str, int] = field(default_factory=dict)
-    test_lengths: dict[str, int] = field(default_factory=dict)
-    aliases: tuple[str, ...] = ()
-    truths: dict[str, Path] = field(default_factory=dict)
-    archives: tuple[Archive, ...] = ()
-
-
-BENCHMARKS = {
-    "ped2": Benchmark(
-        "UCSD Ped2", "http://www.svcl.ucsd.edu/projects/anomaly/dataset.htm", train=(16, 2550), test=(12, 2010),
-        train_lengths=numbered((120, 150, 150, 180, 180, 150, 150, 120, 180, 180, 180, 180, 180, 150, 150, 150)),
-        test_lengths=lengths_in(RANGES / "ped2.json"), aliases=("UCSDped2",),
-        truths={"official": RANGES / "ped2.json"}, archives=(UCSD,)),
-    "ped1": Benchmark(
-        "UCSD Ped1", "http://www.svcl.ucsd.edu/projects/anomaly/dataset.htm", train=(34, 6800), test=(36, 7200),
-        train_lengths=numbered(34 * (200,)), test_lengths=numbered(36 * (200,)), aliases=("UCSDped1",),
-        archives=(UCSD,)),
-    "avenue": Benchmark(
-        "CUHK Avenue", "http://www.cse.cuhk.edu.hk/leojia/projects/detectabnormal/dataset.html",
-        train=(16, 15328), test=(21, 15324), train_lengths={"10": 1223, "11": 781, "12": 145, "16": 244},
-        test_lengths=lengths_in(RANGES / "avenue_official.json"),
-        truths={"ano_pred": RANGES / "avenue_ano_pred.json", "official": RANGES / "avenue_official.json"},
-        archives=AVENUE),
-    "shanghaitech": Benchmark(
-        "ShanghaiTech Campus", "https://svip-lab.github.io/dataset/campus_dataset.html",
-        train=(330, 274515), test=(107, 40791), aliases=("shanghai",)),
-}
+BENCHMARKS = find_benchmarks()
 
 
 def canonical_name(dataset: str) -> str:
-    """`shanghai` -> `shanghaitech`; names that no benchmark has stay as they are."""
+    """Turn an alias such as `shanghai` into `shanghaitech`; a name that no benchmark has stays as it is."""
     for name, benchmark in BENCHMARKS.items():
         if dataset.lower() in (name, *(alias.lower() for alias in benchmark.aliases)):
             return name
@@ -92,28 +33,45 @@ def canonical_name(dataset: str) -> str:
 
 
 def names_of(dataset: str) -> tuple[str, ...]:
-    """Every name under which the data set's folder and files are known, the canonical one first."""
+    """Return every name of the data set's folder and files, the canonical one first."""
     name = canonical_name(dataset)
     return (name, *BENCHMARKS[name].aliases) if name in BENCHMARKS else (name,)
 
 
-def known_lengths(dataset: str, split: str) -> dict[str, int]:
-    """Published number of frames per video of a split ("training" or "testing"), by name; may lack videos, or all."""
+def layout_of(dataset: str) -> Layout:
+    """Return the layout of a benchmark's published files, or that of a user's own videos."""
     benchmark = BENCHMARKS.get(canonical_name(dataset))
-    if benchmark is None:
-        return {}
-    return benchmark.train_lengths if split == "training" else benchmark.test_lengths
+    return benchmark.layout if benchmark else CUSTOM
+
+
+def truths_of(dataset: str | None) -> dict:
+    """Return the label files that ship for a data set, by source, that of published numbers first; {} for none."""
+    benchmark = BENCHMARKS.get(canonical_name(dataset or ""))
+    return benchmark.truths if benchmark else {}
+
+
+def known_lengths(dataset: str, split: str) -> dict[str, int]:
+    """Return the published number of frames per video of a split ("training" or "testing"); may lack videos, or all."""
+    benchmark = BENCHMARKS.get(canonical_name(dataset))
+    lengths = benchmark.split(split)[1] if benchmark else {}
+    return {name: length for name, length in lengths.items() if length is not None}
 
 
 def difference_from_published(dataset: str, split: str, lengths: list[int]) -> str | None:
-    """A sentence when a split ("training" or "testing") is not the complete benchmark; None when it is, or is unknown.
+    """Say in a sentence how a split differs from the complete benchmark.
 
-    `lengths` are the frame counts of its videos.
+    Args:
+        dataset: name or alias.
+        split: "training" or "testing".
+        lengths: frames of each video that is there.
+
+    Returns:
+        None when nothing is missing, and when the data set is no benchmark.
     """
     benchmark = BENCHMARKS.get(canonical_name(dataset))
     if benchmark is None:
         return None
-    known = benchmark.train if split == "training" else benchmark.test
+    known = benchmark.split(split)[0]
     if (len(lengths), sum(lengths)) == known:
         return None
     return (f"{dataset} {split}: {len(lengths)} videos with {sum(lengths)} frames here, {known[0]} videos with "

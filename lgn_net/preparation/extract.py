@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,11 +11,10 @@ import cv2
 import numpy as np
 
 from lgn_net.data.clips import is_truncated
-from lgn_net.data.footage import capture, slack
+from lgn_net.data.footage import open_footage, slack
 from lgn_net.errors import UserError
+from lgn_net.files import replacing, replacing_folder
 from lgn_net.preparation.sources import SourceVideo, read_image, read_masks
-
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")      # FFmpeg is quiet: what goes wrong, we say
 
 # Lossless, or half the bytes at 52 dB (measured on Avenue), with colours at full resolution, unlike OpenCV's default.
 ENCODING = {"png": (".png", []),
@@ -37,15 +35,15 @@ class Header(NamedTuple):
 def probe(video: SourceVideo, image_format: str) -> Header:
     """Read the header, encode the first frame. UserError when there is none, or when the masks are of another video."""
     if isinstance(video.frames, tuple):
-        frames, first = len(video.frames), next(encoded_frames(video, image_format))[1]
+        frames, data = len(video.frames), next(encoded_frames(video, image_format))[1]
         copied = [path.stat().st_size for path in video.frames if is_copied(path, image_format)]
-        size, shape = sum(copied) + (frames - len(copied)) * len(first), read_image(first, video.frames[0]).shape
+        size, shape = sum(copied) + (frames - len(copied)) * len(data), read_image(data, video.frames[0]).shape
     else:
-        with capture(video.frames) as file:
-            frames, first = max(0, int(file.get(cv2.CAP_PROP_FRAME_COUNT))), file.read()[1]
-        if first is None:
-            raise UserError(f"{video.split} {video.name}: {video.frames} holds no picture that OpenCV can decode; get "
-                            f"it again")
+        try:
+            with open_footage(video.frames) as file:
+                frames, first = file.length or 0, next(file.frames).picture
+        except UserError as error:
+            raise UserError(f"{video.split} {video.name}: {error}") from None
         size, shape = frames * len(encode(first, image_format)), first.shape
     if video.length and abs(frames - video.length) > slack(frames):
         raise UserError(f"{video.split} {video.name}: {frames} frames in {video.frames}, {video.length} masks in "
@@ -57,23 +55,31 @@ def write_video(video: SourceVideo, header: Header, root: Path, image_format: st
         -> tuple[int, str | None]:
     """Write frames, masks and labels of a video below `root`; complete or not at all.
 
-    `tick` is called after every frame. Returns the number of frames, and a remark where something is odd. Raises
-    UserError for a damaged frame, and when the video stops early or has another number of masks.
+    Args:
+        video: what to write.
+        header: what `probe` returned for it.
+        root: the data set's folder.
+        image_format: "png" or "jpg".
+        tick: called after every frame.
+
+    Returns:
+        the number of frames, and a remark where something is odd.
+
+    Raises:
+        UserError: a damaged frame, or a video that stops early or has another number of masks.
     """
     folder = root / video.split / "frames" / video.name
-    digits = max(3, len(str((video.length or header.frames) - 1)))
-    with replacing(folder) as part:
+    expected = video.length or header.frames
+    digits = max(3, len(str(expected - 1)))
+    with replacing_folder(folder) as part:
         count = 0
         for suffix, data in encoded_frames(video, image_format):
             (part / f"{count:0{digits}d}{suffix}").write_bytes(data)
             count += 1
             tick()
-        expected = video.length or header.frames
-        if count < expected and (video.length or expected - count > slack(expected)):
-            raise UserError(f"{video.frames} stops early, decoded {count} of {expected} frames; get it again")
-        if video.length and count > video.length:
-            raise UserError(f"{video.frames}: decoded {count} frames, {video.length} masks; the masks are of another "
-                            f"video")
+        if video.length and count != video.length:
+            raise UserError(f"{video.frames}: decoded {count} frames, {video.length} masks; the video is damaged, or "
+                            f"the masks are of another one")
         remark = f"decoded {count} frames where its header says {expected}" if count < expected else None
         labels = video.labels
         if video.masks:
@@ -85,16 +91,16 @@ def write_video(video: SourceVideo, header: Header, root: Path, image_format: st
                     raise UserError(f"{remark}, and on none in the published set; unpack the archive again")
         if labels is not None:
             save_array(root / video.split / "labels" / f"{video.name}.npy", labels)
-        check_written(part, count)
     return count, remark
 
 
 def write_masks(video: SourceVideo, count: int, digits: int, root: Path, size: tuple[int, int]) -> np.ndarray:
-    """Write the masks, (H, W) as the frames, as black and white PNG; returns which have a pixel set, uint8 (T,)."""
+    """Write the masks, (H, W) as the frames, as black and white PNG; return which have a pixel set, uint8 (T,)."""
+    assert video.masks
     abnormal = []
     is_mat = isinstance(video.masks, Path) and video.masks.suffix == ".mat"
     one_at_a_time = ONE_MAT if is_mat else contextlib.nullcontext()
-    with replacing(root / video.split / "masks" / video.name) as part, one_at_a_time:
+    with replacing_folder(root / video.split / "masks" / video.name) as part, one_at_a_time:
         for t, mask in enumerate(read_masks(video.masks)):
             if mask.shape != size:
                 raise UserError(f"the mask of frame {t} is {mask.shape[1]} x {mask.shape[0]}, the frames are "
@@ -103,16 +109,20 @@ def write_masks(video: SourceVideo, count: int, digits: int, root: Path, size: t
             abnormal.append(mask.any())
         if len(abnormal) != count:
             raise UserError(f"{len(abnormal)} masks, {count} frames; the masks are of another video")
-        check_written(part, count)
     return np.array(abnormal, np.uint8)
 
 
 def encoded_frames(video: SourceVideo, image_format: str) -> Iterator[tuple[str, bytes]]:
-    """Suffix and content of every frame's file."""
+    """Yield suffix and content of every frame's file. UserError for a damaged frame or a video that stops early."""
     if isinstance(video.frames, Path):
-        with capture(video.frames) as file:
-            while (frame := file.read()[1]) is not None:
-                yield ENCODING[image_format][0], encode(frame, image_format)
+        count = 0
+        with open_footage(video.frames) as file:
+            for frame in file.frames:
+                yield ENCODING[image_format][0], encode(frame.picture, image_format)
+                count += 1
+        expected = file.length or 0
+        if count < expected - slack(expected) and not file.whole:
+            raise UserError(f"{video.frames} stops early, decoded {count} of {expected} frames; get it again")
         return
     for path in video.frames:
         data = path.read_bytes()
@@ -125,46 +135,22 @@ def encoded_frames(video: SourceVideo, image_format: str) -> Iterator[tuple[str,
 
 
 def is_copied(path: Path, image_format: str) -> bool:
-    """Whether an image stays as it is, byte for byte: nothing is gained from a JPEG in another format."""
+    """Tell whether an image stays as it is, byte for byte: nothing is gained from a JPEG in another format."""
     return path.suffix.lower() in (".jpg", ".jpeg", ENCODING[image_format][0])
 
 
 def encode(image: np.ndarray, image_format: str) -> bytes:
-    """An image (H, W) or (H, W, C) as the content of a file."""
+    """Encode an image (H, W) or (H, W, C) as the content of a file."""
     suffix, options = ENCODING[image_format]
     return cv2.imencode(suffix, image, options)[1].tobytes()
 
 
 def count_files(folder: Path) -> int:
-    """Files in a folder, but for hidden ones, which some systems put everywhere."""
+    """Count the files in a folder, without hidden ones, which some systems put everywhere."""
     return sum(not name.startswith(".") for name in os.listdir(folder))
-
-
-def check_written(part: Path, count: int) -> None:
-    """Raise UserError unless a folder that is about to get its name holds what was written to it."""
-    if (there := count_files(part)) != count:
-        raise UserError(f"{part} holds {there} of the {count} files written to it; something else changes it, so end "
-                        f"that and run the same command again")
-
-
-@contextlib.contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """A hidden empty folder to fill, which takes the place of `folder` when nothing went wrong."""
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        yield part
-        shutil.rmtree(folder, ignore_errors=True)
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
     """Write a NumPy file completely or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
+    with replacing(path) as file:
         np.save(file, array)
-    part.replace(path)

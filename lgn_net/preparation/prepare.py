@@ -10,7 +10,6 @@ What is complete stays, and is not made again.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -18,22 +17,24 @@ import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from lgn_net.data.labels import find_labels, load_labels
-from lgn_net.data.videos import Video, index_videos
-from lgn_net.datasets import BENCHMARKS, known_lengths
+from lgn_net.data.videos import index_videos
+from lgn_net.datasets import BENCHMARKS, Layout, SourceVideo, layout_of, truths_of
 from lgn_net.errors import UserError
 from lgn_net.files import to_json, write_atomic
-from lgn_net.preparation.archives import LARGEST, LARGEST_OF, check_free, fingerprint, unpack
-from lgn_net.preparation.extract import Header, count_files, probe, save_array, write_video
-from lgn_net.preparation.sources import SourceVideo, read_source, wanted
+from lgn_net.preparation.archives import check_free, fingerprint, some, unpack
+from lgn_net.preparation.extract import count_files, probe, save_array, write_video
+from lgn_net.preparation.sources import read_source
 from lgn_net.terminal import progress
 
-MARGIN = 1.1                   # asked of the disk over what the first frames of the videos promise
+MARGIN = 1.1                   # of free disk over the size that the first frames of the videos promise
 
 
 class Settings(NamedTuple):
@@ -44,30 +45,34 @@ class Settings(NamedTuple):
     format: Literal["png", "jpg"] = "png"
     label_source: Literal["auto", "official", "ano_pred"] = "auto"
     labels: Path | None = None                 # a label file, for own videos
-    workers: int = os.cpu_count() or 1
 
 
 class Stopped(Exception):
     """Another video met a full disk, or the user pressed Ctrl-C."""
 
 
-def prepare(sources: list[Path], out: Path, settings: Settings) -> dict:
-    """Make `<out>/<name>` from archives or folders; returns the content of its prepared.json.
+def prepare(sources: list[Path], out: Path, settings: Settings) -> dict[str, Any]:
+    """Make `<out>/<name>` from archives or folders.
 
-    Raises UserError when a source is damaged or does not fit on the disk, when `<out>/<name>` was made from another
-    one, or when another run makes it now. Complete videos stay in any case; the same command goes on from there.
+    Returns:
+        The content of its prepared.json. "videos" says for "training/01" how many bytes of source it was made from,
+        how many frames it has (None: not written yet), and whether masks and labels belong to it.
+
+    Raises:
+        UserError: a source is damaged or does not fit on the disk, `<out>/<name>` was made from another one, or another
+            run makes it now. Complete videos stay in any case; the same command goes on from there.
     """
     root = out / settings.name
     if settings.label_source == "ano_pred":
         find_labels(out, settings.dataset, root, "ano_pred")                     # UserError where there are none
-    manifest = {"dataset": settings.dataset, "format": settings.format, "source": identify(sources)}
+    manifest: dict[str, Any] = {"dataset": settings.dataset, "format": settings.format, "source": identify(sources)}
     try:
         with locked(root):
             before = read_manifest(root, manifest)
             manifest |= {"videos": before.get("videos", {}), "labels": before.get("labels")}
-            folders_may_grow = any(path.is_dir() for path in sources)
-            if folders_may_grow or not before or identities(before) != identities(manifest) or not all(
-                    video["frames"] and is_complete(root, key, video) for key, video in manifest["videos"].items()):
+            is_complete = before and identities(before) == identities(manifest) and all(
+                has_all(root, key, video) for key, video in manifest["videos"].items())
+            if not is_complete or any(path.is_dir() for path in sources):        # folders may have grown
                 with unpacked(sources, out, settings) as folders:
                     write_videos(read_source(settings.dataset, folders), root, manifest, settings)
             manifest["labels"] = write_labels(root, settings, manifest["labels"])
@@ -81,31 +86,21 @@ def prepare(sources: list[Path], out: Path, settings: Settings) -> dict:
 
 @contextlib.contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """`root` belongs to this run; UserError when it belongs to another. The lock of a run that was killed is none."""
-    path, is_new = root.parent / f".{root.name}.lock", not root.parent.exists()
+    """Keep other runs from preparing `root`. Raise UserError when another run does so now."""
+    lock = FileLock(root.parent / f".{root.name}.lock", timeout=0)
     root.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with path.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"another run is preparing {root}; wait for it") from None
-            if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                continue                                   # the other run ended, and took its file away, in between
+    try:
+        with lock:
             try:
                 yield
             finally:
-                path.unlink()
-                if is_new:
-                    with contextlib.suppress(OSError):     # not empty, as it should be
-                        root.parent.rmdir()
-            return
+                Path(lock.lock_file).unlink(missing_ok=True)
+    except Timeout:
+        raise UserError(f"another run is preparing {root}; wait for it") from None
 
 
-# ------------------------------------------------------------------------------------------------ what was made before
-
-def identify(sources: list[Path]) -> list[dict]:
-    """What tells one source from another: an archive's content wherever it lies, a folder's place."""
+def identify(sources: list[Path]) -> list[dict[str, str]]:
+    """Describe the sources by what tells one from another: an archive's content, a folder's place."""
     for path in sources:
         if not path.exists():
             raise UserError(f"--source {path}: no such file or folder")
@@ -113,86 +108,90 @@ def identify(sources: list[Path]) -> list[dict]:
             for path in sources]
 
 
-def identities(manifest: dict) -> set[str]:
-    """One string per source."""
+def identities(manifest: dict[str, Any]) -> set[str]:
+    """Return one string per source."""
     return {source.get("fingerprint", source["path"]) for source in manifest["source"]}
 
 
-def read_manifest(root: Path, manifest: dict) -> dict:
-    """The prepared.json of an earlier run, {} for a new folder.
+def read_manifest(root: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Read the prepared.json of an earlier run; {} for a new folder. Sources may be added.
 
-    Its "videos" say for "training/01" how many bytes of source it was made from, how many frames it has, and which of
-    masks and labels. Raises UserError when `root` is somebody else's, made in another format, or from other sources;
-    sources may be added.
+    Raises:
+        UserError: `root` was made by something else, in another format, or from other sources.
     """
     path = root / "prepared.json"
     if not path.exists():
         if root.exists() and any(not entry.name.startswith(".") for entry in root.iterdir()):
             raise UserError(f"{root} exists and was not made by this command; give another --out, or move it away")
         return {}
-    try:
-        before = json.loads(path.read_text())
-        if not identities(before) <= identities(manifest):
-            how = f"from {', '.join(source['path'] for source in before['source'])}"
-        elif before["format"] != manifest["format"]:
-            how = f"with --format {before['format']}"
-        else:
-            return before
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}); delete {root} and prepare it again") from None
+    before = json.loads(path.read_text())
+    if not identities(before) <= identities(manifest):
+        how = f"from {', '.join(source['path'] for source in before['source'])}"
+    elif before["format"] != manifest["format"]:
+        how = f"with --format {before['format']}"
+    else:
+        return before
     raise UserError(f"{root} was prepared {how}; give that again, or another --out, or delete {root} first")
 
 
-def is_complete(root: Path, key: str, video: dict) -> bool:
-    """Whether a video is there with all its frames, and with what is known of its truth."""
+def has_all(root: Path, key: str, video: dict[str, Any]) -> bool:
+    """Tell whether a video has all its frames, and the masks and labels that belong to it."""
     split, name = key.split("/")
     frames, truth = root / split / "frames" / name, {"masks": f"masks/{name}", "labels": f"labels/{name}.npy"}
-    return frames.is_dir() and video["frames"] in (None, count_files(frames)) and \
+    return video["frames"] is not None and frames.is_dir() and video["frames"] == count_files(frames) and \
         all((root / split / truth[kind]).exists() for kind in video["truth"])
 
 
 @contextlib.contextmanager
 def unpacked(sources: list[Path], out: Path, settings: Settings) -> Iterator[list[Path]]:
-    """The sources as folders; archives are unpacked into `<out>/.unpacked` until the videos are written.
+    """Offer the sources as folders; archives are unpacked into `<out>/.unpacked` until the videos are written.
 
     After an interruption or with a full disk they stay there, to go on with.
     """
-    dataset, name = settings.dataset, settings.name
-    folders = [path if path.is_dir() else out / ".unpacked" / f"{name}-{fingerprint(path)}" for path in sources]
+    layout = layout_of(settings.dataset)
+    archives = {path: out / ".unpacked" / f"{settings.name}-{fingerprint(path)}"
+                for path in sources if not path.is_dir()}
     going_on = False
     try:
-        for path, folder in zip(sources, folders):
+        for path, folder in archives.items():
             if not folder.exists():
-                unpack(path, folder, lambda member: wanted(dataset, member), LARGEST_OF.get(dataset, LARGEST))
-        yield folders
+                unpack(path, folder, lambda member: is_wanted(layout, member))
+        yield [archives.get(path, path) for path in sources]
     except (OSError, KeyboardInterrupt):
         going_on = True
         raise
     finally:
-        for path, folder in zip(sources, folders):
-            if path != folder and not going_on:
-                shutil.rmtree(folder, ignore_errors=True)
+        for folder in () if going_on else archives.values():
+            shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             (out / ".unpacked").rmdir()
 
 
-# ---------------------------------------------------------------------------------------------------------- all videos
+def is_wanted(layout: Layout, member: str) -> bool:
+    """Tell whether a file of an archive belongs to the data set, by its path in the archive."""
+    name = f"/{member.lower()}"
+    return "/." not in name and "/__macosx" not in name and not fnmatch(name, layout.skip) and \
+        any(fnmatch(name, pattern) for pattern in layout.files)
 
-def write_videos(videos: list[SourceVideo], root: Path, manifest: dict, settings: Settings) -> None:
-    """Write the videos that are not there yet, on all cores; keeps `manifest["videos"]` and prepared.json up to date.
 
-    A video that fails does not keep the others from being written; one UserError comes at the end.
+def write_videos(videos: list[SourceVideo], root: Path, manifest: dict[str, Any], settings: Settings) -> None:
+    """Write the videos that are not there yet, on all cores; keep `manifest["videos"]` and prepared.json up to date.
+
+    A video that fails does not keep the others from being written. One UserError is raised at the end.
     """
     if parts := missing(settings.dataset, videos):
         warnings.warn(f"{settings.dataset} is incomplete: {'; '.join(parts)}; what is there is prepared, but results "
-                      f"will not compare with published ones", stacklevel=2)
+                      f"will not compare with published ones")
     if not (pending := to_do(videos, root, manifest["videos"])):
         return
-    failures, stop, lock = [], threading.Event(), threading.Lock()
-    with ThreadPoolExecutor(settings.workers) as pool:     # OpenCV gives Python's lock away while it works
+    failures: list[str] = []
+    stop, lock = threading.Event(), threading.Lock()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:     # decoders release Python's lock while they work
+        # What can be known from the headers is checked before hours are spent.
         headers = list(pool.map(lambda video: probe(video, settings.format), pending))
-        if len(pending) == len(videos):
-            check_own_labels(videos, headers, settings)
+        lengths = {video.name: header.frames for video, header in zip(pending, headers) if video.split == "testing"}
+        if settings.labels and len(pending) == len(videos) and lengths and all(lengths.values()):
+            load_labels(settings.labels, lengths)
         check_free(root, MARGIN * sum(header.bytes for header in headers), f"preparing {settings.name}",
                    ", or --format jpg, which needs less" if settings.format == "png" else "")
         write_atomic(root / "prepared.json", to_json(manifest))
@@ -210,126 +209,108 @@ def write_videos(videos: list[SourceVideo], root: Path, manifest: dict, settings
                 for future in as_completed(futures):
                     video = futures[future]
                     try:
-                        manifest["videos"][key_of(video)]["frames"], remark = future.result()
+                        manifest["videos"][video.key]["frames"], remark = future.result()
                     except UserError as error:
                         failures.append(f"{video.split} {video.name}: {error}")
                     else:
                         if remark:
-                            warnings.warn(f"{video.split} {video.name}: {remark}", stacklevel=2)
+                            warnings.warn(f"{video.split} {video.name}: {remark}")
             finally:
                 stop.set()
                 pool.shutdown(cancel_futures=True)
                 write_atomic(root / "prepared.json", to_json(manifest))
     for failure in failures[1:]:
-        warnings.warn(failure, stacklevel=2)
+        warnings.warn(failure)
     if failures:
         raise UserError(f"{failures[0]}{f' ({len(failures)} videos failed in all)' * (len(failures) > 1)}; "
                         f"{len(videos) - len(failures)} videos are complete and stay, so mend that and run the same "
                         f"command again")
 
 
-def key_of(video: SourceVideo) -> str:
-    """Its name in prepared.json."""
-    return f"{video.split}/{video.name}"
+def to_do(videos: list[SourceVideo], root: Path, entries: dict[str, dict[str, Any]]) -> list[SourceVideo]:
+    """List the videos that are not complete yet, and enter all of them in `entries`.
 
-
-def to_do(videos: list[SourceVideo], root: Path, before: dict[str, dict]) -> list[SourceVideo]:
-    """The videos that are not complete yet; `before` then lists all. UserError when one was made from another file."""
+    Raise UserError when a complete one was made from another file.
+    """
     pending = []
     for video in videos:
-        key, size = key_of(video), sum(path.stat().st_size for path in video.files())
-        old = before.get(key)
+        size, folder = sum(path.stat().st_size for path in video.files()), root / video.split / "frames" / video.name
         truth = ["masks", "labels"] if video.masks else ["labels"] if video.labels is not None else []
-        entry = {"bytes": size, "frames": old["frames"] if old else None, "truth": truth}
-        if old is None or not is_complete(root, key, entry):
+        old = entries.get(video.key)
+        # A run that was killed could not say how many frames a complete video has.
+        frames = count_files(folder) if old and old["frames"] is None and folder.is_dir() else old and old["frames"]
+        entries[video.key] = {"bytes": size, "frames": frames, "truth": truth}
+        if not old or not has_all(root, video.key, entries[video.key]):
             pending.append(video)
-            entry["frames"] = None                         # not known before all of it is decoded
-        elif old["bytes"] == size:
-            entry["frames"] = count_files(root / video.split / "frames" / video.name)
-        else:
-            raise UserError(f"{root / video.split / 'frames' / video.name} was prepared from {old['bytes']} bytes, and "
-                            f"{video.files()[0]} and its like now hold {size}; delete that folder to prepare it again, "
-                            f"or give another --out")
-        before[key] = entry
+            entries[video.key]["frames"] = None
+        elif old["bytes"] != size:
+            raise UserError(f"{folder} was prepared from {old['bytes']} bytes, and {video.files()[0]} and its like now "
+                            f"hold {size}; delete that folder to prepare it again, or give another --out")
     return pending
 
 
 def missing(dataset: str, videos: list[SourceVideo]) -> list[str]:
-    """What a published data set has and this source has not, in words."""
-    benchmark, parts = BENCHMARKS.get(dataset), []
-    for split in ("training", "testing") if benchmark else ():
+    """Say in words what a published data set has and this source lacks."""
+    if dataset not in BENCHMARKS:
+        return []
+    benchmark, parts = BENCHMARKS[dataset], []
+    for split in ("training", "testing"):
         here = {video.name: video for video in videos if video.split == split}
-        count = (benchmark.train if split == "training" else benchmark.test)[0]
-        if not all(name.isdigit() for name in here):                       # names that do not follow from their number
-            if len(here) != count:
-                parts.append(f"{len(here)} of {count} {split} videos")
-        elif lost := [number for number in range(1, count + 1) if f"{number:02d}" not in here]:
-            parts.append(f"no {split} videos {in_words(lost)}")
-        parts += [f"{split} {name} has {here[name].length} of {length} frames"
-                  for name, length in known_lengths(dataset, split).items()
-                  if name in here and here[name].length not in (None, length)]
-        if split == "testing" and dataset != "ped1" and \
-                (bare := [video.name for video in here.values() if video.masks is None]):  # of Ped1 only ten have masks
-            parts.append(f"no masks for testing {', '.join(bare[:5])}{' ...' * (len(bare) > 5)}")
+        (count, _), lengths = benchmark.split(split)
+        if not lengths and len(here) != count:
+            parts.append(f"{len(here)} of {count} {split} videos")
+        if lost := [name for name in lengths if name not in here]:
+            parts.append(f"no {split} videos {some(lost)}")
+        parts += [f"{split} {name} has {here[name].length} of {length} frames" for name, length in lengths.items()
+                  if length and name in here and here[name].length not in (None, length)]
+        if split == "testing" and benchmark.layout.every_mask and \
+                (bare := [video.name for video in here.values() if video.masks is None]):
+            parts.append(f"no masks for testing {some(bare)}")
     return parts
 
 
-def in_words(numbers: list[int]) -> str:
-    """[1, 2, 3, 7] -> "01-03, 07"."""
-    runs = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(f"{first:02d}-{last:02d}" if last > first else f"{first:02d}" for first, last in runs)
-
-
-# -------------------------------------------------------------------------------------------------------------- labels
-
-def check_own_labels(videos: list[SourceVideo], headers: list[Header], settings: Settings) -> None:
-    """Read the label file of own videos before hours are spent, as far as the headers tell how long the videos are."""
-    tests = [Video(video.name, header.frames * ("",)) for video, header in zip(videos, headers)
-             if video.split == "testing"]
-    if settings.labels and tests and all(video.frames for video in tests):
-        load_labels(settings.labels, tests)
-
-
 def write_labels(root: Path, settings: Settings, before: str | None) -> str | None:
-    """Write the labels of the test videos that are there; returns whose they are, None when there are none.
+    """Write the labels of the test videos that are there.
 
-    `before`: what an earlier run returned.
+    Args:
+        root: folder of the data set.
+        settings: whose labels are wanted.
+        before: what an earlier run returned.
+
+    Returns:
+        Whose labels these are; None when there are none.
     """
     folder = root / "testing" / "frames"
     if not folder.is_dir():
         return None
-    videos = index_videos(folder)
-    own = [root / "testing" / "labels" / f"{video.name}.npy" for video in videos]
-    truths = BENCHMARKS[settings.dataset].truths if settings.dataset in BENCHMARKS else {}
+    lengths = {video.name: len(video.frames) for video in index_videos(folder)}
+    own = {name: root / "testing" / "labels" / f"{name}.npy" for name in lengths}
+    together, labels = root / f"frame_labels_{settings.name}.npy", None
+    truths = truths_of(settings.dataset)
     source = next(iter(truths), "official") if settings.label_source == "auto" else settings.label_source
     if settings.dataset not in BENCHMARKS:                 # nobody publishes any
         source = before or "your own"
-    together, labels = root / f"frame_labels_{settings.name}.npy", None
+
+    # The user's file comes first, then the labels that ship, then those that came with the source.
     if settings.labels:
-        labels, source = load_labels(settings.labels, videos), str(settings.labels)
+        labels, source = load_labels(settings.labels, lengths), str(settings.labels)
     elif source in truths:
         try:
-            labels = load_labels(truths[source], videos)
+            labels = load_labels(truths[source], lengths)
         except UserError as error:                         # not the published videos
             if settings.label_source == "ano_pred":
                 raise
             if source != "official":
-                warnings.warn(f"{error}; the source's own labels are used", stacklevel=2)
+                warnings.warn(f"{error}; the source's own labels are used")
             source = "official"
-    if labels is None and all(path.exists() for path in own):
-        labels = [np.load(path) for path in own]
+    if labels is None and all(path.exists() for path in own.values()):
+        labels = {name: np.load(path) for name, path in own.items()}
     if labels is None:
         together.unlink(missing_ok=True)                   # those of fewer or other videos
-        lost = [video.name for video, path in zip(videos, own) if not path.exists()]
-        warnings.warn(f"no labels for testing {', '.join(lost[:5])}{' ...' * (len(lost) > 5)}; evaluate.py will need "
-                      f"--labels FILE", stacklevel=2)
+        lost = [name for name, path in own.items() if not path.exists()]
+        warnings.warn(f"no labels for testing {some(lost)}; evaluate.py will need --labels FILE")
         return None
-    for path, array in zip(own, labels):
-        save_array(path, array)
-    save_array(together, np.concatenate(labels))
+    for name, array in labels.items():
+        save_array(own[name], array)
+    save_array(together, np.concatenate(list(labels.values())))
     return source

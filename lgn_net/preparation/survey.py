@@ -1,9 +1,8 @@
-"""What the files of a data set are, without decoding more than needed: what `doctor.py` judges."""
+"""What the files of a data set are, found without decoding more than needed; `doctor.py` checks it."""
 
 import contextlib
 import filecmp
 import io
-import mmap
 import os
 import zlib
 from collections.abc import Callable
@@ -40,17 +39,17 @@ class Frame(NamedTuple):
 
     @property
     def size(self) -> str | None:
-        """`360 x 240`; None for a damaged frame."""
+        """Return `360 x 240`; None for a damaged frame."""
         return None if self.damaged else f"{self.width} x {self.height}"
 
     @property
     def colour(self) -> str | None:
-        """`grey` or `colour`; None where unknown."""
+        """Return `grey` or `colour`; None where unknown."""
         return {True: "grey", False: "colour", None: None}[self.grey]
 
     @property
     def encoding(self) -> str | None:
-        """`JPEG 95`, or `PNG`; None for a damaged frame."""
+        """Return `JPEG 95`, or `PNG`; None for a damaged frame."""
         return f"{self.format} {self.quality}" if self.quality and self.format not in LOSSLESS else self.format or None
 
 
@@ -67,8 +66,14 @@ class Split(NamedTuple):
 def survey(name: str, folder: Path, videos: list[Video], full: bool, update: Callable[[int], object]) -> Split:
     """Look at every file of a split, on all cores.
 
-    Reads headers and ends of files, decodes a frame of every video, and reads neighbours whose sizes and ends agree;
-    `full` decodes every frame. `update` is called with the number of frames seen since its last call.
+    Read headers and ends of files, decode a frame of every video, and compare neighbours whose sizes and ends agree.
+
+    Args:
+        name: "training" or "testing".
+        folder: where the videos are.
+        videos: all of them.
+        full: decode every frame.
+        update: is called with the number of frames seen since its last call.
     """
     frames = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -81,25 +86,23 @@ def survey(name: str, folder: Path, videos: list[Video], full: bool, update: Cal
 
 
 def look(path: str) -> Frame:
-    """What header and end of a file tell. Where they tell of damage, decoding decides."""
-    with (contextlib.suppress(Exception),                  # Pillow has many ways to fail at a broken header
-          open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-          Image.open(data) as image):
+    """Read the header and the end of a file. Where they tell of damage, decode it."""
+    data = Path(path).read_bytes() if os.path.isfile(path) else b""
+    with contextlib.suppress(Exception), Image.open(io.BytesIO(data)) as image:    # Pillow fails in many ways
         if not is_truncated(data) and end_of_strips(image) <= len(data):
-            return Frame(path, len(data), False, *image.size, image.format, image.mode, None, quality(image),
+            return Frame(path, len(data), False, *image.size, image.format or "", image.mode, None, quality(image),
                          (len(data), zlib.crc32(data[-4096:])))
-    length = os.path.getsize(path) if os.path.isfile(path) else 0
-    return decoded(Frame(path, length, format=Path(path).suffix[1:].upper()))
+    return decoded(Frame(path, len(data), format=Path(path).suffix[1:].upper()))
 
 
 def decode(path: str) -> Frame:
-    """What header and pixels tell."""
+    """Read the header and the pixels of a file."""
     frame = look(path)
     return frame if frame.damaged else decoded(frame)
 
 
 def decoded(frame: Frame) -> Frame:
-    """The frame with what its pixels tell, or damaged."""
+    """Decode a frame, and add what its pixels tell; mark it as damaged when that fails."""
     try:
         image = read_frame(frame.path, 3)
     except (UserError, cv2.error):
@@ -107,12 +110,13 @@ def decoded(frame: Frame) -> Frame:
     blue, green, red = np.moveaxis(image, 2, 0)
     grey = None if image.min() == image.max() else bool((blue == green).all() and (green == red).all())
     height, width, _ = image.shape
-    return frame._replace(width=width, height=height, grey=grey, content=(image.shape, zlib.crc32(image)))
+    return frame._replace(width=width, height=height, grey=grey, content=(image.shape, zlib.crc32(image.data)))
 
 
 def with_colour(frames: list[Frame]) -> list[Frame]:
-    """Fill in `grey` for the frames of a video from the first of every format and mode that is not blank, decoded."""
-    grey, seen = {}, []
+    """Fill in `grey` for the frames of a video: decode the first one of every format and mode that is not blank."""
+    grey: dict[tuple[str, str], bool | None] = {}
+    seen = []
     for frame in frames:
         kind = (frame.format, frame.mode)
         if not frame.damaged and grey.get(kind) is None:
@@ -124,20 +128,20 @@ def with_colour(frames: list[Frame]) -> list[Frame]:
 
 
 def same_picture(before: Frame | None, after: Frame, full: bool) -> bool:
-    """Whether two neighbours are equal: in pixels when these were decoded, else in bytes."""
+    """Tell whether two frames are equal: in pixels when these were decoded, else in bytes."""
     if before is None or before.damaged or after.damaged or before.content != after.content:
         return False
     return full or filecmp.cmp(before.path, after.path, shallow=False)
 
 
 def end_of_strips(image: Image.Image) -> int:
-    """Where the pixels of a TIFF file end, by its tags StripOffsets and StripByteCounts; 0 for other formats."""
+    """Find where the pixels of a TIFF file end, by its tags StripOffsets and StripByteCounts; 0 for other formats."""
     tags = getattr(image, "tag_v2", {})
     return max((offset + count for offset, count in zip(tags.get(273, ()), tags.get(279, ()))), default=0)
 
 
 def quality(image: Image.Image) -> int | None:
-    """The quality a JPEG was written with, by its quantisation steps; 100 where nothing is lost, None if unknown."""
+    """Find the quality of a JPEG by its quantisation steps; 100 where nothing is lost, None if unknown."""
     if image.format in LOSSLESS:
         return None if image.info.get("compression") == "jpeg" else 100
     tables = getattr(image, "quantization", None)
@@ -147,8 +151,8 @@ def quality(image: Image.Image) -> int | None:
 
 @cache
 def luma_steps() -> np.ndarray:
-    """The sum of the 64 quantisation steps of luma at JPEG quality 1 to 100, as the encoder writes them: (100,)."""
+    """Return the sum of the 64 quantisation steps of luma that the encoder writes at quality 1 to 100: (100,)."""
     files = [io.BytesIO() for _ in range(100)]
     for q, file in enumerate(files, start=1):
         Image.new("L", (8, 8)).save(file, "JPEG", quality=q)
-    return np.array([sum(Image.open(file).quantization[0]) for file in files])
+    return np.array([sum(Image.open(file).quantization[0]) for file in files])     # type: ignore[attr-defined]

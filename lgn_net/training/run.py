@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from torch import Tensor
 
 from lgn_net.config import Config, to_yaml
@@ -19,7 +19,7 @@ from lgn_net.data.clips import to_float
 from lgn_net.data.windows import Windows
 from lgn_net.distributed import rank
 from lgn_net.errors import UserError
-from lgn_net.files import check_writable, write_atomic
+from lgn_net.files import check_writable, locked, write_atomic
 from lgn_net.model.losses import Losses
 from lgn_net.model.memory import PrototypeMemory
 from lgn_net.training.checkpoint import save_checkpoint
@@ -61,14 +61,11 @@ class Run:
         if rank():
             return self
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / ".lock", timeout=0)
         try:
-            self.closing.enter_context(lock)
+            self.closing.enter_context(locked(self.folder / ".lock", timeout=0))
         except Timeout:
             raise UserError(f"another process is training in {self.folder}; wait for it, or choose another "
                             f"--exp_dir") from None
-        except NotImplementedError:
-            warnings.warn(f"{self.folder} is on a disk without file locks: see to it that one process trains there")
         for leftover in self.folder.glob(".*.pt.*"):                  # of a process that was killed while writing
             leftover.unlink()
         path = self.folder / "log.jsonl"

@@ -1,12 +1,13 @@
 """A scored video to look at: errors as heat, the box of an alarm, normality over time. Pictures are uint8 BGR."""
 
+import contextlib
 import math
-import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
-from typing import Self
 
+import av
 import cv2
 import matplotlib
 import numpy as np
@@ -15,7 +16,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from lgn_net.errors import UserError
 from lgn_net.files import replacing
 from lgn_net.inference.localize import smoothed, strongest_region
 from lgn_net.report.figures import BLUE, PAGE, RED, STYLE
@@ -23,25 +23,27 @@ from lgn_net.report.figures import BLUE, PAGE, RED, STYLE
 HEAT = (1, 3)                    # times the greatest error in a normal frame: where heat begins, and where it ends
 BOX = (255, 200, 0)              # light blue: unlike the heat, for colour-blind eyes, too
 LINE, LIMIT, ALARM, GROUND = (235, 235, 235), (60, 190, 255), (40, 40, 150), (28, 28, 28)     # of the strip
-CODECS = ("avc1", "mp4v")        # H.264 where OpenCV can write it, else MPEG-4 part 2, which all its builds can
+H264 = {"preset": "veryfast", "crf": "20"}        # hardly slower than drawing, and lines and letters stay clear
 
 
 def heat(picture: np.ndarray, error: np.ndarray, normal_peak: float) -> np.ndarray:
-    """Lay an error map (h, w) over a picture: clear where it is normal, then red, and yellow where it is strongest.
+    """Lay an error map over a picture: clear where it is normal, then red, and yellow where it is strongest.
 
     Args:
+        picture: uint8 (H, W, 3).
+        error: squared error on [0, 1], (h, w).
         normal_peak: mean of the maximum of the smoothed maps of normal frames.
     """
     H, W = picture.shape[:2]
-    strength = np.clip((smoothed(error) / normal_peak - HEAT[0]) / (HEAT[1] - HEAT[0]), 0, 1)
-    strength = cv2.resize(strength, (W, H), interpolation=cv2.INTER_LINEAR)[..., None]
+    excess = np.clip((smoothed(error) / normal_peak - HEAT[0]) / (HEAT[1] - HEAT[0]), 0, 1)
+    strength = cv2.resize(excess, (W, H), interpolation=cv2.INTER_LINEAR)[..., None]
     colour = cv2.applyColorMap((255 * strength).astype(np.uint8), cv2.COLORMAP_AUTUMN)
     opacity = 0.55 * np.sqrt(strength)
     return (picture + opacity * (colour.astype(np.float32) - picture)).round().astype(np.uint8)
 
 
 def draw_box(picture: np.ndarray, error: np.ndarray) -> None:
-    """Draw the box round the strongest region of an error map (h, w) into a picture of any size."""
+    """Draw the box around the strongest region of an error map (h, w) into a picture of any size."""
     (H, W), (h, w) = picture.shape[:2], error.shape
     x0, y0, x1, y1 = strongest_region(error)[1]
     corners = (x0 * W // w, y0 * H // h), (-(-x1 * W // w) - 1, -(-y1 * H // h) - 1)
@@ -55,7 +57,8 @@ class Strip:
     along its edge. Two pixels are a frame.
 
     Args:
-        W, H: size of the picture; the strip is so high that both together are even, as video needs.
+        W: width of the picture.
+        H: height of the picture; the strip is so high that both together are even, as video needs.
         threshold: normality below which a frame is low.
     """
 
@@ -66,10 +69,10 @@ class Strip:
         self.height += (H + self.height) % 2
         self.threshold = threshold
         self.low, self.high = min(threshold, 0) - 4, max(threshold, 0) + 2
-        self.shown = deque(maxlen=max(2, W // 2))
+        self.shown: deque[tuple[float, bool]] = deque(maxlen=max(2, W // 2))
 
     def row(self, normality: float) -> int:
-        """Where a normality is drawn."""
+        """Return the row in which a normality is drawn."""
         share = (min(max(normality, self.low), self.high) - self.low) / (self.high - self.low)
         return self.text_height + 1 + round((self.height - self.text_height - 3) * (1 - share))
 
@@ -92,63 +95,40 @@ class Strip:
         return strip
 
 
-class VideoFile:
-    """An .mp4 that is written frame by frame and takes its name when it is complete; it has the first frame's size.
+@contextlib.contextmanager
+def write_mp4(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
+    """Write an H.264 video that browsers play; it takes its name when it is complete.
 
-    Within `with`. At the end it is opened again: UserError when it does not hold every frame, as on a full disk.
+    Yields a function that adds a picture, uint8 (H, W, 3); all have the size of the first one. H.264 needs even sizes:
+    an odd last column or row is repeated. Raises UserError when the disk is full or may not be written.
     """
+    with replacing(path) as file, av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(65535), options=H264)
+        stream.pix_fmt = "yuv420p"
 
-    def __init__(self, path: Path, fps: float):
-        self.path, self.fps = path, fps
-        self.part = path.with_name(f".{path.stem}.part{path.suffix}")
-        self.writer, self.frames = None, 0
+        def write(picture: np.ndarray) -> None:
+            H, W = picture.shape[:2]
+            if not stream.codec_context.is_open:
+                stream.height, stream.width = H + H % 2, W + W % 2
+            picture = np.pad(picture, ((0, H % 2), (0, W % 2), (0, 0)), "edge")
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def write(self, picture: np.ndarray) -> None:
-        """Add a frame. OpenCV writes even sizes only: an odd last column or row is repeated."""
-        H, W = picture.shape[:2]
-        picture = cv2.copyMakeBorder(picture, 0, H % 2, 0, W % 2, cv2.BORDER_REPLICATE)
-        if self.writer is None:
-            self.writer = self.open(picture.shape[1], picture.shape[0])
-        self.writer.write(picture)
-        self.frames += 1
-
-    def open(self, W: int, H: int) -> cv2.VideoWriter:
-        """The writer of the first codec that works here."""
-        self.part.parent.mkdir(parents=True, exist_ok=True)
-        for codec in CODECS:
-            writer = cv2.VideoWriter(str(self.part), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), self.fps, (W, H))
-            if writer.isOpened():
-                return writer
-        raise UserError(f"OpenCV can write no .mp4 here ({', '.join(CODECS)}); leave the video out with --no_video, or "
-                        f"install opencv-python-headless")
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        if self.writer is None:
-            return
-        self.writer.release()
-        written = cv2.VideoCapture(str(self.part), cv2.CAP_FFMPEG)
-        count = int(written.get(cv2.CAP_PROP_FRAME_COUNT))
-        written.release()
-        if kind is None and count == self.frames:
-            os.replace(self.part, self.path)
-            return
-        self.part.unlink(missing_ok=True)
-        if kind is None:
-            raise UserError(f"cannot write {self.path}: {count} of {self.frames} frames arrived; is the disk full? The "
-                            f"other files are written; --no_video leaves this one out")
+        yield write
+        container.mux(stream.encode())
 
 
-@matplotlib.rc_context(STYLE)
+@matplotlib.rc_context(STYLE)  # type: ignore[arg-type]
 def plot_normality(path: Path, x: np.ndarray, normality: np.ndarray, threshold: float,
                    alarms: Sequence[tuple[float, float]], title: str, unit: str) -> None:
-    """A picture of the normality of a whole video.
+    """Plot the normality of a whole video as PNG.
 
     Args:
-        x, normality: when, and how normal, each frame was (n,).
+        path: of the picture.
+        x: time of each scored frame (n,).
+        normality: of each scored frame (n,).
+        threshold: drawn as a line.
         alarms: first and last moment of each, on the scale of x.
+        title: name of the video.
         unit: of x.
     """
     figure = Figure(figsize=(PAGE, 2.6), layout="constrained")

@@ -1,0 +1,39 @@
+"""CUHK Avenue: an archive of videos and an archive of masks.
+
+Layout: `training_videos/NN.avi`, `testing_videos/NN.avi`; `testing_label_mask/N_label.mat`.
+Lu, Shi and Jia, Abnormal Event Detection at 150 FPS in MATLAB, ICCV 2013.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from lgn_net.datasets import common
+from lgn_net.datasets.common import RANGES, Archive, Benchmark, Layout, SourceVideo, find_folders, matching
+
+
+def find_videos(roots: list[Path]) -> Iterator[SourceVideo]:
+    """Yield the videos; their masks say how long the testing videos are."""
+    masks = {number: path for folder in find_folders(roots, "testing_label_mask")
+             for path, number in matching(folder.iterdir(), r"(\d+)_label\.mat")}
+    for split in common.SPLIT_FOLDERS:
+        files = (path for folder in find_folders(roots, f"{split}_videos") for path in folder.iterdir())
+        for path, number in matching(files, r"(\d+)\.avi"):
+            yield SourceVideo(split, f"{number:02d}", path, masks=masks.get(number) if split == "testing" else None)
+
+
+BENCHMARKS = {
+    "avenue": Benchmark(
+        "CUHK Avenue", "http://www.cse.cuhk.edu.hk/leojia/projects/detectabnormal/dataset.html",
+        train=(16, 15328), test=(21, 15324),
+        layout=Layout("training_videos/01.avi, testing_videos/01.avi and so on",
+                      ("*.avi", "*testing_label_mask/*.mat"), find_videos),
+        train_lengths=common.numbered(16 * (None,)) | {"10": 1223, "11": 781, "12": 145, "16": 244},
+        test_lengths=common.lengths_in(RANGES / "avenue_official.json"),
+        # ano_pred's re-annotation, which published numbers use, and the official masks differ on 441 frames.
+        truths={"ano_pred": RANGES / "avenue_ano_pred.json", "official": RANGES / "avenue_official.json"},
+        archives=(
+            Archive("http://www.cse.cuhk.edu.hk/leojia/projects/detectabnormal/Avenue_Dataset.zip",
+                    "fc9cb8432a11ca79c18aa180c72524011411b69d3b0ff27c8816e41c0de61531"),
+            Archive("http://www.cse.cuhk.edu.hk/leojia/projects/detectabnormal/ground_truth_demo.zip",
+                    "60fec1728ec8f73a58aad3aeb5729d70a805a47e0b8eb4bf91ab67ef06386d77"))),
+}

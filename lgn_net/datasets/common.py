@@ -1,0 +1,143 @@
+"""The words in which each file of this folder describes a data set, and helpers to find its files in folders."""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lgn_net.errors import UserError
+
+RANGES = Path(__file__).parent / "ranges"
+SPLIT_FOLDERS = {"training": ("training", "train"), "testing": ("testing", "test")}
+DEPTH = 4                      # folders below a source in which its data may begin
+
+
+class Archive(NamedTuple):
+    """A published file."""
+
+    url: str
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """Return the name of the file."""
+        return self.url.rpartition("/")[2]
+
+
+class SourceVideo(NamedTuple):
+    """A video as it was published."""
+
+    split: str                                       # "training" or "testing"
+    name: str
+    frames: Path | tuple[Path, ...]                  # a video file, or image files in order
+    length: int | None = None                        # frames that it must have; None: as many as its header says
+    labels: np.ndarray | None = None                 # uint8 (T,)
+    masks: Path | tuple[Path, ...] | None = None     # .mat (cells of (H, W)), .npy (T, H, W), or image files
+    masks_agree: bool = True                         # labels and masks are known to agree in every frame
+    damaged: int | None = None                       # index of a frame that is damaged in the published archive
+
+    @property
+    def key(self) -> str:
+        """Return the name in prepared.json."""
+        return f"{self.split}/{self.name}"
+
+    def files(self) -> tuple[Path, ...]:
+        """Return the files of the frames."""
+        return (self.frames,) if isinstance(self.frames, Path) else self.frames
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the publisher's files are arranged."""
+
+    expected: str                                              # the layout in words, for messages
+    files: tuple[str, ...]                                     # patterns, in lower case, of the files that are needed
+    videos: Callable[[list[Path]], Iterable[SourceVideo]]      # folders -> the videos in them
+    skip: str = ""                                             # pattern of files in the archives that are not needed
+    every_mask: bool = True                                    # every testing video has masks
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Facts about a published data set: to get it, to recognise a complete copy of it and to find its labels."""
+
+    title: str
+    page: str                                                  # where it is published
+    train: tuple[int, int]                                     # videos, frames
+    test: tuple[int, int]
+    layout: Layout
+    train_lengths: dict[str, int | None] = field(default_factory=dict)   # name -> frames; None: not known
+    test_lengths: dict[str, int | None] = field(default_factory=dict)    # both {}: the names are not known
+    aliases: tuple[str, ...] = ()                              # other names of its folder and label files
+    truths: dict[str, Path] = field(default_factory=dict)      # source -> labels that ship, the paper's source first
+    archives: tuple[Archive, ...] = ()                         # none where only `page` hands them out
+
+    def split(self, name: str) -> tuple[tuple[int, int], dict[str, int | None]]:
+        """Return (videos, frames) and the lengths by name of "training" or "testing"."""
+        return (self.train, self.train_lengths) if name == "training" else (self.test, self.test_lengths)
+
+
+def numbered(lengths: Sequence[int | None]) -> dict[str, int | None]:
+    """Name the videos of these lengths 01, 02, ..."""
+    return {f"{i:02d}": length for i, length in enumerate(lengths, 1)}
+
+
+def lengths_in(ranges: Path) -> dict[str, int | None]:
+    """Read the lengths of the videos from a labels file that ships."""
+    content = json.loads(ranges.read_text())
+    return dict(zip(content["videos"], content["frames"], strict=True))
+
+
+def natural_key(name: str) -> tuple[list, str]:
+    """Return a sort key under which frame_2 comes before frame_10; the name itself decides between 01 and 1."""
+    return [int(part) if i % 2 else part.lower() for i, part in enumerate(re.split(r"([0-9]+)", name))], name
+
+
+def find_folders(roots: Iterable[Path], *names: str) -> list[Path]:
+    """Find the folders of these names, in upper or lower case, among `roots` and at most DEPTH levels below them."""
+    found, level, lower = [], list(roots), [name.lower() for name in names]
+    for _ in range(DEPTH + 1):
+        found += [folder for folder in level if folder.name.lower() in lower]
+        level = [path for folder in level if folder not in found for path in entries(folder) if path.is_dir()]
+    return found
+
+
+def entries(folder: Path) -> list[Path]:
+    """List a folder in natural order, without hidden files and those of macOS; [] where there is no folder."""
+    if not folder.is_dir():
+        return []
+    return sorted((path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX"))),
+                  key=lambda path: natural_key(path.name))
+
+
+def matching(paths: Iterable[Path], pattern: str) -> list[tuple[Path, int]]:
+    """List the paths whose whole name fits the pattern, with the number in it, in the order of the numbers."""
+    found = ((path, re.fullmatch(pattern, path.name, re.IGNORECASE)) for path in paths)
+    return sorted(((path, int(match[1])) for path, match in found if match), key=lambda pair: pair[1])
+
+
+def load_array(path: Path) -> np.ndarray:
+    """Open a NumPy file of numbers, memory-mapped. Raise UserError for any other file."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"it holds {array.dtype}")
+    except (ValueError, OSError, EOFError, AttributeError) as error:
+        raise UserError(f"{path} is no NumPy array of numbers, or truncated ({error}); unpack the archive again") \
+            from None
+    return array
+
+
+def mark(path: Path | None, video: str, labels: np.ndarray, first: int, last: int, value: int = 1) -> None:
+    """Set frames first..last, counted from 0, both included, in the labels (T,) of a video, as the file `path` says.
+
+    Raise UserError when the video has no such frames.
+    """
+    if not 0 <= first <= last < len(labels):
+        raise UserError(f"labels {path}: frames {first} to {last} (from 0) of video {video}, which has {len(labels)} "
+                        f"frames")
+    labels[first:last + 1] = value

@@ -1,0 +1,217 @@
+"""Videos as they come, by PyAV: the pixels of OpenCV, upright, all of them, with their times; and what is written."""
+
+import math
+import resource
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from lgn_net.data.footage import find_footage, open_footage
+from lgn_net.errors import UserError
+from lgn_net.preparation.extract import probe, write_video
+from lgn_net.preparation.sources import SourceVideo
+from lgn_net.video.overlay import write_mp4
+
+COARSE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+
+
+def pictures(count=12, H=48, W=64):
+    """A smooth picture that moves to the right."""
+    smooth = cv2.resize(COARSE, (W, H), interpolation=cv2.INTER_CUBIC)
+    return [np.roll(smooth, 3 * t, axis=1) for t in range(count)]
+
+
+def write(path, frames, codec="libx264", form="yuv420p", rotation=0, times=None, **options):
+    """A video file of ten frames a second, or with the given times in tenths of a second."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(codec, rate=10, options=options)
+        (stream.height, stream.width), stream.pix_fmt = frames[0].shape[:2], form
+        stream.codec_context.time_base = Fraction(1, 10)
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for t, picture in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
+            frame.pts, frame.time_base = times[t] if times else t, Fraction(1, 10)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    return path
+
+
+def cut(source, path, first, last, start):
+    """Packets first to last of a video, as `ffmpeg -c copy` cuts them: what is before `start` is not for showing."""
+    with av.open(str(source)) as file, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(file.streams.video[0])
+        packets = [packet for packet in file.demux(video=0) if packet.size][first:last]
+        offset = packets[start - first].dts
+        for packet in packets:
+            packet.dts, packet.pts, packet.stream = packet.dts - offset, packet.pts - offset, stream
+            out.mux(packet)
+    return path
+
+
+def read(path, *args):
+    """All frames of a video, and what is known of it then."""
+    with open_footage(path, *args) as footage:
+        return list(footage.frames), footage
+
+
+def by_opencv(path):
+    file, frames = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1]), []
+    while (frame := file.read()[1]) is not None:
+        frames.append(frame)
+    return frames
+
+
+def assert_as_opencv(path):
+    """Compare every frame, one at a time."""
+    file, count = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1]), 0
+    with open_footage(path) as footage:
+        for frame in footage.frames:
+            assert np.array_equal(frame.picture, file.read()[1]), count
+            count += 1
+    assert not file.read()[0]
+    return count
+
+
+# ----------------------------------------------------------------------------------------------------------- reading
+
+@pytest.mark.parametrize(("suffix", "codec", "form", "H", "W", "rotation"), [
+    ("mp4", "libx264", "yuv420p", 48, 64, 0), ("mp4", "libx264", "yuv420p", 50, 66, 90),
+    ("mp4", "libx264", "yuvj420p", 48, 64, 180), ("mp4", "libx264", "yuv420p10le", 48, 64, 270),
+    ("avi", "mjpeg", "yuvj420p", 49, 65, 0), ("avi", "mpeg4", "yuv420p", 49, 65, 0), ("avi", "ffv1", "bgr0", 48, 64, 0),
+    ("mkv", "ffv1", "gray", 48, 64, 0)])
+def test_pixels_are_those_of_opencv(tmp_path, suffix, codec, form, H, W, rotation):
+    path = write(tmp_path / f"a.{suffix}", pictures(H=H, W=W), codec, form, rotation)
+    assert assert_as_opencv(path) == 12
+    frames, footage = read(path, 1)
+    assert (footage.length, footage.fps, footage.live, footage.whole) == (12, 10, False, True)
+    upright = np.rot90(pictures(1, H, W)[0], rotation // 90)
+    assert frames[0].picture.shape == upright.shape and (form == "gray" or cv2.PSNR(frames[0].picture, upright) > 25)
+    assert [frame.seconds for frame in frames] == pytest.approx([t / 10 for t in range(12)])
+    assert np.array_equal(frames[5].image[..., 0], cv2.cvtColor(frames[5].picture, cv2.COLOR_BGR2GRAY))
+
+
+@pytest.mark.slow
+def test_real_avenue_is_decoded_as_by_opencv(shared_data):
+    paths = sorted(shared_data.glob("avenue_partial/*_videos/*.avi"))
+    assert len(paths) == 8 and sum(map(assert_as_opencv, paths)) == 3026
+
+
+def test_times_of_a_video_of_variable_frame_rate(tmp_path):
+    times = [3, 4, 6, 10, 11]
+    path = write(tmp_path / "12:30.mp4", pictures(5), times=times)             # FFmpeg would take 12 for a protocol
+    assert [frame.seconds for frame in read(path)[0]] == pytest.approx([(t - 3) / 10 for t in times])
+    assert [frame.seconds for frame in read(path, 3, 5.0)[0]] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
+
+
+def test_folder(tmp_path):
+    for t, picture in enumerate(pictures(11)):
+        cv2.imwrite(str(tmp_path / f"{t}.png"), picture)
+    frames, footage = read(tmp_path, 1, 4.0)
+    assert (footage.length, footage.fps, footage.live) == (11, 4, False) and frames[10].seconds == 2.5
+    for frame, picture in zip(frames, pictures(11), strict=True):
+        assert np.array_equal(frame.picture, picture)
+    assert np.array_equal(frames[9].image[..., 0], cv2.imread(str(tmp_path / "9.png"), cv2.IMREAD_GRAYSCALE))
+    assert math.isnan(read(tmp_path)[0][3].seconds)
+    cv2.imwrite(str(tmp_path / "5.png"), COARSE)
+    with pytest.raises(UserError, match=r"5\.png is 8 x 6 pixels, the one before 64 x 48"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(("text", "match"), [
+    ("text.mp4", "holds no picture"), ("sound.wav", "holds no picture"), ("empty", "holds no images"),
+    ("97", "no camera 97 answers"), ("http://127.0.0.1:9/", "holds no picture"), ("gone.mp4", "no such video")])
+def test_what_is_no_video(tmp_path, text, match):
+    (tmp_path / "text.mp4").write_text("no video\n" * 100)
+    (tmp_path / "empty").mkdir()
+    with av.open(str(tmp_path / "sound.wav"), "w") as file:
+        stream = file.add_stream("pcm_s16le", rate=8000, layout="mono")
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        sound.sample_rate = 8000
+        file.mux(stream.encode(sound))
+    with pytest.raises(UserError, match=match):
+        read(find_footage(str(tmp_path / text) if (tmp_path / text).exists() else text))
+
+
+# ------------------------------------------------------------------------------------------ cut and damaged files
+
+def truncated(folder):
+    path = write(folder / "a.avi", list(np.random.default_rng(0).integers(0, 256, (50, 48, 64, 3), np.uint8)), "mjpeg",
+                 "yuvj420p")
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 5])
+    return path
+
+
+def damaged(folder):
+    path = write(folder / "a.mp4", pictures(80), g="20")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3:len(data) // 3 + 1000] = bytes(1000)
+    path.write_bytes(data)
+    return path
+
+
+def cut_between_key_frames(folder):
+    return cut(write(folder / "a.mp4", pictures(80), g="25", bf="0"), folder / "b.mp4", 25, 75, 38)
+
+
+def cut_off_the_key_frame(folder):
+    return cut(write(folder / "a.mp4", pictures(80), g="25", bf="0"), folder / "b.mp4", 12, 62, 12)
+
+
+@pytest.mark.parametrize(("make", "length", "counts", "whole"), [
+    (truncated, 50, range(3, 15), False), (damaged, 80, range(10, 70), False),
+    (cut_between_key_frames, 50, [37], True), (cut_off_the_key_frame, 50, [37], True)])
+def test_file_with_fewer_frames_than_its_header_says(tmp_path, make, length, counts, whole):
+    """The preparation refuses a damaged file; one that was cut without decoding gives its frames, and a remark."""
+    path = make(tmp_path)
+    frames, footage = read(path)
+    expected = by_opencv(path)
+    assert footage.length == length and footage.whole == whole and len(frames) == len(expected) in counts
+    assert all(np.array_equal(frame.picture, other) for frame, other in zip(frames[:-1], expected))
+    source = SourceVideo("testing", "01", path)
+    header = probe(source, "png")
+    if whole:
+        assert write_video(source, header, tmp_path, "png", lambda: None) == \
+            (37, "decoded 37 frames where its header says 50")
+        assert len(list((tmp_path / "testing/frames/01").iterdir())) == 37
+    else:
+        with pytest.raises(UserError, match="stops early"):
+            write_video(source, header, tmp_path, "png", lambda: None)
+        assert not list((tmp_path / "testing/frames").iterdir())
+
+
+# ----------------------------------------------------------------------------------------------------------- writing
+
+@pytest.mark.parametrize(("H", "W", "fps"), [(48, 64, 10), (49, 65, 30000 / 1001)])
+def test_written_video_is_one_that_browsers_play(tmp_path, H, W, fps):
+    with write_mp4(tmp_path / "out/a.mp4", fps) as add:
+        for picture in pictures(15, H, W):
+            add(picture)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.mp4"]
+    with av.open(str(tmp_path / "out/a.mp4")) as file:
+        stream = file.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt, stream.frames) == ("h264", "yuv420p", 15)
+        assert float(stream.average_rate) == pytest.approx(fps)
+    frames, _ = read(tmp_path / "out/a.mp4")
+    assert len(frames) == 15 and frames[0].picture.shape == (H + H % 2, W + W % 2, 3)
+    for frame, picture in zip(frames, pictures(15, H, W)):
+        assert cv2.PSNR(frame.picture[:H, :W], picture) > 25
+
+
+@pytest.mark.parametrize(("error", "match", "count"), [
+    (KeyboardInterrupt, None, 3), (UserError, r"cannot write .*v\.mp4: File too large; what was there", 40)])
+def test_video_that_cannot_be_written_leaves_what_was_there(tmp_path, error, match, count):
+    (tmp_path / "v.mp4").write_bytes(b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))            # stands for a disk that fills up
+    try:
+        with pytest.raises(error, match=match), write_mp4(tmp_path / "v.mp4", 10) as add:
+            for picture in np.random.default_rng(0).integers(0, 256, (count, 120, 160, 3), np.uint8):
+                add(picture)
+            raise KeyboardInterrupt
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"] and (tmp_path / "v.mp4").read_bytes() == b"old"
