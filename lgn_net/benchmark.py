@@ -209,7 +209,8 @@ def profile_parts(model: Any, call: Callable[[], object], device: torch.device, 
     for path, part in PARTS.items():
         annotate(model, path, part)
     cuda = device.type == "cuda"
-    with profile(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * cuda]) as profiler, record_function(rest):
+    activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * cuda]
+    with profile(activities=activities, acc_events=True) as profiler, record_function(rest):
         call()
     parts: dict[str, float] = defaultdict(float)
     kernels = 0.0

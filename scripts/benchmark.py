@@ -92,16 +92,18 @@ def main(argv: list[str]) -> None:
 
 
 def find_videos(config: Config, args: Namespace, folder: Path) -> list[Video]:
-    """Draw a video, or find those of the data set; the longest one comes first, cut to what a round needs."""
-    needed = max(args.frames, config.train.batch_size) + config.model.window - 1
+    """Draw a video, or find the longest one of the data set, cut to what a round needs; for `data` find all."""
+    needed = (config.train.batch_size if args.what == "train" else args.frames) + config.model.window - 1
     if not args.dataset_path:
         return [draw_video(folder, config, needed)]
     videos = index_videos(find_split(args.dataset_path, config.data.dataset, SPLITS[args.what]))
-    longest, *others = sorted(videos, key=lambda video: -len(video.frames))
+    if args.what == "data":
+        return videos
+    longest = max(videos, key=lambda video: len(video.frames))
     if len(longest.frames) < needed:
-        raise UserError(f"the longest video, {longest.name}, has {len(longest.frames)} frames of {needed}; "
-                        f"give fewer --frames or a smaller --train.batch_size")
-    return [longest if args.what == "data" else longest._replace(frames=longest.frames[:needed]), *others]
+        raise UserError(f"the longest video, {longest.name}, has {len(longest.frames)} frames, and {needed} are "
+                        f"needed; give fewer --frames, or a smaller --train.batch_size")
+    return [longest._replace(frames=longest.frames[:needed])]
 
 
 def evaluate(config: Config, args: Namespace, device: torch.device, videos: list[Video]) -> dict:
@@ -150,8 +152,8 @@ def gamma(config: Config, args: Namespace, device: torch.device, videos: list[Vi
     model = random_model(config, videos[0], device)
     gammas = spread_gammas(model, videos[0], config, device)
     one = with_knobs(config, {"score.gamma": gammas[5]})
-    timings = interleave({"one gamma": partial(score_videos, model, videos[:1], one, device),
-                          "ten gammas": partial(sweep_gamma, model, videos[:1], config, gammas, device)}, args.repeats)
+    timings = interleave({"one gamma": partial(score_videos, model, videos, one, device),
+                          "ten gammas": partial(sweep_gamma, model, videos, config, gammas, device)}, args.repeats)
     updates = [sum(s.memory_updated for s in signals) for signals in timings["ten gammas"].results[0].values()]
     count = len(timings["one gamma"].results[0])
     print(f"\nof {count} frames {', '.join(map(str, updates))} update the memory under the ten gammas")
