@@ -14,7 +14,7 @@ from lgn_net.config import Config
 from lgn_net.data.labels import read_ranges
 from lgn_net.datasets import BENCHMARKS
 from lgn_net.errors import UserError
-from lgn_net.inference.localize import FrameMap, load_maps, save_maps
+from lgn_net.scores.maps import FrameMap, load_maps, save_maps
 from lgn_net.scores.protocols import GRID, PAPER, Protocol, grid, measure, normality_under, paper_weights
 from lgn_net.scores.results import Results, read_results, write_results
 from lgn_net.scores.score_file import VideoScores, read_scores, write_scores

@@ -23,7 +23,8 @@ import train
 from lgn_net.config import config_from_dict
 from lgn_net.data.footage import open_footage
 from lgn_net.data.videos import Video, index_videos
-from lgn_net.inference.loop import score_videos, score_windows, to_scores
+from lgn_net.inference.chosen import sample_normal
+from lgn_net.inference.loop import score_videos, to_scores
 from lgn_net.model.build import build_model
 from lgn_net.scores.calibration import SHARES, calibrate, calibrated, threshold_at
 from lgn_net.scores.normality import normality
@@ -150,10 +151,10 @@ def test_exported_file_is_small_and_scores_alike(data, checkpoint, exported, tmp
                tmp_path / "on", "--init_from", exported, "--train.max_steps", 1).status == 0
 
 
-def test_calibration_is_that_of_score_windows(data, exported):
+def test_calibration_is_that_of_sampled_windows(data, exported):
     config, model, content = network(exported)
     videos = index_videos(data / "made/training/frames")
-    signals, _ = score_windows(model, videos, config, 256, CPU)
+    signals, _ = sample_normal(model, videos, config, 256, CPU)
     calibration, weights = content["calibration"], paper_weights(config.score.psnr_weight)
     pooled = {"psnr": np.array([s.psnr for s in signals]), "distance": np.array([s.distance[0] for s in signals])}
     assert calibration["frames"] == len(signals) == 5 + 8
