@@ -292,6 +292,8 @@ def test_a_fifth_benchmark_takes_one_file_and_one_yaml(tmp_path):
             (source / "Test_Annotation" / name[-6:]).mkdir(parents=True)
             np.save(source / "Test_Annotation" / name[-6:] / f"{name[-6:]}.npy", np.arange(frames) > 3)
 
+    (source / "Train/000001/._000001.avi").write_bytes(b"macOS leaves such files in archives")
+
     def command(script, *argv):
         return subprocess.run([sys.executable, project / "scripts" / script, *argv], capture_output=True, text=True,
                               check=False, env=os.environ | {"PYTHONPATH": str(project)})
