@@ -217,9 +217,9 @@ def test_killed_and_stopped(base, made, tmp_path):
     """A killed command leaves a training that the next command waits for; SIGTERM saves; the numbers are the same."""
     assert run(run_plan.main, *base, "--exp_dir", tmp_path / "whole/runs", "--seeds", 0).status == 0
 
-    def start(sent):
+    def start(sent, *more):
         """Start the command, send it a signal once something is logged, and return status and output."""
-        process = subprocess.Popen(real(*base, "--seeds", 0), stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(real(*base, "--seeds", 0, *more), stdout=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 120
         while sent and not list((tmp_path / "runs").glob("*/*/log.jsonl")) and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -227,9 +227,10 @@ def test_killed_and_stopped(base, made, tmp_path):
         out, _ = process.communicate(timeout=120)
         return process.returncode, out
 
-    status, out = start(signal.SIGTERM)
+    endless = "--", "--train.max_steps", "null", "--train.epochs", 10000
+    status, out = start(signal.SIGTERM, *endless)
     assert status == 75 and "give the same command again" in out and (tmp_path / "runs/lgn_net/seed_0/last.pt").exists()
-    assert "--resume" in run(run_plan.main, *base, "--seeds", 0, "--dry-run").out.splitlines()[0]
+    assert "--resume" in run(run_plan.main, *base, "--seeds", 0, "--dry-run", *endless).out.splitlines()[0]
     shutil.rmtree(tmp_path / "runs")
     assert start(signal.SIGKILL)[0] == -signal.SIGKILL
     assert run(run_plan.main, *base, "--seeds", 0).status == 0
