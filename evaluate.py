@@ -26,11 +26,12 @@ from lgn_net.errors import UserError
 from lgn_net.files import ROOT, check_writable
 from lgn_net.inference.chosen import draw_maps, sample_normal
 from lgn_net.inference.inputs import load_network, load_test_set
-from lgn_net.inference.localize import Localization, choose_frames, find_masks, parse_frames
+from lgn_net.inference.localize import Localization, find_masks
 from lgn_net.inference.loop import score_videos, to_scores, videos_of_process
 from lgn_net.inference.quality import Quality, summarize
 from lgn_net.report.outcome import Other, finish
 from lgn_net.scores.evaluation import Evaluation, read_any
+from lgn_net.scores.maps import choose_frames, parse_frames
 from lgn_net.scores.protocols import Protocol, common_frames, normality_under, paper_weights
 from lgn_net.scores.results import MemoryUse, PixelResults, Provenance
 from lgn_net.scores.score_file import VideoScores, write_scores
@@ -75,11 +76,12 @@ def evaluate(config: Config, args: Namespace, out: Path, other: Other | None, de
     parse_frames(args.frames, to_come)
     if other:
         common_frames(to_come, other.evaluation.videos)
-    masks = find_masks(find_split(args.dataset_path, config.data.dataset, "testing").with_name("masks"), videos)
-    localization = Localization(masks) if any(masks) and args.localize != "off" else None
+    mask_folder = find_split(args.dataset_path, config.data.dataset, "testing").with_name("masks")
+    masks = find_masks(mask_folder, videos) if args.localize != "off" else []
+    localization = Localization(masks) if any(masks) else None
     quality = Quality() if args.quality else None
     for path in (path for pattern in OF_AN_EARLIER_ONE for path in out.glob(pattern)):
-        path.unlink()
+        path.unlink(missing_ok=True)
 
     # Frames to signals: the test videos, shared out among the processes, then some training windows.
     observers = [observer for observer in (localization, quality) if observer]

@@ -20,10 +20,10 @@ from lgn_net.device import pick_device
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable
 from lgn_net.inference.chosen import predict_again, sample_normal
-from lgn_net.inference.localize import as_array, error_map, smoothed
 from lgn_net.inference.loop import FrameSignals, to_scores
 from lgn_net.model.build import build_model
 from lgn_net.scores.calibration import calibrate, pooled
+from lgn_net.scores.maps import as_array, error_map, smoothed
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.terminal import progress, run_command
 from lgn_net.training.checkpoint import load_checkpoint, load_weights, save_checkpoint

@@ -17,9 +17,9 @@ from lgn_net.cli import command_parser, given, label_argument, measuring_argumen
 from lgn_net.config import Config, config_from_dict, flatten
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable
-from lgn_net.inference.localize import judge_again, load_maps
 from lgn_net.report.outcome import Other, finish
 from lgn_net.scores.evaluation import is_ours, read_any
+from lgn_net.scores.maps import judge_again, load_maps
 from lgn_net.scores.protocols import SCORING, Protocol, normality_under
 from lgn_net.scores.results import Results, results_beside
 from lgn_net.terminal import run_command
@@ -31,11 +31,11 @@ def main(argv: list[str]) -> int:
     if argv and not argv[0].startswith("-"):
         argv = ["--scores", *argv]
     argv = separate(argv)
-    scores, = peek(["--scores"], argv)[0].get("--scores", [""])[-1:]
+    scores = peek(["--scores"], argv)[0].get("--scores", [""])[-1]
+    beside = results_beside(scores) if scores else None
+    config, args = parse_arguments(argv, saved_knobs(beside))
     if not scores:
         raise UserError("which scores? give a score file, or another program's scores")
-    beside = results_beside(scores)
-    config, args = parse_arguments(argv, saved_knobs(beside, scores))
     out = Path(args.out) if args.out else None
     if out:
         check_writable(out)
@@ -73,15 +73,14 @@ def parse_arguments(argv: list[str], saved: dict[str, object]) -> tuple[Config, 
     return config, args
 
 
-def saved_knobs(beside: Results | None, scores: str) -> dict[str, object]:
+def saved_knobs(beside: Results | None) -> dict[str, object]:
     """Collect the knobs of the evaluation that left the scores. UserError where they are another version's."""
     if not beside:
         return {}
     try:
         network = flatten(asdict(config_from_dict(beside.config))) if beside.config else {}
     except UserError as error:
-        raise UserError(f"results.json beside {scores} was written by another version of this project: {error}") \
-            from None
+        raise UserError(f"the results.json beside the scores is of another version of this project: {error}") from None
     return network | {f"score.{knob}": value for knob, value in beside.scoring.items()}
 
 

@@ -33,11 +33,11 @@ from lgn_net.data.footage import Footage, Frame, find_footage, name_of, open_foo
 from lgn_net.device import pick_device
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable, write_atomic
-from lgn_net.inference.localize import as_array, error_map, smoothed
 from lgn_net.inference.loop import predict
 from lgn_net.inference.stream import batched, encode_windows, for_inference
 from lgn_net.model.build import build_model
 from lgn_net.scores.calibration import calibrate, calibrated, check_calibration, pooled, threshold_at
+from lgn_net.scores.maps import as_array, error_map, smoothed
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.scores.score_file import VideoScores, read_scores, stretches, write_scores
 from lgn_net.terminal import StopOnSignal, progress, run_command

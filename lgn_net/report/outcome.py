@@ -10,11 +10,11 @@ import numpy as np
 from lgn_net.config import Config
 from lgn_net.data.labels import shipped_truths
 from lgn_net.errors import UserError
-from lgn_net.inference.localize import FrameMap, save_maps
 from lgn_net.report.curves import plot_curves
 from lgn_net.report.page import write_report
 from lgn_net.report.tables import everything
 from lgn_net.scores.evaluation import Evaluation
+from lgn_net.scores.maps import FrameMap, save_maps
 from lgn_net.scores.metrics import padded_chance
 from lgn_net.scores.protocols import SCORING, Protocol, compare, grid, measure
 from lgn_net.scores.results import GridCell, Results, write_results

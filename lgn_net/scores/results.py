@@ -83,70 +83,43 @@ class ClassMeans(NamedTuple):
 class Provenance:
     """Where scores are from; what a score file takes over from the results.json beside it."""
 
-    dataset: str | None = None
-    """Name of the data set."""
-    labels: str = "none"
-    """File of the labels."""
-    complete_benchmark: bool | None = None
-    """Whether these are all test frames of the published data set; None: of no such set, or unknown."""
-    scores: str | None = None
-    """File of the scores, where no network ran."""
-    direction: str | None = None
-    """What a high score of another program means."""
-    checkpoint: str | None = None
-    """File of the network."""
-    versions: dict[str, Any] | None = None
-    """Of the code and its libraries, and the device on which the network ran."""
-    config: dict[str, Any] | None = None
-    """Configuration with which the network ran."""
-    memories: list[MemoryUse] | None = None
-    """Of each memory, how training frames use its items."""
-    localization: PixelResults | None = None
-    """Comparison with pixel masks."""
-    quality: dict[str, float | None] | None = None
-    """SSIM and LPIPS of the predictions: `ssim`, `ssim_normal`, `ssim_abnormal`, and so on."""
+    dataset: str | None = None                         # name of the data set
+    labels: str = "none"                               # file of the labels
+    complete_benchmark: bool | None = None             # all test frames of a published data set? None: unknown
+    scores: str | None = None                          # file of the scores, where no network ran
+    direction: str | None = None                       # what a high score of another program means
+    checkpoint: str | None = None                      # file of the network
+    versions: dict[str, Any] | None = None             # of the code, its libraries and the network's device
+    config: dict[str, Any] | None = None               # configuration with which the network ran
+    memories: list[MemoryUse] | None = None            # of each memory, how training frames use its items
+    localization: PixelResults | None = None           # comparison with pixel masks
+    quality: dict[str, float | None] | None = None     # means of SSIM and LPIPS, over all and over each class
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measures:
     """Every number under one protocol; AUCs are fractions, and what is undefined is None."""
 
-    auc: float | None
-    """The headline."""
-    interval: tuple[float, float] | None
-    """95 % interval of the AUC over resampled videos; None where there is nothing to resample."""
-    auc_of: dict[str, float | None]
-    """AUC of each signal alone, `auc_<signal>` in the file; empty where there is only one signal."""
-    auc_copy: float | None = None
-    """AUC of the PSNR of copying the last frame; None where the score file has no such column."""
-    auc_linear: float | None = None
-    """AUC of the PSNR of linear extrapolation, clip(2 s_t - s_(t-1))."""
-    auc_skill: float | None = None
-    """AUC of the PSNR minus that of copying the last frame."""
-    mean_of: dict[str, ClassMeans]
-    """Means of each signal, `<signal>_normal` and `<signal>_abnormal` in the file."""
-    eer: float | None
-    """Equal error rate over all frames."""
-    average_precision: float | None
-    """Of abnormal frames, over all frames."""
-    chance: float
-    """Average precision of a detector that knows nothing: the share of abnormal frames."""
-    gap: float | None
-    """Mean normality of the normal frames minus that of the abnormal ones."""
-    videos: int
-    """Number of videos."""
-    single_class_videos: int
-    """Videos with frames of one class only."""
-    frames: int
-    """Scored frames."""
-    abnormal_frames: int
-    """Scored frames with label 1."""
-    per_video: list[VideoResult]
-    """The same of each video."""
+    auc: float | None                                  # the headline
+    interval: tuple[float, float] | None               # 95 %, over resampled videos; None for a single video
+    auc_of: dict[str, float | None]                    # AUC of each of several signals alone: `auc_<signal>`
+    auc_copy: float | None = None                      # AUC of the PSNR of copying the last frame
+    auc_linear: float | None = None                    # AUC of the PSNR of linear extrapolation, clip(2 s_t - s_(t-1))
+    auc_skill: float | None = None                     # AUC of the PSNR minus that of copying the last frame
+    mean_of: dict[str, ClassMeans]                     # `<signal>_normal`, `<signal>_abnormal` in the file
+    eer: float | None                                  # equal error rate over all frames
+    average_precision: float | None                    # of abnormal frames, over all frames
+    chance: float                                      # the average precision of a detector that knows nothing
+    gap: float | None                                  # mean normality of normal minus that of abnormal frames
+    videos: int                                        # number of videos
+    single_class_videos: int                           # videos with frames of one class only
+    frames: int                                        # scored frames
+    abnormal_frames: int                               # scored frames with label 1
+    per_video: list[VideoResult]                       # the same of each video
 
     @property
     def auc_distances(self) -> list[float | None]:
-        """AUC of the distance to each memory alone."""
+        """Pick the AUCs of the distance to each memory alone."""
         return [value for name, value in self.auc_of.items() if name != "psnr"]
 
     def to_dict(self) -> dict[str, Any]:
@@ -163,22 +136,14 @@ class Measures:
 class Results(Measures, Provenance):
     """What evaluate.py and scripts/measure.py write to results.json."""
 
-    label_source: str | None
-    """Which of the truths that ship the labels are; None: none of them."""
-    protocol: str
-    """What was measured, in a line."""
-    signals: dict[str, float]
-    """Weight of each signal in the normality; negative where a high value is abnormal."""
-    scoring: dict[str, Any] = field(default_factory=dict)
-    """The knobs of `score` that a score file leaves open."""
-    memory_updates: int | None = None
-    """Frames that updated the memory."""
-    grid: list[GridCell] = field(default_factory=list)
-    """The AUC under every protocol, for every set of labels; empty where it was not asked for."""
-    padded_chance: dict[str, float] = field(default_factory=dict)
-    """Of each set of labels, what random scores reach under the protocol "padded"."""
-    compared: Comparison | None = None
-    """The comparison with a second file of scores."""
+    label_source: str | None                           # which of the truths that ship; None: none of them
+    protocol: str                                      # what was measured, in a line
+    signals: dict[str, float]                          # weights in the normality; negative: high is abnormal
+    scoring: dict[str, Any] = field(default_factory=dict)  # knobs of `score` that a score file leaves open
+    memory_updates: int | None = None                  # frames that updated the memory
+    grid: list[GridCell] = field(default_factory=list)                 # for every set of labels and every protocol
+    padded_chance: dict[str, float] = field(default_factory=dict)         # for every set of labels, see `metrics`
+    compared: Comparison | None = None                 # the comparison with a second file of scores
 
 
 # Fields that are left out of the file where they are None: most evaluations have no such thing.
