@@ -21,7 +21,8 @@ def split_file(path: str | Path, folder: str | Path, bytes: int = 15 * 2**20) ->
     Returns:
         The written files, the list last.
     """
-    path, folder, parts = Path(path), Path(folder), []
+    path, folder = Path(path), Path(folder)
+    parts: list[dict] = []
     with path.open("rb") as source:
         while block := source.read(bytes):
             parts.append({"name": f"{path.name}.part{len(parts):02d}", "sha256": hashlib.sha256(block).hexdigest()})
