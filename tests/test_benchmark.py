@@ -223,7 +223,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["scripts/gpu_check.py", "train.py"])
+@pytest.mark.parametrize("command", ["scripts/gpu_check.py", "train.py", "evaluate.py"])
 def test_optional_packages_are_not_imported(tmp_path, command):
     Path(tmp_path / "without.py").write_text(OPTIONAL)
     done = shell(tmp_path / "without.py", command, "--help")
