@@ -1,6 +1,7 @@
 """What the commands share on the command line: the base configuration, and the authors' flags."""
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,8 +11,6 @@ from lgn_net.config import RENAMED, Config, config_parser, flatten, parse
 from lgn_net.datasets import canonical_name
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT
-from lgn_net.official import official_system
-from lgn_net.training.checkpoint import load_checkpoint
 
 # Flags of the paper and of the authors' README, and the knobs they set.
 ALIASES = {
@@ -50,42 +49,82 @@ def network_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--checkpoint", help="Checkpoint written by train.py or scripts/import_official.py.")
     parser.add_argument("--model_dir", help="Instead of --checkpoint: the authors' <n>model.pth.")
     parser.add_argument("--m_items_dir", help="The authors' <n>keys.pt that belongs to --model_dir.")
+    label_argument(parser)
+
+
+def label_argument(parser: ArgumentParser) -> None:
+    """Add the argument that names the labels."""
     parser.add_argument("--labels", help="Label file (.npy, .mat, .m, .json, .csv) or folder of <video>.npy; default: "
                                          "beside the frames, or those that ship with the project.")
 
 
-def parse_command(parser: ArgumentParser, argv: list[str], base: Config | None = None) -> tuple[Config, Namespace]:
+def measuring_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments that say how scores are measured, and with which other scores they are compared."""
+    parser.add_argument("--compare", help="A second file of scores: the difference, with a paired bootstrap over the "
+                                          "videos.")
+    parser.add_argument("--direction", choices=["normal", "abnormal"],
+                        help="What a high score means, for scores of another program.")
+    parser.add_argument("--drop-first", type=int,
+                        help="With --direction: the first K frames of each video have no score.")
+    parser.add_argument("--crop", help="With --direction: the scores are of these frames of each video, such as 8:-7.")
+    parser.add_argument("--protocol", choices=["all", "paper"], default="all",
+                        help="all: the AUC under every protocol, too; paper: the headline only.")
+
+
+def given(argv: list[str], *flags: str) -> bool:
+    """Tell whether one of some flags stands on the command line."""
+    return any(word.partition("=")[0] in flags for word in argv)
+
+
+def parse_command(parser: ArgumentParser, argv: list[str],
+                  saved: Mapping[str, object] | None = None) -> tuple[Config, Namespace]:
     """Read a command line: the configuration and the command's own arguments.
 
     What the configuration is made of, later ones win:
 
-    1. the defaults of `lgn_net.config`, or `base`, or what the checkpoint of `--resume` or `--checkpoint` holds;
+    1. the defaults of `lgn_net.config`, or what the checkpoint of `--resume` or `--checkpoint` holds, or `saved`;
     2. the files of `--config`; without these and without 1, configs/X.yaml for `--dataset_type X`, and the
        hyper-parameters of the system in the file of `--model_dir`;
     3. configs/family/X.yaml for `--model.name X`, unless 1 stands without `--config`;
     4. single knobs.
 
-    UserError as in `config.parse`.
+    Args:
+        parser: with all of the command's arguments.
+        argv: the command line.
+        saved: the knobs, such as "score.gamma", of the evaluation whose scores are measured; {} where they are
+            unknown, and None where no scores are measured. With scores, a data set needs no configuration file.
+
+    Raises:
+        UserError: as in `config.parse`.
     """
-    words = [word for arg in argv for word in (arg.split("=", 1) if arg.startswith("--") and "=" in arg else [arg])]
-    words = [ALIASES.get(word, word) for word in words]
+    words = [ALIASES.get(word, word) for word in separate(argv)]
     words = [RENAMED.get((flag.removeprefix("--"), word), word) for flag, word in zip(["", *words], words)]
     configs, words = peek(["--config"], words)
     given = {flag: values[-1] for flag, values in peek(PEEKED, words)[0].items()}
 
+    base = saved
     if source := given.get("--resume") or given.get("--checkpoint"):
-        base = load_checkpoint(source)[0]
+        from lgn_net.training.checkpoint import load_checkpoint  # only now: measuring scores needs no torch
+        base = flatten(asdict(load_checkpoint(source)[0]))
     if base:
-        parser.set_defaults(flatten(asdict(base)))
+        parser.set_defaults(dict(base))
     files: list[str | Path] = [*configs.get("--config", [])]
-    if not base and not files and "--data.dataset" in given:
-        files = [config_of(given["--data.dataset"])]
-    if not base and not configs and "--model_dir" in given:
-        files = [*files, family_file(official_system(given["--model_dir"]))]
+    if not base and not files:
+        dataset = given.get("--data.dataset")
+        if dataset and (saved is None or config_path(dataset).is_file()):
+            files.append(config_of(dataset))
+        if "--model_dir" in given:
+            from lgn_net.official import official_system
+            files.append(family_file(official_system(given["--model_dir"])))
     family = family_file(given.get("--model.name", ""))
     if family.is_file() and (files or not base):
         files = [*files, family]
     return parse(parser, [*(f"--config={file}" for file in files), *words])
+
+
+def separate(argv: list[str]) -> list[str]:
+    """Turn every `--flag=value` into two words."""
+    return [word for arg in argv for word in (arg.split("=", 1) if arg.startswith("--") and "=" in arg else [arg])]
 
 
 PEEKED = ["--resume", "--checkpoint", "--data.dataset", "--model_dir", "--model.name"]
@@ -109,9 +148,14 @@ def family_file(name: str) -> Path:
     return ROOT / "configs" / "family" / f"{name}.yaml"
 
 
+def config_path(dataset: str) -> Path:
+    """Return configs/<dataset>.yaml of this project, which need not exist."""
+    return ROOT / "configs" / f"{canonical_name(dataset)}.yaml"
+
+
 def config_of(dataset: str) -> Path:
     """Return configs/<dataset>.yaml of this project. UserError when there is none."""
-    path = ROOT / "configs" / f"{canonical_name(dataset)}.yaml"
+    path = config_path(dataset)
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
         raise UserError(f"no configuration for data set {dataset} (known: {known}); give one with --config FILE")

@@ -19,10 +19,11 @@ from lgn_net.data.videos import find_split, index_videos
 from lgn_net.device import pick_device
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable
-from lgn_net.inference.localize import as_array, error_map, smoothed
-from lgn_net.inference.loop import FrameSignals, predict_frames, score_windows, to_scores
+from lgn_net.inference.chosen import predict_again, sample_normal
+from lgn_net.inference.loop import FrameSignals, to_scores
 from lgn_net.model.build import build_model
 from lgn_net.scores.calibration import calibrate, pooled
+from lgn_net.scores.maps import as_array, error_map, smoothed
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.terminal import progress, run_command
 from lgn_net.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
@@ -45,14 +46,14 @@ def main(argv: list[str]) -> None:
         raise UserError(f"no training video in {args.dataset_path} has the {config.model.window} frames of a window")
     with progress("score training windows", 2 * some + count, "windows") as bar:
         def scores(number: int) -> list[FrameSignals]:
-            return score_windows(model, videos, config, number, device, bar)[0]
+            return sample_normal(model, videos, config, number, device, bar)[0]
 
         before = to_scores(scores(some), videos)
         load_weights(model, state, args.checkpoint)
         after, normal = to_scores(scores(some), videos), scores(count)
         wanted = {(s.video, s.frame) for s in normal[::-(-count // some)]}
         peaks = [smoothed(error_map(as_array(predicted), as_array(target))).max()
-                 for _, _, predicted, target in predict_frames(model, videos, config, normal, wanted, device)]
+                 for _, _, predicted, target in predict_again(model, videos, config, normal, wanted, device)]
     weights = paper_weights(config.score.psnr_weight, len(model.memories))
     calibration = calibrate(to_scores(normal, videos), weights, peaks)
     save_checkpoint(args.out, config, state, calibration=calibration, exported_from={

@@ -19,7 +19,7 @@ INDEX = "https://pypi.org/simple/pip/"
 
 def main(folder: str) -> None:
     """Create the environment, then pip in it: from Python itself, else from the package index."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036   the old Python that is asked for says so here
         sys.exit(f"error: Python 3.11 or later is needed, this is {sys.version.split()[0]}; name another with "
                  f"make PYTHON=python3.x")
     venv.create(folder, symlinks=True)

@@ -18,6 +18,7 @@ import math
 import time
 import warnings
 from array import array
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -26,18 +27,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from lgn_net.config import Config
+from lgn_net.config import Config, with_knobs
 from lgn_net.data.clips import resize
 from lgn_net.data.footage import Footage, Frame, find_footage, name_of, open_footage, slack
 from lgn_net.device import pick_device
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable, write_atomic
-from lgn_net.inference.localize import as_array, error_map, smoothed
-from lgn_net.inference.loop import as_float32, judge, update_memories
-from lgn_net.inference.stream import WindowEncoder, for_inference
+from lgn_net.inference.loop import predict
+from lgn_net.inference.stream import batched, encode_windows, for_inference
 from lgn_net.model.build import build_model
 from lgn_net.scores.calibration import calibrate, calibrated, check_calibration, pooled, threshold_at
-from lgn_net.scores.protocols import distance_names, paper_weights
+from lgn_net.scores.maps import as_array, error_map, smoothed
+from lgn_net.scores.protocols import paper_weights
 from lgn_net.scores.score_file import VideoScores, read_scores, stretches, write_scores
 from lgn_net.terminal import StopOnSignal, progress, run_command
 from lgn_net.training.checkpoint import load_checkpoint, load_weights
@@ -184,30 +185,31 @@ def score_frames(frames: Iterator[Frame], network: Network, updating: bool, live
         live: score each frame at once, in a batch of its own.
         name: of the video, for the UserError when a prediction is not finite.
     """
-    config, gamma = network.config, as_float32(network.config.score.gamma)
+    config = with_knobs(network.config, {"score.memory_update": "carry" if updating else "frozen"})
     model, size = for_inference(network.model, config), config.data.image_size
-    encode, updating = WindowEncoder(model, config, network.device), updating and bool(model.memories)
-    count = 1 if live or updating else config.score.batch_size
-    for start in itertools.count(step=count):
-        if not (batch := list(itertools.islice(frames, count))):
-            return
-        rows: list[tuple] = []
-        encoded = encode([(0, start + k) for k in range(len(batch))], [resize(frame.image, size) for frame in batch])
-        if encoded:
-            predicted, numbers = judge(model, encoded.queries, encoded.context, encoded.targets, config)
-            errors = error_map(as_array(predicted), as_array(encoded.targets))
-            for (psnr, regular, *distances), error in zip(numbers.tolist(), errors):
-                if not all(map(math.isfinite, (psnr, regular, *distances))):
-                    raise UserError(f"{name}: a prediction is not finite; the checkpoint's weights are damaged")
-                update = updating and regular < gamma
-                rows.append(({"psnr": psnr, **dict(zip(distance_names(len(distances)), distances)),
-                              "regular_score": regular, "memory_updated": float(update),
-                              "peak_error": float(smoothed(error).max())}, error))
-                if update:
-                    update_memories(model, encoded.queries)
-        unscored: list[tuple] = [(None, None)] * (len(batch) - len(rows))
-        for frame, row in zip(batch, unscored + rows):
-            yield Scored(frame.picture, frame.seconds, *row)
+    waiting: deque[Frame] = deque()                        # frames that went into the network
+
+    def enter() -> Iterator[tuple[int, int, np.ndarray]]:
+        for t, frame in enumerate(frames):
+            waiting.append(frame)
+            yield 0, t, resize(frame.image, size)
+
+    batches = batched(enter(), 1 if live or updating else config.score.batch_size)
+    left = 0                                               # index of the first waiting frame
+    for scored in predict(model, encode_windows(model, batches, config, network.device), config):
+        errors = error_map(as_array(scored.predicted), as_array(scored.target))
+        for signals, error in zip(scored.signals, errors):
+            for _ in range(signals.frame - left):
+                yield unscored(waiting.popleft())
+            left = signals.frame + 1
+            frame, peak = waiting.popleft(), float(smoothed(error).max())
+            yield Scored(frame.picture, frame.seconds, signals.columns() | {"peak_error": peak}, error)
+    yield from map(unscored, waiting)
+
+
+def unscored(frame: Frame) -> Scored:
+    """Return a frame without signals."""
+    return Scored(frame.picture, frame.seconds, None, None)
 
 
 def score_normal(text: str, network: Network) -> list[VideoScores]:

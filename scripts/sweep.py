@@ -11,25 +11,31 @@ in the evaluation's folder. The best value of a sweep was chosen with the test l
 import argparse
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from lgn_net.cli import command_parser, network_arguments, parse_command
+from lgn_net.device import pick_device
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable, write_atomic
+from lgn_net.inference.inputs import load_network, load_test_set
+from lgn_net.inference.loop import to_scores
+from lgn_net.inference.sweep import sweep_gamma as run_sweep
 from lgn_net.report.figures import gamma_figure, lambda_figure, save_figure
 from lgn_net.report.tables import markdown, percent
-from lgn_net.scores.evaluation import read_folder
+from lgn_net.scores.evaluation import open_evaluation
 from lgn_net.scores.protocols import Protocol, measure, paper_weights
 from lgn_net.terminal import progress, run_command
 
 MULTIPLES = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6)     # of the configuration's gamma
+Row = dict[str, float | None]
 
 
 def main(argv: list[str]) -> None:
+    """Run the command."""
     sweeps = {"lambda": sweep_lambda, "gamma": sweep_gamma}
     if argv[:1] and argv[0] in sweeps:
         sweeps[argv[0]](argv[1:])
@@ -40,40 +46,35 @@ def main(argv: list[str]) -> None:
 
 
 def sweep_lambda(argv: list[str]) -> None:
-    """`sweep.py lambda`: measure one score file with every lambda."""
+    """Measure one score file with every lambda."""
     parser = argparse.ArgumentParser(prog="sweep.py lambda")
     parser.add_argument("folder", help="of an evaluation, or of a run with one in it")
     parser.add_argument("--steps", type=int, default=20, help="between 0 and 1 (default: 20)")
     args = parser.parse_args(argv)
     if args.steps < 1:
         raise UserError(f"--steps {args.steps}: give 1 or more")
-    videos, weights, training, about = read_folder(args.folder)
+    (videos, weights, training, _), results, folder = open_evaluation(args.folder)
     if "psnr" not in weights or len(weights) == 1:
-        raise UserError(f"{about['folder']} was scored by {', '.join(weights)} alone; lambda weighs psnr against "
-                        f"distance")
-    protocol = Protocol.configured(about.get("scoring", {}))
-    rows = []
+        raise UserError(f"{folder} was scored by {', '.join(weights)} alone; lambda weighs psnr against distance")
+    protocol, rows = Protocol.configured(results.scoring), []
     for value in (k / args.steps for k in range(args.steps + 1)):
-        results = measure(videos, paper_weights(value, len(weights) - 1), protocol, training)
-        rows.append({"lambda": value, "auc": results["auc"], "gap": results["gap"]})
-    finish("lambda", rows, weights["psnr"], protocol, Path(about["folder"]), lambda_figure)
+        found = measure(videos, paper_weights(value, len(weights) - 1), protocol, training)
+        rows.append({"lambda": value, "auc": found.auc, "gap": found.gap})
+    finish("lambda", rows, weights["psnr"], protocol, folder, lambda_figure)
 
 
 def sweep_gamma(argv: list[str]) -> None:
-    """`sweep.py gamma`: run the network over the test videos once, for all gammas."""
-    from lgn_net.device import pick_device  # only now: torch takes seconds to load
-    from lgn_net.inference import loop as infer
-    from lgn_net.inference.inputs import load_network, load_test_set
-
-    parser = command_parser(__doc__, "sweep.py gamma --checkpoint CKPT --dataset_path DATA")
+    """Run the network over the test videos once, for all gammas."""
+    # The command line.
+    parser = command_parser(__doc__ or "", "sweep.py gamma --checkpoint CKPT --dataset_path DATA")
     network_arguments(parser)
     parser.add_argument("--gammas", type=float, nargs="+", help=f"Default: {MULTIPLES} times the configuration's.")
     parser.add_argument("--out", help="Default: evaluation_<name of the checkpoint>, beside it.")
     config, args = parse_command(parser, argv)
     if bool(args.checkpoint) == bool(args.model_dir):
         raise UserError("give --checkpoint CKPT, or the authors' pair --model_dir MODEL.pth --m_items_dir KEYS.pt")
-    if config.score.memory_update == "off":
-        raise UserError("score.memory_update is off, and then gamma changes nothing; choose carry or reset")
+    if config.score.memory_update == "frozen":
+        raise UserError("score.memory_update is frozen, and then gamma changes nothing; choose carry or reset")
     gammas = sorted(set(args.gammas or [factor * config.score.gamma for factor in MULTIPLES]))
     if not all(gamma >= 0 for gamma in gammas):
         raise UserError(f"--gammas {' '.join(map(str, gammas))}: each must be a number, 0 or more")
@@ -81,49 +82,54 @@ def sweep_gamma(argv: list[str]) -> None:
     out = Path(args.out or source.parent / f"evaluation_{source.stem}")
     check_writable(out)
 
+    # Frames to signals, for all gammas at once.
     device = pick_device(args.device)
     config, model, _ = load_network(config, args, device)
     videos, truth, _ = load_test_set(config, args)
-    protocol = Protocol.configured(asdict(config.score))
-    if not model.memories:
+    weights = paper_weights(config.score.psnr_weight, len(model.memories))
+    if len(weights) == 1:
         raise UserError(f"{source} has no memory, and then gamma changes nothing")
     windows = sum(max(len(video.frames) - config.model.window + 1, 0) for video in videos)
     with progress(f"{len(gammas)} gammas", windows, "frames") as bar:
-        signals = infer.sweep_gamma(model, videos, config, gammas, device, bar)
-    rows = []
+        signals = run_sweep(model, videos, config, gammas, device, bar)
+
+    # Signals to a row per gamma.
+    protocol, rows = Protocol.configured(asdict(config.score)), []
     for gamma in gammas:
-        weights = paper_weights(config.score.psnr_weight, len(model.memories))
-        results = measure(infer.to_scores(signals[gamma], videos, truth), weights, protocol)
-        rows.append({"gamma": gamma, "auc": results["auc"], "gap": results["gap"],
-                     **{key: results[key] for key in results if key.startswith("auc_")},
-                     "memory_updates": sum(s.memory_updated for s in signals[gamma]), "frames": len(signals[gamma])})
+        found = measure(to_scores(signals[gamma], videos, truth), weights, protocol)
+        rows.append({"gamma": gamma, "auc": found.auc, "gap": found.gap,
+                     **{f"auc_{name}": value for name, value in found.auc_of.items()},
+                     "memory_updates": sum(s.memory_updated for s in signals[gamma]), "frames": found.frames})
     finish("gamma", rows, config.score.gamma, protocol, out, gamma_figure)
 
 
-def finish(knob: str, rows: list[dict], used: float, protocol: Protocol, out: Path,
+def finish(knob: str, rows: Sequence[Row], used: float, protocol: Protocol, out: Path,
            draw: Callable[..., Figure]) -> None:
     """Print the table, and write it with its picture.
 
     Args:
         knob: "lambda" or "gamma".
-        rows: one per value, as `draw` (`lambda_figure` or `gamma_figure`) takes them; AUCs are fractions.
+        rows: one per value, as `draw` takes them; AUCs are fractions.
         used: the configuration's value.
         protocol: under which all were measured.
         out: the evaluation's folder; its parent's name is the curve's.
+        draw: `lambda_figure` or `gamma_figure`.
     """
+    # The file, and the picture beside it.
     text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomic(out / f"sweep_{knob}.csv", text.getvalue())
     pictures = save_figure(draw({out.parent.name: rows}, used), out / f"sweep_{knob}")
-    header = {knob: knob, "auc": "AUC %"} | {key: f"{key[4:].replace('psnr', 'PSNR')} only" for key in rows[0]
-                                             if key.startswith("auc_")}
-    header |= {"gap": "gap", "memory_updates": "memory updates"}
-    shown = [name for name in header if name in rows[0]]
-    forms = {knob: "{:g}".format, "gap": "{:.3f}".format, "memory_updates": str}
+
+    # The table: AUCs in percent, all else as it is.
+    alone = {name: f"{name[4:].replace('psnr', 'PSNR')} only" for name in rows[0] if name.startswith("auc_")}
+    names = {knob: knob, "auc": "AUC %"} | alone | {"gap": "gap", "memory_updates": "memory updates"}
+    shown = [name for name in names if name in rows[0]]
+    forms: dict[str, Callable] = {knob: "{:g}".format, "gap": "{:.3f}".format, "memory_updates": str}
     cells = [["-" if row[name] is None else forms.get(name, percent)(row[name]) for name in shown] for row in rows]
-    table = markdown([header[name] for name in shown], cells, left=0)
+    table = markdown([names[name] for name in shown], cells, left=0)
     print(f"{protocol}; the configuration's {knob} is {used:g}\n\n{table}\n")
     print("The best line was found with the test labels: an oracle, no result.")
     print(f"table    {out / f'sweep_{knob}.csv'}\npicture  {', '.join(map(str, pictures))}")

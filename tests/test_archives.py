@@ -98,6 +98,7 @@ def test_download(server, tmp_path):
 
 @pytest.mark.parametrize(("have", "cut", "ranges", "requests"), [
     (0, 1_300_000, True, [None, "bytes=1300000-", "bytes=2600000-"]),
+    (0, 300_000, True, [None, *(f"bytes={300_000 * k}-" for k in range(1, 10))]),    # something new arrives
     (2_000_000, None, True, ["bytes=2000000-"]),
     (3_000_000, None, True, ["bytes=3000000-"]),                                  # nothing is missing but the check
     (2_000_000, None, False, ["bytes=2000000-"]),                                 # the server starts again

@@ -1,24 +1,32 @@
-"""Benchmarks: what they compare is the same work, what they count is right, and their figures fit together."""
+"""Benchmarks: the ways do the same work, what is counted is right, and the figures fit together."""
 
+import itertools
 import json
-from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
-from helpers import TINY, load_script, run, sentence, write_videos
+from helpers import TINY, load_script, run, sentence, shell, write_videos
 from torch import nn
 
 from lgn_net import benchmark
-from lgn_net.benchmark import Parts, authors_way, calibrate_norms, flops, measure, score_plainly, stream_in_parts
-from lgn_net.config import config_from_dict
-from lgn_net.data.clips import read_frames, to_float
-from lgn_net.data.videos import index_videos
+from lgn_net.benchmark import (
+    Evaluation,
+    Training,
+    difference,
+    draw_video,
+    flops,
+    interleave,
+    plain_model,
+    profile_parts,
+    random_model,
+)
+from lgn_net.config import config_from_dict, with_knobs
 from lgn_net.inference.loop import score_videos
-from lgn_net.inference.stream import for_inference
-from lgn_net.model.build import build_model
 
 CPU = torch.device("cpu")
-main = load_script("scripts/benchmark.py").main
+main, gpu_check = load_script("scripts/benchmark.py").main, load_script("scripts/gpu_check.py")
 
 
 @pytest.fixture(scope="module")
@@ -31,109 +39,76 @@ def data(tmp_path_factory):
     return folder
 
 
-def bench(data, what, *argv):
-    """Run a benchmark -> its JSON file and what it printed."""
-    result = run(main, what, "--dataset_path", data, "--config", data / "tiny.yaml", "--repeats", 1,
-                 "--json", data / f"{what}.json", *argv)
-    assert result.status == 0, result.err
-    return json.loads((data / f"{what}.json").read_text()), result.out
+@pytest.fixture
+def quick(monkeypatch):
+    """Convolve no large tensors."""
+    monkeypatch.setattr(benchmark, "conv_rate", lambda *_: 2e9)
+    for module in (main.__globals__, gpu_check.main.__globals__):
+        monkeypatch.setitem(module, "conv_rate", lambda *_: 2e9)
 
 
-def check_figures(ways, unit):
-    """The figures of every way follow from each other."""
-    for f in ways.values():
-        assert f[f"{unit}s_per_s"] * f[f"s_per_{unit}"] == pytest.approx(1)
-        assert f["ratio"] == pytest.approx(f[f"{unit}s_per_s"] / ways["plain"][f"{unit}s_per_s"])
-        assert f[f"floor_s_per_{unit}"] == pytest.approx(f[f"gflop_per_{unit}"] / f["device_gflop_per_s"])
-        assert f["reached"] == pytest.approx(f[f"floor_s_per_{unit}"] / f[f"s_per_{unit}"])
-        assert f["peak_mb"] > 50                                            # Python and torch alone take more
+def tiny(name="lgn_net", **knobs):
+    """A tiny configuration of a system."""
+    model = {"name": name, "base_width": 4, "hidden_width": 4, "lstm_layers": 2, "memory_items": 5}
+    config = config_from_dict({"data": {"image_size": 16, "channels": 1}, "model": model, "train": {"batch_size": 2}})
+    return with_knobs(config, {"score.batch_size": 2, **knobs})
 
 
-def check_printed(out, *words):
-    """Every table is aligned, and all words are there."""
-    for table in out.split("\n\n"):
-        if table.startswith("|"):
-            assert len({len(line) for line in table.splitlines()}) == 1, table
-    for word in words:
-        assert word in out
+@pytest.mark.parametrize("drawn, what, ways, parts", [
+    (True, ["evaluate", "--frames", 5], ["plain", "float32", "bfloat16"], {"other"}),
+    (False, ["evaluate", "--frames", 6, "--precisions", "float32"], ["plain", "float32"], {"other"}),
+    (False, ["train", "--steps", 1, "--modes", "bfloat16+checkpoint_activations"],
+     ["plain", "bfloat16+checkpoint_activations"], {"optimizer", "losses, backward"}),
+    (True, ["gamma", "--frames", 5], ["one gamma", "ten gammas"], set()),
+    (False, ["data", "--batches", 2], ["decoded", "decoded, 2 workers", "packed"], set()),
+])
+def test_commands(data, tmp_path, quick, drawn, what, ways, parts):
+    where = () if drawn else ("--dataset_path", data)
+    done = run(main, *what, *where, "--config", data / "tiny.yaml", "--repeats", 2, "--json", tmp_path / "out.json")
+    assert done.status == 0, done.err
+    result = json.loads((tmp_path / "out.json").read_text())
+    table = result["ways"]
+    assert list(table) == ways and result["dataset"] == ("noise" if drawn else "made")
+    assert all(way in done.out for way in ways) and result["machine"]["processor"] in done.out
+    for figures in table.values():
+        rate, *_ = figures.values()
+        assert rate * figures["s"] == pytest.approx(1) and figures["CPU s"] > 0
+        assert figures["ratio min"] <= figures["ratio"] <= figures["ratio max"]
+        if "GFLOP" in figures:
+            assert figures["reached"] == pytest.approx(figures["GFLOP"] / 2 / figures["s"])
+    assert table[ways[0]]["ratio min"] == table[ways[0]]["ratio max"] == 1
+    for found in result.get("parts_s", {}).values():
+        assert set(found) == {"E_loc", "cells", "local deconvolution", "E_glo", "memory", "decoder"} | parts
+        assert all(seconds > 0 for seconds in found.values())
+    if what[0] == "evaluate":
+        assert result["frames"] == 6 and 0 < result["updates"] < 18           # whole batches, three rounds
+        assert table["float32"]["GFLOP"] < table["plain"]["GFLOP"]
+        exact = result["agreement"]["float32"]
+        assert exact["psnr_db"] < 1e-4 and exact["distance"] < 1e-7 and exact["updates"] == 0
+        assert not drawn or exact["psnr_db"] < result["agreement"]["bfloat16"]["psnr_db"]
 
 
-def test_evaluate(data):
-    result, out = bench(data, "evaluate", "--frames", 9)
-    ways = result["ways"]
-    assert list(ways) == ["plain", "streaming, float32", "streaming, bfloat16"]
-    assert result["video"] == "01" and 2 <= result["updates"] <= 7
-    check_figures(ways, "frame")
-    assert ways["streaming, float32"]["gflop_per_frame"] == ways["streaming, bfloat16"]["gflop_per_frame"]
-    assert 0 < ways["streaming, float32"]["gflop_per_frame"] < ways["plain"]["gflop_per_frame"]
-
-    exact, rounded = result["agreement"]["streaming, float32"], result["agreement"]["streaming, bfloat16"]
-    assert exact["max_psnr_db"] < 1e-3 and exact["max_distance"] < 1e-6 and exact["updates_differ"] == 0
-    assert exact["max_psnr_db"] < rounded["max_psnr_db"] < 1
-
-    for way in list(ways)[1:]:
-        parts, latency = result["parts"][way], result["latency"][way]
-        assert list(parts) == ["decode", "local branch", "prototype encoder", "memory", "decoder", "scoring", "other"]
-        assert all(part["ms"] > 0 for part in parts.values())
-        assert sum(part["share"] for part in parts.values()) == pytest.approx(1)
-        assert 0 < latency["p50_ms"] <= latency["p95_ms"] and latency["frames"] == 8
-    check_printed(out, "Speed", "Floor", "GFLOP/frame", "p95 ms", "updates that differ", "torch", result["cpu"],
-                  result["versions"]["git"])
+@pytest.mark.parametrize("name", ["lgn_net", "lgn_st", "loc_net", "mnad_pred", "msn_net"])
+def test_ways_score_as_the_evaluation_does(tmp_path, name):
+    config = tiny(name)
+    video = draw_video(tmp_path, config, 10)
+    model = random_model(config, video, CPU)
+    frozen = score_videos(model, [video], with_knobs(config, {"score.memory_update": "frozen"}), CPU)
+    ordered = sorted(s.regular_score for s in frozen)
+    config = with_knobs(config, {"score.gamma": (ordered[2] + ordered[3]) / 2})
+    truth = score_videos(model, [video], config, CPU)
+    assert name == "loc_net" or any(s.memory_updated for s in truth)
+    for plain in (True, False):
+        work = Evaluation(model, video, config, CPU, plain)
+        found = difference([*work.run(4), *work.run(2)], truth)
+        assert found["psnr_db"] < 1e-4 and found["distance"] < 1e-7 and found["updates"] == 0
 
 
-def test_train(data):
-    modes = ["float32", "bfloat16"]
-    result, out = bench(data, "train", "--steps", 2, "--modes", *modes)
-    assert list(result["ways"]) == ["plain", *modes]
-    check_figures(result["ways"], "image")
-    for parts in result["parts"].values():
-        assert list(parts) == ["data", "forward", "losses, backward", "optimizer", "memory"]
-        assert sum(part["share"] for part in parts.values()) == pytest.approx(1)
-    check_printed(out, "images/s", "2 steps of 2 images")
-
-
-def test_data_and_gamma(data):
-    result, out = bench(data, "data", "--batches", 1)
-    assert list(result["windows_per_s"]) == ["decoded", "decoded, 2 workers", "packed"]
-    assert result["frames"] == 15 and result["packed_mb"] == pytest.approx(15 * 16 * 16 / 1e6)
-    check_printed(out, "windows/s")
-    result, out = bench(data, "gamma", "--frames", 5)
-    assert result["ratio"]["ten gammas"] == pytest.approx(result["seconds"]["ten gammas"]
-                                                          / result["seconds"]["one gamma"])
-    assert len(result["updates"]) == 10 and result["updates"][0] < result["updates"][-1]
-    check_printed(out, "ten gammas")
-
-
-def tiny_network(name, video_folder, **score):
-    """A small member of the family whose BatchNorm has seen a window, its configuration, and a video."""
-    config = config_from_dict({
-        "data": {"image_size": 16, "channels": 1}, "score": {"batch_size": 3} | score,
-        "model": {"name": name, "base_width": 4, "hidden_width": 6, "lstm_layers": 2, "memory_items": 5,
-                  "input_frames": 1 if name == "mnad_recon" else 4}})
-    video = index_videos(video_folder / "made" / "testing" / "frames")[0]
-    torch.manual_seed(1)
-    model = build_model(config)
-    clip = to_float(read_frames(video.frames[:config.model.input_frames], 1, 16))[None]
-    calibrate_norms(model, clip)
-    return model, config, video
-
-
-@pytest.mark.parametrize("name", ["lgn_net", "lgn_st", "loc_net", "glo_net", "mnad_recon", "msn_net"])
-def test_all_ways_give_the_same_scores(data, name):
-    model, config, video = tiny_network(name, data)
-    plain = authors_way(model)
-    regular = sorted(s.regular_score for s in score_plainly(plain, video, config, CPU))
-    config = replace(config, score=replace(config.score, gamma=(regular[1] + regular[2]) / 2))
-    truth = score_plainly(plain, video, config, CPU)
-    assert name == "loc_net" or 0 < sum(s.memory_updated for s in truth) < len(truth)
-    parted = [row for batch in (1, 3)
-              for rows in stream_in_parts(for_inference(model, config), video, config, CPU, batch) for row in rows]
-    assert len(parted) == 2 * len(truth)
-    for a, b in zip(truth, score_videos(model, [video], config, CPU), strict=True):
-        assert (a.frame, a.memory_updated) == (b.frame, b.memory_updated)
-        assert (a.psnr, *a.distance) == pytest.approx((b.psnr, *b.distance), rel=1e-4)
-    for a, row in zip(truth * 2, parted):
-        assert row == pytest.approx([a.psnr, a.regular_score, *a.distance], rel=1e-4)
+def test_plain_training_is_the_same_training(tmp_path):
+    config = tiny()
+    video = draw_video(tmp_path, config, 8)
+    plain, ours = (Training(config, video, CPU, plain).run(3) for plain in (True, False))
+    assert plain == pytest.approx(ours, rel=1e-4) and len({*ours}) == 3
 
 
 def by_hand(model, clip):
@@ -153,59 +128,103 @@ def by_hand(model, clip):
     return total
 
 
-def test_operations_are_those_counted_by_hand(data):
-    assert flops(lambda: nn.Conv2d(3, 5, 3)(torch.zeros(2, 3, 8, 10))) == 2 * (3 * 3 * 3) * 5 * 2 * 6 * 8
+def test_operations_are_those_counted_by_hand(tmp_path):
+    config = tiny(**{"score.gamma": 2.0, "model.lstm_layers": 1, "score.batch_size": 1})      # every frame updates
+    video = draw_video(tmp_path, config, 8)
+    model = random_model(config, video, CPU)
+    products = 3 * 2 * (2 * 2) * 5 * 32                        # similarity, read, update (2 h w) M D
+    truth = by_hand(plain_model(model), torch.zeros(1, 4, 1, 16, 16)) + products
+    assert flops(partial(Evaluation(model, video, config, CPU, plain=True).run, 1)) == truth
 
-    model, config, video = tiny_network("lgn_net", data, gamma=2.0)           # every frame updates
-    one = video._replace(frames=video.frames[:5])
-    plain, clip = authors_way(model), torch.zeros(1, 4, 1, 16, 16)
-    products = 5 * 2 * (2 * 2) * 5 * 32                                       # read, nearest, update (2, 1, 2): N M D
-    counted = flops(lambda: score_plainly(plain, one, config, CPU))
-    assert counted == by_hand(plain, clip) + products
-
-    conv_h, conv_m = 2 * 16 * 9 * 6 * 4 * 6, 2 * 16 * 9 * 6 * 3 * 6           # on 4 x 4 states
-    skipped = 2 * conv_h + conv_m                                             # of the first frame; M climbs the layers
-    streamed = flops(lambda: list(stream_in_parts(for_inference(model, config), one, config, CPU, 1)))
-    E_loc = 2 * 9 * (8 * 8 * (1 * 4 + 4 * 4) + 4 * 4 * (4 * 8 + 8 * 8)) + 2 * 16 * 9 * 8 * 7 * 6
-    assert streamed == counted - skipped + E_loc                              # of the fifth frame: for windows to come
+    streaming = Evaluation(model, video, config, CPU)
+    streaming.run(1)
+    of_frame = 2 * 9 * (8 * 8 * (1 * 4 + 4 * 4) + 4 * 4 * (4 * 8 + 8 * 8)) + 2 * 16 * 9 * 8 * 7 * 4      # E_loc, conv_x
+    zeros = 2 * 16 * 9 * 4 * (4 + 3) * 4                       # conv_h and conv_m of the first time step
+    assert flops(partial(streaming.run, 1)) == truth - 3 * of_frame - zeros
 
 
 def test_ways_take_turns():
     calls = []
-    ways = {name: lambda name=name: calls.append(name) or len(calls) for name in "ab"}
-    measured = measure(ways, 3, CPU)
-    assert "".join(calls) == "abababab"
-    assert (measured["a"].result, measured["b"].result) == (7, 8)
+    timings = interleave({name: lambda name=name: calls.append(name) or len(calls) for name in "ab"}, 3)
+    assert "".join(calls) == "abababab" and timings["b"].results == [2, 4, 6, 8]
+    assert all(len(t.seconds) == len(t.cpu_seconds) == 3 for t in timings.values())
 
 
-def test_parts_within_parts_and_in_a_row(monkeypatch):
-    clock = iter([0, 1, 3, 6, 10, 20, 21, 23])
-    monkeypatch.setattr(benchmark, "now", lambda _: next(clock))
-    parts = Parts(CPU)
-    with parts("outer"):
-        with parts("inner"):                  # from 1 to 3
-            pass
-        with parts("inner"):                  # from 6 to 10
-            pass
-    assert parts.take() == {"outer": 1 + 3 + 10, "inner": 2 + 4}
-    parts.begin("first")
-    parts.become("second")
-    monkeypatch.setattr(benchmark, "now", lambda _: 30)
-    parts.end()
-    assert parts.take() == {"first": 2, "second": 7}
+@pytest.mark.parametrize("name, missing", [("lgn_net", set()), ("loc_net", {"E_glo", "memory"}),
+                                           ("msn_net", {"E_loc", "cells", "local deconvolution"})])
+def test_parts_are_those_of_the_network(tmp_path, name, missing):
+    config = tiny(name)
+    video = draw_video(tmp_path, config, 8)
+    work = Evaluation(random_model(config, video, CPU), video, config, CPU)
+    parts = profile_parts(work.model, partial(work.run, 2), CPU, "other")
+    # LocNet has no queries to look up, but is asked.
+    assert {*benchmark.PARTS.values(), "other"} - set(parts) in (missing, missing - {"memory"})
 
 
-@pytest.mark.parametrize("argv, words", [
-    (["speed"], "speed was given"),
-    (["evaluate", "--frames", 11], "at most 10"),
-    (["evaluate", "--repeats", 0], "--repeats 0"),
+@pytest.mark.parametrize("argv, word", [
+    (["speed"], "evaluate"),
+    (["evaluate", "--frames", 11], "14"),
     (["evaluate", "--precisions", "float8"], "float8"),
     (["train", "--modes", "float32+wings"], "float32+wings"),
-    (["train", "--steps", 99], "hold 7"),
     (["gamma", "--score.precison", "float32"], "precision"),
-    (["evaluate", "--device", "cuda:9"], "cuda:9"),
-    (["evaluate", "--score.gamma", "0.1"], "--score.gamma: benchmark.py evaluate sets this itself"),
-    (["train", "--train.compile=true"], "see --modes"),
 ])
-def test_mistakes_end_in_a_sentence(data, argv, words):
-    assert words in sentence(run(main, *argv[:1], "--dataset_path", data, "--config", data / "tiny.yaml", *argv[1:]))
+def test_mistakes_end_in_a_sentence(data, argv, word):
+    assert word in sentence(run(main, *argv, "--dataset_path", data, "--config", data / "tiny.yaml"))
+
+
+def test_gpu_check_on_the_cpu(tmp_path, quick, monkeypatch):
+    monkeypatch.setitem(gpu_check.main.__globals__, "STEPS", 1)
+    done = run(gpu_check.main, "--device", "cpu", "--size", "tiny", "--json", tmp_path / "out.json")
+    assert done.status == 0, (done.out, done.err)
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert set(result) == {"size", "machine", "memory", "convolution", "scores", "losses", "training", "evaluation",
+                           "device_tests"}
+    assert result["scores"]["ok"] and result["losses"]["ok"] and result["scores"]["frames_that_update"] > 0
+    assert result["scores"]["float32"]["psnr_db"] < 1e-4 < result["scores"]["bfloat16"]["psnr_db"]
+    for check, count in (("training", 4), ("evaluation", 3)):
+        assert [rate["per_s"] > 0 for rate in result[check].values() if isinstance(rate, dict)] == [True] * count
+
+
+def test_gpu_check_keeps_what_it_has(tmp_path, quick, monkeypatch):
+    """A device whose scores are wrong, a check that fails, and a stop in the middle."""
+    def off(model, *args):
+        signals = score_videos(model, *args)
+        return signals if next(calls) < 2 else [*signals[:-1], signals[-1]._replace(psnr=signals[-1].psnr + 2e-3)]
+
+    calls = itertools.count()
+    fakes = {"score_videos": off, "losses": raising(RuntimeError), "training": raising(KeyboardInterrupt)}
+    for name, fake in fakes.items():
+        monkeypatch.setitem(gpu_check.main.__globals__, name, fake)
+    done = run(gpu_check.main, "--device", "cpu", "--size", "tiny", "--json", tmp_path / "out.json")
+    assert done.status == 130
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert not result["scores"]["ok"] and result["scores"]["float32"]["psnr_db"] == pytest.approx(2e-3, rel=0.01)
+    assert "RuntimeError" in result["losses"]["error"] and "training" not in result
+
+
+def raising(error):
+    """A check that raises an error."""
+    def losses(*_):
+        raise error("injected")
+
+    return losses
+
+
+OPTIONAL = """
+import runpy, sys
+class Refuse:
+    def find_spec(self, name, *_):
+        if name.split(".")[0] in ("av", "plotly", "lpips", "torchvision"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Refuse())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["scripts/gpu_check.py", "train.py", "evaluate.py"])
+def test_optional_packages_are_not_imported(tmp_path, command):
+    Path(tmp_path / "without.py").write_text(OPTIONAL)
+    done = shell(tmp_path / "without.py", command, "--help")
+    assert done.status == 0, done.err

@@ -157,6 +157,8 @@ FAULTS = {
     "unpadded": unpadded,
     "resized": lambda d: write(frames(d) / "005.jpg", scene(0, 5, (H // 2, W // 2, 3))),
     "resized_testing": lambda d: again(d, lambda path, image, t: write(path, image[::2, ::2])),
+    "resized_one": lambda d: again(d, lambda path, image, t: write(path, image[::2, ::2]), "testing/02"),
+    "resized_one_trained": lambda d: again(d, lambda path, image, t: write(path, image[::2, ::2]), "training/02"),
     "grey": lambda d: grey(d, "training/02"),
     "grey_tested": lambda d: grey(d, "testing/02"),
     "grey_testing": lambda d: again(d, lambda path, image, t: write(path, cv2.merge(3 * [image[..., 0]]))),
@@ -194,6 +196,8 @@ NOTE = {name: ("note", name) for name in ("names", "repeats", "format", "quality
     ("unpadded", [NOTE["names"]], ["02 (10.jpg before 2.jpg)"]),
     ("resized", [PROBLEM["size"]], ["02 (11 128 x 96 from 000.jpg and 1 64 x 48 from 005.jpg)"]),
     ("resized_testing", [PROBLEM["size"]], ["training frames are 128 x 96, testing frames 64 x 48"]),
+    ("resized_one", [PROBLEM["size"]], ["training frames are 128 x 96, testing frames 128 x 96, 64 x 48"]),
+    ("resized_one_trained", [], []),
     ("grey", [PROBLEM["colour"]], ["02 (11 colour from 000.jpg and 1 grey from 005.jpg)"]),
     ("grey_tested", [PROBLEM["colour"]], ["testing: more than one colour", "02 (11 colour"]),
     ("grey_testing", [PROBLEM["colour"]], ["training frames are colour, testing frames grey"]),
@@ -286,6 +290,14 @@ def test_jpeg_quality(tmp_path, quality):
     write(tmp_path / "cv2.jpg", scene(0, 0), quality)
     Image.fromarray(scene(0, 0)).save(tmp_path / "pillow.jpg", quality=quality)
     assert [look(str(tmp_path / name)).quality for name in ("cv2.jpg", "pillow.jpg")] == [quality, quality]
+
+
+def test_tiff_that_lost_its_end(tmp_path):
+    """Its directory, at the beginning, is whole."""
+    Image.fromarray(scene(0, 0)).save(tmp_path / "a.tif")
+    assert not look(str(tmp_path / "a.tif")).damaged
+    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:-9000])
+    assert look(str(tmp_path / "a.tif")).damaged
 
 
 # -------------------------------------------------------------------------------------------- the published numbers

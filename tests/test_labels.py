@@ -268,6 +268,8 @@ def test_known_source_and_truths():
         truths = shipped_truths(list(lengths), frames, scored, dataset)
         assert list(truths) == ["ano_pred", "official"]
         assert all(np.array_equal(a[4:], b) for a, b in zip(official.values(), truths["official"], strict=True))
+    few = list(lengths)[:2], frames[:2], scored[:2]                               # alike by accident, unless named
+    assert shipped_truths(*few) == {} and len(shipped_truths(*few, "avenue")) == 2
     other["03"][9] ^= 1
     assert known_source("avenue", other) is None and shipped_truths(list(lengths), frames, scored, "avenue") == {}
 

@@ -16,24 +16,21 @@ from lgn_net.data.videos import Video, find_split, index_videos
 from lgn_net.errors import UserError
 from lgn_net.inference import localize
 from lgn_net.inference.chosen import predict_again
-from lgn_net.inference.localize import (
+from lgn_net.inference.localize import Localization, chance_to_touch, find_masks, read_mask
+from lgn_net.inference.loop import score_videos
+from lgn_net.model.build import build_model
+from lgn_net.scores.maps import (
     FrameMap,
-    Localization,
-    chance_to_touch,
     choose_frames,
     error_map,
-    find_masks,
     frame_map,
     load_maps,
     parse_frames,
-    read_mask,
     save_maps,
     smoothed,
     strongest_region,
     to_image,
 )
-from lgn_net.inference.loop import score_videos
-from lgn_net.model.build import build_model
 from lgn_net.scores.score_file import VideoScores
 
 CPU = torch.device("cpu")

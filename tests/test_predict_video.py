@@ -23,7 +23,8 @@ import train
 from lgn_net.config import config_from_dict
 from lgn_net.data.footage import open_footage
 from lgn_net.data.videos import Video, index_videos
-from lgn_net.inference.loop import score_videos, score_windows, to_scores
+from lgn_net.inference.chosen import sample_normal
+from lgn_net.inference.loop import score_videos, to_scores
 from lgn_net.model.build import build_model
 from lgn_net.scores.calibration import SHARES, calibrate, calibrated, threshold_at
 from lgn_net.scores.normality import normality
@@ -60,18 +61,34 @@ def checkpoint(data):
     return trained(data, "run")
 
 
+def exported_as(path, data, checkpoint):
+    """The same, with what it says of normal frames."""
+    done = run(export.main, checkpoint, "--dataset_path", data, "--out", path, "--device", "cpu")
+    assert done.status == 0, done.err
+    return path
+
+
 @pytest.fixture(scope="module")
 def exported(data, checkpoint):
-    """The same, with what it says of normal frames."""
-    done = run(export.main, checkpoint, "--dataset_path", data, "--out", data / "small.pt", "--device", "cpu")
-    assert done.status == 0, done.err
-    return data / "small.pt"
+    return exported_as(data / "small.pt", data, checkpoint)
 
 
 @pytest.fixture
 def base(exported, tmp_path):
-    """The arguments of most runs here; later ones win."""
+    """The arguments of all runs here; later ones win."""
     return "--checkpoint", exported, "--device", "cpu", "--out", tmp_path / "out"
+
+
+@pytest.fixture
+def score(base, tmp_path):
+    """A function that runs the command with more arguments, and returns how it ended and the scores."""
+
+    def run_and_read(*args):
+        done = run(predict.main, *base, *args)
+        assert done.status == 0, done.err
+        return done, read_scores(tmp_path / "out/scores.csv", ["psnr", "normality"], labelled=False)[0]
+
+    return run_and_read
 
 
 def network(path):
@@ -134,10 +151,10 @@ def test_exported_file_is_small_and_scores_alike(data, checkpoint, exported, tmp
                tmp_path / "on", "--init_from", exported, "--train.max_steps", 1).status == 0
 
 
-def test_calibration_is_that_of_score_windows(data, exported):
+def test_calibration_is_that_of_sampled_windows(data, exported):
     config, model, content = network(exported)
     videos = index_videos(data / "made/training/frames")
-    signals, _ = score_windows(model, videos, config, 256, CPU)
+    signals, _ = sample_normal(model, videos, config, 256, CPU)
     calibration, weights = content["calibration"], paper_weights(config.score.psnr_weight)
     pooled = {"psnr": np.array([s.psnr for s in signals]), "distance": np.array([s.distance[0] for s in signals])}
     assert calibration["frames"] == len(signals) == 5 + 8
@@ -216,31 +233,26 @@ def test_alarms_against_a_slow_search():
 # -------------------------------------------------------------------------------------------------------------- scores
 
 @pytest.mark.parametrize("source", ["folder", "video"])
-def test_grey_scores_are_those_of_score_videos(data, exported, base, tmp_path, source):
+def test_grey_scores_are_those_of_score_videos(data, exported, score, tmp_path, source):
     config, model, content = network(exported)
     raw = content["config"] | {"score": content["config"]["score"] | {"memory_update": "off"}}
     folder = data / "made/testing/frames/01"
     video = Video("01", tuple(map(str, sorted(folder.iterdir()))))
     expected, = to_scores(score_videos(model, [video], config_from_dict(raw), CPU), [video])
-    place = folder if source == "folder" else write_video(tmp_path / "01.avi", frames_of(folder))
-    done = run(predict.main, *base, "--video", place)
-    assert done.status == 0, done.err
-    scored, = read_scores(tmp_path / "out/scores.csv", [*COLUMNS, "normality"], labelled=False)
+    _, scored = score("--video", folder if source == "folder" else write_video(tmp_path / "01.avi", frames_of(folder)))
     assert_same_scores(scored, expected)
     weights = paper_weights(config.score.psnr_weight)
     np.testing.assert_allclose(scored.signals["normality"], calibrated(scored.signals, weights, content["calibration"]))
     assert scored.name == "01" and not scored.signals["memory_updated"].any()
-    labels = data / "made/one.csv"
-    labels.write_text("video,start,end\n01,8,9\n")
-    judged = run(evaluate.main, "--scores", tmp_path / "out/scores.csv", "--labels", labels)
+    (tmp_path / "one.csv").write_text("video,start,end\n01,8,9\n")
+    judged = run(evaluate.main, "--scores", tmp_path / "out/scores.csv", "--labels", tmp_path / "one.csv")
     assert judged.status == 0, judged.err                                 # the score file is one of this project's
 
 
-def test_colour_scores_with_memory_updates(data, tmp_path):
-    """Colour survives the way through a video file, and the memory learns as it does in an evaluation."""
-    checkpoint = trained(data, "colour", "--data.channels", 3, "--train.max_steps", 1, "--score.gamma", 0.2)
-    small = tmp_path / "small.pt"
-    assert run(export.main, checkpoint, "--dataset_path", data, "--out", small, "--device", "cpu").status == 0
+def test_colour_scores_with_memory_updates(data, score, tmp_path):
+    """Colour survives the way through a video file, and the memory is updated as in an evaluation."""
+    small = exported_as(tmp_path / "small.pt", data,
+                        trained(data, "colour", "--data.channels", 3, "--train.max_steps", 1, "--score.gamma", 0.2))
     frames = np.random.default_rng(0).integers(0, 256, (9, 18, 22, 3), np.uint8)
     frames //= np.arange(1, 10, dtype=np.uint8)[:, None, None, None]          # darker and darker
     folder = tmp_path / "png/00"
@@ -250,44 +262,34 @@ def test_colour_scores_with_memory_updates(data, tmp_path):
     videos = index_videos(tmp_path / "png")
     config, model, _ = network(small)
     expected, = to_scores(score_videos(model, videos, config, CPU), videos)
-    done = run(predict.main, "--checkpoint", small, "--video", write_video(tmp_path / "00.avi", frames), "--device",
-               "cpu", "--out", tmp_path / "out", "--update_memory", "--no_video")
-    assert done.status == 0, done.err
-    scored, = read_scores(tmp_path / "out/scores.csv", COLUMNS, labelled=False)
+    _, scored = score("--checkpoint", small, "--video", write_video(tmp_path / "00.avi", frames), "--update_memory",
+                      "--no_video")
     assert_same_scores(scored, expected, [*COLUMNS, "memory_updated"])
     assert 0 < scored.signals["memory_updated"].sum() < len(scored.frames)
 
 
-def test_later_frames_change_nothing(data, base, tmp_path):
+def test_later_frames_change_nothing(data, score, tmp_path):
     frames = frames_of(data / "made/testing/frames/01")
     other = [255 - frame for frame in frames]
-    runs = []
-    for name, video in ("a", frames), ("b", frames[:13] + other[13:]):
-        place = write_video(tmp_path / f"{name}.avi", video)
-        assert run(predict.main, *base, "--video", place, "--no_video").status == 0
-        runs.append(read_scores(tmp_path / "out/scores.csv", ["normality", *COLUMNS], labelled=False)[0])
-    a, b = (run.signals["normality"] for run in runs)
-    before = runs[0].frames < 13
+    a, b = (score("--video", write_video(tmp_path / name, video), "--no_video")[1]
+            for name, video in (("a.avi", frames), ("b.avi", frames[:13] + other[13:])))
+    before, a, b = a.frames < 13, a.signals["normality"], b.signals["normality"]
     assert np.array_equal(a[before], b[before]) and not np.isclose(a[~before], b[~before]).any()
 
 
-def test_normal_video_replaces_the_calibration(data, checkpoint, exported, base, tmp_path):
+def test_normal_video_replaces_the_calibration(data, checkpoint, score, tmp_path):
     video = data / "made/testing/frames/01"
-    assert run(predict.main, *base, "--video", video, "--no_video").status == 0
-    own = read_scores(tmp_path / "out/scores.csv", COLUMNS, labelled=False)
-    weights = paper_weights(0.6)
-    expected = normality([own[0].signals], weights, "training", own[0].signals)[0]
+    _, own = score("--video", video, "--no_video")
+    expected = normality([own.signals], paper_weights(0.6), "training", own.signals)[0]
     shutil.copy(tmp_path / "out/scores.csv", tmp_path / "normal.csv")
     for normal in video, tmp_path / "normal.csv":
-        done = run(predict.main, *base, "--checkpoint", checkpoint, "--video", video, "--normal", normal, "--no_video",
-                   "--false_alarms", 0.2)
-        assert done.status == 0, done.err
+        done, scored = score("--checkpoint", checkpoint, "--video", video, "--normal", normal, "--no_video",
+                             "--false_alarms", 0.2)
         assert f"20 % of the normal frames are below); normal: 16 frames of {normal}" in done.out
         assert "note" not in done.out
-        scored, = read_scores(tmp_path / "out/scores.csv", ["normality"], labelled=False)
         np.testing.assert_allclose(scored.signals["normality"], expected, atol=0.2)          # rounded weights, or not
         assert abs(scored.signals["normality"].mean()) < 0.2
-    plain = run(predict.main, *base, "--video", video, "--no_video", "--threshold", -1.5)
+    plain, _ = score("--video", video, "--no_video", "--threshold", -1.5)
     assert "note       if this is another scene" in plain.out and "threshold  -1.50 (as given)" in plain.out
 
 
@@ -298,7 +300,7 @@ def is_box(picture):
     return picture[..., 0].astype(int) - picture[..., 2] > 60
 
 
-def test_annotated_video_has_every_frame_and_the_box_in_alarms_only(base, tmp_path):
+def test_annotated_video_has_every_frame_and_the_box_in_alarms_only(score, tmp_path):
     """A grey scene of moving noise; a square that jumps."""
     background = np.random.default_rng(0).integers(60, 120, (90, 121), np.uint8)
     frames = []
@@ -308,11 +310,8 @@ def test_annotated_video_has_every_frame_and_the_box_in_alarms_only(base, tmp_pa
             frame[20:50, 10 + 50 * (t % 2):40 + 50 * (t % 2)] = 255 * ((t // 2) % 2)
         frames.append(frame)
     video = write_video(tmp_path / "square.avi", frames)
-    assert run(predict.main, *base, "--video", video, "--no_video").status == 0
-    scored, = read_scores(tmp_path / "out/scores.csv", ["normality"], labelled=False)
-    threshold = np.median(scored.signals["normality"])
-    done = run(predict.main, *base, "--video", video, "--threshold", threshold, "--min_frames", 2, "--gap", 1)
-    assert done.status == 0, done.err
+    threshold = np.median(score("--video", video, "--no_video")[1].signals["normality"])
+    _, scored = score("--video", video, "--threshold", threshold, "--min_frames", 2, "--gap", 1)
     pictures, alarms = read_video(tmp_path / "out/annotated.mp4"), alarms_of(tmp_path / "out")
     inside = np.zeros(40, bool)
     for line in alarms:
@@ -356,14 +355,10 @@ def test_strip_marks_alarms_at_the_right_and_forgets():
 @pytest.mark.slow
 @pytest.mark.parametrize("knobs", [["--model.memory", "false"], ["--model.name", "mnad_recon", "--model.base_width", 4],
                                    ["--model.name", "msn_net", "--model.base_width", 4]])
-def test_variants(data, tmp_path, knobs):
-    checkpoint = trained(data, "_".join(map(str, knobs)), *knobs, "--train.max_steps", 1)
-    small = tmp_path / "small.pt"
-    assert run(export.main, checkpoint, "--dataset_path", data, "--out", small, "--device", "cpu").status == 0
-    done = run(predict.main, "--checkpoint", small, "--video", data / "made/testing/frames/01", "--device", "cpu",
-               "--out", tmp_path / "out", "--fps", 5)
-    assert done.status == 0, done.err
-    scored, = read_scores(tmp_path / "out/scores.csv", ["psnr", "normality"], labelled=False)
+def test_variants(data, score, tmp_path, knobs):
+    small = exported_as(tmp_path / "small.pt", data,
+                        trained(data, "_".join(map(str, knobs)), *knobs, "--train.max_steps", 1))
+    _, scored = score("--checkpoint", small, "--video", data / "made/testing/frames/01", "--fps", 5)
     config, _, content = network(small)
     assert scored.frames[0] == config.model.window - 1 == (0 if "mnad_recon" in knobs else 4)
     assert scored.frames[-1] == 19
@@ -402,18 +397,16 @@ def test_mishaps_are_sentences_and_leave_nothing(data, checkpoint, exported, bas
         assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir()), args
 
 
-def test_cut_video_is_scored_as_far_as_it_goes_and_seconds_end_it(base, tmp_path):
+def test_cut_video_is_scored_as_far_as_it_goes_and_seconds_end_it(score, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (40, 48, 64, 3), np.uint8)
     video = write_video(tmp_path / "cut.avi", noise)
     for seconds, count in ("1.2", 12), ("9", 40):
-        done = run(predict.main, *base, "--video", video, "--seconds", seconds)
-        assert done.status == 0 and "could be decoded" not in done.err
-        assert len(read_video(tmp_path / "out/annotated.mp4")) == count
+        done, scored = score("--video", video, "--seconds", seconds, "--no_video")
+        assert scored.frames[-1] == count - 1 and "could be decoded" not in done.err
     video.write_bytes(video.read_bytes()[:video.stat().st_size // 2])
-    done = run(predict.main, *base, "--video", video)
-    assert done.status == 0, done.err
+    done, scored = score("--video", video)
     count = len(read_video(tmp_path / "out/annotated.mp4"))
-    assert 10 < count < 30
+    assert 10 < count == scored.frames[-1] + 1 < 30
     assert f"{count} of 40 frames could be decoded; it is cut off or damaged" in " ".join(done.warnings())
 
 

@@ -133,7 +133,7 @@ def test_ped2_archive(tmp_path, monkeypatch):
 
 
 def test_ped2_frames_and_masks_from_two_archives(tmp_path):
-    files = ped2_files("UCSDped2/")
+    files = ped2_files("./UCSDped2/")
     frames = write_tar(tmp_path / "a.tgz", {name: data for name, data in files.items() if name.endswith(".tif")})
     truth = write_tar(tmp_path / "b.tgz", {name: data for name, data in files.items() if not name.endswith(".tif")})
     without = run(main, "ped2", "--source", frames, "--out", tmp_path / "DATA")
@@ -277,39 +277,14 @@ def test_own_videos(tmp_path, labels):
     assert run(main, *own).status == 0 and len(read(out / "mine/training/frames/tuesday")) == 2
 
 
-CORRIDOR = '''
-"""IITB-Corridor: `Train/NNNNNN/NNNNNN.avi`, `Test/NNNNNN/NNNNNN.avi`, `Test_Annotation/NNNNNN/NNNNNN.npy`."""
-
-from lgn_net.datasets.common import Benchmark, Layout, SourceVideo, find_folders, load_array
-
-
-def find_videos(roots):
-    """Yield the videos, each in a folder of its own."""
-    labels = {path.stem: load_array(path).ravel().astype("uint8")
-              for folder in find_folders(roots, "Test_Annotation") for path in folder.glob("*/*.npy")}
-    for split, name in (("training", "Train"), ("testing", "Test")):
-        for path in (path for folder in find_folders(roots, name) for path in sorted(folder.glob("*/*.avi"))):
-            truth = labels.get(path.stem) if split == "testing" else None
-            yield SourceVideo(split, path.stem, path, None if truth is None else len(truth), truth)
-
-
-BENCHMARKS = {
-    "corridor": Benchmark(
-        "IITB-Corridor", "https://rodrigues-royston.github.io/Multi-timescale_Trajectory_Prediction/",
-        train=(2, 9), test=(3, 15), aliases=("IITB-Corridor",),
-        train_lengths={"000001": 4, "000002": 5}, test_lengths={"000209": 5, "000210": None, "000211": None},
-        layout=Layout("Train/000001/000001.avi and so on", ("*.avi", "*.npy"), find_videos, every_mask=False)),
-}
-'''
-
-
 @pytest.mark.slow
 def test_a_fifth_benchmark_takes_one_file_and_one_yaml(tmp_path):
-    """With video names of six digits and labels per video; in a copy of the project, by its commands."""
-    project, source = tmp_path / "project", tmp_path / "IITB-Corridor"
+    """With the example of docs/data.md: names of six digits, labels per video; in a copy, by the commands."""
+    project, source = tmp_path / "project", tmp_path / "published"
     for folder in ("lgn_net", "scripts", "configs"):
         shutil.copytree(ROOT / folder, project / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (project / "lgn_net/datasets/corridor.py").write_text(CORRIDOR)
+    (project / "lgn_net/datasets/corridor.py").write_text(
+        re.search(r"```python\n(.*?)```", (ROOT / "docs/data.md").read_text(), re.DOTALL)[1])
     (project / "configs/corridor.yaml").write_text("data:\n  dataset: corridor\n")
     for name, frames in {"Train/000001": 4, "Train/000002": 5, "Test/000209": 5, "Test/000210": 6}.items():
         write_avi(source / name / f"{name[-6:]}.avi", frames)
@@ -317,18 +292,20 @@ def test_a_fifth_benchmark_takes_one_file_and_one_yaml(tmp_path):
             (source / "Test_Annotation" / name[-6:]).mkdir(parents=True)
             np.save(source / "Test_Annotation" / name[-6:] / f"{name[-6:]}.npy", np.arange(frames) > 3)
 
+    (source / "Train/000001/._000001.avi").write_bytes(b"macOS leaves such files in archives")
+
     def command(script, *argv):
         return subprocess.run([sys.executable, project / "scripts" / script, *argv], capture_output=True, text=True,
                               check=False, env=os.environ | {"PYTHONPATH": str(project)})
 
-    made = command("prepare_data.py", "iitb-corridor", "--source", zipped(source, tmp_path / "c.zip"),
+    made = command("prepare_data.py", "corridor", "--source", zipped(source, tmp_path / "c.zip"),
                    "--out", tmp_path)
     assert "testing:  2 videos, 11 frames, 3 abnormal (labels: official)" in made.stdout, made
     assert "corridor is incomplete: no testing videos 000211; what" in made.stderr and "masks" not in made.stderr
     assert "configs/corridor.yaml --dataset_path" in made.stdout
     assert np.load(tmp_path / "corridor/testing/labels/000209.npy").tolist() == [0, 0, 0, 0, 1]
     report = json.loads(command("check_data.py", tmp_path, "--dataset", "corridor", "--json").stdout)
-    assert [row["published"] for split in report["splits"] for row in split["videos"]] == [4, 5, 5, None]
+    assert [row["published"] for split in report["splits"] for row in split["videos"]] == [4, 5, None, None]
     counts = [finding["text"] for finding in report["findings"] if finding["check"] == "counts"]
     assert len(counts) == 1 and counts[0].startswith("corridor testing: 2 videos with 11 frames here, 3 videos with 15")
 

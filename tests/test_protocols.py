@@ -11,10 +11,11 @@ from reference import normality as normality_by_hand
 from lgn_net.data.labels import read_ranges
 from lgn_net.datasets import BENCHMARKS
 from lgn_net.errors import UserError
-from lgn_net.report.tables import comparison, grid_table, padded_chance, percent
-from lgn_net.scores.metrics import AVERAGES, auc, bootstrap
+from lgn_net.report.tables import comparison, grid_table, percent
+from lgn_net.scores.metrics import AVERAGES, auc, bootstrap, padded_chance
 from lgn_net.scores.normality import SCOPES, normality, smooth
 from lgn_net.scores.protocols import GRID, SIGMAS, Protocol, compare, grid, measure, normality_under, paper_weights
+from lgn_net.scores.results import VideoResult
 from lgn_net.scores.score_file import VideoScores
 
 PSNR = [np.array([20.0, 30.0, 25.0]), np.array([40.0, 30.0])]
@@ -156,6 +157,7 @@ def made(V=4, seed=3):
     return [scored(f"{v}", np.append(rng.integers(0, 2, 8 + 3 * v), [0, 1]), seed=seed) for v in range(V)]
 
 
+@pytest.mark.slow
 def test_grid_is_each_protocol_on_its_own():
     videos, training = made(), [scored("t", [0] * 20, seed=9)]
     values = grid(videos, HALF, training)
@@ -163,7 +165,7 @@ def test_grid_is_each_protocol_on_its_own():
     for protocol, value in values.items():
         normal = normality_under(protocol, videos, HALF, training)
         assert value == auc([video.labels for video in videos], normal, protocol.average), protocol
-        assert value == measure(videos, HALF, protocol, training)["auc"]
+        assert value == measure(videos, HALF, protocol, training).auc
     assert len(set(values.values())) > 40                                              # a choice that changes nothing?
     without = grid(videos, HALF)
     assert {p for p, value in without.items() if value is None} == {p for p in GRID if p.scope == "training"}
@@ -181,46 +183,60 @@ def test_weights_pick_the_signals():
             alone = auc(labels, [sign * video.signals[name] for video in videos])
             assert grid(videos, paper_weights(weight))[Protocol(scope)] == pytest.approx(alone, abs=1e-12)
             results = measure(videos, paper_weights(0.3), Protocol(scope))
-            assert results[f"auc_{name}"] == pytest.approx(alone, abs=1e-12) != results["auc"]
+            assert results.auc_of[name] == pytest.approx(alone, abs=1e-12) != results.auc
 
 
 def test_measure_by_hand():
     """Two videos, normality 0, 1, 1/2 and 1, 0 from the PSNR alone; the second frame of each is abnormal."""
-    videos = [
-        scored(name, labels, psnr=p, distance=d)
-        for name, labels, p, d in zip("ab", ([0, 1, 0], [0, 1]), PSNR, DISTANCE, strict=True)
-    ]
+    videos = [scored(name, labels, psnr=p, distance=d)
+              for name, labels, p, d in zip("ab", ([0, 1, 0], [0, 1]), PSNR, DISTANCE, strict=True)]
     results = measure(videos, paper_weights(1))
     # Abnormal 1, 0; normal 0, 1/2, 1: of six pairs in order 1/2 (the tie at 1) and 2.5 (one tie at 0).
-    assert results["auc"] == results["auc_psnr"] == pytest.approx(3 / 6)
+    assert results.auc == results.auc_of["psnr"] == pytest.approx(3 / 6)
     # 1 - D: abnormal 1/2, 1; normal 1, 0, 0: 1 and 1/2.
-    assert results["auc_distance"] == pytest.approx(1.5 / 6)
-    assert (results["psnr_normal"], results["psnr_abnormal"]) == pytest.approx((85 / 3, 30))
-    assert (results["distance_normal"], results["distance_abnormal"]) == pytest.approx((0.9 / 3, 0.15))
-    assert (results["videos"], results["frames"], results["abnormal_frames"], results["single_class_videos"]) == (
-        2,
-        5,
-        2,
-        0,
-    )
-    assert (results["chance"], results["gap"]) == pytest.approx((0.4, 0))
-    assert [(row["video"], row["frames"], row["abnormal_frames"], row["auc"], row["mean_normality"])
-            for row in results["per_video"]] == [("a", 3, 1, 0, 0.5), ("b", 2, 1, 1, 0.5)]
-    assert results["interval"] == pytest.approx((0, 1), abs=0.5)
+    assert results.auc_distances == [pytest.approx(1.5 / 6)]
+    assert results.mean_of["psnr"] == pytest.approx((85 / 3, 30))
+    assert results.mean_of["distance"] == pytest.approx((0.9 / 3, 0.15))
+    assert (results.videos, results.frames, results.abnormal_frames, results.single_class_videos) == (2, 5, 2, 0)
+    assert (results.chance, results.gap) == pytest.approx((0.4, 0))
+    assert results.per_video == [VideoResult("a", 3, 1, 0, 0.5), VideoResult("b", 2, 1, 1, 0.5)]
+    assert results.interval == pytest.approx((0, 1), abs=0.5)
 
 
-def test_measure_what_is_left_of_one_video_and_of_one_class():
+def test_measure_one_video_one_class_constant_scores():
     alone = measure(made(V=1), HALF)
-    assert alone["interval"] is None and 0 <= alone["auc"] <= 1 and alone["per_video"][0]["auc"] == alone["auc"]
+    assert alone.interval is None and 0 <= alone.auc <= 1 and alone.per_video[0].auc == pytest.approx(alone.auc)
     normal = measure([scored("a", [0] * 5), scored("b", [0] * 4)], HALF)
-    assert all(
-        normal[key] is None
-        for key in ("auc", "interval", "auc_psnr", "eer", "average_precision", "gap", "psnr_abnormal")
-    )
-    assert normal["psnr_normal"] > 0 and normal["chance"] == 0 and normal["single_class_videos"] == 2
-    assert {
-        value for protocol, value in grid([scored("a", [0] * 5)], HALF).items() if protocol.average != "padded"
-    } == {None}
+    assert {normal.auc, normal.interval, normal.auc_of["psnr"], normal.eer, normal.average_precision, normal.gap,
+            normal.mean_of["psnr"].abnormal} == {None}
+    assert normal.mean_of["psnr"].normal > 0 and normal.chance == 0 and normal.single_class_videos == 2
+    assert {value for protocol, value in grid([scored("a", [0] * 5)], HALF).items()
+            if protocol.average != "padded"} == {None}
+    constant = measure([scored(name, [0, 1, 0, 1], psnr=np.full(4, 30.0), distance=np.full(4, 0.1)) for name in "ab"],
+                       HALF)
+    assert (constant.auc, constant.eer, constant.gap, constant.interval) == (0.5, 0.5, 0, (0.5, 0.5))
+
+
+def test_baselines():
+    """AUCs of copying, of extrapolation, and of the PSNR beyond copying, each under the headline's protocol."""
+    rng = np.random.default_rng(5)
+    videos, training = ([video._replace(signals=video.signals | {name: rng.normal(30, 4, len(video.frames))
+                                                                 for name in ("psnr_copy", "psnr_linear")})
+                         for video in some] for some in (made(), [scored("t", [0] * 20, seed=9)]))
+    labels = [video.labels for video in videos]
+    for protocol in (Protocol(), Protocol("training", 3.0, "macro")):
+        results = measure(videos, HALF, protocol, training)
+        for value, signal in ((results.auc_copy, lambda x: x["psnr_copy"]),
+                              (results.auc_linear, lambda x: x["psnr_linear"]),
+                              (results.auc_skill, lambda x: x["psnr"] - x["psnr_copy"])):
+            some, known = ([video._replace(signals={"psnr": signal(video.signals)}) for video in some]
+                           for some in (videos, training))
+            assert value == auc(labels, normality_under(protocol, some, {"psnr": 1.0}, known), protocol.average)
+        bare = measure(videos, HALF, protocol, [scored("t", [0] * 20, seed=9)])       # training scores of an older file
+        assert (bare.auc_copy is None) == (protocol.scope == "training")
+    without = measure(made(), HALF)
+    assert without.auc_copy is without.auc_linear is without.auc_skill is None
+    assert "auc_copy" not in without.to_dict() and measure(videos, HALF).to_dict()["auc_copy"] is not None
 
 
 # ------------------------------------------------------------------------------------------------- planted anomalies
@@ -259,13 +275,14 @@ def random_scores(labels, seed):
     ]
 
 
+@pytest.mark.slow
 def test_scores_drawn_at_random_are_worth_half_but_for_the_padded_protocol():
     """On the labels of Ped2, where four of twelve videos are all abnormal."""
     labels = truth("ped2", "official", first=4)
     chance = padded_chance(list(labels.values()))
     assert 0.68 < chance < 0.70
     training = random_scores({"t": np.zeros(500, int)}, seed=99)
-    draws = [grid(random_scores(labels, seed), HALF, training) for seed in range(80)]
+    draws = [grid(random_scores(labels, seed), HALF, training) for seed in range(25)]
     for protocol in GRID:
         values = [draw[protocol] for draw in draws]
         expected = chance if protocol.average == "padded" else 0.5
@@ -273,14 +290,6 @@ def test_scores_drawn_at_random_are_worth_half_but_for_the_padded_protocol():
         normal = normality_under(protocol, random_scores(labels, seed=0), HALF, training)
         low, high = bootstrap(list(labels.values()), normal, protocol.average).interval(0.999)
         assert low < expected < high, protocol
-
-
-def test_padded_chance_against_drawing():
-    labels = [np.array([0, 0, 1, 1, 1]), np.array([1, 1, 1]), np.array([0]), np.array([0, 1])]
-    rng = np.random.default_rng(0)
-    drawn = [auc(labels, [rng.random(len(y)) for y in labels], "padded") for _ in range(4000)]
-    assert padded_chance(labels) == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / np.sqrt(4000))
-    assert padded_chance(labels) > 0.6
 
 
 @pytest.mark.parametrize(("first", "by_ano_pred", "by_official"), [(0, 0.955, 0.968), (4, 0.956, 0.969)])
@@ -298,51 +307,45 @@ def test_compare_on_the_frames_that_both_hold():
     """The second file lacks a video and frames of another, has one of its own, and another order."""
     ours = made()
     theirs = [video._replace(signals={name: np.roll(x, 1) for name, x in video.signals.items()}) for video in ours]
-    cut = theirs[1]._replace(frames=theirs[1].frames[2:], labels=theirs[1].labels[2:],
-                             signals={name: x[2:] for name, x in theirs[1].signals.items()})
+    cut = theirs[1].pick(np.arange(2, len(theirs[1].frames)))
     theirs = [scored("own", [0, 1, 1]), theirs[3], cut, theirs[2]]
     result = compare(ours, theirs, (HALF, paper_weights(0.2)))
     x, y = (normality_under(Protocol(), videos, w) for videos, w in ((ours, HALF), (theirs, paper_weights(0.2))))
     labels = [cut.labels, ours[2].labels, ours[3].labels]
-    assert result["auc"] == pytest.approx(auc(labels, [x[1][2:], x[2], x[3]]))  # normalised with all of its frames
-    assert result["auc_other"] == pytest.approx(auc(labels, [y[2], y[3], y[1]]))
-    assert result["difference"] == pytest.approx(result["auc"] - result["auc_other"])
-    assert result["interval"][0] < result["difference"] < result["interval"][1] and 0 < result["p_value"] <= 1
-    assert (result["videos"], result["frames"], result["frames_left_out"], result["frames_left_out_other"]) == (
+    assert result.auc == pytest.approx(auc(labels, [x[1][2:], x[2], x[3]]))         # normalised with all of its frames
+    assert result.auc_other == pytest.approx(auc(labels, [y[2], y[3], y[1]]))
+    assert result.difference == pytest.approx(result.auc - result.auc_other)
+    assert result.interval[0] < result.difference < result.interval[1] and 0 < result.p_value <= 1
+    assert (result.videos, result.frames, result.frames_left_out, result.frames_left_out_other) == (
         3, 11 + 16 + 19, 10 + 2, 3)
     assert "12 frames that only this one holds and 3 frames that only o.csv holds" in comparison(result, "o.csv")
     back = compare(theirs, ours, (paper_weights(0.2), HALF))
-    assert back["difference"] == -result["difference"] and back["frames_left_out"] == 3
+    assert back.difference == -result.difference and back.frames_left_out == 3
 
 
 def test_compare_with_itself_with_a_better_one_and_under_other_protocols():
     videos = made(V=10)
-    better = [
-        video._replace(signals=video.signals | {"psnr": video.signals["psnr"] - 4 * video.labels}) for video in videos
-    ]
+    better = [video._replace(signals=video.signals | {"psnr": video.signals["psnr"] - 4 * video.labels})
+              for video in videos]
     for average in ("micro", "macro"):
         protocol = Protocol("dataset", 1.0, average)
         same = compare(videos, videos, (HALF, HALF), protocol)
-        assert (same["difference"], same["p_value"], same["interval"]) == (0, 1, (0, 0))
+        assert (same.difference, same.p_value, same.interval) == (0, 1, (0, 0))
         result = compare(better, videos, (HALF, HALF), protocol)
-        assert result["auc"] == auc([v.labels for v in videos], normality_under(protocol, better, HALF), average)
-        assert result["p_value"] < 0.05 and result["interval"][0] > 0
-        assert f"{100 * result['difference']:+.2f} points" in comparison(result, "o.csv")
+        assert result.auc == auc([v.labels for v in videos], normality_under(protocol, better, HALF), average)
+        assert result.p_value < 0.05 and result.interval[0] > 0
+        assert f"{100 * result.difference:+.2f} points" in comparison(result, "o.csv")
 
 
-def test_compare_of_one_video_has_a_difference_but_no_p_value():
+def test_compare_of_one_video_of_one_class_and_what_cannot_be_compared():
     first, second = made(V=1), made(V=1, seed=4)
     second[0] = second[0]._replace(labels=first[0].labels)
     result = compare(first, second, (HALF, HALF))
-    assert result["difference"] != 0 and result["interval"] is result["p_value"] is None
-    said = comparison(result, "o.csv")
-    assert f"{100 * result['difference']:+.2f} points" in said and "one video" in said and "p =" not in said
+    assert result.difference != 0 and result.interval is result.p_value is None
+    assert "one video" in comparison(result, "o.csv")
     normal = [video._replace(labels=0 * video.labels) for video in made()]
     undefined = compare(normal, normal, (HALF, HALF))
-    assert undefined["difference"] is None and "undefined" in comparison(undefined, "o.csv")
-
-
-def test_compare_what_cannot_be_compared():
+    assert undefined.difference is None and "undefined" in comparison(undefined, "o.csv")
     videos = made()
     flipped = [*videos[:2], videos[2]._replace(labels=1 - videos[2].labels)]
     with pytest.raises(UserError, match=r"disagree.*16 frames of video 2 \(first: frame 4\)"):

@@ -1,6 +1,5 @@
 """Every published label format -> one 0/1 array per video, lengths checked. 1 is abnormal."""
 
-import contextlib
 import csv
 import json
 from collections.abc import Mapping, Sequence
@@ -62,13 +61,9 @@ def known_source(dataset: str, labels: Mapping[str, np.ndarray]) -> str | None:
         "official" or "ano_pred"; both, "official, ano_pred", where they agree on all of the videos; None for labels
         that do not ship.
     """
-    lengths, same = {name: len(y) for name, y in labels.items()}, []
-    for source, path in truths_of(dataset).items():
-        with contextlib.suppress(UserError):               # other videos than the published ones
-            truth = load_labels(path, lengths)
-            if all(np.array_equal(truth[name], y) for name, y in labels.items()):
-                same.append(source)
-    return ", ".join(same) or None
+    truths = {source: read_ranges(path) for source, path in truths_of(dataset).items()}
+    return ", ".join(source for source, truth in truths.items() if all(
+        np.array_equal(truth.get(name, ()), y) for name, y in labels.items())) or None
 
 
 def shipped_truths(names: Sequence[str], frames: Sequence[np.ndarray], labels: Sequence[np.ndarray],
@@ -128,7 +123,8 @@ def load_labels(path: str | Path, lengths: Mapping[str, int]) -> dict[str, np.nd
     path = Path(path)
     if not path.is_file():
         raise UserError(f"labels {path}: no such file")
-    readers = {".npy": read_npy, ".mat": read_mat, ".m": read_m, ".json": read_json, ".csv": read_csv}
+    readers = {".npy": read_npy, ".mat": read_mat, ".json": read_json, ".csv": read_csv,
+               ".m": lambda path, lengths: from_ranges(path, lengths, read_ucsd_ranges(path))}
     if path.suffix.lower() not in readers:
         raise UserError(f"labels {path}: unknown format '{path.suffix}'; known: {', '.join(readers)}")
     return readers[path.suffix.lower()](path, lengths)
@@ -166,11 +162,6 @@ def read_mat(path: Path, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
         raise UserError(f"labels {path}: no MATLAB file with a cell array `gt` of 2 x k matrices ({one_line(error)})") \
             from None
     return from_ranges(path, lengths, ranges)
-
-
-def read_m(path: Path, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """Read UCSD's ranges."""
-    return from_ranges(path, lengths, read_ucsd_ranges(path))
 
 
 def read_json(path: Path, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:

@@ -10,10 +10,10 @@ from tqdm import tqdm
 from lgn_net.config import Config, with_knobs
 from lgn_net.data.clips import long_enough
 from lgn_net.data.videos import Video
-from lgn_net.inference.localize import FrameMap, frame_map
 from lgn_net.inference.loop import FrameSignals, Prediction, predict
 from lgn_net.inference.stream import for_inference, stream_windows
 from lgn_net.model.lgn_net import FramePredictor
+from lgn_net.scores.maps import FrameMap, frame_map
 from lgn_net.scores.score_file import VideoScores
 
 
@@ -103,5 +103,6 @@ def draw_maps(model: FramePredictor, videos: list[Video], config: Config, signal
     for v, frame, predicted, target in predict_again(model, videos, config, signals, reasons, device):
         k, kind = reasons[v, frame]
         i = np.searchsorted(scored[k].frames, frame)
-        maps[v, frame] = frame_map(scored[k].name, frame, kind, normal[k][i], scored[k].labels[i], predicted, target)
+        maps[v, frame] = frame_map(scored[k].name, frame, kind, normal[k][i], scored[k].labels[i], predicted, target,
+                                 videos[v].frames[frame])
     return [maps[key] for key in reasons]

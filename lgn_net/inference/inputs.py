@@ -62,6 +62,7 @@ def load_test_set(config: Config, args: Namespace) -> TestSet:
     videos = index_videos(find_split(args.dataset_path, dataset, "testing"))
     if note := difference_from_published(dataset, "testing", [len(video.frames) for video in videos]):
         warnings.warn(note)
-    truth, where = LabelSource(dataset, args.dataset_path, args.labels, config.data.label_source).truth(videos)
+    source = LabelSource(dataset, args.dataset_path, args.labels, config.data.label_source)
+    truth, where = source.truth({video.name: len(video.frames) for video in videos})
     complete = note is None if canonical_name(dataset) in BENCHMARKS else None
     return TestSet(videos, truth, {"dataset": dataset, "labels": where, "complete_benchmark": complete})

@@ -1,176 +1,20 @@
-"""Where in a frame the prediction fails: maps of single frames, and how well the place agrees with the masks.
-
-Boxes and numbers come from one map, the squared error of the prediction smoothed by a narrow Gaussian. Needs no torch.
-"""
+"""How well the place of the prediction's errors agrees with the masks of what is abnormal."""
 
 import itertools
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from lgn_net.data.videos import IMAGE_SUFFIXES, Video, natural_key
 from lgn_net.errors import UserError
-from lgn_net.files import replacing
+from lgn_net.scores.maps import as_array, error_map, smoothed, strongest_region
 from lgn_net.scores.metrics import auc
-from lgn_net.scores.score_file import VideoScores
 
-SMOOTHING = 1 / 32        # standard deviation of the Gaussian over an error map, of the frame's height: 8 of 256 pixels
-SPREAD = 25               # frames between two chosen ones of a kind in a video, a second of most benchmarks
 FOUND = 0.4               # of an abnormal frame's mask must be marked (Mahadevan et al., CVPR 2010)
 BINS = 2 ** 19            # of the histogram of errors, see `bin_of`
-
-
-class FrameMap(NamedTuple):
-    """A predicted frame to be looked at."""
-
-    video: str                # its name
-    frame: int                # index within its video, from 0
-    kind: str                 # why it was chosen: "miss", "false alarm", "top", "chosen"
-    normality: float
-    label: int                # 1 is abnormal
-    image: np.ndarray         # uint8 (H, W, C), blue-green-red or grey: the true frame
-    prediction: np.ndarray    # likewise
-    error: np.ndarray         # float32 (H, W), squared error on [0, 1], mean over channels
-    box: tuple[int, int, int, int]     # x0, y0, x1, y1 around the strongest region; x1, y1 are just outside
-
-
-def frame_map(video: str, frame: int, kind: str, normality: float, label: int, predicted, target) -> FrameMap:
-    """Make a FrameMap of a prediction and the true frame, arrays or tensors (C, H, W) in [-1, 1]."""
-    predicted, target = as_array(predicted), as_array(target)
-    error = error_map(predicted, target)
-    return FrameMap(video, int(frame), kind, float(normality), int(label), to_image(target), to_image(predicted), error,
-                    strongest_region(error)[1])
-
-
-def as_array(frames) -> np.ndarray:
-    """Turn a tensor on any device, or an array, into a float32 array."""
-    return frames.float().cpu().numpy() if hasattr(frames, "cpu") else np.asarray(frames, np.float32)
-
-
-def to_image(frame: np.ndarray) -> np.ndarray:
-    """Turn (C, H, W) in [-1, 1] back into uint8 pixels (H, W, C), see `lgn_net.data.clips.to_float`."""
-    return ((frame + 1) * 127.5).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
-
-
-def save_maps(path: str | Path, maps: Sequence[FrameMap]) -> None:
-    """Write maps of frames of one size as compressed .npz, a column per field; nothing is rounded."""
-    columns: dict = {name: np.array([getattr(m, name) for m in maps]) for name in FrameMap._fields}
-    with replacing(path) as file:
-        np.savez_compressed(file, **columns)
-
-
-def load_maps(path: str | Path) -> list[FrameMap]:
-    """Read what `save_maps` wrote. UserError when there is no such file or another one."""
-    try:
-        with np.load(path, allow_pickle=False) as columns:
-            rows = list(zip(*(columns[name] for name in FrameMap._fields)))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; evaluate.py writes it") from None
-    except Exception:                                     # a damaged zip fails in many ways
-        raise UserError(f"{path} holds no maps of frames, or is damaged; evaluate again") from None
-    return [FrameMap(str(video), int(frame), str(kind), float(normality), int(label), *pictures, tuple(box.tolist()))      # type: ignore[call-arg]
-            for video, frame, kind, normality, label, *pictures, box in rows]
-
-
-def judge_again(maps: Sequence[FrameMap], videos: Sequence[VideoScores],
-                normal: Sequence[np.ndarray]) -> list[FrameMap]:
-    """Give maps the normality and label that their frames have now; leave out frames that are not there any more.
-
-    `normal` is the normality (n,) of each of the `videos`. A map whose normality or label changed may no longer be
-    among the worst, and is called "chosen".
-    """
-    again, names = [], [video.name for video in videos]
-    for one in maps:
-        if one.video in names and one.frame in (video := videos[names.index(one.video)]).frames:
-            i = np.searchsorted(video.frames, one.frame)
-            now = float(normal[names.index(one.video)][i]), int(video.labels[i])
-            same = abs(now[0] - one.normality) < 1e-9 and now[1] == one.label
-            again.append(one._replace(normality=now[0], label=now[1], kind=one.kind if same else "chosen"))
-    return again
-
-
-def error_map(predicted: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Compute the squared error on [0, 1] of frames (..., C, H, W) in [-1, 1], mean over channels, (..., H, W)."""
-    return np.square((predicted - target) / 2).mean(axis=-3)
-
-
-def smoothed(error: np.ndarray) -> np.ndarray:
-    """Smooth an error map (H, W) by a Gaussian of SMOOTHING * H, which joins the outlines of an object."""
-    error = np.ascontiguousarray(error, dtype=np.float32)
-    return cv2.GaussianBlur(error, (0, 0), SMOOTHING * len(error), borderType=cv2.BORDER_REFLECT)
-
-
-def strongest_region(error: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """Find the connected region that holds most of the error of a map (H, W), 0 or more.
-
-    Of the pixels whose smoothed error is at least half of its maximum, those that touch (by corners, too) form a
-    region; the one with the greatest sum of smoothed errors is taken. It is the whole frame where the error is zero
-    throughout.
-
-    Returns:
-        The region, bool (H, W), and its box: x0, y0, x1, y1, the last two just outside.
-    """
-    error = smoothed(error)
-    _, regions, stats, _ = cv2.connectedComponentsWithStats((error >= error.max() / 2).astype(np.uint8), connectivity=8)
-    k = 1 + np.bincount(regions.ravel(), error.ravel())[1:].argmax()                  # 0 is what lies outside
-    x, y, w, h = stats[k, :4].tolist()
-    return regions == k, (x, y, x + w, y + h)
-
-
-def choose_frames(videos: Sequence[VideoScores], normal: Sequence[np.ndarray],
-                  count: int) -> list[tuple[int, int, str]]:
-    """Choose the frames on which the detector is most wrong, worst first.
-
-    `count` misses, abnormal frames of the highest normality, then `count` false alarms, normal frames of the lowest;
-    fewer where there are no more. Two of a kind in one video are SPREAD or more frames apart, so that one event does
-    not fill the list.
-
-    Args:
-        videos: the scores of each video.
-        normal: normality (n,) of the frames of each video.
-        count: misses, and false alarms, to choose.
-
-    Returns:
-        Index in `videos`, index of the frame within its video, "miss" or "false alarm".
-    """
-    v = np.concatenate([np.full(len(video.frames), k) for k, video in enumerate(videos)]).tolist()
-    frame, label, value = (np.concatenate(x) for x in ([video.frames for video in videos],
-                                                       [video.labels for video in videos], normal))
-    chosen = []
-    for kind, wanted, badness in (("miss", 1, value), ("false alarm", 0, -value)):
-        taken: list[tuple[int, int, str]] = []
-        for k in np.argsort(-badness, kind="stable"):
-            if len(taken) == count:
-                break
-            if label[k] == wanted and all(v[k] != u or abs(frame[k] - t) >= SPREAD for u, t, _ in taken):
-                taken.append((v[k], int(frame[k]), kind))
-        chosen += taken
-    return chosen
-
-
-def parse_frames(texts: Sequence[str], videos: Sequence[VideoScores]) -> list[tuple[int, int, str]]:
-    """Read frames that a user names, VIDEO:FRAME (from 0), as (index in `videos`, frame, "chosen").
-
-    UserError for a text of another form, an unknown video, and a frame that was not scored.
-    """
-    chosen, names = [], [video.name for video in videos]
-    for text in texts:
-        name, _, frame = text.rpartition(":")
-        if not (name and frame.isdecimal()):
-            raise UserError(f"frame {text!r} is not of the form VIDEO:FRAME, such as {names[0]}:{videos[0].frames[0]}")
-        if name not in names:
-            raise UserError(f"frame {text}: no video {name!r} was scored; the {len(names)} videos are "
-                            f"{', '.join(names[:3])}{f' ... {names[-1]}' if len(names) > 3 else ''}")
-        video = videos[names.index(name)]
-        if int(frame) not in video.frames:
-            raise UserError(f"frame {text} was not scored; of video {name} these were: {video.frames[0]} to "
-                            f"{video.frames[-1]} (from 0)")
-        chosen.append((names.index(name), int(frame), "chosen"))
-    return chosen
 
 
 def find_masks(folder: str | Path, videos: Sequence[Video]) -> list[tuple[str, ...]]:

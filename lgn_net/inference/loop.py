@@ -35,6 +35,11 @@ class FrameSignals(NamedTuple):
     memory_updated: bool           # whether R < gamma, and the memory was updated with this frame
     baselines: dict[str, float]    # PSNR in dB of predictors without a parameter, see `stream.baselines`
 
+    def columns(self) -> dict[str, float]:
+        """Return the signals by their names in the score file."""
+        return {"psnr": self.psnr, **dict(zip(distance_names(len(self.distance)), self.distance)),
+                "regular_score": self.regular_score, "memory_updated": float(self.memory_updated), **self.baselines}
+
 
 class Prediction(NamedTuple):
     """Scored windows."""
@@ -167,11 +172,8 @@ def to_scores(signals: Iterable[FrameSignals], videos: list[Video],
     for v, group in itertools.groupby(signals, key=lambda s: s.video):
         rows, name = list(group), videos[v].name
         frames = np.array([s.frame for s in rows])
-        columns: dict = {"psnr": [s.psnr for s in rows]}
-        columns |= dict(zip(distance_names(len(rows[0].distance)), zip(*(s.distance for s in rows))))
-        columns |= {key: [getattr(s, key) for s in rows] for key in ("regular_score", "memory_updated")}
-        columns |= {key: [s.baselines[key] for s in rows] for key in rows[0].baselines}
-        columns = {key: np.array(values, float) for key, values in columns.items()}
+        table = [s.columns() for s in rows]
+        columns = {key: np.array([row[key] for row in table], float) for key in table[0]}
         labels = truth[name][frames] if truth else np.zeros(len(rows))
         scored.append(VideoScores(name, frames, columns, labels.astype(np.uint8)))
     return scored

@@ -141,17 +141,17 @@ def how_to_make(root: Path, dataset: str) -> str:
     return f"python scripts/{shlex.join([*command, '--out', str(out)])}"
 
 
-def published_videos(dataset: str, split: str) -> int:
-    """Return the number of videos that a split has as published; 0: unknown."""
-    benchmark = BENCHMARKS.get(canonical_name(dataset))
-    return benchmark.split(split)[0][0] if benchmark else 0
-
-
 def published_lengths(dataset: str, split: str, names: list[str]) -> dict[str, int]:
     """Return published frame counts by name; by the order of videos, as labels go, when no video is missing."""
     known = known_lengths(dataset, split)
-    in_order = published_videos(dataset, split) == len(known) == len(names)
+    in_order = is_complete(dataset, split, known) and len(known) == len(names)
     return dict(zip(names, known.values())) if in_order else known
+
+
+def is_complete(dataset: str, split: str, known: Mapping[str, int]) -> bool:
+    """Tell whether the published lengths of all videos are known."""
+    benchmark = BENCHMARKS.get(canonical_name(dataset))
+    return benchmark is not None and benchmark.split(split)[0][0] == len(known)
 
 
 def check_counts(split: str, here: Mapping[str, int], dataset: str, known: Mapping[str, int], again: str) \
@@ -160,7 +160,7 @@ def check_counts(split: str, here: Mapping[str, int], dataset: str, known: Mappi
     other = {name: f"{name} has {here[name]} of {length} frames" for name, length in known.items()
              if here.get(name, length) != length}
     missing = [name for name in known if name not in here]
-    if len(missing) == len(known) or len(known) < published_videos(dataset, split):
+    if len(missing) == len(known) or not is_complete(dataset, split, known):
         missing = []                                       # the videos have other names, or not all are known
     different = difference_from_published(dataset, split, list(here.values()))
     if not different and not other:

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from fnmatch import fnmatchcase as fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -169,9 +169,10 @@ def unpacked(sources: list[Path], out: Path, settings: Settings) -> Iterator[lis
 
 def is_wanted(layout: Layout, member: str) -> bool:
     """Tell whether a file of an archive belongs to the data set, by its path in the archive."""
-    name = f"/{member.lower()}"
-    return "/." not in name and "/__macosx" not in name and not fnmatch(name, layout.skip) and \
-        any(fnmatch(name, pattern) for pattern in layout.files)
+    path = PurePosixPath("/", member.lower())
+    if any(part.startswith((".", "__macosx")) for part in path.parts) or fnmatch(str(path), layout.skip):
+        return False
+    return any(fnmatch(str(path), pattern) for pattern in layout.files)
 
 
 def write_videos(videos: list[SourceVideo], root: Path, manifest: dict[str, Any], settings: Settings) -> None:

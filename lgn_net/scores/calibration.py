@@ -1,9 +1,10 @@
-"""How a network sees normal frames, in a few numbers: with them a video is scored without any other frames at hand.
+"""Describe how a network sees normal frames in a few numbers: with them a video is scored without any other frames.
 
 Normality here is that of scope "training" in `lgn_net.scores.normality`. NumPy only.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +17,11 @@ SHARES = (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.15,
 
 def calibrate(videos: Sequence[VideoScores], weights: Mapping[str, float],
               peaks: Sequence[float] | np.ndarray) -> dict:
-    """The signals of normal frames -> plain numbers, for a checkpoint.
+    """Turn the signals of normal frames into plain numbers, for a checkpoint.
 
     Args:
+        videos: the scored normal frames.
+        weights: of the signals in the normality.
         peaks: the maximum of the smoothed error maps of some of the frames; where a picture of errors becomes loud.
 
     Returns:
@@ -33,24 +36,24 @@ def calibrate(videos: Sequence[VideoScores], weights: Mapping[str, float],
 
 
 def pooled(videos: Sequence[VideoScores], names: Iterable[str]) -> dict[str, np.ndarray]:
-    """The signals of these names of all videos, (m,) each."""
+    """Join the signals of these names over all videos, (m,) each."""
     return {name: np.concatenate([video.signals[name] for video in videos]) for name in names}
 
 
 def calibrated(signals: Mapping[str, np.ndarray], weights: Mapping[str, float], calibration: dict) -> np.ndarray:
-    """Normality of frames by their signals (n,): each minus its mean, over its spread on normal frames, weighted."""
+    """Compute the normality (n,): each signal minus its mean, over its spread on normal frames, weighted and summed."""
     scale = calibration["signals"]
-    return sum(weight * (signals[name] - scale[name]["mean"]) / (scale[name]["std"] or 1.0)
-               for name, weight in weights.items())
+    return np.sum([weight * (signals[name] - scale[name]["mean"]) / (scale[name]["std"] or 1.0)
+                   for name, weight in weights.items()], axis=0)
 
 
 def threshold_at(calibration: dict, share: float) -> float:
-    """The normality below which this share of the normal frames lies."""
+    """Interpolate the normality below which this share of the normal frames lies."""
     return float(np.interp(share, calibration["shares"], calibration["normality"]))
 
 
-def check_calibration(calibration: object, weights: Mapping[str, float], path: object) -> dict:
-    """What a checkpoint holds under "calibration". UserError where it holds none, or one of other signals."""
+def check_calibration(calibration: Any, weights: Mapping[str, float], path: object) -> dict:
+    """Return what a checkpoint holds under "calibration". UserError where it holds none, or one of other signals."""
     if calibration is None:
         raise UserError(f"{path} does not say how it scores normal frames; give it --normal VIDEO, a normal stretch of "
                         f"your scene, or a checkpoint of scripts/export_weights.py")

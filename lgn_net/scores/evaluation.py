@@ -1,29 +1,24 @@
-"""Files -> scored frames with their labels: our own score file, or another program's scores."""
+"""Read scored frames with their labels from files: our own score file, or another program's scores."""
 
-import json
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from lgn_net.config import Config
 from lgn_net.data.labels import find_labels, load_label_folder, load_labels
-from lgn_net.data.videos import Video, find_split, index_videos
+from lgn_net.data.videos import find_split, index_videos
 from lgn_net.datasets import BENCHMARKS, canonical_name, known_lengths
 from lgn_net.errors import UserError
-from lgn_net.scores.foreign import SIGNAL, lengths_in, read_foreign
-from lgn_net.scores.normality import normality
+from lgn_net.scores.foreign import SIGNAL, lengths_in, parse_rule, read_foreign
 from lgn_net.scores.protocols import paper_weights
-from lgn_net.scores.score_file import VideoScores, read_scores
+from lgn_net.scores.results import Provenance, Results, results_beside
+from lgn_net.scores.score_file import VideoScores, read_scores, relabel
 
-# What a score file takes over from the results.json beside it; what of this stands only while its labels, while all of
-# its frames are the same.
-CARRIED = ("direction", "checkpoint", "versions", "config", "complete_benchmark", "memories", "localization", "quality")
-OF_THE_LABELS, OF_ALL_FRAMES = ("quality",), ("complete_benchmark", "localization", "quality")
-# Types of what is read from a results.json.
-KINDS = {"config": dict, "scoring": dict, "signals": dict, "localization": dict, "quality": dict, "memories": list,
-         "frames": int, "dataset": str | None}
+PAPER_SIGNALS = {"psnr": 1.0, "distance": -1.0}        # of a score file with no results.json beside it
 
 
 class Evaluation(NamedTuple):
@@ -32,7 +27,15 @@ class Evaluation(NamedTuple):
     videos: list[VideoScores]
     weights: Mapping[str, float]                  # of the signals in the normality, negative where high is abnormal
     training: list[VideoScores]                   # of training frames, for the normalisation by these; may be empty
-    about: dict                                   # dataset, labels, checkpoint, versions, config: for results.json
+    about: Provenance
+
+
+class Opened(NamedTuple):
+    """What evaluate.py left in a folder."""
+
+    evaluation: Evaluation
+    results: Results
+    folder: Path
 
 
 class LabelSource(NamedTuple):
@@ -45,76 +48,79 @@ class LabelSource(NamedTuple):
 
     @property
     def given(self) -> bool:
-        """Whether other labels than a score file's own are asked for."""
+        """Tell whether other labels than a score file's own are asked for."""
         return self.labels is not None or self.source != "auto"
 
     @property
     def in_folder(self) -> bool:
-        """Whether the labels name their videos: a file each."""
+        """Tell whether the labels name their videos: a file each."""
         return self.labels is not None and Path(self.labels).is_dir()
 
-    def videos(self) -> list[Video]:
-        """The test videos: those on disk, else the published ones of a benchmark; [] when neither is known."""
+    def lengths(self) -> dict[str, int]:
+        """Count the frames of the test videos on disk, else of a benchmark's; {} when neither is known."""
         if self.dataset_path:
-            return index_videos(find_split(self.dataset_path, self.dataset or "", "testing"))
-        return made_up(known_lengths(self.dataset, "testing")) if self.dataset else []
+            videos = index_videos(find_split(self.dataset_path, self.dataset or "", "testing"))
+            return {video.name: len(video.frames) for video in videos}
+        return known_lengths(self.dataset, "testing") if self.dataset else {}
 
-    def truth(self, videos: list[Video]) -> tuple[dict[str, np.ndarray], str]:
-        """Labels of all frames of each video by its name, and where they are from. UserError when they do not fit."""
-        if self.in_folder:
+    def truth(self, lengths: Mapping[str, int]) -> tuple[dict[str, np.ndarray], str]:
+        """Read the labels (T,) of each video by its name, and tell where they are from.
+
+        UserError when they do not fit the `lengths`, the number of frames by the video's name.
+        """
+        if self.labels and self.in_folder:
             truth = load_label_folder(self.labels)
-            for video in videos:
-                if (count := len(truth.get(video.name, ()))) != len(video.frames):
-                    raise UserError(f"labels {self.labels}: {count} for video {video.name}, which has "
-                                    f"{len(video.frames)} frames; give the labels of these videos with --labels")
+            for name, length in lengths.items():
+                if (count := len(truth.get(name, ()))) != length:
+                    raise UserError(f"labels {self.labels}: {count} for video {name}, which has {length} frames; give "
+                                    f"the labels of these videos with --labels")
             return truth, self.labels
-        if self.labels:
-            path = self.labels
-        elif self.dataset_path:
+        path = self.labels or self.find()
+        return load_labels(path, lengths), str(path)
+
+    def find(self) -> Path:
+        """Find the label file beside the frames, or the one that ships. UserError when there is none."""
+        if self.dataset_path:
             folder = find_split(self.dataset_path, self.dataset or "", "testing")
-            path = find_labels(self.dataset_path, self.dataset or "", folder, self.source)
-        else:
-            benchmark = BENCHMARKS.get(canonical_name(self.dataset or ""))
-            truths = benchmark.truths if benchmark else {}
-            if not truths or self.source not in ("auto", *truths):
-                wanted = "labels" if self.source == "auto" else f"{self.source} labels"
-                named = "" if self.dataset else "--dataset_type, or "
-                raise UserError(f"no {wanted} of {self.dataset or 'these videos'} ship with this project; give {named}"
-                                f"--labels FILE or FOLDER")
-            path = truths.get(self.source) or next(iter(truths.values()))
-        return load_labels(path, {video.name: len(video.frames) for video in videos}), str(path)
+            return find_labels(self.dataset_path, self.dataset or "", folder, self.source)
+        benchmark = BENCHMARKS.get(canonical_name(self.dataset or ""))
+        truths = benchmark.truths if benchmark else {}
+        if not truths or self.source not in ("auto", *truths):
+            wanted = "labels" if self.source == "auto" else f"{self.source} labels"
+            named = "" if self.dataset else "--dataset_type, or "
+            raise UserError(f"no {wanted} of {self.dataset or 'these videos'} ship with this project; give {named}"
+                            f"--labels FILE or FOLDER")
+        return truths.get(self.source) or next(iter(truths.values()))
 
 
-def read_evaluation(path: str | Path, psnr_weight: float, labels: LabelSource) -> Evaluation:
-    """Our own score file, with the calibration.csv and the results.json beside it where there are any.
+def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lambda: bool = False) -> Evaluation:
+    """Read a file of scores, ours or another program's.
 
-    UserError as in `read_scores`, and when other labels are asked for and do not fit.
+    Args:
+        path: of the file, or of a folder of another program's files.
+        config: for lambda and the source of the labels.
+        args: the command line, with direction, drop_first, crop, dataset_path and labels.
+        dataset: its name; None takes the one in the results.json beside the file.
+        own_lambda: whether the lambda in the results.json beside the file comes before the configuration's.
+
+    Raises:
+        UserError: as in `read_evaluation` and `read_foreign_evaluation`, and for another program's scores without
+            --direction.
     """
-    about = results_beside(path)
-    signals = about.get("signals", {"psnr": 1.0, "distance": -1.0})
-    memories = sum(name.startswith("distance") for name in signals)
-    weights = paper_weights(psnr_weight, memories) if "psnr" in signals else signals
-    videos = read_scores(path, tuple(weights), labelled=not labels.given)
-    where = f"column label of {path}"
-    if labels.given:
-        labels = labels._replace(dataset=labels.dataset or about.get("dataset"))
-        guessed = {} if labels.in_folder else {video.name: int(video.frames[-1]) + 1 for video in videos}
-        truth, where = labels.truth(labels.videos() or made_up(guessed))
-        videos = relabel(videos, truth, where)
-    if memories:
-        check_lambda(path, videos, psnr_weight, memories)
-    left_out = OF_THE_LABELS if labels.given else ()
-    if "frames" in about and about["frames"] != (frames := sum(len(video.frames) for video in videos)):
-        warnings.warn(f"{path} holds {frames} frames, the results.json beside it is of {about['frames']}: what that "
-                      f"says of all frames is left out")
-        left_out += OF_ALL_FRAMES
-    carried = {key: about[key] for key in CARRIED if key in about and key not in left_out}
-    return Evaluation(videos, weights, read_training(path, weights), {
-        "scores": str(path), "labels": where, "dataset": about.get("dataset", labels.dataset)} | carried)
+    ours, beside = is_ours(path), results_beside(path)
+    dataset = dataset or (beside.dataset if beside else None)
+    labels = LabelSource(dataset, args.dataset_path, args.labels, config.data.label_source)
+    if ours:
+        scoring = beside.scoring if beside and own_lambda else {}
+        return read_evaluation(path, scoring.get("psnr_weight", config.score.psnr_weight), labels)
+    if not args.direction:
+        raise UserError(f"{path} holds no scores of this project (a CSV file with the columns video, frame, psnr, "
+                        f"distance, label); those of another program need --direction normal|abnormal")
+    return read_foreign_evaluation(path, args.direction, parse_rule(args.drop_first, args.crop), labels)
 
 
 def is_ours(path: str | Path) -> bool:
-    """Whether a file is a score file of this project: by its columns, or by the signals in the results.json beside it.
+    """Tell whether a file is a score file of this project: by its columns, or by the results.json beside it.
 
     UserError when there is no such file.
     """
@@ -124,102 +130,82 @@ def is_ours(path: str | Path) -> bool:
     if not path.is_file() or path.suffix.lower() != ".csv":
         return False
     columns = [name.strip() for name in path.read_text("utf-8-sig", errors="replace").partition("\n")[0].split(",")]
-    if "psnr" in columns:
-        return True
-    signals = results_beside(path).get("signals", {})
-    return bool(signals) and set(signals) <= set(columns)
+    beside = results_beside(path)
+    return "psnr" in columns or bool(beside and set(beside.signals) <= set(columns))
 
 
-def read_folder(folder: str | Path) -> Evaluation:
-    """What evaluate.py left in its folder, as it was measured; `about` is its results.json and "folder".
+def read_evaluation(path: str | Path, psnr_weight: float, labels: LabelSource) -> Evaluation:
+    """Read our own score file, with the calibration.csv and the results.json beside it where there are any.
+
+    UserError as in `read_scores`, and when other labels are asked for and do not fit.
+    """
+    beside = results_beside(path)
+    signals = beside.signals if beside else PAPER_SIGNALS
+    weights = paper_weights(psnr_weight, len(signals) - 1) if "psnr" in signals else signals
+    videos = read_scores(path, tuple(weights), labelled=not labels.given)
+    about, where = Provenance(dataset=labels.dataset), f"column label of {path}"
+    if beside:                                                          # what the network was stays true of its scores
+        about = Provenance(**{name: getattr(beside, name) for name in Provenance.__dataclass_fields__})
+        labels = labels._replace(dataset=labels.dataset or beside.dataset)
+    if labels.given:
+        guessed = {} if labels.in_folder else {video.name: int(video.frames[-1]) + 1 for video in videos}
+        truth, where = labels.truth(labels.lengths() or guessed)
+        videos, about = relabel(videos, truth, where), replace(about, quality=None)      # its means are of the classes
+    frames = sum(len(video.frames) for video in videos)
+    if beside and beside.frames != frames:
+        warnings.warn(f"{path} holds {frames} frames, the results.json beside it is of {beside.frames}: what that "
+                      f"says of all frames is left out")
+        about = replace(about, complete_benchmark=None, localization=None, quality=None)
+    return Evaluation(videos, weights, read_training(path, weights), replace(about, scores=str(path), labels=where))
+
+
+def read_foreign_evaluation(path: str | Path, direction: str, covered: slice, labels: LabelSource) -> Evaluation:
+    """Read another program's scores.
+
+    Args:
+        path: of the file or folder, see `read_foreign`.
+        direction: "normal" or "abnormal", what a high score means.
+        covered: which frames of each video the scores are of.
+        labels: where labels come from.
+
+    Raises:
+        UserError: as in `read_foreign`, and when labels are there that do not fit.
+    """
+    truth, where, lengths = None, "none", labels.lengths()
+    if labels.labels and not lengths and not labels.in_folder:
+        lengths = lengths_in(path, covered)
+    if lengths or labels.in_folder:
+        truth, where = labels.truth(lengths)
+    videos = read_foreign(path, truth, covered)
+    if truth is None:
+        warnings.warn(f"no labels for {path}: give --labels, --dataset_type or --dataset_path; all frames count as "
+                      f"normal")
+    about = Provenance(scores=str(path), direction=f"high is {direction}", labels=where, dataset=labels.dataset)
+    return Evaluation(videos, {SIGNAL: 1.0 if direction == "normal" else -1.0}, [], about)
+
+
+def open_evaluation(folder: str | Path) -> Opened:
+    """Read what evaluate.py left in its folder, as it was measured.
 
     `folder` may also be the run's, with the evaluation (of last.pt, where there are several) in it. UserError when
     there is none.
     """
     folder = Path(folder)
-    found = [path.parent for path in (folder / "scores.csv", folder / "evaluation_last" / "scores.csv",
-                                      *sorted(folder.glob("*/scores.csv"))) if path.is_file()]
-    if not found or "signals" not in (results := results_beside(found[0] / "scores.csv")):
-        raise UserError(f"{folder} holds no evaluation (scores.csv and results.json); make one with evaluate.py")
-    scores, weights = found[0] / "scores.csv", results["signals"]
-    return Evaluation(read_scores(scores, tuple(weights)), weights, read_training(scores, weights),
-                      results | {"folder": str(found[0])})
+    inside = folder / "evaluation_last" / "scores.csv", *sorted(folder.glob("*/scores.csv"))
+    for path in (folder / "scores.csv", *inside):
+        if path.is_file() and (results := results_beside(path)):
+            videos, weights = read_scores(path, tuple(results.signals)), results.signals
+            return Opened(Evaluation(videos, weights, read_training(path, weights), results), results, path.parent)
+    raise UserError(f"{folder} holds no evaluation (scores.csv and results.json); make one with evaluate.py")
+
+
+def read_folder(folder: str | Path) -> Any:
+    """Read an evaluation, its results as a dictionary. Seam: for callers that do not take `open_evaluation` yet."""
+    opened = open_evaluation(folder)
+    return opened.evaluation._replace(about=opened.results.to_dict() | {"folder": str(opened.folder)})   # type: ignore[arg-type]
 
 
 def read_training(scores: str | Path, weights: Mapping[str, float]) -> list[VideoScores]:
-    """The calibration.csv beside a score file; [] where there is none."""
+    """Read the calibration.csv beside a score file; [] where there is none."""
     path = Path(scores).with_name("calibration.csv")
     return read_scores(path, tuple(weights), labelled=False, consecutive=False) if path.is_file() else []
-
-
-def read_foreign_evaluation(path: str | Path, direction: str, covered: slice, labels: LabelSource) -> Evaluation:
-    """Another program's scores.
-
-    Args:
-        direction: "normal" or "abnormal", what a high score means.
-        covered: which frames of each video the scores are of.
-
-    Raises:
-        UserError: as in `read_foreign`, and when labels are there that do not fit.
-    """
-    truth, where = None, "none"
-    known = labels.videos()
-    if labels.labels and not known and not labels.in_folder:
-        known = made_up(lengths_in(path, covered))
-    if known or labels.in_folder:
-        truth, where = labels.truth(known)
-    videos = read_foreign(path, truth, covered)
-    if truth is None:
-        warnings.warn(f"no labels for {path}: give --labels, --dataset_type or --dataset_path; all frames count as "
-                      f"normal")
-    about = {"scores": str(path), "direction": f"high is {direction}", "labels": where, "dataset": labels.dataset}
-    return Evaluation(videos, {SIGNAL: 1.0 if direction == "normal" else -1.0}, [], about)
-
-
-def made_up(lengths: Mapping[str, int]) -> list[Video]:
-    """Videos of which only name and length are known."""
-    return [Video(name, length * ("",)) for name, length in lengths.items()]
-
-
-def relabel(videos: list[VideoScores], truth: Mapping[str, np.ndarray], where: str) -> list[VideoScores]:
-    """The same scores with other labels. UserError when these are of other videos or end too early."""
-    for video in videos:
-        if video.name not in truth:
-            raise UserError(f"labels {where}: none for video {video.name!r}; they are of {len(truth)} videos "
-                            f"({', '.join(list(truth)[:3])} ...), the scores of {len(videos)}")
-        if video.frames[-1] >= len(truth[video.name]):
-            raise UserError(f"labels {where}: {len(truth[video.name])} for video {video.name}, whose scores reach "
-                            f"frame {video.frames[-1]} (from 0); give the labels of these videos with --labels")
-    return [video._replace(labels=truth[video.name][video.frames].astype(np.uint8)) for video in videos]
-
-
-def check_lambda(path: str | Path, videos: list[VideoScores], psnr_weight: float, memories: int) -> None:
-    """A warning when the file's own column normality was made with another lambda, under the paper's normalisation."""
-    if not all("normality" in video.signals for video in videos):
-        return
-    written = np.concatenate([video.signals["normality"] for video in videos])
-    psnr, distance = (np.concatenate(normality([video.signals for video in videos], paper_weights(weight, memories)))
-                      for weight in (1.0, 0.0))
-    if np.ptp(psnr - distance) > 0:                              # written = lambda psnr + (1 - lambda) distance
-        weight = np.dot(written - distance, psnr - distance) / np.dot(psnr - distance, psnr - distance)
-        explained = np.allclose(weight * psnr + (1 - weight) * distance, written, atol=1e-6)
-        if explained and abs(weight - psnr_weight) > 1e-6:
-            warnings.warn(f"{path} was written with lambda {weight:.4g}; here it is {psnr_weight:g} "
-                          f"(--lambda {weight:.4g} for the former)")
-
-
-def results_beside(scores: str | Path) -> dict:
-    """The results.json that an evaluation wrote beside its score file; {} where there is none.
-
-    UserError for a file of that name that no evaluation wrote.
-    """
-    path = Path(scores).parent / "results.json"
-    try:
-        content = json.loads(path.read_text()) if path.is_file() else {}
-        if not isinstance(content, dict) or any(not isinstance(content[key], kind) for key, kind in KINDS.items()
-                                                if key in content):
-            raise ValueError
-    except ValueError:
-        raise UserError(f"{path} was not written by evaluate.py, or is damaged; evaluate again, or move it away and "
-                        f"give --lambda") from None
-    return content

@@ -1,4 +1,4 @@
-"""Scores of other programs -> the same tables as our own: whose frames they are is said, never guessed."""
+"""Read the scores of other programs into the tables of our own. The user says which frames they are of."""
 
 import itertools
 import warnings
@@ -9,14 +9,14 @@ import numpy as np
 
 from lgn_net.data.videos import natural_key
 from lgn_net.errors import UserError
-from lgn_net.scores.score_file import VideoScores, is_number, read_table, usable
+from lgn_net.scores.score_file import VideoScores, read_scores, relabel, usable
 
 SIGNAL = "score"
 SUFFIXES = (".npy", ".csv", ".txt")
 
 
 def read_foreign(path: str | Path, labels: Mapping[str, np.ndarray] | None, covered: slice) -> list[VideoScores]:
-    """Another program's scores, with one signal, `score`.
+    """Read another program's scores, with one signal, `score`.
 
     Args:
         path: a folder with a file of scores per video, named like the video; a `.npy`, `.csv` or `.txt` file with the
@@ -29,51 +29,58 @@ def read_foreign(path: str | Path, labels: Mapping[str, np.ndarray] | None, cove
         UserError: no such file or another form, other videos than the labels', or not as many scores as covered frames.
     """
     path = Path(path)
-    if path.is_dir():
-        scores = by_labels(path, read_folder_of_arrays(path), labels)
-    elif has_frames(path):
+    if has_frames(path):
         if covered != slice(None):
             raise UserError(f"{path} says itself which frames its scores are of; leave --drop-first and --crop out")
         return read_by_frame(path, labels)
+    if path.is_dir():
+        scores = by_labels(path, read_folder_of_arrays(path), labels)
+    elif labels is None:
+        raise UserError(f"{path} holds {len(read_array(path))} scores one after the other, and nothing says where a "
+                        f"video ends; give --dataset_type ped2 or avenue, --dataset_path, or --labels with a folder of "
+                        f"<video>.npy")
     else:
-        flat = read_array(path)
-        if labels is None:
-            raise UserError(f"{path} holds {len(flat)} scores one after the other, and nothing says where a video "
-                            f"ends; give --dataset_type ped2 or avenue, --dataset_path, or --labels with a folder of "
-                            f"<video>.npy")
-        lengths = [len(range(len(y))[covered]) for y in labels.values()]
+        flat, lengths = read_array(path), [len(y[covered]) for y in labels.values()]
         check_length(path, len(flat), sum(lengths), labels, covered)
         scores = dict(zip(labels, np.split(flat, np.cumsum(lengths)[:-1])))
     if labels is None:
-        if covered.stop is not None and covered.stop >= 0:
-            raise UserError(f"without labels the length of a video is not known, and --crop {show(covered)} says "
-                            f"nothing; give --labels, --dataset_type or --dataset_path")
-        labels = {name: np.zeros(len(x) + (covered.start or 0) - (covered.stop or 0), np.uint8)
-                  for name, x in scores.items()}
+        labels = {name: np.zeros(length, np.uint8) for name, length in whole_lengths(scores, covered).items()}
     videos = []
     for name, x in scores.items():
-        frames = np.arange(len(labels[name]))[covered]
+        frames, good = np.arange(len(labels[name]))[covered], usable(x)
         check_length(f"{path}, video {name}", len(x), len(frames), {name: labels[name]}, covered)
         if not len(frames):
             warnings.warn(f"{path}: no frame of video {name} has a score, it is too short for "
                           f"--crop {show(covered)}; left out")
-        videos.append(VideoScores(name, frames, {SIGNAL: x}, labels[name][covered].astype(np.uint8)))
-    return finite(path, videos)
+        elif not good.all():
+            warnings.warn(f"{path}: {np.sum(~good)} of {len(good)} scores of video {name} are not finite (first: "
+                          f"frame {frames[~good][0]}); left out")
+        if good.any():
+            video = VideoScores(name, frames, {SIGNAL: x}, labels[name][covered].astype(np.uint8))
+            videos.append(video.pick(good))
+    if not videos:
+        raise UserError(f"{path} holds no finite score")
+    return videos
 
 
 def lengths_in(path: str | Path, covered: slice) -> dict[str, int]:
-    """Frames of each video by its name, as far as a folder or a table of scores tells; {} for flat scores."""
+    """Count the frames of each video, as far as a folder or a table of scores tells; {} for flat scores."""
     path = Path(path)
-    if path.is_dir() and (covered.stop or -1) < 0:
-        return {name: len(x) + (covered.start or 0) - (covered.stop or 0)
-                for name, x in read_folder_of_arrays(path).items()}
-    if has_frames(path):
-        return {video.name: int(video.frames[-1]) + 1 for video in read_by_frame(path, None)}
-    return {}
+    if path.is_dir():
+        return whole_lengths(read_folder_of_arrays(path), covered)
+    return {video.name: int(video.frames[-1]) + 1 for video in read_by_frame(path, None)} if has_frames(path) else {}
+
+
+def whole_lengths(scores: Mapping[str, np.ndarray], covered: slice) -> dict[str, int]:
+    """Count the frames of each video with its margins that have no score. UserError where the rule does not say."""
+    if covered.stop is not None and covered.stop >= 0:
+        raise UserError(f"without labels the length of a video is not known, and --crop {show(covered)} says "
+                        f"nothing; give --labels, --dataset_type or --dataset_path")
+    return {name: len(x) + (covered.start or 0) - (covered.stop or 0) for name, x in scores.items()}
 
 
 def has_frames(path: Path) -> bool:
-    """Whether it is a table with the columns video, frame, score."""
+    """Tell whether a file is a table with the columns video, frame, score."""
     if path.suffix.lower() != ".csv" or not path.is_file():
         return False
     header = path.read_text(errors="replace").partition("\n")[0]
@@ -81,12 +88,12 @@ def has_frames(path: Path) -> bool:
 
 
 def read_folder_of_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The scores of each video by the name of its file, in natural order."""
+    """Read the scores of each video by the name of its file, in natural order."""
     files = sorted((p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")),
                    key=lambda p: natural_key(p.name))
     if not files:
         raise UserError(f"{path} holds no scores; expected a file <video>.npy, .csv or .txt for each video")
-    for a, b in itertools.pairwise(sorted(files)):
+    for a, b in itertools.pairwise(files):
         if a.stem == b.stem:
             raise UserError(f"{path} holds both {a.name} and {b.name}; remove one")
     return {p.stem: read_array(p) for p in files}
@@ -94,7 +101,7 @@ def read_folder_of_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def by_labels(path: Path, scores: dict[str, np.ndarray],
               labels: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray]:
-    """Arrays by file name -> by the name of the video, in the order of the labels. UserError for another number."""
+    """Bring arrays by file name into the order and under the names of the labels. UserError for another number."""
     if labels is None or set(scores) == set(labels):
         return {name: scores[name] for name in labels or scores}
     if len(scores) != len(labels):
@@ -107,46 +114,25 @@ def by_labels(path: Path, scores: dict[str, np.ndarray],
 
 
 def read_by_frame(path: Path, labels: Mapping[str, np.ndarray] | None) -> list[VideoScores]:
-    """A table with the columns video, frame, score, and perhaps label, which counts where there are no other labels."""
-    table = read_table(path, ["video", "frame", SIGNAL])
-    names = np.array(table.columns["video"])
-    frames, values, videos = table.frames(), table.numbers(SIGNAL), []
-    own = table.labels() if labels is None and "label" in table.columns else None
-    for name in sorted(set(table.columns["video"]), key=natural_key):
-        mine = np.flatnonzero(names == name)
-        mine = mine[np.argsort(frames[mine], kind="stable")]
-        if (again := np.flatnonzero(np.diff(frames[mine]) == 0)).size:
-            first, second = mine[again[0]:again[0] + 2]
-            raise UserError(f"{path}: video {name}, frame {frames[first]} stands there twice, on lines "
-                            f"{table.lines[first]} and {table.lines[second]}; remove one")
-        truth = labels.get(name) if labels is not None else np.zeros(frames[mine[-1]] + 1, np.uint8)
-        if labels is None and own is not None:
-            truth[frames[mine]] = own[mine]
-        if truth is None:
-            raise UserError(f"{path}: video {name!r} is not among the {len(labels)} videos of the labels "
-                            f"({next(iter(labels))} to {list(labels)[-1]})")
-        if frames[mine[-1]] >= len(truth):
-            raise UserError(f"{path}: frame {frames[mine[-1]]} (from 0) of video {name}, whose labels end after "
-                            f"{len(truth)} frames")
-        videos.append(VideoScores(name, frames[mine], {SIGNAL: values[mine]}, truth[frames[mine]].astype(np.uint8)))
-    if labels is not None and len(videos) < len(labels):
+    """Read a table with the columns video, frame, score; its own column label counts where no labels are given."""
+    videos = read_scores(path, (SIGNAL,), labelled=False if labels else None, consecutive=False)
+    videos = [video._replace(signals={SIGNAL: video.signals[SIGNAL]}) for video in videos]
+    if labels and len(videos) < len(labels):
         warnings.warn(f"{path}: scores of {len(videos)} of the {len(labels)} videos that have labels")
-    return finite(path, videos)
+    return relabel(videos, labels, f"for {path}") if labels else videos
 
 
 def read_array(path: Path) -> np.ndarray:
-    """Numbers of one file, (N,) float64. UserError when it is something else."""
+    """Read the numbers of one file, (N,) float64. UserError when it is something else."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    if path.suffix.lower() not in SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
         raise UserError(f"{path}: scores of another program are read from {', '.join(SUFFIXES)} or a folder of these")
     try:
-        if path.suffix.lower() == ".npy":
-            values = np.load(path, allow_pickle=False)
-        else:
-            values = read_text(path.read_text(encoding="utf-8-sig"))
+        values = np.load(path, allow_pickle=False) if suffix == ".npy" else read_text(path.read_text("utf-8-sig"))
     except Exception as error:                              # NumPy raises whatever it trips over in a damaged file
-        reason = "" if path.suffix.lower() == ".npy" else f" ({' '.join(str(error).split()) or type(error).__name__})"
+        reason = "" if suffix == ".npy" else f" ({' '.join(str(error).split()) or type(error).__name__})"
         raise UserError(f"{path}: no plain array of numbers{reason}; where it was made, write all videos one after "
                         f"the other with np.save('{path.stem}.npy', np.concatenate([np.ravel(x) for x in scores])), "
                         f"or a file per video") from None
@@ -160,10 +146,12 @@ def read_array(path: Path) -> np.ndarray:
 
 
 def read_text(text: str) -> np.ndarray:
-    """Numbers, one a line under a header or none, or all on one line: (N,). ValueError for anything else."""
+    """Read numbers, one a line under a header or none, or all on one line: (N,). ValueError for anything else."""
     rows = [(number, line.replace(",", " ").split()) for number, line in enumerate(text.splitlines(), 1)]
     rows = [(number, row) for number, row in rows if row]
-    if rows and not is_number(rows[0][1][0]):
+    try:
+        float(rows[0][1][0] if rows else "nan")
+    except ValueError:                                      # a header
         del rows[0]
     for number, row in rows:
         if len(row) > 1 and len(rows) > 1:
@@ -172,30 +160,35 @@ def read_text(text: str) -> np.ndarray:
 
 
 def check_length(what: object, scores: int, frames: int, labels: Mapping[str, np.ndarray], covered: slice) -> None:
-    """UserError with both numbers when there are not as many scores as covered frames; with the rule that would fit."""
+    """Compare the number of scores with that of covered frames. UserError with both, and with the rule that would fit.
+
+    Args:
+        what: name of the scores, for the sentence.
+        scores: their number.
+        frames: the number of covered frames.
+        labels: all frames of the videos that the scores are of.
+        covered: the rule that gave `frames`.
+    """
     if scores == frames:
         return
     total, videos = sum(map(len, labels.values())), len(labels)
     hint = "are these the scores of other videos?"
-    missing = total - scores
-    if missing > 0 and missing % videos == 0:
-        k = missing // videos
+    k, rest = divmod(total - scores, videos)
+    if k > 0 and rest == 0:
         each = f" in each of the {videos} videos" if videos > 1 else ""
         hint = (f"{k} missing{each} would fit: --drop-first {k} if these are the first ones, or --crop A:-B with "
                 f"A + B = {k}")
-    rule = "all" if covered == slice(None) else (
-        f"all but the first {covered.start}" if covered.stop is None else f"those of --crop {show(covered)}") + (
-        " of each video" if videos > 1 else "")
-    raise UserError(f"{what}: {scores} scores, but {frames} frames ({rule} of {total}); {hint}")
+    raise UserError(f"{what}: {scores} scores, but {frames} frames (--crop {show(covered)} of {total} frames in "
+                    f"{videos} video{'s'[:videos != 1]}); {hint}")
 
 
 def show(covered: slice) -> str:
-    """8:-7."""
+    """Write a rule as on the command line, 8:-7."""
     return f"{'' if covered.start is None else covered.start}:{'' if covered.stop is None else covered.stop}"
 
 
 def parse_rule(drop_first: int | None, crop: str | None) -> slice:
-    """`--drop-first 4` or `--crop 8:-7` -> the covered frames of a video. UserError when it is neither."""
+    """Turn `--drop-first 4` or `--crop 8:-7` into the covered frames of a video. UserError when it is neither."""
     if drop_first is not None and crop is not None:
         raise UserError(f"give --drop-first {drop_first} or --crop {crop}, not both")
     if drop_first is not None:
@@ -210,19 +203,3 @@ def parse_rule(drop_first: int | None, crop: str | None) -> slice:
     if rule is None or not colon or (rule.start or 0) < 0:
         raise UserError(f"--crop {crop}: expected FIRST:LAST like a Python slice of each video's frames, 8:-7 or 4:")
     return rule
-
-
-def finite(path: Path, videos: list[VideoScores]) -> list[VideoScores]:
-    """Without the frames whose score is not finite, with a warning. UserError where none is left."""
-    kept = []
-    for video in videos:
-        good = usable(video.signals[SIGNAL])
-        if not good.all():
-            warnings.warn(f"{path}: {np.sum(~good)} of {len(good)} scores of video {video.name} are not finite (first: "
-                          f"frame {video.frames[~good][0]}); left out")
-        if good.any():
-            kept.append(VideoScores(video.name, video.frames[good], {SIGNAL: video.signals[SIGNAL][good]},
-                                    video.labels[good]))
-    if not kept:
-        raise UserError(f"{path} holds no finite score")
-    return kept

@@ -1,4 +1,4 @@
-"""Score file -> every number: the headline with its interval, and the AUC under every protocol of the field."""
+"""Measure scored frames: the headline with its interval, and the AUC under every protocol of the field."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -14,12 +14,14 @@ from lgn_net.scores.metrics import (
     bootstrap,
     equal_error_rate,
     gap,
+    mean_where,
     paired_p_value,
     roc,
     video_auc,
 )
 from lgn_net.scores.normality import SCOPES, normality, smooth
-from lgn_net.scores.score_file import VideoScores
+from lgn_net.scores.results import ClassMeans, Comparison, Measures, VideoResult
+from lgn_net.scores.score_file import VideoScores, distance_names
 
 SIGMAS = (0.0, 3.0, 7.0, 15.0)
 RESAMPLES = 1000
@@ -38,7 +40,7 @@ class Protocol(NamedTuple):
 
     @classmethod
     def configured(cls, score: Mapping) -> "Protocol":
-        """That of the section `score` of a configuration; the paper's where it says nothing."""
+        """Read the section `score` of a configuration; the paper's protocol where it says nothing."""
         return cls(score.get("normalize", "video"), score.get("smoothing", 0.0), score.get("average", "micro"))
 
 
@@ -48,7 +50,7 @@ GRID = [Protocol(scope, sigma, average) for average in AVERAGES for scope in SCO
 
 
 def paper_weights(psnr_weight: float, memories: int = 1) -> dict[str, float]:
-    """Lambda -> weights of the signals, for `normality`: the distances of several memories share 1 - lambda.
+    """Turn lambda into weights of the signals, for `normality`: the distances of several memories share 1 - lambda.
 
     Without a memory the PSNR is all there is.
     """
@@ -58,117 +60,140 @@ def paper_weights(psnr_weight: float, memories: int = 1) -> dict[str, float]:
     return {"psnr": psnr_weight} | dict.fromkeys(distance_names(memories), share)
 
 
-def distance_names(memories: int) -> list[str]:
-    """Columns of the score file with the distances: one for one memory, numbered ones for several."""
-    return ["distance"] if memories == 1 else [f"distance_{k + 1}" for k in range(memories)]
-
-
 def normality_under(protocol: Protocol, videos: Sequence[VideoScores], weights: Mapping[str, float],
                     training: Sequence[VideoScores] = ()) -> list[np.ndarray]:
-    """Normality (n_v,) of each video's frames; `training` holds the scores of training frames, or nothing.
+    """Compute the normality (n_v,) of each video's frames; `training` holds the scores of training frames, or nothing.
 
     UserError when the protocol needs training scores and there are none.
     """
-    if protocol.scope == "training" and not training:
-        raise UserError("the normalisation 'training' needs scores of training frames, calibration.csv beside the "
-                        "score file; evaluate.py writes it where it finds the training frames (--score.calibration)")
-    signals, known = [video.signals for video in videos], pooled(training, weights) if training else None
-    return smooth(normality(signals, weights, protocol.scope, known), protocol.sigma)
+    known = None
+    if protocol.scope == "training":
+        if not training:
+            raise UserError("the normalisation 'training' needs scores of training frames, calibration.csv beside the "
+                            "score file; evaluate.py writes it where it finds the training frames "
+                            "(--score.calibration)")
+        known = pooled(training, weights)
+    return smooth(normality([video.signals for video in videos], weights, protocol.scope, known), protocol.sigma)
 
 
 def grid(videos: Sequence[VideoScores], weights: Mapping[str, float],
          training: Sequence[VideoScores] = ()) -> dict[Protocol, float | None]:
-    """AUC under every protocol of `GRID`, a fraction; None where it is undefined or training scores are missing."""
-    labels, values = [video.labels for video in videos], {}
+    """Compute the AUC under every protocol of `GRID`, a fraction; None where undefined or without training scores."""
+    labels = [video.labels for video in videos]
+    values: dict[Protocol, float | None] = dict.fromkeys(GRID)
     for scope in SCOPES:
         if scope == "training" and not training:
             continue
         for sigma in SIGMAS:
             normal = normality_under(Protocol(scope, sigma), videos, weights, training)
             values |= {Protocol(scope, sigma, average): auc(labels, normal, average) for average in AVERAGES}
-    return {protocol: values.get(protocol) for protocol in GRID}
+    return values
 
 
 def measure(videos: Sequence[VideoScores], weights: Mapping[str, float], protocol: Protocol = PAPER,
-            training: Sequence[VideoScores] = ()) -> dict:
-    """Every number under one protocol, ready for JSON; None where it is undefined.
-
-    `auc_<signal>` is the AUC of a signal alone, `<signal>_normal` and `_abnormal` its means over the frames of a class,
-    `interval` the 95 % interval over resampled videos, `chance` the average precision of a detector that knows nothing.
-    """
+            training: Sequence[VideoScores] = ()) -> Measures:
+    """Compute every number under one protocol."""
     labels = [video.labels for video in videos]
     normal = normality_under(protocol, videos, weights, training)
-    curve = roc(labels, normal)
+
+    def auc_alone(name: str, sign: float) -> float | None:
+        return auc(labels, normality_under(protocol, videos, {name: sign}, training), protocol.average)
+
+    # The headline, and each of its signals alone.
     two_class = sum(bool(y.min() != y.max()) for y in labels)
     several = (two_class if protocol.average == "macro" else len(videos)) > 1             # else nothing to resample
+    interval = bootstrap(labels, normal, protocol.average, RESAMPLES).interval() if several else None
+    alone = {name: auc_alone(name, np.copysign(1.0, weight)) for name, weight in weights.items()}
+    values = {name: [video.signals[name] for video in videos] for name in weights}
+    curve = roc(labels, normal)
     frames, abnormal = sum(map(len, labels)), int(sum(y.sum() for y in labels))
-    alone = {f"auc_{name}": auc(labels, normality_under(protocol, videos, {name: np.copysign(1.0, weight)}, training),
-                                protocol.average) for name, weight in weights.items()}
-    return {
-        "auc": auc(labels, normal, protocol.average),
-        "interval": bootstrap(labels, normal, protocol.average, RESAMPLES).interval() if several else None,
-        **(alone if len(alone) > 1 else {}),
-        **{f"{name}_{kind}": mean_where([video.signals[name] for video in videos], labels, label)
-           for name in weights for label, kind in enumerate(("normal", "abnormal"))},
-        "eer": equal_error_rate(curve) if curve else None,
-        "average_precision": average_precision(curve) if curve else None,
-        "chance": abnormal / frames,
-        "gap": gap(labels, normal),
-        "videos": len(videos),
-        "single_class_videos": len(videos) - two_class,
-        "frames": frames,
-        "abnormal_frames": abnormal,
-        "per_video": [{"video": video.name, "frames": len(y), "abnormal_frames": int(y.sum()), "auc": video_auc(y, x),
-                       "mean_normality": float(x.mean())} for video, y, x in zip(videos, labels, normal)],
-    }
+    return Measures(
+        auc=auc(labels, normal, protocol.average), interval=interval, auc_of=alone if len(alone) > 1 else {},
+        mean_of={name: ClassMeans(*(mean_where(x, labels, c) for c in (0, 1))) for name, x in values.items()},
+        eer=equal_error_rate(curve) if curve else None, average_precision=average_precision(labels, normal),
+        chance=abnormal / frames, gap=gap(labels, normal),
+        videos=len(videos), single_class_videos=len(videos) - two_class, frames=frames, abnormal_frames=abnormal,
+        per_video=[VideoResult(video.name, len(y), int(y.sum()), video_auc(y, x), float(x.mean()))
+                   for video, y, x in zip(videos, labels, normal)],
+        **baselines(videos, protocol, training))
 
 
-def mean_where(values: list[np.ndarray], labels: list[np.ndarray], label: int) -> float | None:
-    """Mean over the frames of one class; None where there are none."""
-    chosen = np.concatenate(values)[np.concatenate(labels) == label]
-    return float(chosen.mean()) if len(chosen) else None
+def baselines(videos: Sequence[VideoScores], protocol: Protocol,
+              training: Sequence[VideoScores] = ()) -> dict[str, float | None]:
+    """Compute the AUCs beside which the headline is to be read, as far as the score file has their signals.
+
+    Returns:
+        `auc_copy` and `auc_linear`: of the PSNR of copying the last frame, and of linear extrapolation. `auc_skill`: of
+        the PSNR minus that of copying. All under the protocol of the headline.
+    """
+    labels, found = [video.labels for video in videos], {}
+    needed = [*videos, *(training if protocol.scope == "training" else ())]
+    for key, over, under in (("auc_copy", "psnr_copy", None), ("auc_linear", "psnr_linear", None),
+                             ("auc_skill", "psnr", "psnr_copy")):
+        if any(not np.isfinite(video.signals.get(name, np.nan)).all() for video in needed for name in (over, under)
+               if name):
+            continue
+        signals = [video._replace(signals={key: video.signals[over] - (video.signals[under] if under else 0)})
+                   for video in needed]
+        normal = normality_under(protocol, signals[:len(videos)], {key: 1.0}, signals[len(videos):])
+        found[key] = auc(labels, normal, protocol.average)
+    return found
+
+
+def common_frames(first: Sequence[VideoScores], second: Sequence[VideoScores]) \
+        -> list[tuple[int, int, np.ndarray, np.ndarray]]:
+    """Find the frames that two files hold.
+
+    Returns:
+        Of each video in common its index in both, and the positions (m,) of the common frames in both.
+
+    Raises:
+        UserError: no frame in common, or other labels on a frame that both hold.
+    """
+    places, common = {video.name: k for k, video in enumerate(second)}, []
+    for k, a in enumerate(first):
+        if a.name not in places:
+            continue
+        b = second[places[a.name]]
+        _, i, j = np.intersect1d(a.frames, b.frames, assume_unique=True, return_indices=True)
+        if (wrong := np.flatnonzero(a.labels[i] != b.labels[j])).size:
+            raise UserError(f"the two score files disagree on the label of {len(wrong)} frames of video {a.name} "
+                            f"(first: frame {a.frames[i[wrong[0]]]}); compare files with the same labels")
+        if len(i):
+            common.append((k, places[a.name], i, j))
+    if not common:
+        raise UserError(f"the two score files have no frame in common ({first[0].name} to {first[-1].name}, "
+                        f"{second[0].name} to {second[-1].name})")
+    return common
 
 
 def compare(first: Sequence[VideoScores], second: Sequence[VideoScores], weights: Sequence[Mapping[str, float]],
-            protocol: Protocol = PAPER, training: Sequence[Sequence[VideoScores]] = ((), ())) -> dict:
-    """Two score files on the frames that both hold: AUCs, their difference with 95 % interval and p-value, for JSON.
+            protocol: Protocol = PAPER, training: Sequence[Sequence[VideoScores]] = ((), ()),
+            other: str = "") -> Comparison:
+    """Compare two score files on the frames that both hold, by the same resampled videos.
 
-    Normality is made from all frames of each file; then frames that only one of them holds are left out. Both are
-    judged on the same resampled videos.
+    Normality is made from all frames of each file; then frames that only one of them holds are left out.
+
+    Args:
+        first: the scored frames of the first file.
+        second: those of the second one.
+        weights: of either file, see `normality_under`.
+        protocol: of both.
+        training: the scores of training frames of either file, or nothing.
+        other: name of the second file.
 
     Raises:
-        UserError: no video in common, or other labels on a frame that both hold.
+        UserError: as in `common_frames`.
     """
-    ours, theirs = ({video.name: (video, x) for video, x in zip(videos, normality_under(protocol, videos, w, t))}
-                    for videos, w, t in zip((first, second), weights, training))
-    names = [name for name in ours if name in theirs]
-    labels, normal = [], ([], [])
-    for name in names:
-        (a, x), (b, y) = ours[name], theirs[name]
-        _, i, j = np.intersect1d(a.frames, b.frames, assume_unique=True, return_indices=True)
-        if (wrong := np.flatnonzero(a.labels[i] != b.labels[j])).size:
-            raise UserError(f"the two score files disagree on the label of {len(wrong)} frames of video {name} (first: "
-                            f"frame {a.frames[i[wrong[0]]]}); compare files with the same labels")
-        if len(i):
-            labels.append(a.labels[i])
-            normal[0].append(x[i])
-            normal[1].append(y[j])
-    if not labels:
-        raise UserError(f"the two score files have no frame in common ({first[0].name} to {first[-1].name}, "
-                        f"{second[0].name} to {second[-1].name})")
-    several = len(labels) > 1                                                 # one video cannot be resampled
-    draws = [bootstrap(labels, x, protocol.average, RESAMPLES) for x in normal]
-    aucs = [auc(labels, x, protocol.average) for x in normal]
+    common = common_frames(first, second)
+    x, y = (normality_under(protocol, *of_file) for of_file in zip((first, second), weights, training))
+    labels = [first[k].labels[i] for k, _, i, _ in common]
+    normal = [x[k][i] for k, _, i, _ in common], [y[k][j] for _, k, _, j in common]
+    draws = [bootstrap(labels, values, protocol.average, RESAMPLES) for values in normal]
+    ours, theirs = (auc(labels, values, protocol.average) for values in normal)
+    several, frames = len(labels) > 1, sum(map(len, labels))                  # one video cannot be resampled
     difference = draws[0]._replace(aucs=draws[0].aucs - draws[1].aucs)
-    common = sum(map(len, labels))
-    return {
-        "auc": aucs[0],
-        "auc_other": aucs[1],
-        "difference": None if None in aucs else aucs[0] - aucs[1],
-        "interval": difference.interval() if several else None,
-        "p_value": paired_p_value(*draws) if several else None,
-        "videos": len(labels),
-        "frames": common,
-        "frames_left_out": sum(len(video.frames) for video in first) - common,
-        "frames_left_out_other": sum(len(video.frames) for video in second) - common,
-    }
+    return Comparison(
+        other, ours, theirs, None if ours is None or theirs is None else ours - theirs,
+        difference.interval() if several else None, paired_p_value(*draws) if several else None, len(labels), frames,
+        sum(len(video.frames) for video in first) - frames, sum(len(video.frames) for video in second) - frames)

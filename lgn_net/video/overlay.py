@@ -17,8 +17,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from lgn_net.files import replacing
-from lgn_net.inference.localize import smoothed, strongest_region
 from lgn_net.report.figures import BLUE, PAGE, RED, STYLE
+from lgn_net.scores.maps import smoothed, strongest_region
 
 HEAT = (1, 3)                    # times the greatest error in a normal frame: where heat begins, and where it ends
 BOX = (255, 200, 0)              # light blue: unlike the heat, for colour-blind eyes, too

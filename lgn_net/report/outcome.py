@@ -1,0 +1,117 @@
+"""From scored frames to results.json, tables, pictures and the report: what evaluate.py and measure.py share."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lgn_net.config import Config
+from lgn_net.data.labels import shipped_truths
+from lgn_net.errors import UserError
+from lgn_net.report.curves import plot_curves
+from lgn_net.report.page import write_report
+from lgn_net.report.tables import everything
+from lgn_net.scores.evaluation import Evaluation
+from lgn_net.scores.maps import FrameMap, save_maps
+from lgn_net.scores.metrics import padded_chance
+from lgn_net.scores.protocols import SCORING, Protocol, compare, grid, measure
+from lgn_net.scores.results import GridCell, Results, write_results
+from lgn_net.scores.score_file import write_scores
+
+
+class Other(NamedTuple):
+    """A second file of scores."""
+
+    name: str
+    evaluation: Evaluation
+
+
+def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, every_protocol: bool, other: Other | None,
+           out: Path | None, maps: Sequence[FrameMap]) -> int:
+    """Measure, write all files into `out`, and print; return the exit status.
+
+    Args:
+        evaluation: the scored frames.
+        normal: their normality (n_v,), under the protocol of the configuration.
+        config: of the evaluation.
+        every_protocol: whether to measure the grid.
+        other: what to compare with, or None.
+        out: the folder; None writes nothing.
+        maps: the frames to show in the report.
+
+    Raises:
+        UserError: other labels than those of `other`; and, at the end, an AUC that is undefined.
+    """
+    # Everything is measured before anything is written.
+    results = results_of_scores(evaluation, config, every_protocol, other)
+    if out:
+        videos, frames = evaluation.videos, [video.frames for video in evaluation.videos]
+        write_scores(out / "scores.csv", [video._replace(signals=video.signals | {"normality": x})
+                                          for video, x in zip(videos, normal)])
+        if evaluation.training:
+            write_scores(out / "calibration.csv", evaluation.training, labelled=False)
+        save_maps(out / "maps.npz", maps)
+        write_results(out / "results.json", results)
+        plot_curves([video.name for video in videos], frames, normal, [video.labels for video in videos],
+                    f"{results.dataset or 'scores'}: normality", out)
+        write_report(out / "report.html", results.to_dict(), videos, normal, maps)
+    print(everything(results))
+    if out:
+        print(f"\nscores   {out / 'scores.csv'}\nresults  {out / 'results.json'}\ncurves   {out / 'curves_1.png'}\n"
+              f"report   {out / 'report.html'}")
+    if results.auc is None:
+        raise UserError(f"the AUC is undefined: {results.abnormal_frames} of {results.frames} scored frames are "
+                        f"abnormal, and it needs both classes"
+                        + (f"; the scores are in {out / 'scores.csv'}" if out else ""))
+    return 0
+
+
+def results_of_scores(evaluation: Evaluation, config: Config, every_protocol: bool, other: Other | None) -> Results:
+    """Compute the content of results.json; the arguments are those of `finish`."""
+    videos, weights, training, about = evaluation
+    protocol = Protocol.configured(asdict(config.score))
+    # Whose labels these are; of Avenue, which has two truths, both are measured.
+    labels = [video.labels for video in videos]
+    truths = shipped_truths([video.name for video in videos], [video.frames for video in videos], labels, about.dataset)
+    sources = [name for name, truth in truths.items() if all(map(np.array_equal, truth, labels))]
+    judged = {", ".join(sources) or None: videos}
+    judged |= {name: [video._replace(labels=y) for video, y in zip(videos, truth)]
+               for name, truth in truths.items() if name not in sources}
+    # The AUC under every protocol, and the comparison.
+    cells = [GridCell(name, *cell, value) for name, relabelled in judged.items() if every_protocol
+             for cell, value in grid(relabelled, weights, training).items()]
+    compared = None
+    if other:
+        second, other_weights, other_training, _ = other.evaluation
+        said = ", ".join(f"{signal} {abs(weight):g}" for signal, weight in other_weights.items())
+        compared = compare(videos, second, (weights, other_weights), protocol, (training, other_training),
+                           other.name + f" ({said})" * (weights != other_weights))
+    updated = [video.signals["memory_updated"] for video in videos if "memory_updated" in video.signals]
+    origin = {name: getattr(about, name) for name in about.__dataclass_fields__}
+    return Results(
+        **origin, **vars(measure(videos, weights, protocol, training)), label_source=", ".join(sources) or None,
+        protocol=describe(evaluation, protocol, config), signals=dict(weights),
+        scoring={knob: getattr(config.score, knob) for knob in SCORING},
+        memory_updates=int(sum(x.sum() for x in updated)) if updated else None, grid=cells,
+        padded_chance={name or "": padded_chance([video.labels for video in relabelled])
+                       for name, relabelled in judged.items() if every_protocol},
+        compared=compared)
+
+
+def describe(evaluation: Evaluation, protocol: Protocol, config: Config) -> str:
+    """Say in a line what is measured."""
+    knobs, left_out = config.score, config.model.window - 1
+    if evaluation.about.direction:
+        return f"{protocol}, another program's scores"
+    if not evaluation.about.config:                                          # a score file alone
+        return f"{protocol}, lambda {knobs.psnr_weight:g}"
+    update = {"frozen": "no test-time memory update",
+              "carry": f"memory updated below gamma {knobs.gamma:g}, carried across videos",
+              "reset": f"memory updated below gamma {knobs.gamma:g}, reset before each video"}[knobs.memory_update]
+    scored_by = "PSNR only, no memory"
+    if len(evaluation.weights) > 1:
+        scored_by = f"lambda {knobs.psnr_weight:g}, {update}"
+    unscored = f"first {left_out} frames of a video not scored" if left_out else "every frame scored"
+    return f"{protocol}, {scored_by}, {unscored}, PSNR peak: {knobs.psnr_peak}"

@@ -1,0 +1,535 @@
+"""scripts/run_plan.py: tiny runs, whole, stopped, killed, failed, shared, and taken over from earlier versions."""
+
+import csv
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from helpers import ROOT, TINY, load_script, run, sentence, tensors, write_data_set
+from test_prepare import ped2_files
+
+import evaluate
+import train
+from lgn_net.config import TrainConfig
+from lgn_net.report.plan_tables import Outcome, plan_table
+from lgn_net.terminal import run_command
+from lgn_net.training import plan_run
+
+run_plan = load_script("scripts/run_plan.py")
+EPOCHS = 6                         # of the published run's stand-in; 5 steps each: 9 windows in batches of 2
+PLAN = """
+title: Two rows
+question: Is it so?
+config: {config}
+set: {{train.epochs: 2, train.max_steps: 4}}
+rows:
+  "LGN-Net": {{set: {{model.name: lgn_net}}, published: {{made: 60.0}}}}
+  "Loc-Net, narrow": {{set: {{model.name: loc_net, model.hidden_width: 2}}}}
+"""
+
+
+def train_main(argv):
+    """train.py, with the contract of its limits where this version lacks them."""
+    limits = {}
+    for flag in () if hasattr(TrainConfig, "keep_epochs") else ("keep_epochs", "minutes", "fit_minutes"):
+        if f"--train.{flag}" in argv:
+            at = argv.index(f"--train.{flag}")
+            limits[flag], argv = argv[at + 1], argv[:at] + argv[at + 2:]
+    if "fit_minutes" in limits:
+        argv = [*argv, "--train.epochs", "2"]
+    if "minutes" in limits:
+        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGTERM))
+        signal.setitimer(signal.ITIMER_REAL, 60 * float(limits["minutes"]))
+    status = train.main(argv)
+    for path in Path(argv[argv.index("--exp_dir") + 1]).glob("epoch_*.pt") if "keep_epochs" in limits else ():
+        if limits["keep_epochs"] == "last" or int(path.stem[-3:]) % int(limits["keep_epochs"]):
+            path.unlink()
+    return 75 if status == 143 else status
+
+
+class Forked:
+    """Popen of train.py or evaluate.py as a fork of this process, which has imported everything."""
+
+    def __init__(self, command, stdout, **_):
+        self.returncode, self.pid = None, os.fork()
+        if not self.pid:
+            try:
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, signal.SIG_DFL)
+                sys.stdout = sys.stderr = os.fdopen(os.dup(stdout.fileno()), "w")
+                sys.argv = command[1:]
+                run_command(train_main if command[1].endswith("train.py") else evaluate.main)
+            except SystemExit as end:
+                sys.stdout.flush()
+                os._exit(end.code or 0)
+            finally:
+                os._exit(99)
+
+    def poll(self, wait=os.WNOHANG):
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, wait)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self):
+        return self.poll(0)
+
+    def terminate(self):
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGTERM)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """No waiting between looks, and no imports for a command."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(run_plan, "POLL", 0.01)
+    patch.setattr(plan_run, "subprocess", SimpleNamespace(Popen=Forked, STDOUT=subprocess.STDOUT))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Drawn videos and tiny configurations."""
+    folder = tmp_path_factory.mktemp("made")
+    write_data_set(folder)
+    write(folder / "tiny.yaml", TINY)
+    write(folder / "six.yaml", TINY.replace("epochs: 3", f"epochs: {EPOCHS}"))
+    return folder
+
+
+@pytest.fixture
+def base(made, tmp_path):
+    """A plan of two rows, as arguments."""
+    write(tmp_path / "plan.yaml", PLAN.format(config=made / "tiny.yaml"))
+    return "--plan", tmp_path / "plan.yaml", "--dataset_path", made, "--exp_dir", tmp_path / "runs", "--device", "cpu"
+
+
+@pytest.fixture(scope="module")
+def published(made):
+    """The arguments of scripts/reproduce_ped2.sh, for a trial."""
+    return "--reproduce", "--config", made / "six.yaml", "--dataset_path", made, "--device", "cpu", "--every", 3
+
+
+@pytest.fixture(scope="module")
+def whole(published, tmp_path_factory):
+    """The folder of a published run in one go."""
+    folder = tmp_path_factory.mktemp("whole")
+    result = run(run_plan.main, *published, *places(folder))
+    assert result.status == 0, result
+    assert "six_lgn_seed0: complete" in result.out and "oracle, chosen on the test set" in result.out
+    return folder
+
+
+def places(folder):
+    return "--exp_dir", folder / "run", "--results", folder / "results"
+
+
+def write(path, content):
+    path.write_text(content)
+    return path
+
+
+def real(*argv):
+    """The start of the command as a process of its own, without the stand-in."""
+    return [sys.executable, str(ROOT / "scripts/ablate.py"), *map(str, argv)]
+
+
+def result_of(folder):
+    """The one JSON file, without what differs between equal runs."""
+    path, = (folder / "results").iterdir()
+    text = path.read_text().replace(str(folder), "HERE")
+    return json.loads(text) | {"times": None, "command": None}
+
+
+def results_of(tmp_path):
+    """results.json of every run that has one, by row and seed."""
+    return {path.parts[-4:-2]: json.loads(path.read_text())
+            for path in sorted((tmp_path / "runs").glob("*/*/evaluation_last/results.json"))}
+
+
+def times(folder):
+    """When every file of the runs was written, but for pictures."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")
+            if path.is_file() and not path.name.startswith(("auc_over", "plan."))}
+
+
+# ------------------------------------------------------------------------------------------------------------- a plan
+
+@pytest.mark.slow
+def test_a_plan_and_given_again(base, made, tmp_path):
+    done = run(run_plan.main, *base, "--seeds", 0, 1, "--jobs", 2)
+    assert done.status == 0, done
+    results = results_of(tmp_path)
+    assert list(results) == [(row, seed) for row in ("lgn_net", "loc_net_narrow") for seed in ("seed_0", "seed_1")]
+    assert [r["config"]["seed"] for r in results.values()] == [0, 1, 0, 1]
+    assert results["loc_net_narrow", "seed_1"]["config"]["model"]["hidden_width"] == 2
+    for key, result in results.items():
+        config = yaml.safe_load((tmp_path / "runs" / "/".join(key) / "config.yaml").read_text())
+        assert config == result["config"] and config["train"]["max_steps"] == 4
+    with open(tmp_path / "runs/plan.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(r["row"], r["seed"], float(r["auc"])) for r in rows} == {
+        (name, seed, results[slug, f"seed_{seed}"]["auc"]) for name, slug in
+        (("LGN-Net", "lgn_net"), ("Loc-Net, narrow", "loc_net_narrow")) for seed in "01"}
+    assert all(float(r["train_s"]) > 0 and float(r["evaluate_s"]) > 0 for r in rows)
+    table = (tmp_path / "runs/plan.md").read_text()
+    assert table.startswith("# Two rows\n\nIs it so?\n\n") and table.rstrip() in done.out
+    assert all((tmp_path / f"runs/plan.{kind}").stat().st_size > 1000 for kind in ("png", "pdf"))
+
+    before = times(tmp_path / "runs")
+    again = run(run_plan.main, *base, "--seeds", 0, 1)
+    assert again.status == 0 and "2 of 2" in again.out and times(tmp_path / "runs") == before
+    other = write(tmp_path / "other.yaml", TINY.replace("1e-3", "1e-4"))
+    said = sentence(run(run_plan.main, *base, "--config", other))
+    assert all(word in said for word in ("train.lr is 0.001 there, 0.0001 here", "--exp_dir"))
+
+    # The layout of earlier versions: times beside the folder, a configuration without the newest knobs, a lock.
+    for folder in (tmp_path / "runs").glob("*/*/"):
+        (folder / "pieces.json").unlink()
+        write(Path(f"{folder}.times.json"), json.dumps({"train": 90.0, "evaluate": 30.0}))
+        path = folder / "evaluation_last/results.json"
+        result = json.loads(path.read_text())
+        del result["config"]["train"]["accumulate"]
+        path.write_text(json.dumps(result))
+    before = times(tmp_path / "runs")
+    assert run(run_plan.main, *base, "--seeds", 0, 1).status == 0 and times(tmp_path / "runs") == before
+    assert re.search(r"\| LGN-Net .*\|     1.5 \|", (tmp_path / "runs/plan.md").read_text())
+    other = write(tmp_path / "other.yaml", TINY.replace("batch_size: 2", "batch_size: 2, accumulate: 2"))
+    assert "train.accumulate is 1 there, 2 here" in sentence(run(run_plan.main, *base, "--config", other))
+
+
+@pytest.mark.slow
+def test_killed_and_stopped(base, made, tmp_path):
+    """A killed command leaves a training that the next command waits for; SIGTERM saves; the numbers are the same."""
+    assert run(run_plan.main, *base, "--exp_dir", tmp_path / "whole/runs", "--seeds", 0).status == 0
+
+    def start(sent, *more):
+        """Start the command, send it a signal once something is logged, and return status and output."""
+        process = subprocess.Popen(real(*base, "--seeds", 0, *more), stdout=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 120
+        while sent and not list((tmp_path / "runs").glob("*/*/log.jsonl")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(sent)
+        out, _ = process.communicate(timeout=120)
+        return process.returncode, out
+
+    endless = "--", "--train.max_steps", "null", "--train.epochs", 10000
+    status, out = start(signal.SIGTERM, *endless)
+    assert status == 75 and "give the same command again" in out and (tmp_path / "runs/lgn_net/seed_0/last.pt").exists()
+    assert "--resume" in run(run_plan.main, *base, "--seeds", 0, "--dry-run", *endless).out.splitlines()[0]
+    shutil.rmtree(tmp_path / "runs")
+    assert start(signal.SIGKILL)[0] == -signal.SIGKILL
+    assert run(run_plan.main, *base, "--seeds", 0).status == 0
+    assert [one["auc"] for one in results_of(tmp_path).values()] == [
+        one["auc"] for one in results_of(tmp_path / "whole").values()]
+    assert (tmp_path / "runs/lgn_net/seed_0.log").read_text().count("another process is training") == 0
+
+
+def test_a_checkpoint_brings_no_knobs_of_its_own(base, made, tmp_path):
+    """A run begun with others goes on with the plan's; other knobs of `score` only ask for a new evaluation."""
+    folder, plan = tmp_path / "runs/lgn_net/seed_0", tmp_path / "plan.yaml"
+    begun = "--train.max_steps", 2, "--train.log_every", 2
+    begun = "train.py", "--config", made / "tiny.yaml", "--dataset_path", made, "--exp_dir", folder, *begun
+    with open(tmp_path / "begun.log", "w") as log:
+        assert Forked(["python", *map(str, begun)], log).wait() == 0
+    write(plan, f"title: x\nconfig: {made / 'tiny.yaml'}\nset: {{train.max_steps: 7}}\nrows: {{LGN-Net: }}\n")
+    assert run(run_plan.main, *base, "--seeds", 0).status == 0
+    write(plan, plan.read_text().replace("set: {train.max_steps: 7}\n", ""))        # the limit is lifted: more training
+    assert run(run_plan.main, *base, "--seeds", 0).status == 0
+    saved = torch.load(folder / "last.pt", weights_only=True)
+    assert saved["step"] == 3 * 5 and saved["config"]["train"]["max_steps"] is None
+    assert saved["config"]["train"]["log_every"] == 1
+
+    weights = (folder / "last.pt").stat().st_mtime_ns
+    write(plan, plan.read_text().replace("LGN-Net: ", "LGN-Net: {set: {score.psnr_weight: 0.25}}"))
+    assert run(run_plan.main, *base, "--seeds", 0).status == 0
+    assert results_of(tmp_path)["lgn_net", "seed_0"]["signals"]["psnr"] == 0.25
+    assert (folder / "last.pt").stat().st_mtime_ns == weights
+    write(plan, plan.read_text().replace("score.psnr_weight: 0.25", "train.max_steps: 2"))
+    assert "has 15 steps, but train.max_steps is 2" in sentence(run(run_plan.main, *base, "--seeds", 0))
+
+
+@pytest.mark.slow
+def test_two_commands_share_a_folder(base, made, tmp_path, monkeypatch):
+    """By paths relative to another folder than the project's; the first epoch of one run was cut off."""
+    torn = tmp_path / "runs/lgn_net/seed_0/epoch_001.pt"
+    torn.parent.mkdir(parents=True)
+    torn.write_text("no checkpoint")
+    monkeypatch.chdir(tmp_path)
+    argv = "--plan", "plan.yaml", "--dataset_path", os.path.relpath(made), "--exp_dir", "runs", "--device", "cpu"
+    pids = []
+    for k in range(2):
+        pids.append(os.fork())
+        if not pids[-1]:
+            result = run(run_plan.main, *argv, "--seeds", 0, 1)
+            write(tmp_path / f"out_{k}", result.out)
+            os._exit(result.status)
+    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0, 0]
+    assert all((tmp_path / f"out_{k}").read_text().count("| 2 of 2 |") == 2 for k in range(2))
+    assert len(results_of(tmp_path)) == 4
+    for log in (tmp_path / "runs").glob("*/*.log"):
+        assert log.read_text().count("\n$ ") == 2 and "evaluate.py" in log.read_text()       # trained and scored once
+
+
+def test_a_disk_without_locks(tmp_path, monkeypatch):
+    """One warning for all of a plan's runs, and the work goes on."""
+    def acquire(*_, **__):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(plan_run.FileLock, "acquire", acquire)
+    with warnings.catch_warnings(record=True) as caught:
+        assert plan_run.lock(tmp_path / "a") and plan_run.lock(tmp_path / "b")
+    assert [str(one.message) for one in caught if "no locks (No locks available)" in str(one.message)] == [
+        str(caught[0].message)]
+
+
+def test_a_row_that_fails_leaves_the_others(base, tmp_path, monkeypatch):
+    plan = tmp_path / "plan.yaml"
+    write(plan, plan.read_text().replace("model.hidden_width: 2", "data.label_source: ano_pred"))
+    result = run(run_plan.main, *base, "--seeds", 0)
+    assert result.status == 1 and "1 of 2 runs failed" in result.err
+    assert "failed, see" in result.out and "error: " in result.out
+    assert "| LGN-Net         | 1 of 1 |" in (tmp_path / "runs/plan.md").read_text()
+
+
+def test_tables_by_hand():
+    """Student's t for two and three seeds, paired differences over common seeds, three memories, dashes for nothing."""
+    def results(auc, psnr=0.5, **more):
+        return {"auc": auc, "auc_psnr": psnr, "gap": 0.1, "psnr_normal": 30.0, "psnr_abnormal": 28.0} | more
+
+    memories = {"auc_distance_2": 0.5, "auc_distance_3": None}
+    outcomes = [
+        *(Outcome("MSN-Net", k, 80.0, results(auc, auc_distance_1=0.25 + auc / 4, **memories), 14, 60.0, 1.0)
+          for k, auc in enumerate((0.5, 1.0))), Outcome("MSN-Net", 2, 80.0, {}),
+        *(Outcome("other", k, None, results(auc, None)) for k, auc in ((1, 0.8), (2, 0.7), (0, 0.6)))]
+    lines = plan_table("x", ["why", "how"], outcomes).splitlines()
+    assert lines[:5] == ["# x", "", "why", "", "how"]
+    first, second, gap = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines
+                          if line.startswith(("| MSN-Net", "| other")))
+    # 50 and 100: sd 35.36, half of the interval 12.706 * 35.36 / sqrt(2) = 317.7. 60, 70, 80: 4.303 * 10 / sqrt(3).
+    assert first == ["MSN-Net", "2 of 3", "75.00", "35.36", "-242.7 to 392.7", "50.00", "43.75 / 50.00 / -", "0.100",
+                     "14.0", "30.00 / 28.00", "1.0", "80.0", "-5.0"]
+    assert second == ["other", "3 of 3", "70.00", "10.00", "45.2 to 94.8", "70.00", "-", "0.100", "-", "30.00 / 28.00",
+                      "-", "-", "-"]
+    # Seeds 0 and 1 are common: +10 and -20; half of the interval is 12.706 * 21.21 / sqrt(2) = 190.6.
+    assert gap == ["other", "2", "-5.00", "-195.6 to +185.6", "0", "-", "-", "0", "-", "-"]
+
+
+def test_dry_run(base, made, tmp_path):
+    """One line for each run, with knobs in the order plan, row, command line."""
+    def lines(*argv):
+        result = run(run_plan.main, *base, "--seeds", 3, "--dry-run", *argv)
+        assert result.status == 0 and not (tmp_path / "runs").exists(), result
+        return result.out.splitlines()
+
+    one, two = lines()
+    assert re.fullmatch(r"python \S*/train.py .* --seed 3 .* && python \S*/evaluate.py .*", one)
+    assert two.index("--model.name loc_net") < two.index("--train.max_steps 4") < two.index("--model.hidden_width 2")
+    one, two = lines("--", "--model.hidden_width", 6)
+    assert "--model.hidden_width 6" in one
+    assert two.index("--model.hidden_width 2") < two.index("--model.hidden_width 6")
+    one, two = lines("--config", made / "tiny.yaml")                       # the plan's `set` is for its own `config`
+    assert "max_steps" not in one and "--model.hidden_width 2" in two
+    one, = lines("--rows", "LGN-Net", "--every", 2, "--minutes", 60, "--fit", 9, "--train-only")
+    assert "--train.keep_epochs 2 --train.minutes 59." in one and "--train.fit_minutes 9" in one and "&&" not in one
+    one, two = lines("--fast", "--evaluate-only")
+    assert "evaluate.py" in one and "train.py" not in one + two
+    assert "'LGN'" in sentence(run(run_plan.main, *base, "--rows", "LGN"))
+
+
+@pytest.mark.parametrize("plan", sorted((ROOT / "plans").glob("*.yaml")), ids=lambda path: path.stem)
+def test_plans_that_ship(plan, tmp_path):
+    """Every row is a configuration that stands, with the system's own hyper-parameters where the plan is silent."""
+    argv = "--plan", plan, "--dataset_path", tmp_path, "--exp_dir", tmp_path / "runs", "--seeds", 0, "--dry-run"
+    for extra in ((), ("--config", ROOT / "configs/avenue_small.yaml"))[:1 + (plan.stem == "table1")]:
+        result = run(run_plan.main, *argv, *extra)
+        assert result.status == 0, result
+        assert len(result.out.splitlines()) == len(yaml.safe_load(plan.read_text())["rows"])
+
+
+@pytest.mark.parametrize("content, words", [
+    ("title: x\nrows: {A: }", ["config"]), ("- 1", ["expected title"]), ("title: [", ["expected title"]),
+    ("title: x\nconfig: configs/toy.yaml\nrows: {A: {set: {model.nam: x}}}", ["model.nam"]),
+    ("title: x\nconfig: configs/toy.yaml\nrows: {A: {set: {model.name: xyz}}}", ["xyz", "lgn_st", "mnad_pred"]),
+    ("title: x\nconfig: configs/toy.yaml\nrows: {A b: {}, a-B: {}}", ["'A b'", "'a-B'", "a_b"]),
+    ("title: x\nconfig: configs/nowhere.yaml\nrows: {A: {}}", ["nowhere.yaml"]),
+    ("title: x\nconfig: configs/toy.yaml\nrows: {A: {sett: {train.lr: 1}}}", ["unknown sett"]),
+    ("title: x\nconfig: configs/toy.yaml\nsets: {}\nrows: {A: {}}", ["unknown sets"]),
+    ("title: x\nconfig: configs/toy.yaml\nset: [a]\nrows: {A: {}}", ["expected title"]),
+    ("title: x\nconfig: configs/toy.yaml\nset: {seed: 7}\nrows: {10: {}}", ["--seeds"]),
+    ("title: x\nconfig: configs/toy.yaml\nrows: {A: {published: {ped2: high}}}", ["high"]),
+    ("title: x\nconfig: configs/toy.yaml\nrows: {}", ["no rows"]),
+])
+def test_bad_plan(tmp_path, content, words):
+    path = write(tmp_path / "plan.yaml", content)
+    said = sentence(run(run_plan.main, "--plan", path, "--dataset_path", tmp_path, "--exp_dir", tmp_path / "runs"))
+    assert all(word in said for word in words), said
+    assert not (tmp_path / "runs").exists()
+
+
+# ---------------------------------------------------------------------------------------------- the published Ped2 run
+
+def assert_same(folder, expected):
+    """Results and weights of one run are those of the other."""
+    ours, theirs = result_of(folder), result_of(expected)
+    assert ours == theirs
+    ours, theirs = (torch.load(one / "run/last.pt", weights_only=True) for one in (folder, expected))
+    assert all(map(torch.equal, tensors(ours), tensors(theirs))) and ours["step"] == theirs["step"]
+    assert (folder / "run/log.jsonl").read_text() == (expected / "run/log.jsonl").read_text()
+
+
+def test_in_one_go(published, whole):
+    result = result_of(whole)
+    last = json.loads((whole / "run/evaluation_last/results.json").read_text())
+    assert (result["status"], result["schedule_complete"], result["epochs_done"]) == ("complete", True, EPOCHS)
+    for key in ("auc", "interval", "auc_psnr", "auc_distance"):
+        assert result[key] == last[key] == result["evaluation"][key] and result[key] is not None
+    assert result["config"] == last["config"] and result["evaluation"]["grid"] == last["grid"] != []
+    assert [row["epoch"] for row in result["curve"]] == [3, EPOCHS] and result["curve"][1]["auc"] == last["auc"]
+    assert result["oracle"]["auc"] == max(row["auc"] for row in result["curve"])
+    rows = [json.loads(line) for line in (whole / "run/log.jsonl").read_text().splitlines()]
+    assert result["live_items"] == [row["live_items"] for row in rows[4::5]]
+    assert result["versions"]["device"].startswith("cpu")
+    noted = json.loads((whole / "results/six_lgn_seed0.json").read_text())["times"]
+    assert noted["images_per_s"] == pytest.approx(9 * EPOCHS / noted["training_s"], rel=1e-3)
+    assert (whole / "run/evaluation_last/report.html").is_file() and (whole / "run/auc_over_epochs.png").is_file()
+    assert {path.name for path in (whole / "run").glob("epoch_*.pt")} == {"epoch_003.pt", "epoch_006.pt"}
+
+    before = times(whole / "run")
+    assert run(run_plan.main, *published, *places(whole), "--minutes", 1).status == 0            # nothing is left to do
+    assert times(whole / "run") == before
+
+
+@pytest.mark.slow
+def test_in_pieces_of_time(published, whole, tmp_path):
+    """Each piece is given twice the time of the one before, from too little for anything."""
+    minutes, said = 0.001, []
+    while (result := run(run_plan.main, *published, *places(tmp_path), "--minutes", minutes)).status != 0:
+        assert result.status == 75 and "--minutes" not in result.out.splitlines()[-1], result
+        unfinished = result_of(tmp_path)
+        assert unfinished["status"] != "complete" and unfinished["oracle"] is None
+        said.append(unfinished["status"])
+        minutes *= 2
+    assert said[0] == f"training, epoch 1 of {EPOCHS}" and len(said) > 2
+    assert_same(tmp_path, whole)
+
+
+def test_of_earlier_versions(published, whole, tmp_path):
+    """Their folder has no files beside it, a record without stages, the curve's numbers without its weights."""
+    shutil.copytree(whole / "run", tmp_path / "run")
+    (tmp_path / "run/epoch_003.pt").unlink()
+    write(tmp_path / "run/.reproduce.lock", "")
+    piece = {"from_step": 0, "to_step": 30, "images": 54, "seconds": 10.8}
+    versions = torch.load(whole / "run/last.pt", weights_only=True)["provenance"]
+    write(tmp_path / "run/pieces.json", json.dumps([piece | {"versions": versions}]))
+    before = times(tmp_path / "run")
+    assert run(run_plan.main, *published, *places(tmp_path)).status == 0
+    assert times(tmp_path / "run") == before and result_of(tmp_path) == result_of(whole)
+    assert json.loads((tmp_path / "results/six_lgn_seed0.json").read_text())["times"]["images_per_s"] == 5.0
+
+
+def test_splits_at_different_times(published, made, tmp_path):
+    """Training without the testing split, evaluation without the training split; a fitted run keeps its epochs."""
+    for split in ("training", "testing"):
+        shutil.copytree(made / "made" / split, tmp_path / split / "made" / split)
+    shutil.copy(made / "made/labels.csv", tmp_path / "testing/made")
+    argv = *published[:3], *published[5:], *places(tmp_path), "--fit", 1
+    done = run(run_plan.main, *argv, "--dataset_path", tmp_path / "testing", "--evaluate-only")
+    assert done.status == 75 and not (tmp_path / "run/last.pt").exists()
+    assert "no training frames" in sentence(run(run_plan.main, *argv, "--dataset_path", tmp_path / "testing"))
+    done = run(run_plan.main, *argv, "--dataset_path", tmp_path / "training", "--train-only")
+    assert done.status == 0 and result_of(tmp_path)["status"] == "evaluating, 0 of 1 epochs"
+    assert "no testing frames" in sentence(run(run_plan.main, *argv, "--dataset_path", tmp_path / "training"))
+    assert run(run_plan.main, *argv, "--dataset_path", tmp_path / "testing").status == 0
+    result = result_of(tmp_path)
+    assert result["name"] == "six_lgn_fit_1_seed0" and result["status"] == "complete"
+    assert result["epochs_done"] == result["epochs"] == result["config"]["train"]["epochs"]
+
+
+def test_ped2_as_published_is_prepared(published, tmp_path):
+    """The unpacked archive below the data's path; a part of the data set is refused, since it reproduces nothing."""
+    for name, content in ped2_files().items():
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    argv = *published[:3], "--dataset_path", tmp_path / "data", *published[5:7], *places(tmp_path)
+    said = sentence(run(run_plan.main, *argv, "--", "--data.dataset", "ped2"))
+    assert "2 videos with 15 frames here, 16 videos with 2550 frames" in said and "prepare_data.py ped2" in said
+    assert (tmp_path / "data/ped2/prepared.json").is_file() and not (tmp_path / "run").exists()
+
+    (tmp_path / "other/ped2/training/frames/01").mkdir(parents=True)                    # somebody's: left alone
+    argv = "--reproduce", "--dataset_path", tmp_path / "other", *places(tmp_path)
+    assert "no image" in sentence(run(run_plan.main, *argv))
+    assert not (tmp_path / "run").exists() and not list((tmp_path / "results").glob("*"))
+
+
+@pytest.mark.parametrize("argv, words", [
+    (("--seed", 1), ["made with other settings", "seed is 0 there, 1 here", "--exp_dir"]),
+    (("--", "--model.read_grad", "true"), ["model.read_grad is False there, True here"]),
+    (("--", "--modle.name", "x"), ["unknown option"]),
+    (("--minutes", 0), ["--minutes"]),
+    (("--", "--seed=1"), ["--seeds, before --"]),
+    (("--train-only", "--evaluate-only"), ["not both"]),
+])
+def test_refused(published, whole, argv, words):
+    said = sentence(run(run_plan.main, *published, *places(whole), *argv))
+    assert all(word in said for word in words), said
+
+
+def test_a_package_is_missing(base, tmp_path, monkeypatch):
+    """Without matplotlib there are no pictures; what a run cannot do without is known before it starts."""
+    for name in ("lgn_net.report.figures", "lgn_net.report.plan_pictures"):
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    without = load_script("scripts/run_plan.py")
+    assert "no pictures" in without.NO_PICTURES and "matplotlib" in without.NO_PICTURES
+    assert run(without.main, *base, "--seeds", 0, "--dry-run").status == 0
+    monkeypatch.undo()
+    assert not run_plan.NO_PICTURES
+
+    def run_path(path):
+        raise ModuleNotFoundError("No module named 'av'")
+
+    monkeypatch.setattr(run_plan.runpy, "run_path", run_path)
+    assert "No module named 'av'" in sentence(run(run_plan.main, *base, "--seeds", 5))
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_rows_of_results(whole, tmp_path):
+    result = result_of(whole) | {"configuration": "configs/ped2.yaml", "published": 0.6, "command": "c",
+                                 "changed": {"model.read_grad": True}}
+    unfinished = result | {"status": "training, epoch 3 of 60", "auc": None, "interval": None, "oracle": None}
+    for name, one in (("a", result), ("b", unfinished)):
+        write(tmp_path / f"{name}.json", json.dumps(one))
+    _, _, first, second = run(run_plan.main, "--table", tmp_path / "a.json", tmp_path / "b.json").out.splitlines()
+    assert first.startswith("| LGN-Net, `model.read_grad true`, seed 0 | 60.0")
+    assert f"| {100 * result['auc']:.2f} " in first and f"{100 * result['auc'] - 60:+.2f}" in first
+    assert "training, epoch 3 of 60" in second and f"{100 * result['auc']:.2f}" not in second
+    write(tmp_path / "b.json", "{}")
+    assert "results/*.json" in sentence(run(run_plan.main, "--table", tmp_path / "a.json", tmp_path / "b.json"))
+
+
+def test_names_of_published_runs():
+    """Every command of docs/results.md has a place of its own, and a row of the plan is the same run as its knobs."""
+    commands = re.findall(r"`scripts/reproduce_ped2\.sh (--seed.*?)`", (ROOT / "docs/results.md").read_text())
+    commands = [*dict.fromkeys(commands), "--rows 'LGN-Net read_grad'", "--fast", "--fit 9"]
+    runs = [run_plan.read_plan(run_plan.parse_arguments(["--reproduce", *shlex.split(command)]))[1]
+            for command in commands]
+    names = [one.row for one, in runs]
+    assert len(set(names)) == len(names) - 1 >= 6 and all(one.folder == Path("runs") / one.row for one, in runs)
+    assert names[-3:] == ["ped2_lgn_read_grad_seed0", "ped2_lgn_fast_seed0", "ped2_lgn_fit_9_seed0"]
+    assert {"ped2_lgn_seed0", "ped2_mnad_pred_bn_init_uniform_seed0"} <= set(names)
