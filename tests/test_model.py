@@ -82,6 +82,10 @@ MEMBERS = {
     "mnad_recon without memory": Member("mnad_recon", {"memory": False}, "mnad_recon", GLOBAL, (), ()),
 }
 every_member = pytest.mark.parametrize("member", MEMBERS.values(), ids=MEMBERS)
+QUICK = ("lgn_net", "mnad_recon", "msn_net", "lgn_net without memory")   # in tests that take long
+members_by_time = pytest.mark.parametrize("member", [
+    pytest.param(member, marks=() if name in QUICK else pytest.mark.slow) for name, member in MEMBERS.items()],
+    ids=MEMBERS)
 
 
 def random_clip(n, B=2, C=3, H=16, W=24, seed=0):
@@ -190,8 +194,10 @@ SETTINGS = [Member("lgn_net", dict(zip(CHOICES, values)), "", LOCAL | GLOBAL if 
             for values in itertools.product(*CHOICES.values())]
 
 
-@pytest.mark.parametrize("member", [*MEMBERS.values(), *SETTINGS],
-                         ids=[*MEMBERS, *("-".join(map(str, member.switches.values())) for member in SETTINGS)])
+@pytest.mark.parametrize("member", [*MEMBERS.values(), *SETTINGS[:1], *SETTINGS[-1:],
+                                    *(pytest.param(member, marks=pytest.mark.slow) for member in SETTINGS[1:-1])],
+                         ids=[*MEMBERS, *("-".join(map(str, member.switches.values()))
+                                           for member in (SETTINGS[0], SETTINGS[-1], *SETTINGS[1:-1]))])
 def test_losses_reach_what_they_should(member):
     model, clip = member.model(), random_clip(member.window, W=16)
     # A convolution's bias in front of a batch-normalising BatchNorm has gradient zero by construction: eval mode first.

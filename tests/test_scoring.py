@@ -8,7 +8,7 @@ import pytest
 import reference
 import torch
 from reference import query_rows
-from test_model import every_member
+from test_model import members_by_time
 from torch.testing import assert_close
 
 from lgn_net.config import Config, DataConfig, ModelConfig, with_knobs
@@ -151,7 +151,7 @@ def middle_gamma(regular):
     return float(regular[k] + regular[k + 1]) / 2
 
 
-@every_member
+@members_by_time
 def test_scores_are_those_of_the_loop_at_every_batch_size(videos, member):
     model, items = vivid(member.model(channels=1)), None
     videos = [videos[1], videos[0]._replace(frames=videos[0].frames[:7]), videos[1]._replace(name="again")]
@@ -202,7 +202,7 @@ def test_a_sweep_gives_what_each_gamma_gives_alone(model, videos, mode):
     assert_close(copy_items(model), items, atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["carry", *(pytest.param(mode, marks=pytest.mark.slow) for mode in MODES[::2])])
 def test_single_frames_again_as_they_were_predicted(model, videos, mode):
     every = [s.regular_score for s in score_videos(model, videos, knobs(memory_update="frozen"), CPU)]
     config, seen = knobs(memory_update=mode, gamma=middle_gamma(every), batch_size=2), {}

@@ -7,7 +7,7 @@ import torch
 import torch._inductor.config
 from helpers import TINY, run, write_videos
 from steps import CLIPS, config_of, frozen_model, take_steps
-from test_model import every_member, losses_of, random_clip
+from test_model import losses_of, members_by_time, random_clip
 from test_train import assert_same, assert_same_run, load
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
@@ -69,9 +69,9 @@ def test_shares_are_the_batch(monkeypatch, processes):
 
 # ------------------------------------------------------------------------------------------------------------ parts
 
-@pytest.mark.parametrize("model", [{}, {"update_max": "own", "read_grad": True}, {"revive_after": 2},
-                                   {"name": "msn_net"}, {"memory": False}, {"name": "lgn_st", "input_frames": 1}],
-                         ids=str)
+@pytest.mark.parametrize("model", [{}, {"update_max": "own", "read_grad": True}, *(pytest.param(
+    model, marks=pytest.mark.slow) for model in ({"revive_after": 2}, {"name": "msn_net"}, {"memory": False},
+                                                 {"name": "lgn_st", "input_frames": 1}))], ids=str)
 def test_a_batch_in_parts_equals_one_that_goes_in_at_once(model):
     once = take_steps(config_of(model, {}), BATCHES)
     in_parts = take_steps(config_of(model, {"accumulate": 5}), BATCHES)
@@ -116,7 +116,7 @@ def two_passes(member, model):
             dict(model.named_buffers())), sum(kept.values())
 
 
-@every_member
+@members_by_time
 def test_recomputing_changes_no_bit_and_keeps_less(member):
     model = member.model().train()
     recompute_activations(model)
@@ -162,9 +162,10 @@ def test_loaded_frames_are_the_decoded_ones(base):
     assert torch.equal(loaded[5], decoding[5])
 
 
-@pytest.mark.parametrize("knobs", [["--data.on_device", "yes"], ["--data.on_device", "yes", "--data.cache", "CACHE"],
-                                   ["--data.on_device", "no", "--data.cache", "CACHE"], ["--train.precision", "tf32"]],
-                         ids=" ".join)
+@pytest.mark.parametrize("knobs", [
+    ["--data.on_device", "yes", "--data.cache", "CACHE"], *(pytest.param(knobs, marks=pytest.mark.slow) for knobs in (
+        ["--data.on_device", "yes"], ["--data.on_device", "no", "--data.cache", "CACHE"],
+        ["--train.precision", "tf32"]))], ids=" ".join)
 def test_places_of_the_frames_and_tf32_without_a_gpu_change_no_bit(base, plain, tmp_path, knobs):
     knobs = [tmp_path / "cache" if knob == "CACHE" else knob for knob in knobs]
     assert run(train.main, *base, *knobs, "--exp_dir", tmp_path / "run").status == 0
