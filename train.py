@@ -121,6 +121,8 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
     t = Training(config, device, windows, model, optimizer, scheduler, run, step, model, None, deadline)
     print(f"{len(windows)} windows of {len({v for v, _ in windows.index})} videos, {t.steps_per_epoch} steps an epoch, "
           f"{sum(p.numel() for p in model.parameters()):,} parameters, on {run.about['provenance']['device']}")
+    if step >= t.last_step:                       # a run that is done stays as it is
+        return conclude(t, None, args.dataset_path)
     if belong_on(device, config.data.on_device, videos, *format_):
         windows.load_onto(device)
     if config.train.fit_minutes and step == 0:
@@ -134,7 +136,7 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
         while t.step < t.last_step and not t.ending:
             train_epoch(t, stop, bar, sample_first)
             finish_epoch(t)
-    return conclude(t, stop, args.dataset_path)
+    return conclude(t, stop.received, args.dataset_path)
 
 
 def train_epoch(t: Training, stop: StopOnSignal, bar: tqdm, sample_first: bool) -> None:
@@ -192,13 +194,13 @@ def finish_epoch(t: Training) -> None:
     wait_for_all()                                # torchrun ends all when one has ended: not while the first one writes
 
 
-def conclude(t: Training, stop: StopOnSignal, dataset_path: str) -> int:
+def conclude(t: Training, received: int | None, dataset_path: str) -> int:
     """Say how far the run is and how to go on; return the exit status."""
     if t.ending and t.step < t.last_step:
-        if time.monotonic() > t.deadline and not stop.received:
+        if time.monotonic() > t.deadline and not received:
             print(f"{t.config.train.minutes:g} minutes are over at step {t.step}; go on with --resume {t.run.last}")
             return TIME_IS_UP
-        received = stop.received or signal.SIGTERM                                # another process may have got it
+        received = received or signal.SIGTERM                                # another process may have got it
         print(f"{signal.Signals(received).name} at step {t.step}; go on with --resume {t.run.last}")
         return 128 + received
     left = t.config.train.epochs * t.steps_per_epoch - t.step

@@ -192,24 +192,26 @@ def head(state: State, x: Tensor, training: bool) -> Tensor:
     return torch.tanh(conv(state, "decoder.moduleDeconv1.6", two_convs(state, "decoder.moduleDeconv1", x, training)))
 
 
-def authors_forward(state: State, items: Tensor, clip: Tensor, training: bool = False) -> tuple[Tensor, Tensor]:
-    """The published network: clip (B, n, C, H, W) in [-1, 1] -> prediction (B, C, H, W), queries (B, D, H/8, W/8).
-
-    Training uses batch statistics and moves the running ones in `state`. The read is cut off from the gradient.
-    """
-    queries = unit(e_glo(state, clip, training))
-    prototypes = read_map(items, queries).detach()
-    return decoder(state, prototypes, local_branch(state, clip, training), training), queries
-
-
 # ------------------------------------------------------------------------------------------------- the relatives
 # Each: weights, items of each memory, clip -> prediction, queries of each memory.
 
-def lgn_st(state: State, items: list[Tensor], clip: Tensor, training: bool) -> tuple[Tensor, list[Tensor]]:
-    """LGN-Net with ConvLSTM cells."""
+def lgn_net(state: State, items: list[Tensor], clip: Tensor, training: bool, branch=local_branch,
+            detach: bool = True) -> tuple[Tensor, list[Tensor]]:
+    """The published network. Its read is cut off from the gradient; without items the decoder gets the queries."""
     queries = unit(e_glo(state, clip, training))
-    prototypes = read_map(items[0], queries).detach()
-    return decoder(state, prototypes, conv_lstm_branch(state, clip, training), training), [queries]
+    prototypes = read_map(items[0], queries) if items else queries
+    prototypes = prototypes.detach() if items and detach else prototypes
+    return decoder(state, prototypes, branch(state, clip, training), training), [queries for _ in items]
+
+
+def lgn_net_read_grad(*args) -> tuple[Tensor, list[Tensor]]:
+    """LGN-Net whose read passes the gradient on (eq. 2-3)."""
+    return lgn_net(*args, detach=False)
+
+
+def lgn_st(*args) -> tuple[Tensor, list[Tensor]]:
+    """LGN-Net with ConvLSTM cells."""
+    return lgn_net(*args, branch=conv_lstm_branch)
 
 
 def loc_net(state: State, items: list[Tensor], clip: Tensor, training: bool) -> tuple[Tensor, list[Tensor]]:
@@ -255,19 +257,6 @@ def msn_net(state: State, items: list[Tensor], clip: Tensor, training: bool) -> 
     return head(state, up_br(state, "decoder.moduleUpsample2", 0, x, training), training), queries
 
 
-def lgn_net(state: State, items: list[Tensor], clip: Tensor, training: bool) -> tuple[Tensor, list[Tensor]]:
-    """`authors_forward`, called like the others."""
-    prediction, queries = authors_forward(state, items[0], clip, training)
-    return prediction, [queries]
-
-
-def lgn_net_without_memory(state: State, items: list[Tensor], clip: Tensor, training: bool) \
-        -> tuple[Tensor, list[Tensor]]:
-    """The decoder gets the queries in place of prototypes, with their gradient."""
-    queries = unit(e_glo(state, clip, training))
-    return decoder(state, queries, local_branch(state, clip, training), training), []
-
-
 # ------------------------------------------------------------------------------------------------------ memory
 
 def query_rows(queries: Tensor) -> Tensor:
@@ -293,14 +282,11 @@ def read_map(items: Tensor, queries: Tensor) -> Tensor:
     return memory_read(items, query_rows(queries)).reshape(B, h, w, D).movedim(-1, 1)
 
 
-def memory_read(items: Tensor, queries: Tensor, temperature: float = 1.0) -> Tensor:
-    """items (M, D), queries (N, D) -> sum_i w_i p_i for each, w the softmax over the items of p_i . q (eq. 2-3).
-
-    Ours: the cosines are divided by a temperature first.
-    """
+def memory_read(items: Tensor, queries: Tensor) -> Tensor:
+    """items (M, D), queries (N, D) -> sum_i w_i p_i for each, w the softmax over the items of p_i . q (eq. 2-3)."""
     rows = []
     for query in queries:
-        w = torch.stack([torch.exp(item @ query / temperature) for item in items])
+        w = torch.stack([torch.exp(item @ query) for item in items])
         rows.append(sum(w[i] / w.sum() * items[i] for i in range(len(items))))
     return torch.stack(rows)
 
@@ -332,18 +318,6 @@ def memory_update_by_softmax(items: Tensor, queries: Tensor, update_max: str = "
             v = [e / sum(exps) for e in exps]
             largest = max(v) if update_max == "all" else max(v[k] for k in own)
             moved = item + sum(v[k] / largest * queries[k] for k in own)
-            updated[i] = moved / moved.norm()
-    return updated
-
-
-def memory_mean(items: Tensor, queries: Tensor, keep: float) -> Tensor:
-    """keep * p_i + (1 - keep) * (mean of the queries nearest to i), back to unit length. Unchosen items stay. Ours."""
-    nearest = [ranking(items, query)[0] for query in queries]
-    updated = items.clone()
-    for i, item in enumerate(items):
-        own = [query for query, chosen in zip(queries, nearest, strict=True) if chosen == i]
-        if own:
-            moved = keep * item + (1 - keep) * sum(own) / len(own)
             updated[i] = moved / moved.norm()
     return updated
 
@@ -384,21 +358,16 @@ def separateness(items: Tensor, queries: Tensor, margin: float = 1.0) -> Tensor:
     return total / len(queries)
 
 
-def losses(items: Tensor, prediction: Tensor, queries: Tensor, target: Tensor, lambda_c: float, lambda_s: float,
-           margin: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """total, prediction (mean squared error on [-1, 1]), compactness, separateness (eq. 9-12)."""
-    intensity = ((prediction - target) ** 2).mean()
-    compact, separate = compactness(items, query_rows(queries)), separateness(items, query_rows(queries), margin)
-    return intensity + lambda_c * compact + lambda_s * separate, intensity, compact, separate
-
-
 def losses_of_family(items: list[Tensor], prediction: Tensor, queries: list[Tensor], target: Tensor, lambda_c: float,
-                     lambda_s: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`losses` for any number of memories: the means over them, 0 without any."""
+                     lambda_s: float, margin: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """total, prediction (mean squared error on [-1, 1]), compactness, separateness (eq. 9-12).
+
+    The memory losses are means over the memories; 0 without any.
+    """
     intensity = ((prediction - target) ** 2).mean()
     memories = [(p, query_rows(q)) for p, q in zip(items, queries, strict=True)]
     compact = sum(compactness(p, q) for p, q in memories) / max(len(memories), 1)
-    separate = sum(separateness(p, q) for p, q in memories) / max(len(memories), 1)
+    separate = sum(separateness(p, q, margin) for p, q in memories) / max(len(memories), 1)
     return intensity + lambda_c * compact + lambda_s * separate, intensity, compact, separate
 
 
@@ -413,8 +382,8 @@ def authors_training_steps(state: State, items: Tensor, batches: list[Tensor], l
         tensor.requires_grad_(True)
     optimizer, log = torch.optim.Adam(parameters, lr=lr), []
     for batch in batches:
-        prediction, queries = authors_forward(state, items, batch[:, :-1], training=True)
-        values = losses(items, prediction, queries, batch[:, -1], lambda_c, lambda_s)
+        prediction, (queries,) = lgn_net(state, [items], batch[:, :-1], True)
+        values = losses_of_family([items], prediction, [queries], batch[:, -1], lambda_c, lambda_s)
         optimizer.zero_grad()
         values[0].backward()
         optimizer.step()
@@ -444,22 +413,12 @@ def regular_score(prediction: Tensor, frame: Tensor) -> float:
     return ((w * e).sum() / w.sum()).item()
 
 
-def normality(psnrs: list[float], distances: list[float], weight: float) -> list[float]:
-    """weight * minmax(PSNR) + (1 - weight) * (1 - minmax(D)) of the scored frames of ONE video (eq. 15-17)."""
-    scores = []
-    for p, d in zip(psnrs, distances, strict=True):
-        p = (p - min(psnrs)) / (max(psnrs) - min(psnrs))
-        d = (d - min(distances)) / (max(distances) - min(distances))
-        scores.append(weight * p + (1 - weight) * (1 - d))
-    return scores
-
-
 @torch.no_grad()
 def authors_evaluate(state: State, items: Tensor, videos: list[Tensor], gamma: float, mode: str = "carry",
                      update_max: str = "all") -> list[dict]:
     """Every frame of videos (T, C, H, W) in [-1, 1] that has n frames before it, one at a time, in order.
 
-    After a frame is scored with R < gamma, the items move by its own queries. `mode`: "off" never; "carry" what one
+    After a frame is scored with R < gamma, the items move by its own queries. `mode`: "frozen" never; "carry" what one
     video taught stays for the next (authors' code); "reset" every video starts from the given items.
     """
     channels = state["decoder.moduleDeconv1.6.weight"].shape[0]
@@ -469,9 +428,9 @@ def authors_evaluate(state: State, items: Tensor, videos: list[Tensor], gamma: f
         if mode == "reset":
             current = items.clone()
         for t in range(n, len(video)):
-            prediction, queries = authors_forward(state, current, video[None, t - n:t])
+            prediction, (queries,) = lgn_net(state, [current], video[None, t - n:t], False)
             distance, R = compactness(current, query_rows(queries)).item(), regular_score(prediction[0], video[t])
-            updated = mode != "off" and gamma > R
+            updated = mode != "frozen" and gamma > R
             if updated:
                 current = memory_update(current, query_rows(queries), update_max)
             rows.append({"video": v, "frame": t, "psnr": psnr(prediction[0], video[t]), "distance": distance,

@@ -9,7 +9,6 @@ from lgn_net.config import Config, DataConfig, LossConfig, ModelConfig, TrainCon
 from lgn_net.data.clips import to_float
 from lgn_net.distributed import reduce_sum
 from lgn_net.model.build import build_model
-from lgn_net.model.memory import flatten_queries
 from lgn_net.training.step import prepare, shares_of, train_step
 
 CPU = torch.device("cpu")
@@ -55,8 +54,8 @@ def frozen_model(config: Config) -> nn.Module:
         out = model(to_float(CLIPS)[:, :config.model.input_frames])
     for norm in norms:
         norm.eval().momentum = 0.1
-    for memory, queries in zip(model.memories, out.queries):
-        memory.items[::2] = flatten_queries(queries)[::23][:len(memory.items[::2])]
+    for memory, lookup in zip(model.memories, out.lookups):
+        memory.items[::2] = lookup.flat[::23][:len(memory.items[::2])]
     return model
 
 
@@ -78,7 +77,7 @@ def take_steps(config: Config, sizes: tuple[int, ...], sample: bool = False) -> 
         shares = shares_of(batch, config.train.accumulate)
         clips = (CLIPS[share.windows, -config.model.window:] for share in shares)
         losses, usage = train_step(forward, model, optimizer, shares, clips, config, sample and not done.losses)
-        done.losses.append(reduce_sum(losses))
+        done.losses.append(reduce_sum(torch.stack(losses)))
         done.items.append([memory.items.clone() for memory in model.memories])
         done.usage.append(usage)
     return done

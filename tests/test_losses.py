@@ -1,92 +1,79 @@
-"""Losses against loops over queries, and where their gradients go."""
+"""Losses against loops over queries, where their gradients go, and the numbers of ten training steps."""
 
 import pytest
 import torch
 import torch.nn.functional as F
-from reference import losses as losses_by_loops
 from reference import losses_of_family
+from steps import config_of, take_steps
 from torch.testing import assert_close
 
+from lgn_net.config import LossConfig
 from lgn_net.model.lgn_net import Output
 from lgn_net.model.losses import compute_losses
 from lgn_net.model.memory import PrototypeMemory
 
 
-def case(seed=0, B=2, D=8, h=3, w=4, M=5):
-    """memory, prediction, queries (both leaves with gradient), target."""
+def case(*sizes, weights=(10, 5, 1), seed=0):
+    """Our losses and those of the loops, and the leaves they depend on: B = 2, a memory per size (D, h)."""
     torch.manual_seed(seed)
-    memory = PrototypeMemory(M, D)
-    memory.items.copy_(F.normalize(torch.randn(M, D), dim=1))
-    queries = F.normalize(torch.randn(B, D, h, w), dim=1).requires_grad_()
-    prediction = torch.tanh(torch.randn(B, 3, 8 * h, 8 * w)).requires_grad_()
-    return memory, prediction, queries, torch.rand(B, 3, 8 * h, 8 * w) * 2 - 1
+    memories = [PrototypeMemory(5, D) for D, _ in sizes]
+    for memory in memories:
+        memory.items.copy_(F.normalize(torch.randn_like(memory.items), dim=1))
+    queries = [F.normalize(torch.randn(2, D, h, 4), dim=1).requires_grad_() for D, h in sizes]
+    prediction = torch.tanh(torch.randn(2, 3, 24, 32)).requires_grad_()
+    return memories, queries, prediction, torch.rand(2, 3, 24, 32) * 2 - 1, LossConfig(*weights)
 
 
-def both(memory, prediction, queries, target, lambda_c=10.0, lambda_s=5.0, margin=1.0):
-    ours = compute_losses(Output(prediction, [queries]), target=target, memories=[memory], compactness_weight=lambda_c,
-                          separateness_weight=lambda_s, margin=margin)
-    return ours, losses_by_loops(memory.items, prediction, queries, target, lambda_c, lambda_s, margin)
+def both(memories, queries, prediction, target, weights):
+    out = Output(prediction, [memory.lookup(q) for memory, q in zip(memories, queries)])
+    return compute_losses(out, target, memories, weights), losses_of_family(
+        [memory.items for memory in memories], prediction, queries, target, weights.compactness, weights.separateness,
+        weights.margin)
 
 
-@pytest.mark.parametrize("lambda_c, lambda_s, margin", [(10, 5, 1), (1, 1, 0.3), (0.1, 0, 2)])
-def test_values_and_gradients_equal_the_loops(lambda_c, lambda_s, margin):
-    memory, prediction, queries, target = case()
-    ours, expected = both(memory, prediction, queries, target, lambda_c, lambda_s, margin)
-    for name, value, right in zip(ours._fields, ours, expected, strict=True):
-        assert_close(value, right, rtol=1e-5, atol=1e-7, msg=name)
-        leaves = [prediction, queries]
-        grads = torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True)
-        right_grads = torch.autograd.grad(right, leaves, retain_graph=True, allow_unused=True)
-        for grad, right_grad in zip(grads, right_grads, strict=True):
-            assert (grad is None) == (right_grad is None), name
-            if grad is not None:
-                assert_close(grad, right_grad, rtol=1e-4, atol=1e-7)
+@pytest.mark.parametrize("weights", [(10, 5, 1), (1, 1, 0.3), (0.1, 0, 2)], ids=str)
+@pytest.mark.parametrize("sizes", [[], [(8, 3)], [(4, 6), (8, 3), (16, 2)]], ids=["none", "one", "three"])
+def test_values_and_gradients_equal_the_loops(sizes, weights):
+    memories, queries, *others = case(*sizes, weights=weights)
+    leaves, before = [others[0], *queries], [memory.items.clone() for memory in memories]
+    for name, value, right in zip(*(("total", "prediction", "compactness", "separateness"),
+                                    *both(memories, queries, *others)), strict=True):
+        assert_close(value, torch.as_tensor(right), rtol=1e-5, atol=1e-7, msg=name)
+        assert not sizes or name in ("total", "prediction") or value > 0
+        if value.requires_grad:
+            grads, expected = (torch.autograd.grad(x, leaves, retain_graph=True, allow_unused=True)
+                               for x in (value, right))
+            assert_close(grads, expected, rtol=1e-4, atol=1e-7)
+    assert not any(memory.items.requires_grad for memory in memories)
+    assert all(torch.equal(memory.items, items) for memory, items in zip(memories, before, strict=True))
+    if sizes:
+        with pytest.raises(ValueError):                                   # a memory without its lookup
+            both(memories, queries[:-1], *others)
 
 
 def test_separateness_at_its_limits():
-    memory, prediction, queries, target = case()
+    memories, queries, *others, _ = case((8, 3))
+    items = memories[0].items
     with torch.no_grad():                                                 # every query sits on an item
-        queries.copy_(memory.items[torch.arange(24) % 5].T.reshape(8, 2, 3, 4).transpose(0, 1))
-    ours, expected = both(memory, prediction, queries, target, margin=0.01)
+        queries[0].copy_(items[torch.arange(24) % 5].T.reshape(8, 2, 3, 4).transpose(0, 1))
+    ours, _ = both(memories, queries, *others, LossConfig(margin=0.01))
     assert ours.separateness == 0 and ours.compactness < 1e-12            # the second item is farther than the margin
-    ours, expected = both(memory, prediction, queries, target, margin=2.0)
+    ours, expected = both(memories, queries, *others, LossConfig(margin=2.0))
     grad, = torch.autograd.grad(ours.separateness, queries)
-    right, = torch.autograd.grad(expected[3], queries)
-    assert_close(grad, right)                                             # eps 1e-6 keeps it finite, and visible
+    assert_close(grad, *torch.autograd.grad(expected[3], queries))        # eps 1e-6 keeps it finite, and visible
     assert grad.isfinite().all() and grad.abs().max() > 0
-    memory.items.copy_(memory.items[:1].expand(5, 8))                     # nearest and second nearest tie
-    assert_close(both(memory, prediction, queries, target, margin=0.7)[0].separateness, torch.tensor(0.7))
+    items.copy_(items[:1].expand(5, 8).clone())                           # nearest and second nearest tie
+    assert_close(both(memories, queries, *others, LossConfig(margin=0.7))[0].separateness, torch.tensor(0.7))
 
 
-def test_items_get_no_gradient_and_do_not_change():
-    memory, prediction, queries, target = case()
-    before = memory.items.clone()
-    ours, _ = both(memory, prediction, queries, target)
-    ours.total.backward()
-    assert not memory.items.requires_grad and memory.items.grad is None and torch.equal(memory.items, before)
-    assert queries.grad.any() and prediction.grad.any()
+GOLDEN = [                                # total, prediction, compactness, separateness
+    [0.79689193, 0.47389746, 0.022358978, 0.62363005], [0.57207757, 0.30980733, 0.016245311, 0.50829518],
+    [0.71018362, 0.3735491, 0.021551684, 0.65171736], [0.61658895, 0.3242574, 0.014773468, 0.56988961],
+    [0.59367537, 0.35038054, 0.012910717, 0.47367892], [0.51786107, 0.25225082, 0.015261356, 0.51595914],
+    [0.65203792, 0.35141388, 0.018377518, 0.58287054], [0.56099081, 0.29509321, 0.013870314, 0.51792496],
+    [0.52461058, 0.29442343, 0.012152215, 0.44822213], [0.44941202, 0.19643937, 0.014504299, 0.49144101]]
 
 
-def test_halves_of_a_batch_average_to_the_whole():
-    memory, prediction, queries, target = case()
-    whole, _ = both(memory, prediction, queries, target)
-    halves = [both(memory, prediction[b:b + 1], queries[b:b + 1], target[b:b + 1])[0] for b in range(2)]
-    for value, first, second in zip(whole, *halves, strict=True):
-        assert_close(value, (first + second) / 2)
-
-
-@pytest.mark.parametrize("count", [0, 1, 3])
-def test_several_memories_share_their_losses_and_none_has_none(count):
-    cases = [case(seed, D=D, h=h, w=4) for seed, (D, h) in enumerate([(4, 6), (8, 3), (16, 2)])][:count]
-    _, prediction, _, target = case()
-    memories, queries = [c[0] for c in cases], [c[2] for c in cases]
-    ours = compute_losses(Output(prediction, queries), target, memories, 10, 5, margin=1.0)
-    right = losses_of_family([memory.items for memory in memories], prediction, queries, target, 10, 5)
-    for name, value, expected in zip(ours._fields, ours, right, strict=True):
-        assert_close(value, torch.as_tensor(expected), rtol=1e-5, atol=1e-7, msg=name)
-    assert (ours.separateness > 0) == (count > 0)
-    grads = torch.autograd.grad(ours.total, [prediction, *queries])
-    for grad, expected in zip(grads, torch.autograd.grad(right[0], [prediction, *queries]), strict=True):
-        assert_close(grad, expected, rtol=1e-4, atol=1e-7)
-    with pytest.raises(ValueError):                                       # a memory without its queries
-        compute_losses(Output(prediction, queries[:-1]), target, memories or [PrototypeMemory(2, 8)], 10, 5, margin=1.0)
+def test_ten_steps():
+    """Losses of float32 steps of a drawn network on drawn clips. Another number here is another method: say why."""
+    assert_close(torch.stack(take_steps(config_of({}, {}), 10 * (6,)).losses), torch.tensor(GOLDEN), rtol=1e-5, atol=0)

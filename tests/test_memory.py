@@ -1,10 +1,10 @@
-"""Memory read and update against loops over items and queries."""
+"""The memory's look-up and update, and its remedies for unused items, against loops over items and queries."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from reference import (
-    memory_mean,
+    compactness,
     memory_read,
     memory_revival,
     memory_update,
@@ -14,7 +14,9 @@ from reference import (
 )
 from torch.testing import assert_close
 
-from lgn_net.model.memory import PrototypeMemory
+from lgn_net.inference.signals import query_distance
+from lgn_net.model.memory import PrototypeMemory, join_lookups
+from lgn_net.model.revival import RevivingMemory, sample_items_
 
 B, D, h, w, M = 2, 8, 3, 4, 5
 
@@ -27,7 +29,7 @@ def random_queries(seed, shift=0.0):
 
 
 def memory_of(items, **switches):
-    memory = PrototypeMemory(*items.shape, **switches)
+    memory = (RevivingMemory if "revive_after" in switches else PrototypeMemory)(*items.shape, **switches)
     memory.items.copy_(items)
     return memory
 
@@ -44,28 +46,32 @@ def test_items_are_state_not_parameters():
     assert (memory.items / memory.items.amax(1, keepdim=True)).mean() == pytest.approx(0.5, abs=0.03)
 
 
-def test_similarity_and_nearest():
-    memory, queries = memory_of(random_items()), random_queries(0)
-    rows = query_rows(queries)
-    assert_close(memory.similarity(queries), torch.stack([torch.stack([p @ q for p in memory.items]) for q in rows]))
-    assert memory.nearest(queries, k=2).tolist() == [ranking(memory.items, q)[:2] for q in rows]
-
-
-@pytest.mark.parametrize("read_temperature", [1.0, 0.2])
 @pytest.mark.parametrize("read_grad", [False, True])
-def test_read(read_grad, read_temperature):
-    memory = memory_of(random_items(), read_grad=read_grad, read_temperature=read_temperature)
-    queries = random_queries(0).requires_grad_()
-    expected = memory_read(memory.items, query_rows(queries), read_temperature)             # (N, D)
-    read = memory.read(queries)
-    assert read.shape == queries.shape
-    assert_close(query_rows(read), expected, atol=1e-5, rtol=0)
+def test_lookup(read_grad):
+    memory, queries = memory_of(random_items(), read_grad=read_grad), random_queries(0).requires_grad_()
+    rows, found = query_rows(queries), memory.lookup(queries)
+    assert_close(found.similarity, torch.stack([torch.stack([p @ q for p in memory.items]) for q in rows]))
+    assert found.nearest.tolist() == [ranking(memory.items, q)[:2] for q in rows]
+    assert found.queries is queries and torch.equal(found.flat, rows) and found.prototypes.shape == queries.shape
+    expected, read = memory_read(memory.items, rows), query_rows(found.prototypes)
+    assert_close(read, expected, atol=1e-5, rtol=0)
     assert read.requires_grad == read_grad
     if read_grad:
         direction = torch.randn_like(expected)
-        expected_grad, = torch.autograd.grad((expected * direction).sum(), queries)
-        grad, = torch.autograd.grad((query_rows(read) * direction).sum(), queries)
-        assert_close(grad, expected_grad)
+        assert_close(torch.autograd.grad((read * direction).sum(), queries),
+                     torch.autograd.grad((expected * direction).sum(), queries))
+    distance = query_distance(found, memory)
+    assert_close(distance, torch.stack([compactness(memory.items, query_rows(queries[b:b + 1])) for b in range(B)]))
+
+
+def test_lookups_are_cut_and_joined_by_frames():
+    memory, queries = memory_of(random_items()), random_queries(0).requires_grad_()
+    whole, parts = memory.lookup(queries), [memory.lookup(queries[b:b + 1]) for b in range(B)]
+    assert_close(tuple(join_lookups(parts)), tuple(whole))
+    assert_close(tuple(whole.first(1)), tuple(parts[0]))
+    assert not any(x.requires_grad for x in whole.first(2)) and len(whole.first(0).flat) == 0
+    before = memory.items.clone()
+    assert memory.update_(whole.first(0)).tolist() == [0] * M and torch.equal(memory.items, before)
 
 
 @pytest.mark.parametrize("update_max", ["all", "own"])
@@ -75,34 +81,68 @@ def test_updates_in_a_row(update_max, shift):
     items[:, 0] = items[:, 0].abs() + abs(shift) / 4
     items[0] = -query_rows(random_queries(0, shift)).mean(0)              # an item that no query chooses
     memory, moved = memory_of(F.normalize(items, dim=1), update_max=update_max), set()
-    assert (memory.similarity(random_queries(0, shift)).max() < 0) == (shift < 0)
+    memory.items[0] *= 1 + 3e-7                                           # a norm that renormalising would mend
+    assert (memory.lookup(random_queries(0, shift)).similarity.max() < 0) == (shift < 0)
     for step in range(6):
         queries, before = random_queries(step, shift), memory.items.clone()
         rows = query_rows(queries)
-        memory.update_(queries)
+        count = memory.update_(memory.lookup(queries))
         assert_close(memory.items, memory_update(before, rows, update_max), atol=1e-6, rtol=0)
         assert_close(memory.items, memory_update_by_softmax(before, rows, update_max), atol=1e-6, rtol=0)
-        assert_close(memory.items.norm(dim=1), torch.ones(M), atol=1e-6, rtol=0)
-        chosen = {ranking(before, q)[0] for q in rows}
+        chosen = [ranking(before, q)[0] for q in rows]
+        assert count.tolist() == [chosen.count(i) for i in range(M)]
         for i in range(M):
             assert torch.equal(memory.items[i], before[i]) == (i not in chosen)
-        moved |= chosen
+        moved |= set(chosen)
     assert len(moved) > 1
 
 
-@pytest.mark.parametrize("keep", [0.9, 0.3])
-def test_moving_averages_in_a_row(keep):
-    items = random_items()
-    items[0] = -F.normalize(query_rows(random_queries(0, 2.0)).mean(0), dim=0)              # no query chooses it
-    memory = memory_of(items, ema=keep)
-    for step in range(4):
-        before, rows = memory.items.clone(), query_rows(random_queries(step, 2.0))
-        memory.update_(random_queries(step, 2.0))
-        assert_close(memory.items, memory_mean(before, rows, keep), atol=1e-6, rtol=0)
-        for i in range(M):
-            assert torch.equal(memory.items[i], before[i]) == (i not in {ranking(before, q)[0] for q in rows})
-    assert torch.equal(memory.items[0], items[0]) and not torch.equal(memory.items, items)
+@pytest.mark.parametrize("update_max", ["all", "own"])
+def test_ties_go_to_one_item(update_max):
+    items = torch.eye(D)[[0, 0, 1, 2]]                                    # items 0 and 1 are equal
+    queries = F.normalize(torch.eye(D)[0] + 0.1 * torch.rand(1, h, w, D), dim=-1).permute(0, 3, 1, 2)
+    memory = memory_of(items, update_max=update_max)
+    found = memory.lookup(queries)
+    assert (found.nearest.sort().values == torch.tensor([0, 1])).all()    # two different ones
+    count = memory.update_(found)
+    assert count[:2].sum() == h * w and torch.equal(memory.items[2:], items[2:])       # each query moves one item
+    moved = [memory_update(items[:1], query_rows(queries)[found.nearest[:, 0] == i], update_max)[0] if count[i]
+             else items[i] for i in (0, 1)]
+    assert_close(memory.items[:2], torch.stack(moved), atol=1e-6, rtol=0)
 
+
+def test_paper_and_code_update_nearly_alike():
+    """At the published size, from random items: cosine of the two above 0.9995."""
+    torch.manual_seed(0)
+    paper, code = PrototypeMemory(10, 512, update_max="own"), PrototypeMemory(10, 512)
+    code.items.copy_(paper.items)
+    queries = torch.randn(1, 512, 32, 32)
+    queries[:, 0] += 20                                                   # they have something in common
+    for memory in (paper, code):
+        memory.update_(memory.lookup(F.normalize(queries, dim=1)))
+    assert 0.9995 < F.cosine_similarity(paper.items, code.items).min() < 0.9999
+
+
+@pytest.mark.parametrize("switches", [{}, {"update_max": "own"}, {"revive_after": 1}], ids=str)
+def test_bfloat16_autocast_changes_no_bit(switches):
+    plain, mixed, queries = memory_of(random_items(), **switches), memory_of(random_items(), **switches), \
+        random_queries(0)
+    expected = plain.lookup(queries)
+    plain.update_(expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (queries.flatten(0, 2) @ queries.flatten(0, 2).T).dtype == torch.bfloat16     # it is on
+        found = mixed.lookup(queries)
+        mixed.update_(found)
+    assert_close(tuple(found), tuple(expected), atol=0, rtol=0)           # dtypes, too
+    assert mixed.items.dtype == torch.float32 and torch.equal(mixed.items, plain.items)
+
+
+def test_redundancy_by_hand():
+    memory = memory_of(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-0.6, -0.8]]))
+    assert memory.redundancy() == pytest.approx((0 - 0.6 - 0.8) / 3)
+
+
+# ----------------------------------------------------------------------------------------- remedies for unused items
 
 @pytest.mark.parametrize("patience", [1, 3])
 def test_items_left_out_for_long_become_the_farthest_queries(patience):
@@ -113,8 +153,8 @@ def test_items_left_out_for_long_become_the_farthest_queries(patience):
     for step in range(7):
         queries, before = random_queries(step, 2.0), memory.items.clone()
         plain.items.copy_(before)
-        plain.update_(queries)
-        memory.update_(queries)
+        plain.update_(plain.lookup(queries))
+        memory.update_(memory.lookup(queries))
         expected, idle = memory_revival(before, plain.items, query_rows(queries), idle, patience)
         assert torch.equal(memory.items, expected) and memory.idle.tolist() == idle
         revived += (expected != plain.items).any(dim=1).sum().item()
@@ -122,18 +162,17 @@ def test_items_left_out_for_long_become_the_farthest_queries(patience):
     memory.eval()                                                         # what test frames do not choose, stays
     before, idle = memory.items.clone(), memory.idle.clone()
     for _ in range(patience + 1):
-        memory.update_(F.normalize(before[:1], dim=1).reshape(1, D, 1, 1))
+        memory.update_(memory.lookup(F.normalize(before[:1], dim=1).reshape(1, D, 1, 1)))
     assert torch.equal(memory.items[1:], before[1:]) and torch.equal(memory.idle, idle)
 
 
 def test_more_dead_items_than_queries():
     memory = memory_of(random_items(), revive_after=1)
     query, before = random_queries(0)[:1, :, :1, :1], memory.items.clone()
-    memory.update_(query)
-    changed = (memory.items != before).any(dim=1)
+    memory.update_(memory.lookup(query))
     chosen = ranking(before, query.flatten())[0]
     first_dead = min({*range(M)} - {chosen})
-    assert changed.nonzero().flatten().tolist() == sorted({chosen, first_dead})
+    assert (memory.items != before).any(dim=1).nonzero().flatten().tolist() == sorted({chosen, first_dead})
     assert torch.equal(memory.items[first_dead], query.flatten())
 
 
@@ -141,113 +180,26 @@ def test_queries_of_zeros_become_no_items():
     """MSN-Net's finer ones can be: behind a ReLU there is no length to make them unit."""
     queries = random_queries(0)
     queries[0, :, 0] = 0
-    for learn in (PrototypeMemory.sample_, PrototypeMemory.update_):
+    for change in (sample_items_, RevivingMemory.update_):
         memory = memory_of(random_items(), revive_after=1)
         before = memory.items.clone()
-        learn(memory, queries)
+        change(memory, memory.lookup(queries))
         assert not torch.equal(memory.items, before)
+        change(memory, memory.lookup(torch.zeros_like(queries)))
         assert_close(memory.items.norm(dim=1), torch.ones(M))
-        learn(memory, torch.zeros_like(queries))
-        assert_close(memory.items.norm(dim=1), torch.ones(M))
-
-
-@pytest.mark.parametrize("there, here", [(0, 2), (2, 0), (2, 3)])
-def test_weights_move_between_memories_with_and_without_revival(there, here):
-    source, target = memory_of(random_items(), revive_after=there), PrototypeMemory(M, D, revive_after=here)
-    if there:
-        source.idle.copy_(torch.arange(M))
-    state = torch.nn.Sequential(source).state_dict()
-    torch.nn.Sequential(target).load_state_dict(state)
-    assert torch.equal(target.items, source.items)
-    if here:
-        assert target.idle.tolist() == (list(range(M)) if there else [0] * M)
-    assert ("0.idle" in state) == (there > 0)                             # what was handed over is as before
 
 
 def test_items_drawn_from_the_queries():
-    memory, queries = memory_of(random_items()), random_queries(0)
+    memory, queries, drawn = memory_of(random_items()), random_queries(0), set()
     rows = query_rows(queries)
-    drawn = set()
     for seed in range(8):
         torch.manual_seed(seed)
-        memory.sample_(queries)
+        sample_items_(memory, memory.lookup(queries))
         places = [[k for k, row in enumerate(rows) if torch.equal(row, item)] for item in memory.items]
         assert all(len(place) == 1 for place in places) and len({place[0] for place in places}) == M
         drawn |= {place[0] for place in places}
     assert len(drawn) > len(rows) / 2                                     # from all over the batch
     few, before = queries[:1, :, :1, :3], memory.items.clone()
-    memory.sample_(few)                                                   # fewer queries than items
+    sample_items_(memory, memory.lookup(few))                             # fewer queries than items
     assert {tuple(item.tolist()) for item in memory.items[:3]} == {tuple(row.tolist()) for row in query_rows(few)}
     assert torch.equal(memory.items[3:], before[3:])
-
-
-def test_an_item_nobody_chose_stays_bit_identical():
-    items = random_items()
-    items[3] = items[3] * (1 + 3e-7)                                      # a norm that renormalising would mend
-    queries = F.normalize(items[[0, 1, 2, 4, 0, 1]] + 0.05, dim=1).T.reshape(1, D, 2, 3)
-    for update_max in ("all", "own"):
-        memory = memory_of(items, update_max=update_max)
-        memory.update_(queries)
-        assert torch.equal(memory.items[3], items[3])
-        assert all(not torch.equal(memory.items[i], items[i]) for i in (0, 1, 2, 4))
-
-
-@pytest.mark.parametrize("update_max", ["all", "own"])
-def test_ties_go_to_one_item(update_max):
-    items = torch.eye(D)[[0, 0, 1, 2]]                                    # items 0 and 1 are equal
-    queries = F.normalize(torch.eye(D)[0] + 0.1 * torch.rand(1, h, w, D), dim=-1).permute(0, 3, 1, 2)
-    memory = memory_of(items, update_max=update_max)
-    assert set(memory.nearest(queries, k=2).flatten().tolist()) == {0, 1}
-    assert (memory.nearest(queries, k=2).sort().values == torch.tensor([0, 1])).all()       # two different ones
-    memory.update_(queries)
-    assert_close(memory.items, memory_update(items, query_rows(queries), update_max), atol=1e-6, rtol=0)
-    assert torch.equal(memory.items[1:], items[1:])                       # all went to the first
-
-
-@pytest.mark.parametrize("update_max", ["all", "own"])
-def test_update_does_not_depend_on_the_order_of_queries(update_max):
-    one, other = memory_of(random_items(), update_max=update_max), memory_of(random_items(), update_max=update_max)
-    queries = random_queries(0)                                           # (B, D, h, w)
-    rows = query_rows(queries)[torch.randperm(B * h * w)]
-    one.update_(queries)
-    other.update_(rows.T.reshape(1, D, h * B, w))                         # another order, another shape
-    assert_close(one.items, other.items, atol=1e-6, rtol=0)
-
-
-def test_paper_and_code_update_nearly_alike():
-    """At the published size, from random items: cosine of the two above 0.9995, lowest at the first update."""
-    torch.manual_seed(0)
-    paper, code, cosines = PrototypeMemory(10, 512, update_max="own"), PrototypeMemory(10, 512, update_max="all"), []
-    for _ in range(6):
-        code.items.copy_(paper.items)                                     # one step's difference, from the same items
-        queries = torch.randn(1, 512, 32, 32)
-        queries[:, 0] += 20                                               # they have something in common
-        for memory in (paper, code):
-            memory.update_(F.normalize(queries, dim=1))
-        cosines.append(F.cosine_similarity(paper.items, code.items).min().item())
-    assert cosines[0] == min(cosines) and 0.9995 < cosines[0] < 0.9999
-
-
-@pytest.mark.parametrize("switches", [{"update_max": "all"}, {"update_max": "own"}, {"revive_after": 1},
-                                      {"ema": 0.9, "read_temperature": 0.3}], ids=str)
-def test_bfloat16_autocast_changes_no_bit(switches):
-    plain, mixed = memory_of(random_items(), **switches), memory_of(random_items(), **switches)
-    queries = random_queries(0)
-    similarity, read, nearest = plain.similarity(queries), plain.read(queries), plain.nearest(queries, k=2)
-    plain.update_(queries)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert (queries.flatten(0, 2) @ queries.flatten(0, 2).T).dtype == torch.bfloat16     # it is on
-        assert mixed.similarity(queries).dtype == torch.float32
-        assert torch.equal(mixed.similarity(queries), similarity)
-        assert torch.equal(mixed.read(queries), read) and mixed.read(queries).dtype == torch.float32
-        assert torch.equal(mixed.nearest(queries, k=2), nearest)
-        mixed.update_(queries)
-    assert mixed.items.dtype == torch.float32 and torch.equal(mixed.items, plain.items)
-
-
-def test_usage_and_redundancy_by_hand():
-    memory = PrototypeMemory(3, 2)
-    memory.items.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-0.6, -0.8]]))
-    queries = torch.tensor([[1.0, 0.9], [0.0, 0.1]]).view(1, 2, 1, 2)                          # (1, 0) and (.9, .1)
-    assert memory.usage(queries).tolist() == [2, 0, 0]
-    assert memory.redundancy() == pytest.approx((0 - 0.6 - 0.8) / 3)

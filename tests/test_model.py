@@ -1,239 +1,261 @@
-"""The boxes of Fig. 2 against the loop versions, and what each switch changes."""
+"""LGN-Net and every relative, with and without switches: sizes, numbers, gradients, BatchNorm."""
 
 import itertools
+from typing import NamedTuple
 
 import pytest
+import reference
 import torch
 import torch.nn.functional as F
-from reference import (
-    authors_forward,
-    decoder,
-    e_glo_levels,
-    e_loc,
-    local_branch,
-    official_name,
-    random_official_state,
-    st_lstm_cell,
-)
+from reference import e_loc, losses_of_family, official_name, random_official_state, st_lstm_cell
 from torch import nn
 from torch.testing import assert_close
 
-from lgn_net.config import Config, DataConfig, ModelConfig
+from lgn_net.config import Config, DataConfig, LossConfig, ModelConfig
+from lgn_net.inference.stream import for_inference
 from lgn_net.model.build import build_model
-from lgn_net.model.lgn_net import LGNNet
 from lgn_net.model.losses import compute_losses
 from lgn_net.model.st_lstm import STLSTMCell
 
-TINY = {"base_width": 4, "hidden_width": 6, "lstm_layers": 2, "memory_items": 5}
-CHOICES = {"read_grad": [False, True], "concat_query": [False, True], "update_max": ["all", "own"],
-           "fold_time": [False, True], "forget_bias": [1.0, 0.0], "bn_init": ["ones", "uniform"]}
-EVERY_SETTING = [dict(zip(CHOICES, values, strict=True)) for values in itertools.product(*CHOICES.values())]
+SIZES = {"base_width": 4, "hidden_width": 6, "lstm_layers": 2, "memory_items": 5}
 
 
-def setting_id(setting):
-    return "-".join(f"{value}" for value in setting.values())
+class Member(NamedTuple):
+    """One network of the family, and the slow one that it must equal."""
+
+    name: str
+    switches: dict
+    slow: str
+    trained: set[str]                   # boxes that the prediction loss alone reaches
+    depths: tuple[int, ...] = (8,)      # of each memory's items, in units of base_width
+    scales: tuple[int, ...] = (8,)      # of each memory's queries: one for so many pixels
+
+    @property
+    def n(self):
+        """Frames that go in."""
+        return 1 if self.name == "mnad_recon" else 4
+
+    @property
+    def window(self):
+        """Frames that come from a video at once: those that go in, and the one to predict."""
+        return 1 if self.name == "mnad_recon" else 5
+
+    def config(self, channels=3, **knobs):
+        """At a tiny size."""
+        knobs = SIZES | {"name": self.name, "input_frames": self.n} | self.switches | knobs
+        return Config(data=DataConfig(channels=channels, image_size=16), model=ModelConfig(**knobs))
+
+    def model(self, channels=3, **knobs):
+        """The network, drawn from the same seed every time."""
+        torch.manual_seed(0)
+        return build_model(self.config(channels, **knobs))
+
+    def twins(self, n=None, channels=3, layers=2, **knobs):
+        """The network, and the weights and items of the slow one, the same."""
+        n = n or self.n
+        state, _ = random_official_state(1, width=4, hidden=6, layers=layers, n=n, items=5, channels=channels,
+                                         memory=bool(self.depths), system=self.name)
+        rng = torch.Generator().manual_seed(2)
+        items = [F.normalize(torch.randn(5, 4 * depth, generator=rng), dim=1) for depth in self.depths]
+        model = self.model(channels, input_frames=n, lstm_layers=layers, **knobs)
+        names = [name for name in model.state_dict() if not name.endswith("items")]
+        used = {name for name in state if not name.startswith("encoder.moduleBatchNorm.")}
+        assert {official_name(name) for name in names} == used
+        model.load_state_dict({name: state[official_name(name)] for name in names}, strict=False)
+        for memory, values in zip(model.memories, items, strict=True):
+            memory.items.copy_(values)
+        return model, state, items
 
 
-def close(ours, expected, atol=1e-5):
-    assert_close(ours, expected, atol=atol, rtol=1e-5)
+GLOBAL, LOCAL = {"prototype_encoder", "decoder"}, {"local_branch", "decoder"}
+MEMBERS = {
+    "lgn_net": Member("lgn_net", {}, "lgn_net", LOCAL),                   # E_glo learns from the memory losses alone
+    "lgn_net, differentiable reads": Member("lgn_net", {"read_grad": True}, "lgn_net_read_grad", GLOBAL | LOCAL),
+    "lgn_st": Member("lgn_st", {}, "lgn_st", LOCAL),
+    "loc_net": Member("loc_net", {}, "loc_net", {"local_branch", "head"}, (), ()),
+    "glo_net": Member("glo_net", {}, "glo_net", GLOBAL),                  # by the query that the decoder sees
+    "mnad_pred": Member("mnad_pred", {}, "mnad_pred", GLOBAL),
+    "mnad_recon": Member("mnad_recon", {}, "mnad_recon", GLOBAL),
+    "msn_net": Member("msn_net", {}, "msn_net", {"encoder", "decoder"}, (2, 4, 8), (2, 4, 8)),      # by the reads
+    "lgn_net without memory": Member("lgn_net", {"memory": False}, "lgn_net", GLOBAL | LOCAL, (), ()),
+    "mnad_pred without memory": Member("mnad_pred", {"memory": False}, "mnad_pred", GLOBAL, (), ()),
+    "mnad_recon without memory": Member("mnad_recon", {"memory": False}, "mnad_recon", GLOBAL, (), ()),
+}
+every_member = pytest.mark.parametrize("member", MEMBERS.values(), ids=MEMBERS)
 
 
-def random_clip(B=2, T=4, C=3, H=16, W=24, seed=0):
-    return torch.rand(B, T, C, H, W, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+def random_clip(n, B=2, C=3, H=16, W=24, seed=0):
+    return torch.rand(B, n, C, H, W, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
-def tiny(channels=3, **overrides):
-    torch.manual_seed(0)
-    return build_model(Config(data=DataConfig(channels=channels), model=ModelConfig(**TINY | overrides)))
+def losses_of(member, model, clip):
+    """clip (B, window, C, H, W)."""
+    return compute_losses(model(clip[:, :member.n]), clip[:, -1], model.memories, LossConfig())
 
 
-def twins(n=4, channels=3, layers=2, **switches):
-    """LGNNet, and the same random weights for the loop versions."""
-    state, items = random_official_state(1, width=4, hidden=6, layers=layers, n=n, channels=channels, items=5)
-    model = LGNNet(n, channels, base_width=4, hidden_width=6, lstm_layers=layers, memory_items=5, **switches)
-    ours = {name: items if name == "memory.items" else state[official_name(name)] for name in model.state_dict()}
-    model.load_state_dict(ours)
-    return model, state, items
+# -------------------------------------------------------------------------------------------------- size and shape
+
+@every_member
+@pytest.mark.parametrize("channels, H, W", [(1, 16, 40), (3, 32, 16)])
+def test_shapes(member, channels, H, W):
+    model = member.model(channels)
+    out = model(random_clip(member.n, 2, channels, H, W))
+    assert out.prediction.shape == (2, channels, H, W) and out.prediction.abs().max() <= 1
+    for memory, lookup, depth, scale in zip(model.memories, out.lookups, member.depths, member.scales, strict=True):
+        assert memory.items.shape == (5, 4 * depth)
+        assert lookup.queries.shape == (2, 4 * depth, H // scale, W // scale)
+        length = lookup.queries.norm(dim=1)
+        assert torch.where(length == 0, 1, length).sub(1).abs().max() < 1e-5       # 0: behind a ReLU, all may be 0
+        assert (length > 0).float().mean() > 0.9
+        memory.update_(lookup)
+        assert_close(memory.items.norm(dim=1), torch.ones(5))
 
 
-def total_loss(model, clip):
-    """compactness and separateness weighted as on Ped2; clip (B, n+1, C, H, W)."""
-    return compute_losses(model(clip[:, :-1]), target=clip[:, -1], memories=model.memories, compactness_weight=10,
-                          separateness_weight=5, margin=1.0)
+@pytest.mark.parametrize("name, parameters", [("lgn_net", 22_752_643), ("mnad_pred", 15_650_819),
+                                              ("mnad_recon", 17_195_267)])
+def test_published_size(name, parameters):
+    """The loops of `reference` have the sizes of the others."""
+    with torch.device("meta"):
+        model = build_model(Config(model=ModelConfig(name=name, input_frames=1 if name == "mnad_recon" else 4)))
+    assert sum(p.numel() for p in model.parameters()) == parameters and model.memory.items.shape == (10, 512)
 
 
 # ----------------------------------------------------------------------------------------- equal to the equations
 
+@every_member
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_predictions_losses_and_gradients_equal_the_slow_ones(member, training):
+    check_against_the_slow_one(member, training, *member.twins())
+
+
+@pytest.mark.parametrize("n, channels, layers", [(2, 1, 4), (5, 3, 1)])
+def test_other_depths_and_lengths_equal_the_slow_ones(n, channels, layers):
+    check_against_the_slow_one(MEMBERS["lgn_net"], False, *MEMBERS["lgn_net"].twins(n, channels, layers), n, channels)
+
+
+def check_against_the_slow_one(member, training, model, state, items, n=None, channels=3):
+    model.train(training)
+    n = n or member.n
+    clip = random_clip(n + member.window - member.n, C=channels)
+    weights = {name: state[official_name(name)].requires_grad_() for name, _ in model.named_parameters()}
+    prediction, queries = getattr(reference, member.slow)(state, items, clip[:, :n], training)
+    expected = losses_of_family(items, prediction, queries, clip[:, -1], 10, 5)
+    out = model(clip[:, :n])
+    losses = compute_losses(out, clip[:, -1], model.memories, LossConfig())
+
+    tolerance = {"atol": 2e-4 if training else 1e-5, "rtol": 1e-5}        # statistics of 12 values amplify rounding
+    assert_close(out.prediction, prediction, **tolerance)
+    assert_close([lookup.queries for lookup in out.lookups], queries, **tolerance)
+    assert_close(torch.stack(losses), torch.stack([torch.as_tensor(loss) for loss in expected]), atol=1e-5, rtol=1e-4)
+    for name, buffer in model.named_buffers():            # the pass in training moved the running statistics alike
+        if not name.endswith("items"):
+            assert_close(buffer, state[official_name(name)], **tolerance, msg=name)
+    losses.total.backward()
+    right = torch.autograd.grad(expected[0], list(weights.values()))
+    largest = max(grad.abs().max().item() for grad in right)
+    for (name, parameter), grad in zip(model.named_parameters(), right, strict=True):
+        assert (parameter.grad - grad).abs().max() < (1e-3 if training else 1e-5) * largest, name
+
+
 @pytest.mark.parametrize("forget_bias", [1.0, 0.0])
-def test_st_lstm_cell(forget_bias):
+def test_forget_bias_reaches_every_cell(forget_bias):
     torch.manual_seed(0)
     cell = STLSTMCell(8, 6, forget_bias=forget_bias)
     state = {f"cell.conv_{gate}.0.weight": getattr(cell, f"conv_{gate}").weight for gate in "xhmo"}
     state["cell.conv_last.weight"] = cell.conv_1x1.weight
     x, H, C, M = torch.randn(2, 8, 4, 5), *torch.randn(3, 2, 6, 4, 5)
-    close(cell(x, H, C, M), st_lstm_cell(state, "cell", x, H, C, M, forget_bias))
+    assert_close(cell(x, H, C, M), st_lstm_cell(state, "cell", x, H, C, M, forget_bias), atol=1e-5, rtol=1e-5)
+    cells = MEMBERS["lgn_net"].model(forget_bias=forget_bias).local_branch.cells
+    assert [cell.forget_bias for cell in cells] == [forget_bias] * 2
 
 
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize("n, channels, layers", [(4, 3, 2), (2, 1, 4), (5, 3, 1)])
-def test_every_box_and_the_whole_network(n, channels, layers, training):
-    model, state, items = twins(n, channels, layers)
-    model.train(training)
-    clip = random_clip(T=n, C=channels)
-    prototypes, local = torch.randn(2, 32, 2, 3), torch.randn(2, 4, 16, 24)
-    close(model.prototype_encoder(clip), e_glo_levels(state, clip, training))
-    close(model.local_branch(clip), local_branch(state, clip, training))
-    close(model.decoder(prototypes, local), decoder(state, prototypes, local, training))
-    prediction, queries = authors_forward(state, items, clip, training)
-    out = model(clip)
-    close(out.queries, [queries])
-    close(out.prediction, prediction, atol=1e-4 if training else 1e-5)    # statistics of 12 values amplify rounding
-    for name, buffer in model.named_buffers():            # two training passes moved the running statistics alike
-        if name != "memory.items":
-            close(buffer, state[official_name(name)])
-
-
-def test_forget_bias_reaches_every_cell():
-    model, state, _ = twins(forget_bias=0.0)
-    model.eval()
-    clip = random_clip()
-    close(model.local_branch(clip), local_branch(state, clip, False, forget_bias=0.0))
-    assert (local_branch(state, clip, False, 0.0) - local_branch(state, clip, False, 1.0)).abs().max() > 0.01
-
-
-def test_concat_query_puts_the_queries_first():
-    plain, state, _ = twins()
-    both = tiny(concat_query=True)
-    weights = plain.state_dict()
-    name = "decoder.block4.0.weight"
-    weights[name] = torch.cat([torch.zeros_like(weights[name]), weights[name]], dim=1)      # blind to the queries
-    both.load_state_dict(weights)
-    clip = random_clip()
-    close(both.eval()(clip), plain.eval()(clip))
-    weights[name] = weights[name].roll(32, dims=1)                                          # sees nothing but them
-    both.load_state_dict(weights)
-    queries, = both(clip).queries
-    close(both(clip).prediction, decoder(state, queries, local_branch(state, clip, False), False))
-
-
-# -------------------------------------------------------------------------------------------------- size and shape
-
-def test_published_size():
-    with torch.device("meta"):
-        model = LGNNet()
-    assert sum(p.numel() for p in model.parameters()) == 22_752_643
-    assert model.memory.items.shape == (10, 512)
-
-
-@pytest.mark.parametrize("n", [2, 4, 5])
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("layers, H, W", [(1, 16, 16), (4, 24, 40)])
-def test_shapes(n, channels, layers, H, W):
-    model = tiny(input_frames=n, channels=channels, lstm_layers=layers)
-    out = model(random_clip(2, n, channels, H, W))
-    assert out.prediction.shape == (2, channels, H, W) and out.prediction.abs().max() <= 1
-    queries, = out.queries
-    assert queries.shape == (2, 32, H // 8, W // 8)
-    close(queries.norm(dim=1), torch.ones(2, H // 8, W // 8))
+@every_member
+def test_inference_model_and_batches_change_nothing(member):
+    """BatchNorms folded into the convolutions, and clips one by one."""
+    model, _, _ = member.twins()
+    clips = random_clip(member.n, B=3)
+    expected, ready = model.eval()(clips), for_inference(model, member.config())
+    assert not any("running" in name for name in ready.state_dict())
+    for b in range(3):
+        alone = ready(clips[b:b + 1])
+        assert_close(expected.prediction[b], alone.prediction[0], atol=1e-5, rtol=1e-5)
+        assert_close([x.queries[b] for x in expected.lookups], [x.queries[0] for x in alone.lookups], atol=1e-5, rtol=0)
 
 
 # ------------------------------------------------------------------------------------------------------- gradients
 
-@pytest.mark.parametrize("setting", EVERY_SETTING, ids=setting_id)
-def test_total_loss_reaches_every_parameter(setting):
-    model, clip = tiny(**setting), random_clip(T=5, H=16, W=16)
+CHOICES = {"read_grad": [False, True], "concat_query": [False, True], "fold_time": [False, True],
+           "forget_bias": [1.0, 0.0], "bn_init": ["ones", "uniform"]}
+SETTINGS = [Member("lgn_net", dict(zip(CHOICES, values)), "", LOCAL | GLOBAL if values[0] or values[1] else LOCAL)
+            for values in itertools.product(*CHOICES.values())]
+
+
+@pytest.mark.parametrize("member", [*MEMBERS.values(), *SETTINGS],
+                         ids=[*MEMBERS, *("-".join(map(str, member.switches.values())) for member in SETTINGS)])
+def test_losses_reach_what_they_should(member):
+    model, clip = member.model(), random_clip(member.window, W=16)
     # A convolution's bias in front of a batch-normalising BatchNorm has gradient zero by construction: eval mode first.
     for training in (False, True):
-        model.train(training).zero_grad()
-        total_loss(model, clip).total.backward()
-        for name, parameter in model.named_parameters():
-            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-            if not training or not name.endswith("bias"):
-                assert parameter.grad.abs().max() > 0, name
-    before = model.memory.items.clone()
-    model.memory.update_(model(clip[:, :-1]).queries[0])
-    assert not torch.equal(before, model.memory.items)
+        losses = losses_of(member, model.train(training), clip)
+        for (name, _), grad in zip(model.named_parameters(), torch.autograd.grad(
+                losses.total, list(model.parameters()), retain_graph=True), strict=True):
+            assert grad.isfinite().all(), name
+            assert grad.any() or training and name.endswith("bias"), name
+
+    def reached(loss):
+        grads = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True, allow_unused=True)
+        return {name for (name, _), grad in zip(model.named_parameters(), grads) if grad is not None and grad.any()}
+
+    by_prediction = reached(losses.prediction)
+    encoder = {"encoder" if member.name == "msn_net" else "prototype_encoder"}
+    assert {name.split(".")[0] for name in by_prediction} == member.trained
+    assert all(f"{box}.block4.3.weight" in by_prediction for box in encoder & member.trained)     # not by skips alone
+    for loss in (losses.compactness, losses.separateness):
+        assert {name.split(".")[0] for name in reached(loss)} == encoder if member.depths else \
+            loss == 0 and not loss.requires_grad
 
 
-def reached(model, loss):
-    """Names of the top-level boxes in which some gradient of the loss is not zero."""
-    model.zero_grad()
-    loss.backward()
-    return {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
-
-
-@pytest.mark.parametrize("switch", [None, "read_grad", "concat_query"])
-def test_which_loss_trains_which_box(switch):
-    model, clip = tiny(**({switch: True} if switch else {})), random_clip(T=5)
-    everything = {"prototype_encoder", "decoder", "local_branch"}
-    from_prediction = everything if switch else everything - {"prototype_encoder"}     # docs/differences.md, 1 and 2
-    assert reached(model, total_loss(model, clip).prediction) == from_prediction
-    assert reached(model, total_loss(model, clip).compactness) == {"prototype_encoder"}
-    assert reached(model, total_loss(model, clip).separateness) == {"prototype_encoder"}
-
-
-# -------------------------------------------------------------------------------------- BatchNorm and its switches
+# -------------------------------------------------------------------------------------- BatchNorm and precision
 
 def batch_norms(model):
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
 
 
 @pytest.mark.parametrize("n", [2, 4])
-@pytest.mark.parametrize("fold_time", [False, True])
-def test_e_loc_statistics_per_step(n, fold_time):
-    model = tiny(input_frames=n, fold_time=fold_time)
-    model(random_clip(T=n))
-    for name, norm in batch_norms(model).items():
-        per_frame = name.startswith("local_branch.encoder.") and not fold_time
-        assert norm.num_batches_tracked == (n if per_frame else 1), name
-
-
-def test_fold_time_is_one_batch_in_training_and_changes_nothing_in_eval():
-    frame_by_frame, state, _ = twins()
-    folded, _, _ = twins(fold_time=True)
-    clip = random_clip()
-    close(folded.eval()(clip), frame_by_frame.eval()(clip))
-    expected = e_loc(state, clip.flatten(0, 1), training=True).unflatten(0, (2, 4))         # (B, T, 8, H/4, W/4)
-    close(torch.stack(folded.train().local_branch.encode(clip), dim=1), expected)
-    assert (expected - torch.stack(frame_by_frame.train().local_branch.encode(clip), dim=1)).abs().max() > 0.01
+def test_fold_time_is_one_batch_in_training_and_changes_nothing_in_eval(n):
+    frame_by_frame, state, _ = MEMBERS["lgn_net"].twins(n)
+    folded, _, _ = MEMBERS["lgn_net"].twins(n, fold_time=True)
+    clip = random_clip(n)
+    assert_close(folded.eval()(clip).prediction, frame_by_frame.eval()(clip).prediction, atol=1e-5, rtol=1e-5)
+    for model, per_step in ((folded.train(), 1), (frame_by_frame.train(), n)):
+        model(clip)
+        for name, norm in batch_norms(model).items():
+            assert norm.num_batches_tracked == 7 + (per_step if name.startswith("local_branch.encoder.") else 1), name
+    expected = e_loc(state, clip.flatten(0, 1), training=True).unflatten(0, (2, n))         # (B, T, 8, H/4, W/4)
+    assert_close(torch.stack(folded.local_branch.encode(clip), dim=1), expected, atol=1e-5, rtol=1e-5)
+    assert (expected - torch.stack(frame_by_frame.local_branch.encode(clip), dim=1)).abs().max() > 0.01
 
 
 def test_bn_init():
-    for norm in batch_norms(tiny(bn_init="ones")).values():
-        assert (norm.weight == 1).all() and (norm.bias == 0).all()
-    uniform = torch.cat([norm.weight for norm in batch_norms(tiny(bn_init="uniform")).values()])
-    assert uniform.min() >= 0 and uniform.max() < 1
-    assert abs(uniform.mean() - 0.5) < 0.1 and abs(uniform.std() - 12 ** -0.5) < 0.05
-    assert all((norm.bias == 0).all() for norm in batch_norms(tiny(bn_init="uniform")).values())
+    weights = {init: torch.cat([norm.weight for norm in batch_norms(MEMBERS["lgn_net"].model(bn_init=init)).values()])
+               for init in ("ones", "uniform")}
+    assert (weights["ones"] == 1).all() and weights["uniform"].min() >= 0 and weights["uniform"].max() < 1
+    assert abs(weights["uniform"].mean() - 0.5) < 0.1 and abs(weights["uniform"].std() - 12 ** -0.5) < 0.05
 
 
-def test_eval_output_does_not_depend_on_the_batch():
-    model, _, _ = twins()
-    model.eval()
-    clips = random_clip(B=3)
-    together = model(clips)
-    for b in range(3):
-        alone = model(clips[b:b + 1])
-        close(together.prediction[b], alone.prediction[0])
-        close(together.queries[0][b], alone.queries[0][0])
-
-
-def test_autocast_leaves_queries_in_float32():
-    model, _, _ = twins()
-    model.eval()
+@every_member
+def test_bfloat16_leaves_queries_losses_and_first_blocks_in_float32(member):
+    model, _, _ = member.twins()
+    clip = random_clip(member.window)
+    expected = model.eval()(clip[:, :member.n])
+    ready = for_inference(model, Config(score=type(Config().score)(precision="bfloat16")))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = model(random_clip())
-        losses = total_loss(model, random_clip(T=5))
-    queries, = out.queries
-    assert queries.dtype == torch.float32 and all(loss.dtype == torch.float32 for loss in losses)
-    close(queries.norm(dim=1), torch.ones(2, 2, 3))
-    assert F.cosine_similarity(queries, model(random_clip()).queries[0]).min() > 0.99       # autocast did not break it
-
-
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_inference_keeps_the_first_blocks_of_e_glo_out_of_autocast(training):
-    model = twins()[0].train(training)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        features = model.prototype_encoder(random_clip())
-    coarse = torch.bfloat16
-    assert [x.dtype for x in features] == [coarse if training else torch.float32] * 2 + [coarse] * 2
+        out, losses = ready(clip[:, :member.n]), losses_of(member, model, clip)
+        for box in ready.modules():
+            if type(box).__name__ == "PrototypeEncoder":
+                assert [x.dtype for x in box(clip[:, :member.n])] == 2 * [torch.float32] + 2 * [torch.bfloat16]
+    assert out.prediction.dtype == torch.bfloat16 and all(loss.dtype == torch.float32 for loss in losses)
+    for lookup, exact in zip(out.lookups, expected.lookups, strict=True):
+        assert lookup.queries.dtype == lookup.prototypes.dtype == torch.float32
+        cosine = F.cosine_similarity(lookup.queries, exact.queries)
+        assert cosine[exact.queries.any(dim=1)].min() > 0.99              # autocast did not break it

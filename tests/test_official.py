@@ -4,41 +4,40 @@ import json
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 import torch
 from helpers import load_script, run
 from reference import (
     authors_evaluate,
-    authors_forward,
     authors_training_steps,
+    lgn_net,
     mnad_pred,
     mnad_recon,
     official_name,
     random_official_state,
 )
-from reference import normality as normality_by_loops
 from torch import nn
 from torch.testing import assert_close
 
 from lgn_net.cli import command_parser, parse_command
-from lgn_net.config import Config, DataConfig, ModelConfig, ScoreConfig, load_config
+from lgn_net.config import Config, LossConfig, ModelConfig, load_config, with_knobs
 from lgn_net.data.videos import Video
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT
 from lgn_net.inference.loop import score_videos
 from lgn_net.model.build import build_model
-from lgn_net.model.lgn_net import LGNNet
 from lgn_net.model.losses import compute_losses
 from lgn_net.official import SYSTEMS, import_official, load_official
-from lgn_net.scores.normality import normality
-from lgn_net.scores.protocols import paper_weights
 from lgn_net.training.checkpoint import load_checkpoint
 
 NAMES = Path(__file__).parents[2] / "shared" / "official_state_dict.json"
-SMALL = {"width": 4, "hidden": 6, "layers": 2, "n": 4, "channels": 3, "items": 5}
+SIZES = {"lgn_net": {"width": 4, "hidden": 6, "layers": 2, "n": 4, "channels": 3, "items": 5},
+         "mnad_pred": {"width": 4, "n": 4, "channels": 3, "items": 5},
+         "mnad_recon": {"width": 4, "n": 1, "channels": 3, "items": 5}}
 OURS = {"width": "base_width", "hidden": "hidden_width", "layers": "lstm_layers", "n": "input_frames",
-        "channels": "channels", "items": "memory_items"}
+        "channels": "channels"}
+OWN = {"lgn_net": (0.6, 0.009), "mnad_pred": (0.6, 0.01), "mnad_recon": (0.7, 0.015)}       # lambda, gamma
+SLOW = {"lgn_net": lgn_net, "mnad_pred": mnad_pred, "mnad_recon": mnad_recon}
 
 
 @pytest.fixture
@@ -52,11 +51,12 @@ def pair(tmp_path):
 
 
 def imported(paths, **switches):
-    system, sizes, state = load_official(*paths)
-    assert system == "lgn_net"
-    model = LGNNet(**sizes, **switches)
+    """Configuration, and the network with every weight."""
+    config, state = import_official(Config(), *paths)
+    config = with_knobs(config, {f"model.{name}": value for name, value in switches.items()})
+    model = build_model(config)
     model.load_state_dict(state)                                          # strict: every name, every shape
-    return model
+    return config, model
 
 
 def random_videos(lengths, H=16, W=24, channels=3, seed=0):
@@ -76,183 +76,80 @@ def scaled(video):
 
 # ---------------------------------------------------------------------------------------------- names and numbers
 
-def test_published_names_and_shapes(pair):
-    state, items = random_official_state(0)
-    system, sizes, ours = load_official(*pair(state, items))
-    assert system == "lgn_net"
-    assert sizes == {"input_frames": 4, "channels": 3, "base_width": 64, "hidden_width": 128, "lstm_layers": 4,
-                     "memory_items": 10}
-    with torch.device("meta"):
-        expected = LGNNet().state_dict()
-    assert {name: t.shape for name, t in ours.items()} == {name: t.shape for name, t in expected.items()}
-
-
-@pytest.mark.parametrize("system, there, n", [("lgn_net", "lgn", 4), ("mnad_pred", "mnad_pred", 4),
-                                              ("mnad_recon", "mnad_recon", 1)])
-def test_reference_has_the_published_names_and_shapes(system, there, n):
+@pytest.mark.parametrize("system, there", [("lgn_net", "lgn"), ("mnad_pred", "mnad_pred"),
+                                           ("mnad_recon", "mnad_recon")])
+def test_published_names_and_shapes(system, there):
     if not NAMES.exists():
         pytest.skip("needs ../shared/official_state_dict.json")
-    state, _ = random_official_state(0, system=system, n=n)
+    state, _ = random_official_state(0, system=system, n=SIZES[system]["n"])
     assert {name: list(tensor.shape) for name, tensor in state.items()} == json.loads(NAMES.read_text())[there]
 
 
-@pytest.mark.parametrize("change", [{}, {"n": 2, "channels": 1}, {"n": 5, "hidden": 8, "layers": 1},
-                                    {"n": 3, "channels": 4, "width": 3, "layers": 5, "items": 200}], ids=str)
-def test_every_tensor_arrives_and_every_size_is_inferred(pair, change):
-    wanted = SMALL | change
-    state, items = random_official_state(3, **wanted)
-    _, sizes, ours = load_official(*pair(state, items))
-    assert sizes == {OURS[name]: size for name, size in wanted.items()}
+@pytest.mark.parametrize("system, change", [
+    ("lgn_net", {}), ("lgn_net", {"n": 2, "channels": 1}), ("lgn_net", {"n": 5, "hidden": 8, "layers": 1}),
+    ("lgn_net", {"n": 3, "channels": 4, "width": 3, "layers": 5, "items": 200}), ("mnad_pred", {}),
+    ("mnad_pred", {"n": 1, "channels": 1}), ("mnad_pred", {"n": 5, "width": 3, "items": 20}), ("mnad_recon", {}),
+    ("mnad_recon", {"channels": 1, "width": 6, "items": 2})], ids=str)
+def test_every_tensor_arrives_and_every_size_is_inferred(pair, system, change):
+    wanted = SIZES[system] | change
+    state, items = random_official_state(3, **wanted, system=system)
+    paths = pair(state, items)
+    found, sizes, ours = load_official(*paths)
+    assert found == system and sizes == {OURS[name]: size for name, size in wanted.items() if name != "items"}
     assert torch.equal(ours["memory.items"], items)
     arrived = {official_name(name): tensor for name, tensor in ours.items() if name != "memory.items"}
     assert set(state) - set(arrived) == {name for name in state if name.startswith("encoder.moduleBatchNorm.")}
     assert all(torch.equal(tensor, state[name]) for name, tensor in arrived.items())
-    model = imported(pair(state, items)).eval()
-    clip = scaled(random_videos([wanted["n"]], channels=wanted["channels"])[0])[None]
-    out = model(clip)
-    for value, expected in zip((out.prediction, *out.queries), authors_forward(state, items, clip), strict=True):
-        assert_close(value, expected, atol=1e-5, rtol=1e-5)
+    if wanted["channels"] != 4:                                           # which no configuration has
+        clip = scaled(random_videos([wanted["n"]], channels=wanted["channels"])[0])[None]
+        out, (prediction, queries) = imported(paths)[1].eval()(clip), SLOW[system](state, [items], clip, False)
+        assert_close(out.prediction, prediction, atol=1e-5, rtol=1e-5)
+        assert_close([lookup.queries for lookup in out.lookups], queries, atol=1e-5, rtol=1e-5)
 
 
-# --------------------------------------------------------------------------------------------------------- scoring
-
-@pytest.fixture(scope="module", params=[3, 1], ids=["colour", "grey"])
-def scored(request, tmp_path_factory):
-    """Weights, items, videos as tensors and as PNG files, and a gamma under which some frames update the memory."""
-    C, folder = request.param, tmp_path_factory.mktemp("frames")
-    state, items = random_official_state(0, **SMALL | {"channels": C})
-    videos, files = random_videos([9, 4, 12, 7], H=16, W=16, channels=C), []      # the second is too short to score
-    for v, video in enumerate(videos):
-        paths = [str(folder / f"{v}_{t}.png") for t in range(len(video))]
-        for path, frame in zip(paths, video, strict=True):
-            cv2.imwrite(path, frame.permute(1, 2, 0).numpy())                     # channels are blue, green, red
-        files.append(Video(f"{v}", tuple(paths)))
-    R = [row["regular_score"] for row in authors_evaluate(state, items, [scaled(v) for v in videos], 0, "off")]
-    return state, items, [scaled(video) for video in videos], files, sorted(R)[len(R) // 2] + 1e-4
-
+# ------------------------------------------------------------------------------------------- scoring and training
 
 @pytest.mark.filterwarnings("ignore:.*skipped")
-@pytest.mark.parametrize("batch_size, layout", [(1, torch.contiguous_format), (3, torch.channels_last)])
-@pytest.mark.parametrize("update_max", ["all", "own"])
-@pytest.mark.parametrize("mode", ["off", "carry", "reset"])
-def test_scores_of_every_frame(pair, scored, mode, update_max, batch_size, layout):
-    state, items, videos, files, gamma = scored
-    paths = pair(state, items)
-    model = imported(paths, update_max=update_max).to(memory_format=layout)
-    _, sizes, _ = load_official(*paths)
-    config = Config(data=DataConfig(image_size=16, channels=sizes.pop("channels")),
-                    model=ModelConfig(**sizes, update_max=update_max),
-                    score=ScoreConfig(gamma=gamma, memory_update=mode, batch_size=batch_size))
+@pytest.mark.parametrize("mode, update_max, batch_size, C", [("frozen", "all", 3, 3), ("carry", "all", 1, 3),
+                                                             ("carry", "own", 3, 1), ("reset", "all", 3, 1)])
+def test_scores_of_every_frame(pair, tmp_path, mode, update_max, batch_size, C):
+    state, items = random_official_state(0, **SIZES["lgn_net"] | {"channels": C})
+    videos, files = random_videos([9, 4, 12, 7], H=16, W=16, channels=C), []      # the second is too short to score
+    for v, video in enumerate(videos):
+        files.append(Video(f"{v}", tuple(str(tmp_path / f"{v}_{t}.png") for t in range(len(video)))))
+        for path, frame in zip(files[v].frames, video, strict=True):
+            cv2.imwrite(path, frame.permute(1, 2, 0).numpy())                     # channels are blue, green, red
+    videos = [scaled(video) for video in videos]
+    R = sorted(row["regular_score"] for row in authors_evaluate(state, items, videos, 0, "frozen"))
+    gamma = R[len(R) // 2] + 1e-4
+    config, model = imported(pair(state, items), update_max=update_max)
+    config = with_knobs(config, {"data.image_size": 16, "score.gamma": gamma, "score.memory_update": mode,
+                                 "score.batch_size": batch_size})
     rows = score_videos(model, files, config, torch.device("cpu"))
     expected = authors_evaluate(state, items, videos, gamma, mode, update_max)
     assert [(row.video, row.frame) for row in rows] == [(row["video"], row["frame"]) for row in expected]
     assert min(abs(row["regular_score"] - gamma) for row in expected) > 1e-6      # no flag hangs on rounding
     assert [row.memory_updated for row in rows] == [row["updated"] for row in expected]
-    assert sum(row.memory_updated for row in rows) in ([0] if mode == "off" else range(3, len(rows) - 2))
+    assert sum(row.memory_updated for row in rows) in ([0] if mode == "frozen" else range(3, len(rows) - 2))
     for ours, theirs in zip(rows, expected, strict=True):
         assert ours.psnr == pytest.approx(theirs["psnr"], abs=1e-3)
         assert ours.distance == pytest.approx((theirs["distance"],), abs=1e-6)
         assert ours.regular_score == pytest.approx(theirs["regular_score"], abs=1e-6)
-    assert torch.equal(model.memory.items, items)                                 # as before
 
-
-def test_the_modes_of_test_time_update_differ(scored):
-    state, items, videos, _, gamma = scored
-    runs = [authors_evaluate(state, items, videos, gamma, mode) for mode in ("off", "carry", "reset")]
-    D = [[row["distance"] for row in rows] for rows in runs]
-    assert D[1][:5] == D[2][:5] and D[1][5:] != D[2][5:]                          # the first video has 5 scored frames
-    assert max(abs(a - b) for a, b in zip(D[0], D[1], strict=True)) > 1e-3
-
-
-def test_normality_of_every_video(scored):
-    state, items, videos, _, gamma = scored
-    rows = authors_evaluate(state, items, videos, gamma, "carry")
-    psnr, distance = ([np.array([row[signal] for row in rows if row["video"] == v]) for v in (0, 2, 3)]
-                      for signal in ("psnr", "distance"))
-    signals = [{"psnr": p, "distance": d} for p, d in zip(psnr, distance, strict=True)]
-    for ours, p, d in zip(normality(signals, paper_weights(0.6)), psnr, distance, strict=True):
-        np.testing.assert_allclose(ours, normality_by_loops(p.tolist(), d.tolist(), weight=0.6), atol=1e-12)
-
-
-# ------------------------------------------------------------------------------------------------------------ MNAD
-
-MNAD = {"mnad_pred": {"width": 4, "n": 4, "channels": 3, "items": 5},
-        "mnad_recon": {"width": 4, "n": 1, "channels": 3, "items": 5}}
-OWN = {"lgn_net": (0.6, 0.009), "mnad_pred": (0.6, 0.01), "mnad_recon": (0.7, 0.015)}       # lambda, gamma
-SLOW = {"mnad_pred": mnad_pred, "mnad_recon": mnad_recon}
-
-
-@pytest.mark.parametrize("system, change", [
-    ("mnad_pred", {}), ("mnad_pred", {"n": 1, "channels": 1}), ("mnad_pred", {"n": 5, "width": 3, "items": 20}),
-    ("mnad_recon", {}), ("mnad_recon", {"channels": 1, "width": 6, "items": 2})], ids=str)
-def test_mnad_arrives_and_its_sizes_are_inferred(pair, system, change):
-    wanted = MNAD[system] | change
-    state, items = random_official_state(4, **wanted, system=system)
-    paths = pair(state, items)
-    found, sizes, ours = load_official(*paths)
-    assert found == system and sizes == {OURS[name]: size for name, size in wanted.items()}
-    config, again = import_official(Config(), *paths)
-    assert config.model.name == system and config.data.channels == wanted["channels"]
-    model = build_model(config).eval()
-    model.load_state_dict(again)
-    clip = scaled(random_videos([wanted["n"]], channels=wanted["channels"])[0])[None]
-    prediction, queries = SLOW[system](state, [items], clip, False)
-    out = model(clip)
-    assert_close(out.prediction, prediction, atol=1e-5, rtol=1e-5)
-    assert_close(out.queries, queries, atol=1e-5, rtol=1e-5)
-    assert {name for name in state if not name.startswith("encoder.moduleBatchNorm.")} == {
-        official_name(name) for name in ours if name != "memory.items"}
-
-
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_an_imported_network_is_scored_as_its_authors_do(pair, tmp_path, system):
-    paths = pair(*random_official_state(0, **MNAD.get(system, SMALL), system=system))
-    script = load_script("scripts/import_official.py")
-    said = run(script.main, *paths, "--out", tmp_path / "own.pt")
-    assert said.status == 0 and SYSTEMS[system] in said.out, said
-    own, _ = load_checkpoint(tmp_path / "own.pt")
-    assert own.model.name == system and (own.score.psnr_weight, own.score.gamma) == OWN[system]
-    # Whoever names a configuration gets that one, even one for networks with other inputs.
-    avenue = ROOT / "configs/avenue.yaml"
-    assert run(script.main, *paths, "--config", avenue, "--out", tmp_path / "avenue.pt").status == 0
-    assert load_checkpoint(tmp_path / "avenue.pt")[0].score == load_config(avenue).score
-    small = import_official(load_config(ROOT / "configs/ped2_small.yaml"), *paths)[0]       # there, concat_query is on
-    build_model(small).load_state_dict(load_official(*paths)[2])
-    # The same on the command line of a program that takes the pair.
-    parser = command_parser("", "x.py", needs_data=False)
-    for flag in ("--model_dir", "--m_items_dir"):
-        parser.add_argument(flag)
-    given = ["--model_dir", str(paths[0]), "--m_items_dir", str(paths[1])]
-    for words, expected in [([], OWN[system]), (["--dataset_type", "ped2"], OWN[system]), (["--lambda", "0.1"],
-                            (0.1, OWN[system][1])), (["--config", str(avenue)], (0.5, 0.006))]:
-        config, _ = parse_command(parser, [*given, *words])
-        config, _ = import_official(config, *paths)
-        assert config.model.name == system and (config.score.psnr_weight, config.score.gamma) == expected, words
-
-
-def test_a_configuration_of_another_system_is_refused(pair):
-    paths = pair(*random_official_state(0, **MNAD["mnad_pred"], system="mnad_pred"))
-    for name, frames in (("mnad_recon", 1), ("glo_net", 4)):
-        with pytest.raises(UserError, match=f"MNAD-Pred, and model.name is {name}"):
-            import_official(Config(model=ModelConfig(name=name, input_frames=frames)), *paths)
-
-
-# -------------------------------------------------------------------------------------------------------- training
 
 def test_three_training_steps(pair):
-    state, items = random_official_state(0, **SMALL)
-    model = imported(pair(state, items)).train()
+    state, items = random_official_state(0, **SIZES["lgn_net"])
+    model = imported(pair(state, items))[1].train()
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-4)
     batches = [scaled(torch.stack(random_videos([5, 5], H=32, W=32, seed=seed))) for seed in range(3)]
     expected = authors_training_steps(state, items, batches, lr=2e-4, lambda_c=10, lambda_s=5)
     for batch, wanted, tolerance in zip(batches, expected, (1e-5, 1e-4, 2e-3), strict=True):
         out = model(batch[:, :-1])
-        losses = compute_losses(out, target=batch[:, -1], memories=model.memories, compactness_weight=10,
-                                separateness_weight=5, margin=1.0)
+        losses = compute_losses(out, batch[:, -1], model.memories, LossConfig())
         optimizer.zero_grad()
         losses.total.backward()
         optimizer.step()
-        model.memory.update_(out.queries[0])
+        model.memory.update_(out.lookups[0])
         assert [loss.item() for loss in losses] == pytest.approx(list(wanted), rel=tolerance)
     assert_close(model.memory.items, items, atol=1e-5, rtol=0)
     for name, tensor in model.state_dict().items():       # where the gradient is rounding, Adam still steps by +-lr
@@ -260,115 +157,32 @@ def test_three_training_steps(pair):
             assert_close(tensor, state[official_name(name)], atol=2e-3, rtol=1e-3, msg=name)
 
 
+# ----------------------------------------------------------------------------------------------------- configuration
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_pair_brings_its_hyper_parameters(pair, tmp_path, system):
+    paths = pair(*random_official_state(0, **SIZES[system], system=system))
+    said = run(load_script("scripts/import_official.py").main, *paths, "--out", tmp_path / "own.pt")
+    assert said.status == 0 and SYSTEMS[system] in said.out, said
+    own, _ = load_checkpoint(tmp_path / "own.pt")
+    assert own.model.name == system and (own.score.psnr_weight, own.score.gamma) == OWN[system]
+    small = import_official(load_config(ROOT / "configs/ped2_small.yaml"), *paths)[0]       # there, concat_query is on
+    build_model(small).load_state_dict(load_official(*paths)[2])
+    # The same on the command line of a program that takes the pair.
+    parser = command_parser("", "x.py", needs_data=False)
+    for flag in ("--model_dir", "--m_items_dir"):
+        parser.add_argument(flag)
+    given = ["--model_dir", str(paths[0]), "--m_items_dir", str(paths[1])]
+    for words, expected in [([], OWN[system]), (["--dataset_type", "ped2"], OWN[system]),
+                            (["--lambda", "0.1"], (0.1, OWN[system][1])),
+                            (["--config", str(ROOT / "configs/avenue.yaml")], (0.5, 0.006))]:
+        config, _ = import_official(parse_command(parser, [*given, *words])[0], *paths)
+        assert config.model.name == system and (config.score.psnr_weight, config.score.gamma) == expected, words
+    with pytest.raises(UserError, match="model.name is glo_net"):
+        import_official(Config(model=ModelConfig(name="glo_net")), *paths)
+
+
 # ----------------------------------------------------------------------------------------------- files that are not
-
-def drop_name(state, items):
-    del state["st_decoder.3.weight"]
-
-
-def wrong_shape(state, items):
-    state["decoder.moduleDeconv3.3.weight"] = state["decoder.moduleDeconv3.3.weight"][:, :-1].clone()
-
-
-def wrong_cell_shape(state, items):
-    state["pred.convlstm_list.1.conv_x.0.weight"] = state["pred.convlstm_list.1.conv_x.0.weight"][:-1].clone()
-
-
-def unknown_name(state, items):
-    state["decoder.moduleDeconv4.0.weight"] = torch.zeros(1)
-
-
-def one_is_nan(state, items):
-    state["decoder.moduleDeconv3.3.weight"][0, 0, 0, 0] = float("nan")
-
-
-def with_a_local_branch(state, items):
-    lgn, _ = random_official_state(0, **SMALL)
-    state.update({name: lgn[name] for name in lgn if name.startswith("pred.")})
-
-
-def another_skip(state, items):
-    name = "decoder.moduleDeconv3.0.weight"
-    state[name] = torch.cat([state[name], state[name]], dim=1)
-
-
-@pytest.mark.parametrize("system", MNAD)
-@pytest.mark.parametrize("spoil, named", [
-    (lambda state, items: state.pop("decoder.moduleUpsample3.0.bias"), "decoder.moduleUpsample3.0.bias is missing"),
-    (lambda state, items: state.pop("decoder.moduleUpsample4.0.weight"), "is not {}: decoder.moduleUpsample4.0.weight"),
-    (lambda state, items: state.pop("encoder.moduleConv1.0.weight"), "encoder.moduleConv1.0.weight is missing"),
-    (lambda state, items: state.pop("decoder.moduleConv.0.weight"), "MNAD"),
-    (unknown_name, "decoder.moduleDeconv4.0.weight is unknown"), (one_is_nan, "not finite"),
-    (with_a_local_branch, "st_decoder.0.weight is missing"),
-    (another_skip, "decoder.moduleDeconv3.0.weight is 16 x 64 x 3 x 3"),
-    (lambda state, items: items.resize_(5, 16), "16 features")])
-def test_mnad_files_that_do_not_fit(pair, system, spoil, named):
-    state, items = random_official_state(0, **MNAD[system], system=system)
-    spoil(state, items)
-    refused(pair(state, items), "60keys.pt" if "features" in named else "60model.pth", named.format(SYSTEMS[system]))
-
-
-def no_local_branch(state, items):
-    for name in [name for name in state if name.startswith(("pred.", "st_decoder."))]:
-        del state[name]
-
-
-@pytest.mark.parametrize("spoil, named", [(drop_name, "st_decoder.3.weight"), (no_local_branch, "pred."),
-                                          (wrong_shape, "decoder.moduleDeconv3.3.weight"),
-                                          (wrong_cell_shape, "pred.convlstm_list.1.conv_x.0.weight")])
-def test_weights_that_do_not_fit(pair, spoil, named):
-    state, items = random_official_state(0, **SMALL)
-    spoil(state, items)
-    refused(pair(state, items), "60model.pth", named)
-
-
-@pytest.mark.parametrize("spoil", [lambda items: items[:, :-1].clone(), lambda items: items[0].clone(),
-                                   lambda items: {"items": items}, lambda items: nn.Linear(3, 3).state_dict()])
-def test_items_that_do_not_fit(pair, spoil):
-    state, items = random_official_state(0, **SMALL)
-    refused(pair(state, spoil(items)), "60keys.pt")
-
-
-def test_a_file_is_missing_or_both_are_swapped(pair, tmp_path):
-    model_path, items_path = pair(*random_official_state(0, **SMALL))
-    refused((model_path, tmp_path / "nowhere.pt"), "nowhere.pt")
-    refused((tmp_path / "nowhere.pth", items_path), "nowhere.pth")
-    refused((items_path, model_path), "60keys.pt")
-
-
-@pytest.mark.parametrize("content", [b"", b"hello", b"<!DOCTYPE html><title>404 Not Found</title>",
-                                     b"version https://git-lfs.github.com/spec/v1", b"PK\x03\x04 and then nothing"])
-def test_not_a_torch_file(pair, content):
-    paths = pair(*random_official_state(0, **SMALL))
-    for path in paths:
-        whole = path.read_bytes()
-        path.write_bytes(content)
-        refused(paths, path.name, "PyTorch file")
-        path.write_bytes(whole)
-
-
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "pytorch_1.1"])
-def test_files_of_old_pytorch_are_read_and_broken_downloads_refused(pair, zipped):
-    state, items = random_official_state(0, **SMALL)
-    paths = pair(state, items)
-    for content, path in zip((state, items), paths, strict=True):
-        torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    assert_close(imported(paths).memory.items, items)
-    for path in paths:
-        whole = path.read_bytes()
-        for length in {len(whole) - 1, *range(1, len(whole), len(whole) // 23)}:
-            path.write_bytes(whole[:length])
-            refused(paths, path.name)
-        path.write_bytes(whole)
-
-
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "pytorch_1.1"])
-def test_a_pickled_module_is_not_loaded(pair, zipped):
-    model_path, items_path = pair(*random_official_state(0, **SMALL))
-    module = nn.Sequential(nn.Conv2d(3, 3, 3))                            # as MNAD publishes its models
-    torch.save(module, model_path, _use_new_zipfile_serialization=zipped)
-    refused((model_path, items_path), "60model.pth", "pickled")
-
 
 def refused(paths, *mentioned):
     """UserError in one sentence that names the file and the trouble."""
@@ -378,3 +192,66 @@ def refused(paths, *mentioned):
     assert "\n" not in message and 20 < len(message) < 500, message
     for text in mentioned:
         assert text in message, message
+
+
+def with_a_local_branch(state, _):
+    lgn, _ = random_official_state(0, **SIZES["lgn_net"])
+    state.update({name: lgn[name] for name in lgn if name.startswith("pred.")})
+
+
+def no_local_branch(state, _):
+    for name in [name for name in state if name.startswith(("pred.", "st_decoder."))]:
+        del state[name]
+
+
+def twice(name, dim):
+    def spoil(state, _):
+        state[name] = torch.cat([state[name], state[name]], dim=dim)
+    return spoil
+
+
+EVERY = [
+    (lambda state, _: state.pop("decoder.moduleUpsample3.0.bias"), "decoder.moduleUpsample3.0.bias is missing"),
+    (lambda state, _: state.pop("encoder.moduleConv1.0.weight"), "encoder.moduleConv1.0.weight is missing"),
+    (lambda state, _: state.update({"decoder.moduleDeconv4.0.weight": torch.zeros(1)}), "Deconv4.0.weight is unknown"),
+    (lambda state, _: state["decoder.moduleDeconv3.3.weight"].fill_(torch.nan), "not finite"),
+    (twice("decoder.moduleDeconv3.3.weight", 1), "decoder.moduleDeconv3.3.weight is 16 x 32 x 3 x 3"),
+    (lambda _, items: items.resize_(5, 16), "16 features")]
+
+
+@pytest.mark.parametrize("system, spoil, named", [
+    *((system, *case) for system in SIZES for case in EVERY),
+    ("lgn_net", no_local_branch, "pred."), ("mnad_pred", with_a_local_branch, "st_decoder.0.weight is missing"),
+    ("lgn_net", twice("pred.convlstm_list.1.conv_x.0.weight", 0), "pred.convlstm_list.1.conv_x.0.weight")])
+def test_weights_that_do_not_fit(pair, system, spoil, named):
+    state, items = random_official_state(0, **SIZES[system], system=system)
+    spoil(state, items)
+    refused(pair(state, items), "60keys.pt" if "features" in named else "60model.pth", named)
+
+
+def test_items_that_do_not_fit_and_files_that_are_missing_or_swapped(pair, tmp_path):
+    state, items = random_official_state(0, **SIZES["lgn_net"])
+    for wrong in (items[:, :-1].clone(), items[0].clone(), {"items": items}):
+        refused(pair(state, wrong), "60keys.pt")
+    model_path, items_path = pair(state, items)
+    refused((model_path, tmp_path / "nowhere.pt"), "nowhere.pt")
+    refused((tmp_path / "nowhere.pth", items_path), "nowhere.pth")
+    refused((items_path, model_path), "60keys.pt")
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "pytorch_1.1"])
+def test_files_of_old_pytorch_are_read_and_broken_ones_refused(pair, zipped):
+    state, items = random_official_state(0, **SIZES["lgn_net"])
+    paths = pair(state, items)
+    for content, path in zip((state, items), paths, strict=True):
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    assert_close(imported(paths)[1].memory.items, items)
+    for path in paths:
+        whole = path.read_bytes()
+        for broken in (b"", b"<!DOCTYPE html><title>404 Not Found</title>", b"PK\x03\x04 and then nothing",
+                       *(whole[:length] for length in (1, len(whole) // 3, 2 * len(whole) // 3, len(whole) - 1))):
+            path.write_bytes(broken)
+            refused(paths, path.name)
+        path.write_bytes(whole)
+    torch.save(nn.Sequential(nn.Conv2d(3, 3, 3)), paths[0], _use_new_zipfile_serialization=zipped)
+    refused(paths, "60model.pth", "pickled")                              # as MNAD publishes its models

@@ -224,6 +224,6 @@ def test_watches_the_network(no_lpips, blob_dataset):
     config = Config(data=DataConfig(image_size=16, workers=0), score=ScoreConfig(batch_size=3),
                     model=ModelConfig(base_width=4, hidden_width=4, lstm_layers=1, memory_items=5))
     watch = Quality()
-    signals = score_videos(build_model(config), videos, config, torch.device("cpu"), watches=[watch])
+    signals = score_videos(build_model(config), videos, config, torch.device("cpu"), observers=[watch])
     assert [row[:2] for row in watch.rows] == [(s.video, s.frame) for s in signals]
     assert [len(video.frames) for video in watch.scores(videos)] == [5, 4]

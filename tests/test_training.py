@@ -7,7 +7,7 @@ import torch
 import torch._inductor.config
 from helpers import TINY, run, write_videos
 from steps import CLIPS, config_of, frozen_model, take_steps
-from test_family import every_member, losses_of, random_clip
+from test_model import every_member, losses_of, random_clip
 from test_train import assert_same, assert_same_run, load
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
@@ -45,13 +45,13 @@ def plain(base, tmp_path_factory):
 
 # ----------------------------------------------------------------------------------------------------------- shares
 
-@pytest.mark.parametrize("processes", [1, 2, 3, 8])
+@pytest.mark.parametrize("processes", [1, 3])
 def test_shares_are_the_batch(monkeypatch, processes):
     """Every window once over all processes, as many shares on each, weights that add up to 1."""
     monkeypatch.setattr(training, "world_size", lambda: processes)
-    for size in range(1, 18):
+    for size in (1, 2, 3, 8, 17):
         batch = [100 + i for i in range(size)]
-        for parts in (1, 2, 3, 5, 40):
+        for parts in (1, 2, 40):
             of_each = []
             for rank in range(processes):
                 monkeypatch.setattr(training, "rank", lambda rank=rank: rank)
@@ -65,19 +65,16 @@ def test_shares_are_the_batch(monkeypatch, processes):
                     assert share.weight == pytest.approx(len(share.windows) / size)
                 else:
                     assert len(share.windows) == 1 and share.windows[0] in batch
-            lengths = [len(share.windows) for share in shares if share.weight]
-            assert max(lengths) - min(lengths) <= 1
 
 
 # ------------------------------------------------------------------------------------------------------------ parts
 
-@pytest.mark.parametrize("model", [{}, {"update_max": "own", "read_grad": True}, {"ema": 0.9, "revive_after": 2},
+@pytest.mark.parametrize("model", [{}, {"update_max": "own", "read_grad": True}, {"revive_after": 2},
                                    {"name": "msn_net"}, {"memory": False}, {"name": "lgn_st", "input_frames": 1}],
                          ids=str)
-@pytest.mark.parametrize("parts", [2, 5])
-def test_a_batch_in_parts_equals_one_that_goes_in_at_once(model, parts):
+def test_a_batch_in_parts_equals_one_that_goes_in_at_once(model):
     once = take_steps(config_of(model, {}), BATCHES)
-    in_parts = take_steps(config_of(model, {"accumulate": parts}), BATCHES)
+    in_parts = take_steps(config_of(model, {"accumulate": 5}), BATCHES)
     assert_close(in_parts.losses, once.losses, atol=1e-5, rtol=0)
     assert_close(in_parts.items, once.items, atol=1e-6, rtol=0)
     assert_close(in_parts.usage, once.usage, atol=0, rtol=0)
@@ -92,7 +89,7 @@ def test_a_share_without_weight_adds_nothing():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     losses, (usage,) = train_step(model, model, torch.optim.SGD(model.parameters(), lr=1.0), [Share([3], 0.0)],
                                   iter([CLIPS[[3]]]), config)
-    assert losses.tolist() == [0, 0, 0, 0] and usage.tolist() == [0] * 8
+    assert not torch.stack(losses).any() and usage.tolist() == [0] * 8
     assert_same(dict(model.state_dict()), before)
 
 
@@ -143,7 +140,7 @@ def test_recomputing_leaves_alone_the_averages_of_synchronised_batch_norm(monkey
             prepare(model, config, device)
             assert any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
         clip = to_float(CLIPS[:2])
-        compute_losses(model(clip[:, :4]), clip[:, -1], model.memories, 1, 1, 1).total.backward()
+        compute_losses(model(clip[:, :4]), clip[:, -1], model.memories, config.loss).total.backward()
         states.append(dict(model.named_buffers()))
     assert_close(states[1], states[0], atol=1e-6, rtol=0)
 
@@ -165,36 +162,27 @@ def test_loaded_frames_are_the_decoded_ones(base):
     assert torch.equal(loaded[5], decoding[5])
 
 
-def test_places_of_the_frames_change_no_bit(base, plain, tmp_path):
-    for name, knobs in {"loaded": ["--data.on_device", "yes"],
-                        "packed and loaded": ["--data.on_device", "yes", "--data.cache", tmp_path / "cache"],
-                        "packed": ["--data.on_device", "no", "--data.cache", tmp_path / "cache"]}.items():
-        assert run(train.main, *base, *knobs, "--exp_dir", tmp_path / name).status == 0
-        assert_same_run(tmp_path / name, plain)
+@pytest.mark.parametrize("knobs", [["--data.on_device", "yes"], ["--data.on_device", "yes", "--data.cache", "CACHE"],
+                                   ["--data.on_device", "no", "--data.cache", "CACHE"], ["--train.precision", "tf32"]],
+                         ids=" ".join)
+def test_places_of_the_frames_and_tf32_without_a_gpu_change_no_bit(base, plain, tmp_path, knobs):
+    knobs = [tmp_path / "cache" if knob == "CACHE" else knob for knob in knobs]
+    assert run(train.main, *base, *knobs, "--exp_dir", tmp_path / "run").status == 0
+    assert_same_run(tmp_path / "run", plain)
 
 
 # ---------------------------------------------------------------------------------------------------- kinds of numbers
 
-@pytest.fixture
-def kernels(monkeypatch):
-    """PyTorch's switches, put back afterwards."""
-    for name in ("allow_tf32", "deterministic", "benchmark"):
-        monkeypatch.setattr(torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
-
-
 @pytest.mark.parametrize("precision, rounded", [("tf32", True), ("float32", False), ("bfloat16", True)])
-def test_float32_rounds_no_convolution_and_nothing_rounds_products(kernels, precision, rounded):
+def test_float32_rounds_no_convolution_and_nothing_rounds_products(monkeypatch, precision, rounded):
     cudnn = torch.backends.cudnn
+    for name in ("allow_tf32", "deterministic", "benchmark"):            # put back afterwards
+        monkeypatch.setattr(cudnn, name, getattr(cudnn, name))
     for deterministic in (True, False):
         cudnn.allow_tf32 = not rounded
         set_kernels(precision, deterministic)
         assert cudnn.allow_tf32 == rounded and not torch.backends.cuda.matmul.allow_tf32
         assert cudnn.deterministic == deterministic and cudnn.benchmark == (not deterministic)
-
-
-def test_tf32_is_float32_without_a_gpu(kernels, base, plain, tmp_path):
-    assert run(train.main, *base, "--train.precision", "tf32", "--exp_dir", tmp_path).status == 0
-    assert_same_run(tmp_path, plain)
 
 
 # ---------------------------------------------------------------------------------------------------------- compiling
@@ -208,6 +196,7 @@ def fresh_compiler(tmp_path, monkeypatch):
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 def test_without_a_compiler_training_goes_on(fresh_compiler, base, tmp_path):
     short = [*base, "--model.name", "mnad_pred", "--train.max_steps", 3, "--exp_dir"]
     assert run(train.main, *short, tmp_path / "plain").status == 0
@@ -215,25 +204,24 @@ def test_without_a_compiler_training_goes_on(fresh_compiler, base, tmp_path):
         result = run(train.main, *short, tmp_path / "run", "--train.compile", "true")
     assert result.status == 0 and "Traceback" not in result.err
     said, = (line for line in result.warnings() if "torch.compile does not work" in line)
-    assert "no-such-compiler" in said and said.endswith("); training goes on without it")
+    assert "no-such-compiler" in said
     assert_same_run(tmp_path / "run", tmp_path / "plain")
 
 
 @pytest.mark.parametrize("error", [RuntimeError(), RuntimeError("\n"), ImportError("no Triton\nat all")])
 def test_whatever_a_compiler_raises_becomes_one_sentence(monkeypatch, error):
-    def compiler(model, **_):
-        def raising(*_):
-            raise error
-        return raising
+    def raising(*_):
+        raise error
 
-    monkeypatch.setattr(torch, "compile", compiler)
+    monkeypatch.setattr(torch, "compile", lambda model, **_: raising)
     config = config_of({"name": "mnad_pred"}, {"compile": True})
     model = frozen_model(config)
-    with pytest.warns(UserWarning, match=r"torch.compile does not work here \(\w+: .+\); training goes on") as said:
+    with pytest.warns(UserWarning, match="torch.compile does not work here") as said:
         assert prepare(model, config, torch.device("cpu"), [2]) is model
     assert "\n" not in str(said[0].message)
 
 
+@pytest.mark.slow
 def test_compiled_steps_equal_plain_ones(fresh_compiler, monkeypatch):
     """All of torch.compile but the C++ or Triton at its end, which takes a minute."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
@@ -258,6 +246,7 @@ def test_the_trial_leaves_no_trace(fresh_compiler, monkeypatch):
     assert all(p.grad is None for p in model.parameters()) and torch.equal(torch.get_rng_state(), random)
 
 
+@pytest.mark.slow
 def test_a_run_may_go_on_compiled(fresh_compiler, monkeypatch, base, tmp_path):
     """Its checkpoints are as ever."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))

@@ -8,7 +8,15 @@ from tqdm import tqdm
 
 from lgn_net.config import Config, with_knobs
 from lgn_net.data.videos import Video
-from lgn_net.inference.loop import FrameSignals, copy_items, one_by_one, predict, restore_items, videos_of_process
+from lgn_net.inference.loop import (
+    FrameSignals,
+    copy_items,
+    one_by_one,
+    predict,
+    restore_items,
+    updates_memory,
+    videos_of_process,
+)
 from lgn_net.inference.stream import for_inference, stream_windows
 from lgn_net.model.lgn_net import FramePredictor
 
@@ -22,6 +30,7 @@ def sweep_gamma(model: FramePredictor, videos: list[Video], config: Config, gamm
     gammas that have updated on the same frames so far. Arguments as in `score_videos`.
     """
     model, frozen = for_inference(model, config), with_knobs(config, {"score.memory_update": "frozen"})
+    updating = updates_memory(model, config)
     signals: dict[float, list[FrameSignals]] = {gamma: [] for gamma in gammas}
     start: list[tuple[list[Tensor], list[float]]] = [(copy_items(model), list(signals))]
     histories, video = start, None                    # items of the memories, and the gammas that led to them
@@ -36,7 +45,7 @@ def sweep_gamma(model: FramePredictor, videos: list[Video], config: Config, gamm
             scored = next(predict(model, [window], frozen))
             signal = scored.signals[0]
             R = torch.tensor(signal.regular_score)
-            below = [gamma for gamma in members if gamma > R]
+            below = [gamma for gamma in members if updating and gamma > R]
             for gamma in members:
                 signals[gamma].append(signal._replace(memory_updated=gamma in below))
 
