@@ -35,7 +35,7 @@ from lgn_net.model.build import build_model
 from lgn_net.model.losses import Losses
 from lgn_net.terminal import StopOnSignal, progress, run_command
 from lgn_net.training.checkpoint import check_architecture, check_same_run, load_checkpoint, load_weights
-from lgn_net.training.fit import EpochFitter
+from lgn_net.training.fit import MEASURED, WARM_UP, EpochFitter
 from lgn_net.training.run import Run, check_free
 from lgn_net.training.step import prepare, shares_of, train_step
 
@@ -125,7 +125,7 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
         return conclude(t, None, args.dataset_path)
     if belong_on(device, config.data.on_device, videos, *format_):
         windows.load_onto(device)
-    if config.train.fit_minutes and step == 0:
+    if config.train.fit_minutes and step < WARM_UP + MEASURED:
         t.fitter = EpochFitter(config, t.steps_per_epoch, lambda n: sample_normal(model, videos, config, n, device))
     t.forward = prepare(model, config, device, {len(batch) for batch in batches_of(t, 0)})
 
