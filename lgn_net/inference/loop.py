@@ -108,8 +108,8 @@ def to_signals(window: Windows, PSNR: Tensor, R: Tensor, D: list[Tensor], update
     signals = []
     for (video, frame), (p, r, *others) in zip(window.where, rows):
         if not all(map(math.isfinite, (p, r, *others))):
-            raise UserError(f"video number {video + 1}, frame {frame}: the prediction is not finite; the checkpoint's weights are "
-                            f"damaged")
+            raise UserError(f"video number {video + 1}, frame {frame}: the prediction is not finite; the checkpoint's "
+                            f"weights are damaged")
         signals.append(FrameSignals(video, frame, p, tuple(others[:len(D)]), r, updated,
                                     dict(zip(window.baselines, others[len(D):]))))
     return signals
