@@ -10,23 +10,17 @@ or with the number of problems and status 1.
 """
 
 import argparse
-import sys
 import textwrap
 import warnings
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import cv2
-from tqdm import tqdm
-
 from lgn_net.data.labels import load_labels, read_ranges
 from lgn_net.data.videos import find_split, index_videos
-from lgn_net.datasets import BENCHMARKS, truths_of
+from lgn_net.datasets import BENCHMARKS, facts_of
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, to_json
-from lgn_net.preparation.doctor import Report, examine, published_lengths
+from lgn_net.preparation.doctor import examine
 from lgn_net.terminal import run_command
 
 WIDTH = 100                # columns of the printed sentences
@@ -57,42 +51,11 @@ def main(argv: list[str]) -> int:
         print(to_json(content) if args.json else text, end="")
         return 0
 
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     warnings.filterwarnings("ignore", module="PIL")                # damage is told below, with the name of the file
-    with tqdm(desc="check", unit=" frames", delay=2, dynamic_ncols=True,
-              mininterval=0.2 if sys.stderr.isatty() else 30) as bar:
-        report = examine(Path(args.data), args.dataset, args.labels, args.label_source, args.full, bar)
-    content = describe(args.dataset, report)
+    content = examine(Path(args.data), args.dataset, args.labels, args.label_source, args.full)
     text = to_json(content) if args.json else show(content)
     print(text.encode(errors="backslashreplace").decode(), end="")                  # names may be no UTF-8
     return 0 if content["ok"] else 1
-
-
-def describe(dataset: str, report: Report) -> dict[str, Any]:
-    """Turn the report into plain lists and dictionaries, for JSON and for `show`."""
-    splits: list[dict[str, Any]] = []
-    labels = None
-    for split in report.splits:
-        known = published_lengths(dataset, split.name, [video.name for video in split.videos])
-        splits.append({"split": split.name, "folder": str(split.folder), "every_frame_decoded": split.full, "videos": [{
-            "video": video.name,
-            "frames": len(frames),
-            "published": known.get(video.name),
-            "first": Path(video.frames[0]).name,
-            "last": Path(video.frames[-1]).name,
-            "sizes": counts(frame.size for frame in frames),
-            "colours": counts(frame.colour for frame in frames),
-            "formats": counts(frame.encoding for frame in frames),
-            "bytes": sum(frame.bytes for frame in frames),
-        } for video, frames in zip(split.videos, split.frames)]})
-    if report.labels:
-        for row in splits[-1]["videos"]:
-            row["abnormal"] = int(report.labels[row["video"]].sum())
-        labels = {"file": str(report.labels_file), "source": report.label_source,
-                  "frames": sum(map(len, report.labels.values())),
-                  "abnormal": sum(row["abnormal"] for row in splits[-1]["videos"])}
-    return {"dataset": dataset, "ok": all(finding.level != "problem" for finding in report.findings),
-            "splits": splits, "labels": labels, "findings": [finding._asdict() for finding in report.findings]}
 
 
 def show(content: dict[str, Any]) -> str:
@@ -130,7 +93,7 @@ def show_video(row: dict[str, Any]) -> dict[str, Any]:
 
 def label_differences(data: str | None, dataset: str, sources: list[str]) -> dict[str, Any]:
     """Compare two labels: for the videos of DATA, or, those that ship, for all published videos."""
-    truths = dict(sorted(truths_of(dataset).items(), reverse=True))
+    truths = dict(sorted(facts_of(dataset).truths.items(), reverse=True))
     if len(sources) == 2:
         lengths = {video.name: len(video.frames) for video in index_videos(find_split(data or ".", dataset, "testing"))}
         a, b = (load_labels(truths.get(source, source), lengths) for source in sources)
@@ -145,11 +108,6 @@ def label_differences(data: str | None, dataset: str, sources: list[str]) -> dic
              "different": int((x != b[name]).sum())} for name, x in a.items()]
     return {"dataset": dataset, "A": sources[0], "B": sources[1], "frames": sum(row["frames"] for row in rows),
             "different": sum(row["different"] for row in rows), "videos": rows}
-
-
-def counts(values: Iterable[str | None]) -> dict[str, int]:
-    """Count how often each value occurs, the most common first; None is not counted."""
-    return dict(Counter(value for value in values if value).most_common())
 
 
 def show_table(rows: list[dict[str, Any]]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lgn_net.datasets import BENCHMARKS, canonical_name
+from lgn_net.datasets import BENCHMARKS, canonical_name, facts_of
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT
 from lgn_net.preparation.archives import download
@@ -47,11 +47,12 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     if args.dataset != "custom" and (args.labels or args.name):
         raise UserError("--labels and --name are for custom; a benchmark has its own")
+    if not args.source and args.download is None:
+        raise UserError("give --source ARCHIVE_OR_FOLDER, or --download")
     name = args.name or args.dataset
     if not re.fullmatch("[A-Za-z0-9_][A-Za-z0-9._-]*", name) or name == "archives":
         raise UserError(f"--name {name!r}: give letters, digits, '.', '_' and '-', not '.' or '-' first, and not "
                         f"'archives', where downloads are kept")
-
     settings = Settings(args.dataset, name, args.format, args.label_source, args.labels)
     manifest = prepare(sources(args), args.out, settings)
     print(summary(args.out, settings, manifest))
@@ -59,22 +60,16 @@ def main(argv: list[str]) -> None:
 
 def sources(args: argparse.Namespace) -> list[Path]:
     """List the archives and folders to read; they are downloaded first where that is asked for."""
-    benchmark = BENCHMARKS.get(args.dataset)
-    archives = benchmark.archives if benchmark else ()
-    if args.download is not None:
-        if not archives:
-            raise UserError(f"{args.dataset} cannot be downloaded by command"
-                            + (f": {benchmark.page} hands out the archive; give it with --source" if benchmark else ""))
-        if len(args.source) > 1:
-            raise UserError("--download wants one folder as --source, to put the archives into")
-        folder = args.source[0] if args.source else args.out / "archives"
-        return [download(archive, folder, args.download) for archive in archives]
-    if not args.source:
-        raise UserError("give --source ARCHIVE_OR_FOLDER" + (", or --download" if archives else ""))
-    found = []
-    for path in args.source:                               # a folder of archives stands for the archives
-        found += [path / archive.name for archive in archives if (path / archive.name).is_file()] or [path]
-    return found
+    benchmark = facts_of(args.dataset)
+    if args.download is None:
+        # A folder of archives stands for the archives.
+        return [file for path in args.source for file in
+                [path / archive.name for archive in benchmark.archives if (path / archive.name).is_file()] or [path]]
+    if not benchmark.archives:
+        raise UserError(f"{args.dataset} cannot be downloaded by command: {benchmark.page or 'it is your own'}; give "
+                        f"--source")
+    folder = args.source[0] if args.source else args.out / "archives"
+    return [download(archive, folder, args.download) for archive in benchmark.archives]
 
 
 def summary(out: Path, settings: Settings, manifest: dict) -> str:

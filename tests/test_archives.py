@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lgn_net.datasets import Archive
+from lgn_net.datasets.common import Archive
 from lgn_net.errors import UserError
 from lgn_net.preparation import archives
 from lgn_net.preparation.archives import download, unpack

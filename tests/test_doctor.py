@@ -12,8 +12,7 @@ from helpers import load_script, run
 from PIL import Image
 
 from lgn_net.datasets import BENCHMARKS
-from lgn_net.preparation.doctor import check_counts, check_labels, published_lengths
-from lgn_net.preparation.survey import look
+from lgn_net.preparation.doctor import check_counts, check_labels, look, published_lengths
 
 H, W, T = 96, 128, 12
 VIDEOS = {"training": ("01", "02", "03"), "testing": ("01", "02")}

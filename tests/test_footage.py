@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from lgn_net.data.footage import find_footage, open_footage
+from lgn_net.datasets.common import SourceVideo
 from lgn_net.errors import UserError
 from lgn_net.preparation.extract import probe, write_video
-from lgn_net.preparation.sources import SourceVideo
 from lgn_net.video.overlay import write_mp4
 
 COARSE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)

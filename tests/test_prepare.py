@@ -25,7 +25,8 @@ from test_archives import server, small_disk, write_tar  # noqa: F401
 from lgn_net.data.clips import read_frame
 from lgn_net.data.labels import find_labels, known_source, load_labels, read_ranges
 from lgn_net.data.videos import find_split, index_videos
-from lgn_net.datasets import BENCHMARKS, Archive
+from lgn_net.datasets import BENCHMARKS
+from lgn_net.datasets.common import Archive
 from lgn_net.preparation import prepare as engine
 
 main = load_script("scripts/prepare_data.py").main
