@@ -94,19 +94,19 @@ def show_video(row: dict[str, Any]) -> dict[str, Any]:
 def label_differences(data: str | None, dataset: str, sources: list[str]) -> dict[str, Any]:
     """Compare two labels: for the videos of DATA, or, those that ship, for all published videos."""
     truths = dict(sorted(facts_of(dataset).truths.items(), reverse=True))
-    if len(sources) == 2:
+    if len(sources or truths) != 2:
+        raise UserError(f"--compare-labels takes two label files, {len(sources)} given, and {len(truths)} of {dataset} "
+                        f"ship with this project; type DATA --dataset {dataset} --compare-labels FILE FILE")
+    if sources:
         lengths = {video.name: len(video.frames) for video in index_videos(find_split(data or ".", dataset, "testing"))}
         a, b = (load_labels(truths.get(source, source), lengths) for source in sources)
-    elif not sources and len(truths) == 2:
-        sources, (a, b) = list(truths), map(read_ranges, truths.values())
     else:
-        shipped = f", {len(truths)} of {dataset} ship with this project" if not sources else ""
-        raise UserError(f"--compare-labels takes two label files, {len(sources)} given{shipped}; "
-                        f"type DATA --dataset {dataset} --compare-labels FILE FILE")
+        a, b = map(read_ranges, truths.values())
     rows = [{"video": name, "frames": len(x), "abnormal in A": int(x.sum()), "abnormal in B": int(b[name].sum()),
              "only in A": int((x > b[name]).sum()), "only in B": int((x < b[name]).sum()),
              "different": int((x != b[name]).sum())} for name, x in a.items()]
-    return {"dataset": dataset, "A": sources[0], "B": sources[1], "frames": sum(row["frames"] for row in rows),
+    file_a, file_b = sources or truths
+    return {"dataset": dataset, "A": file_a, "B": file_b, "frames": sum(row["frames"] for row in rows),
             "different": sum(row["different"] for row in rows), "videos": rows}
 
 

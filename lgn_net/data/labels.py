@@ -135,8 +135,8 @@ def load_labels(path: str | Path, lengths: Mapping[str, int]) -> dict[str, np.nd
     names = list(lengths)
     wanted = f"; there are {len(names)} videos of {sum(lengths.values())} frames"
     with naming(path, wanted + (f", {names[0]} to {names[-1]}" if names else "")):
-        labels = readers[path.suffix.lower()](path, lengths)
-    return labels
+        return readers[path.suffix.lower()](path, lengths)
+    raise AssertionError
 
 
 def read_npy(path: Path, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:

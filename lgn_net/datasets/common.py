@@ -36,7 +36,6 @@ class SourceVideo(NamedTuple):
     frames: Path | tuple[Path, ...]                  # a video file, or image files in order
     labels: np.ndarray | None = None                 # uint8 (T,)
     masks: Path | tuple[Path, ...] | None = None     # .mat (cells of (H, W)), .npy (T, H, W), or image files
-    masks_agree: bool = True                         # labels and masks are known to agree in every frame
     damaged: int | None = None                       # index of a frame that is damaged in the published archive
 
     @property
@@ -57,7 +56,6 @@ class Layout:
     expected: str                                              # the layout in words, for messages
     files: tuple[str, ...]                                     # patterns, in lower case, of the files that are needed
     videos: Callable[[list[Path]], Iterable[SourceVideo]]      # folders -> the videos in them
-    every_mask: bool = True                                    # every testing video has masks
 
 
 @dataclass(frozen=True)

@@ -25,5 +25,4 @@ def find_videos(roots: list[Path]) -> Iterator[SourceVideo]:
 
 
 OWN_VIDEOS = Benchmark("your own videos", "", train=(0, 0), test=(0, 0), layout=Layout(
-    "video files in the folders training and testing", tuple(f"*{suffix}" for suffix in SUFFIXES), find_videos,
-    every_mask=False))
+    "video files in the folders training and testing", tuple(f"*{suffix}" for suffix in SUFFIXES), find_videos))

@@ -21,8 +21,8 @@ def find_videos(roots: list[Path]) -> Iterator[SourceVideo]:
             if frames := tuple(path for path in entries(folder) if path.suffix.lower() == ".jpg"):
                 flags, pixels = (home / f"test_{kind}_mask" / f"{folder.name}.npy" for kind in ("frame", "pixel"))
                 labels = (load_array(flags).ravel() != 0).astype("uint8") if flags.exists() else None
-                yield SourceVideo("testing", folder.name, frames, labels, pixels if pixels.exists() else None,
-                                  masks_agree=False)
+                yield SourceVideo("testing", folder.name, frames, labels,
+                                  pixels if pixels.exists() else None)
 
 
 BENCHMARKS = {

@@ -42,7 +42,7 @@ def find_videos(roots: list[Path], dataset: str) -> Iterator[SourceVideo]:
                 masks = tuple(path for path, _ in matching(folders[f"{name}_gt"][0], r"(?:frame)?(\d+)\.bmp")) or None
             if files:
                 yield SourceVideo(split, f"{number:02d}", tuple(path for path, _ in files), labels, masks,
-                                  masks_agree=dataset == "ped2", damaged=DAMAGED.get((dataset, split, number)))
+                                  damaged=DAMAGED.get((dataset, split, number)))
 
 
 def read_ranges(path: Path) -> list[list[tuple[int, int]]]:
@@ -61,21 +61,21 @@ def read_ranges(path: Path) -> list[list[tuple[int, int]]]:
     return videos
 
 
-def layout(dataset: str, every_mask: bool) -> Layout:
+def layout(dataset: str) -> Layout:
     """Describe one half of the archive."""
     return Layout(f"UCSD{dataset}/Train/Train001/001.tif and so on",
                   tuple(f"*ucsd{dataset}/*.{suffix}" for suffix in ("tif", "bmp", "m")),
-                  partial(find_videos, dataset=dataset), every_mask)
+                  partial(find_videos, dataset=dataset))
 
 
 BENCHMARKS = {
     "ped2": Benchmark(
-        "UCSD Ped2", PAGE, train=(16, 2550), test=(12, 2010), layout=layout("ped2", every_mask=True),
+        "UCSD Ped2", PAGE, train=(16, 2550), test=(12, 2010), layout=layout("ped2"),
         train_lengths=numbered((120, 150, 150, 180, 180, 150, 150, 120, 180, 180, 180, 180, 180, 150, 150, 150)),
         test_lengths=common.lengths_in(RANGES / "ped2.json"), aliases=("UCSDped2",),
         truths={"official": RANGES / "ped2.json"}, archives=(UCSD,)),
-    "ped1": Benchmark(                        # only ten of its videos have masks
-        "UCSD Ped1", PAGE, train=(34, 6800), test=(36, 7200), layout=layout("ped1", every_mask=False),
+    "ped1": Benchmark(
+        "UCSD Ped1", PAGE, train=(34, 6800), test=(36, 7200), layout=layout("ped1"),
         train_lengths=numbered(34 * (200,)), test_lengths=numbered(36 * (200,)), aliases=("UCSDped1",),
         archives=(UCSD,)),
 }

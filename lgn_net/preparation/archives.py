@@ -19,10 +19,11 @@ from tqdm.utils import CallbackIOWrapper
 
 from lgn_net.datasets.common import Archive
 from lgn_net.errors import UserError
+from lgn_net.files import replacing_folder
 from lgn_net.terminal import progress
 
 CHUNK = 1 << 20
-ATTEMPTS = 5                     # in a row without a single new byte, before a download is given up
+ATTEMPTS = 5                     # to get a file, each going on where the one before ended
 TIMEOUT = 30                     # seconds of silence after which a connection counts as lost
 LOST = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 DAMAGE = (EOFError, tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError,
@@ -52,14 +53,9 @@ def check_free(folder: Path, needed: float, what: str) -> None:
 def download(archive: Archive, folder: Path, base: str = "") -> Path:
     """Fetch an archive into `folder`, going on where an earlier try ended, and check its sha256.
 
-    Args:
-        archive: address and checksum.
-        folder: gets `<name>`; `<name>.part` until it is complete.
-        base: where to fetch it from instead, an address that the file name is appended to.
-
-    Raises:
-        UserError: the address gives no archive, the connection is lost again and again, or the checksum is another one.
-            What arrived is kept for the next try, except with a wrong checksum.
+    `base` is another address to which the file name is appended. UserError when the address gives no archive, the
+    connection is lost again and again, or the checksum is another one. What arrived is kept for the next try, as
+    `<name>.part`, except with a wrong checksum.
     """
     path, part = folder / archive.name, folder / f"{archive.name}.part"
     if not path.exists():
@@ -77,37 +73,25 @@ def download(archive: Archive, folder: Path, base: str = "") -> Path:
 
 
 def fetch(url: str, part: Path) -> None:
-    """Download `url` to `part`, appending to what is there; try again for as long as something new arrives."""
-    failures, reason = 0, ""
-    while failures < ATTEMPTS:
-        before = part.stat().st_size
+    """Download `url` to `part`, going on behind what is there. UserError when the connection is lost too often."""
+    reason = "the connection was cut"
+    for _ in range(ATTEMPTS):
         try:
-            if fetch_rest(url, part, before):
+            if fetch_rest(url, part, part.stat().st_size):
                 return
-            reason = "the connection was cut"
         except LOST as error:
+            if getattr(error, "code", None) == 416:        # nothing comes after these bytes; the checksum decides
+                return
             reason = str(error)
-            if isinstance(error, urllib.error.HTTPError) and error.code < 500:
-                break
-        failures = 0 if part.stat().st_size > before else failures + 1
-        time.sleep(0.2 * 2**failures)
-    raise UserError(f"{url}: {reason}, {megabytes(part.stat().st_size)} have arrived and are kept; run the same command "
-                    f"again to go on, or get the archive elsewhere and give it with --source")
+        time.sleep(1)
+    raise UserError(f"{url}: {reason}, {megabytes(part.stat().st_size)} have arrived and are kept; run the same "
+                    f"command again to go on, or get the archive elsewhere and give it with --source")
 
 
 def fetch_rest(url: str, part: Path, have: int) -> bool:
-    """Ask once for the bytes after the first `have`, and write them until the connection ends.
-
-    Returns whether all of them arrived, as far as the server says how many there are.
-    """
+    """Ask once for the bytes after the first `have`; return whether all arrived, as far as the server says."""
     headers = {"User-Agent": "lgn_net"} | ({"Range": f"bytes={have}-"} if have else {})
-    try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
-    except urllib.error.HTTPError as error:
-        if error.code == 416:                              # there is nothing after these bytes; the checksum decides
-            return True
-        raise
-    with response:
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as response:
         if response.headers.get_content_type() == "text/html":
             raise UserError(f"{url} gives a web page, not an archive; get the archive in a browser and give it with "
                             f"--source")
@@ -133,35 +117,30 @@ def fingerprint(path: Path) -> str:
 def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
     """Unpack the wanted files of a zip or tar archive into `folder`, completely or not at all.
 
-    Only plain files are written, and never outside of `folder`: `tarfile` with its filter "data", and `zipfile`, see to
-    that.
+    Only plain files are written, and never outside of `folder`: `tarfile` with filter "data", and `zipfile`, see to it.
 
     Args:
         archive: .zip, .tar, or a compressed .tar; recognised by content, not by name.
-        folder: does not exist yet; `<folder>.part` while it is unfinished.
+        folder: does not exist yet.
         wanted: given the path of a file inside the archive.
 
     Raises:
         UserError: no archive, a damaged, truncated or encrypted one, one that leads out of its folder or unpacks to
             more than the disk holds, or one without a single wanted file.
     """
-    part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     size = archive.stat().st_size
     try:
-        with archive.open("rb") as raw, progress(f"unpack {archive.name}", size, "B") as bar:
+        with replacing_folder(folder) as part, archive.open("rb") as raw, \
+                progress(f"unpack {archive.name}", size, "B") as bar:
             bar.unit_scale = True
-            (unpack_zip if zipfile.is_zipfile(archive) else unpack_tar)(CallbackIOWrapper(bar.update, raw), part, wanted)
-        if not any(part.iterdir()):
-            raise UserError(f"{archive} holds nothing of this data set; is it the archive of another one?")
-        part.rename(folder)
+            (unpack_zip if zipfile.is_zipfile(archive) else unpack_tar)(
+                cast(IO[bytes], CallbackIOWrapper(bar.update, raw)), part, wanted)
+            if not any(part.iterdir()):
+                raise UserError(f"{archive} holds nothing of this data set; is it the archive of another one?")
     except DAMAGE as error:
         raise UserError(f"{archive} is damaged or truncated, or no zip or tar archive ({' '.join(str(error).split())}; "
                         f"{megabytes(size)} are there); download it again, or unpack it yourself and give the folder "
                         f"with --source") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def unpack_zip(raw: IO[bytes], folder: Path, wanted: Callable[[str], bool]) -> None:
@@ -176,12 +155,11 @@ def unpack_tar(raw: IO[bytes], folder: Path, wanted: Callable[[str], bool]) -> N
     """Unpack a tar, compressed or not."""
     with tarfile.open(fileobj=raw, mode="r:*") as file:
         for member in file:
-            if member.isdir() or not wanted(member.name):
-                continue
-            if not member.isreg():
-                raise tarfile.TarError(f"{member.name} is a link or device")
-            check_free(folder, member.size, f"unpacking {member.name}")
-            file.extract(member, folder, filter="data")
+            if not member.isdir() and wanted(member.name):
+                if not member.isreg():
+                    raise tarfile.TarError(f"{member.name} is a link or device")
+                check_free(folder, member.size, f"unpacking {member.name}")
+                file.extract(member, folder, filter="data")
         # `tarfile` accepts an archive that ends between two files, and does not read the checksum at the end.
         content = cast(IO[bytes], file.fileobj)
         content.seek(file.offset)

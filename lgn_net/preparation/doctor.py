@@ -5,7 +5,6 @@ A problem spoils training or results; a note does not, or not surely.
 
 import contextlib
 import io
-import json
 import os
 import re
 import shlex
@@ -34,8 +33,6 @@ LOSSLESS = ("PNG", "BMP", "DIB", "PPM", "SUN", "TIFF")   # as Pillow calls them;
 LONG_RUN = 25                # frames in a row that repeat the one before: a second of a stuck decoder
 MANY_REPEATS = 0.2           # part of such frames in a video that was extracted at a higher rate than its own
 QUALITY_STEP = 10            # points of JPEG quality between frames that look alike and frames that do not
-DENSITY_RATIO = 1.25         # of bytes per pixel: Ped2 and Avenue differ by 1.05 between their splits, and by 1.27 and
-                             # 1.33 from themselves compressed with JPEG 75 before
 REMAKE = "delete the folders of these videos and make them again: {again}"
 # What can be wrong within a split, in the order of the report: level, check, sentence, what to do about it.
 FAULTS = {
@@ -79,7 +76,6 @@ class Frame(NamedTuple):
     format: str | None = None            # "JPEG", "PNG", ...
     mode: str = ""                       # how the file stores colour: "RGB", "L", ...
     quality: int | None = None           # of JPEG, 1 to 100; 100 where nothing is lost; None: unknown
-    pixels: int = 0
     content: tuple = ()                  # differs if the pixels differ; () when damaged
 
     @property
@@ -92,21 +88,14 @@ Videos = dict[str, list[Frame]]          # of a split, by name
 
 
 def examine(root: Path, dataset: str, labels_file: Path | None, label_source: str, full: bool) -> dict[str, Any]:
-    """Make all checks of a data set. UserError when there are neither training nor testing frames.
+    """Make all checks of a data set; return what was seen and found, as plain lists and dictionaries.
 
-    Args:
-        root: the folder that holds the data set's folder, or that folder itself.
-        dataset: its name.
-        labels_file: None for the one that `label_source` leads to, see `labels.find_labels`.
-        label_source: "auto", or whose labels, of those that ship.
-        full: decode every frame.
-
-    Returns:
-        What was seen and found, as plain lists and dictionaries.
+    `labels_file` and `label_source` are as in `labels.find_labels`; with `full` every frame is decoded. UserError when
+    there are neither training nor testing frames.
     """
     again = how_to_make(root, dataset)
     findings: list[Finding] = []
-    indexed, splits = {}, {}
+    indexed, splits = {}, dict[str, Videos]()
     for name in ("training", "testing"):
         try:
             folder = find_split(root, dataset, name)
@@ -127,14 +116,16 @@ def examine(root: Path, dataset: str, labels_file: Path | None, label_source: st
     # Each split by itself, then both together, then the labels.
     tables: list[dict[str, Any]] = []
     seen: dict[tuple, tuple[str, str]] = {}
-    counts: list[Finding] = []
     for name, split in splits.items():
         lengths = {video: len(frames) for video, frames in split.items()}
         published = published_lengths(dataset, name, list(split))
-        counts = check_counts(name, lengths, dataset, published, again)
-        findings += [*counts, *check_frames(name, split, published, seen, again)]
+        different = check_counts(name, lengths, dataset, published, again)
+        findings += [*different, *check_frames(name, split, published, seen, again)]
         tables.append({"split": name, "folder": str(indexed[name][0]), "every_frame_decoded": full, "videos": [
-            describe(video, frames, published.get(video)) for video, frames in split.items()]})
+            {"video": video, "frames": len(frames), "published": published.get(video), "first": frames[0].name,
+             "last": frames[-1].name, "sizes": counts(frame.size for frame in frames),
+             "colours": counts(frame.colour for frame in frames), "formats": counts(frame.encoding for frame in frames),
+             "bytes": sum(frame.bytes for frame in frames)} for video, frames in split.items()]})
     if len(splits) == 2:
         findings += check_splits(splits["training"], splits["testing"], again)
     about = None
@@ -149,20 +140,20 @@ def examine(root: Path, dataset: str, labels_file: Path | None, label_source: st
             about = {"file": str(file), "source": source, "frames": sum(lengths.values()),
                      "abnormal": sum(row["abnormal"] for row in tables[-1]["videos"])}
         except UserError as error:
-            findings.append(Finding("note" if counts else "problem", "labels", str(error)))
+            findings.append(Finding("note" if different else "problem", "labels", str(error)))
     return {"dataset": dataset, "ok": all(finding.level != "problem" for finding in findings), "splits": tables,
             "labels": about, "findings": [finding._asdict() for finding in findings]}
 
 
-def describe(video: str, frames: list[Frame], published: int | None) -> dict[str, Any]:
-    """Sum up the frames of a video."""
-    return {"video": video, "frames": len(frames), "published": published, "first": frames[0].name,
-            "last": frames[-1].name, "sizes": count(frame.size for frame in frames),
-            "colours": count(frame.colour for frame in frames), "formats": count(frame.encoding for frame in frames),
-            "bytes": sum(frame.bytes for frame in frames)}
+def how_to_make(root: Path, dataset: str) -> str:
+    """Write the command that makes the data set."""
+    name, out = canonical_name(dataset), root.parent if root.name in names_of(dataset) else root
+    command = f"{name} --source ARCHIVE" if name in BENCHMARKS else \
+        f"custom --source VIDEOS --labels FILE --name {shlex.quote(name)}"
+    return f"python scripts/prepare_data.py {command} --out {shlex.quote(str(out))}"
 
 
-def count(values: Iterable[str | None]) -> dict[str, int]:
+def counts(values: Iterable[str | None]) -> dict[str, int]:
     """Count how often each value occurs, the most common first; None is not counted."""
     return dict(Counter(value for value in values if value).most_common())
 
@@ -173,8 +164,7 @@ def look(path: str, full: bool) -> Frame:
     frame, is_sound = Frame(os.path.basename(path), len(data), format=Path(path).suffix[1:].upper()), False
     with contextlib.suppress(Exception), Image.open(io.BytesIO(data)) as image:    # Pillow fails in many ways
         frame = frame._replace(size=f"{image.width} x {image.height}", format=image.format, mode=image.mode,
-                               pixels=image.width * image.height, quality=quality(image),
-                               content=(len(data), zlib.crc32(data)))
+                               quality=quality(image), content=(len(data), zlib.crc32(data)))
         is_sound = not is_truncated(data)
     if is_sound and not full:
         return frame
@@ -185,7 +175,7 @@ def look(path: str, full: bool) -> Frame:
     H, W, _ = pixels.shape
     is_grey = (pixels == pixels[..., :1]).all()
     colour = None if pixels.min() == pixels.max() else "grey" if is_grey else "colour"
-    return frame._replace(size=f"{W} x {H}", pixels=H * W, colour=colour, content=(H, W, zlib.crc32(pixels.data)))
+    return frame._replace(size=f"{W} x {H}", colour=colour, content=(H, W, zlib.crc32(pixels.data)))
 
 
 def with_colour(frames: list[Frame], paths: Sequence[str]) -> list[Frame]:
@@ -217,19 +207,6 @@ def luma_steps() -> np.ndarray:
     return np.array([sum(Image.open(file).quantization[0]) for file in files])     # type: ignore[attr-defined]
 
 
-def how_to_make(root: Path, dataset: str) -> str:
-    """Write the command that makes the data set; with its source and format where its prepared.json tells."""
-    name, out = canonical_name(dataset), root.parent if root.name in names_of(dataset) else root
-    own = [] if name in BENCHMARKS else ["--labels", "FILE", "--name", name]
-    command = ["prepare_data.py", "custom" if own else name, "--source", "VIDEOS" if own else "ARCHIVE", *own]
-    if name == "toy":
-        command = ["make_toy_data.py"]
-    elif (file := out / name / "prepared.json").is_file():
-        made = json.loads(file.read_text())
-        command = [*command[:3], *(source["path"] for source in made["source"]), *own, "--format", made["format"]]
-    return f"python scripts/{shlex.join([*command, '--out', str(out)])}"
-
-
 def published_lengths(dataset: str, split: str, names: list[str]) -> dict[str, int]:
     """Return published frame counts by name; by the order of videos, as labels go, when no video is missing."""
     known = known_lengths(dataset, split)
@@ -240,14 +217,14 @@ def published_lengths(dataset: str, split: str, names: list[str]) -> dict[str, i
 def check_counts(split: str, here: Mapping[str, int], dataset: str, known: Mapping[str, int], again: str) \
         -> list[Finding]:
     """Compare the frames of each video that is here, and the number of videos, with the published ones."""
+    if not (different := difference_from_published(dataset, split, list(here.values()))) and \
+            all(here.get(name) == length for name, length in known.items()):
+        return []
     other = {name: f"{name} has {here[name]} of {length} frames" for name, length in known.items()
              if here.get(name, length) != length}
-    missing = [name for name in known if name not in here]
-    if len(missing) == len(known) or facts_of(dataset).split(split)[0][0] != len(known):
-        missing = []                                       # the videos have other names, or not all are known
-    different = difference_from_published(dataset, split, list(here.values()))
-    if not different and not other:
-        return []
+    # Unless the videos have other names, or not all are known.
+    is_named = set(known) & set(here) and facts_of(dataset).split(split)[0][0] == len(known)
+    missing = [name for name in known if name not in here] if is_named else []
     text = [different or f"{split}: videos of other lengths than published"]
     text += [f"missing: {some(missing)}"] if missing else []
     text += [some(list(other.values()))] if other else []
@@ -302,7 +279,7 @@ def frame_faults(frames: list[Frame], usual: int | None) -> Iterator[tuple[str, 
     """Check that frames have one size, colour, format and quality, and do not repeat each other."""
     for attribute in ("size", "colour", "format"):
         values = [getattr(frame, attribute) for frame in frames]
-        if len(groups := count(values)) > 1:
+        if len(groups := counts(values)) > 1:
             yield attribute, " and ".join(f"{n:,} {value} from {frames[values.index(value)].name}"
                                           for value, n in groups.items())
 
@@ -325,23 +302,17 @@ def check_splits(training: Videos, testing: Videos, again: str) -> list[Finding]
     findings, fix = [], f"make both splits from their sources in one way: {again}"
     for attribute in ("size", "colour"):
         ours, theirs = ({value for frames in videos.values() for value in
-                         list(count(getattr(frame, attribute) for frame in frames))[:1]}          # of most frames
+                         list(counts(getattr(frame, attribute) for frame in frames))[:1]}         # of most frames
                         for videos in (training, testing))
         if ours and theirs - ours:
             findings.append(Finding("problem", attribute, f"training frames are {some(sorted(ours))}, testing frames "
                                     f"{some(sorted(theirs))}", fix))
     a, b = usual_frame(training), usual_frame(testing)
-    if not a.content or not b.content:                                              # all damaged
-        return findings
     text = f"training frames are {a.encoding}, testing frames {b.encoding}"
-    x, y = density(training), density(testing)
     if a.quality and b.quality and abs(a.quality - b.quality) >= QUALITY_STEP:
         findings.append(Finding("problem", "quality", text, fix))
-    elif a.encoding != b.encoding:
+    elif a.content and b.content and a.encoding != b.encoding:
         findings.append(Finding("note", "quality", text))
-    elif not findings and max(x, y) > DENSITY_RATIO * min(x, y):
-        findings.append(Finding("note", "quality", f"all frames are {a.encoding}, but training has {x:.2f} bytes per "
-                                f"pixel and testing {y:.2f}: other scenes, or one split was compressed before"))
     return findings
 
 
@@ -386,9 +357,3 @@ def usual_frame(videos: Videos) -> Frame:
     """Return the frame in the middle, from the worst quality to the best; one without content when all are damaged."""
     good = sorted((f for frames in videos.values() for f in frames if f.content), key=lambda f: f.quality or 0)
     return good[len(good) // 2] if good else Frame("", 0)
-
-
-def density(videos: Videos) -> float:
-    """Return bytes per pixel."""
-    good = [f for frames in videos.values() for f in frames if f.content]
-    return sum(f.bytes for f in good) / sum(f.pixels for f in good)

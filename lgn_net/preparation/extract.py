@@ -24,45 +24,23 @@ ONE_MAT = threading.Lock()     # a MATLAB file of masks takes some 300 MB of mem
 
 
 def probe(video: SourceVideo, image_format: str) -> tuple[int, int]:
-    """Read the header, and encode the first frame.
+    """Return the number of frames that the header tells (0: unknown), and about how many bytes they will take.
 
-    Returns:
-        The number of frames (0: unknown), and about how many bytes they will take.
-
-    Raises:
-        UserError: there is no frame, or the number of labels or masks is another one.
+    UserError when there is no frame.
     """
     if isinstance(video.frames, tuple):
-        frames, tolerance, data = len(video.frames), 0, next(encoded_frames(video, image_format))[1]
+        frames, data = len(video.frames), next(encoded_frames(video, image_format))[1]
     else:
         with open_footage(video.frames) as file:
             frames, data = file.length or 0, encode(next(file.frames).picture, image_format)
-        tolerance = slack(frames)
-    expected = frames
-    for what, count in (("labels", video.labels is not None and len(video.labels)), ("masks", count_masks(video.masks))):
-        if count:
-            expected = count
-            if abs(frames - count) > tolerance:
-                raise UserError(f"{video.key}: {frames} frames in {video.files[0]} and its like, {count} {what}; the "
-                                f"{what} are of another video, or files are missing")
-    return expected, expected * (len(data) + MASK_BYTES * bool(video.masks))
+    return frames, frames * (len(data) + MASK_BYTES * bool(video.masks))
 
 
 def write_video(video: SourceVideo, expected: int, root: Path, image_format: str, tick: Callable[[], object]) -> int:
-    """Write frames, masks and labels of a video below `root`; complete or not at all. Warn of what is odd.
+    """Write frames, masks and labels of a video below `root`, complete or not at all; return the number of frames.
 
-    Args:
-        video: what to write.
-        expected: the number of frames that `probe` returned.
-        root: the data set's folder.
-        image_format: "png" or "jpg".
-        tick: called after every frame.
-
-    Returns:
-        The number of frames.
-
-    Raises:
-        UserError: a damaged frame, or a video that stops early or has another number of masks or labels.
+    `expected` is the number of frames by the header, `tick` is called after every one. UserError for a damaged frame,
+    or a video that stops early or has another number of masks or labels.
     """
     count, digits, path = 0, max(3, len(str(expected - 1))), root
     with replacing_folder(root / video.split / "frames" / video.name) as part:
@@ -83,10 +61,7 @@ def write_video(video: SourceVideo, expected: int, root: Path, image_format: str
             if len(array) != count:
                 raise UserError(f"{len(array)} {what}, {count} frames; the {what} are of another video")
         if len(truth) == 2 and (different := int((truth["labels"] != truth["masks"]).sum())):
-            text = f"labels and masks differ on {different} of {count} frames"
-            if video.masks_agree:
-                raise UserError(f"{text}, and on none in the published set; unpack the archive again")
-            warnings.warn(f"{video.key}: {text}")
+            warnings.warn(f"{video.key}: labels and masks differ on {different} of {count} frames")
         for array in list(truth.values())[:1]:
             save_array(root / video.split / "labels" / f"{video.name}.npy", array)
     return count
@@ -133,18 +108,6 @@ def read_image(data: bytes, path: Path) -> np.ndarray:
     return image.reshape(*image.shape[:2], -1)
 
 
-def count_masks(masks: Path | tuple[Path, ...] | None) -> int:
-    """Count the masks of one video without reading them; 0 where there are none."""
-    if not isinstance(masks, Path):
-        return len(masks or ())
-    if masks.suffix == ".npy":
-        return len(load_array(masks))
-    try:
-        return next(int(np.prod(shape)) for name, shape, _ in scipy.io.whosmat(masks) if name == "volLabel")
-    except Exception as error:                             # SciPy raises many kinds for a damaged file
-        raise UserError(f"{masks} is no MATLAB file with `volLabel` ({error!r}); unpack the archive again") from None
-
-
 def read_masks(masks: Path | tuple[Path, ...]) -> Iterator[np.ndarray]:
     """Yield the masks (H, W) of one video, bool, frame after frame."""
     if isinstance(masks, tuple):
@@ -155,7 +118,7 @@ def read_masks(masks: Path | tuple[Path, ...]) -> Iterator[np.ndarray]:
         with ONE_MAT:
             try:
                 yield from (cell > 0 for cell in scipy.io.loadmat(masks, variable_names=["volLabel"])["volLabel"].flat)
-            except Exception as error:
+            except Exception as error:                     # SciPy raises many kinds for a damaged file
                 raise UserError(f"{masks} is damaged ({error}); unpack the archive again") from None
 
 

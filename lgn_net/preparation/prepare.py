@@ -6,7 +6,8 @@
     <out>/<dataset>/frame_labels_<dataset>.npy                    the same of all test videos in order
     <out>/<dataset>/prepared.json                                 from what, in which format, how many frames
 
-What is complete stays, and is not made again.
+What is complete stays, and is not made again. prepared.json says for each video how many bytes of source it was made
+from, how many frames it has (null: not complete), and whether masks and labels belong to it.
 """
 
 import json
@@ -14,6 +15,7 @@ import os
 import shutil
 import threading
 import warnings
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -23,8 +25,8 @@ import filelock
 import numpy as np
 
 from lgn_net.data.labels import find_labels, load_labels
-from lgn_net.data.videos import index_videos
-from lgn_net.datasets import facts_of
+from lgn_net.data.videos import image_names, index_videos
+from lgn_net.datasets import difference_from_published, facts_of
 from lgn_net.datasets.common import Layout, SourceVideo
 from lgn_net.errors import UserError
 from lgn_net.files import locked, to_json, write_atomic
@@ -46,42 +48,37 @@ class Settings(NamedTuple):
 
 
 def prepare(sources: list[Path], out: Path, settings: Settings) -> dict[str, Any]:
-    """Make `<out>/<name>` from archives or folders.
+    """Make `<out>/<name>` from archives or folders, and return the content of its prepared.json.
 
-    Returns:
-        The content of its prepared.json. "videos" says for "training/01" how many bytes of source it was made from,
-        how many frames it has (None: not written yet), and whether masks and labels belong to it.
-
-    Raises:
-        UserError: a source is damaged or does not fit on the disk, `<out>/<name>` was made from another one, or another
-            run makes it now. Complete videos stay in any case; the same command goes on from there.
+    UserError when a source is damaged or does not fit on the disk, when `<out>/<name>` was made from another one, or
+    when another run makes it now. Complete videos stay in any case; the same command goes on from there.
     """
     root, archives = out / settings.name, out / f".{settings.name}.unpacked"
     if settings.label_source == "ano_pred":
         find_labels(out, settings.dataset, root, "ano_pred")                     # UserError where there are none
-    for path in sources:
-        if not path.exists():
-            raise UserError(f"--source {path}: no such file or folder")
     # What tells one source from another: an archive's content, a folder's place.
     manifest: dict[str, Any] = {"dataset": settings.dataset, "format": settings.format, "source": [
         {"path": str(path.resolve())} | ({} if path.is_dir() else {"fingerprint": fingerprint(path)})
-        for path in sources]}
+        for path in sources], "videos": {}, "labels": None}
     out.mkdir(parents=True, exist_ok=True)
     try:
         with locked(out / f".{settings.name}.lock", timeout=0):
             before = read_manifest(root, manifest)
-            manifest |= {"videos": before.get("videos", {}), "labels": before.get("labels")}
-            is_complete = before and identities(before) == identities(manifest) and all(
-                has_all(root, key, video) for key, video in manifest["videos"].items())
-            if not is_complete or any(path.is_dir() for path in sources):        # folders may have grown
+            manifest |= {"videos": before["videos"], "labels": before["labels"]}
+            if identities(before) != identities(manifest) or any(path.is_dir() for path in sources) or \
+                    not all(has_all(root, key, video) for key, video in manifest["videos"].items()):
                 layout = facts_of(settings.dataset).layout
-                folders = [unpacked(path, archives, layout) for path in sources]
-                write_videos(read_source(layout, folders), root, manifest, settings)
+                write_videos(read_source(layout, [unpacked(path, archives, layout) for path in sources]), root,
+                             manifest, settings)
                 shutil.rmtree(archives, ignore_errors=True)
             manifest["labels"] = write_labels(root, settings, manifest["labels"])
             write_atomic(root / "prepared.json", to_json(manifest))
     except filelock.Timeout:
         raise UserError(f"another run is preparing {root}; wait for it") from None
+    for split in ("training", "testing"):
+        lengths = [video["frames"] for key, video in manifest["videos"].items() if key.startswith(split)]
+        if note := difference_from_published(settings.dataset, split, lengths):
+            warnings.warn(note)
     return manifest
 
 
@@ -91,7 +88,7 @@ def identities(manifest: dict[str, Any]) -> set[str]:
 
 
 def read_manifest(root: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Read the prepared.json of an earlier run; {} for a new folder. Sources may be added.
+    """Read the prepared.json of an earlier run; that of a new folder has no source. Sources may be added.
 
     UserError when `root` was made by something else, in another format, or from other sources.
     """
@@ -99,7 +96,7 @@ def read_manifest(root: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     if not path.exists():
         if root.exists() and any(root.iterdir()):
             raise UserError(f"{root} exists and was not made by this command; give another --out, or move it away")
-        return {}
+        return manifest | {"source": []}
     before = json.loads(path.read_text())
     if before["format"] != manifest["format"] or not identities(before) <= identities(manifest):
         raise UserError(f"{root} was prepared with --format {before['format']} from "
@@ -108,19 +105,12 @@ def read_manifest(root: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     return before
 
 
-def count_frames(root: Path, key: str) -> int | None:
-    """Count the frames of a video, which is complete if it is there; None if it is not."""
-    split, name = key.split("/")
-    folder = root / split / "frames" / name
-    return sum(not file.startswith(".") for file in os.listdir(folder)) if folder.is_dir() else None
-
-
 def has_all(root: Path, key: str, video: dict[str, Any]) -> bool:
     """Tell whether a video has all its frames, and the masks and labels that belong to it."""
     split, name = key.split("/")
-    truth = {"masks": root / split / "masks" / name, "labels": root / split / "labels" / f"{name}.npy"}
-    return video["frames"] is not None and video["frames"] == count_frames(root, key) and \
-        all(truth[kind].exists() for kind in video["truth"])
+    paths = {kind: root / split / kind / name for kind in ("frames", "masks", "labels")}
+    return paths["frames"].is_dir() and len(image_names(paths["frames"])) == video["frames"] and \
+        all(paths[kind].exists() or paths[kind].with_name(f"{name}.npy").exists() for kind in video["truth"])
 
 
 def unpacked(source: Path, archives: Path, layout: Layout) -> Path:
@@ -142,26 +132,27 @@ def is_wanted(layout: Layout, member: str) -> bool:
 
 def read_source(layout: Layout, roots: list[Path]) -> list[SourceVideo]:
     """List the videos in the given folders. UserError when there is none, or when two have one name."""
-    videos: dict[str, SourceVideo] = {}
-    for video in layout.videos(roots):
-        if video.key in videos:
-            raise UserError(f"two {video.split} videos are called {video.name}: {videos[video.key].files[0]} and "
-                            f"{video.files[0]}; rename or remove one")
-        videos[video.key] = video
-    if not videos:
-        raise UserError(f"no videos of this data set in {', '.join(map(str, roots))}; expected {layout.expected}")
-    return list(videos.values())
+    videos = list(layout.videos(roots))
+    double = [key for key, number in Counter(video.key for video in videos).items() if number > 1]
+    if double or not videos:
+        raise UserError(f"{len(videos)} videos in {', '.join(map(str, roots))}, of one name: {some(double) or '-'}; "
+                        f"expected {layout.expected}")
+    return videos
 
 
 def write_videos(videos: list[SourceVideo], root: Path, manifest: dict[str, Any], settings: Settings) -> None:
-    """Write the videos that are not there yet, on all cores; keep `manifest["videos"]` and prepared.json up to date.
+    """Write the videos that are not complete or whose source has changed, on all cores; keep `manifest` up to date.
 
     A video that fails does not keep the others from being written. One UserError is raised at the end.
     """
-    if parts := missing(settings.dataset, videos):
-        warnings.warn(f"{settings.dataset} is incomplete: {'; '.join(parts)}; what is there is prepared, but results "
-                      f"will not compare with published ones")
-    pending = to_do(videos, root, manifest["videos"])
+    pending, entries = [], manifest["videos"]
+    for video in videos:
+        entry = {"bytes": sum(path.stat().st_size for path in video.files), "frames": None,
+                 "truth": ["masks", "labels"] if video.masks else ["labels"] if video.labels is not None else []}
+        old = entries.get(video.key, entry)
+        if old["bytes"] != entry["bytes"] or not has_all(root, video.key, entry | {"frames": old["frames"]}):
+            pending.append(video)
+            entries[video.key] = entry
     failures: list[str] = []
     stop = threading.Event()
     with ThreadPoolExecutor(os.cpu_count()) as pool:     # decoders release Python's lock while they work
@@ -177,56 +168,22 @@ def write_videos(videos: list[SourceVideo], root: Path, manifest: dict[str, Any]
                 bar.update()
 
             try:
-                futures = {pool.submit(write_video, video, frames, root, settings.format, tick): video
+                futures = {pool.submit(write_video, video, frames, root, settings.format, tick): video.key
                            for video, (frames, _) in zip(pending, headers)}
                 for future in as_completed(futures):
                     try:
-                        manifest["videos"][futures[future].key]["frames"] = future.result()
+                        entries[futures[future]]["frames"] = future.result()
+                        write_atomic(root / "prepared.json", to_json(manifest))
                     except UserError as error:
-                        failures.append(f"{futures[future].key}: {error}")
+                        failures.append(f"{futures[future]}: {error}")
             finally:
                 stop.set()
                 pool.shutdown(cancel_futures=True)
-                write_atomic(root / "prepared.json", to_json(manifest))
     for failure in failures[1:]:
         warnings.warn(failure)
     if failures:
         raise UserError(f"{failures[0]}; {len(videos) - len(failures)} of {len(videos)} videos are complete and stay, "
                         f"so mend that and run the same command again")
-
-
-def to_do(videos: list[SourceVideo], root: Path, entries: dict[str, dict[str, Any]]) -> list[SourceVideo]:
-    """List the videos that are not complete or whose source has changed, and enter all of them in `entries`."""
-    pending = []
-    for video in videos:
-        old = entries.get(video.key)
-        entry = entries[video.key] = {
-            "bytes": sum(path.stat().st_size for path in video.files),
-            # A run that was killed could not say how many frames a complete video has.
-            "frames": old and (old["frames"] or count_frames(root, video.key)),
-            "truth": ["masks", "labels"] if video.masks else ["labels"] if video.labels is not None else []}
-        if not old or old["bytes"] != entry["bytes"] or not has_all(root, video.key, entry):
-            pending.append(video)
-            entry["frames"] = None
-    return pending
-
-
-def missing(dataset: str, videos: list[SourceVideo]) -> list[str]:
-    """Say in words what a published data set has and this source lacks."""
-    benchmark, parts = facts_of(dataset), []
-    for split in ("training", "testing"):
-        here = {video.name: video for video in videos if video.split == split}
-        (count, _), lengths = benchmark.split(split)
-        if not lengths and count > len(here):
-            parts.append(f"{len(here)} of {count} {split} videos")
-        if lost := [name for name in lengths if name not in here]:
-            parts.append(f"no {split} videos {some(lost)}")
-        parts += [f"{split} {name} has {len(here[name].files)} of {length} frames" for name, length in lengths.items()
-                  if name in here and isinstance(here[name].frames, tuple) and len(here[name].files) != length]
-        if split == "testing" and benchmark.layout.every_mask and \
-                (bare := [video.name for video in here.values() if video.masks is None]):
-            parts.append(f"no masks for testing {some(bare)}")
-    return parts
 
 
 def write_labels(root: Path, settings: Settings, before: str | None) -> str | None:
@@ -240,27 +197,22 @@ def write_labels(root: Path, settings: Settings, before: str | None) -> str | No
         return None
     lengths = {video.name: len(video.frames) for video in index_videos(folder)}
     own = {name: root / "testing" / "labels" / f"{name}.npy" for name in lengths}
-    lost = [name for name, path in own.items() if not path.exists()]
     truths = facts_of(settings.dataset).truths
-    wanted = next(iter(truths), "") if settings.label_source == "auto" else settings.label_source
-    labels = None
-    if settings.labels:
-        labels, source = load_labels(settings.labels, lengths), str(settings.labels)
-    elif wanted in truths:
-        try:
-            labels, source = load_labels(truths[wanted], lengths), wanted
-        except UserError as error:                         # not the published videos
-            if settings.label_source == "ano_pred":
-                raise
-            if wanted != "official":
-                warnings.warn(f"{error}; the source's own labels are used")
-    if labels is None and not lost:
+    source = next(iter(truths), "") if settings.label_source == "auto" else settings.label_source
+    try:
+        labels = load_labels(settings.labels or truths[source], lengths)
+        source = str(settings.labels or source)
+    except (UserError, KeyError) as error:                 # not the published videos, or no labels of them
+        if settings.labels or source == "ano_pred" == settings.label_source:
+            raise
+        if source == "ano_pred":
+            warnings.warn(f"{error}; the source's own labels are used")
+        if lost := [name for name, path in own.items() if not path.exists()]:
+            together.unlink(missing_ok=True)               # those of fewer or other videos
+            warnings.warn(f"no labels for testing {some(lost)}; evaluate.py will need --labels FILE")
+            return None
         labels = {name: np.load(path) for name, path in own.items()}
         source = before or "your own" if settings.dataset == "custom" else "official"
-    if labels is None:
-        together.unlink(missing_ok=True)                   # those of fewer or other videos
-        warnings.warn(f"no labels for testing {some(lost)}; evaluate.py will need --labels FILE")
-        return None
     for name, array in labels.items():
         save_array(own[name], array)
     save_array(together, np.concatenate(list(labels.values())))
