@@ -23,8 +23,6 @@ from lgn_net.files import ROOT, to_json
 from lgn_net.preparation.doctor import examine
 from lgn_net.terminal import run_command
 
-WIDTH = 100                # columns of the printed sentences
-
 
 def main(argv: list[str]) -> int:
     """Check a data set, or compare two label files. Return the exit status."""
@@ -42,8 +40,6 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if args.data is None and args.compare_labels != []:
         raise UserError("give the folder of the data: scripts/check_data.py DATA --dataset " + args.dataset)
-    if args.data is not None and not Path(args.data).is_dir():
-        raise UserError(f"DATA {args.data}: no such folder")
     if args.compare_labels is not None:
         content = label_differences(args.data, args.dataset, args.compare_labels)
         text = (f"A: {content['A']}\nB: {content['B']}\n\n{show_table(content['videos'])}\n"
@@ -65,16 +61,12 @@ def show(content: dict[str, Any]) -> str:
     """
     parts = [f"{split['split']}: {split['folder']}\n{show_table([show_video(row) for row in split['videos']])}"
              for split in content["splits"]]
-    if any("*" in part for part in parts):
-        parts.append("* not all frames of the video\n")
     if labels := content["labels"]:
-        file = Path(labels["file"]).resolve()
-        file = file.relative_to(ROOT) if file.is_relative_to(ROOT) else labels["file"]
-        parts.append(f"labels: {file} ({labels['source'] or 'your own'}), {labels['frames']:,} frames, "
+        parts.append(f"labels: {labels['file'].removeprefix(f'{ROOT}/')} ({labels['source'] or 'your own'}), {labels['frames']:,} frames, "
                      f"{labels['abnormal']:,} abnormal ({100 * labels['abnormal'] / labels['frames']:.1f} %)\n")
     lines = []
     for finding in sorted(content["findings"], key=lambda finding: finding["level"]):
-        lines.append(textwrap.fill(f"{finding['level']}: {finding['text']}", WIDTH, subsequent_indent="    ",
+        lines.append(textwrap.fill(f"{finding['level']}: {finding['text']}", 100, subsequent_indent="    ",
                                    break_long_words=False, break_on_hyphens=False))
         lines += [f"    -> {finding['fix']}"] if finding["fix"] else []
     problems = sum(finding["level"] == "problem" for finding in content["findings"])
@@ -83,12 +75,12 @@ def show(content: dict[str, Any]) -> str:
 
 
 def show_video(row: dict[str, Any]) -> dict[str, Any]:
-    """Make a row of the printed table; a star follows a value that not all frames have."""
-    usual = {key: next(iter(row[key]), "-") + " *" * (len(row[key]) > 1) for key in ("sizes", "colours", "formats")}
-    abnormal = {"abnormal": row["abnormal"]} if "abnormal" in row else {}
+    """Make a row of the printed table; a star follows a value that not all frames of the video have."""
+    usual = {key: next(iter(row[f"{key}s"]), "-") + " *" * (len(row[f"{key}s"]) > 1)
+             for key in ("size", "colour", "format")}
     return {"video": row["video"], "frames": row["frames"], "published": row["published"] or "-",
-            "names": f"{Path(row['first']).stem} to {Path(row['last']).stem}", "size": usual["sizes"],
-            "colour": usual["colours"], "format": usual["formats"], "MB": row["bytes"] / 1e6, **abnormal}
+            "names": f"{Path(row['first']).stem} to {Path(row['last']).stem}", **usual, "MB": row["bytes"] / 1e6,
+            **{key: row[key] for key in ("abnormal",) if key in row}}
 
 
 def label_differences(data: str | None, dataset: str, sources: list[str]) -> dict[str, Any]:

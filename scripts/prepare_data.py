@@ -45,14 +45,13 @@ def main(argv: list[str]) -> None:
                                                     "columns video,start,end or video,frame,label")
     parser.add_argument("--name", help="custom: name of the data set (default: custom)")
     args = parser.parse_args(argv)
+    name = args.name or args.dataset
     if args.dataset != "custom" and (args.labels or args.name):
         raise UserError("--labels and --name are for custom; a benchmark has its own")
     if not args.source and args.download is None:
         raise UserError("give --source ARCHIVE_OR_FOLDER, or --download")
-    name = args.name or args.dataset
-    if not re.fullmatch("[A-Za-z0-9_][A-Za-z0-9._-]*", name) or name == "archives":
-        raise UserError(f"--name {name!r}: give letters, digits, '.', '_' and '-', not '.' or '-' first, and not "
-                        f"'archives', where downloads are kept")
+    if not re.fullmatch("[A-Za-z0-9_][A-Za-z0-9._-]*", name):
+        raise UserError(f"--name {name!r}: give letters, digits, '.', '_' and '-', not '.' or '-' first")
     settings = Settings(args.dataset, name, args.format, args.label_source, args.labels)
     manifest = prepare(sources(args), args.out, settings)
     print(summary(args.out, settings, manifest))

@@ -16,16 +16,10 @@ from lgn_net.errors import UserError
 
 
 def find_labels(root: str | Path, dataset: str, split_folder: Path, source: str = "auto") -> Path:
-    """Find the label file of a data set. UserError when there is none.
+    """Find the label file of a data set, whose test videos are in `split_folder`. UserError when there is none.
 
-    Args:
-        root: the folder that holds the data set's folder, or that folder itself.
-        dataset: its name.
-        split_folder: the folder of its test videos.
-        source: "official" or "ano_pred": the labels of that source that ship with the project. "auto": beside the
-            frames, in the folder above, or shipped (for Avenue ano_pred, which the published numbers used). Looked for,
-            in this order, in the data set's folder and in `root`: `frame_labels_<dataset>.npy`, `<dataset>.mat`,
-            `labels.csv`.
+    The source "official" or "ano_pred" are labels that ship with the project. "auto" is the first of these files in the
+    data set's folder, then in `root`: `frame_labels_<dataset>.npy`, `<dataset>.mat`, `labels.csv`; else what ships.
     """
     truths = facts_of(dataset).truths
     if source in truths:
@@ -43,16 +37,7 @@ def find_labels(root: str | Path, dataset: str, split_folder: Path, source: str 
 
 
 def known_source(dataset: str, labels: Mapping[str, np.ndarray]) -> str | None:
-    """Name the source whose labels these are, wherever they were read from.
-
-    Args:
-        dataset: its name.
-        labels: name of each video -> (T,).
-
-    Returns:
-        "official" or "ano_pred"; both, "official, ano_pred", where they agree on all of the videos; None for labels
-        that do not ship.
-    """
+    """Name the source whose labels (T,) these are, or the sources, "ano_pred, official"; None where they do not ship."""
     truths = {source: read_ranges(path) for source, path in facts_of(dataset).truths.items()}
     return ", ".join(source for source, truth in truths.items() if all(
         np.array_equal(truth.get(name, ()), y) for name, y in labels.items())) or None
@@ -62,16 +47,9 @@ def shipped_truths(names: Sequence[str], frames: Sequence[np.ndarray], labels: S
                    dataset: str | None = None) -> dict[str, list[np.ndarray]]:
     """Find all truths of the benchmark whose labels these are, for the same frames, by the name of their source.
 
-    Of a data set that is not named, the videos must be all of the benchmark's: a few are alike by accident.
-
-    Args:
-        names: of each video.
-        frames: of each video the indices (n,) of its frames.
-        labels: of each video the labels (n,) of these frames.
-        dataset: its name; None where it is not known.
-
-    Returns:
-        {} for labels that do not ship. For Avenue two entries, whichever of the two was given.
+    Each video has a name, the indices (n,) of its frames and the labels (n,) of these. Of a data set that is not named,
+    the videos must be all of the benchmark's: a few are alike by accident. Returns {} for labels that do not ship, two
+    entries for Avenue, whichever of the two was given.
     """
     for name, benchmark in BENCHMARKS.items():
         if name != canonical_name(dataset) if dataset else set(names) != set(benchmark.test_lengths):
@@ -89,15 +67,13 @@ def load_label_folder(folder: str | Path) -> dict[str, np.ndarray]:
     files = sorted(Path(folder).glob("*.npy"), key=lambda path: natural_key(path.name))
     if not files:
         raise UserError(f"labels {folder}: the folder holds no <video>.npy")
-    labels = {}
-    for path in files:
-        with naming(path):
-            labels[path.stem] = flat_labels(path)
-    return labels
+    with naming(folder):
+        return {path.stem: flat_labels(path) for path in files}
+    raise AssertionError
 
 
 @contextlib.contextmanager
-def naming(path: Path, wanted: str = "") -> Iterator[None]:
+def naming(path: str | Path, wanted: str = "") -> Iterator[None]:
     """Turn any error in a file of labels into a UserError that names the file and what is wanted."""
     try:
         yield
@@ -107,31 +83,28 @@ def naming(path: Path, wanted: str = "") -> Iterator[None]:
 
 
 def load_labels(path: str | Path, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """Read the labels of every frame of every test video.
+    """Read the labels of every frame of every test video, in the order of `lengths`, their frames by name.
 
-    Args:
-        path: by its suffix
-            `.npy`: frame labels of all videos one after the other, 1-D or (1, N), as circulated with MNAD and LGN-Net;
-            `.mat`: ano_pred's cell array `gt`, per video a 2 x k matrix of first and last abnormal frame, from 1;
-            `.m`: UCSD's `gt_frame` ranges, likewise from 1;
-            `.json`: as in `datasets/ranges/`, `{"frames": [lengths], "abnormal": [[[first, last], ...], ...]}`, from 0;
-            with `"videos": [names]` it may hold more videos than these;
-            `.csv`: lines `video,start,end`, both ends included and counted from 0, or `video,frame,label`. Videos by
-            the name of their folder. Videos without a line are normal.
-        lengths: frames of all test videos by name, in order, the skipped ones too.
+    Known files:
+        `.npy`: frame labels of all videos one after the other, 1-D or (1, N), as circulated with MNAD and LGN-Net;
+        `.mat`: ano_pred's cell array `gt`, per video a 2 x k matrix of first and last abnormal frame, from 1;
+        `.m`: UCSD's `gt_frame` ranges, likewise from 1;
+        `.json`: as in `datasets/ranges/`, `{"frames": [lengths], "abnormal": [[[first, last], ...], ...]}`, from 0;
+        with `"videos": [names]` it may hold more videos than these;
+        `.csv`: lines `video,start,end`, both ends included and counted from 0, or `video,frame,label`. Videos by
+        the name of their folder. Videos without a line are normal.
 
     Returns:
-        Name of each video -> uint8 (T,) of 0 and 1, in the order of `lengths`.
+        Name of each video -> uint8 (T,) of 0 and 1.
 
     Raises:
         UserError: no such file, another format, or other lengths than the videos'.
     """
     path = Path(path)
-    readers = {".npy": read_npy, ".mat": read_mat, ".m": read_m, ".json": read_json, ".csv": read_csv}
+    readers = {".npy": read_npy, ".mat": read_mat, ".json": read_json, ".csv": read_csv,
+               ".m": lambda path, lengths: from_ranges(lengths, ucsd.read_ranges(path))}
     if path.suffix.lower() not in readers:
         raise UserError(f"labels {path}: unknown format '{path.suffix}'; known: {', '.join(readers)}")
-    if not path.is_file():
-        raise UserError(f"labels {path}: no such file")
     names = list(lengths)
     wanted = f"; there are {len(names)} videos of {sum(lengths.values())} frames"
     with naming(path, wanted + (f", {names[0]} to {names[-1]}" if names else "")):
@@ -159,11 +132,6 @@ def read_mat(path: Path, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
     """Read ano_pred's ranges."""
     cells = scipy.io.loadmat(path)["gt"].ravel()
     return from_ranges(lengths, [cell.reshape(2, -1).T - np.array((1, 1)) for cell in cells])
-
-
-def read_m(path: Path, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """Read UCSD's ranges."""
-    return from_ranges(lengths, ucsd.read_ranges(path))
 
 
 def read_json(path: Path, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
@@ -206,9 +174,7 @@ def read_csv(path: Path, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
         try:
             video, first, second = row["video"], int(row[columns[1]]), int(row[columns[2]])
             if video not in labels:
-                near = [f"; write {name}, whose zeros a spreadsheet drops" for name in labels
-                        if name.lstrip("0") == video]
-                raise ValueError(f"no video is called {video!r}{''.join(near)}")
+                raise ValueError(f"no video is called {video!r} (a spreadsheet drops zeros before a number)")
             if columns[2] == "end":
                 mark(video, labels[video], first, second)
             elif second in (0, 1):

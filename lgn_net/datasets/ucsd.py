@@ -48,8 +48,7 @@ def find_videos(roots: list[Path], dataset: str) -> Iterator[SourceVideo]:
 def read_ranges(path: Path) -> list[list[tuple[int, int]]]:
     """Read the abnormal ranges from UCSDpedN.m: per video its pairs (first, last), counted from 0, both included.
 
-    Its lines are `TestVideoFile{end+1}.gt_frame = [61:180];`, one per video. Ranges and single frames may follow each
-    other in the brackets. UserError when something else stands there.
+    Its lines are `TestVideoFile{end+1}.gt_frame = [61:180, 190];`, one per video. UserError for anything else in there.
     """
     videos: list[list[tuple[int, int]]] = []
     for line in re.findall(r"gt_frame\s*=\s*\[(.*?)\]", path.read_text(errors="replace")):

@@ -42,8 +42,6 @@ FAULTS = {
     "twice": ("problem", "names", "two frames of one number", "take one of the two out"),
     "gaps": ("problem", "names", "numbers are left out, so frames seem lost", REMAKE),
     "starts": ("note", "names", "most videos are numbered from {first}, others are not", ""),
-    "order": ("note", "names", "frames are read by number here, but programs that sort names as text will read them in "
-                               "disorder", ""),
     "size": ("problem", "size", "more than one size within a video", REMAKE),
     "colour": ("problem", "colour", "more than one colour within a video", REMAKE),
     "format": ("note", "format", "more than one format within a video", ""),
@@ -214,22 +212,18 @@ def published_lengths(dataset: str, split: str, names: list[str]) -> dict[str, i
     return dict(zip(names, known.values())) if is_complete else known
 
 
-def check_counts(split: str, here: Mapping[str, int], dataset: str, known: Mapping[str, int], again: str) \
-        -> list[Finding]:
+def check_counts(split: str, here: dict[str, int], dataset: str, known: dict[str, int], again: str) -> list[Finding]:
     """Compare the frames of each video that is here, and the number of videos, with the published ones."""
-    if not (different := difference_from_published(dataset, split, list(here.values()))) and \
-            all(here.get(name) == length for name, length in known.items()):
+    different = difference_from_published(dataset, split, list(here.values()))
+    other = {name: f"{name} has {here.get(name, 0)} of {length} frames" for name, length in known.items()
+             if here.get(name, 0) != length}
+    if not set(known) & set(here):                         # the videos have other names
+        other = {}
+    if not different and not other:
         return []
-    other = {name: f"{name} has {here[name]} of {length} frames" for name, length in known.items()
-             if here.get(name, length) != length}
-    # Unless the videos have other names, or not all are known.
-    is_named = set(known) & set(here) and facts_of(dataset).split(split)[0][0] == len(known)
-    missing = [name for name in known if name not in here] if is_named else []
-    text = [different or f"{split}: videos of other lengths than published"]
-    text += [f"missing: {some(missing)}"] if missing else []
-    text += [some(list(other.values()))] if other else []
-    fix = REMAKE.format(again=again) if other else f"add what is missing to the source, then: {again}"
-    return [Finding("problem", "counts", "; ".join(text), fix, (*missing, *other))]
+    text = different or f"{split}: videos of other lengths than published"
+    text += f"; {some(list(other.values()))}" if other else ""
+    return [Finding("problem", "counts", text, REMAKE.format(again=again), tuple(other))]
 
 
 def check_frames(split: str, videos: Videos, known: Mapping[str, int], seen: dict[tuple, tuple[str, str]],
@@ -256,23 +250,21 @@ def check_frames(split: str, videos: Videos, known: Mapping[str, int], seen: dic
 
 
 def name_faults(frames: list[Frame], numbers: list[int] | None, published: int | None) -> Iterator[tuple[str, str]]:
-    """Check that file names have one pattern and are numbered without gaps, no number twice, in text order."""
+    """Check that file names have one pattern and are numbered without gaps, no number twice."""
     names = [frame.name for frame in frames]
-    patterns = [pattern_of(name) for name in names]
+    patterns = [re.sub(r"\d+", "0", Path(name).stem.lower()) for name in names]
     usual = Counter(patterns).most_common(1)[0][0]
     if others := [name for name, pattern in zip(names, patterns) if pattern != usual]:
-        yield "patterns", f"{others[0]} beside {names[patterns.index(usual)]}{and_more(len(others))}"
+        yield "patterns", f"{others[0]} beside {names[patterns.index(usual)]}, {len(others)} in all"
     elif numbers:
         steps = np.diff(numbers)
         step = Counter(steps[steps > 0].tolist()).most_common(1)[0][0]
         same, far = np.flatnonzero(steps == 0), np.flatnonzero(steps > step)
         if len(same):
-            yield "twice", f"{names[same[0]]} and {names[same[0] + 1]}{and_more(len(same))}"
+            yield "twice", f"{names[same[0]]} and {names[same[0] + 1]}, {len(same)} in all"
         is_times_of_day = step > 1 and len(far) > len(steps) / 10 + 1
         if len(far) and published != len(names) and not is_times_of_day:
-            yield "gaps", f"{names[far[0]]} is followed by {names[far[0] + 1]}{and_more(len(far))}"
-    if wrong := [pair for pair in zip(sorted(names), names) if pair[0] != pair[1]]:
-        yield "order", "{} before {}".format(*wrong[0])
+            yield "gaps", f"{names[far[0]]} is followed by {names[far[0] + 1]}, {len(far)} in all"
 
 
 def frame_faults(frames: list[Frame], usual: int | None) -> Iterator[tuple[str, str]]:
@@ -334,20 +326,8 @@ def check_labels(labels: Mapping[str, np.ndarray], dataset: str, source: str | N
     return notes
 
 
-def and_more(count: int) -> str:
-    """Say how many more there are after the first of `count` items."""
-    return f" and {count - 1:,} more" if count > 1 else ""
-
-
-def pattern_of(name: str) -> str:
-    """Replace the numbers in a file name."""
-    return re.sub(r"\d+", "0", Path(name).stem.lower())
-
-
 def running_numbers(frames: list[Frame]) -> list[int] | None:
-    """Find the number that counts the frames; None when none or several do, or the names have several patterns."""
-    if len({pattern_of(frame.name) for frame in frames}) > 1:
-        return None
+    """Find the number that counts the frames; None when none or several do."""
     columns = zip(*([int(digits) for digits in re.findall(r"\d+", Path(frame.name).stem)] for frame in frames))
     changing = [column for column in columns if len(set(column)) > 1]
     return list(changing[0]) if len(changing) == 1 else None
