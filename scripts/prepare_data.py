@@ -29,20 +29,15 @@ def main(argv: list[str]) -> None:
     parser.add_argument("dataset", type=canonical_name, choices=[*BENCHMARKS, "custom"],
                         help="which; custom: video files of your own")
     parser.add_argument("--source", type=Path, nargs="+", default=[], metavar="PATH",
-                        help="the published archives, or the folders they were unpacked to; custom: a folder with the "
-                             "folders training and testing, of video files")
+                        help="the published archives, or folders; custom: one with the folders training and testing")
     parser.add_argument("--download", nargs="?", const="", metavar="ADDRESS",
-                        help="fetch the archives into --source (default: OUT/archives) from the publishers, or from a "
-                             "mirror with this address; goes on with what is there, checks the sha256")
+                        help="fetch the archives into --source (default: OUT/archives), also from a mirror's ADDRESS")
     parser.add_argument("--out", type=Path, required=True, help="dataset folder; <dataset>/ is made in it")
     parser.add_argument("--format", choices=("png", "jpg"), default="png",
-                        help="of frames that must be encoded: png is lossless (default), jpg has quality 100, half the "
-                             "size and decodes twice as fast; published JPEG frames stay as they are")
+                        help="png is lossless (default), jpg has quality 100 and half the size")
     parser.add_argument("--label_source", choices=("auto", "official", "ano_pred"), default="auto",
-                        help="of Avenue's two truths: the official masks, or the re-annotation by ano_pred that "
-                             "published numbers used (auto)")
-    parser.add_argument("--labels", type=Path, help="custom: label file of the testing videos, such as a CSV with the "
-                                                    "columns video,start,end or video,frame,label")
+                        help="of Avenue: the official masks, or the re-annotation that published numbers use (auto)")
+    parser.add_argument("--labels", type=Path, help="custom: label file, such as a CSV of video,start,end")
     parser.add_argument("--name", help="custom: name of the data set (default: custom)")
     args = parser.parse_args(argv)
     name = args.name or args.dataset

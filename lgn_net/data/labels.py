@@ -37,7 +37,7 @@ def find_labels(root: str | Path, dataset: str, split_folder: Path, source: str 
 
 
 def known_source(dataset: str, labels: Mapping[str, np.ndarray]) -> str | None:
-    """Name the source whose labels (T,) these are, or the sources, "ano_pred, official"; None where they do not ship."""
+    """Name the source or sources, "ano_pred, official", whose labels (T,) these are; None where they do not ship."""
     truths = {source: read_ranges(path) for source, path in facts_of(dataset).truths.items()}
     return ", ".join(source for source, truth in truths.items() if all(
         np.array_equal(truth.get(name, ()), y) for name, y in labels.items())) or None

@@ -29,7 +29,7 @@ from lgn_net.errors import UserError
 from lgn_net.preparation.archives import some
 from lgn_net.terminal import progress
 
-LOSSLESS = ("PNG", "BMP", "DIB", "PPM", "SUN", "TIFF")   # as Pillow calls them; TIFF mostly
+LOSSLESS = ("PNG", "BMP", "DIB", "PPM", "TIFF")      # as Pillow calls them; TIFF mostly
 LONG_RUN = 25                # frames in a row that repeat the one before: a second of a stuck decoder
 MANY_REPEATS = 0.2           # part of such frames in a video that was extracted at a higher rate than its own
 QUALITY_STEP = 10            # points of JPEG quality between frames that look alike and frames that do not
@@ -116,7 +116,7 @@ def examine(root: Path, dataset: str, labels_file: Path | None, label_source: st
     seen: dict[tuple, tuple[str, str]] = {}
     for name, split in splits.items():
         lengths = {video: len(frames) for video, frames in split.items()}
-        published = published_lengths(dataset, name, list(split))
+        published = known_lengths(dataset, name)
         different = check_counts(name, lengths, dataset, published, again)
         findings += [*different, *check_frames(name, split, published, seen, again)]
         tables.append({"split": name, "folder": str(indexed[name][0]), "every_frame_decoded": full, "videos": [
@@ -203,13 +203,6 @@ def luma_steps() -> np.ndarray:
     for q, file in enumerate(files, start=1):
         Image.new("L", (8, 8)).save(file, "JPEG", quality=q)
     return np.array([sum(Image.open(file).quantization[0]) for file in files])     # type: ignore[attr-defined]
-
-
-def published_lengths(dataset: str, split: str, names: list[str]) -> dict[str, int]:
-    """Return published frame counts by name; by the order of videos, as labels go, when no video is missing."""
-    known = known_lengths(dataset, split)
-    is_complete = facts_of(dataset).split(split)[0][0] == len(known) == len(names)
-    return dict(zip(names, known.values())) if is_complete else known
 
 
 def check_counts(split: str, here: dict[str, int], dataset: str, known: dict[str, int], again: str) -> list[Finding]:
