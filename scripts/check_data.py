@@ -62,8 +62,9 @@ def show(content: dict[str, Any]) -> str:
     parts = [f"{split['split']}: {split['folder']}\n{show_table([show_video(row) for row in split['videos']])}"
              for split in content["splits"]]
     if labels := content["labels"]:
-        parts.append(f"labels: {labels['file'].removeprefix(f'{ROOT}/')} ({labels['source'] or 'your own'}), "
-                     f"{labels['frames']:,} frames, {labels['abnormal']:,} abnormal ({100 * labels['abnormal'] / labels['frames']:.1f} %)\n")
+        parts.append("labels: {} ({}), {:,} frames, {:,} abnormal ({:.1%})\n".format(
+            labels["file"].removeprefix(f"{ROOT}/"), labels["source"] or "your own", labels["frames"],
+            labels["abnormal"], labels["abnormal"] / labels["frames"]).replace("%)", " %)"))
     lines = []
     for finding in sorted(content["findings"], key=lambda finding: finding["level"]):
         lines.append(textwrap.fill(f"{finding['level']}: {finding['text']}", 100, subsequent_indent="    ",

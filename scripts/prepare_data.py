@@ -56,9 +56,10 @@ def sources(args: argparse.Namespace) -> list[Path]:
     """List the archives and folders to read; they are downloaded first where that is asked for."""
     benchmark = facts_of(args.dataset)
     if args.download is None:
+        names = [Path(archive.url).name for archive in benchmark.archives]
         # A folder of archives stands for the archives.
-        return [file for path in args.source for file in
-                [path / archive.name for archive in benchmark.archives if (path / archive.name).is_file()] or [path]]
+        return [file for path in args.source
+                for file in [path / name for name in names if (path / name).is_file()] or [path]]
     if not benchmark.archives:
         raise UserError(f"{args.dataset} cannot be downloaded by command: {benchmark.page or 'it is your own'}; give "
                         f"--source")

@@ -40,12 +40,11 @@ def write(tmp_path):
 
     def write(name, content):
         path = tmp_path / name
-        if path.suffix == ".npy" and isinstance(content, np.ndarray):
+        if isinstance(content, np.ndarray):
             np.save(path, content, allow_pickle=True)
-        elif path.suffix == ".mat" and isinstance(content, list):
+        elif isinstance(content, list):
             cells = np.empty((1, len(content)), object)
-            for i, ranges in enumerate(content):
-                cells[0, i] = np.array(ranges, np.uint16)
+            cells[0] = [np.array(ranges, np.uint16) for ranges in content]
             scipy.io.savemat(path, {"gt": cells})
         else:
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -96,7 +95,8 @@ def test_special_cases(write):
     ("l.mat", [[[0], [2]], [], []], ["video a"]), ("l.mat", [[], [[3], [2]], []], ["video b"]),
     ("l.mat", [[1, 2, 3], [], []], []),
     ("l.m", ucsd("2:7", "", ""), ["video a"]), ("l.m", ucsd("2:3", ""), ["2 videos"]), ("l.m", ucsd("x", "", ""), []),
-    ("l.json", as_json(frames=[6, 4, 5]), ["[6, 4, 5] frames"]), ("l.json", as_json(abnormal=[[[1, 6]], [], []]), ["6"]),
+    ("l.json", as_json(frames=[6, 4, 5]), ["[6, 4, 5] frames"]),
+    ("l.json", as_json(abnormal=[[[1, 6]], [], []]), ["6"]),
     ("l.json", as_json(abnormal=[[], []]), ["2 videos", "3 videos"]), ("l.json", as_json(frames=[6, 3]), []),
     ("l.json", as_json(abnormal=None), []), ("l.json", as_json(abnormal=[[1, 2], [], []]), []),
     ("l.json", as_json(abnormal=[[["x", 2]], [], []]), []), ("l.json", as_json(abnormal=[[[0.5, 2]], [], []]), []),
@@ -139,7 +139,8 @@ def test_pickled_labels_run_no_code(write, tmp_path):
 
 # ------------------------------------------------------------------------------------- where labels are looked for
 
-def test_find_labels_order(tmp_path):
+def test_find_labels(tmp_path):
+    """Files beside the frames, in this order, go before those that ship."""
     split = tmp_path / "shanghai" / "testing" / "frames"
     split.mkdir(parents=True)
     places = [folder / name for folder in (tmp_path / "shanghai", tmp_path)
@@ -147,21 +148,13 @@ def test_find_labels_order(tmp_path):
                            "shanghai.mat", "labels.csv")]
     with pytest.raises(UserError, match=r"frame_labels_shanghai\.npy.*--labels"):
         find_labels(tmp_path, "shanghai", split)
+    shipped = BENCHMARKS["avenue"].truths
+    assert find_labels(tmp_path, "avenue", split) == shipped["ano_pred"]
     for place in reversed(places):                                                # each goes before all later ones
         place.touch()
         assert find_labels(tmp_path, "shanghai", split) == place
-
-
-def test_files_beside_the_frames_go_before_those_that_ship(tmp_path):
-    split = tmp_path / "testing" / "frames"
-    for dataset, truths in (("ped2", ["official"]), ("avenue", ["ano_pred", "official"])):
-        shipped = BENCHMARKS[dataset].truths
-        assert find_labels(tmp_path, dataset, split) == shipped[truths[0]]
-        own = tmp_path / f"frame_labels_{dataset}.npy"
-        own.touch()
-        assert find_labels(tmp_path, dataset, split) == own
-        for source in truths:
-            assert find_labels(tmp_path, dataset, split, source) == shipped[source]
+        assert find_labels(tmp_path, "avenue", split).name == "labels.csv"
+    assert find_labels(tmp_path, "avenue", split, "official") == shipped["official"]
     with pytest.raises(UserError, match="no ano_pred labels of ped2"):
         find_labels(tmp_path, "ped2", split, "ano_pred")
 

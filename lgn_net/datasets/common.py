@@ -22,11 +22,6 @@ class Archive(NamedTuple):
     url: str
     sha256: str
 
-    @property
-    def name(self) -> str:
-        """Return the name of the file."""
-        return self.url.rpartition("/")[2]
-
 
 class SourceVideo(NamedTuple):
     """A video as it was published."""

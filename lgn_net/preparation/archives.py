@@ -57,11 +57,12 @@ def download(archive: Archive, folder: Path, base: str = "") -> Path:
     connection is lost again and again, or the checksum is another one. What arrived is kept for the next try, as
     `<name>.part`, except with a wrong checksum.
     """
-    path, part = folder / archive.name, folder / f"{archive.name}.part"
+    path = folder / Path(archive.url).name
+    part = path.with_name(f"{path.name}.part")
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         part.touch()
-        fetch(f"{base.rstrip('/')}/{archive.name}" if base else archive.url, part)
+        fetch(f"{base.rstrip('/')}/{path.name}" if base else archive.url, part)
     done = path if path.exists() else part                 # the former may be the user's own
     with done.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

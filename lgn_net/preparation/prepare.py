@@ -117,17 +117,16 @@ def unpacked(source: Path, archives: Path, layout: Layout) -> Path:
     """Return a source as a folder. An archive's stays below `archives` until all videos are written."""
     if source.is_dir():
         return source
+
+    def is_wanted(member: str) -> bool:
+        path = PurePosixPath("/", member.lower())
+        return not any(part.startswith((".", "__macosx")) for part in path.parts) and \
+            any(fnmatchcase(str(path), pattern) for pattern in layout.files)
+
     folder = archives / fingerprint(source)
     if not folder.exists():
-        unpack(source, folder, lambda member: is_wanted(layout, member))
+        unpack(source, folder, is_wanted)
     return folder
-
-
-def is_wanted(layout: Layout, member: str) -> bool:
-    """Tell whether a file of an archive belongs to the data set, by its path in the archive."""
-    path = PurePosixPath("/", member.lower())
-    return not any(part.startswith((".", "__macosx")) for part in path.parts) and \
-        any(fnmatchcase(str(path), pattern) for pattern in layout.files)
 
 
 def read_source(layout: Layout, roots: list[Path]) -> list[SourceVideo]:
