@@ -10,26 +10,18 @@ or with the number of problems and status 1.
 """
 
 import argparse
-import sys
 import textwrap
 import warnings
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import cv2
-from tqdm import tqdm
-
 from lgn_net.data.labels import load_labels, read_ranges
 from lgn_net.data.videos import find_split, index_videos
-from lgn_net.datasets import BENCHMARKS, truths_of
+from lgn_net.datasets import BENCHMARKS, facts_of
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, to_json
-from lgn_net.preparation.doctor import Report, examine, published_lengths
+from lgn_net.preparation.doctor import examine
 from lgn_net.terminal import run_command
-
-WIDTH = 100                # columns of the printed sentences
 
 
 def main(argv: list[str]) -> int:
@@ -48,8 +40,6 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if args.data is None and args.compare_labels != []:
         raise UserError("give the folder of the data: scripts/check_data.py DATA --dataset " + args.dataset)
-    if args.data is not None and not Path(args.data).is_dir():
-        raise UserError(f"DATA {args.data}: no such folder")
     if args.compare_labels is not None:
         content = label_differences(args.data, args.dataset, args.compare_labels)
         text = (f"A: {content['A']}\nB: {content['B']}\n\n{show_table(content['videos'])}\n"
@@ -57,42 +47,11 @@ def main(argv: list[str]) -> int:
         print(to_json(content) if args.json else text, end="")
         return 0
 
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     warnings.filterwarnings("ignore", module="PIL")                # damage is told below, with the name of the file
-    with tqdm(desc="check", unit=" frames", delay=2, dynamic_ncols=True,
-              mininterval=0.2 if sys.stderr.isatty() else 30) as bar:
-        report = examine(Path(args.data), args.dataset, args.labels, args.label_source, args.full, bar)
-    content = describe(args.dataset, report)
+    content = examine(Path(args.data), args.dataset, args.labels, args.label_source, args.full)
     text = to_json(content) if args.json else show(content)
     print(text.encode(errors="backslashreplace").decode(), end="")                  # names may be no UTF-8
     return 0 if content["ok"] else 1
-
-
-def describe(dataset: str, report: Report) -> dict[str, Any]:
-    """Turn the report into plain lists and dictionaries, for JSON and for `show`."""
-    splits: list[dict[str, Any]] = []
-    labels = None
-    for split in report.splits:
-        known = published_lengths(dataset, split.name, [video.name for video in split.videos])
-        splits.append({"split": split.name, "folder": str(split.folder), "every_frame_decoded": split.full, "videos": [{
-            "video": video.name,
-            "frames": len(frames),
-            "published": known.get(video.name),
-            "first": Path(video.frames[0]).name,
-            "last": Path(video.frames[-1]).name,
-            "sizes": counts(frame.size for frame in frames),
-            "colours": counts(frame.colour for frame in frames),
-            "formats": counts(frame.encoding for frame in frames),
-            "bytes": sum(frame.bytes for frame in frames),
-        } for video, frames in zip(split.videos, split.frames)]})
-    if report.labels:
-        for row in splits[-1]["videos"]:
-            row["abnormal"] = int(report.labels[row["video"]].sum())
-        labels = {"file": str(report.labels_file), "source": report.label_source,
-                  "frames": sum(map(len, report.labels.values())),
-                  "abnormal": sum(row["abnormal"] for row in splits[-1]["videos"])}
-    return {"dataset": dataset, "ok": all(finding.level != "problem" for finding in report.findings),
-            "splits": splits, "labels": labels, "findings": [finding._asdict() for finding in report.findings]}
 
 
 def show(content: dict[str, Any]) -> str:
@@ -102,16 +61,13 @@ def show(content: dict[str, Any]) -> str:
     """
     parts = [f"{split['split']}: {split['folder']}\n{show_table([show_video(row) for row in split['videos']])}"
              for split in content["splits"]]
-    if any("*" in part for part in parts):
-        parts.append("* not all frames of the video\n")
     if labels := content["labels"]:
-        file = Path(labels["file"]).resolve()
-        file = file.relative_to(ROOT) if file.is_relative_to(ROOT) else labels["file"]
-        parts.append(f"labels: {file} ({labels['source'] or 'your own'}), {labels['frames']:,} frames, "
-                     f"{labels['abnormal']:,} abnormal ({100 * labels['abnormal'] / labels['frames']:.1f} %)\n")
+        parts.append("labels: {} ({}), {:,} frames, {:,} abnormal ({:.1%})\n".format(
+            labels["file"].removeprefix(f"{ROOT}/"), labels["source"] or "your own", labels["frames"],
+            labels["abnormal"], labels["abnormal"] / labels["frames"]).replace("%)", " %)"))
     lines = []
     for finding in sorted(content["findings"], key=lambda finding: finding["level"]):
-        lines.append(textwrap.fill(f"{finding['level']}: {finding['text']}", WIDTH, subsequent_indent="    ",
+        lines.append(textwrap.fill(f"{finding['level']}: {finding['text']}", 100, subsequent_indent="    ",
                                    break_long_words=False, break_on_hyphens=False))
         lines += [f"    -> {finding['fix']}"] if finding["fix"] else []
     problems = sum(finding["level"] == "problem" for finding in content["findings"])
@@ -120,36 +76,31 @@ def show(content: dict[str, Any]) -> str:
 
 
 def show_video(row: dict[str, Any]) -> dict[str, Any]:
-    """Make a row of the printed table; a star follows a value that not all frames have."""
-    usual = {key: next(iter(row[key]), "-") + " *" * (len(row[key]) > 1) for key in ("sizes", "colours", "formats")}
-    abnormal = {"abnormal": row["abnormal"]} if "abnormal" in row else {}
+    """Make a row of the printed table; a star follows a value that not all frames of the video have."""
+    usual = {key: next(iter(row[f"{key}s"]), "-") + " *" * (len(row[f"{key}s"]) > 1)
+             for key in ("size", "colour", "format")}
     return {"video": row["video"], "frames": row["frames"], "published": row["published"] or "-",
-            "names": f"{Path(row['first']).stem} to {Path(row['last']).stem}", "size": usual["sizes"],
-            "colour": usual["colours"], "format": usual["formats"], "MB": row["bytes"] / 1e6, **abnormal}
+            "names": f"{Path(row['first']).stem} to {Path(row['last']).stem}", **usual, "MB": row["bytes"] / 1e6,
+            **{key: row[key] for key in ("abnormal",) if key in row}}
 
 
 def label_differences(data: str | None, dataset: str, sources: list[str]) -> dict[str, Any]:
     """Compare two labels: for the videos of DATA, or, those that ship, for all published videos."""
-    truths = dict(sorted(truths_of(dataset).items(), reverse=True))
-    if len(sources) == 2:
+    truths = dict(sorted(facts_of(dataset).truths.items(), reverse=True))
+    if len(sources or truths) != 2:
+        raise UserError(f"--compare-labels takes two label files, {len(sources)} given, and {len(truths)} of {dataset} "
+                        f"ship with this project; type DATA --dataset {dataset} --compare-labels FILE FILE")
+    if sources:
         lengths = {video.name: len(video.frames) for video in index_videos(find_split(data or ".", dataset, "testing"))}
         a, b = (load_labels(truths.get(source, source), lengths) for source in sources)
-    elif not sources and len(truths) == 2:
-        sources, (a, b) = list(truths), map(read_ranges, truths.values())
     else:
-        shipped = f", {len(truths)} of {dataset} ship with this project" if not sources else ""
-        raise UserError(f"--compare-labels takes two label files, {len(sources)} given{shipped}; "
-                        f"type DATA --dataset {dataset} --compare-labels FILE FILE")
+        a, b = map(read_ranges, truths.values())
     rows = [{"video": name, "frames": len(x), "abnormal in A": int(x.sum()), "abnormal in B": int(b[name].sum()),
              "only in A": int((x > b[name]).sum()), "only in B": int((x < b[name]).sum()),
              "different": int((x != b[name]).sum())} for name, x in a.items()]
-    return {"dataset": dataset, "A": sources[0], "B": sources[1], "frames": sum(row["frames"] for row in rows),
+    file_a, file_b = sources or truths
+    return {"dataset": dataset, "A": file_a, "B": file_b, "frames": sum(row["frames"] for row in rows),
             "different": sum(row["different"] for row in rows), "videos": rows}
-
-
-def counts(values: Iterable[str | None]) -> dict[str, int]:
-    """Count how often each value occurs, the most common first; None is not counted."""
-    return dict(Counter(value for value in values if value).most_common())
 
 
 def show_table(rows: list[dict[str, Any]]) -> str:

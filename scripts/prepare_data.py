@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lgn_net.datasets import BENCHMARKS, canonical_name
+from lgn_net.datasets import BENCHMARKS, canonical_name, facts_of
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT
 from lgn_net.preparation.archives import download
@@ -29,29 +29,24 @@ def main(argv: list[str]) -> None:
     parser.add_argument("dataset", type=canonical_name, choices=[*BENCHMARKS, "custom"],
                         help="which; custom: video files of your own")
     parser.add_argument("--source", type=Path, nargs="+", default=[], metavar="PATH",
-                        help="the published archives, or the folders they were unpacked to; custom: a folder with the "
-                             "folders training and testing, of video files")
+                        help="the published archives, or folders; custom: one with the folders training and testing")
     parser.add_argument("--download", nargs="?", const="", metavar="ADDRESS",
-                        help="fetch the archives into --source (default: OUT/archives) from the publishers, or from a "
-                             "mirror with this address; goes on with what is there, checks the sha256")
+                        help="fetch the archives into --source (default: OUT/archives), also from a mirror's ADDRESS")
     parser.add_argument("--out", type=Path, required=True, help="dataset folder; <dataset>/ is made in it")
     parser.add_argument("--format", choices=("png", "jpg"), default="png",
-                        help="of frames that must be encoded: png is lossless (default), jpg has quality 100, half the "
-                             "size and decodes twice as fast; published JPEG frames stay as they are")
+                        help="png is lossless (default), jpg has quality 100 and half the size")
     parser.add_argument("--label_source", choices=("auto", "official", "ano_pred"), default="auto",
-                        help="of Avenue's two truths: the official masks, or the re-annotation by ano_pred that "
-                             "published numbers used (auto)")
-    parser.add_argument("--labels", type=Path, help="custom: label file of the testing videos, such as a CSV with the "
-                                                    "columns video,start,end or video,frame,label")
+                        help="of Avenue: the official masks, or the re-annotation that published numbers use (auto)")
+    parser.add_argument("--labels", type=Path, help="custom: label file, such as a CSV of video,start,end")
     parser.add_argument("--name", help="custom: name of the data set (default: custom)")
     args = parser.parse_args(argv)
+    name = args.name or args.dataset
     if args.dataset != "custom" and (args.labels or args.name):
         raise UserError("--labels and --name are for custom; a benchmark has its own")
-    name = args.name or args.dataset
-    if not re.fullmatch("[A-Za-z0-9_][A-Za-z0-9._-]*", name) or name == "archives":
-        raise UserError(f"--name {name!r}: give letters, digits, '.', '_' and '-', not '.' or '-' first, and not "
-                        f"'archives', where downloads are kept")
-
+    if not args.source and args.download is None:
+        raise UserError("give --source ARCHIVE_OR_FOLDER, or --download")
+    if not re.fullmatch("[A-Za-z0-9_][A-Za-z0-9._-]*", name):
+        raise UserError(f"--name {name!r}: give letters, digits, '.', '_' and '-', not '.' or '-' first")
     settings = Settings(args.dataset, name, args.format, args.label_source, args.labels)
     manifest = prepare(sources(args), args.out, settings)
     print(summary(args.out, settings, manifest))
@@ -59,22 +54,17 @@ def main(argv: list[str]) -> None:
 
 def sources(args: argparse.Namespace) -> list[Path]:
     """List the archives and folders to read; they are downloaded first where that is asked for."""
-    benchmark = BENCHMARKS.get(args.dataset)
-    archives = benchmark.archives if benchmark else ()
-    if args.download is not None:
-        if not archives:
-            raise UserError(f"{args.dataset} cannot be downloaded by command"
-                            + (f": {benchmark.page} hands out the archive; give it with --source" if benchmark else ""))
-        if len(args.source) > 1:
-            raise UserError("--download wants one folder as --source, to put the archives into")
-        folder = args.source[0] if args.source else args.out / "archives"
-        return [download(archive, folder, args.download) for archive in archives]
-    if not args.source:
-        raise UserError("give --source ARCHIVE_OR_FOLDER" + (", or --download" if archives else ""))
-    found = []
-    for path in args.source:                               # a folder of archives stands for the archives
-        found += [path / archive.name for archive in archives if (path / archive.name).is_file()] or [path]
-    return found
+    benchmark = facts_of(args.dataset)
+    if args.download is None:
+        names = [Path(archive.url).name for archive in benchmark.archives]
+        # A folder of archives stands for the archives.
+        return [file for path in args.source
+                for file in [path / name for name in names if (path / name).is_file()] or [path]]
+    if not benchmark.archives:
+        raise UserError(f"{args.dataset} cannot be downloaded by command: {benchmark.page or 'it is your own'}; give "
+                        f"--source")
+    folder = args.source[0] if args.source else args.out / "archives"
+    return [download(archive, folder, args.download) for archive in benchmark.archives]
 
 
 def summary(out: Path, settings: Settings, manifest: dict) -> str:

@@ -40,12 +40,11 @@ def write(tmp_path):
 
     def write(name, content):
         path = tmp_path / name
-        if path.suffix == ".npy" and isinstance(content, np.ndarray):
+        if isinstance(content, np.ndarray):
             np.save(path, content, allow_pickle=True)
-        elif path.suffix == ".mat" and isinstance(content, list):
+        elif isinstance(content, list):
             cells = np.empty((1, len(content)), object)
-            for i, ranges in enumerate(content):
-                cells[0, i] = np.array(ranges, np.uint16)
+            cells[0] = [np.array(ranges, np.uint16) for ranges in content]
             scipy.io.savemat(path, {"gt": cells})
         else:
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -56,118 +55,61 @@ def write(tmp_path):
 
 # ----------------------------------------------------------------------------------------------------- the formats
 
-@pytest.mark.parametrize("array", [FLAT, FLAT[None], FLAT[:, None], FLAT.astype(np.uint8), FLAT.astype(bool),
-                                   FLAT.astype(np.float64)], ids=["1-D", "(1, N)", "(N, 1)", "uint8", "bool", "float"])
-def test_npy(write, array):
-    assert load(write("l.npy", array)) == TRUTH
-
-
-@pytest.mark.parametrize(("array", "said"), [
-    (FLAT[:-1], ["13", "14"]), (np.append(FLAT, 0)[None], ["15", "14"]), (FLAT[:0], ["0", "14"]), (FLAT * 2, ["2"]),
-    (FLAT - 1, ["-1"]), (FLAT * 0.5, ["0.5"]), (np.where(FLAT, np.nan, 0), ["nan"]), (FLAT.reshape(2, 7), ["(2, 7)"]),
-    (FLAT.astype(str), []), (FLAT.astype(object), []), (FLAT.astype([("label", int)]), [])],
-    ids=["short", "long", "empty", "twos", "minus", "half", "nan", "2-D", "text", "objects", "records"])
-def test_npy_that_does_not_fit(write, array, said):
-    sentence = refusal(write("l.npy", array))
-    assert all(word in sentence for word in said)
-
-
 MAT = [[[2, 5], [3, 5]], np.zeros((0, 0)), [[1, 5], [1, 5]]]                      # first row: starts, from 1
-
-
-def test_mat(write):
-    assert load(write("l.mat", MAT)) == TRUTH
-    assert load(write("l.mat", [np.zeros((2, 0)), [2, 3], [[5], [5]]])) == [[0] * 6, [0, 1, 1], [0, 0, 0, 0, 1]]
-
-
-@pytest.mark.parametrize(("cells", "said"), [
-    (MAT[:2], ["2 videos", "3 videos"]), ([[[5], [7]], [], []], ["video a", "6 frames"]),
-    ([[[0], [2]], [], []], ["video a"]), ([[], [[3], [2]], []], ["video b"]), ([[1, 2, 3], [], []], [])],
-    ids=["count", "beyond", "from 0", "backwards", "no pairs"])
-def test_mat_that_does_not_fit(write, cells, said):
-    sentence = refusal(write("l.mat", cells))
-    assert all(word in sentence for word in said)
-
-
-def test_mat_of_something_else(tmp_path):
-    for content in ({"volLabel": FLAT}, {"gt": FLAT}, {"gt": "text"}):            # a mask of Avenue's, and worse
-        scipy.io.savemat(tmp_path / "l.mat", content)
-        refusal(tmp_path / "l.mat")
 
 
 def ucsd(*ranges):
     return "TestVideoFile = {};\n" + "".join(f"TestVideoFile{{end+1}}.gt_frame = [{r}];\n" for r in ranges)
 
 
-def test_m(write):
-    assert load(write("l.m", ucsd("2:3, 5:5", "", "1:1,5:5"))) == TRUTH
-    assert "video a" in refusal(write("l.m", ucsd("2:7", "", "")))
-    assert "2 videos" in refusal(write("l.m", ucsd("2:3", "")))
-
-
-@pytest.mark.parametrize("ranges", ["2:3, 5", "2, 3, 5", "2 3 5"])
-def test_m_drops_nothing_in_silence(write, ranges):
-    """MATLAB knows single frames, too: read them or refuse them."""
-    path = write("l.m", ucsd(ranges, "", "1:1,5:5"))
-    try:
-        labels = load(path)
-    except UserError:
-        return
-    assert labels == TRUTH
-
-
 def as_json(**other):
     return json.dumps({"frames": [6, 3, 5], "abnormal": [[[1, 2], [4, 4]], [], [[0, 0], [4, 4]]]} | other)
 
 
-def test_json(write):
-    assert load(write("l.json", as_json())) == TRUTH
+ROWS = "".join(f"{video},{t},{label}\n" for video, labels in zip(VIDEOS, TRUTH) for t, label in enumerate(labels))
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("l.npy", FLAT), ("l.npy", FLAT[None]), ("l.npy", FLAT[:, None]), ("l.npy", FLAT.astype(bool)),
+    ("l.npy", FLAT.astype(np.float64)), ("l.mat", MAT), ("l.m", ucsd("2:3, 5:5", "", "1:1,5:5")),
+    ("l.m", ucsd("2 3, 5", "", "1 5")), ("l.json", as_json()), ("l.json", as_json(videos=["a", "b", "c"])),
+    ("l.csv", "video,start,end\na,1,2\nc,0,0\na,4,4\nc,4,4\n"), ("l.csv", "video,frame,label\n" + ROWS),
+    ("l.csv", "\ufeffvideo,start,end\r\na,1,2\r\n\r\na,4,4\r\nc,0,0\r\nc,4,4\r\n")])
+def test_formats(write, name, content):
+    assert load(write(name, content)) == TRUTH
+
+
+def test_special_cases(write):
     named = write("l.json", as_json(videos=["a", "b", "c"]))
-    assert load(named) == TRUTH
     assert load(named, {"c": 5, "a": 6}) == [TRUTH[2], TRUTH[0]]                  # a part of the videos, by name
-
-
-@pytest.mark.parametrize(("other", "said"), [
-    ({"frames": [6, 4, 5]}, ["4 frames", "video b", "3"]), ({"abnormal": [[[1, 6]], [], []]}, ["6 frames"]),
-    ({"abnormal": [[], []]}, ["2 videos", "3 videos"]), ({"frames": [6, 3]}, []), ({"frames": 14}, []),
-    ({"abnormal": None}, []), ({"abnormal": [[1, 2], [], []]}, []), ({"abnormal": [[[1]], [], []]}, []),
-    ({"abnormal": [[["x", 2]], [], []]}, []), ({"abnormal": [[[0.5, 2]], [], []]}, [])])
-def test_json_that_does_not_fit(write, other, said):
-    sentence = refusal(write("l.json", as_json(**other)))
-    assert all(word in sentence for word in said)
-
-
-def test_csv(write):
-    assert load(write("l.csv", "video,start,end\na,1,2\nc,0,0\na,4,4\nc,4,4\n")) == TRUTH
-    assert load(write("l.csv", "video,frame,label\n" + "".join(
-        f"{video},{t},{label}\n" for video, labels in zip(VIDEOS, TRUTH, strict=True)
-        for t, label in enumerate(labels)))) == TRUTH
-    of_excel = "\ufeffvideo,start,end\r\na,1,2\r\n\r\na,4,4\r\nc,0,0\r\nc,4,4\r\n"
-    assert load(write("l.csv", of_excel)) == TRUTH
+    assert load(write("l.mat", [np.zeros((2, 0)), [2, 3], [[5], [5]]])) == [[0] * 6, [0, 1, 1], [0, 0, 0, 0, 1]]
     assert load(write("l.csv", "video,start,end\n")) == [[0] * 6, [0] * 3, [0] * 5]
 
 
-@pytest.mark.parametrize(("lines", "said"), [
-    ("video,start,end\na,1,2\nd,0,1", ["line 3", "'d'"]), ("video,start,end\na,4,6", ["video a", "4 to 6", "6 frames"]),
-    ("video,start,end\nb,-1,1", ["video b"]), ("video,start,end\na,3,2", ["video a"]),
-    ("video,start,end\na,one,2", ["line 2", "start"]), ("video,start,end\na,1", ["line 2", "end"]),
-    ("video,start,end\na,1,", ["line 2"]), ("video,start,end\na,1.5,2", ["line 2"]),
-    ("video,frame,label\na,6,1", ["video a", "6 frames"]), ("video,frame,label\na,1,2", ["line 2", "label 2"]),
-    ("a,1,2", ["a,1,2", "video,start,end"]), ("video;start;end\na;1;2", ["video;start;end"]),
-    ("", ["video,start,end"])])
-def test_csv_that_does_not_fit(write, lines, said):
-    sentence = refusal(write("l.csv", lines))
-    assert all(word in sentence for word in said)
-
-
-def test_csv_of_a_spreadsheet_that_dropped_zeros(write):
-    said = refusal(write("l.csv", "video,start,end\n1,0,1\n"), numbered([3, 3]))
-    assert "'1' is not among" in said and said.endswith("; write 01, whose zeros a spreadsheet drops")
-
-
-@pytest.mark.parametrize("encoding", ["latin1", "utf-16"])
-def test_csv_in_another_encoding(write, encoding):
-    refusal(write("l.csv", "video,start,end\nKöln,1,2\n".encode(encoding)))
+@pytest.mark.parametrize(("name", "content", "said"), [
+    ("l.npy", FLAT[:-1], ["13", "14"]), ("l.npy", np.append(FLAT, 0)[None], ["15", "14"]), ("l.npy", FLAT[:0], ["0"]),
+    ("l.npy", FLAT * 2, ["2"]), ("l.npy", FLAT - 1, ["-1"]), ("l.npy", FLAT * 0.5, ["0.5"]),
+    ("l.npy", np.where(FLAT, np.nan, 0), ["nan"]), ("l.npy", FLAT.reshape(2, 7), ["(2, 7)"]),
+    ("l.npy", FLAT.astype(object), []), ("l.npy", FLAT.astype([("label", int)]), []),
+    ("l.mat", MAT[:2], ["2 videos", "3 videos"]), ("l.mat", [[[5], [7]], [], []], ["video a", "6 frames"]),
+    ("l.mat", [[[0], [2]], [], []], ["video a"]), ("l.mat", [[], [[3], [2]], []], ["video b"]),
+    ("l.mat", [[1, 2, 3], [], []], []),
+    ("l.m", ucsd("2:7", "", ""), ["video a"]), ("l.m", ucsd("2:3", ""), ["2 videos"]), ("l.m", ucsd("x", "", ""), []),
+    ("l.json", as_json(frames=[6, 4, 5]), ["[6, 4, 5] frames"]),
+    ("l.json", as_json(abnormal=[[[1, 6]], [], []]), ["6"]),
+    ("l.json", as_json(abnormal=[[], []]), ["2 videos", "3 videos"]), ("l.json", as_json(frames=[6, 3]), []),
+    ("l.json", as_json(abnormal=None), []), ("l.json", as_json(abnormal=[[1, 2], [], []]), []),
+    ("l.json", as_json(abnormal=[[["x", 2]], [], []]), []), ("l.json", as_json(abnormal=[[[0.5, 2]], [], []]), []),
+    ("l.csv", "video,start,end\na,1,2\nd,0,1", ["line 3", "'d'"]), ("l.csv", "video,start,end\na,4,6", ["4 to 6"]),
+    ("l.csv", "video,start,end\nb,-1,1", ["video b"]), ("l.csv", "video,start,end\na,3,2", ["video a"]),
+    ("l.csv", "video,start,end\na,one,2", ["line 2"]), ("l.csv", "video,start,end\na,1", ["line 2"]),
+    ("l.csv", "video,start,end\na,1.5,2", ["line 2"]), ("l.csv", "video,frame,label\na,6,1", ["video a", "6 frames"]),
+    ("l.csv", "video,frame,label\na,1,2", ["line 2", "label 2"]), ("l.csv", "a,1,2", ["a,1,2", "video,start,end"]),
+    ("l.csv", "video;start;end\na;1;2", ["video;start;end"]), ("l.csv", "", ["video,start,end"]),
+    ("l.csv", "video,start,end\nKöln,1,2\n".encode("latin1"), []), ("l.txt", "0 1", [".txt"])])
+def test_what_does_not_fit(write, name, content, said):
+    sentence = refusal(write(name, content))
+    assert [word for word in said if word not in sentence] == [], sentence
 
 
 def test_broken_files(write, tmp_path):
@@ -176,10 +118,14 @@ def test_broken_files(write, tmp_path):
         data = write(name, content).read_bytes()
         for cut in range(0, len(data), max(1, len(data) // 25)):
             refusal(write(name, data[:cut]))
+    for content in ({"volLabel": FLAT}, {"gt": FLAT}, {"gt": "text"}):            # a mask of Avenue's, and worse
+        scipy.io.savemat(tmp_path / "l.mat", content)
+        refusal(tmp_path / "l.mat")
     np.savez(tmp_path / "l.npz", FLAT)
     for suffix in (".npy", ".mat", ".m", ".json", ".csv"):
         for data in (b"", b"hello", b"[1, 2]", bytes(range(256)), (tmp_path / "l.npz").read_bytes()):
             refusal(write(f"x{suffix}", data))
+    refusal(tmp_path / "gone.npy")
 
 
 def test_pickled_labels_run_no_code(write, tmp_path):
@@ -191,14 +137,10 @@ def test_pickled_labels_run_no_code(write, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_unknown_suffix_and_missing_file(write, tmp_path):
-    assert ".txt" in refusal(write("l.txt", "0 1"))
-    assert "no such file" in refusal(tmp_path / "gone.npy")
-
-
 # ------------------------------------------------------------------------------------- where labels are looked for
 
-def test_find_labels_order(tmp_path):
+def test_find_labels(tmp_path):
+    """Files beside the frames, in this order, go before those that ship."""
     split = tmp_path / "shanghai" / "testing" / "frames"
     split.mkdir(parents=True)
     places = [folder / name for folder in (tmp_path / "shanghai", tmp_path)
@@ -206,21 +148,13 @@ def test_find_labels_order(tmp_path):
                            "shanghai.mat", "labels.csv")]
     with pytest.raises(UserError, match=r"frame_labels_shanghai\.npy.*--labels"):
         find_labels(tmp_path, "shanghai", split)
+    shipped = BENCHMARKS["avenue"].truths
+    assert find_labels(tmp_path, "avenue", split) == shipped["ano_pred"]
     for place in reversed(places):                                                # each goes before all later ones
         place.touch()
         assert find_labels(tmp_path, "shanghai", split) == place
-
-
-def test_files_beside_the_frames_go_before_those_that_ship(tmp_path):
-    split = tmp_path / "testing" / "frames"
-    for dataset, truths in (("ped2", ["official"]), ("avenue", ["ano_pred", "official"])):
-        shipped = BENCHMARKS[dataset].truths
-        assert find_labels(tmp_path, dataset, split) == shipped[truths[0]]
-        own = tmp_path / f"frame_labels_{dataset}.npy"
-        own.touch()
-        assert find_labels(tmp_path, dataset, split) == own
-        for source in truths:
-            assert find_labels(tmp_path, dataset, split, source) == shipped[source]
+        assert find_labels(tmp_path, "avenue", split).name == "labels.csv"
+    assert find_labels(tmp_path, "avenue", split, "official") == shipped["official"]
     with pytest.raises(UserError, match="no ano_pred labels of ped2"):
         find_labels(tmp_path, "ped2", split, "ano_pred")
 

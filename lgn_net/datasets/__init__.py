@@ -6,22 +6,12 @@ Every module of this folder that has `BENCHMARKS`, a dictionary of `Benchmark` b
 import importlib
 import pkgutil
 
-from lgn_net.datasets.common import Archive, Benchmark, Layout, SourceVideo
-from lgn_net.datasets.custom import CUSTOM
+from lgn_net.datasets.common import Benchmark
+from lgn_net.datasets.custom import OWN_VIDEOS
 
-__all__ = ["BENCHMARKS", "Archive", "Benchmark", "Layout", "SourceVideo", "canonical_name", "difference_from_published",
-           "known_lengths", "layout_of", "names_of", "truths_of"]
-
-
-def find_benchmarks() -> dict[str, Benchmark]:
-    """Collect the benchmarks that the modules of this folder describe, by name."""
-    found: dict[str, Benchmark] = {}
-    for module in pkgutil.iter_modules(__path__, f"{__name__}."):
-        found |= getattr(importlib.import_module(module.name), "BENCHMARKS", {})
-    return found
-
-
-BENCHMARKS = find_benchmarks()
+BENCHMARKS: dict[str, Benchmark] = {}
+for module in pkgutil.iter_modules(__path__, f"{__name__}."):
+    BENCHMARKS |= getattr(importlib.import_module(module.name), "BENCHMARKS", {})
 
 
 def canonical_name(dataset: str) -> str:
@@ -32,47 +22,28 @@ def canonical_name(dataset: str) -> str:
     return dataset
 
 
+def facts_of(dataset: str | None) -> Benchmark:
+    """Return what is known of a data set by its name or alias; of a user's own, only the layout."""
+    return BENCHMARKS.get(canonical_name(dataset or ""), OWN_VIDEOS)
+
+
 def names_of(dataset: str) -> tuple[str, ...]:
     """Return every name of the data set's folder and files, the canonical one first."""
-    name = canonical_name(dataset)
-    return (name, *BENCHMARKS[name].aliases) if name in BENCHMARKS else (name,)
-
-
-def layout_of(dataset: str) -> Layout:
-    """Return the layout of a benchmark's published files, or that of a user's own videos."""
-    benchmark = BENCHMARKS.get(canonical_name(dataset))
-    return benchmark.layout if benchmark else CUSTOM
-
-
-def truths_of(dataset: str | None) -> dict:
-    """Return the label files that ship for a data set, by source, that of published numbers first; {} for none."""
-    benchmark = BENCHMARKS.get(canonical_name(dataset or ""))
-    return benchmark.truths if benchmark else {}
+    return canonical_name(dataset), *facts_of(dataset).aliases
 
 
 def known_lengths(dataset: str, split: str) -> dict[str, int]:
     """Return the published number of frames per video of a split ("training" or "testing"); may lack videos, or all."""
-    benchmark = BENCHMARKS.get(canonical_name(dataset))
-    lengths = benchmark.split(split)[1] if benchmark else {}
-    return {name: length for name, length in lengths.items() if length is not None}
+    return {name: length for name, length in facts_of(dataset).split(split)[1].items() if length is not None}
 
 
 def difference_from_published(dataset: str, split: str, lengths: list[int]) -> str | None:
-    """Say in a sentence how a split differs from the complete benchmark.
+    """Say in a sentence how a split differs from the complete benchmark; None when it does not, or is no benchmark.
 
-    Args:
-        dataset: name or alias.
-        split: "training" or "testing".
-        lengths: frames of each video that is there.
-
-    Returns:
-        None when nothing is missing, and when the data set is no benchmark.
+    `lengths` are the numbers of frames of the videos that are there.
     """
-    benchmark = BENCHMARKS.get(canonical_name(dataset))
-    if benchmark is None:
-        return None
-    known = benchmark.split(split)[0]
-    if (len(lengths), sum(lengths)) == known:
+    known = facts_of(dataset).split(split)[0]
+    if known in ((0, 0), (len(lengths), sum(lengths))):
         return None
     return (f"{dataset} {split}: {len(lengths)} videos with {sum(lengths)} frames here, {known[0]} videos with "
             f"{known[1]} frames in the published set; results do not compare with published ones")

@@ -12,13 +12,13 @@ from lgn_net.datasets.common import RANGES, Archive, Benchmark, Layout, SourceVi
 
 
 def find_videos(roots: list[Path]) -> Iterator[SourceVideo]:
-    """Yield the videos; their masks say how long the testing videos are."""
+    """Yield the videos, and the masks of the testing ones."""
     masks = {number: path for folder in find_folders(roots, "testing_label_mask")
-             for path, number in matching(folder.iterdir(), r"(\d+)_label\.mat")}
+             for path, number in matching(folder, r"(\d+)_label\.mat")}
     for split in common.SPLIT_FOLDERS:
-        files = (path for folder in find_folders(roots, f"{split}_videos") for path in folder.iterdir())
-        for path, number in matching(files, r"(\d+)\.avi"):
-            yield SourceVideo(split, f"{number:02d}", path, masks=masks.get(number) if split == "testing" else None)
+        for folder in find_folders(roots, f"{split}_videos"):
+            for path, number in matching(folder, r"(\d+)\.avi"):
+                yield SourceVideo(split, f"{number:02d}", path, masks=masks.get(number) if split == "testing" else None)
 
 
 BENCHMARKS = {

@@ -22,11 +22,6 @@ class Archive(NamedTuple):
     url: str
     sha256: str
 
-    @property
-    def name(self) -> str:
-        """Return the name of the file."""
-        return self.url.rpartition("/")[2]
-
 
 class SourceVideo(NamedTuple):
     """A video as it was published."""
@@ -34,10 +29,8 @@ class SourceVideo(NamedTuple):
     split: str                                       # "training" or "testing"
     name: str
     frames: Path | tuple[Path, ...]                  # a video file, or image files in order
-    length: int | None = None                        # frames that it must have; None: as many as its header says
     labels: np.ndarray | None = None                 # uint8 (T,)
     masks: Path | tuple[Path, ...] | None = None     # .mat (cells of (H, W)), .npy (T, H, W), or image files
-    masks_agree: bool = True                         # labels and masks are known to agree in every frame
     damaged: int | None = None                       # index of a frame that is damaged in the published archive
 
     @property
@@ -45,6 +38,7 @@ class SourceVideo(NamedTuple):
         """Return the name in prepared.json."""
         return f"{self.split}/{self.name}"
 
+    @property
     def files(self) -> tuple[Path, ...]:
         """Return the files of the frames."""
         return (self.frames,) if isinstance(self.frames, Path) else self.frames
@@ -57,8 +51,6 @@ class Layout:
     expected: str                                              # the layout in words, for messages
     files: tuple[str, ...]                                     # patterns, in lower case, of the files that are needed
     videos: Callable[[list[Path]], Iterable[SourceVideo]]      # folders -> the videos in them
-    skip: str = ""                                             # pattern of files in the archives that are not needed
-    every_mask: bool = True                                    # every testing video has masks
 
 
 @dataclass(frozen=True)
@@ -108,36 +100,30 @@ def find_folders(roots: Iterable[Path], *names: str) -> list[Path]:
 
 def entries(folder: Path) -> list[Path]:
     """List a folder in natural order, without hidden files and those of macOS; [] where there is no folder."""
-    if not folder.is_dir():
-        return []
-    return sorted((path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX"))),
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return sorted((path for path in paths if not path.name.startswith((".", "__MACOSX"))),
                   key=lambda path: natural_key(path.name))
 
 
-def matching(paths: Iterable[Path], pattern: str) -> list[tuple[Path, int]]:
-    """List the paths whose whole name fits the pattern, with the number in it, in the order of the numbers."""
-    found = ((path, re.fullmatch(pattern, path.name, re.IGNORECASE)) for path in paths)
+def matching(folder: Path, pattern: str) -> list[tuple[Path, int]]:
+    """List the files whose whole name fits the pattern, with the number in it, in the order of the numbers."""
+    found = ((path, re.fullmatch(pattern, path.name, re.IGNORECASE)) for path in entries(folder))
     return sorted(((path, int(match[1])) for path, match in found if match), key=lambda pair: pair[1])
 
 
 def load_array(path: Path) -> np.ndarray:
-    """Open a NumPy file of numbers, memory-mapped. Raise UserError for any other file."""
+    """Open a NumPy file, memory-mapped. Raise UserError when it is damaged."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if array.dtype.kind not in "biuf":
-            raise ValueError(f"it holds {array.dtype}")
-    except (ValueError, OSError, EOFError, AttributeError) as error:
-        raise UserError(f"{path} is no NumPy array of numbers, or truncated ({error}); unpack the archive again") \
-            from None
-    return array
+        return np.load(path, mmap_mode="r")
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"{path} is no NumPy array, or truncated ({error}); unpack the archive again") from None
 
 
-def mark(path: Path | None, video: str, labels: np.ndarray, first: int, last: int, value: int = 1) -> None:
-    """Set frames first..last, counted from 0, both included, in the labels (T,) of a video, as the file `path` says.
+def mark(video: str, labels: np.ndarray, first: int, last: int, value: int = 1) -> None:
+    """Set frames first..last, counted from 0, both included, in the labels (T,) of a video.
 
     Raise UserError when the video has no such frames.
     """
     if not 0 <= first <= last < len(labels):
-        raise UserError(f"labels {path}: frames {first} to {last} (from 0) of video {video}, which has {len(labels)} "
-                        f"frames")
+        raise UserError(f"frames {first} to {last} (from 0) of video {video}, which has {len(labels)} frames")
     labels[first:last + 1] = value

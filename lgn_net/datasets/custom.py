@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from lgn_net.datasets.common import SPLIT_FOLDERS, Layout, SourceVideo, entries, find_folders
+from lgn_net.datasets.common import SPLIT_FOLDERS, Benchmark, Layout, SourceVideo, entries, find_folders
 
 SUFFIXES = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts",
             ".3gp", ".ogv")
@@ -24,5 +24,5 @@ def find_videos(roots: list[Path]) -> Iterator[SourceVideo]:
                 warnings.warn(f"{path} is no video file; passed over")
 
 
-CUSTOM = Layout("video files in the folders training and testing", tuple(f"*{suffix}" for suffix in SUFFIXES),
-                find_videos)
+OWN_VIDEOS = Benchmark("your own videos", "", train=(0, 0), test=(0, 0), layout=Layout(
+    "video files in the folders training and testing", tuple(f"*{suffix}" for suffix in SUFFIXES), find_videos))

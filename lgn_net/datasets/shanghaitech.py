@@ -4,14 +4,10 @@ Layout: `training/videos/SS_NNN.avi`, `testing/frames/SS_NNNN/NNN.jpg`, `testing
 Luo, Liu and Gao, A Revisit of Sparse Coding Based Anomaly Detection in Stacked RNN Framework, ICCV 2017.
 """
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from lgn_net.datasets.common import Benchmark, Layout, SourceVideo, entries, find_folders, load_array
-from lgn_net.errors import UserError
 
 
 def find_videos(roots: list[Path]) -> Iterator[SourceVideo]:
@@ -21,18 +17,12 @@ def find_videos(roots: list[Path]) -> Iterator[SourceVideo]:
             if path.suffix.lower() == ".avi":
                 yield SourceVideo("training", path.stem, path)
     for home in find_folders(roots, "testing"):
-        for folder in (path for path in entries(home / "frames") if path.is_dir()):
-            frames = tuple(path for path in entries(folder) if path.suffix.lower() == ".jpg")
-            if not frames:
-                warnings.warn(f"{folder} holds no frames; skipped")
-                continue
-            flags, pixels = (home / f"test_{kind}_mask" / f"{folder.name}.npy" for kind in ("frame", "pixel"))
-            labels = (load_array(flags).ravel() != 0).astype(np.uint8) if flags.exists() else None
-            if labels is not None and len(labels) != len(frames):
-                raise UserError(f"{flags}: {len(labels)} labels, {len(frames)} frames in {folder}; unpack the archive "
-                                f"again")
-            yield SourceVideo("testing", folder.name, frames, len(frames), labels, pixels if pixels.exists() else None,
-                              masks_agree=False)
+        for folder in entries(home / "frames"):
+            if frames := tuple(path for path in entries(folder) if path.suffix.lower() == ".jpg"):
+                flags, pixels = (home / f"test_{kind}_mask" / f"{folder.name}.npy" for kind in ("frame", "pixel"))
+                labels = (load_array(flags).ravel() != 0).astype("uint8") if flags.exists() else None
+                yield SourceVideo("testing", folder.name, frames, labels,
+                                  pixels if pixels.exists() else None)
 
 
 BENCHMARKS = {

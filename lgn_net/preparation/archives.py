@@ -1,11 +1,9 @@
 """Published archives: fetched with resume and checksum, unpacked so that nothing leaves its folder."""
 
-import errno
 import gzip
 import hashlib
 import http.client
 import lzma
-import re
 import shutil
 import tarfile
 import time
@@ -13,19 +11,23 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, cast
 
-from lgn_net.datasets import Archive
+from tqdm.utils import CallbackIOWrapper
+
+from lgn_net.datasets.common import Archive
 from lgn_net.errors import UserError
+from lgn_net.files import replacing_folder
 from lgn_net.terminal import progress
 
 CHUNK = 1 << 20
-ATTEMPTS = 5                     # in a row without a single new byte, before a download is given up
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
+ATTEMPTS = 5                     # to get a file, each going on where the one before ended
 TIMEOUT = 30                     # seconds of silence after which a connection counts as lost
-DAMAGE = (EOFError, tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, ValueError)
+LOST = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
+DAMAGE = (EOFError, tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError,
+          ValueError, RuntimeError)                        # the last one: a password, or a rare compression
 
 
 def megabytes(size: float) -> str:
@@ -38,88 +40,59 @@ def some(items: list[str], limit: int = 6) -> str:
     return ", ".join(items[:limit]) + (f" and {len(items) - limit:,} more" if len(items) > limit else "")
 
 
-def check_free(folder: Path, needed: float, what: str, advice: str = "") -> None:
+def check_free(folder: Path, needed: float, what: str) -> None:
     """Raise UserError unless `folder` (or the nearest one above it that exists) has `needed` bytes free."""
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(f"{what} needs {megabytes(needed)}, and {megabytes(free)} are free in {folder}; free some, or "
-                        f"give another --out{advice}")
+                        f"give another --out")
 
 
 def download(archive: Archive, folder: Path, base: str = "") -> Path:
     """Fetch an archive into `folder`, going on where an earlier try ended, and check its sha256.
 
-    Args:
-        archive: address and checksum.
-        folder: gets `<name>`; `<name>.part` until it is complete.
-        base: where to fetch it from instead, an address that the file name is appended to.
-
-    Raises:
-        UserError: the address gives no archive, the connection is lost again and again, the disk is full, or the
-            checksum is another one. What arrived is kept for the next try, except with a wrong checksum.
+    `base` is another address to which the file name is appended. UserError when the address gives no archive, the
+    connection is lost again and again, or the checksum is another one. What arrived is kept for the next try, as
+    `<name>.part`, except with a wrong checksum.
     """
-    path, part = folder / archive.name, folder / f"{archive.name}.part"
-    done = path if path.exists() else part
-    if done == part:
+    path = folder / Path(archive.url).name
+    part = path.with_name(f"{path.name}.part")
+    if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        fetch(f"{base.rstrip('/')}/{archive.name}" if base else archive.url, part)
+        part.touch()
+        fetch(f"{base.rstrip('/')}/{path.name}" if base else archive.url, part)
+    done = path if path.exists() else part                 # the former may be the user's own
     with done.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != archive.sha256:
-        what = f"{done} is not the published file (sha256 {digest[:12]}..., expected {archive.sha256[:12]}...)"
-        if done == path:                                   # perhaps the user's own
-            raise UserError(f"{what}; remove it to download it again, or give it with --source and without --download")
-        part.unlink()
-        raise UserError(f"{what}; it was removed, so run the same command again, or get the archive elsewhere and give "
-                        f"it with --source")
+        part.unlink(missing_ok=True)
+        raise UserError(f"{done} is not the published file (sha256 {digest}, expected {archive.sha256}); remove it and "
+                        f"run the same command again, or get the archive elsewhere and give it with --source")
     return done.rename(path)
 
 
 def fetch(url: str, part: Path) -> None:
-    """Download `url` to `part`, appending to what is there; try again for as long as something new arrives."""
-    if not re.match("https?://", url):
-        raise UserError(f"{url} is no address to download from; it must begin with http:// or https://")
-    failures = 0
-    while failures < ATTEMPTS:
-        before = arrived(part)
+    """Download `url` to `part`, going on behind what is there. UserError when the connection is lost too often."""
+    reason = "the connection was cut"
+    for _ in range(ATTEMPTS):
         try:
-            if fetch_rest(url, part, before):
+            if fetch_rest(url, part, part.stat().st_size):
                 return
-            reason = "the connection was cut"
-        except OSError as error:                           # also what urllib raises
+        except LOST as error:
+            if getattr(error, "code", None) == 416:        # nothing comes after these bytes; the checksum decides
+                return
             reason = str(error)
-            if error.errno in DISK_ERRORS:
-                break
-            if isinstance(error, urllib.error.HTTPError) and error.code < 500:
-                break
-        except http.client.HTTPException as error:
-            reason = repr(error)
-        failures = 0 if arrived(part) > before else failures + 1
-        time.sleep(0.2 * 2**failures)
-    raise UserError(f"{url}: {reason}, {megabytes(arrived(part))} have arrived and are kept; run the same command "
-                    f"again to go on, or get the archive elsewhere and give it with --source")
-
-
-def arrived(part: Path) -> int:
-    """Count the bytes that are there so far."""
-    return part.stat().st_size if part.exists() else 0
+        time.sleep(1)
+    raise UserError(f"{url}: {reason}, {megabytes(part.stat().st_size)} have arrived and are kept; run the same "
+                    f"command again to go on, or get the archive elsewhere and give it with --source")
 
 
 def fetch_rest(url: str, part: Path, have: int) -> bool:
-    """Ask once for the bytes after the first `have`, and write them until the connection ends.
-
-    Returns whether all of them arrived, as far as the server says how many there are.
-    """
+    """Ask once for the bytes after the first `have`; return whether all arrived, as far as the server says."""
     headers = {"User-Agent": "lgn_net"} | ({"Range": f"bytes={have}-"} if have else {})
-    try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and have:                     # there is nothing after these bytes; the checksum decides
-            return True
-        raise
-    with response:
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as response:
         if response.headers.get_content_type() == "text/html":
             raise UserError(f"{url} gives a web page, not an archive; get the archive in a browser and give it with "
                             f"--source")
@@ -129,10 +102,8 @@ def fetch_rest(url: str, part: Path, have: int) -> bool:
         check_free(part.parent, total - have, f"downloading {url}")
         with part.open("ab" if have else "wb") as file, progress(f"download {part.stem}", total, "B", have) as bar:
             bar.unit_scale = True
-            while chunk := response.read(CHUNK):
-                file.write(chunk)
-                bar.update(len(chunk))
-    return arrived(part) >= total
+            shutil.copyfileobj(CallbackIOWrapper(bar.update, response), file, CHUNK)
+    return part.stat().st_size >= total
 
 
 def fingerprint(path: Path) -> str:
@@ -147,61 +118,47 @@ def fingerprint(path: Path) -> str:
 def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
     """Unpack the wanted files of a zip or tar archive into `folder`, completely or not at all.
 
-    Only plain files are written, and never outside of `folder`: `tarfile` with its filter "data", and `zipfile`, see to
-    that.
+    Only plain files are written, and never outside of `folder`: `tarfile` with filter "data", and `zipfile`, see to it.
 
     Args:
         archive: .zip, .tar, or a compressed .tar; recognised by content, not by name.
-        folder: does not exist yet; `<folder>.part` while it is unfinished.
+        folder: does not exist yet.
         wanted: given the path of a file inside the archive.
 
     Raises:
         UserError: no archive, a damaged, truncated or encrypted one, one that leads out of its folder or unpacks to
             more than the disk holds, or one without a single wanted file.
     """
-    part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     size = archive.stat().st_size
     try:
-        with progress(f"unpack {archive.name}", size, "B") as bar:
+        with replacing_folder(folder) as part, archive.open("rb") as raw, \
+                progress(f"unpack {archive.name}", size, "B") as bar:
             bar.unit_scale = True
-            for position in (unpack_zip if zipfile.is_zipfile(archive) else unpack_tar)(archive, part, wanted):
-                bar.update(position - bar.n)
-        if not any(part.iterdir()):
-            raise UserError(f"{archive} holds nothing of this data set; is it the archive of another one?")
-        part.rename(folder)
+            (unpack_zip if zipfile.is_zipfile(archive) else unpack_tar)(
+                cast(IO[bytes], CallbackIOWrapper(bar.update, raw)), part, wanted)
+            if not any(part.iterdir()):
+                raise UserError(f"{archive} holds nothing of this data set; is it the archive of another one?")
     except DAMAGE as error:
         raise UserError(f"{archive} is damaged or truncated, or no zip or tar archive ({' '.join(str(error).split())}; "
-                        f"{megabytes(size)} are there); download it again") from None
-    except RuntimeError as error:                          # a password, or a compression that Python lacks
-        raise UserError(f"{archive}: {error}; unpack it yourself and give the folder with --source") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+                        f"{megabytes(size)} are there); download it again, or unpack it yourself and give the folder "
+                        f"with --source") from None
 
 
-def unpack_zip(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> Iterator[int]:
-    """Unpack a zip; yield the position in the archive after each file."""
-    with zipfile.ZipFile(archive) as file:
+def unpack_zip(raw: IO[bytes], folder: Path, wanted: Callable[[str], bool]) -> None:
+    """Unpack a zip."""
+    with zipfile.ZipFile(raw) as file:
         chosen = [member for member in file.infolist() if not member.is_dir() and wanted(member.filename)]
-        check_free(folder, sum(member.file_size for member in chosen), f"unpacking {archive}")
-        for member in chosen:
-            if Path(file.extract(member, folder)).stat().st_size != member.file_size:
-                raise EOFError(f"{member.filename} has not the {member.file_size} bytes declared")
-            yield member.header_offset + member.compress_size
+        check_free(folder, sum(member.file_size for member in chosen), "unpacking")
+        file.extractall(folder, chosen)
 
 
-def unpack_tar(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> Iterator[int]:
-    """Unpack a tar, compressed or not; yield the position in the archive after each file."""
-    with archive.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:*") as file:
+def unpack_tar(raw: IO[bytes], folder: Path, wanted: Callable[[str], bool]) -> None:
+    """Unpack a tar, compressed or not."""
+    with tarfile.open(fileobj=raw, mode="r:*") as file:
         for member in file:
-            if member.isdir() or not wanted(member.name):
-                continue
-            if not member.isreg():
-                raise tarfile.TarError(f"{member.name} is a link or device")
-            check_free(folder, member.size, f"unpacking {member.name} from {archive}")
-            file.extract(member, folder, filter="data")
-            yield raw.tell()
+            if not member.isdir() and wanted(member.name):
+                check_free(folder, member.size, f"unpacking {member.name}")
+                file.extract(member, folder, filter="data")
         # `tarfile` accepts an archive that ends between two files, and does not read the checksum at the end.
         content = cast(IO[bytes], file.fileobj)
         content.seek(file.offset)
