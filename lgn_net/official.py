@@ -85,14 +85,10 @@ def load_official(model_path: str | Path, items_path: str | Path | None) -> tupl
 
 
 def import_official(config: Config, model_path: str | Path, items_path: str | Path | None) -> tuple[Config, dict]:
-    """Load the authors' pair, with system and sizes written into a configuration: (configuration, state_dict).
-
-    UserError also when the configuration names another relative of LGN-Net than the file holds.
-    """
+    """Load the authors' pair, with system and sizes written into a configuration: (configuration, state_dict)."""
     system, sizes, state = load_official(model_path, items_path)
     if config.model.name not in ("lgn_net", system):
-        raise UserError(f"{model_path} is {SYSTEMS[system]}, and model.name is {config.model.name}; leave that out: "
-                        f"the file decides")
+        raise UserError(f"{model_path} is {SYSTEMS[system]}, and model.name is {config.model.name}; leave that out")
     data = replace(config.data, channels=sizes.pop("channels"))
     sizes |= {"name": system, "memory": True, "memory_items": len(state["memory.items"]), "concat_query": False}
     return replace(config, data=data, model=replace(config.model, **sizes)), state
@@ -108,13 +104,11 @@ def infer_system(official: dict) -> str:
     """Return a key of `SYSTEMS`: MNAD has no local branch, its decoder sees the queries; all else is "lgn_net"."""
     shapes = {name: value.shape for name, value in official.items() if isinstance(value, Tensor) and value.dim() == 4}
     local_branch = any(str(name).startswith(("pred.", "st_decoder.")) for name in official)
-    if local_branch or not {FIRST, LAST, BOTTOM} <= set(shapes):
+    if local_branch or not {FIRST, LAST, BOTTOM} <= set(shapes) or shapes[BOTTOM][1] != 16 * shapes[FIRST][0]:
         return "lgn_net"
-    (width, stacked, *_), channels = shapes[FIRST], shapes[LAST][0]
-    if shapes[BOTTOM][1] != 2 * 8 * width:
-        return "lgn_net"
+    width, stacked, *_ = shapes[FIRST]
     narrow = UP in shapes and shapes[UP][1] == 4 * width
-    return "mnad_recon" if stacked == channels and not narrow else "mnad_pred"
+    return "mnad_recon" if stacked == shapes[LAST][0] and not narrow else "mnad_pred"
 
 
 def infer_sizes(official: dict, system: str, path: str | Path) -> dict:

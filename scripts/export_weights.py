@@ -16,7 +16,6 @@ of each signal over training windows, by the rounded weights, and which share of
 import argparse
 from pathlib import Path
 
-import numpy as np
 from torch import Tensor
 
 from lgn_net.config import Config
@@ -25,16 +24,16 @@ from lgn_net.device import pick_device
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable
 from lgn_net.inference.chosen import predict_again, sample_normal
-from lgn_net.inference.loop import FrameSignals, to_scores
+from lgn_net.inference.loop import to_scores
 from lgn_net.model.build import build_model
-from lgn_net.scores.calibration import calibrate, pooled
+from lgn_net.scores.calibration import calibrate
 from lgn_net.scores.maps import as_array, error_map, smoothed
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.terminal import progress, run_command
 from lgn_net.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from lgn_net.training.parts import join_parts, split_file
 
-COMPARED = 64                                            # windows scored by the weights before and after rounding
+PEAKS = 64                                               # windows whose greatest error is kept
 
 
 def main(argv: list[str]) -> None:
@@ -49,7 +48,7 @@ def main(argv: list[str]) -> None:
     else:
         config, content = load_checkpoint(args.checkpoint)
         state, kept = rounded(content["model"])
-        more = {} if args.half else {"calibration": calibrate_rounded(args, config, content["model"], state)}
+        more = {} if args.half else {"calibration": calibrate_network(args, config, state)}
         save_checkpoint(args.out, config, state, **more, exported_from={
             key: content[key] for key in ("step", "provenance", "imported_from") if key in content})
         size, full = (Path(path).stat().st_size / 1e6 for path in (args.out, args.checkpoint))
@@ -87,33 +86,18 @@ def rounded(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     return {name: value if name in kept else halves.get(name, value) for name, value in state.items()}, kept
 
 
-def calibrate_rounded(args: argparse.Namespace, config: Config, state: dict, halves: dict) -> dict:
-    """Calibrate the rounded network on training windows, and print how far the rounding moved the signals."""
+def calibrate_network(args: argparse.Namespace, config: Config, state: dict[str, Tensor]) -> dict:
+    """Calibrate a network on training windows."""
     device = pick_device(args.device)
     model = build_model(config).to(device)
     load_weights(model, state, args.checkpoint)
     videos = index_videos(find_split(args.dataset_path, config.data.dataset, "training"))
-    windows = sum(max(len(video.frames) - config.model.window + 1, 0) for video in videos)
-    count, some = min(args.windows, windows), min(COMPARED, windows)
-    if count < 1:
-        raise UserError(f"no training window in {args.dataset_path}, or none asked for with --windows")
-    with progress("score training windows", 2 * some + count, "windows") as bar:
-        def scores(number: int) -> list[FrameSignals]:
-            return sample_normal(model, videos, config, number, device, bar)[0]
-
-        before = to_scores(scores(some), videos)
-        load_weights(model, halves, args.checkpoint)
-        after, normal = to_scores(scores(some), videos), scores(count)
-        wanted = {(s.video, s.frame) for s in normal[::-(-count // some)]}
-        peaks = [smoothed(error_map(as_array(predicted), as_array(target))).max()
-                 for _, _, predicted, target in predict_again(model, videos, config, normal, wanted, device)]
-    weights = paper_weights(config.score.psnr_weight, len(model.memories))
-    calibration = calibrate(to_scores(normal, videos), weights, peaks)
-    old, new = pooled(before, weights), pooled(after, weights)
-    for name, scale in calibration["signals"].items():
-        print(f"{name:<11}{scale['mean']:.6g} +- {scale['std']:.3g} over {count} training windows; moved by the "
-              f"rounding: at most {np.abs(new[name] - old[name]).max():.2g} (of {some} windows)")
-    return calibration
+    with progress("score training windows", args.windows, "windows") as bar:
+        normal, _ = sample_normal(model, videos, config, args.windows, device, bar)
+    wanted = {(s.video, s.frame) for s in normal[::-(-len(normal) // min(PEAKS, len(normal)))]}
+    peaks = [smoothed(error_map(as_array(predicted), as_array(target))).max()
+             for _, _, predicted, target in predict_again(model, videos, config, normal, wanted, device)]
+    return calibrate(to_scores(normal, videos), paper_weights(config.score.psnr_weight, len(model.memories)), peaks)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,7 @@
 
 In the training videos everybody walks, and to the right. In each testing video also come a cyclist (three times as fast
 as a walker), a cart (large, over twice as fast) or a runner (twice as fast, to the left). A testing frame is labelled 1
-exactly when at least a third of the area of such an intruder is inside the frame; its area is that of the box around it
-(swinging legs left out), and pedestrians in front of it do not count. Same arguments, same bytes.
+exactly when at least a third of the box around such an intruder is inside the frame. Same arguments, same bytes.
 
     DATA/toy/training/frames/01/000.jpg ...      DATA/toy/frame_labels_toy.npy   uint8, all testing frames in order
     DATA/toy/testing/frames/01/000.jpg ...       DATA/toy/settings.json          what it was drawn with
@@ -83,20 +82,17 @@ def cast(s: Settings, split: str, video: int) -> list[Actor]:
     return sorted(actors, key=lambda actor: actor.size)
 
 
-def share_inside(actor: Actor, t: int, width: int) -> float:
-    """Return the share of an intruder's box that is inside the frame; nobody leaves it at the top or bottom."""
-    left = actor.start + actor.speed * t - LENGTH[actor.kind] * actor.size / 2
-    right = left + LENGTH[actor.kind] * actor.size
-    return max(0.0, min(right, width) - max(left, 0.0)) / (right - left)
-
-
 def frame_labels(s: Settings, video: int) -> np.ndarray:
     """Label the frames of one testing video, uint8 (frames,). UserError when all of them are normal."""
-    intruders = [actor for actor in cast(s, "testing", video) if actor.kind != "walker"]
-    labels = [any(share_inside(actor, t, s.width) >= VISIBLE for actor in intruders) for t in range(s.frames)]
-    if not any(labels):                                            # frame 0 is always normal, see `entry`
+    labels = np.zeros(s.frames, np.uint8)
+    for actor in cast(s, "testing", video):
+        if actor.kind != "walker":
+            length = LENGTH[actor.kind] * actor.size
+            left = actor.start + actor.speed * np.arange(s.frames) - length / 2
+            labels |= np.minimum(left + length, s.width) - np.maximum(left, 0) >= VISIBLE * length
+    if not labels.any():                                           # frame 0 is always normal, see `entry`
         raise UserError(f"{s.frames} frames are too few: nothing abnormal would be seen in testing video {video + 1}")
-    return np.array(labels, np.uint8)
+    return labels
 
 
 def draw(canvas: np.ndarray, actor: Actor, t: int) -> None:

@@ -95,7 +95,7 @@ def open_footage(place: Path | str | int, channels: int = 3, fps: float | None =
 
 
 def open_container(place: Path | str | int) -> InputContainer:
-    """Open a video file, a stream or the camera of this number. OSError or ValueError when FFmpeg cannot."""
+    """Open a video file, a stream or a camera. OSError or ValueError when FFmpeg cannot."""
     if isinstance(place, Path):
         return av.open(f"file:{place}")                                    # its name may hold a colon
     if isinstance(place, int):
@@ -114,8 +114,7 @@ def read_folder(paths: list[str], channels: int, fps: float | None) -> Iterator[
 def decode(container: InputContainer, footage: Footage, channels: int, fps: float | None) -> Iterator[Frame]:
     """Yield the frames of a video file, stream or camera, upright, with the pixels that OpenCV gives.
 
-    A damaged packet ends a file; a live video goes on behind it. A change of size ends both, with a warning.
-    `footage.whole` is set at the end.
+    A damaged packet ends a file, not a live video; a change of size ends both. `footage.whole` is set at the end.
     """
     stream = container.streams.video[0]
     stream.codec_context.thread_count = 1                                  # several videos are decoded at a time
