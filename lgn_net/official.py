@@ -44,77 +44,54 @@ def official_name(name: str) -> str:
 
 
 def load_official(model_path: str | Path, items_path: str | Path | None) -> tuple[str, dict, dict]:
-    """Read the authors' pair.
+    """Read the authors' pair: their state_dict, and their memory items (M, D).
 
-    Args:
-        model_path: their state_dict.
-        items_path: their memory items, a tensor (M, D).
-
-    Returns:
-        Which system it is, a key of `SYSTEMS`; the sizes of the network, read off the shapes, as keyword arguments of
-        `LGNNet`; and its state_dict, memory items included.
-
-    Raises:
-        UserError: a file is missing, is no state_dict or no tensor, or names or shapes are not LGN-Net's or MNAD's.
+    Returns which system it is, a key of `SYSTEMS`; the sizes of the network, read off the shapes, as keyword arguments
+    of `LGNNet`; and its state_dict, memory items included. UserError where names or shapes are not LGN-Net's or MNAD's.
     """
-    if items_path is None or not Path(items_path).is_file():
-        given = f"{items_path} is not there" if items_path else "none were given"
-        raise UserError(f"{model_path} needs its memory items, and {given}; the authors "
-                        f"save them beside the model as <n>keys.pt, and without them every score is meaningless")
+    if items_path is None:
+        raise UserError(f"{model_path} needs its memory items; the authors save them beside the model as <n>keys.pt, "
+                        f"and without them every score is meaningless")
     official, items = load_file(model_path), load_file(items_path)
-    if isinstance(official, Tensor) and isinstance(items, dict):
-        raise UserError(f"{model_path} holds memory items and {items_path} the model: give the model first")
     if not isinstance(official, dict) or not all(isinstance(value, Tensor) for value in official.values()):
-        raise UserError(f"{model_path} is no state_dict of tensors; save it with torch.save(model.state_dict(), FILE)")
-    if not isinstance(items, Tensor) or items.dim() != 2 or len(items) < 2:
-        raise UserError(f"{items_path} holds {describe(items)}; expected the memory items, a tensor of M x D with "
-                        f"M > 1")
+        raise UserError(f"{model_path} is no state_dict of tensors; give the model first, then its items")
+    if not isinstance(items, Tensor) or items.dim() != 2:
+        raise UserError(f"{items_path} holds {describe(items)}; expected the memory items, a tensor of M x D")
     items = items.detach().float()
-    if not items.isfinite().all():
-        raise UserError(f"{items_path} holds items that are not finite; the file is damaged")
+    if not torch.allclose(items.norm(dim=1), torch.ones(len(items)), atol=1e-3):
+        warnings.warn(f"{items_path}: the items are not of unit length; is this the file that belongs to the model?")
 
     system = infer_system(official)
     sizes = infer_sizes(official, system, model_path)
     with torch.device("meta"):
         expected = LGNNet(partial(PrototypeMemory, len(items)), **sizes, **VARIANTS[system]).state_dict()
+    features = expected.pop("memory.items").shape[1]
     state: dict = {"memory.items": items}
     problems = []
     for name, value in expected.items():
-        if name == "memory.items":
-            continue
-        theirs = official.get(official_name(name))
+        state[name] = theirs = official.get(official_name(name))
         if theirs is None or theirs.shape != value.shape:
             problems.append(f"{official_name(name)} is {describe(theirs)}, expected {describe(value)}")
-        state[name] = theirs
-    problems += [f"{official_name(name)} is not finite" for name, value in state.items()
-                 if value is not None and name != "memory.items" and not value.isfinite().all()]
-    known = {official_name(name) for name in expected if name != "memory.items"}
+        elif not theirs.isfinite().all():
+            problems.append(f"{official_name(name)} is not finite")
+    known = set(map(official_name, expected))
     problems += [f"{name} is unknown" for name in official if name not in known and not str(name).startswith(UNUSED)]
-    if items.shape[1] != expected["memory.items"].shape[1]:
-        problems.append(f"the items in {items_path} have {items.shape[1]} features, the model's queries "
-                        f"{expected['memory.items'].shape[1]}")
+    if items.shape[1] != features or not items.isfinite().all():
+        problems.append(f"the items in {items_path} have {items.shape[1]} features, the model's queries {features}, or "
+                        f"are not finite")
     if problems:
-        raise UserError(f"{model_path} is not {SYSTEMS[system]}: {'; '.join(problems[:3])}"
-                        + (f"; and {len(problems) - 3} more" if len(problems) > 3 else ""))
-    if not torch.allclose(items.norm(dim=1), torch.ones(len(items)), atol=1e-3):
-        warnings.warn(f"{items_path}: the items are not of unit length; is this the file that belongs to the model?")
+        raise UserError(f"{model_path} is not {SYSTEMS[system]}: {'; '.join(problems[:3])}; {len(problems)} in all")
     return system, sizes, state
 
 
 def import_official(config: Config, model_path: str | Path, items_path: str | Path | None) -> tuple[Config, dict]:
-    """Load the authors' pair, with system and sizes written into a configuration: (configuration, state_dict).
-
-    UserError also when the configuration names another relative of LGN-Net than the file holds.
-    """
+    """Load the authors' pair, with system and sizes written into a configuration: (configuration, state_dict)."""
     system, sizes, state = load_official(model_path, items_path)
     if config.model.name not in ("lgn_net", system):
-        raise UserError(f"{model_path} is {SYSTEMS[system]}, and model.name is {config.model.name}; leave that out: "
-                        f"the file decides")
-    channels = sizes.pop("channels")
-    published: dict = {"name": system, "memory": True, "memory_items": len(state["memory.items"]),
-                 "concat_query": False}
-    return replace(config, data=replace(config.data, channels=channels),
-                   model=replace(config.model, **published, **sizes)), state
+        raise UserError(f"{model_path} is {SYSTEMS[system]}, and model.name is {config.model.name}; leave that out")
+    data = replace(config.data, channels=sizes.pop("channels"))
+    sizes |= {"name": system, "memory": True, "memory_items": len(state["memory.items"]), "concat_query": False}
+    return replace(config, data=data, model=replace(config.model, **sizes)), state
 
 
 def official_system(model_path: str | Path) -> str:
@@ -125,23 +102,17 @@ def official_system(model_path: str | Path) -> str:
 
 def infer_system(official: dict) -> str:
     """Return a key of `SYSTEMS`: MNAD has no local branch, its decoder sees the queries; all else is "lgn_net"."""
-    shapes = {name: official[name].shape for name in (FIRST, LAST, BOTTOM, UP)
-              if isinstance(official.get(name), Tensor) and official[name].dim() == 4}
+    shapes = {name: value.shape for name, value in official.items() if isinstance(value, Tensor) and value.dim() == 4}
     local_branch = any(str(name).startswith(("pred.", "st_decoder.")) for name in official)
-    if local_branch or not {FIRST, LAST, BOTTOM} <= set(shapes):
+    if local_branch or not {FIRST, LAST, BOTTOM} <= set(shapes) or shapes[BOTTOM][1] != 16 * shapes[FIRST][0]:
         return "lgn_net"
-    (width, stacked, *_), channels = shapes[FIRST], shapes[LAST][0]
-    if shapes[BOTTOM][1] != 2 * 8 * width:
-        return "lgn_net"
-    one_frame, narrow = stacked == channels, UP in shapes and shapes[UP][1] == 4 * width
-    return "mnad_recon" if one_frame and not narrow else "mnad_pred"
+    width, stacked, *_ = shapes[FIRST]
+    narrow = UP in shapes and shapes[UP][1] == 4 * width
+    return "mnad_recon" if stacked == shapes[LAST][0] and not narrow else "mnad_pred"
 
 
 def infer_sizes(official: dict, system: str, path: str | Path) -> dict:
-    """Read keyword arguments of LGNNet off the shapes of the authors' weights.
-
-    UserError where one of those that tell a size is missing or is no convolution's.
-    """
+    """Read keyword arguments of LGNNet off the shapes of the authors' weights. UserError where one is missing."""
     for name in (FIRST, LAST, STATE)[:3 if system == "lgn_net" else 2]:
         if name not in official or official[name].dim() != 4 or 0 in official[name].shape:
             raise UserError(f"{path} is not LGN-Net, nor MNAD: {name} is {describe(official.get(name))}; what is read "

@@ -7,84 +7,74 @@
 The file is a checkpoint like any other for evaluate.py and `train.py --init_from`. Weights and BatchNorm statistics
 are rounded to float16 (about three digits), memory items stay float32. "calibration" holds mean and standard deviation
 of each signal over training windows, by the rounded weights, and which share of them lies below which normality.
+
+    python scripts/export_weights.py RUN/last.pt --half --out NAME.pt        # round only; needs no data
+    python scripts/export_weights.py RUN/last.pt --parts FOLDER              # the file as it is, in parts of 15 MiB
+    python scripts/export_weights.py --join FOLDER --out RUN/last.pt         # the parts, checked, back in one file
 """
 
 import argparse
 from pathlib import Path
 
-import numpy as np
 from torch import Tensor
 
+from lgn_net.config import Config
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.device import pick_device
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable
 from lgn_net.inference.chosen import predict_again, sample_normal
-from lgn_net.inference.loop import FrameSignals, to_scores
+from lgn_net.inference.loop import to_scores
 from lgn_net.model.build import build_model
-from lgn_net.scores.calibration import calibrate, pooled
+from lgn_net.scores.calibration import calibrate
 from lgn_net.scores.maps import as_array, error_map, smoothed
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.terminal import progress, run_command
 from lgn_net.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from lgn_net.training.parts import join_parts, split_file
 
-COMPARED = 64                                            # windows scored by the weights before and after rounding
+PEAKS = 64                                               # windows whose greatest error is kept
 
 
 def main(argv: list[str]) -> None:
-    """Round the weights, calibrate the rounded network, and print how far the rounding moved the signals."""
+    """Export a checkpoint, or carry it over in parts."""
     args = parse_arguments(argv)
-    config, content = load_checkpoint(args.checkpoint)
-    device = pick_device(args.device)
-    model = build_model(config).to(device)
-    load_weights(model, content["model"], args.checkpoint)
-    state, kept = rounded(content["model"])
-    videos = index_videos(find_split(args.dataset_path, config.data.dataset, "training"))
-    windows = sum(max(len(video.frames) - config.model.window + 1, 0) for video in videos)
-    count, some = min(args.windows, windows), min(COMPARED, windows)
-    if not count:
-        raise UserError(f"no training video in {args.dataset_path} has the {config.model.window} frames of a window")
-    with progress("score training windows", 2 * some + count, "windows") as bar:
-        def scores(number: int) -> list[FrameSignals]:
-            return sample_normal(model, videos, config, number, device, bar)[0]
-
-        before = to_scores(scores(some), videos)
-        load_weights(model, state, args.checkpoint)
-        after, normal = to_scores(scores(some), videos), scores(count)
-        wanted = {(s.video, s.frame) for s in normal[::-(-count // some)]}
-        peaks = [smoothed(error_map(as_array(predicted), as_array(target))).max()
-                 for _, _, predicted, target in predict_again(model, videos, config, normal, wanted, device)]
-    weights = paper_weights(config.score.psnr_weight, len(model.memories))
-    calibration = calibrate(to_scores(normal, videos), weights, peaks)
-    save_checkpoint(args.out, config, state, calibration=calibration, exported_from={
-        key: content[key] for key in ("step", "provenance", "imported_from") if key in content})
-
-    size, full = (Path(path).stat().st_size / 1e6 for path in (args.out, args.checkpoint))
-    print(f"{args.out}: {size:.2f} MB ({full:.2f} MB before)")
-    if kept:
-        print(f"left as they were, since float16 cannot hold them: {', '.join(kept)}")
-    old, new = pooled(before, weights), pooled(after, weights)
-    for name, scale in calibration["signals"].items():
-        moved = np.abs(new[name] - old[name]).max()
-        print(f"{name:<11}{scale['mean']:.6g} +- {scale['std']:.3g} over {count} training windows; moved by the "
-              f"rounding: at most {moved:.2g} (of {some} windows)")
+    if args.join:
+        join_parts(args.join, args.out)
+        print(f"{args.out}: joined; every part is as it was written")
+    elif args.parts:
+        load_checkpoint(args.checkpoint)
+        print(f"{len(split_file(args.checkpoint, args.parts)) - 1} parts of {args.checkpoint} in {args.parts}")
+    else:
+        config, content = load_checkpoint(args.checkpoint)
+        state, kept = rounded(content["model"])
+        more = {} if args.half else {"calibration": calibrate_network(args, config, state)}
+        save_checkpoint(args.out, config, state, **more, exported_from={
+            key: content[key] for key in ("step", "provenance", "imported_from") if key in content})
+        size, full = (Path(path).stat().st_size / 1e6 for path in (args.out, args.checkpoint))
+        print(f"{args.out}: {size:.2f} MB ({full:.2f} MB before)")
+        if kept:
+            print(f"left as they were, since float16 cannot hold them: {', '.join(kept)}")
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """Read the command line. UserError when the file to write exists or cannot be written."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint")
-    parser.add_argument("--dataset_path", required=True,
-                        help="folder that holds the data set's folder, or that folder itself")
-    parser.add_argument("--out", required=True, help="file to write")
+    parser.add_argument("checkpoint", nargs="?")
+    parser.add_argument("--out", help="file to write")
+    way = parser.add_mutually_exclusive_group(required=True)
+    way.add_argument("--dataset_path", help="folder that holds the data set's folder, or that folder itself")
+    way.add_argument("--half", action="store_true", help="round to float16 only, without a calibration")
+    way.add_argument("--parts", metavar="FOLDER", help="write the checkpoint in parts into this folder")
+    way.add_argument("--join", metavar="FOLDER", help="join the parts in this folder to --out")
     parser.add_argument("--windows", type=int, default=256, help="training windows, spread evenly (default: 256)")
     parser.add_argument("--device", default="auto", help="cuda, cuda:1, mps or cpu; auto takes the first there is")
     args = parser.parse_args(argv)
-    if args.windows < 1:
-        raise UserError(f"--windows {args.windows}: give 1 or more")
-    if Path(args.out).exists():
+    if (args.checkpoint is None) != bool(args.join) or (args.out is None) != bool(args.parts):
+        parser.error("give CHECKPOINT, except with --join, and --out, except with --parts")
+    if args.out and Path(args.out).exists():
         raise UserError(f"{args.out} exists already; choose another --out, or delete it")
-    check_writable(Path(args.out).parent)
+    check_writable(Path(args.parts or args.out).parent)
     return args
 
 
@@ -93,7 +83,21 @@ def rounded(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     halves = {name: value.half() for name, value in state.items()
               if value.is_floating_point() and name.rpartition(".")[2] != "items"}
     kept = [name for name, value in halves.items() if not value.isfinite().all()]
-    return {name: halves[name] if name in halves and name not in kept else value for name, value in state.items()}, kept
+    return {name: value if name in kept else halves.get(name, value) for name, value in state.items()}, kept
+
+
+def calibrate_network(args: argparse.Namespace, config: Config, state: dict[str, Tensor]) -> dict:
+    """Calibrate a network on training windows."""
+    device = pick_device(args.device)
+    model = build_model(config).to(device)
+    load_weights(model, state, args.checkpoint)
+    videos = index_videos(find_split(args.dataset_path, config.data.dataset, "training"))
+    with progress("score training windows", args.windows, "windows") as bar:
+        normal, _ = sample_normal(model, videos, config, args.windows, device, bar)
+    wanted = {(s.video, s.frame) for s in normal[::-(-len(normal) // min(PEAKS, len(normal)))]}
+    peaks = [smoothed(error_map(as_array(predicted), as_array(target))).max()
+             for _, _, predicted, target in predict_again(model, videos, config, normal, wanted, device)]
+    return calibrate(to_scores(normal, videos), paper_weights(config.score.psnr_weight, len(model.memories)), peaks)
 
 
 if __name__ == "__main__":

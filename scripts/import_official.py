@@ -33,9 +33,8 @@ def main(argv: list[str]) -> None:
     config, state = import_official(config, args.model, args.items)
     save_checkpoint(args.out, config, state, imported_from=[args.model, args.items])
     model = config.model
-    layers = f"{model.lstm_layers} ST-LSTM layers of {model.hidden_width}, " if model.name == "lgn_net" else ""
     print(f"{args.out}: {SYSTEMS[model.name]}, {model.input_frames} frame(s) of {config.data.channels} channels, width "
-          f"{model.base_width}, {layers}{model.memory_items} memory items; scored as {config.data.dataset}, lambda "
+          f"{model.base_width}, {model.memory_items} memory items; scored as {config.data.dataset}, lambda "
           f"{config.score.psnr_weight:g}, gamma {config.score.gamma:g}")
 
 

@@ -49,35 +49,27 @@ class PackedFrames:
 
 
 def pack_frames(videos: list[Video], channels: int, size: int, folder: str | Path) -> PackedFrames:
-    """Open the packed frames of these videos, after making them where they are missing or stale.
+    """Open the packed frames of the videos of a split, after making them where they are missing or stale.
 
     A packed file is known by its fingerprint: the names, sizes and modification times of all source files, `size`,
     `channels` and OpenCV's version. Several processes may call this at once: one packs, the others wait for it. The
-    file appears under its name only when it is complete.
-
-    Args:
-        videos: of one split.
-        channels: of the frames, 1 or 3.
-        size: height and width of the frames in pixels.
-        folder: where packed files live; made if missing.
-
-    Raises:
-        UserError: too little free disk (with both numbers), or a damaged source frame.
+    file appears under its name only when it is complete. UserError for too little disk, or a damaged source frame.
     """
-    folder, total = Path(folder), sum(len(video.frames) for video in videos)
+    folder = Path(folder)
     root = os.path.commonpath([os.path.dirname(video.frames[0]) for video in videos])
-    place = hashlib.sha256(os.path.abspath(root).encode(errors="surrogateescape")).hexdigest()[:8]
+    place = hashlib.sha256(os.fsencode(os.path.abspath(root))).hexdigest()[:8]
     path = folder / f"{Path(root).parent.name}-{place}-{size}x{channels}.u8"
-    print_ = fingerprint(videos, root, channels, size)
+    fingerprint = hashlib.sha256(f"1 {cv2.__version__} {channels} {size}".encode())
+    for frame in itertools.chain(*(video.frames for video in videos)):
+        stat = os.stat(frame)
+        fingerprint.update(os.fsencode(f"{os.path.relpath(frame, root)} {stat.st_size} {stat.st_mtime_ns}\n"))
     with hint(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with locked(path.with_suffix(".lock")):
-            if not is_current(path, print_):
+            if not is_current(path, fingerprint.hexdigest()):
                 write_packed(path, videos, channels, size)
-                stat = path.stat()
-                index = {"fingerprint": print_, "written": [stat.st_size, stat.st_mtime_ns], "frames": total,
-                         "channels": channels, "size": size, "source": root,
-                         "videos": {video.name: len(video.frames) for video in videos}}
+                index = {"fingerprint": fingerprint.hexdigest(), "written": stamp(path), "channels": channels,
+                         "size": size, "source": root, "videos": {video.name: len(video.frames) for video in videos}}
                 write_atomic(path.with_suffix(".json"), to_json(index))
     return PackedFrames(path, videos, channels, size)
 
@@ -92,24 +84,18 @@ def hint(folder: Path) -> Iterator[None]:
                         f"--data.cache DIR, or decode while training with --data.cache null") from None
 
 
-def fingerprint(videos: list[Video], root: str, channels: int, size: int) -> str:
-    """Return the sha256 of what decides the packed file's content."""
-    digest = hashlib.sha256(f"1 {cv2.__version__} {channels} {size}".encode())
-    for video in videos:
-        for frame in video.frames:
-            stat = os.stat(frame)
-            digest.update(f"{os.path.relpath(frame, root)} {stat.st_size} {stat.st_mtime_ns}\n"
-                          .encode(errors="surrogateescape"))
-    return digest.hexdigest()
+def stamp(path: Path) -> list[int]:
+    """Return size and modification time of a file."""
+    return [path.stat().st_size, path.stat().st_mtime_ns]
 
 
-def is_current(path: Path, print_: str) -> bool:
+def is_current(path: Path, fingerprint: str) -> bool:
     """Tell whether the packed file has this fingerprint, and the size and time with which it was written."""
     try:
-        index, stat = json.loads(path.with_suffix(".json").read_text()), path.stat()
-    except (OSError, ValueError):
+        index = json.loads(path.with_suffix(".json").read_text())
+        return [index["fingerprint"], index["written"]] == [fingerprint, stamp(path)]
+    except OSError:
         return False
-    return [index.get("fingerprint"), index.get("written")] == [print_, [stat.st_size, stat.st_mtime_ns]]
 
 
 def write_packed(path: Path, videos: list[Video], channels: int, size: int) -> None:
@@ -118,8 +104,7 @@ def write_packed(path: Path, videos: list[Video], channels: int, size: int) -> N
     needed, free = total * frame_bytes, shutil.disk_usage(path.parent).free
     if needed > free:
         raise UserError(f"packing {total} frames needs {needed / 1e9:.1f} GB, {path.parent} has {free / 1e9:.1f} GB "
-                        f"free; choose another place with --data.cache DIR, or decode while training with "
-                        f"--data.cache null")
+                        f"free; choose another place with --data.cache DIR, or none with --data.cache null")
     for left in path.parent.glob(f".{path.name}.*"):             # by a process that was killed
         left.unlink()
     with replacing(path) as file, hint(path.parent), progress(f"pack {path.name}", total, "frames") as bar, \

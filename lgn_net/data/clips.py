@@ -19,10 +19,7 @@ silence(0)                               # our own messages name damaged frames
 
 def read_frame(path: str, channels: int) -> np.ndarray:
     """Decode an image file with OpenCV: uint8 (H, W, C), blue-green-red or grey. UserError when it is damaged."""
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read frame {path}: {error.strerror}") from None
+    data = Path(path).read_bytes() if Path(path).is_file() else b""
     flag = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
@@ -49,10 +46,7 @@ def is_truncated(data: bytes) -> bool:
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize bilinearly by OpenCV, whatever the aspect, as the authors do: uint8 (H, W, C) -> (C, size, size).
-
-    See docs/differences.md, 16.
-    """
+    """Resize bilinearly as the authors do (docs/differences.md, 16): uint8 (H, W, C) -> (C, size, size)."""
     resized = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
     return resized.reshape(size, size, image.shape[2]).transpose(2, 0, 1)
 
@@ -69,20 +63,13 @@ def one_size(images: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np
 
 
 def stream_frames(paths: Iterable[str], channels: int, size: int) -> Iterator[np.ndarray]:
-    """Yield the frames of one video, resized: uint8 (C, size, size).
-
-    Raises UserError when a frame is damaged or differs in size from the one before.
-    """
-    for _, image in one_size((path, read_frame(path, channels)) for path in paths):
-        yield resize(image, size)
+    """Yield the frames of one video, resized: uint8 (C, size, size). UserError for damaged ones and other sizes."""
+    return (resize(image, size) for _, image in one_size((path, read_frame(path, channels)) for path in paths))
 
 
 def read_frames(paths: tuple[str, ...], channels: int, size: int) -> np.ndarray:
     """Read all frames that `stream_frames` yields: uint8 (T, C, size, size)."""
-    frames = np.empty((len(paths), channels, size, size), np.uint8)
-    for t, frame in enumerate(stream_frames(paths, channels, size)):
-        frames[t] = frame
-    return frames
+    return np.stack(list(stream_frames(paths, channels, size)))
 
 
 def to_float(frames: np.ndarray | Tensor) -> Tensor:
@@ -91,14 +78,14 @@ def to_float(frames: np.ndarray | Tensor) -> Tensor:
 
 
 def long_enough(videos: list[Video], length: int) -> list[int]:
-    """Return the indices of the videos that hold a window of `length` frames.
-
-    A warning names each other video. Raises UserError if no video is long enough.
-    """
-    keep = [v for v, video in enumerate(videos) if len(video.frames) >= length]
-    for v in sorted(set(range(len(videos))) - set(keep)):
-        warnings.warn(f"video {videos[v].name} has {len(videos[v].frames)} frames, fewer than the {length} of a "
-                      f"window; skipped", stacklevel=2)
+    """Return the indices of the videos that hold a window of `length` frames; warn of others. UserError if none."""
+    keep = []
+    for v, video in enumerate(videos):
+        if len(video.frames) >= length:
+            keep.append(v)
+        else:
+            warnings.warn(f"video {video.name} has {len(video.frames)} frames, fewer than the {length} of a window; "
+                          f"skipped", stacklevel=2)
     if not keep:
         raise UserError(f"no video has the {length} frames of a window ({length - 1} inputs and the frame to predict)")
     return keep

@@ -45,23 +45,19 @@ class Footage:
     #                            frames than `length`: cutting without decoding leaves some that cannot be shown
 
 
-def find_footage(text: str) -> Path | str | int:
-    """Tell what `--video` names: a file or folder, the address of a stream, or a camera's number. UserError if none."""
+def find_footage(text: str) -> tuple[Path | str | int, str]:
+    """Return what `--video` names, and a name for it in the results. UserError when it names nothing.
+
+    It names a file or folder, the address of a stream (on Windows also a camera, `video=...`), or a camera's number.
+    """
     if Path(text).exists():
-        return Path(text)
-    if "://" in text or text.startswith("video="):             # the latter names a camera on Windows
-        return text
+        return Path(text), Path(text).resolve().stem
+    if "://" in text or text.startswith("video="):
+        return text, "stream"
     if text.isdecimal():
-        return int(text)
+        return int(text), f"camera_{text}"
     raise UserError(f"{text}: no such video; give a file, a folder of images, the number of a camera or an address "
                     f"like rtsp://...")
-
-
-def name_of(text: str) -> str:
-    """Make the name under which the results list a video."""
-    if Path(text).exists():
-        return Path(text).resolve().stem
-    return f"camera_{text}" if text.isdecimal() else "stream"
 
 
 def slack(frames: int) -> int:
@@ -71,12 +67,9 @@ def slack(frames: int) -> int:
 
 @contextlib.contextmanager
 def open_footage(place: Path | str | int, channels: int = 3, fps: float | None = None) -> Iterator[Footage]:
-    """Open what `find_footage` found. UserError when no picture comes out of it.
+    """Open what `find_footage` found; each frame's `image` gets 1 or 3 channels. UserError when no picture comes out.
 
-    Args:
-        place: the video.
-        channels: 1 or 3, of each frame's `image`.
-        fps: frame rate, in place of a file's own time stamps.
+    `fps` takes the place of a file's own time stamps.
     """
     if isinstance(place, Path) and place.is_dir():
         paths = [str(place / name) for name in image_names(place)]
@@ -102,7 +95,7 @@ def open_footage(place: Path | str | int, channels: int = 3, fps: float | None =
 
 
 def open_container(place: Path | str | int) -> InputContainer:
-    """Open a video file, a stream or the camera of this number. OSError or ValueError when FFmpeg cannot."""
+    """Open a video file, a stream or a camera. OSError or ValueError when FFmpeg cannot."""
     if isinstance(place, Path):
         return av.open(f"file:{place}")                                    # its name may hold a colon
     if isinstance(place, int):
@@ -121,8 +114,7 @@ def read_folder(paths: list[str], channels: int, fps: float | None) -> Iterator[
 def decode(container: InputContainer, footage: Footage, channels: int, fps: float | None) -> Iterator[Frame]:
     """Yield the frames of a video file, stream or camera, upright, with the pixels that OpenCV gives.
 
-    A damaged packet ends a file; a live video goes on behind it. A change of size ends both, with a warning.
-    `footage.whole` is set at the end.
+    A damaged packet ends a file, not a live video; a change of size ends both. `footage.whole` is set at the end.
     """
     stream = container.streams.video[0]
     stream.codec_context.thread_count = 1                                  # several videos are decoded at a time
@@ -130,7 +122,10 @@ def decode(container: InputContainer, footage: Footage, channels: int, fps: floa
     try:
         for packet in container.demux(stream):
             packets += packet.size > 0
-            for frame in decode_packet(packet, footage.live):
+            decoded: list[av.VideoFrame] = []
+            with contextlib.suppress(*[av.FFmpegError] * footage.live):
+                decoded = packet.decode()
+            for frame in decoded:
                 lying = frame.to_ndarray(format="bgr24", interpolation="BICUBIC")            # as OpenCV converts it
                 picture = np.ascontiguousarray(np.rot90(lying, frame.rotation // 90), np.uint8)
                 if shape not in (None, picture.shape):
@@ -148,17 +143,6 @@ def decode(container: InputContainer, footage: Footage, channels: int, fps: floa
                 image = picture if channels == 3 else cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None]
                 yield Frame(picture, image, seconds)
                 t += 1
-        length = footage.length or 0
-        footage.whole = packets >= length - slack(length)
+        footage.whole = packets >= (footage.length or 0) - slack(footage.length or 0)
     except av.FFmpegError:
         footage.whole = False
-
-
-def decode_packet(packet: av.Packet, live: bool) -> list[av.VideoFrame]:
-    """Decode a packet of a video stream. FFmpegError when it is damaged, unless the video is live."""
-    try:
-        return packet.decode()
-    except av.FFmpegError:
-        if not live:
-            raise
-        return []

@@ -19,15 +19,10 @@ class Video(NamedTuple):
 
 
 def find_split(root: str | Path, dataset: str, split: str) -> Path:
-    """Find the folder of videos of a split.
+    """Find the folder of videos of a split, "training" or "testing" (`train` and `test` are found, too).
 
-    Args:
-        root: the folder that holds the data set's folder, or that folder itself.
-        dataset: its name; known aliases are tried too.
-        split: "training" or "testing"; folders `train` and `test` are found too.
-
-    Raises:
-        UserError: nothing there; the sentence names what was looked for.
+    `root` holds the data set's folder, under its name or an alias, or is that folder itself. UserError when nothing is
+    there.
     """
     root = Path(root)
     if not root.is_dir():
@@ -50,8 +45,7 @@ def image_names(folder: Path) -> list[str]:
 def index_videos(folder: str | Path) -> list[Video]:
     """List all videos of a split in natural order: every sub-folder is one, every image file in it a frame.
 
-    Hidden files and files that are no images are passed over. Raises UserError for a folder without videos and for a
-    video without frames.
+    UserError for a folder without videos and for a video without frames.
     """
     videos = []
     folders = [path for path in Path(folder).iterdir() if path.is_dir() and not path.name.startswith(".")]

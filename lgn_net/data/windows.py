@@ -4,12 +4,11 @@ import atexit
 import multiprocessing
 import signal
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_convert
 
 from lgn_net.data.cache import PackedFrames
 from lgn_net.data.clips import long_enough, read_frames
@@ -20,8 +19,7 @@ from lgn_net.terminal import progress
 class Windows(Dataset):
     """All windows of n + 1 consecutive frames, video after video: item i is a uint8 clip (n + 1, C, size, size).
 
-    Frames are decoded for each window, or read from packed ones (`data/cache.py`) when these are given, or gathered
-    where `load_onto` has put them.
+    Frames are decoded for each window, read from packed ones (`data/cache.py`), or gathered where `load_onto` put them.
     """
 
     def __init__(self, videos: list[Video], length: int, channels: int, size: int, packed: PackedFrames | None = None):
@@ -77,10 +75,7 @@ def epoch_batches(windows: int, batch_size: int, shuffle: bool, seed: int, epoch
 
 
 def belong_on(device: torch.device, choice: str, videos: list[Video], channels: int, size: int) -> bool:
-    """Return whether the frames of the videos shall be loaded onto the device.
-
-    `choice` is "yes", "no", or "auto": where they take at most half of a GPU's free memory, as bytes.
-    """
+    """Return whether the frames shall be loaded onto the device; "auto": into at most half of a GPU's free memory."""
     if choice != "auto" or device.type != "cuda":
         return choice == "yes"
     needed = sum(len(video.frames) for video in videos) * channels * size * size
@@ -88,19 +83,14 @@ def belong_on(device: torch.device, choice: str, videos: list[Video], channels: 
 
 
 def loader(windows: Windows, batches: list[list[int]], workers: int, device: torch.device) -> Iterator[Tensor]:
-    """Yield the given batches in the given order: uint8 clips (B, n + 1, C, size, size).
+    """Yield batches in the given order, uint8 (B, n + 1, C, size, size), decoded by `workers` processes.
 
-    They are on the device where the frames were loaded onto it, else on the CPU, decoded by `workers` processes.
+    They are on the CPU, unless the frames were loaded onto the device.
     """
     if windows.loaded is not None:
         return (windows.__getitems__(batch) for batch in batches)
     return iter(DataLoader(windows, batch_sampler=batches, num_workers=workers, worker_init_fn=ignore_signals,
-                           collate_fn=as_it_is, pin_memory=device.type == "cuda", generator=torch.Generator()))
-
-
-def as_it_is(batch: Any) -> Any:
-    """Return the batch: `Windows` gathers whole batches itself."""
-    return batch
+                           collate_fn=default_convert, pin_memory=device.type == "cuda", generator=torch.Generator()))
 
 
 def ignore_signals(_worker: int) -> None:

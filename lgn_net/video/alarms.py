@@ -10,15 +10,9 @@ def with_alarms(frames: Iterable[T], normality_of: Callable[[T], float], thresho
                 gap: int) -> Iterator[tuple[T, float, bool]]:
     """Yield each frame with its normality and whether it is in an alarm, at most `length` + `gap` frames later.
 
-    Low frames with at most `gap` other frames between them belong together. They are an alarm, from the first to the
-    last of them, if that is `length` frames or more.
-
-    Args:
-        frames: anything, one item a frame.
-        normality_of: gives the normality of a frame, NaN without a score.
-        threshold: normality below which a frame is low.
-        length: number of frames of the shortest alarm.
-        gap: number of frames that do not end an alarm although they are not low.
+    A frame is low when its normality is below the threshold; NaN never is. Low frames with at most `gap` other frames
+    between them belong together. They are an alarm, from the first to the last of them, if that is `length` frames or
+    more.
     """
     waiting: list[tuple[T, float]] = []        # undecided frames; outside an alarm the first of them is low
     lows = 0                                   # of these, the frames up to the last low one

@@ -12,9 +12,7 @@ import cv2
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 
 from lgn_net.files import replacing
 from lgn_net.report.figures import BLUE, PAGE, RED, STYLE
@@ -27,16 +25,12 @@ H264 = {"preset": "veryfast", "crf": "20"}        # hardly slower than drawing, 
 
 
 def heat(picture: np.ndarray, error: np.ndarray, normal_peak: float) -> np.ndarray:
-    """Lay an error map over a picture: clear where it is normal, then red, and yellow where it is strongest.
+    """Lay an error map (h, w) over a picture (H, W, 3): clear where it is normal, then red, then yellow.
 
-    Args:
-        picture: uint8 (H, W, 3).
-        error: squared error on [0, 1], (h, w).
-        normal_peak: mean of the maximum of the smoothed maps of normal frames.
+    `normal_peak` is the mean of the maximum of the smoothed maps of normal frames.
     """
-    H, W = picture.shape[:2]
     excess = np.clip((smoothed(error) / normal_peak - HEAT[0]) / (HEAT[1] - HEAT[0]), 0, 1)
-    strength = cv2.resize(excess, (W, H), interpolation=cv2.INTER_LINEAR)[..., None]
+    strength = cv2.resize(excess, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
     colour = cv2.applyColorMap((255 * strength).astype(np.uint8), cv2.COLORMAP_AUTUMN)
     opacity = 0.55 * np.sqrt(strength)
     return (picture + opacity * (colour.astype(np.float32) - picture)).round().astype(np.uint8)
@@ -46,35 +40,26 @@ def draw_box(picture: np.ndarray, error: np.ndarray) -> None:
     """Draw the box around the strongest region of an error map (h, w) into a picture of any size."""
     (H, W), (h, w) = picture.shape[:2], error.shape
     x0, y0, x1, y1 = strongest_region(error)[1]
-    corners = (x0 * W // w, y0 * H // h), (-(-x1 * W // w) - 1, -(-y1 * H // h) - 1)
-    cv2.rectangle(picture, *corners, BOX, max(2, round(H / 150)))
+    cv2.rectangle(picture, (x0 * W // w, y0 * H // h), (x1 * W // w - 1, y1 * H // h - 1), BOX, max(2, round(H / 150)))
 
 
 class Strip:
     """A band below the picture: a line of text, and the normality of the last frames, newest at the right.
 
     It reaches from 4 below the threshold to 2 above it (or above 0, the mean of normal frames); what lies outside runs
-    along its edge. Two pixels are a frame.
-
-    Args:
-        W: width of the picture.
-        H: height of the picture; the strip is so high that both together are even, as video needs.
-        threshold: normality below which a frame is low.
+    along its edge. Two pixels are a frame. W and H are the size of the picture.
     """
 
     def __init__(self, W: int, H: int, threshold: float):
         self.scale = max(0.35, H / 720) if W >= 200 else 0.0                  # of the letters; a small picture has none
         self.text_height = round(40 * self.scale)
         self.width, self.height = W, self.text_height + max(16, H // 6)
-        self.height += (H + self.height) % 2
-        self.threshold = threshold
-        self.low, self.high = min(threshold, 0) - 4, max(threshold, 0) + 2
+        self.threshold, self.low, self.high = threshold, min(threshold, 0) - 4, max(threshold, 0) + 2
         self.shown: deque[tuple[float, bool]] = deque(maxlen=max(2, W // 2))
 
     def row(self, normality: float) -> int:
         """Return the row in which a normality is drawn."""
-        share = (min(max(normality, self.low), self.high) - self.low) / (self.high - self.low)
-        return self.text_height + 1 + round((self.height - self.text_height - 3) * (1 - share))
+        return round(np.interp(normality, (self.low, self.high), (self.height - 2, self.text_height + 1)))
 
     def draw(self, frame: int, normality: float, alarm: bool) -> np.ndarray:
         """Add a frame, its normality NaN where it has no score, and draw the strip: (height, W, 3)."""
@@ -97,10 +82,10 @@ class Strip:
 
 @contextlib.contextmanager
 def write_mp4(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
-    """Write an H.264 video that browsers play; it takes its name when it is complete.
+    """Write an H.264 video that browsers play; it takes its name when it is complete, UserError when it cannot be.
 
     Yields a function that adds a picture, uint8 (H, W, 3); all have the size of the first one. H.264 needs even sizes:
-    an odd last column or row is repeated. Raises UserError when the disk is full or may not be written.
+    an odd last column or row is repeated.
     """
     with replacing(path) as file, av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(65535), options=H264)
@@ -120,27 +105,15 @@ def write_mp4(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
 @matplotlib.rc_context(STYLE)  # type: ignore[arg-type]
 def plot_normality(path: Path, x: np.ndarray, normality: np.ndarray, threshold: float,
                    alarms: Sequence[tuple[float, float]], title: str, unit: str) -> None:
-    """Plot the normality of a whole video as PNG.
-
-    Args:
-        path: of the picture.
-        x: time of each scored frame (n,).
-        normality: of each scored frame (n,).
-        threshold: drawn as a line.
-        alarms: first and last moment of each, on the scale of x.
-        title: name of the video.
-        unit: of x.
-    """
+    """Plot the normality (n,) of a video at the times x (n,) as PNG; `alarms` holds first and last time of each."""
     figure = Figure(figsize=(PAGE, 2.6), layout="constrained")
     axes = figure.add_subplot()
     for first, last in alarms:
         axes.axvspan(first, last, color=RED, alpha=0.25, linewidth=0)
-    axes.plot(x, normality, color=BLUE, linewidth=0.8)
-    axes.axhline(threshold, color="black", linestyle="--", linewidth=0.8)
+    axes.plot(x, normality, color=BLUE, linewidth=0.8, label="normality")
+    axes.axhline(threshold, color="black", linestyle="--", linewidth=0.8, label=f"threshold {threshold:.2f}")
     axes.set(xlabel=unit, ylabel="normality", xlim=(x[0], max(x[-1], x[0] + 1e-3)), title=title)
-    axes.xaxis.set_major_locator(MaxNLocator(10))
-    handles = [axes.lines[0], Line2D([], [], color="black", linestyle="--", linewidth=0.8),
-               Patch(color=RED, alpha=0.25, linewidth=0)]
-    figure.legend(handles, ["normality", f"threshold {threshold:.2f}", "alarm"], loc="outside lower center", ncols=3)
+    figure.legend(handles=[*axes.lines, Patch(color=RED, alpha=0.25, linewidth=0, label="alarm")],
+                  loc="outside lower center", ncols=3)
     with replacing(path) as file:
         figure.savefig(file, format="png", dpi=150)
