@@ -18,17 +18,13 @@ MEASURED = ("auc", "auc_psnr", "gap", "psnr_normal", "psnr_abnormal", "memory_up
 
 
 class Outcome(NamedTuple):
-    """Hold what a table needs of one run, finished or not.
-
-    `results` is the content of results.json, {} before the run is done; `published` is an AUC in percent; `live_items`
-    counts the items, of all memories, that were the nearest of some query of the last logged batch.
-    """
+    """Hold what a table needs of one run; `results` is the content of results.json, {} before the run is done."""
 
     row: str
     seed: int
-    published: float | None
+    published: float | None                 # AUC in percent
     results: Mapping
-    live_items: int | None = None
+    live_items: int | None = None           # of all memories, the nearest of some query of the last logged batch
     train_s: float | None = None
     evaluate_s: float | None = None
 
@@ -143,18 +139,3 @@ def result_table(results: Sequence[Mapping]) -> str:
                      *(percent(one[key]) if done else "-" for key in SIGNALS[1:]), oracle, f"`{one['command']}`"])
     return markdown(["run", "published AUC", "measured here", "95 % interval", "difference", "PSNR only",
                      "distance only", "oracle", "command"], rows, left=9)
-
-
-def result_summary(result: Mapping) -> str:
-    """Return a result's status, its speed and, when it is complete, its AUC as text."""
-    lines = [f"{result['name']}: {result['status']}"]
-    if speed := result["times"]["images_per_s"]:
-        lines.append(f"  trained {result['times']['training_s'] / 60:.1f} minutes, {speed:.1f} images/s, on "
-                     f"{result['versions']['device']}")
-    if best := result["oracle"]:
-        interval, published = result["interval"], result["published"]
-        lines += [f"  AUC {percent(result['auc'])} %"
-                  + (f", 95 % interval {percent(interval[0], 1)} to {percent(interval[1], 1)}" if interval else "")
-                  + (f"; published {percent(published, 1)}" if published else ""),
-                  f"  oracle, chosen on the test set: {percent(best['auc'])} % in epoch {best['epoch']}"]
-    return "\n".join(lines)
