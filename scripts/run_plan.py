@@ -39,7 +39,7 @@ from lgn_net.datasets import canonical_name, difference_from_published
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, check_writable, to_json, write_atomic
 from lgn_net.report.optional import optional
-from lgn_net.report.plan_tables import SIGNALS, Outcome, distance_aucs, plan_csv, plan_table, result_table
+from lgn_net.report.plan_tables import SIGNALS, distance_aucs, plan_csv, plan_table, result_table
 from lgn_net.report.tables import percent
 from lgn_net.terminal import StopOnSignal, run_command
 from lgn_net.training.checkpoint import differences
@@ -253,17 +253,18 @@ def write_outputs(runs: list[Run], args: argparse.Namespace, plan: dict) -> str:
     pictures = optional("lgn_net.report.plan_pictures", "no pictures of the plan")
     if args.reproduce:
         return "\n\n".join(write_result(run, args, plan, pictures) for run in runs)
-    outcomes = []
+    rows = []
     for run in runs:
-        rows = run.log_rows() if distance_aucs(run.results) else []
-        outcomes.append(Outcome(run.row, run.seed, run.published, run.results, rows[-1]["live_items"] if rows else None,
-                                run.times().get("train"), run.times().get("evaluate")))
+        log, times = run.log_rows() if distance_aucs(run.results) else [], run.times()
+        rows.append({"row": run.row, "seed": run.seed, "published_auc": run.published, "results": run.results,
+                     "live_items": log[-1]["live_items"] if log else None, "train_s": times.get("train"),
+                     "evaluate_s": times.get("evaluate")})
     question = [plan["question"]] if isinstance(plan["question"], str) else plan["question"]
-    path, text = args.exp_dir / args.plan.stem, plan_table(plan["title"], question, outcomes)
+    path, text = args.exp_dir / args.plan.stem, plan_table(plan["title"], question, rows)
     write_atomic(Path(f"{path}.md"), text)
-    write_atomic(Path(f"{path}.csv"), plan_csv(outcomes))
+    write_atomic(Path(f"{path}.csv"), plan_csv(rows))
     if pictures and any(run.results for run in runs):
-        pictures.draw_plan(plan["title"], outcomes, path)
+        pictures.draw_plan(plan["title"], rows, path)
     return f"{text}\ntable, runs and picture: {path}.md, .csv, .png"
 
 
@@ -293,7 +294,8 @@ def write_result(run: Run, args: argparse.Namespace, plan: dict, pictures) -> st
     write_atomic(args.results / f"{run.row}.json", to_json(result))
     if pictures and curve:
         pictures.draw_curve(result, run.folder / "auc_over_epochs")
-    return f"{result_table([result])}\n\nresult: {args.results / run.row}.json, run: {run.folder}"
+    beside = f", published {percent(result['published'], 1)} %" if result["published"] else ""
+    return f"{run.row}: {result['status']}, AUC {percent(result['auc'])} %{beside}; see {args.results}/{run.row}.json"
 
 
 if __name__ == "__main__":

@@ -9,14 +9,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lgn_net.report.figures import COLUMN, STYLE, Seeds, look, save_figure, seeds_figure
-from lgn_net.report.plan_tables import SIGNALS, Outcome, by_row, percents
+from lgn_net.report.plan_tables import SIGNALS, by_row, percents
 from lgn_net.report.tables import percent
 
 
-def draw_plan(title: str, outcomes: Sequence[Outcome], path: Path) -> None:
+def draw_plan(title: str, runs: Sequence[Mapping], path: Path) -> None:
     """Draw the AUC of every seed, their mean and the published value, a line per row, into `path`.png and .pdf."""
-    rows = {name: Seeds([*percents(group, "auc").values()], [*percents(group, "auc_psnr").values()], group[0].published)
-            for name, group in by_row(outcomes).items()}
+    rows = {name: Seeds([*percents(group, "auc").values()], [*percents(group, "auc_psnr").values()],
+                        group[0]["published_auc"]) for name, group in by_row(runs).items()}
     save_figure(seeds_figure(title, rows), path)
 
 
