@@ -19,6 +19,7 @@ after a signal (of reproduce_ped2.sh 75, too); 1 a run failed, see its log; 2 wr
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -58,17 +59,17 @@ def main(argv: list[str]) -> int:
     plan, runs = read_plan(args)
     for run in runs:
         run.look()
-    if args.dry_run:
-        for run in runs:
-            commands = [run.training(*limits_of(args))] if run.stage == "train" and not args.evaluate_only else []
-            commands += [run.evaluating()] * (not args.train_only)
+        if args.dry_run:
+            commands = [run.training(*limits_of(args))] * (run.stage == "train" and "train" in args.stages)
+            commands += [run.evaluating()] * ("evaluate" in args.stages)
             print(" && ".join(shlex.join(["python", *command[1:]]) for command in commands))
+    if args.dry_run:
         return 0
     check_writable(args.exp_dir)
     if args.reproduce:
         check_writable(args.results)
-        train = not args.evaluate_only and any(run.stage == "train" for run in runs)
-        splits = ["training"] * train + ["testing"] * (not args.train_only)
+        train = "train" in args.stages and any(run.stage == "train" for run in runs)
+        splits = ["training"] * train + ["testing"] * ("evaluate" in args.stages)
         find_data(Path(args.dataset_path), runs[0].config.data.dataset, splits)
 
     with StopOnSignal(second_ends=False) as stop:                  # at a second signal the runs are saving already
@@ -77,8 +78,7 @@ def main(argv: list[str]) -> int:
     if failed := [str(run.beside("log")) for run in runs if run.failed]:
         print(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}", file=sys.stderr)
         return 1
-    left = [run for run in runs if run.stage == "train" or run.stage == "evaluate" and not args.train_only]
-    if left:
+    if left := [run for run in runs if run.stage == "train" or run.stage in args.stages]:
         print(f"{len(left)} of {len(runs)} runs are not complete; give the same command again to go on")
     return 128 + stop.received if stop.received and not args.reproduce else AGAIN if left else 0
 
@@ -115,6 +115,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv[:cut])
     args.knobs = argv[cut + 1:] + FAST * args.fast
     args.every *= not args.fast
+    args.stages = {"train"} if args.train_only else {"evaluate"} if args.evaluate_only else {"train", "evaluate"}
     # The last 20 seconds, or a fifth of the time, are for saving.
     args.deadline = started + 60 * args.minutes - min(20.0, 12 * args.minutes)
     args.command = shlex.join(["scripts/reproduce_ped2.sh", *(word for word in argv if word != "--reproduce")])
@@ -148,7 +149,7 @@ def read_plan(args: argparse.Namespace) -> tuple[dict, list[Run]]:
     systems = {knobs[name]["model.name"]: name for name in reversed(rows)}                 # the first row of each
 
     runs = []
-    for seed, name in ((seed, name) for seed in dict.fromkeys(args.seeds) for name in chosen):
+    for seed, name in itertools.product(dict.fromkeys(args.seeds), chosen):
         words = [word for knob, value in knobs[name].items() for word in (f"--{knob}", value)]
         argv = [*base, *words, *args.knobs, "--seed", str(seed)]
         run = Run(name, seed, args.exp_dir / slugs[name] / f"seed_{seed}", argv, parse(argv),
@@ -204,12 +205,11 @@ def limits_of(args: argparse.Namespace) -> tuple[list[str], list[str]]:
 def work(runs: list[Run], args: argparse.Namespace, plan: dict, stop: StopOnSignal) -> None:
     """Keep `--jobs` processes busy until nothing is left to do, the time is over, or a signal came."""
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // args.jobs))
-    stages = {"train", "evaluate"} - ({"evaluate"} if args.train_only else {"train"} if args.evaluate_only else set())
-    waiting, running, elsewhere = [run for run in runs if run.stage in stages], [], set()
+    waiting, running, elsewhere = [run for run in runs if run.stage in args.stages], [], set()
 
     def start(run: Run) -> None:
         """Start the next command of a run that is locked."""
-        if run.stage not in stages:
+        if run.stage not in args.stages:
             run.lock.close()
             return
         run.start(*limits_of(args), os.environ | {"OMP_NUM_THREADS": threads})

@@ -1,5 +1,6 @@
 """How many epochs fit into a given time (`train.fit_minutes`)."""
 
+import math
 import time
 from collections.abc import Callable
 
@@ -33,7 +34,8 @@ class EpochFitter:
         benchmark = BENCHMARKS.get(canonical_name(self.config.data.dataset))
         reserve = START + (time.monotonic() - before) / SCORED * (benchmark.test[1] if benchmark else 0)
         left = 60 * minutes - (time.monotonic() - self.started) - reserve
-        epochs = max(1, min(self.config.train.epochs, int((self.steps + left / a_step) / self.steps_per_epoch)))
+        epochs = min(self.config.train.epochs, int((self.steps + left / a_step) / self.steps_per_epoch))
+        epochs = max(math.ceil(self.steps / self.steps_per_epoch), epochs)                 # of them, these have begun
         print(f"{epochs} epochs fit into {minutes:g} minutes: {a_step:.3f} s a step, {self.steps_per_epoch} steps an "
               f"epoch, {reserve:.0f} s for the evaluation", flush=True)
         return epochs
