@@ -96,7 +96,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
                                                                       "run's own (default: runs/<name>)")
     add("--seeds", "--seed", type=int, nargs="+", default=[0, 1, 2])
     add("--config", help="configuration under the rows, in place of the plan's `config` and its `set`")
-    add("--jobs", type=int, default=1, help="runs at a time; they share the processor's threads")
+    add("--jobs", type=int, default=1, choices=range(1, 100), metavar="N",
+        help="runs at a time; they share the processor's threads")
     add("--device", default="auto", help="cuda, cuda:1, mps or cpu")
     add("--minutes", type=float, default=math.inf, help="stop and save in time to end after so many minutes")
     add("--every", type=int, default=0, metavar="K", help="keep and evaluate every K-th epoch, too (default: 0, none)")
@@ -130,9 +131,10 @@ def read_plan(args: argparse.Namespace) -> tuple[dict, list[Run]]:
         # Values stay as they are written, as the command line wants them.
         plan = {"question": [], "set": {}} | yaml.load(args.plan.read_text(), yaml.BaseLoader)
         rows = {name: {"set": {}, "published": {}} | (row or {}) for name, row in plan["rows"].items()}
-        if unknown := {*plan, *(key for row in rows.values() for key in row)} - {"title", "question", "config", "set",
-                                                                                  "rows", "published"}:
-            raise KeyError(f"unknown {', '.join(unknown)}")
+        wrong = {*plan} ^ {"title", "question", "config", "set", "rows"}
+        wrong |= {key for row in rows.values() for key in row} - {"set", "published"}
+        if wrong:
+            raise KeyError(f"unknown or missing: {', '.join(wrong)}")
         if args.config:
             plan |= {"config": args.config, "set": {}}
         knobs = {name: {"model.name": "lgn_net"} | plan["set"] | row["set"] for name, row in rows.items()}

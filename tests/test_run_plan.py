@@ -302,8 +302,8 @@ def test_plans_that_ship(plan, tmp_path):
     ("config: configs/toy.yaml\nrows: {A: {set: {model.nam: x}}}", ["model.nam"]),
     ("config: configs/toy.yaml\nrows: {A: {set: {model.name: xyz}}}", ["xyz", "lgn_st", "mnad_pred"]),
     ("config: configs/toy.yaml\nrows: {A b: {}, a-B: {}}", ["'A b'", "'a-B'", "a_b"]),
-    ("config: configs/toy.yaml\nrows: {A: {sett: {train.lr: 1}}}", ["unknown sett"]),
-    ("config: configs/toy.yaml\nsets: {}\nrows: {A: {}}", ["unknown sets"]),
+    ("config: configs/toy.yaml\nrows: {A: {sett: {train.lr: 1}}}", ["sett"]),
+    ("config: configs/toy.yaml\nsets: {}\nrows: {A: {}}", ["sets"]),
 ])
 def test_bad_plan(tmp_path, content, words):
     (tmp_path / "plan.yaml").write_text(f"title: x\n{content}")
