@@ -14,41 +14,37 @@ several GPUs for example (--device cuda:1): each takes runs that no other comman
 
 scripts/reproduce_ped2.sh takes one row of plans/reproduce_ped2.yaml and one seed, prepares the frames where they are
 missing, and writes results/<name>.json. Its result is that of the last epoch; the best epoch was chosen on the test
-set, and is an oracle. Exit status: 0 complete; 75 stopped by --minutes or a signal, give the same command again; 1 a
-run failed, see its log; 2 wrong input, named by the message.
+set, and is an oracle. Exit status: 0 complete; 75 stopped by --minutes, give the same command again; 128 + its number
+after a signal (of reproduce_ped2.sh 75, too); 1 a run failed, see its log; 2 wrong input, named by the message.
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
 import re
-import runpy
 import shlex
+import subprocess
 import sys
 import time
-import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import yaml
 
 from lgn_net.cli import command_parser, parse_command
-from lgn_net.config import Config
-from lgn_net.datasets import canonical_name
+from lgn_net.config import Config, flatten
+from lgn_net.data.videos import find_split, index_videos
+from lgn_net.datasets import canonical_name, difference_from_published
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, check_writable, to_json, write_atomic
-from lgn_net.report.plan_tables import Outcome, distance_aucs, plan_csv, plan_table, result_summary, result_table
+from lgn_net.report.optional import optional
+from lgn_net.report.plan_tables import SIGNALS, distance_aucs, plan_csv, plan_table, result_table
+from lgn_net.report.tables import percent
 from lgn_net.terminal import StopOnSignal, run_command
-from lgn_net.training.plan_run import AGAIN, Run
-from lgn_net.training.published import changed, find_data, name_of, result_of
-
-try:
-    from lgn_net.report.figures import save_figure
-    from lgn_net.report.plan_pictures import curve_figure, plan_figure
-except ImportError as missing:
-    NO_PICTURES = f"no pictures of the plan: {missing}"
-else:
-    NO_PICTURES = ""
+from lgn_net.training.checkpoint import differences
+from lgn_net.training.plan_run import AGAIN, SPEED, Run
 
 POLL = 1.0                                          # seconds between looks at the running processes
 FAST = ["--train.precision", "bfloat16", "--score.precision", "bfloat16", "--train.deterministic", "false"]
@@ -58,47 +54,33 @@ def main(argv: list[str]) -> int:
     """Run the plan of a command line; return the exit status."""
     args = parse_arguments(argv)
     if args.table:
-        try:
-            print(result_table([json.loads(path.read_text()) for path in args.table]))
-        except (ValueError, KeyError, TypeError):
-            raise UserError("--table wants results of scripts/reproduce_ped2.sh, results/*.json") from None
+        print(result_table([json.loads(path.read_text()) for path in args.table]))
         return 0
     plan, runs = read_plan(args)
     for run in runs:
-        run.take_over(args.every, bool(args.fit))
-    if args.dry_run:
-        for run in runs:
-            train = [run.training(*limits_of(args))] if "waiting" in args.wanted and run.stage == "waiting" else []
-            commands = train + [run.evaluating()] * ("trained" in args.wanted)
+        run.look()
+        if args.dry_run:
+            commands = [run.training(*limits_of(args))] * (run.stage == "train" and "train" in args.stages)
+            commands += [run.evaluating()] * ("evaluate" in args.stages)
             print(" && ".join(shlex.join(["python", *command[1:]]) for command in commands))
+    if args.dry_run:
         return 0
-
-    # What would fail later is tried now: folders, data and, by running the scripts' top level, every import.
     check_writable(args.exp_dir)
     if args.reproduce:
         check_writable(args.results)
-        splits = ["training"] * ("waiting" in args.wanted and any(run.stage == "waiting" for run in runs))
-        splits += ["testing"] * ("trained" in args.wanted)
+        train = "train" in args.stages and any(run.stage == "train" for run in runs)
+        splits = ["training"] * train + ["testing"] * ("evaluate" in args.stages)
         find_data(Path(args.dataset_path), runs[0].config.data.dataset, splits)
-    for script, stage in (("train", "waiting"), ("evaluate", "trained")):
-        if stage in args.wanted:
-            try:
-                runpy.run_path(str(ROOT / f"{script}.py"))
-            except ImportError as error:
-                raise UserError(f"{script}.py cannot start: {error}; pip install -r requirements.txt") from None
-    if NO_PICTURES:
-        warnings.warn(NO_PICTURES)
 
     with StopOnSignal(second_ends=False) as stop:                  # at a second signal the runs are saving already
         work(runs, args, plan, stop)
     print(f"\n{write_outputs(runs, args, plan)}")
-    failed = [str(run.beside("log")) for run in runs if run.stage == "failed"]
-    left = sum(run.stage != "done" and (run.stage in args.wanted or run.stage != "trained") for run in runs)
-    if failed:
+    if failed := [str(run.beside("log")) for run in runs if run.failed]:
         print(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}", file=sys.stderr)
-    elif left:
-        print(f"{left} of {len(runs)} runs are not complete; give the same command again to go on: {args.command}")
-    return 1 if failed else AGAIN if left else 0
+        return 1
+    if left := [run for run in runs if run.stage == "train" or run.stage in args.stages]:
+        print(f"{len(left)} of {len(runs)} runs are not complete; give the same command again to go on")
+    return 128 + stop.received if stop.received and not args.reproduce else AGAIN if left else 0
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
@@ -114,14 +96,16 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
                                                                       "run's own (default: runs/<name>)")
     add("--seeds", "--seed", type=int, nargs="+", default=[0, 1, 2])
     add("--config", help="configuration under the rows, in place of the plan's `config` and its `set`")
-    add("--jobs", type=int, default=1, help="runs at a time; they share the processor's threads")
+    add("--jobs", type=int, default=1, choices=range(1, 100), metavar="N",
+        help="runs at a time; they share the processor's threads")
     add("--device", default="auto", help="cuda, cuda:1, mps or cpu")
-    add("--minutes", type=float, help="stop and save in time to end after so many minutes")
+    add("--minutes", type=float, default=math.inf, help="stop and save in time to end after so many minutes")
     add("--every", type=int, default=0, metavar="K", help="keep and evaluate every K-th epoch, too (default: 0, none)")
     add("--fit", type=float, metavar="MINUTES", help="train as many epochs as fit into so many minutes")
     add("--fast", action="store_true", help="bfloat16, the fastest kernels, and no curve over the epochs")
-    add("--train-only", action="store_true", help="needs the training split alone")
-    add("--evaluate-only", action="store_true", help="needs the testing split alone")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--train-only", action="store_true", help="needs the training split alone")
+    only.add_argument("--evaluate-only", action="store_true", help="needs the testing split alone")
     add("--dry-run", action="store_true", help="print the commands only, a line for each run")
     add("--reproduce", action="store_true", help="what scripts/reproduce_ped2.sh does, see above")
     add("--results", type=Path, default=Path("results"), help="folder of the results of reproduce_ped2.sh")
@@ -130,78 +114,66 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         parser.set_defaults(plan=ROOT / "plans/reproduce_ped2.yaml", dataset_path="data", exp_dir=Path("runs"),
                             seeds=[0], every=5)
     args = parser.parse_args(argv[:cut])
-    for name in ("jobs", "minutes", "fit", "every"):
-        value = getattr(args, name)
-        if value is not None and (value < 0 if name == "every" else value <= 0):
-            raise UserError(f"--{name} is {value}; it must be {'0 or more' if name == 'every' else 'above 0'}")
-    if args.train_only and args.evaluate_only:
-        raise UserError("give --train-only or --evaluate-only, not both")
     args.knobs = argv[cut + 1:] + FAST * args.fast
-    if any(word.partition("=")[0] == "--seed" for word in args.knobs):
-        raise UserError("give the seeds with --seeds, before --")
     args.every *= not args.fast
-    args.wanted = {"elsewhere"} | set(["waiting"] * (not args.evaluate_only) + ["trained"] * (not args.train_only))
+    args.stages = {"train"} if args.train_only else {"evaluate"} if args.evaluate_only else {"train", "evaluate"}
     # The last 20 seconds, or a fifth of the time, are for saving.
-    seconds = 60 * args.minutes if args.minutes else math.inf
-    args.deadline = started + seconds - min(20.0, 0.2 * seconds)
-    at = argv.index("--minutes") if "--minutes" in argv[:cut] else len(argv)
-    words = [word for word in argv[:at] + argv[at + 2:] if word != "--reproduce"]
-    args.command = shlex.join(["scripts/reproduce_ped2.sh" if reproduce else "scripts/run_plan.py", *words])
+    args.deadline = started + 60 * args.minutes - min(20.0, 12 * args.minutes)
+    args.command = shlex.join(["scripts/reproduce_ped2.sh", *(word for word in argv if word != "--reproduce")])
     return args
 
 
 # ----------------------------------------------------------------------------------------------------------- the plan
 
 def read_plan(args: argparse.Namespace) -> tuple[dict, list[Run]]:
-    """Read the plan and its runs, all rows with the first seed first; UserError for a plan that cannot be run.
-
-    Returns the plan's title, question and config, and the runs.
-    """
+    """Read the plan and its runs, all rows with the first seed first; UserError for a plan that cannot be run."""
     try:
         # Values stay as they are written, as the command line wants them.
         plan = {"question": [], "set": {}} | yaml.load(args.plan.read_text(), yaml.BaseLoader)
-        plan |= {"config": args.config, "set": {}} if args.config else {}
         rows = {name: {"set": {}, "published": {}} | (row or {}) for name, row in plan["rows"].items()}
-        unknown = [*(set(plan) - {"title", "question", "config", "set", "rows"}),
-                   *(key for row in rows.values() for key in set(row) - {"set", "published"})]
-        if unknown or not rows:
-            raise KeyError(f"unknown {', '.join(unknown)}" if unknown else "no rows")
-        path = args.config if args.config and Path(args.config).exists() else str(ROOT / plan["config"])
-        knobs = {name: plan["set"] | row["set"] for name, row in rows.items()}
-        aucs = {name: {dataset: float(auc) for dataset, auc in row["published"].items()} for name, row in rows.items()}
-        title, question = plan["title"], plan["question"]
-    except (OSError, yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
+        wrong = {*plan} ^ {"title", "question", "config", "set", "rows"}
+        wrong |= {key for row in rows.values() for key in row} - {"set", "published"}
+        if wrong:
+            raise KeyError(f"unknown or missing: {', '.join(wrong)}")
+        if args.config:
+            plan |= {"config": args.config, "set": {}}
+        knobs = {name: {"model.name": "lgn_net"} | plan["set"] | row["set"] for name, row in rows.items()}
+        base = ["--config", args.config or str(ROOT / plan["config"])]
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"plan {args.plan}: {' '.join(str(error).split())}; expected title, config, rows with "
                         f"`name: {{set: {{knob: value}}}}` as in plans/table2.yaml") from None
     slugs = {name: re.sub(r"\W+", "_", name.lower()).strip("_") for name in rows}
-    chosen = [name for name in rows if name in args.rows] if args.rows else list(rows)[:1 if args.reproduce else None]
+    if len(set(slugs.values())) < len(slugs):
+        raise UserError(f"plan {args.plan}: each row needs a folder of its own, not {slugs}; rename one")
     if absent := set(args.rows or ()) - set(rows):
         raise UserError(f"plan {args.plan} has no row {absent.pop()!r}; it has {', '.join(map(repr, rows))}")
-    if not all(slugs.values()) or len(set(slugs.values())) < len(slugs):
-        raise UserError(f"plan {args.plan}: each row needs a folder of its own, not {slugs}; rename one")
-    if any("seed" in some for some in knobs.values()):
-        raise UserError(f"plan {args.plan}: give the seeds with --seeds")
-    systems = {knobs[name].get("model.name", "lgn_net"): name for name in reversed(rows)}     # the first row of each
-    where, runs = ["--dataset_path", args.dataset_path, "--device", args.device], []
-    for seed in dict.fromkeys(args.seeds):
-        for name in chosen:
-            first = {"model.name": knobs[name].get("model.name", "lgn_net")}       # brings its own hyper-parameters
-            words = [word for knob, value in (first | knobs[name]).items() for word in (f"--{knob}", value)]
-            argv = ["--config", path, *words, *args.knobs, "--seed", str(seed)]
-            run = Run(name, seed, args.exp_dir / slugs[name] / f"seed_{seed}", argv, parse(argv), None, where)
-            if args.reproduce:
-                # The knobs may have made another system of it. Its name says all that differs from the configuration.
-                run.system = name = systems.get(run.config.model.name, run.config.model.name)
-                run.changed = changed(run.config, parse(["--config", path, "--model.name", run.config.model.name]))
-                shown = {knob: value for knob, value in run.changed.items() if not (args.fast and f"--{knob}" in FAST)}
-                words = ["fast"] * args.fast + ([f"fit_{args.fit:g}"] if args.fit else [])
-                run.row = name_of(path, run.config, shown, *words)
-                alone = len(args.seeds) == len(chosen) == 1 and args.exp_dir != Path("runs")
-                run.folder = args.exp_dir if alone else args.exp_dir / run.row
-            run.published = aucs.get(name, {}).get(canonical_name(run.config.data.dataset))
-            runs.append(run)
-    question = [question] if isinstance(question, str) else question
-    return {"title": title, "question": question, "config": plan["config"]}, runs
+    chosen = [name for name in rows if name in args.rows] if args.rows else list(rows)[:1 if args.reproduce else None]
+    systems = {knobs[name]["model.name"]: name for name in reversed(rows)}                 # the first row of each
+
+    runs = []
+    for seed, name in itertools.product(dict.fromkeys(args.seeds), chosen):
+        words = [word for knob, value in knobs[name].items() for word in (f"--{knob}", value)]
+        argv = [*base, *words, *args.knobs, "--seed", str(seed)]
+        run = Run(name, seed, args.exp_dir / slugs[name] / f"seed_{seed}", argv, parse(argv),
+                  ["--dataset_path", args.dataset_path, "--device", args.device], args.every)
+        if args.reproduce:
+            # The knobs may have made another system of it. Its name says all that differs from the configuration.
+            model = run.config.model.name
+            run.system = name = systems.get(model, model)
+            plain, knobs_of = parse([*base, "--model.name", model]), flatten(asdict(run.config))
+            run.changed = {knob: knobs_of[knob] for knob, _ in differences(run.config, plain)
+                           if not knob.startswith(("seed", *SPEED))}
+            parts = [knob.removeprefix("model.").replace(".", "_") + ("" if value is True else f"_{value}")
+                     for knob, value in run.changed.items() if not (args.fast and f"--{knob}" in FAST)]
+            parts += ["fast"] * args.fast + ([f"fit_{args.fit:g}"] if args.fit else [])
+            run.row = "_".join([Path(base[1]).stem, model.replace("lgn_net", "lgn"), *parts, f"seed{seed}"])
+            run.row = run.row.replace("/", "_")
+            alone = len(args.seeds) == len(chosen) == 1 and args.exp_dir != Path("runs")
+            run.folder = args.exp_dir if alone else args.exp_dir / run.row
+        auc = rows.get(name, {}).get("published", {}).get(canonical_name(run.config.data.dataset))
+        run.published = auc and float(auc)
+        runs.append(run)
+    return plan, runs
 
 
 def parse(argv: list[str]) -> Config:
@@ -209,94 +181,123 @@ def parse(argv: list[str]) -> Config:
     return parse_command(command_parser("", ""), [*argv, "--dataset_path", "."])[0]
 
 
+def find_data(data: Path, name: str, splits: list[str]) -> None:
+    """Prepare Ped2 where it is missing; UserError where a needed split is missing or is not the whole benchmark."""
+    if name == "ped2" and not (data / name).exists():
+        here = (data / "UCSD_Anomaly_Dataset.tar.gz").exists() or any(data.glob("**/UCSDped2/Train"))
+        source = ["--source", data] if here else ["--download"]
+        subprocess.run([sys.executable, ROOT / "scripts/prepare_data.py", name, *source, "--out", data], check=False)
+    for split in splits:
+        lengths = [len(video.frames) for video in index_videos(find_split(data, name, split))]
+        if wrong := difference_from_published(name, split, lengths):
+            raise UserError(f"{wrong}; a part of the data set reproduces nothing: scripts/prepare_data.py")
+
+
 # ----------------------------------------------------------------------------------------------------------- the work
 
 def limits_of(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     """Return the limits of a training as options: those of every call, and those of a run's first call alone."""
-    keep = "last" if args.fast else str(args.every) if args.every else ""
-    limits = ["--train.keep_epochs", keep] if keep else []
-    if args.minutes:
+    keep = "last" if args.fast else str(args.every)
+    limits = ["--train.keep_epochs", keep] if keep != "0" else []
+    if args.minutes < math.inf:
         limits += ["--train.minutes", f"{max((args.deadline - time.monotonic()) / 60, 0.001):.3f}"]
     return limits, ["--train.fit_minutes", f"{args.fit:g}"] if args.fit else []
 
 
 def work(runs: list[Run], args: argparse.Namespace, plan: dict, stop: StopOnSignal) -> None:
     """Keep `--jobs` processes busy until nothing is left to do, the time is over, or a signal came."""
-    said: dict[int, str] = {}
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // args.jobs))
+    waiting, running, elsewhere = [run for run in runs if run.stage in args.stages], [], set()
+
+    def start(run: Run) -> None:
+        """Start the next command of a run that is locked."""
+        if run.stage not in args.stages:
+            run.lock.close()
+            return
+        run.start(*limits_of(args), os.environ | {"OMP_NUM_THREADS": threads})
+        running.append(run)
+        print(f"{run.row}, seed {run.seed}: {run.stage}, see {run.beside('log')}", flush=True)
+
     try:
-        while True:
-            # Commands that have ended.
-            for run in runs:
-                if run.process and run.process.poll() is not None:
-                    run.end(args.every, bool(args.fit), bool(stop.received))
-                    if run.stage == "done":
-                        write_outputs(runs, args, plan)
-            if stop.received or time.monotonic() >= args.deadline:
-                break
-            # Commands that may start. Another runner may have finished the run, which `take_over` then finds.
-            for run in runs:
-                if sum(bool(one.process) for one in runs) < args.jobs and run.stage in args.wanted and not run.process:
-                    held = bool(run.lock)
-                    if not run.claim():
-                        run.stage = "elsewhere"
-                        continue
-                    if not held:
-                        run.take_over(args.every, bool(args.fit))
-                    if run.stage in args.wanted:
-                        run.start(*limits_of(args), os.environ | {"OMP_NUM_THREADS": threads})
-                    else:
-                        run.release()
-            for k, run in enumerate(runs):
-                if said.get(k) != run.status():
-                    said[k] = run.status()
-                    print(f"{run.row}, seed {run.seed}: {said[k]}", flush=True)
-            if not any(run.process or run.stage in args.wanted for run in runs):
-                break
+        while (waiting or running) and not stop.received and time.monotonic() < args.deadline:
+            for run in [run for run in running if run.process.poll() is not None]:
+                running.remove(run)
+                if run.end(bool(stop.received)):
+                    start(run)
+                elif run.failed:
+                    reason = run.beside("log").read_text().splitlines()[-1].strip()
+                    print(f"{run.row}, seed {run.seed}: failed, see {run.beside('log')}: {reason}", flush=True)
+                elif not run.stage:
+                    print(f"{run.row}, seed {run.seed}: AUC {percent(run.results.get('auc'))} %", flush=True)
+                    write_outputs(runs, args, plan)
+            # What another command works on is tried again: it may leave it unfinished.
+            for run in list(waiting):
+                if len(running) < args.jobs and run.claim():
+                    waiting.remove(run)
+                    run.look()
+                    start(run)
+                elif len(running) < args.jobs and run.folder not in elsewhere:
+                    elsewhere.add(run.folder)
+                    print(f"{run.row}, seed {run.seed}: another command works on it", flush=True)
             time.sleep(POLL)
     finally:
-        running = [run.process for run in runs if run.process]
-        for process in running:
-            process.terminate()                                        # train.py saves and ends
-        for process in running:
-            process.wait()
-        for run in runs:
-            if run.process:
-                run.end(args.every, bool(args.fit), stopping=True)
+        for run in running:
+            run.process.terminate()                                    # train.py saves and ends
+        for run in running:
+            run.process.wait()
+            run.end(stopping=True)
 
 
 # -------------------------------------------------------------------------------------------------------- the outputs
 
 def write_outputs(runs: list[Run], args: argparse.Namespace, plan: dict) -> str:
     """Write the plan's table, list and picture, or the results of published runs; return what to print."""
+    pictures = optional("lgn_net.report.plan_pictures", "no pictures of the plan")
     if args.reproduce:
-        return "\n\n".join(write_result(run, args, plan) for run in runs)
-    outcomes = []
+        return "\n\n".join(write_result(run, args, plan, pictures) for run in runs)
+    rows = []
     for run in runs:
-        rows = run.log_rows() if distance_aucs(run.results) else []
-        outcomes.append(Outcome(run.row, run.seed, run.published, run.results, rows[-1]["live_items"] if rows else None,
-                                run.seconds("train"), run.seconds("evaluate")))
-    path, text = args.exp_dir / args.plan.stem, plan_table(plan["title"], plan["question"], outcomes)
+        log, times = run.log_rows() if distance_aucs(run.results) else [], run.times()
+        rows.append({"row": run.row, "seed": run.seed, "published_auc": run.published, "results": run.results,
+                     "live_items": log[-1]["live_items"] if log else None, "train_s": times.get("train"),
+                     "evaluate_s": times.get("evaluate")})
+    question = [plan["question"]] if isinstance(plan["question"], str) else plan["question"]
+    path, text = args.exp_dir / args.plan.stem, plan_table(plan["title"], question, rows)
     write_atomic(Path(f"{path}.md"), text)
-    write_atomic(Path(f"{path}.csv"), plan_csv(outcomes))
-    lines = [text, f"table   {path}.md", f"runs    {path}.csv"]
-    if any(run.results for run in runs) and not NO_PICTURES:
-        save_figure(plan_figure(plan["title"], outcomes), path)
-        lines.append(f"picture {path}.png")
-    return "\n".join(lines)
+    write_atomic(Path(f"{path}.csv"), plan_csv(rows))
+    if pictures and any(run.results for run in runs):
+        pictures.draw_plan(plan["title"], rows, path)
+    return f"{text}\ntable, runs and picture: {path}.md, .csv, .png"
 
 
-def write_result(run: Run, args: argparse.Namespace, plan: dict) -> str:
+def write_result(run: Run, args: argparse.Namespace, plan: dict, pictures) -> str:
     """Write RESULTS/<name>.json and the picture of the AUC over the epochs; return what to print."""
-    result = result_of(run, plan["config"], args.command)
+    # The curve has every epoch that was evaluated, whether or not its weights are still there.
+    epochs, times = run.config.train.epochs, run.times()
+    evaluated = {epoch: results for epoch in range(1, epochs) if (results := run.results_of(run.epoch(epoch)))}
+    evaluated |= {epochs: run.results} if run.results else {}
+    curve = [{"epoch": epoch} | {key: one.get(key) for key in (*SIGNALS, "memory_updates")}
+             for epoch, one in evaluated.items()]
+    status = {"": "complete", "evaluate": "evaluating", "train": f"training, epoch {run.epochs + 1} of {epochs}"}
+    live = {row["epoch"]: row["live_items"] for row in run.log_rows()}
+    result = {
+        "name": run.row, "status": status[run.stage], "epochs_done": run.epochs, "system": run.system, "seed": run.seed,
+        "configuration": plan["config"], "changed": run.changed,
+        "published": run.published and round(run.published / 100, 6),
+        **{key: run.results.get(key) for key in (*SIGNALS, "interval")},
+        "oracle": None if run.stage else max(curve, key=lambda one: one["auc"] or 0)
+        | {"warning": "epoch chosen on the test set: no result"},
+        "curve": curve, "live_items": [live[epoch] for epoch in sorted(live) if epoch <= run.epochs],
+        "command": args.command, "versions": run.versions,
+        "times": {"training_s": times.get("train"),
+                  "images_per_s": round(times["images"] / times["train"], 3) if times.get("images") else None},
+        "config": asdict(run.config), "evaluation": run.results or None,
+    }
     write_atomic(args.results / f"{run.row}.json", to_json(result))
-    lines = [result_summary(result)]
-    if run.results:
-        lines.append(f"report   {run.folder / 'evaluation_last' / 'report.html'}")
-    if result["curve"] and not NO_PICTURES:
-        save_figure(curve_figure(result), run.folder / "auc_over_epochs")
-        lines.append(f"picture  {run.folder / 'auc_over_epochs.png'}")
-    return "\n".join([*lines, f"result   {args.results / run.row}.json"])
+    if pictures and curve:
+        pictures.draw_curve(result, run.folder / "auc_over_epochs")
+    beside = f", published {percent(result['published'], 1)} %" if result["published"] else ""
+    return f"{run.row}: {result['status']}, AUC {percent(result['auc'])} %{beside}; see {args.results}/{run.row}.json"
 
 
 if __name__ == "__main__":

@@ -2,25 +2,26 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lgn_net.report.figures import COLUMN, STYLE, Seeds, look, seeds_figure
-from lgn_net.report.plan_tables import SIGNALS, Outcome, by_row, percents
+from lgn_net.report.figures import COLUMN, STYLE, Seeds, look, save_figure, seeds_figure
+from lgn_net.report.plan_tables import SIGNALS, by_row, percents
 from lgn_net.report.tables import percent
 
 
-def plan_figure(title: str, outcomes: Sequence[Outcome]) -> Figure:
-    """Draw the AUC of every seed, their mean and the published value, a line per row."""
-    return seeds_figure(title, {name: Seeds(list(percents(group, "auc").values()),
-                                            list(percents(group, "auc_psnr").values()), group[0].published)
-                                for name, group in by_row(outcomes).items()})
+def draw_plan(title: str, runs: Sequence[Mapping], path: Path) -> None:
+    """Draw the AUC of every seed, their mean and the published value, a line per row, into `path`.png and .pdf."""
+    rows = {name: Seeds([*percents(group, "auc").values()], [*percents(group, "auc_psnr").values()],
+                        group[0]["published_auc"]) for name, group in by_row(runs).items()}
+    save_figure(seeds_figure(title, rows), path)
 
 
 @matplotlib.rc_context(STYLE)
-def curve_figure(result: Mapping) -> Figure:
+def draw_curve(result: Mapping, path: Path) -> None:
     """Draw the AUC over the epochs, the published AUC as a line, and below them the live items."""
     figure = Figure(figsize=(COLUMN, 3.6), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
@@ -37,14 +38,12 @@ def curve_figure(result: Mapping) -> Figure:
         top.plot(best["epoch"], 100 * best["auc"], linestyle="", marker="o", markersize=7, markerfacecolor="none",
                  color="black", label=f"oracle (test set): epoch {best['epoch']}")
     top.set(ylabel="AUC %", title=f"{result['name']}: {result['status']}")
-    # The live items of every epoch. MSN-Net has three memories and so more of them than `memory_items`.
+    # The live items of every epoch.
     bottom.plot(range(1, len(result["live_items"]) + 1), result["live_items"], **look(0))
-    items = max(result["config"]["model"]["memory_items"], *result["live_items"], 0)
-    bottom.set(ylabel="live items", xlabel="epoch", xlim=(0, result["epochs"] + 0.5), ylim=(0, 1.06 * items))
+    bottom.set(ylabel="live items", xlabel="epoch", xlim=(0, None), ylim=(0, None))
     for axes in (top, bottom):
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=axes is bottom))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.grid(axis="y", color="0.9", linewidth=0.5)
-        axes.set_axisbelow(True)
+        axes.grid(axis="y")
     figure.legend(loc="outside lower center", ncols=2, alignment="left")
-    return figure
+    save_figure(figure, path)

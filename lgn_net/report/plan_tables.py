@@ -1,4 +1,9 @@
-"""Tables of a plan's runs: means over the seeds with intervals, a line for each run, a row for each published run."""
+"""Tables of a plan's runs: means over the seeds with intervals, a line for each run, a row for each published run.
+
+A run is a mapping: `row` (its name in the plan), `seed`, `published_auc` in percent, `results` (the content of
+results.json, {} before the run is done), `live_items` (the nearest of some query of the last logged batch), and the
+seconds `train_s` and `evaluate_s`; the last four may be None.
+"""
 
 import csv
 import io
@@ -6,7 +11,6 @@ import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from scipy.stats import t as student
 
@@ -17,100 +21,75 @@ CONFIG = "configs/ped2.yaml"                # the configuration of the published
 MEASURED = ("auc", "auc_psnr", "gap", "psnr_normal", "psnr_abnormal", "memory_updates")
 
 
-class Outcome(NamedTuple):
-    """Hold what a table needs of one run, finished or not.
-
-    `results` is the content of results.json, {} before the run is done; `published` is an AUC in percent; `live_items`
-    counts the items, of all memories, that were the nearest of some query of the last logged batch.
-    """
-
-    row: str
-    seed: int
-    published: float | None
-    results: Mapping
-    live_items: int | None = None
-    train_s: float | None = None
-    evaluate_s: float | None = None
-
-
 def distance_aucs(results: Mapping) -> list[float | None]:
     """Return the AUC of the distance to each memory alone, a fraction each; [] without a memory."""
     return [value for key, value in sorted(results.items()) if key.startswith("auc_distance")]
 
 
-# ---------------------------------------------------------------------------------------------------- tables of a plan
-
-def plan_table(title: str, question: Sequence[str], outcomes: Sequence[Outcome]) -> str:
+def plan_table(title: str, question: Sequence[str], runs: Sequence[Mapping]) -> str:
     """Return the plan's question, a row per system with mean, sd and 95 % interval, and the paired differences."""
+    rows = []
+    for name, group in by_row(runs).items():
+        done = [run for run in group if run["results"]]
+        mean = {key: average(run["results"].get(key) for run in done) for key in MEASURED}
+        distances = [percent(average(values)) for values in zip(*(distance_aucs(run["results"]) for run in done))]
+        published, seconds = group[0]["published_auc"], average(run["train_s"] for run in done)
+        rows.append([
+            name, f"{len(done)} of {len(group)}", percent(mean["auc"]), *spread(percents(done, "auc").values()),
+            percent(mean["auc"] if mean["auc_psnr"] is None else mean["auc_psnr"]), " / ".join(distances) or "-",
+            number(mean["gap"], 3), number(average(run["live_items"] for run in done), 1),
+            f"{number(mean['psnr_normal'], 2)} / {number(mean['psnr_abnormal'], 2)}",
+            number(seconds and seconds / 60, 1), number(published, 1),
+            "-" if published is None or mean["auc"] is None else f"{100 * mean['auc'] - published:+.1f}"])
     header = ["row", "n", "AUC %", "sd", "95 % interval", "PSNR only", "distance only", "gap", "live items",
               "PSNR normal / abnormal", "minutes", "published", "difference"]
-    rows = []
-    for name, group in by_row(outcomes).items():
-        done = [one for one in group if one.results]
-        mean = {key: average(one.results.get(key) for one in done) for key in MEASURED}
-        aucs = percents(done, "auc").values()
-        distances = [percent(average(values)) for values in zip(*(distance_aucs(one.results) for one in done))]
-        published = group[0].published
-        seconds = average(one.train_s for one in done)
-        rows.append([
-            name, f"{len(done)} of {len(group)}", percent(mean["auc"]), *spread(aucs),
-            percent(mean["auc"] if mean["auc_psnr"] is None else mean["auc_psnr"]), " / ".join(distances) or "-",
-            number(mean["gap"], 3), number(average(one.live_items for one in done), 1),
-            f"{number(mean['psnr_normal'], 2)} / {number(mean['psnr_abnormal'], 2)}",
-            number(None if seconds is None else seconds / 60, 1), number(published, 1),
-            "-" if published is None or mean["auc"] is None else f"{100 * mean['auc'] - published:+.1f}"])
-    paragraphs = [f"# {title}", *question, markdown(header, rows), difference_table(outcomes)]
-    return "\n\n".join(filter(None, paragraphs)) + "\n"
+    return "\n\n".join(filter(None, [f"# {title}", *question, markdown(header, rows), difference_table(runs)])) + "\n"
 
 
-def difference_table(outcomes: Sequence[Outcome]) -> str:
+def difference_table(runs: Sequence[Mapping]) -> str:
     """Return the differences of each row to the first row, seed by seed: n, mean and 95 % interval; "" without any."""
-    first, *others = by_row(outcomes).items()
+    (first, base), *others = by_row(runs).items()
     rows = []
     for name, group in others:
         cells: list[str] = []
         for key in SIGNALS:
-            base, own = percents(first[1], key), percents(group, key)
-            gaps = [own[seed] - base[seed] for seed in own if seed in base]
+            theirs, own = percents(base, key), percents(group, key)
+            gaps = [own[seed] - theirs[seed] for seed in own if seed in theirs]
             cells += [str(len(gaps)), f"{statistics.mean(gaps):+.2f}" if gaps else "-", spread(gaps, sign="+")[1]]
         rows.append([name, *cells])
-    if not any(row[1] != "0" for row in rows):
-        return ""
     header = ["row", *(word for name in ("AUC", "PSNR only", "distance only") for word in ("n", name, "95 % interval"))]
-    return f"Each row less {first[0]}, in points, over their common seeds:\n\n{markdown(header, rows)}"
+    return f"Each row less {first}, in points, over their common seeds:\n\n{markdown(header, rows)}" if any(
+        row[1] != "0" for row in rows) else ""
 
 
-def plan_csv(outcomes: Sequence[Outcome]) -> str:
+def plan_csv(runs: Sequence[Mapping]) -> str:
     """Return a line of comma-separated values for each run that is done."""
-    text = io.StringIO()
+    text, others = io.StringIO(), ("live_items", "train_s", "evaluate_s", "published_auc")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "seed", *MEASURED, "auc_distance", "live_items", "train_s", "evaluate_s", "published_auc"])
-    for one in outcomes:
-        if one.results:
-            writer.writerow([one.row, one.seed, *(one.results.get(name) for name in MEASURED),
-                             " ".join(map(str, distance_aucs(one.results))), one.live_items, one.train_s,
-                             one.evaluate_s, one.published])
+    writer.writerow(["row", "seed", *MEASURED, "auc_distance", *others])
+    writer.writerows([run["row"], run["seed"], *(run["results"].get(name) for name in MEASURED),
+                      " ".join(map(str, distance_aucs(run["results"]))), *(run[name] for name in others)]
+                     for run in runs if run["results"])
     return text.getvalue()
 
 
-def by_row(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+def by_row(runs: Sequence[Mapping]) -> dict[str, list[Mapping]]:
     """Group the runs by their row, in the order of the plan."""
-    return {name: [one for one in outcomes if one.row == name] for name in dict.fromkeys(one.row for one in outcomes)}
+    return {name: [run for run in runs if run["row"] == name] for name in dict.fromkeys(run["row"] for run in runs)}
 
 
-def percents(outcomes: Iterable[Outcome], key: str) -> dict[int, float]:
+def percents(runs: Iterable[Mapping], key: str) -> dict[int, float]:
     """Return an AUC in percent by seed, of the runs that have it."""
-    return {one.seed: 100 * one.results[key] for one in outcomes if one.results.get(key) is not None}
+    return {run["seed"]: 100 * run["results"][key] for run in runs if run["results"].get(key) is not None}
 
 
 def spread(values: Iterable[float], sign: str = "") -> tuple[str, str]:
     """Return standard deviation and Student's 95 % interval of the mean; dashes for fewer than two values."""
     values = list(values)
-    n = len(values)
-    if n < 2:
+    if len(values) < 2:
         return "-", "-"
     mean, sd = statistics.mean(values), statistics.stdev(values)
-    half = student.ppf(0.975, n - 1) * sd / math.sqrt(n)
+    half = student.ppf(0.975, len(values) - 1) * sd / math.sqrt(len(values))
     return f"{sd:.2f}", f"{mean - half:{sign}.1f} to {mean + half:{sign}.1f}"
 
 
@@ -125,36 +104,20 @@ def number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-# -------------------------------------------------------------------------------------- rows of the published Ped2 run
-
 def result_table(results: Sequence[Mapping]) -> str:
     """Return a Markdown row for each file of results/, as in docs/results.md; its status where it is not complete."""
     rows = []
     for one in results:
-        done, interval = one["status"] == "complete", one["interval"]
-        gap = None if one["auc"] is None or one["published"] is None else 100 * (one["auc"] - one["published"])
         words = [f"`{one['configuration']}`"] * (one["configuration"] != CONFIG)
         words += [f"`{knob} {json.dumps(value).strip(chr(34))}`" for knob, value in one["changed"].items()]
-        oracle = f"{percent(one['oracle']['auc'])} (epoch {one['oracle']['epoch']})" if one["oracle"] else "-"
-        rows.append([", ".join([one["system"], *words, f"seed {one['seed']}"]), percent(one["published"], 1),
-                     percent(one["auc"]) if done else one["status"],
-                     f"{percent(interval[0], 1)} to {percent(interval[1], 1)}" if done and interval else "-",
-                     f"{gap:+.2f}" if done and gap is not None else "-",
-                     *(percent(one[key]) if done else "-" for key in SIGNALS[1:]), oracle, f"`{one['command']}`"])
+        row = [", ".join([one["system"], *words, f"seed {one['seed']}"]), percent(one["published"], 1)]
+        if one["status"] == "complete":
+            auc, published, interval, best = one["auc"], one["published"], one["interval"], one["oracle"]
+            row += [percent(auc), f"{percent(interval[0], 1)} to {percent(interval[1], 1)}" if interval else "-",
+                    f"{100 * (auc - published):+.2f}" if published and auc is not None else "-",
+                    *(percent(one[key]) for key in SIGNALS[1:]), f"{percent(best['auc'])} (epoch {best['epoch']})"]
+        else:
+            row += [one["status"], "-", "-", "-", "-", "-"]
+        rows.append([*row, f"`{one['command']}`"])
     return markdown(["run", "published AUC", "measured here", "95 % interval", "difference", "PSNR only",
                      "distance only", "oracle", "command"], rows, left=9)
-
-
-def result_summary(result: Mapping) -> str:
-    """Return a result's status, its speed and, when it is complete, its AUC as text."""
-    lines = [f"{result['name']}: {result['status']}"]
-    if speed := result["times"]["images_per_s"]:
-        lines.append(f"  trained {result['times']['training_s'] / 60:.1f} minutes, {speed:.1f} images/s, on "
-                     f"{result['versions']['device']}")
-    if best := result["oracle"]:
-        interval, published = result["interval"], result["published"]
-        lines += [f"  AUC {percent(result['auc'])} %"
-                  + (f", 95 % interval {percent(interval[0], 1)} to {percent(interval[1], 1)}" if interval else "")
-                  + (f"; published {percent(published, 1)}" if published else ""),
-                  f"  oracle, chosen on the test set: {percent(best['auc'])} % in epoch {best['epoch']}"]
-    return "\n".join(lines)

@@ -1,5 +1,6 @@
 """How many epochs fit into a given time (`train.fit_minutes`)."""
 
+import math
 import time
 from collections.abc import Callable
 
@@ -11,19 +12,13 @@ START, SCORED = 30.0, 32        # seconds that an evaluation takes to start and 
 
 
 class EpochFitter:
-    """Measures the first steps of a run and chooses its number of epochs.
+    """Measures the first steps of a run and chooses its number of epochs, `train.epochs` at most.
 
-    Args:
-        config: `train.fit_minutes`, counted from now, and `train.epochs`, the most that are chosen.
-        steps_per_epoch: steps of the optimizer.
-        score: scores so many frames, to measure the evaluation of the benchmark's test frames.
+    `score` scores so many frames, to measure how long the evaluation of the benchmark's test frames takes.
     """
 
     def __init__(self, config: Config, steps_per_epoch: int, score: Callable[[int], object]):
-        benchmark = BENCHMARKS.get(canonical_name(config.data.dataset))
-        self.test_frames = benchmark.test[1] if benchmark else 0
-        self.minutes, self.most = config.train.fit_minutes or 0.0, config.train.epochs
-        self.steps_per_epoch, self.score = steps_per_epoch, score
+        self.config, self.steps_per_epoch, self.score = config, steps_per_epoch, score
         self.started, self.steps = time.monotonic(), 0
 
     def after_step(self) -> int | None:
@@ -33,12 +28,14 @@ class EpochFitter:
             self.measured_from = time.monotonic()
         if self.steps != WARM_UP + MEASURED:
             return None
-        before = time.monotonic()
+        before, minutes = time.monotonic(), self.config.train.fit_minutes or 0.0
         a_step = (before - self.measured_from) / MEASURED
         self.score(SCORED)
-        reserve = START + (time.monotonic() - before) / SCORED * self.test_frames
-        left = 60 * self.minutes - (time.monotonic() - self.started) - reserve
-        epochs = max(1, min(self.most, int((self.steps + left / a_step) / self.steps_per_epoch)))
-        print(f"{epochs} epochs fit into {self.minutes:g} minutes: {a_step:.3f} s a step, {self.steps_per_epoch} steps "
-              f"an epoch, {reserve:.0f} s for the evaluation", flush=True)
+        benchmark = BENCHMARKS.get(canonical_name(self.config.data.dataset))
+        reserve = START + (time.monotonic() - before) / SCORED * (benchmark.test[1] if benchmark else 0)
+        left = 60 * minutes - (time.monotonic() - self.started) - reserve
+        epochs = min(self.config.train.epochs, int((self.steps + left / a_step) / self.steps_per_epoch))
+        epochs = max(math.ceil(self.steps / self.steps_per_epoch), epochs)                 # of them, these have begun
+        print(f"{epochs} epochs fit into {minutes:g} minutes: {a_step:.3f} s a step, {self.steps_per_epoch} steps an "
+              f"epoch, {reserve:.0f} s for the evaluation", flush=True)
         return epochs

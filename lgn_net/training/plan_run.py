@@ -1,51 +1,37 @@
 """One run of a plan: its commands, and what its folder says about how far it is."""
 
-import functools
+import contextlib
 import json
 import math
 import shlex
 import subprocess
 import sys
 import time
-import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
-import yaml
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from lgn_net.config import Config, config_from_dict, to_yaml
 from lgn_net.errors import UserError
-from lgn_net.files import ROOT, to_json, write_atomic
+from lgn_net.files import ROOT, locked, to_json, write_atomic
 from lgn_net.training.checkpoint import FREE, differences, load_checkpoint
 
 AGAIN = 75                                  # EX_TEMPFAIL, the exit status of "stopped in time, give it again"
-# Knobs in which a run's folder may differ from the plan: of speed; those that only ask for a new evaluation; and the
-# limit of steps, which only asks for more training.
-SPEED = (*(set(FREE) - {"score", "train.max_steps"}), "train.minutes", "train.keep_epochs", "train.fit_minutes")
-SCORE, LIMIT = ("score.", "data.label_source"), "train.max_steps"
+# Knobs in which a run's folder may differ from the plan: those of speed, and those that only ask for a new evaluation
+# or for more training.
+SPEED = (*(set(FREE) - {"score", "train.max_steps"}), "train.fit_minutes")
+LATER = ("score.", "data.label_source", "train.max_steps")
 NUMBERS_ONLY = ["--protocol", "paper", "--maps", "0", "--localize", "off"]
-
-
-class Progress(NamedTuple):
-    """How far a training is, by its last.pt."""
-
-    step: int = 0
-    epochs: int = 0               # that are complete
-    images: int = 0               # windows trained on
-    complete: bool = False        # nothing is left to train
-    provenance: dict = {}
 
 
 @dataclass
 class Run:
     """A row of the plan with a seed.
 
-    `argv` is the configuration as train.py's options, `config` the same parsed; `published` is an AUC in percent.
-    `stage` is waiting (for the training), trained, done, stopped, failed, elsewhere (another command works on it), or
-    the command that runs: train, evaluate. `to_evaluate` holds checkpoints, `results` those of the last epoch.
+    `argv` is the configuration as train.py's options, `config` the same parsed; `where` are the options of data and
+    device; `published` is an AUC in percent; with `every` K > 0 the weights of every K-th epoch are evaluated, too.
+    `look` finds the rest: how far the training is, and the results of the last epoch.
     """
 
     row: str
@@ -53,45 +39,85 @@ class Run:
     folder: Path
     argv: list[str]
     config: Config
-    published: float | None
-    where: list[str]                        # data and device, for every command
+    where: list[str]
+    every: int = 0
+    published: float | None = None
     system: str = ""                        # its name in a published run's result, and the knobs changed there
     changed: dict = field(default_factory=dict)
-    stage: str = "waiting"
-    progress: Progress = Progress()
+    epochs: int = 0                         # that are complete
+    images: int = 0                         # windows trained on
+    versions: dict = field(default_factory=dict)
+    trained: bool = False
     to_evaluate: list[Path] = field(default_factory=list)
     results: dict = field(default_factory=dict)
+    failed: bool = False
     process: subprocess.Popen | None = None
-    started: float = 0.0
-    lock: FileLock | None = None
 
     @property
     def last(self) -> Path:
         """The checkpoint that a training goes on from."""
         return self.folder / "last.pt"
 
+    @property
+    def stage(self) -> str:
+        """What is to be done next: train, evaluate, or "" when nothing is left."""
+        return "evaluate" if self.to_evaluate else "" if self.trained else "train"
+
     def beside(self, kind: str) -> Path:
         """Return the run's file of a kind that lies beside its folder."""
         return Path(f"{self.folder}.{kind}")
 
     def epoch(self, epoch: int) -> Path:
-        """Return the checkpoint of an epoch before the last, which may not have been kept."""
+        """Return the checkpoint of an epoch, which may not have been kept."""
         return self.folder / f"epoch_{epoch:03d}.pt"
 
-    def results_of(self, checkpoint: Path) -> tuple[dict, Config] | None:
-        """Return the results of a checkpoint, and the configuration in them; None where there are none."""
+    # ----------------------------------------------------------------------------------------------- what there is
+
+    def look(self) -> None:
+        """Find out what is left to do; UserError when the folder was made with other settings than the plan's."""
+        self.epochs, self.images, self.trained, self.to_evaluate = 0, 0, bool(self.results_of(self.last)), []
+        if self.last.exists():
+            # How far the training is. With `fit_minutes`, train.py chose the number of epochs.
+            made, saved = load_checkpoint(self.last)
+            if made.train.fit_minutes:
+                self.config = replace(self.config, train=replace(self.config.train, epochs=made.train.epochs))
+            other = [line for knob, line in differences(self.config, made) if not knob.startswith((*SPEED, *LATER))]
+            if other:
+                raise UserError(f"{self.folder} was made with other settings than the plan's: {'; '.join(other)}; move "
+                                f"it away, or choose another --exp_dir")
+            windows = sum(max(length - made.model.window + 1, 0) for length in saved["videos"].values())
+            steps_per_epoch = math.ceil(windows / made.train.batch_size)
+            self.epochs, rest = divmod(saved["step"], steps_per_epoch)
+            self.images = self.epochs * windows + rest * made.train.batch_size
+            end = min(self.config.train.epochs * steps_per_epoch, self.config.train.max_steps or math.inf)
+            self.trained, self.versions = saved["step"] == end, saved["provenance"]
+        if self.trained:
+            kept = [self.epoch(k) for k in range(1, self.config.train.epochs) if self.every and k % self.every == 0]
+            self.to_evaluate = [path for path in (self.last, *kept) if path.exists() and not self.results_of(path)]
+        self.results = self.results_of(self.last) if self.trained else {}
+
+    def results_of(self, checkpoint: Path) -> dict:
+        """Return the results of a checkpoint; {} where it was not evaluated, or with other settings than the plan's."""
         path = self.folder / f"evaluation_{checkpoint.stem}" / "results.json"
-        if not path.is_file():
-            return None
-        try:
-            results = json.loads(path.read_text())
-            return results, config_from_dict(results["config"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} does not hold results of evaluate.py ({error}); move it away") from None
+        results = json.loads(path.read_text()) if path.is_file() else {}
+        same = results and all(knob.startswith(SPEED)
+                               for knob, _ in differences(self.config, config_from_dict(results["config"])))
+        return results if same else {}
+
+    def log_rows(self) -> list[dict]:
+        """Return the rows of log.jsonl; the last one may just be written."""
+        path = self.folder / "log.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def times(self) -> dict:
+        """Return the seconds that all commands of a stage took, `train` and `evaluate`, and the `images` trained on."""
+        path = self.beside("times.json")
+        return json.loads(path.read_text()) if path.is_file() else {}
 
     # ------------------------------------------------------------------------------------------------- the commands
 
-    def training(self, limits: Sequence[str], first_limits: Sequence[str]) -> list[str]:
+    def training(self, limits: list[str], first_limits: list[str]) -> list[str]:
         """Return the command that trains, with options for every call and for the first one alone."""
         how = [*self.settings(), "--resume", str(self.last)] if self.last.exists() else [*self.argv, *first_limits]
         return [sys.executable, str(ROOT / "train.py"), *how, *self.where, "--exp_dir", str(self.folder), *limits]
@@ -106,149 +132,46 @@ class Run:
         """Return the option that gives every knob by a file; a checkpoint would bring some of its own."""
         return ["--config", str(self.beside("yaml"))] if self.beside("yaml").exists() else []
 
-    def start(self, limits: Sequence[str], first_limits: Sequence[str], environment: dict) -> None:
+    def start(self, limits: list[str], first_limits: list[str], environment: dict) -> None:
         """Start the next command, with the options of `training`; its output is appended to the run's log."""
         write_atomic(self.beside("yaml"), to_yaml(self.config))
         if not self.last.exists():                                     # killed between the first epoch's two files
             self.epoch(1).unlink(missing_ok=True)
-        command = self.evaluating() if self.stage == "trained" else self.training(limits, first_limits)
+        command = self.evaluating() if self.stage == "evaluate" else self.training(limits, first_limits)
         with open(self.beside("log"), "a") as log:
             print(f"\n$ {shlex.join(command)}", file=log, flush=True)
             # A process group of its own: Ctrl-C reaches the runner alone, which passes SIGTERM on.
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment,
                                             start_new_session=True)
-        self.stage, self.started = "evaluate" if self.stage == "trained" else "train", time.monotonic()
+        self.started = time.monotonic()
 
-    def end(self, every: int, fit: bool, stopping: bool) -> None:
-        """Note the time of a command that ended, and find out what comes next."""
+    def end(self, stopping: bool) -> bool:
+        """Note the time of a command that ended, and look what comes next; return whether it may start."""
         assert self.process
-        status, stage, checkpoints, before = self.process.returncode, self.stage, self.to_evaluate, self.progress
-        self.process, seconds = None, round(time.monotonic() - self.started, 3)
-        self.take_over(every, fit)
-        after = self.progress
-        if stage == "evaluate" or after.step > before.step:
-            piece = {"stage": stage, "from_step": before.step, "to_step": after.step,
-                     "images": after.images - before.images, "seconds": seconds, "versions": after.provenance}
-            write_atomic(self.folder / "pieces.json", to_json([*self.pieces("train", "evaluate"), piece]))
-        if status == AGAIN and self.stage == "waiting":
-            self.stage = "stopped"
-        elif not stopping and (status not in (0, AGAIN) or (self.stage == "waiting" if stage == "train" else
-                                                            self.to_evaluate == checkpoints)):
-            self.stage = "failed"                                      # another try would end in the same way
-        if self.stage != "trained":
-            self.release()
-
-    # ----------------------------------------------------------------------------------------------- what there is
-
-    def take_over(self, every: int, fit: bool) -> None:
-        """Set the stage by what the folder holds; UserError when it was made with other settings than the plan's.
-
-        Args:
-            every: evaluate the files of every K-th epoch, too, as far as they were kept; 0: none.
-            fit: whether train.py chooses the number of epochs.
-        """
-        self.stage, self.results, self.to_evaluate = "waiting", {}, []
-        if fit and (self.folder / "config.yaml").exists():
-            epochs = yaml.safe_load((self.folder / "config.yaml").read_text())["train"]["epochs"]
-            self.config = replace(self.config, train=replace(self.config.train, epochs=epochs))
-        self.progress = self.read_progress()
-        found, begun = self.results_of(self.last), self.last.exists()
-        other = self.check(found[1], (*SCORE, LIMIT) if begun else ()) if found else []
-        if not (self.progress.complete if begun else found):
-            return
-        if found and not other:
-            self.results = found[0]
-        else:
-            self.to_evaluate.append(self.last)
-        for path in map(self.epoch, range(every, self.config.train.epochs, every) if every else ()):
-            done = self.results_of(path)
-            if path.exists() and not (done and done[1].score == self.config.score):
-                self.to_evaluate.append(path)
-        self.stage = "trained" if self.to_evaluate else "done"
-
-    def read_progress(self) -> Progress:
-        """Read how far the training is; UserError when last.pt was made with other settings than the plan's."""
-        if not self.last.exists():
-            return Progress()
-        made, saved = load_checkpoint(self.last)
-        if not {"step", "videos", "provenance"} <= saved.keys():
-            raise UserError(f"{self.last} is not the last.pt of a run of train.py; choose another --exp_dir")
-        self.check(made, (*SCORE, LIMIT))
-        windows = sum(max(length - made.model.window + 1, 0) for length in saved["videos"].values())
-        per_epoch, step = math.ceil(windows / made.train.batch_size), saved["step"]
-        end = min(self.config.train.epochs * per_epoch, self.config.train.max_steps or math.inf)
-        if step > end:
-            raise UserError(f"{self.last} has {step} steps, but train.max_steps is {end}; choose another --exp_dir")
-        epochs, rest = divmod(step, per_epoch)
-        return Progress(step, epochs, epochs * windows + rest * made.train.batch_size, step == end, saved["provenance"])
-
-    def check(self, made: Config, free: tuple[str, ...]) -> list[str]:
-        """Return the `free` knobs in which the folder differs from the plan; UserError for any other difference."""
-        other = [(knob, line) for knob, line in differences(self.config, made) if not knob.startswith(SPEED)]
-        if settled := [line for knob, line in other if not knob.startswith(free)]:
-            raise UserError(f"{self.folder} was made with other settings than the plan's: {'; '.join(settled)}; move "
-                            f"it away, or choose another --exp_dir")
-        return [knob for knob, _ in other]
-
-    def log_rows(self) -> list[dict]:
-        """Return the complete rows of log.jsonl."""
-        path = self.folder / "log.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-
-    def pieces(self, *stages: str) -> list[dict]:
-        """Return a record of each command of the stages that ended; it has no stage in files of earlier versions."""
-        path = self.folder / "pieces.json"
-        pieces = json.loads(path.read_text()) if path.is_file() else []
-        return [piece for piece in pieces if piece.get("stage", "train") in stages]
-
-    def seconds(self, stage: str) -> float | None:
-        """Return the time that the commands of a stage took; None where none was noted."""
-        old = self.beside("times.json")                                # of earlier versions
-        before = json.loads(old.read_text()).get(stage, 0) if old.is_file() else 0
-        return sum((piece["seconds"] for piece in self.pieces(stage)), before) or None
-
-    def status(self) -> str:
-        """Describe the state in a few words."""
-        if self.stage == "train" and (rows := self.log_rows()):
-            return f"training, epoch {rows[-1]['epoch']}"
-        if self.stage == "failed":
-            lines = self.beside("log").read_text().splitlines()
-            return f"failed, see {self.beside('log')}: {lines[-1].strip()}"
-        auc = self.results.get("auc")
-        return {"done": f"AUC {'-' if auc is None else f'{100 * auc:.2f} %'}", "train": "training",
-                "evaluate": "evaluating", "elsewhere": "another command works on it"}.get(self.stage, self.stage)
-
-    # ------------------------------------------------------------------------------------------------------ the lock
+        status, stage, before, images = self.process.returncode, self.stage, self.to_evaluate, self.images
+        self.process, times = None, self.times()
+        self.look()
+        times[stage] = round(times.get(stage, 0) + time.monotonic() - self.started, 3)
+        times["images"] = times.get("images", 0) + self.images - images
+        write_atomic(self.beside("times.json"), to_json(times))
+        # Another try would end in the same way.
+        unchanged = (self.stage, self.to_evaluate) == (stage, before)
+        self.failed = not stopping and status != AGAIN and (status != 0 or unchanged)
+        if not self.failed and self.stage and status == 0:
+            return True
+        self.lock.close()
+        return False
 
     def claim(self) -> bool:
         """Lock the run; False when another command works on it, or a training whose command was killed goes on."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        self.lock = self.lock or lock(self.beside("lock"))
-        if self.lock and (self.folder / ".lock").exists():
-            if training := lock(self.folder / ".lock"):                # train.py's own
-                training.release()
-            else:
-                self.release()
-        return bool(self.lock)
-
-    def release(self) -> None:
-        """Let other commands work on the run."""
-        if self.lock:
-            self.lock.release()
-        self.lock = None
-
-
-def lock(path: Path) -> FileLock | None:
-    """Lock a file; None when another process holds it. On a disk without locks, warn once and go on without."""
-    one = FileLock(path)
-    try:
-        one.acquire(blocking=False)
-    except Timeout:
-        return None
-    except (OSError, NotImplementedError) as error:
-        warn_once(f"this disk has no locks ({error.args[-1]}); give one command at a time for a folder")
-    return one
-
-
-warn_once = functools.cache(warnings.warn)
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self.beside("lock"), timeout=0))
+                if (self.folder / ".lock").exists():
+                    with locked(self.folder / ".lock", timeout=0):     # train.py's own
+                        pass
+            except Timeout:
+                return False
+            self.lock = stack.pop_all()
+        return True
