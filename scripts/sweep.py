@@ -31,18 +31,17 @@ from lgn_net.scores.protocols import Protocol, measure, paper_weights
 from lgn_net.terminal import progress, run_command
 
 MULTIPLES = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6)     # of the configuration's gamma
-Row = dict[str, float | None]
 
 
 def main(argv: list[str]) -> None:
     """Run the command."""
     sweeps = {"lambda": sweep_lambda, "gamma": sweep_gamma}
-    if argv[:1] and argv[0] in sweeps:
-        sweeps[argv[0]](argv[1:])
-    elif argv[:1] in (["-h"], ["--help"]):
+    if argv[:1] in (["-h"], ["--help"]):
         print(__doc__)
-    else:
+    elif not argv or argv[0] not in sweeps:
         raise UserError(f"sweep what? {' '.join(argv[:1]) or 'nothing'} was given; the first word is lambda or gamma")
+    else:
+        sweeps[argv[0]](argv[1:])
 
 
 def sweep_lambda(argv: list[str]) -> None:
@@ -103,17 +102,11 @@ def sweep_gamma(argv: list[str]) -> None:
     finish("gamma", rows, config.score.gamma, protocol, out, gamma_figure)
 
 
-def finish(knob: str, rows: Sequence[Row], used: float, protocol: Protocol, out: Path,
+def finish(knob: str, rows: Sequence[dict[str, float | None]], used: float, protocol: Protocol, out: Path,
            draw: Callable[..., Figure]) -> None:
-    """Print the table, and write it with its picture.
+    """Print the table, and write it with its picture by `draw`, whose curve is named by the parent of `out`.
 
-    Args:
-        knob: "lambda" or "gamma".
-        rows: one per value, as `draw` takes them; AUCs are fractions.
-        used: the configuration's value.
-        protocol: under which all were measured.
-        out: the evaluation's folder; its parent's name is the curve's.
-        draw: `lambda_figure` or `gamma_figure`.
+    `knob` is lambda or gamma, `used` its value in the configuration; a row per value, AUCs as fractions.
     """
     # The file, and the picture beside it.
     text = io.StringIO()
@@ -124,13 +117,11 @@ def finish(knob: str, rows: Sequence[Row], used: float, protocol: Protocol, out:
     pictures = save_figure(draw({out.parent.name: rows}, used), out / f"sweep_{knob}")
 
     # The table: AUCs in percent, all else as it is.
-    alone = {name: f"{name[4:].replace('psnr', 'PSNR')} only" for name in rows[0] if name.startswith("auc_")}
-    names = {knob: knob, "auc": "AUC %"} | alone | {"gap": "gap", "memory_updates": "memory updates"}
-    shown = [name for name in names if name in rows[0]]
     forms: dict[str, Callable] = {knob: "{:g}".format, "gap": "{:.3f}".format, "memory_updates": str}
+    shown = [name for name in rows[0] if name != "frames"]
+    names = ["AUC %" if name == "auc" else name.replace("auc_", "AUC % ").replace("_", " ") for name in shown]
     cells = [["-" if row[name] is None else forms.get(name, percent)(row[name]) for name in shown] for row in rows]
-    table = markdown([names[name] for name in shown], cells, left=0)
-    print(f"{protocol}; the configuration's {knob} is {used:g}\n\n{table}\n")
+    print(f"{protocol}; the configuration's {knob} is {used:g}\n\n{markdown(names, cells, left=0)}\n")
     print("The best line was found with the test labels: an oracle, no result.")
     print(f"table    {out / f'sweep_{knob}.csv'}\npicture  {', '.join(map(str, pictures))}")
 

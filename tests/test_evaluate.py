@@ -4,13 +4,12 @@ import csv
 import json
 import pickle
 import shutil
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import TINY, edit_checkpoint, load_script, run, sentence, shell, write_videos
+from helpers import ROOT, TINY, Bomb, edit_checkpoint, load_script, run, sentence, shell, write_videos
 from reference import random_official_state
 from sklearn.metrics import roc_auc_score
 
@@ -22,7 +21,8 @@ from lgn_net.data.clips import read_frames
 from lgn_net.scores.maps import load_maps
 
 import_official, sweep = load_script("scripts/import_official.py"), load_script("scripts/sweep.py")
-COLUMNS = ["video", "frame", "psnr", "distance", "regular_score", "memory_updated", "normality", "label"]
+COLUMNS = ["video", "frame", "psnr", "distance", "regular_score", "memory_updated", "psnr_copy", "psnr_linear",
+           "normality", "label"]
 LABELS = "video,start,end\n00,5,6\n01,4,4\n01,8,9\n"
 SIZES = {"width": 4, "hidden": 4, "layers": 1, "channels": 1, "items": 5}
 
@@ -90,7 +90,6 @@ def test_contract(base, checkpoint, tmp_path):
     assert list(zip(table["video"], table["frame"], strict=True)) == [(v, t) for v, length in (("00", 8), ("01", 10))
                                                                       for t in range(4, length)]
     assert table["label"].tolist() == [0, 1, 1, 0] + [1, 0, 0, 0, 1, 1]
-    assert {"auc", "auc_psnr", "auc_distance", "frames", "protocol", "config", "checkpoint"} <= set(results)
     assert results["frames"] == 10 and results["checkpoint"] == str(checkpoint)
     saved = torch.load(checkpoint, weights_only=True)
     assert results["config"] == saved["config"]
@@ -199,19 +198,17 @@ def test_one_class_only_and_other_scores_beside(base, tmp_path):
 def test_calibration_by_training_windows(data, base, tmp_path):
     evaluated(tmp_path / "with", *base)
     lines = (tmp_path / "with/calibration.csv").read_text().splitlines()
-    assert lines[0] == "video,frame,psnr,distance,regular_score,memory_updated"
+    assert lines[0].split(",") == COLUMNS[:-2]
     assert [line.split(",")[:2] for line in lines[1:]] == [["00", "4"], ["00", "5"]]          # 6 frames, 2 windows
     _, results = evaluated(tmp_path / "chosen", *base, "--score.normalize", "training")
     cells = {(cell["scope"], cell["sigma"], cell["average"]): cell["auc"] for cell in results["grid"]}
     assert results["auc"] == cells["training", 0, "micro"] and len(cells) == 60 and None not in cells.values()
 
-    _, results = evaluated(tmp_path / "without", *base, "--score.calibration", 0)
-    assert not (tmp_path / "without/calibration.csv").exists()
-    assert {cell["scope"] for cell in results["grid"] if cell["auc"] is None} == {"training"}
     shutil.copytree(data / "made/testing", tmp_path / "made/testing")
     shutil.copy(data / "made/labels.csv", tmp_path / "made")
     _, results = evaluated(tmp_path / "no_training", *base, "--dataset_path", tmp_path)
     assert {cell["scope"] for cell in results["grid"] if cell["auc"] is None} == {"training"}
+    assert not (tmp_path / "no_training/calibration.csv").exists()
     assert "training frames" in sentence(run(evaluate.main, *base, "--score.calibration", 0, "--score.normalize",
                                              "training"))
 
@@ -251,14 +248,6 @@ def test_masks_maps_and_quality(data, base, tmp_path):
     assert "9 masks" in said and "10 frames" in said
 
 
-@pytest.mark.parametrize("argv, words", [
-    (["--frames", "02:5"], ["02"]), (["--frames", "00:3"], ["00:3", "4 to 7"]), (["--maps", -1], ["--maps -1"]),
-])
-def test_frames_that_have_no_map(base, argv, words):
-    said = sentence(run(evaluate.main, *base, *argv))
-    assert all(word in said for word in words), said
-
-
 @pytest.mark.slow
 def test_sweeps(base, checkpoint, tmp_path):
     """Each line of a sweep is what evaluate.py gives for that value."""
@@ -285,14 +274,12 @@ def test_sweeps(base, checkpoint, tmp_path):
         assert (tmp_path / "out" / name).read_bytes()[:4] in (b"\x89PNG", b"%PDF")
 
 
-@pytest.mark.parametrize("argv, words", [
-    ([], ["lambda or gamma"]), (["delta"], ["delta", "lambda or gamma"]), (["lambda", "nowhere"], ["nowhere"]),
-    (["lambda", ".", "--steps", "0"], ["--steps 0"]), (["gamma", "--gammas", "-1"], ["-1", "0 or more"]),
-    (["gamma", "--score.memory_update", "off"], ["off", "carry"]),
+@pytest.mark.parametrize("argv, word", [
+    ([], "lambda or gamma"), (["delta"], "lambda or gamma"), (["lambda", "nowhere"], "nowhere"),
+    (["gamma", "--gammas", "-1"], "-1"), (["gamma", "--score.memory_update", "off"], "carry"),
 ])
-def test_sweep_of_nothing(base, argv, words):
-    said = sentence(run(sweep.main, *argv, *(base if argv[:1] == ["gamma"] else ())))
-    assert all(word in said for word in words), said
+def test_sweep_of_nothing(base, argv, word):
+    assert word in sentence(run(sweep.main, *argv, *(base if argv[:1] == ["gamma"] else ())))
 
 
 # ----------------------------------------------------------------------------------------------- the authors' files
@@ -312,21 +299,11 @@ def test_both_ways_to_read_the_authors_pair(data, pair, tmp_path):
     assert direct[1]["auc"] == imported[1]["auc"] and direct[1]["memory_updates"] == imported[1]["memory_updates"]
 
 
-@pytest.mark.slow
-def test_import_in_a_real_process_does_not_overwrite(pair, tmp_path):
-    (tmp_path / "taken.pt").write_text("mine")
-    said = sentence(shell("scripts/import_official.py", *pair, "--out", tmp_path / "taken.pt"))
-    assert "taken.pt" in said and (tmp_path / "taken.pt").read_text() == "mine"
-
-
 @pytest.mark.parametrize("model, items, words", [
     ("60model.pth", None, ["memory items", "keys.pt"]),
-    ("60model.pth", "61keys.pt", ["61keys.pt"]),
-    ("60keys.pt", "60model.pth", ["the model first"]),
     ("60model.pth", "60model.pth", ["60model.pth", "M x D"]),
     ("60model.pth", "wide.pt", ["wide.pt", "64 features", "32"]),
     ("half.pth", "60keys.pt", ["half.pth", "is not LGN-Net"]),
-    ("nowhere.pth", "60keys.pt", ["nowhere.pth", "no such file"]),
 ], ids=str)
 def test_bad_pair(data, pair, tmp_path, model, items, words):
     folder = pair[0].parent
@@ -340,16 +317,6 @@ def test_bad_pair(data, pair, tmp_path, model, items, words):
                               tmp_path / "out"))):
         assert all(word in said for word in words), said
     assert not list(tmp_path.iterdir())
-
-
-class Bomb:
-    """Unpickled, it leaves a file."""
-
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return Path.touch, (self.mark,)
 
 
 @pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))],
@@ -367,8 +334,6 @@ def test_code_in_a_file_is_not_run(data, pair, tmp_path, save):
         said = sentence(result)
         assert "bomb.pth" in said and "code" in said
     assert sorted(tmp_path.iterdir()) == [bomb]
-    pickle.loads(pickle.dumps(Bomb(mark)))
-    assert mark.exists()                                                             # it would have
 
 
 @pytest.mark.slow
@@ -416,27 +381,21 @@ def test_bad_data(data, base, tmp_path, damage, words):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("argv, words", [
-    (["--dataset_path", "nowhere"], ["nowhere", "no such folder"]),
-    (["--labels", "nowhere.npy"], ["nowhere.npy", "no such file"]),
-    (["--device", "potato"], ["--device potato"]),
-    (["--model.base_width", 8], ["model.base_width is 4 there, 8 here"]),
+@pytest.mark.parametrize("argv, word", [
+    (["--dataset_path", "nowhere"], "nowhere"), (["--labels", "nowhere.npy"], "nowhere.npy"),
+    (["--device", "potato"], "--device potato"), (["--model.base_width", 8], "model.base_width is 4 there, 8 here"),
+    (["--config", ROOT / "configs/ped2.yaml"], "base_width is 4 there, 64 here"), (["--maps", -1], "--maps -1"),
+    (["--frames", "02:5"], "02"), (["--frames", "00:3"], "4 to 7"), (["--model_dir", "pair.pth"], "--checkpoint"),
 ], ids=lambda value: " ".join(map(str, value)))
-def test_bad_arguments(base, tmp_path, argv, words):
-    said = sentence(run(evaluate.main, *base, *argv))
-    assert all(word in said for word in words), said
+def test_bad_arguments(base, tmp_path, argv, word):
+    assert word in sentence(run(evaluate.main, *base, *argv))
     assert not list(tmp_path.iterdir())
-
-
-def test_config_file_of_another_network(base, tmp_path):
-    (tmp_path / "other.yaml").write_text("model: {base_width: 8, hidden_width: 6}")
-    said = sentence(run(evaluate.main, *base, "--config", tmp_path / "other.yaml"))
-    assert all(word in said for word in ("base_width is 4 there, 8 here", "hidden_width is 4 there, 6 here"))
-    assert not (tmp_path / "out").exists()
+    (tmp_path / "file").write_text("mine")
+    assert "file" in sentence(run(evaluate.main, *base, "--out", tmp_path / "file/out"))
 
 
 @pytest.mark.parametrize("content", [
-    b"", b"a text file", b"(train) log", b"PK\x03\x04",
+    b"", b"(train) log", b"PK\x03\x04",
     pytest.param(2 / 3, id="truncated"), pytest.param("state_dict", id="state_dict"),
     pytest.param("60model.pth", id="the authors' model"), pytest.param(None, id="missing"),
 ], ids=repr)
@@ -456,31 +415,11 @@ def test_file_that_is_no_checkpoint(data, checkpoint, pair, tmp_path, content):
 
 
 def test_checkpoint_with_weights_that_are_not_finite(data, checkpoint, tmp_path):
-    def damage(saved):
-        saved["model"]["decoder.head.6.bias"].fill_(torch.nan)
-
-    broken = edit_checkpoint(checkpoint, tmp_path / "nan.pt", damage)
+    broken = edit_checkpoint(checkpoint, tmp_path / "nan.pt",
+                             lambda saved: saved["model"]["decoder.head.6.bias"].fill_(torch.nan))
     assert "not finite" in sentence(run(evaluate.main, "--checkpoint", broken, "--dataset_path", data))
     assert list(tmp_path.iterdir()) == [broken]
 
-
-def test_which_model(data, checkpoint, pair):
-    """One, and all that belongs to it."""
-    where = "--dataset_path", data, "--dataset_type", "ped2"
-    assert "--checkpoint" in sentence(run(evaluate.main, *where))
-    assert "--checkpoint" in sentence(run(evaluate.main, *where, "--checkpoint", checkpoint, "--model_dir", pair[0],
-                                          "--m_items_dir", pair[1]))
-    assert "dataset_path" in sentence(run(evaluate.main, "--checkpoint", checkpoint))
-
-
-def test_folder_that_cannot_be_written(base, tmp_path):
-    (tmp_path / "file").write_text("mine")
-    for out in (tmp_path / "file", tmp_path / "file/out"):
-        assert "file" in sentence(run(evaluate.main, *base, "--out", out))
-    assert (tmp_path / "file").read_text() == "mine"
-
-
-# -------------------------------------------------------------------------------------------------------------- help
 
 @pytest.mark.parametrize("main, own", [
     (train.main, ["--dataset_path", "--exp_dir", "--resume", "--init_from", "--device", "--config", "--seed"]),
@@ -491,8 +430,3 @@ def test_help_lists_every_knob(main, own):
     assert result.status == 0 and not result.err
     for name in [*own, *ALIASES, *(f"--{knob}" for knob in flatten(asdict(Config())))]:
         assert f"{name} " in result.out or f"{name}\n" in result.out, name
-
-
-def test_help_of_the_import():
-    result = run(import_official.main, "--help")
-    assert result.status == 0 and all(word in result.out for word in ("--out", "--config", "model", "keys"))

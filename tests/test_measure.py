@@ -75,7 +75,7 @@ def test_results_are_those_of_before(tmp_path):
     content = json.loads((golden / "results.json").read_text())
     assert json.loads(json.dumps(read_results(golden / "results.json").to_dict())) == content
     results = measured(tmp_path / "out", "--scores", golden / "scores.csv")
-    assert len(results.auc_distances) == 3 and results.memories[2].live_items > 0
+    assert len(results.auc_of) == 4 and results.memories[2].live_items > 0
     assert results == read_results(tmp_path / "out/results.json")
 
     def check(old, new, where):

@@ -12,7 +12,7 @@ from lgn_net.data.labels import read_ranges
 from lgn_net.datasets import BENCHMARKS
 from lgn_net.errors import UserError
 from lgn_net.report.tables import comparison, grid_table, percent
-from lgn_net.scores.metrics import AVERAGES, auc, bootstrap, padded_chance
+from lgn_net.scores.metrics import AVERAGES, auc, bootstrap, interval, padded_chance
 from lgn_net.scores.normality import SCOPES, normality, smooth
 from lgn_net.scores.protocols import GRID, SIGMAS, Protocol, compare, grid, measure, normality_under, paper_weights
 from lgn_net.scores.results import VideoResult
@@ -194,7 +194,7 @@ def test_measure_by_hand():
     # Abnormal 1, 0; normal 0, 1/2, 1: of six pairs in order 1/2 (the tie at 1) and 2.5 (one tie at 0).
     assert results.auc == results.auc_of["psnr"] == pytest.approx(3 / 6)
     # 1 - D: abnormal 1/2, 1; normal 1, 0, 0: 1 and 1/2.
-    assert results.auc_distances == [pytest.approx(1.5 / 6)]
+    assert results.auc_of["distance"] == pytest.approx(1.5 / 6)
     assert results.mean_of["psnr"] == pytest.approx((85 / 3, 30))
     assert results.mean_of["distance"] == pytest.approx((0.9 / 3, 0.15))
     assert (results.videos, results.frames, results.abnormal_frames, results.single_class_videos) == (2, 5, 2, 0)
@@ -288,7 +288,7 @@ def test_scores_drawn_at_random_are_worth_half_but_for_the_padded_protocol():
         expected = chance if protocol.average == "padded" else 0.5
         assert abs(np.mean(values) - expected) < 4 * np.std(values) / np.sqrt(len(values)) < 0.06, protocol
         normal = normality_under(protocol, random_scores(labels, seed=0), HALF, training)
-        low, high = bootstrap(list(labels.values()), normal, protocol.average).interval(0.999)
+        low, high = interval(bootstrap(list(labels.values()), normal, protocol.average), 0.999)
         assert low < expected < high, protocol
 
 

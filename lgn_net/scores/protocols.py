@@ -13,7 +13,7 @@ from lgn_net.scores.metrics import (
     average_precision,
     bootstrap,
     equal_error_rate,
-    gap,
+    interval,
     mean_where,
     paired_p_value,
     roc,
@@ -25,6 +25,8 @@ from lgn_net.scores.score_file import VideoScores, distance_names
 
 SIGMAS = (0.0, 3.0, 7.0, 15.0)
 RESAMPLES = 1000
+SCORING = ("psnr_weight", "normalize", "smoothing", "average")       # knobs of `score` that a score file leaves open
+BASELINES = {"auc_copy": "psnr_copy", "auc_linear": "psnr_linear", "auc_skill": "psnr - psnr_copy"}
 
 
 class Protocol(NamedTuple):
@@ -44,7 +46,6 @@ class Protocol(NamedTuple):
         return cls(score.get("normalize", "video"), score.get("smoothing", 0.0), score.get("average", "micro"))
 
 
-SCORING = ("psnr_weight", "normalize", "smoothing", "average")       # knobs of `score` that a score file leaves open
 PAPER = Protocol()
 GRID = [Protocol(scope, sigma, average) for average in AVERAGES for scope in SCOPES for sigma in SIGMAS]
 
@@ -66,13 +67,10 @@ def normality_under(protocol: Protocol, videos: Sequence[VideoScores], weights: 
 
     UserError when the protocol needs training scores and there are none.
     """
-    known = None
-    if protocol.scope == "training":
-        if not training:
-            raise UserError("the normalisation 'training' needs scores of training frames, calibration.csv beside the "
-                            "score file; evaluate.py writes it where it finds the training frames "
-                            "(--score.calibration)")
-        known = pooled(training, weights)
+    if protocol.scope == "training" and not training:
+        raise UserError("the normalisation 'training' needs scores of training frames, calibration.csv beside the "
+                        "score file; evaluate.py writes it where it finds the training frames (--score.calibration)")
+    known = pooled(training, weights) if protocol.scope == "training" else None
     return smooth(normality([video.signals for video in videos], weights, protocol.scope, known), protocol.sigma)
 
 
@@ -81,10 +79,8 @@ def grid(videos: Sequence[VideoScores], weights: Mapping[str, float],
     """Compute the AUC under every protocol of `GRID`, a fraction; None where undefined or without training scores."""
     labels = [video.labels for video in videos]
     values: dict[Protocol, float | None] = dict.fromkeys(GRID)
-    for scope in SCOPES:
-        if scope == "training" and not training:
-            continue
-        for sigma in SIGMAS:
+    for scope, sigma, _ in (protocol for protocol in GRID if protocol.average == "micro"):
+        if scope != "training" or training:
             normal = normality_under(Protocol(scope, sigma), videos, weights, training)
             values |= {Protocol(scope, sigma, average): auc(labels, normal, average) for average in AVERAGES}
     return values
@@ -93,51 +89,40 @@ def grid(videos: Sequence[VideoScores], weights: Mapping[str, float],
 def measure(videos: Sequence[VideoScores], weights: Mapping[str, float], protocol: Protocol = PAPER,
             training: Sequence[VideoScores] = ()) -> Measures:
     """Compute every number under one protocol."""
+    # The headline.
     labels = [video.labels for video in videos]
     normal = normality_under(protocol, videos, weights, training)
-
-    def auc_alone(name: str, sign: float) -> float | None:
-        return auc(labels, normality_under(protocol, videos, {name: sign}, training), protocol.average)
-
-    # The headline, and each of its signals alone.
+    frames, abnormal = sum(map(len, labels)), int(sum(y.sum() for y in labels))
     two_class = sum(bool(y.min() != y.max()) for y in labels)
     several = (two_class if protocol.average == "macro" else len(videos)) > 1             # else nothing to resample
-    interval = bootstrap(labels, normal, protocol.average, RESAMPLES).interval() if several else None
-    alone = {name: auc_alone(name, np.copysign(1.0, weight)) for name, weight in weights.items()}
-    values = {name: [video.signals[name] for video in videos] for name in weights}
     curve = roc(labels, normal)
-    frames, abnormal = sum(map(len, labels)), int(sum(y.sum() for y in labels))
+
+    # Each of its signals alone; and, as far as the files have them, the PSNR of predictors without a parameter, and by
+    # how much the network's PSNR is above that of copying the last frame.
+    signs = {name: np.copysign(1.0, weight) for name, weight in weights.items()}
+    known = [*videos, *(training if protocol.scope == "training" else ())]
+    known = [video._replace(signals=video.signals | {
+        "psnr - psnr_copy": video.signals["psnr"] - video.signals["psnr_copy"]})
+             if {"psnr", "psnr_copy"} <= video.signals.keys() else video for video in known]
+    alone = {name: auc(labels, normality_under(protocol, known[:len(videos)], {name: signs.get(name, 1.0)},
+                                               known[len(videos):]), protocol.average)
+             for name in (*weights, *BASELINES.values())
+             if all(np.isfinite(video.signals.get(name, np.nan)).all() for video in known)}
+    means = {name: [mean_where([video.signals[name] for video in videos], labels, c) for c in (0, 1)]
+             for name in weights}
+    of_normal, of_abnormal = (mean_where(normal, labels, c) for c in (0, 1))
     return Measures(
-        auc=auc(labels, normal, protocol.average), interval=interval, auc_of=alone if len(alone) > 1 else {},
-        mean_of={name: ClassMeans(*(mean_where(x, labels, c) for c in (0, 1))) for name, x in values.items()},
+        auc=auc(labels, normal, protocol.average),
+        interval=interval(bootstrap(labels, normal, protocol.average, RESAMPLES)) if several else None,
+        auc_of={name: alone[name] for name in weights} if len(weights) > 1 else {},
+        **{key: alone.get(name) for key, name in BASELINES.items()},
+        mean_of={name: ClassMeans(*pair) for name, pair in means.items()},
         eer=equal_error_rate(curve) if curve else None, average_precision=average_precision(labels, normal),
-        chance=abnormal / frames, gap=gap(labels, normal),
+        chance=abnormal / frames,
+        gap=None if of_normal is None or of_abnormal is None else of_normal - of_abnormal,
         videos=len(videos), single_class_videos=len(videos) - two_class, frames=frames, abnormal_frames=abnormal,
         per_video=[VideoResult(video.name, len(y), int(y.sum()), video_auc(y, x), float(x.mean()))
-                   for video, y, x in zip(videos, labels, normal)],
-        **baselines(videos, protocol, training))
-
-
-def baselines(videos: Sequence[VideoScores], protocol: Protocol,
-              training: Sequence[VideoScores] = ()) -> dict[str, float | None]:
-    """Compute the AUCs beside which the headline is to be read, as far as the score file has their signals.
-
-    Returns:
-        `auc_copy` and `auc_linear`: of the PSNR of copying the last frame, and of linear extrapolation. `auc_skill`: of
-        the PSNR minus that of copying. All under the protocol of the headline.
-    """
-    labels, found = [video.labels for video in videos], {}
-    needed = [*videos, *(training if protocol.scope == "training" else ())]
-    for key, over, under in (("auc_copy", "psnr_copy", None), ("auc_linear", "psnr_linear", None),
-                             ("auc_skill", "psnr", "psnr_copy")):
-        if any(not np.isfinite(video.signals.get(name, np.nan)).all() for video in needed for name in (over, under)
-               if name):
-            continue
-        signals = [video._replace(signals={key: video.signals[over] - (video.signals[under] if under else 0)})
-                   for video in needed]
-        normal = normality_under(protocol, signals[:len(videos)], {key: 1.0}, signals[len(videos):])
-        found[key] = auc(labels, normal, protocol.average)
-    return found
+                   for video, y, x in zip(videos, labels, normal)])
 
 
 def common_frames(first: Sequence[VideoScores], second: Sequence[VideoScores]) \
@@ -189,11 +174,10 @@ def compare(first: Sequence[VideoScores], second: Sequence[VideoScores], weights
     x, y = (normality_under(protocol, *of_file) for of_file in zip((first, second), weights, training))
     labels = [first[k].labels[i] for k, _, i, _ in common]
     normal = [x[k][i] for k, _, i, _ in common], [y[k][j] for _, k, _, j in common]
-    draws = [bootstrap(labels, values, protocol.average, RESAMPLES) for values in normal]
     ours, theirs = (auc(labels, values, protocol.average) for values in normal)
+    draws = [bootstrap(labels, values, protocol.average, RESAMPLES) for values in normal]
     several, frames = len(labels) > 1, sum(map(len, labels))                  # one video cannot be resampled
-    difference = draws[0]._replace(aucs=draws[0].aucs - draws[1].aucs)
     return Comparison(
         other, ours, theirs, None if ours is None or theirs is None else ours - theirs,
-        difference.interval() if several else None, paired_p_value(*draws) if several else None, len(labels), frames,
-        sum(len(video.frames) for video in first) - frames, sum(len(video.frames) for video in second) - frames)
+        interval(draws[0] - draws[1]) if several else None, paired_p_value(draws[0] - draws[1]) if several else None,
+        len(labels), frames, *(sum(len(video.frames) for video in videos) - frames for videos in (first, second)))
