@@ -15,7 +15,7 @@ from lgn_net.scores.evaluation import LabelSource, open_evaluation, read_evaluat
 from lgn_net.scores.foreign import parse_rule
 from lgn_net.scores.protocols import Protocol, measure, normality_under, paper_weights
 from lgn_net.scores.results import Results, write_results
-from lgn_net.scores.score_file import VideoScores, distance_names, read_scores, write_scores
+from lgn_net.scores.score_file import VideoScores, read_scores, write_scores
 
 HEADER = "video,frame,psnr,distance,label\n"
 LINES = "a,4,30,0.1,0\na,5,31,0.2,1\nb,4,20.5,0.3,0\nb,5,21,0.4,1\n"
@@ -89,7 +89,8 @@ def test_what_a_spreadsheet_makes_of_it(tmp_path, text):
 
 
 @pytest.mark.parametrize("text, word", [
-    ("", "header"), (HEADER, "header"), (b"\x89PNG\r\n\x1a\n\0\xff", "CSV"), ((HEADER + LINES).encode("utf-16"), "UTF-8"),
+    ("", "header"), (HEADER, "header"), (b"\x89PNG\r\n\x1a\n\0\xff", "CSV"),
+    ((HEADER + LINES).encode("utf-16"), "UTF-8"),
     ("frame,psnr\n1,2\n", "video, distance, label"), ((HEADER + LINES).replace(",", ";"), "commas"),
     (HEADER + "a,4,30,0.1,0\n\na,5,31\n", "cut off"), (HEADER + LINES + "a,6,good,0.1,0\n", "row 5.*psnr.*'good'"),
     *((HEADER + f"a,{t},30,0.1,0\n", f"row 1 .*frame is '{t}'") for t in ("-1", "4.5", "", "inf")),
@@ -347,7 +348,8 @@ def test_files_of_other_videos(tmp_path, masks):
     (path / "test_9.npy").unlink()
     both = folder_of(folder_of(tmp_path / "both", SCORES), {"x2": SCORES["x2"]}, np.savetxt, ".txt")
     short = folder_of(tmp_path / "short", SCORES | {"x2": np.zeros(4)})
-    for folder, words in ((path, ["2 videos", "of 3", "x1"]), (both, ["one file"]), (folder_of(tmp_path / "no", {}), []),
+    for folder, words in ((path, ["2 videos", "of 3", "x1"]), (both, ["one file"]),
+                          (folder_of(tmp_path / "no", {}), []),
                           (short, ["video x2", "4 scores", "6 frames"])):
         said = refusal(foreign, folder, masks)
         assert all(word in said for word in [str(folder), *words]), said
