@@ -37,8 +37,6 @@ from lgn_net.scores.results import MemoryUse, PixelResults, Provenance
 from lgn_net.scores.score_file import VideoScores, write_scores
 from lgn_net.terminal import progress, run_command
 
-OF_AN_EARLIER_ONE = ("calibration.csv", "maps.npz", "quality.csv", "sweep_*.*")       # files that a new run replaces
-
 
 def main(argv: list[str]) -> int:
     """Run the command; return its exit status."""
@@ -79,8 +77,9 @@ def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | Non
     masks = find_masks(mask_folder, videos) if args.localize != "off" else []
     localization = Localization(masks) if any(masks) else None
     quality = Quality() if args.quality else None
-    for path in (path for pattern in OF_AN_EARLIER_ONE for path in out.glob(pattern)):
-        path.unlink(missing_ok=True)
+    for pattern in ("calibration.csv", "maps.npz", "quality.csv", "sweep_*.*"):            # of an earlier evaluation
+        for path in out.glob(pattern):
+            path.unlink()
 
     # Frames to signals: the test videos, shared out among the processes, then some training windows.
     observers = [observer for observer in (localization, quality) if observer]
@@ -121,10 +120,8 @@ def parse_arguments(argv: list[str]) -> tuple[Config, Namespace]:
                                      "--dataset_path DATA\n       evaluate.py --scores FILE", needs_data=False)
     network_arguments(parser)
     measuring_arguments(parser)
-    parser.add_argument("--out", help="Folder for the results; default: evaluation_<name of the checkpoint>, beside "
-                                      "it.")
-    parser.add_argument("--maps", type=int, default=4,
-                        help="Error maps of so many misses and so many false alarms.")
+    parser.add_argument("--out", help="Folder for the results; default: evaluation_<checkpoint>, beside that.")
+    parser.add_argument("--maps", type=int, default=4, help="Error maps of so many misses and so many false alarms.")
     parser.add_argument("--frames", nargs="+", default=[], help="Error maps of these frames as well, VIDEO:FRAME.")
     parser.add_argument("--localize", choices=["auto", "off"], default="auto",
                         help="auto: where there are pixel masks, compare the prediction errors with them.")
@@ -135,8 +132,6 @@ def parse_arguments(argv: list[str]) -> tuple[Config, Namespace]:
                         "--scores FILE")
     if not args.dataset_path:
         raise UserError("--dataset_path is missing: the folder that holds the data set's folder, or that folder itself")
-    if args.maps < 0:
-        raise UserError(f"--maps {args.maps}: give 0 or more")
     return config, args
 
 

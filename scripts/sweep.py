@@ -50,8 +50,6 @@ def sweep_lambda(argv: list[str]) -> None:
     parser.add_argument("folder", help="of an evaluation, or of a run with one in it")
     parser.add_argument("--steps", type=int, default=20, help="between 0 and 1 (default: 20)")
     args = parser.parse_args(argv)
-    if args.steps < 1:
-        raise UserError(f"--steps {args.steps}: give 1 or more")
     (videos, weights, training, _), results, folder = open_evaluation(args.folder)
     if "psnr" not in weights or len(weights) == 1:
         raise UserError(f"{folder} was scored by {', '.join(weights)} alone; lambda weighs psnr against distance")
@@ -75,8 +73,6 @@ def sweep_gamma(argv: list[str]) -> None:
     if config.score.memory_update == "frozen":
         raise UserError("score.memory_update is frozen, and then gamma changes nothing; choose carry or reset")
     gammas = sorted(set(args.gammas or [factor * config.score.gamma for factor in MULTIPLES]))
-    if not all(gamma >= 0 for gamma in gammas):
-        raise UserError(f"--gammas {' '.join(map(str, gammas))}: each must be a number, 0 or more")
     source = Path(args.checkpoint or args.model_dir)
     out = Path(args.out or source.parent / f"evaluation_{source.stem}")
     check_writable(out)
@@ -86,8 +82,6 @@ def sweep_gamma(argv: list[str]) -> None:
     config, model, _ = load_network(config, args, device)
     videos, truth, _ = load_test_set(config, args)
     weights = paper_weights(config.score.psnr_weight, len(model.memories))
-    if len(weights) == 1:
-        raise UserError(f"{source} has no memory, and then gamma changes nothing")
     windows = sum(max(len(video.frames) - config.model.window + 1, 0) for video in videos)
     with progress(f"{len(gammas)} gammas", windows, "frames") as bar:
         signals = run_sweep(model, videos, config, gammas, device, bar)

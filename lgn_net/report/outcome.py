@@ -22,19 +22,11 @@ from lgn_net.scores.score_file import write_scores
 
 def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, every_protocol: bool,
            other: Evaluation | None, out: Path | None, maps: Sequence[FrameMap]) -> int:
-    """Measure, write all files into `out`, and print; return the exit status.
+    """Measure, write all files into the folder `out` (None: nothing), and print; return the exit status.
 
-    Args:
-        evaluation: the scored frames.
-        normal: their normality (n_v,), under the protocol of the configuration.
-        config: of the evaluation.
-        every_protocol: whether to measure the grid.
-        other: what to compare with, or None.
-        out: the folder; None writes nothing.
-        maps: the frames to show in the report.
-
-    Raises:
-        UserError: other labels than those of `other`; and, at the end, an AUC that is undefined.
+    `normal` is the normality (n_v,) under the protocol of the configuration; `every_protocol` asks for the grid; `maps`
+    are the frames to show in the report. UserError for other labels than those of `other`, and, at the end, an AUC that
+    is undefined.
     """
     # Everything is measured before anything is written.
     results = results_of_scores(evaluation, config, every_protocol, other)

@@ -89,24 +89,16 @@ def is_ours(path: str) -> bool:
     """Tell whether a file is a score file of this project: by its columns, or by the results.json beside it."""
     if Path(path).suffix.lower() != ".csv" or Path(path).is_dir():
         return False
-    columns = [name.strip() for name in first_line(Path(path)).split(",")]
+    columns = [name.strip() for name in first_line(path).split(",")]
     beside = results_beside(path)
     return "psnr" in columns or bool(beside and set(beside.signals) <= set(columns))
 
 
 def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lambda: bool = False) -> Evaluation:
-    """Read a file of scores, ours or another program's.
+    """Read a file of scores, ours or another program's, as the command line says.
 
-    Args:
-        path: of the file, or of a folder of another program's files.
-        config: for lambda and the source of the labels.
-        args: the command line, with direction, drop_first, crop, dataset_path and labels.
-        dataset: its name; None takes the one in the results.json beside the file.
-        own_lambda: whether the lambda in the results.json beside the file comes before the configuration's.
-
-    Raises:
-        UserError: as in `read_evaluation` and `read_foreign_evaluation`, and for another program's scores without
-            --direction.
+    `dataset` and, with `own_lambda`, lambda are those of the results.json beside the file where it has them. UserError
+    as in `read_evaluation` and `read_foreign_evaluation`, and for another program's scores without --direction.
     """
     beside = results_beside(path)
     dataset = dataset or (beside.dataset if beside else None)
@@ -146,16 +138,9 @@ def read_evaluation(path: str | Path, psnr_weight: float, labels: LabelSource) -
 
 
 def read_foreign_evaluation(path: str | Path, direction: str, covered: slice, labels: LabelSource) -> Evaluation:
-    """Read another program's scores.
+    """Read another program's scores; `direction`, "normal" or "abnormal", says what a high one means.
 
-    Args:
-        path: of the file or folder, see `read_foreign`.
-        direction: "normal" or "abnormal", what a high score means.
-        covered: which frames of each video the scores are of.
-        labels: where labels come from.
-
-    Raises:
-        UserError: as in `read_foreign`, and when labels are there that do not fit.
+    `path` and `covered` as in `read_foreign`. UserError as there, and when labels are there that do not fit.
     """
     truth, where, lengths = None, "none", labels.lengths()
     if lengths or (labels.labels and Path(labels.labels).is_dir()):

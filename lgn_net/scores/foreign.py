@@ -25,11 +25,8 @@ def read_foreign(path: str | Path, lengths: Mapping[str, int],
         lengths: frames of each video, in order; {} where they are not known.
         covered: which frames of a video the scores are of: slice(4, None) where the first four were dropped.
 
-    Returns:
-        The scores, labels 0 unless the table has some; and the frames of each video, as far as the scores tell.
-
-    Raises:
-        UserError: another form, other videos than those of `lengths`, or not as many scores as covered frames.
+    Returns the scores, labels 0 unless the table has some, and the frames of each video, as far as the scores tell.
+    UserError for other videos than those of `lengths`, or not as many scores as covered frames.
     """
     path = Path(path)
     if path.suffix.lower() == ".csv" and path.is_file() and "video" in first_line(path):
@@ -76,9 +73,9 @@ def read_foreign(path: str | Path, lengths: Mapping[str, int],
     return videos, dict(lengths)
 
 
-def first_line(path: Path) -> str:
+def first_line(path: str | Path) -> str:
     """Read the first line of a text file."""
-    return path.read_text("utf-8-sig", errors="replace").partition("\n")[0]
+    return Path(path).read_text("utf-8-sig", errors="replace").partition("\n")[0]
 
 
 def read_folder_of_arrays(path: Path, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
@@ -115,8 +112,8 @@ def read_array(path: Path) -> np.ndarray:
         else:
             text = path.read_text("utf-8-sig").replace(",", " ")
             rows = [row for line in text.splitlines() if (row := line.split())]
-            with_header = not is_number(rows[0][0])
-            values = np.array(rows[with_header:] if len(rows) > 1 else rows[0], float)
+            header = not rows[0][0].lstrip("+-.").startswith((*"0123456789", "nan", "inf"))
+            values = np.array(rows[header:] if len(rows) > 1 else rows[0], float)
         if values.dtype.kind not in "buif" or not values.size or max(values.shape, default=0) != values.size:
             raise ValueError(f"{values.dtype} of shape {values.shape}; expected (N,) or (1, N) numbers")
     except Exception as error:                              # NumPy raises whatever it trips over in a damaged file
@@ -125,28 +122,15 @@ def read_array(path: Path) -> np.ndarray:
     return values.astype(float).ravel()
 
 
-def is_number(text: str) -> bool:
-    """Tell whether text is a number."""
-    try:
-        return float(text) is not None
-    except ValueError:
-        return False
-
-
 def check_length(what: object, scores: int, lengths: Mapping[str, int], covered: slice) -> None:
-    """Compare the number of scores of some videos with that of the covered frames; `what` names the scores.
-
-    UserError with both numbers, and with the rule that would fit.
-    """
+    """Raise UserError, with the rule that would fit, unless videos of these `lengths` have as many covered frames."""
     total, videos = sum(lengths.values()), len(lengths)
     frames = sum(len(range(length)[covered]) for length in lengths.values())
     if scores == frames:
         return
     k, rest = divmod(total - scores, videos)
-    hint = "are these the scores of other videos?"
-    if k > 0 and rest == 0:
-        hint = (f"{k} missing in each of the {videos} videos would fit: --drop-first {k} if these are the first ones, "
-                f"or --crop A:-B with A + B = {k}")
+    hint = "are these the scores of other videos?" if k <= 0 or rest else \
+        f"{k} missing in each of the {videos} videos would fit: --drop-first {k}, or --crop A:-B with A + B = {k}"
     raise UserError(f"{what}: {scores} scores, but {frames} frames (--crop {show(covered)} of {total} frames in "
                     f"{videos} videos); {hint}")
 

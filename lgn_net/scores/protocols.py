@@ -63,13 +63,10 @@ def paper_weights(psnr_weight: float, memories: int = 1) -> dict[str, float]:
 
 def normality_under(protocol: Protocol, videos: Sequence[VideoScores], weights: Mapping[str, float],
                     training: Sequence[VideoScores] = ()) -> list[np.ndarray]:
-    """Compute the normality (n_v,) of each video's frames; `training` holds the scores of training frames, or nothing.
-
-    UserError when the protocol needs training scores and there are none.
-    """
+    """Compute the normality (n_v,) of each video. UserError when that needs `training` scores and there are none."""
     if protocol.scope == "training" and not training:
-        raise UserError("the normalisation 'training' needs scores of training frames, calibration.csv beside the "
-                        "score file; evaluate.py writes it where it finds the training frames (--score.calibration)")
+        raise UserError("the normalisation 'training' needs scores of training frames; evaluate.py writes them as "
+                        "calibration.csv beside the score file where it finds the frames (--score.calibration)")
     known = pooled(training, weights) if protocol.scope == "training" else None
     return smooth(normality([video.signals for video in videos], weights, protocol.scope, known), protocol.sigma)
 
@@ -127,13 +124,9 @@ def measure(videos: Sequence[VideoScores], weights: Mapping[str, float], protoco
 
 def common_frames(first: Sequence[VideoScores], second: Sequence[VideoScores]) \
         -> list[tuple[int, int, np.ndarray, np.ndarray]]:
-    """Find the frames that two files hold.
+    """Find the frames that two files hold: of each video its index in both, and their positions (m,) in both.
 
-    Returns:
-        Of each video in common its index in both, and the positions (m,) of the common frames in both.
-
-    Raises:
-        UserError: no frame in common, or other labels on a frame that both hold.
+    UserError for no frame in common, or other labels on a frame that both hold.
     """
     places, common = {video.name: k for k, video in enumerate(second)}, []
     for k, a in enumerate(first):
@@ -147,8 +140,7 @@ def common_frames(first: Sequence[VideoScores], second: Sequence[VideoScores]) \
         if len(i):
             common.append((k, places[a.name], i, j))
     if not common:
-        raise UserError(f"the two score files have no frame in common ({first[0].name} to {first[-1].name}, "
-                        f"{second[0].name} to {second[-1].name})")
+        raise UserError(f"the two score files have no frame in common: videos {first[0].name}, {second[0].name} ...")
     return common
 
 
@@ -157,18 +149,9 @@ def compare(first: Sequence[VideoScores], second: Sequence[VideoScores], weights
             other: str = "") -> Comparison:
     """Compare two score files on the frames that both hold, by the same resampled videos.
 
-    Normality is made from all frames of each file; then frames that only one of them holds are left out.
-
-    Args:
-        first: the scored frames of the first file.
-        second: those of the second one.
-        weights: of either file, see `normality_under`.
-        protocol: of both.
-        training: the scores of training frames of either file, or nothing.
-        other: name of the second file.
-
-    Raises:
-        UserError: as in `common_frames`.
+    Normality is made from all frames of each file; then frames that only one of them holds are left out. `weights` and
+    `training` are those of either file, see `normality_under`; `other` is the second one's name. UserError as in
+    `common_frames`.
     """
     common = common_frames(first, second)
     x, y = (normality_under(protocol, *of_file) for of_file in zip((first, second), weights, training))

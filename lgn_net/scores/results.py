@@ -143,8 +143,6 @@ class Results(Measures, Provenance):
 # Fields that are left out of the file where they are None: most evaluations have no such thing.
 OPTIONAL = ("scores", "direction", "checkpoint", "versions", "config", "memories", "localization", "quality",
             "auc_copy", "auc_linear", "auc_skill", "memory_updates", "compared")
-
-
 RECORDS = {"per_video": VideoResult, "grid": GridCell, "memories": MemoryUse, "localization": PixelResults,
            "compared": Comparison}                     # fields that hold one of these, or a list
 

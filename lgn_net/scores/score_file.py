@@ -101,17 +101,14 @@ def read_scores(path: str | Path, signals: Collection[str], labelled: bool | Non
                 consecutive: bool = True) -> list[VideoScores]:
     """Read a score file, its videos in natural order of their names, their frames in ascending order.
 
-    Frames without a finite value of one of the `signals` are left out with a warning.
+    Frames without a finite value of one of the `signals` are left out with a warning. UserError for a column missing, a
+    cell that is no number, a frame twice, no finite signal.
 
     Args:
         path: of a CSV file, written by this project or by hand.
         signals: columns that must be there with numbers in them; the other numeric ones are read, too.
-        labelled: whether the column `label` must be there; None reads the column where it is there. Otherwise labels
-            are 0.
+        labelled: whether the column `label` must be there; None reads it where it is there. Otherwise labels are 0.
         consecutive: whether to warn of frames that are missing in between.
-
-    Raises:
-        UserError: no CSV; a column missing; a cell that is no number; a frame twice; no finite signal.
     """
     table = read_table(path, ["video", "frame", *signals, *(["label"] if labelled else [])])
     names = np.array(table.columns["video"])
