@@ -142,17 +142,6 @@ def test_protocol_knobs(small):
     assert "calibration.csv" in sentence(run(main, "--scores", small, "--score.normalize", "training"))
 
 
-def test_baselines_stand_under_the_auc(small):
-    """The columns psnr_copy and psnr_linear are optional; with them three more AUCs, in one line."""
-    videos = [video._replace(signals=video.signals | {"psnr_copy": video.signals["psnr"], "psnr_linear": np.arange(
-        float(len(video.frames)))}) for video in read_scores(small, SIGNALS)]
-    write_scores(small, videos)
-    results = measured(small.parent / "out", "--scores", small)
-    assert results.auc_copy == results.auc_of["psnr"] and results.auc_skill == 0.5 and results.auc_linear > 0
-    out = run(main, "--scores", small).out
-    assert all(f"{100 * x:.2f}" in out for x in (results.auc_copy, results.auc_linear, results.auc_skill))
-
-
 def test_one_class_and_one_video(tmp_path):
     write_scores(tmp_path / "normal.csv", made_scores({"a": np.zeros(9, int), "b": np.zeros(5, int)}))
     result = run(main, "--scores", tmp_path / "normal.csv", "--out", tmp_path / "out")

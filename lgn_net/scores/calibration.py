@@ -18,12 +18,9 @@ def calibrate(videos: Sequence[VideoScores], weights: Mapping[str, float],
               peaks: Sequence[float] | np.ndarray) -> dict:
     """Turn the signals of normal frames into plain numbers, for a checkpoint.
 
-    `weights` are those of the signals in the normality, `peaks` the maxima of the smoothed error maps of some frames;
-    their mean, "peak_error", is where a picture of errors becomes loud.
-
-    Returns:
-        "frames", their number; "signals", mean and standard deviation of each; "shares" of the frames, and the
-        "normality" below which so many of them lie; "peak_error".
+    `weights` are those of the signals in the normality, `peaks` the maxima of the smoothed error maps of some frames.
+    Returned are "frames", their number; "signals", mean and standard deviation of each; "shares" of the frames, and the
+    "normality" below which so many of them lie; "peak_error", where a picture of errors becomes loud.
     """
     signals = pooled(videos, weights)
     calibration = {"frames": len(signals["psnr"]), "shares": list(SHARES), "peak_error": float(np.mean(peaks)),

@@ -158,10 +158,10 @@ def parse_frames(texts: Sequence[str], videos: Sequence[VideoScores]) -> list[tu
             raise UserError(f"frame {text!r} is not of the form VIDEO:FRAME, such as {names[0]}:{videos[0].frames[0]}")
         if name not in names:
             raise UserError(f"frame {text}: no video {name!r} was scored; the {len(names)} videos are "
-                            f"{', '.join(names[:3])}{f' ... {names[-1]}' if len(names) > 3 else ''}")
-        video = videos[names.index(name)]
-        if int(frame) not in video.frames:
-            raise UserError(f"frame {text} was not scored; of video {name} these were: {video.frames[0]} to "
-                            f"{video.frames[-1]} (from 0)")
+                            f"{', '.join(names)[:200]}")
+        frames = videos[names.index(name)].frames
+        if int(frame) not in frames:
+            raise UserError(f"frame {text} was not scored; of video {name} these were: {frames[0]} to {frames[-1]} "
+                            f"(from 0)")
         chosen.append((names.index(name), int(frame), "chosen"))
     return chosen

@@ -24,10 +24,8 @@ def auc(labels: Arrays, normality: Arrays, average: str = "micro") -> float | No
 
     `average`: "micro" over all frames of all videos concatenated; "macro": mean over the videos with both classes;
     "padded": mean over all videos after each got a normal frame of normality 1 and an abnormal one of 0 (or beyond what
-    the scores reach): single-class videos then score high whatever the detector says.
-
-    Returns:
-        A fraction; None where no (concatenated) video has both classes: the AUC is undefined.
+    the scores reach): single-class videos then score high whatever the detector says. None, undefined, where no
+    (concatenated) video has both classes.
     """
     if average == "micro":
         y, x = np.concatenate(labels), np.concatenate(normality)
@@ -120,28 +118,22 @@ def bootstrap(labels: Arrays, normality: Arrays, average: str = "micro", resampl
     """
     V = len(labels)
     drawn = np.random.default_rng(seed).multinomial(V, np.full(V, 1 / V), size=resamples)       # (R, V) times each
-    with np.errstate(invalid="ignore"):                                                         # 0 / 0: one class only
-        if average == "micro":
-            # Pairs of an abnormal frame of video i and a normal one of video j that are in order, (V, V): any resample
-            # is a weighted sum of these.
-            ordered = pair_counts(labels, normality)
-            abnormal, normal = (np.array([np.sum(y == c) for y in labels]) for c in (1, 0))
-            return ((drawn @ ordered) * drawn).sum(axis=1) / ((drawn @ abnormal) * (drawn @ normal))
+    if average == "micro":
+        # Pairs of an abnormal frame of video i and a normal one of video j that are in order, (V, V), ties half: any
+        # resample is a weighted sum of these.
+        abnormal, normal = (np.array([np.sum(y == c) for y in labels]) for c in (1, 0))
+        everywhere = np.concatenate([x[y == 1] for y, x in zip(labels, normality)])
+        starts, ordered = np.concatenate([[0], np.cumsum(abnormal)]), np.empty((V, V))
+        for j, (y, x) in enumerate(zip(labels, normality)):
+            running = np.concatenate([[0], np.cumsum(pairs_in_order(everywhere, np.sort(x[y == 0])))])
+            ordered[:, j] = np.diff(running[starts])
+        total, weight = ((drawn @ ordered) * drawn).sum(axis=1), (drawn @ abnormal) * (drawn @ normal)
+    else:
         values = np.array(video_aucs(labels, normality, average), float)       # None -> NaN
         both = np.isfinite(values)
-        return (drawn[:, both] @ values[both]) / drawn[:, both].sum(axis=1)
-
-
-def pair_counts(labels: Arrays, normality: Arrays) -> np.ndarray:
-    """Count the pairs of an abnormal frame of video i and a normal one of video j in order, ties half: (V, V)."""
-    abnormal = [x[y == 1] for y, x in zip(labels, normality)]
-    everywhere = np.concatenate(abnormal)
-    starts = np.concatenate([[0], np.cumsum([len(x) for x in abnormal])])
-    counts = np.empty((len(labels), len(labels)))
-    for j, (y, x) in enumerate(zip(labels, normality)):
-        running = np.concatenate([[0], np.cumsum(pairs_in_order(everywhere, np.sort(x[y == 0])))])
-        counts[:, j] = np.diff(running[starts])
-    return counts
+        total, weight = drawn[:, both] @ values[both], drawn[:, both].sum(axis=1)
+    with np.errstate(invalid="ignore"):                                        # 0 / 0: one class only
+        return total / weight
 
 
 def paired_p_value(difference: np.ndarray) -> float:

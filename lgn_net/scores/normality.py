@@ -23,13 +23,9 @@ def normality(videos: Sequence[Mapping[str, np.ndarray]], weights: Mapping[str, 
         videos: the signals (n_v,) of each video by name.
         weights: of the signals; negative where a high value is abnormal. {"psnr": 0.6, "distance": -0.4} is the paper's
             0.6 * minmax(PSNR) + 0.4 * (1 - minmax(D)), in [0, 1] where the absolute weights sum to 1.
-        scope: one of `SCOPES`, the frames that set the scale of a signal. "none" takes the signals as they are;
-            "training" gives them mean 0 and standard deviation 1 on the training frames; "causal" takes, at every
-            frame, the smallest and the largest value of its video so far.
+        scope: one of `SCOPES`. "none" takes the signals as they are; "training" gives them mean 0 and standard
+            deviation 1 on the training frames; "causal" takes the smallest and the largest value of the video so far.
         training: for scope "training": each signal (m,) on training frames.
-
-    Returns:
-        An array (n_v,) per video.
     """
     total = [np.zeros(len(next(iter(video.values())))) for video in videos]
     for name, weight in weights.items():
