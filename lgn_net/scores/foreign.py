@@ -25,8 +25,11 @@ def read_foreign(path: str | Path, lengths: Mapping[str, int],
         lengths: frames of each video, in order; {} where they are not known.
         covered: which frames of a video the scores are of: slice(4, None) where the first four were dropped.
 
-    Returns the scores, labels 0 unless the table has some, and the frames of each video, as far as the scores tell.
-    UserError for other videos than those of `lengths`, or not as many scores as covered frames.
+    Returns:
+        The scores, labels 0 unless the table has some, and the frames of each video, as far as the scores tell.
+
+    Raises:
+        UserError: other videos than those of `lengths`, or not as many scores as covered frames.
     """
     path = Path(path)
     if path.suffix.lower() == ".csv" and path.is_file() and "video" in first_line(path):
@@ -112,8 +115,11 @@ def read_array(path: Path) -> np.ndarray:
         else:
             text = path.read_text("utf-8-sig").replace(",", " ")
             rows = [row for line in text.splitlines() if (row := line.split())]
-            header = not rows[0][0].lstrip("+-.").startswith((*"0123456789", "nan", "inf"))
-            values = np.array(rows[header:] if len(rows) > 1 else rows[0], float)
+            try:
+                float(rows[0][0])
+            except ValueError:                              # a header
+                del rows[0]
+            values = np.array(rows if len(rows) > 1 else rows[0], float)
         if values.dtype.kind not in "buif" or not values.size or max(values.shape, default=0) != values.size:
             raise ValueError(f"{values.dtype} of shape {values.shape}; expected (N,) or (1, N) numbers")
     except Exception as error:                              # NumPy raises whatever it trips over in a damaged file
