@@ -19,25 +19,23 @@ from jsonargparse import Namespace
 
 from lgn_net.cli import command_parser, given, measuring_arguments, network_arguments, parse_command
 from lgn_net.config import Config
-from lgn_net.data.videos import Video, find_split, index_videos
+from lgn_net.data.videos import find_split
 from lgn_net.device import pick_device
 from lgn_net.distributed import collect, processes, rank, world_size
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, check_writable
 from lgn_net.inference.chosen import draw_maps, sample_normal
-from lgn_net.inference.inputs import load_network, load_test_set
+from lgn_net.inference.inputs import load_network, load_test_set, training_videos
 from lgn_net.inference.localize import Localization, find_masks
 from lgn_net.inference.loop import score_videos, to_scores, videos_of_process
 from lgn_net.inference.quality import Quality, summarize
-from lgn_net.report.outcome import Other, finish
+from lgn_net.report.outcome import finish
 from lgn_net.scores.evaluation import Evaluation, read_any
 from lgn_net.scores.maps import choose_frames, parse_frames
 from lgn_net.scores.protocols import Protocol, common_frames, normality_under, paper_weights
 from lgn_net.scores.results import MemoryUse, PixelResults, Provenance
 from lgn_net.scores.score_file import VideoScores, write_scores
 from lgn_net.terminal import progress, run_command
-
-OF_AN_EARLIER_ONE = ("calibration.csv", "maps.npz", "quality.csv", "sweep_*.*")       # files that a new run replaces
 
 
 def main(argv: list[str]) -> int:
@@ -49,25 +47,24 @@ def main(argv: list[str]) -> int:
     out = Path(args.out or source.parent / f"evaluation_{source.stem}")
     check_writable(out)
     own_lambda = not given(argv, "--lambda", "--score.psnr_weight")
-    other = Other(args.compare, read_any(args.compare, config, args, config.data.dataset, own_lambda)) \
-        if args.compare else None
+    other = read_any(args.compare, config, args, config.data.dataset, own_lambda) if args.compare else None
     with processes(pick_device(args.device)) as device:
         return evaluate(config, args, out, other, device)
 
 
-def evaluate(config: Config, args: Namespace, out: Path, other: Other | None, device: torch.device) -> int:
+def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | None, device: torch.device) -> int:
     """Score, measure, write and print, as one of the processes; all but the first one only score."""
     # The network, the test videos, and the training videos beside them where there are any.
     config, model, origin = load_network(config, args, device)
-    if world_size() > 1 and config.score.memory_update == "carry" and model.memories:
-        raise UserError("score.memory_update is carry, which hands the memory from video to video, and so cannot be "
-                        "shared out; start without torchrun, or give --score.memory_update reset (or frozen)")
     videos, truth, about = load_test_set(config, args)
     before = config.model.window - 1                                          # frames that have none before them to see
     normal_videos = training_videos(config, args)
     extra = min(sum(max(len(video.frames) - before, 0) for video in normal_videos), config.score.calibration)
 
     # Whatever may be wrong with the arguments is said now, not after hours.
+    if world_size() > 1 and config.score.memory_update == "carry" and model.memories:
+        raise UserError("score.memory_update carry hands the memory from video to video, which several processes "
+                        "cannot; start without torchrun, or give --score.memory_update reset (or frozen)")
     if config.score.normalize == "training" and not extra:
         raise UserError("score.normalize is training, and there are no training frames beside the test frames, or "
                         "score.calibration is 0; choose another normalisation")
@@ -75,13 +72,14 @@ def evaluate(config: Config, args: Namespace, out: Path, other: Other | None, de
                for video in videos]
     parse_frames(args.frames, to_come)
     if other:
-        common_frames(to_come, other.evaluation.videos)
+        common_frames(to_come, other.videos)
     mask_folder = find_split(args.dataset_path, config.data.dataset, "testing").with_name("masks")
     masks = find_masks(mask_folder, videos) if args.localize != "off" else []
     localization = Localization(masks) if any(masks) else None
     quality = Quality() if args.quality else None
-    for path in (path for pattern in OF_AN_EARLIER_ONE for path in out.glob(pattern)):
-        path.unlink(missing_ok=True)
+    for pattern in ("calibration.csv", "maps.npz", "quality.csv", "sweep_*.*"):            # of an earlier evaluation
+        for path in out.glob(pattern):
+            path.unlink()
 
     # Frames to signals: the test videos, shared out among the processes, then some training windows.
     observers = [observer for observer in (localization, quality) if observer]
@@ -116,24 +114,14 @@ def evaluate(config: Config, args: Namespace, out: Path, other: Other | None, de
                   maps)
 
 
-def training_videos(config: Config, args: Namespace) -> list[Video]:
-    """Find the training videos beside the test videos; [] where there are none: then nothing is normalised by them."""
-    try:
-        return index_videos(find_split(args.dataset_path, config.data.dataset, "training"))
-    except UserError:
-        return []
-
-
 def parse_arguments(argv: list[str]) -> tuple[Config, Namespace]:
     """Parse the command line; UserError for arguments that do not go together."""
     parser = command_parser(__doc__, "evaluate.py (--checkpoint CKPT | --model_dir MODEL --m_items_dir KEYS) "
                                      "--dataset_path DATA\n       evaluate.py --scores FILE", needs_data=False)
     network_arguments(parser)
     measuring_arguments(parser)
-    parser.add_argument("--out", help="Folder for the results; default: evaluation_<name of the checkpoint>, beside "
-                                      "it.")
-    parser.add_argument("--maps", type=int, default=4,
-                        help="Error maps of so many misses and so many false alarms.")
+    parser.add_argument("--out", help="Folder for the results; default: evaluation_<checkpoint>, beside that.")
+    parser.add_argument("--maps", type=int, default=4, help="Error maps of so many misses and so many false alarms.")
     parser.add_argument("--frames", nargs="+", default=[], help="Error maps of these frames as well, VIDEO:FRAME.")
     parser.add_argument("--localize", choices=["auto", "off"], default="auto",
                         help="auto: where there are pixel masks, compare the prediction errors with them.")
@@ -144,10 +132,6 @@ def parse_arguments(argv: list[str]) -> tuple[Config, Namespace]:
                         "--scores FILE")
     if not args.dataset_path:
         raise UserError("--dataset_path is missing: the folder that holds the data set's folder, or that folder itself")
-    if (args.drop_first is not None or args.crop or args.direction) and not args.compare:
-        raise UserError("--direction, --drop-first and --crop are for another program's scores, --compare FILE")
-    if args.maps < 0:
-        raise UserError(f"--maps {args.maps}: give 0 or more")
     return config, args
 
 

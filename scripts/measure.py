@@ -11,41 +11,57 @@ of score (lambda, normalize, smoothing, average) can be chosen anew, the others 
 from dataclasses import asdict
 from pathlib import Path
 
-from jsonargparse import Namespace
-
 from lgn_net.cli import command_parser, given, label_argument, measuring_arguments, parse_command, peek, separate
-from lgn_net.config import Config, config_from_dict, flatten
+from lgn_net.config import config_from_dict, flatten
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable
-from lgn_net.report.outcome import Other, finish
+from lgn_net.report.outcome import finish
 from lgn_net.scores.evaluation import is_ours, read_any
 from lgn_net.scores.maps import judge_again, load_maps
 from lgn_net.scores.protocols import SCORING, Protocol, normality_under
-from lgn_net.scores.results import Results, results_beside
+from lgn_net.scores.results import results_beside
 from lgn_net.terminal import run_command
 
 
 def main(argv: list[str]) -> int:
     """Run the command; return its exit status."""
-    # The command line, on top of what the results beside the scores say.
+    # The command line, on top of the knobs of the evaluation that left the scores.
     if argv and not argv[0].startswith("-"):
         argv = ["--scores", *argv]
     argv = separate(argv)
     scores = peek(["--scores"], argv)[0].get("--scores", [""])[-1]
     beside = results_beside(scores) if scores else None
-    config, args = parse_arguments(argv, saved_knobs(beside))
+    of_network = flatten(asdict(config_from_dict(beside.config))) if beside and beside.config else {}
+    of_scoring = {f"score.{knob}": value for knob, value in beside.scoring.items()} if beside else {}
+    parser = command_parser(__doc__, "measure.py --scores FILE", needs_data=False)
+    parser.add_argument("--scores", help="A scores.csv, or with --direction another program's scores (.npy, .csv, "
+                                         ".txt, or a folder with such a file per video).")
+    measuring_arguments(parser)
+    label_argument(parser)
+    parser.add_argument("--out", help="Folder for the results; nothing is written unless it is given.")
+    config, args = parse_command(parser, argv, of_network | of_scoring)
+
+    # Arguments that do not go together.
     if not scores:
         raise UserError("which scores? give a score file, or another program's scores")
+    foreign = [path for path in (scores, args.compare) if path and not is_ours(path)]
+    if bool(args.direction) != bool(foreign) or (not args.direction and (args.drop_first is not None or args.crop)):
+        raise UserError(f"--direction normal|abnormal says what another program's scores mean, --drop-first and --crop "
+                        f"of which frames they are; of {scores}{f' and {args.compare}' if args.compare else ''} "
+                        f"{' and '.join(foreign) or 'none'} is without the columns of this project's scores.csv")
+    free = ("data.label_source", *(f"score.{name}" for name in SCORING))
+    for knob, value in flatten(asdict(config)).items():
+        if of_network.get(knob, value) != value and knob not in free:
+            raise UserError(f"{knob} was {of_network[knob]} when the network ran, and {scores} cannot tell what "
+                            f"{value} would give; with --scores, choose lambda, {', '.join(SCORING[1:])} and labels")
     out = Path(args.out) if args.out else None
     if out:
         check_writable(out)
-    if beside and beside.config:
-        refuse_settled(config, flatten(beside.config), scores)
 
     # The scores with their labels, and those to compare with. A second file of ours keeps its own lambda.
     dataset = config.data.dataset if given(argv, "--dataset_type", "--data.dataset") else None
     own_lambda = not given(argv, "--lambda", "--score.psnr_weight")
-    other = Other(args.compare, read_any(args.compare, config, args, dataset, own_lambda)) if args.compare else None
+    other = read_any(args.compare, config, args, dataset, own_lambda) if args.compare else None
     evaluation = read_any(scores, config, args, dataset)
 
     # Normality, numbers, files; the error maps beside the scores follow their frames' new normality.
@@ -54,43 +70,6 @@ def main(argv: list[str]) -> int:
     maps = Path(scores).with_name("maps.npz")
     drawn = judge_again(load_maps(maps), evaluation.videos, normal) if out and maps.is_file() else []
     return finish(evaluation, normal, config, args.protocol == "all", other, out, drawn)
-
-
-def parse_arguments(argv: list[str], saved: dict[str, object]) -> tuple[Config, Namespace]:
-    """Parse the command line; UserError for arguments that do not go together."""
-    parser = command_parser(__doc__, "measure.py --scores FILE", needs_data=False)
-    parser.add_argument("--scores", help="A scores.csv, or with --direction another program's scores (.npy, .csv, "
-                                         ".txt, or a folder with such a file per video).")
-    measuring_arguments(parser)
-    label_argument(parser)
-    parser.add_argument("--out", help="Folder for the results; nothing is written unless it is given.")
-    config, args = parse_command(parser, argv, saved)
-    if not args.direction and (args.drop_first is not None or args.crop):
-        raise UserError("--drop-first and --crop say which frames another program's scores are of; add --direction "
-                        "normal|abnormal")
-    if args.direction and all(is_ours(path) for path in (args.scores, args.compare) if path):
-        raise UserError(f"--direction is for another program's scores; {args.scores} says itself what its signals mean")
-    return config, args
-
-
-def saved_knobs(beside: Results | None) -> dict[str, object]:
-    """Collect the knobs of the evaluation that left the scores. UserError where they are another version's."""
-    if not beside:
-        return {}
-    try:
-        network = flatten(asdict(config_from_dict(beside.config))) if beside.config else {}
-    except UserError as error:
-        raise UserError(f"the results.json beside the scores is of another version of this project: {error}") from None
-    return network | {f"score.{knob}": value for knob, value in beside.scoring.items()}
-
-
-def refuse_settled(config: Config, then: dict[str, object], scores: str) -> None:
-    """Raise UserError for a knob that differs from what it was `then`, when the network ran."""
-    free = ("data.label_source", *(f"score.{name}" for name in SCORING))
-    for knob, value in flatten(asdict(config)).items():
-        if then.get(knob, value) != value and knob not in free:
-            raise UserError(f"{knob} was {then[knob]} when the network ran, and {scores} cannot tell what {value} "
-                            f"would have given; with --scores, choose lambda, {', '.join(SCORING[1:])} and labels")
 
 
 if __name__ == "__main__":

@@ -31,18 +31,17 @@ from lgn_net.scores.protocols import Protocol, measure, paper_weights
 from lgn_net.terminal import progress, run_command
 
 MULTIPLES = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6)     # of the configuration's gamma
-Row = dict[str, float | None]
 
 
 def main(argv: list[str]) -> None:
     """Run the command."""
     sweeps = {"lambda": sweep_lambda, "gamma": sweep_gamma}
-    if argv[:1] and argv[0] in sweeps:
-        sweeps[argv[0]](argv[1:])
-    elif argv[:1] in (["-h"], ["--help"]):
+    if argv[:1] in (["-h"], ["--help"]):
         print(__doc__)
-    else:
+    elif not argv or argv[0] not in sweeps:
         raise UserError(f"sweep what? {' '.join(argv[:1]) or 'nothing'} was given; the first word is lambda or gamma")
+    else:
+        sweeps[argv[0]](argv[1:])
 
 
 def sweep_lambda(argv: list[str]) -> None:
@@ -51,8 +50,6 @@ def sweep_lambda(argv: list[str]) -> None:
     parser.add_argument("folder", help="of an evaluation, or of a run with one in it")
     parser.add_argument("--steps", type=int, default=20, help="between 0 and 1 (default: 20)")
     args = parser.parse_args(argv)
-    if args.steps < 1:
-        raise UserError(f"--steps {args.steps}: give 1 or more")
     (videos, weights, training, _), results, folder = open_evaluation(args.folder)
     if "psnr" not in weights or len(weights) == 1:
         raise UserError(f"{folder} was scored by {', '.join(weights)} alone; lambda weighs psnr against distance")
@@ -76,8 +73,6 @@ def sweep_gamma(argv: list[str]) -> None:
     if config.score.memory_update == "frozen":
         raise UserError("score.memory_update is frozen, and then gamma changes nothing; choose carry or reset")
     gammas = sorted(set(args.gammas or [factor * config.score.gamma for factor in MULTIPLES]))
-    if not all(gamma >= 0 for gamma in gammas):
-        raise UserError(f"--gammas {' '.join(map(str, gammas))}: each must be a number, 0 or more")
     source = Path(args.checkpoint or args.model_dir)
     out = Path(args.out or source.parent / f"evaluation_{source.stem}")
     check_writable(out)
@@ -87,8 +82,6 @@ def sweep_gamma(argv: list[str]) -> None:
     config, model, _ = load_network(config, args, device)
     videos, truth, _ = load_test_set(config, args)
     weights = paper_weights(config.score.psnr_weight, len(model.memories))
-    if len(weights) == 1:
-        raise UserError(f"{source} has no memory, and then gamma changes nothing")
     windows = sum(max(len(video.frames) - config.model.window + 1, 0) for video in videos)
     with progress(f"{len(gammas)} gammas", windows, "frames") as bar:
         signals = run_sweep(model, videos, config, gammas, device, bar)
@@ -103,17 +96,11 @@ def sweep_gamma(argv: list[str]) -> None:
     finish("gamma", rows, config.score.gamma, protocol, out, gamma_figure)
 
 
-def finish(knob: str, rows: Sequence[Row], used: float, protocol: Protocol, out: Path,
+def finish(knob: str, rows: Sequence[dict[str, float | None]], used: float, protocol: Protocol, out: Path,
            draw: Callable[..., Figure]) -> None:
-    """Print the table, and write it with its picture.
+    """Print the table, and write it with its picture by `draw`, whose curve is named by the parent of `out`.
 
-    Args:
-        knob: "lambda" or "gamma".
-        rows: one per value, as `draw` takes them; AUCs are fractions.
-        used: the configuration's value.
-        protocol: under which all were measured.
-        out: the evaluation's folder; its parent's name is the curve's.
-        draw: `lambda_figure` or `gamma_figure`.
+    `knob` is lambda or gamma, `used` its value in the configuration; a row per value, AUCs as fractions.
     """
     # The file, and the picture beside it.
     text = io.StringIO()
@@ -124,13 +111,11 @@ def finish(knob: str, rows: Sequence[Row], used: float, protocol: Protocol, out:
     pictures = save_figure(draw({out.parent.name: rows}, used), out / f"sweep_{knob}")
 
     # The table: AUCs in percent, all else as it is.
-    alone = {name: f"{name[4:].replace('psnr', 'PSNR')} only" for name in rows[0] if name.startswith("auc_")}
-    names = {knob: knob, "auc": "AUC %"} | alone | {"gap": "gap", "memory_updates": "memory updates"}
-    shown = [name for name in names if name in rows[0]]
     forms: dict[str, Callable] = {knob: "{:g}".format, "gap": "{:.3f}".format, "memory_updates": str}
+    shown = [name for name in rows[0] if name != "frames"]
+    names = ["AUC %" if name == "auc" else name.replace("auc_", "AUC % ").replace("_", " ") for name in shown]
     cells = [["-" if row[name] is None else forms.get(name, percent)(row[name]) for name in shown] for row in rows]
-    table = markdown([names[name] for name in shown], cells, left=0)
-    print(f"{protocol}; the configuration's {knob} is {used:g}\n\n{table}\n")
+    print(f"{protocol}; the configuration's {knob} is {used:g}\n\n{markdown(names, cells, left=0)}\n")
     print("The best line was found with the test labels: an oracle, no result.")
     print(f"table    {out / f'sweep_{knob}.csv'}\npicture  {', '.join(map(str, pictures))}")
 

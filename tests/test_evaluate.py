@@ -4,13 +4,12 @@ import csv
 import json
 import pickle
 import shutil
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import TINY, edit_checkpoint, load_script, run, sentence, shell, write_videos
+from helpers import ROOT, TINY, Bomb, edit_checkpoint, load_script, run, sentence, shell, write_videos
 from reference import random_official_state
 from sklearn.metrics import roc_auc_score
 
@@ -22,7 +21,8 @@ from lgn_net.data.clips import read_frames
 from lgn_net.scores.maps import load_maps
 
 import_official, sweep = load_script("scripts/import_official.py"), load_script("scripts/sweep.py")
-COLUMNS = ["video", "frame", "psnr", "distance", "regular_score", "memory_updated", "normality", "label"]
+COLUMNS = ["video", "frame", "psnr", "distance", "regular_score", "memory_updated", "psnr_copy", "psnr_linear",
+           "normality", "label"]
 LABELS = "video,start,end\n00,5,6\n01,4,4\n01,8,9\n"
 SIZES = {"width": 4, "hidden": 4, "layers": 1, "channels": 1, "items": 5}
 
@@ -84,19 +84,23 @@ def gamma_between(table):
 
 # ----------------------------------------------------------------------------------------------- what is written
 
-def test_contract(base, checkpoint, tmp_path):
-    table, results = evaluated(tmp_path, *base)
-    assert list(table) == COLUMNS
+def test_contract(data, checkpoint, tmp_path):
+    """What is written beside the checkpoint, where nothing else is said; and again the same."""
+    own, out = shutil.copy(checkpoint, tmp_path), tmp_path / "evaluation_last"
+    written = []
+    for _ in range(2):
+        assert run(evaluate.main, "--checkpoint", own, "--dataset_path", data, "--device", "cpu").status == 0
+        written.append([(out / name).read_bytes() for name in ("scores.csv", "results.json")])
+    table, results = read(out)
+    assert written[0] == written[1] and list(table) == COLUMNS
     assert list(zip(table["video"], table["frame"], strict=True)) == [(v, t) for v, length in (("00", 8), ("01", 10))
                                                                       for t in range(4, length)]
     assert table["label"].tolist() == [0, 1, 1, 0] + [1, 0, 0, 0, 1, 1]
-    assert {"auc", "auc_psnr", "auc_distance", "frames", "protocol", "config", "checkpoint"} <= set(results)
-    assert results["frames"] == 10 and results["checkpoint"] == str(checkpoint)
-    saved = torch.load(checkpoint, weights_only=True)
-    assert results["config"] == saved["config"]
+    assert results["frames"] == 10 and results["checkpoint"] == str(own)
+    assert results["config"] == torch.load(checkpoint, weights_only=True)["config"]
     assert results["versions"]["torch"] == torch.__version__ and results["versions"]["git"]
     assert "micro" in results["protocol"] and "0.6" in results["protocol"] and "0.009" in results["protocol"]
-    assert (tmp_path / "curves_1.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "curves_1.png").read_bytes().startswith(b"\x89PNG")
 
 
 def minmax(x):
@@ -134,18 +138,6 @@ def test_results_follow_from_the_scores(base, tmp_path, knobs):
         assert results[key] == pytest.approx(expected, abs=1e-12), key
 
 
-def test_twice_is_the_same_and_the_default_folder_is_beside_the_checkpoint(data, checkpoint, tmp_path):
-    own = shutil.copy(checkpoint, tmp_path)
-    argv = "--checkpoint", own, "--dataset_path", data, "--device", "cpu", "--gamma", 0.2
-    written = []
-    for _ in range(2):
-        assert run(evaluate.main, *argv).status == 0
-        folder = tmp_path / "evaluation_last"
-        written.append([(folder / name).read_bytes() for name in ("scores.csv", "results.json")])
-        shutil.rmtree(folder)
-    assert written[0] == written[1]
-
-
 def test_part_of_a_benchmark(data, pair, tmp_path):
     """Two videos under the name ped2: a warning, and the labels have to be given."""
     shutil.copytree(data / "made/testing", tmp_path / "ped2/test")
@@ -163,16 +155,12 @@ def test_part_of_a_benchmark(data, pair, tmp_path):
 
 def test_video_too_short_is_skipped(data, base, tmp_path):
     shutil.copytree(data / "made", tmp_path / "made")
-    write_videos(tmp_path / "made/testing/frames/short", [3])
-    shutil.move(tmp_path / "made/testing/frames/short/00", tmp_path / "made/testing/frames/00b")
-    (tmp_path / "made/testing/frames/short").rmdir()
+    write_videos(tmp_path / "short", [3])
+    shutil.move(tmp_path / "short/00", tmp_path / "made/testing/frames/00b")
     result = run(evaluate.main, *base, "--dataset_path", tmp_path)
-    assert result.status == 0
-    assert "video 00b" in result.err and "3 frames" in result.err
-    table, _ = read(tmp_path / "out")
-    expected, _ = evaluated(tmp_path / "whole", *base)
-    assert all(np.array_equal(table[name], expected[name]) for name in COLUMNS)           # the others keep their labels
-    assert [line.split(" has ")[0] for line in result.warnings()] == ["warning: video 00b"]
+    warning, = result.warnings()
+    assert result.status == 0 and "video 00b" in warning and "3 frames" in warning
+    assert read(tmp_path / "out")[0]["label"].tolist() == [0, 1, 1, 0] + [1, 0, 0, 0, 1, 1]       # as without the video
 
 
 def test_one_class_only_and_other_scores_beside(base, tmp_path):
@@ -199,19 +187,17 @@ def test_one_class_only_and_other_scores_beside(base, tmp_path):
 def test_calibration_by_training_windows(data, base, tmp_path):
     evaluated(tmp_path / "with", *base)
     lines = (tmp_path / "with/calibration.csv").read_text().splitlines()
-    assert lines[0] == "video,frame,psnr,distance,regular_score,memory_updated"
+    assert lines[0].split(",") == COLUMNS[:-2]
     assert [line.split(",")[:2] for line in lines[1:]] == [["00", "4"], ["00", "5"]]          # 6 frames, 2 windows
     _, results = evaluated(tmp_path / "chosen", *base, "--score.normalize", "training")
     cells = {(cell["scope"], cell["sigma"], cell["average"]): cell["auc"] for cell in results["grid"]}
     assert results["auc"] == cells["training", 0, "micro"] and len(cells) == 60 and None not in cells.values()
 
-    _, results = evaluated(tmp_path / "without", *base, "--score.calibration", 0)
-    assert not (tmp_path / "without/calibration.csv").exists()
-    assert {cell["scope"] for cell in results["grid"] if cell["auc"] is None} == {"training"}
     shutil.copytree(data / "made/testing", tmp_path / "made/testing")
     shutil.copy(data / "made/labels.csv", tmp_path / "made")
     _, results = evaluated(tmp_path / "no_training", *base, "--dataset_path", tmp_path)
     assert {cell["scope"] for cell in results["grid"] if cell["auc"] is None} == {"training"}
+    assert not (tmp_path / "no_training/calibration.csv").exists()
     assert "training frames" in sentence(run(evaluate.main, *base, "--score.calibration", 0, "--score.normalize",
                                              "training"))
 
@@ -251,14 +237,6 @@ def test_masks_maps_and_quality(data, base, tmp_path):
     assert "9 masks" in said and "10 frames" in said
 
 
-@pytest.mark.parametrize("argv, words", [
-    (["--frames", "02:5"], ["02"]), (["--frames", "00:3"], ["00:3", "4 to 7"]), (["--maps", -1], ["--maps -1"]),
-])
-def test_frames_that_have_no_map(base, argv, words):
-    said = sentence(run(evaluate.main, *base, *argv))
-    assert all(word in said for word in words), said
-
-
 @pytest.mark.slow
 def test_sweeps(base, checkpoint, tmp_path):
     """Each line of a sweep is what evaluate.py gives for that value."""
@@ -285,14 +263,12 @@ def test_sweeps(base, checkpoint, tmp_path):
         assert (tmp_path / "out" / name).read_bytes()[:4] in (b"\x89PNG", b"%PDF")
 
 
-@pytest.mark.parametrize("argv, words", [
-    ([], ["lambda or gamma"]), (["delta"], ["delta", "lambda or gamma"]), (["lambda", "nowhere"], ["nowhere"]),
-    (["lambda", ".", "--steps", "0"], ["--steps 0"]), (["gamma", "--gammas", "-1"], ["-1", "0 or more"]),
-    (["gamma", "--score.memory_update", "off"], ["off", "carry"]),
+@pytest.mark.parametrize("argv, word", [
+    ([], "lambda or gamma"), (["delta"], "lambda or gamma"), (["lambda", "nowhere"], "nowhere"),
+    (["gamma", "--score.memory_update", "off"], "carry"),
 ])
-def test_sweep_of_nothing(base, argv, words):
-    said = sentence(run(sweep.main, *argv, *(base if argv[:1] == ["gamma"] else ())))
-    assert all(word in said for word in words), said
+def test_sweep_of_nothing(base, argv, word):
+    assert word in sentence(run(sweep.main, *argv, *(base if argv[:1] == ["gamma"] else ())))
 
 
 # ----------------------------------------------------------------------------------------------- the authors' files
@@ -312,21 +288,11 @@ def test_both_ways_to_read_the_authors_pair(data, pair, tmp_path):
     assert direct[1]["auc"] == imported[1]["auc"] and direct[1]["memory_updates"] == imported[1]["memory_updates"]
 
 
-@pytest.mark.slow
-def test_import_in_a_real_process_does_not_overwrite(pair, tmp_path):
-    (tmp_path / "taken.pt").write_text("mine")
-    said = sentence(shell("scripts/import_official.py", *pair, "--out", tmp_path / "taken.pt"))
-    assert "taken.pt" in said and (tmp_path / "taken.pt").read_text() == "mine"
-
-
 @pytest.mark.parametrize("model, items, words", [
     ("60model.pth", None, ["memory items", "keys.pt"]),
-    ("60model.pth", "61keys.pt", ["61keys.pt"]),
-    ("60keys.pt", "60model.pth", ["the model first"]),
     ("60model.pth", "60model.pth", ["60model.pth", "M x D"]),
     ("60model.pth", "wide.pt", ["wide.pt", "64 features", "32"]),
     ("half.pth", "60keys.pt", ["half.pth", "is not LGN-Net"]),
-    ("nowhere.pth", "60keys.pt", ["nowhere.pth", "no such file"]),
 ], ids=str)
 def test_bad_pair(data, pair, tmp_path, model, items, words):
     folder = pair[0].parent
@@ -340,16 +306,6 @@ def test_bad_pair(data, pair, tmp_path, model, items, words):
                               tmp_path / "out"))):
         assert all(word in said for word in words), said
     assert not list(tmp_path.iterdir())
-
-
-class Bomb:
-    """Unpickled, it leaves a file."""
-
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return Path.touch, (self.mark,)
 
 
 @pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))],
@@ -367,8 +323,6 @@ def test_code_in_a_file_is_not_run(data, pair, tmp_path, save):
         said = sentence(result)
         assert "bomb.pth" in said and "code" in said
     assert sorted(tmp_path.iterdir()) == [bomb]
-    pickle.loads(pickle.dumps(Bomb(mark)))
-    assert mark.exists()                                                             # it would have
 
 
 @pytest.mark.slow
@@ -390,53 +344,38 @@ def resize(path):
     shutil.move(path.parents[3] / "small/00/000.png", path)
 
 
-def shorten(frames):
-    for video in frames.iterdir():
-        for path in sorted(video.iterdir())[4:]:
-            path.unlink()
-
-
 @pytest.mark.parametrize("damage, words", [
     (lambda made: shutil.rmtree(made / "testing"), ["no testing frames", "testing/frames"]),
-    (lambda made: (made / "testing/frames/02").mkdir(), ["testing/frames/02", "no image"]),
-    (lambda made: shorten(made / "testing/frames"), ["5 frames"]),
     (lambda made: truncate(made / "testing/frames/01/005.png"), ["testing/frames/01/005.png", "truncated"]),
     (lambda made: resize(made / "testing/frames/01/000.png"), ["testing/frames/01/001.png", "8 x 8", "20 x 16"]),
     (lambda made: (made / "labels.csv").unlink(), ["no labels", "labels.csv", "--labels"]),
     (lambda made: (made / "labels.csv").write_text("video,start,end\n01,5,10\n"), ["01", "5 to 10", "10 frames"]),
     (lambda made: np.save(made / "frame_labels_made.npy", np.zeros(17)), ["17 labels", "18 frames"]),
-], ids=["no videos", "empty video", "all too short", "truncated", "other size", "no labels", "labels past the end",
+], ids=["no videos", "truncated", "other size", "no labels", "labels past the end",
         "17 labels"])
 def test_bad_data(data, base, tmp_path, damage, words):
     shutil.copytree(data / "made", tmp_path / "made")
-    (tmp_path / "made/labels.csv").write_text("video,start,end\n" if "5 frames" in words else LABELS)
     damage(tmp_path / "made")
     said = sentence(run(evaluate.main, *base, "--dataset_path", tmp_path))
     assert all(word in said for word in words), said
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("argv, words", [
-    (["--dataset_path", "nowhere"], ["nowhere", "no such folder"]),
-    (["--labels", "nowhere.npy"], ["nowhere.npy", "no such file"]),
-    (["--device", "potato"], ["--device potato"]),
-    (["--model.base_width", 8], ["model.base_width is 4 there, 8 here"]),
+@pytest.mark.parametrize("argv, word", [
+    (["--dataset_path", "nowhere"], "nowhere"), (["--labels", "nowhere.npy"], "nowhere.npy"),
+    (["--device", "potato"], "--device potato"), (["--model.base_width", 8], "model.base_width is 4 there, 8 here"),
+    (["--config", ROOT / "configs/ped2.yaml"], "base_width is 4 there, 64 here"),
+    (["--frames", "02:5"], "02"), (["--frames", "00:3"], "4 to 7"), (["--model_dir", "pair.pth"], "--checkpoint"),
 ], ids=lambda value: " ".join(map(str, value)))
-def test_bad_arguments(base, tmp_path, argv, words):
-    said = sentence(run(evaluate.main, *base, *argv))
-    assert all(word in said for word in words), said
+def test_bad_arguments(base, tmp_path, argv, word):
+    assert word in sentence(run(evaluate.main, *base, *argv))
     assert not list(tmp_path.iterdir())
-
-
-def test_config_file_of_another_network(base, tmp_path):
-    (tmp_path / "other.yaml").write_text("model: {base_width: 8, hidden_width: 6}")
-    said = sentence(run(evaluate.main, *base, "--config", tmp_path / "other.yaml"))
-    assert all(word in said for word in ("base_width is 4 there, 8 here", "hidden_width is 4 there, 6 here"))
-    assert not (tmp_path / "out").exists()
+    (tmp_path / "file").write_text("mine")
+    assert "file" in sentence(run(evaluate.main, *base, "--out", tmp_path / "file/out"))
 
 
 @pytest.mark.parametrize("content", [
-    b"", b"a text file", b"(train) log", b"PK\x03\x04",
+    b"", b"(train) log", b"PK\x03\x04",
     pytest.param(2 / 3, id="truncated"), pytest.param("state_dict", id="state_dict"),
     pytest.param("60model.pth", id="the authors' model"), pytest.param(None, id="missing"),
 ], ids=repr)
@@ -456,31 +395,11 @@ def test_file_that_is_no_checkpoint(data, checkpoint, pair, tmp_path, content):
 
 
 def test_checkpoint_with_weights_that_are_not_finite(data, checkpoint, tmp_path):
-    def damage(saved):
-        saved["model"]["decoder.head.6.bias"].fill_(torch.nan)
-
-    broken = edit_checkpoint(checkpoint, tmp_path / "nan.pt", damage)
+    broken = edit_checkpoint(checkpoint, tmp_path / "nan.pt",
+                             lambda saved: saved["model"]["decoder.head.6.bias"].fill_(torch.nan))
     assert "not finite" in sentence(run(evaluate.main, "--checkpoint", broken, "--dataset_path", data))
     assert list(tmp_path.iterdir()) == [broken]
 
-
-def test_which_model(data, checkpoint, pair):
-    """One, and all that belongs to it."""
-    where = "--dataset_path", data, "--dataset_type", "ped2"
-    assert "--checkpoint" in sentence(run(evaluate.main, *where))
-    assert "--checkpoint" in sentence(run(evaluate.main, *where, "--checkpoint", checkpoint, "--model_dir", pair[0],
-                                          "--m_items_dir", pair[1]))
-    assert "dataset_path" in sentence(run(evaluate.main, "--checkpoint", checkpoint))
-
-
-def test_folder_that_cannot_be_written(base, tmp_path):
-    (tmp_path / "file").write_text("mine")
-    for out in (tmp_path / "file", tmp_path / "file/out"):
-        assert "file" in sentence(run(evaluate.main, *base, "--out", out))
-    assert (tmp_path / "file").read_text() == "mine"
-
-
-# -------------------------------------------------------------------------------------------------------------- help
 
 @pytest.mark.parametrize("main, own", [
     (train.main, ["--dataset_path", "--exp_dir", "--resume", "--init_from", "--device", "--config", "--seed"]),
@@ -491,8 +410,3 @@ def test_help_lists_every_knob(main, own):
     assert result.status == 0 and not result.err
     for name in [*own, *ALIASES, *(f"--{knob}" for knob in flatten(asdict(Config())))]:
         assert f"{name} " in result.out or f"{name}\n" in result.out, name
-
-
-def test_help_of_the_import():
-    result = run(import_official.main, "--help")
-    assert result.status == 0 and all(word in result.out for word in ("--out", "--config", "model", "keys"))

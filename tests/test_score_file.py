@@ -1,19 +1,21 @@
 """Score files, ours and other programs': what is read is what was written; what does not fit is said, not guessed."""
 
+import re
 import warnings
 
 import numpy as np
 import pytest
+from helpers import Bomb
 
 from lgn_net.data.labels import read_ranges
 from lgn_net.data.videos import natural_key
 from lgn_net.datasets import BENCHMARKS
 from lgn_net.errors import UserError
-from lgn_net.scores.evaluation import LabelSource, open_evaluation, read_evaluation, read_foreign_evaluation
+from lgn_net.scores.evaluation import LabelSource, open_evaluation, read_evaluation, read_foreign_evaluation, relabel
 from lgn_net.scores.foreign import parse_rule
-from lgn_net.scores.protocols import Protocol, measure, normality_under, paper_weights
+from lgn_net.scores.protocols import Protocol, measure, paper_weights
 from lgn_net.scores.results import Results, write_results
-from lgn_net.scores.score_file import VideoScores, distance_names, read_scores, relabel, write_scores
+from lgn_net.scores.score_file import VideoScores, read_scores, write_scores
 
 HEADER = "video,frame,psnr,distance,label\n"
 LINES = "a,4,30,0.1,0\na,5,31,0.2,1\nb,4,20.5,0.3,0\nb,5,21,0.4,1\n"
@@ -75,56 +77,37 @@ def test_round_trip_is_exact(tmp_path):
     assert "label" in refusal(read_scores, tmp_path / "u.csv", SIGNALS)
 
 
-def test_distances_of_every_memory():
-    for memories in (0, 1, 3):
-        signals = {name: np.full(2, float(k)) for k, name in enumerate(distance_names(memories))}
-        video = VideoScores("a", np.arange(2), {"psnr": np.zeros(2)} | signals, np.zeros(2, np.uint8))
-        assert [x[0] for x in video.distances] == list(range(memories))
-        assert list(paper_weights(0.5, memories)) == ["psnr", *signals]
-
-
 @pytest.mark.parametrize("text", [
-    "\ufeff" + HEADER + LINES,
-    (HEADER + LINES).replace("\n", "\r\n"),
-    "\n" + HEADER + "\n" + LINES + "\n \n,,,,\n",
-    HEADER.replace(",", " , ") + LINES.replace(",", ", "),
-    HEADER + LINES.replace(",4,", ",4.0,").replace(",1\n", ",1.0\n"),
-    (HEADER + LINES).replace("\n", ",,\n"),
+    "\ufeff" + "\n" + HEADER.replace(",", " , ") + "\n" + LINES.replace(",", ", ") + "\n \n,,,,\n",
+    (HEADER + LINES).replace("\n", ",,\r\n").replace(",4,", ",4.0,"),
     "label,video,distance,psnr,frame\n0,a,0.1,30,4\n1,a,0.2,31,5\n0,b,0.3,20.5,4\n1,b,0.4,21,5\n",
     HEADER.replace("\n", ",remark\n") + LINES.replace(",0\n", ",0,blurred\n").replace(",1\n", ",1,5\n"),
     HEADER + "".join(line + "\n" for line in reversed(LINES.splitlines())),
-], ids=["BOM", "CRLF", "blank lines", "spaces", "4.0", "empty columns", "columns", "remarks", "order of lines"])
+], ids=["blank lines", "empty columns", "columns", "remarks", "order of lines"])
 def test_what_a_spreadsheet_makes_of_it(tmp_path, text):
     assert same(read(tmp_path, text), read(tmp_path, HEADER + LINES))
 
 
-@pytest.mark.parametrize("text, words", [
-    ("", ["no CSV", "header"]), (HEADER, ["no frames", "header"]), (b"\x89PNG\r\n\x1a\n\0\xff", ["no CSV"]),
-    ((HEADER + LINES).encode("utf-16"), ["no CSV", "UTF-8"]),
-    ("frame,psnr\n1,2\n", ["lacks the columns video, distance, label", "it has: frame, psnr", "--direction"]),
-    ((HEADER + LINES).replace(",", ";"), ["lacks", "commas"]),
-    ("video,frame,psnr,psnr,distance,label\na,4,1,2,3,0\n", ["two columns psnr"]),
-    (HEADER + "a,4,30,0.1,0\n\na,5,31\n", ["line 4", "3 cells", "5 columns"]),
-    (HEADER + LINES + "a,6,good,0.1,0\n", ["line 6", "psnr", "'good'", "number"]),
-    (HEADER + '\n\na,4,30,"0,1",0\n', ["line 4", "distance", "'0,1'"]),
-    *((HEADER + f"a,{t},30,0.1,0\n", ["line 2", "frame", f"'{t}'"]) for t in ("-1", "4.5", "", "inf", "1e15")),
-    *((HEADER + f"a,4,30,0.1,{y}\n", ["line 2", "label", f"'{y}'", "0 or 1"]) for y in ("2", "", "0.5")),
-    (HEADER + ",4,30,0.1,0\n", ["line 2", "video", "''"]),
-    (HEADER + LINES + "\na,5,31,0.25,1\n", ["video a", "frame 5", "lines 3 and 7"]),
-    (HEADER + "a,4,nan,0.1,0\na,5,30,inf,0\n", ["no frame with finite psnr and distance"]),
-], ids=lambda value: None if isinstance(value, list) else repr(value)[:40])
-def test_what_is_refused(tmp_path, text, words):
+@pytest.mark.parametrize("text, word", [
+    ("", "header"), (HEADER, "header"), (b"\x89PNG\r\n\x1a\n\0\xff", "CSV"),
+    ((HEADER + LINES).encode("utf-16"), "UTF-8"),
+    ("frame,psnr\n1,2\n", "video, distance, label"), ((HEADER + LINES).replace(",", ";"), "commas"),
+    (HEADER + "a,4,30,0.1,0\n\na,5,31\n", "cut off"), (HEADER + LINES + "a,6,good,0.1,0\n", "row 5.*psnr.*'good'"),
+    *((HEADER + f"a,{t},30,0.1,0\n", f"row 1 .*frame is '{t}'") for t in ("-1", "4.5", "", "inf")),
+    *((HEADER + f"a,4,30,0.1,{y}\n", f"row 1 .*label is '{y}'") for y in ("2", "", "0.5")),
+    (HEADER + LINES + "\na,5,31,0.25,1\n", "video a, frame 5.*twice"),
+    (HEADER + "a,4,nan,0.1,0\na,5,30,inf,0\n", "no frame with finite psnr and distance"),
+], ids=lambda value: repr(value)[:40])
+def test_what_is_refused(tmp_path, text, word):
     (tmp_path / "s.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
-    said = refusal(read_scores, tmp_path / "s.csv", SIGNALS)
-    assert all(word in said for word in [str(tmp_path / "s.csv"), *words]), said
-    assert "no such file" in refusal(read_scores, tmp_path, SIGNALS)
+    assert re.search(f"s\\.csv.*{word}", refusal(read_scores, tmp_path / "s.csv", SIGNALS))
 
 
 def test_what_is_left_out_or_missing_is_said(tmp_path):
     good = read(tmp_path, HEADER + LINES)
     for hole in ("a,6,,0.1,0\n", "a,6,nan,0.1,1\n", "a,6,30,-inf,0\n", "a,6,1e300,0.1,0\n"):
         (tmp_path / "s.csv").write_text(HEADER + LINES + "\n" + hole)
-        with pytest.warns(UserWarning, match="1 of 5 frames .*psnr.*line 7, video a, frame 6"):
+        with pytest.warns(UserWarning, match="1 of 5 frames .*psnr.*video a, frame 6"):
             assert same(read_scores(tmp_path / "s.csv", SIGNALS), good)
     (tmp_path / "s.csv").write_text(HEADER + LINES + "b,9,21,0.4,1\n")
     with pytest.warns(UserWarning, match="3 frames .*video b are missing"):
@@ -164,16 +147,14 @@ def test_other_labels_for_the_same_scores(tmp_path):
         assert all(video.labels.tolist() == official[video.name][4:].tolist() for video in evaluation.videos)
         assert evaluation.about.labels in (str(BENCHMARKS["avenue"].truths["official"]), source.labels)
     own = read_evaluation(tmp_path / "s.csv", 0.6, LabelSource("avenue"))  # a data set's name changes no label
-    assert own.videos[0].labels.tolist() == ano_pred["01"][4:].tolist() and "column label" in own.about.labels
-    assert "no official labels" in refusal(read_evaluation, tmp_path / "s.csv", 0.6, LabelSource(source="official"))
+    assert own.videos[0].labels.tolist() == ano_pred["01"][4:].tolist()
     # The name in the results beside the scores is enough; what hangs on the labels goes with them.
     write_results(tmp_path / "results.json", results_for(own.videos, dataset="avenue", checkpoint="last.pt",
                                                          complete_benchmark=True, quality={"ssim": 0.5}))
-    evaluation = read_evaluation(tmp_path / "s.csv", 0.6, LabelSource(source="official"))
-    assert sum(video.labels.sum() for video in evaluation.videos) == sum(y[4:].sum() for y in official.values())
-    about = evaluation.about
-    assert (about.dataset, about.checkpoint, about.complete_benchmark) == ("avenue", "last.pt", True)
-    assert about.quality is None
+    videos, _, _, about = read_evaluation(tmp_path / "s.csv", 0.6, LabelSource(source="official"))
+    assert sum(video.labels.sum() for video in videos) == sum(y[4:].sum() for y in official.values())
+    assert (about.dataset, about.checkpoint, about.complete_benchmark, about.quality) == (
+        "avenue", "last.pt", True, None)
     write_scores(tmp_path / "bare.csv", own.videos, labelled=False)
     assert same(read_evaluation(tmp_path / "bare.csv", 0.6, LabelSource(source="ano_pred")).videos, own.videos)
 
@@ -182,13 +163,12 @@ def test_labels_of_other_videos(tmp_path):
     (tmp_path / "s.csv").write_text(HEADER + LINES)
     masks, flat = folder_of(tmp_path / "masks", {"a": np.zeros(6)}), save(tmp_path / "flat.npy", np.zeros(11))
     for labels, words in ((LabelSource(labels=str(masks)), ["masks", "video 'b'"]),
-                          (LabelSource(labels=flat), ["11 labels", "2 videos", "12 frames"]),
+                          (LabelSource(labels=flat), ["11 labels", "12 frames"]),
                           (LabelSource("ped2", source="official"), ["ped2.json", "'a'", "01, 02, 03"]),
                           (LabelSource("ped2", source="ano_pred"), ["no ano_pred labels of ped2"])):
         said = refusal(read_evaluation, tmp_path / "s.csv", 0.6, labels)
         assert all(word in said for word in words), said
-    said = refusal(relabel, read(tmp_path, HEADER + LINES), {"a": np.zeros(5), "b": np.zeros(6)}, "there")
-    assert all(word in said for word in ("labels there", "5 for video a", "frame 5"))
+    assert "5 for video 'a'" in refusal(relabel, read(tmp_path, HEADER + LINES), {"a": np.zeros(5)}, "there")
     (tmp_path / "s.csv").write_text(HEADER + "a,4,30,0.1,0\na,5,31,0.2,0\na,6,nan,0.2,0\n")      # of 7 frames, 6 seen
     folder_of(masks, {"a": np.array([0, 0, 0, 0, 1, 0, 1])})
     with pytest.warns(UserWarning, match="left out"):
@@ -207,10 +187,10 @@ def test_neighbours_of_the_scores(tmp_path):
         write_scores(tmp_path / name / "calibration.csv", spread, labelled=False)
         write_results(tmp_path / name / "results.json", results)
     for folder in (tmp_path, tmp_path / "evaluation_last"):
-        found = quietly(open_evaluation, folder)
-        assert same(found.evaluation.videos, videos) and same(found.evaluation.training, spread)
-        assert found.results == results and found.folder == tmp_path / "evaluation_last"
-        assert found.evaluation.weights == {"psnr": 0.3, "distance": -0.7}
+        found, about, place = quietly(open_evaluation, folder)
+        assert same(found.videos, videos) and same(found.training, spread) and place == tmp_path / "evaluation_last"
+        assert about.to_dict() | {"interval": None} == results.to_dict() | {"interval": None}
+        assert found.weights == {"psnr": 0.3, "distance": -0.7}
     (tmp_path / "evaluation_last/calibration.csv").write_text("video,frame,psnr\nt,4,30\n")
     said = refusal(read_evaluation, tmp_path / "evaluation_last/scores.csv", 0.6, LabelSource())
     assert "calibration.csv" in said and "distance" in said
@@ -288,28 +268,14 @@ def test_directions_are_mirror_images_and_ours_exported_is_ours(tmp_path):
     expected = measure(videos, {"psnr": 1.0})
     psnr = {video.name: video.signals["psnr"] for video in videos}
     flat, rule = save(tmp_path / "flat.npy", np.concatenate(list(psnr.values()))), slice(4, None)
-    write_scores(tmp_path / "table.csv", [v._replace(signals={"score": v.signals["psnr"]}) for v in videos], False)
-    folder = folder_of(tmp_path / "npy", psnr)
-    for path, covered in ((flat, rule), (folder, rule), (tmp_path / "table.csv", EVERYTHING)):
-        evaluation = foreign(path, LabelSource("ped2"), covered)
+    for path in (flat, folder_of(tmp_path / "npy", psnr)):
+        evaluation = foreign(path, LabelSource("ped2"), rule)
         results = measure(evaluation.videos, evaluation.weights)
         assert results.mean_of["score"] == expected.mean_of["psnr"]
         assert vars(results) | {"mean_of": None} == vars(expected) | {"mean_of": None}
     other = foreign(flat, LabelSource("ped2"), rule, "abnormal")
     assert measure(other.videos, other.weights).auc == pytest.approx(1 - expected.auc) != 0.5
     assert other.about.direction == "high is abnormal"
-
-
-@pytest.mark.parametrize("rule", [(None, None), (4, None), (None, "8:-7"), (None, ":-2")], ids=str)
-def test_a_planted_spike_keeps_its_frame(tmp_path, rule):
-    """Scores that lack the first or the last frames of each video: the low is still where it was planted."""
-    planted, covered = {f"{v:02d}": 20 + 7 * v for v in range(1, 13)}, parse_rule(*rule)
-    truth = published("ped2", "official")
-    scores = [np.where(np.arange(len(y)) == planted[name], -5.0, 1.0)[covered] for name, y in truth.items()]
-    evaluation = foreign(save(tmp_path / "flat.npy", np.concatenate(scores)), LabelSource("ped2"), covered)
-    for video, normal in zip(evaluation.videos, normality_under(Protocol(), evaluation.videos, evaluation.weights)):
-        assert video.frames[normal.argmin()] == planted[video.name] and normal.min() == 0 < np.median(normal)
-        assert video.labels.tolist() == truth[video.name][covered].tolist()
 
 
 def test_where_labels_come_from(blob_dataset, tmp_path):
@@ -332,8 +298,7 @@ def test_where_labels_come_from(blob_dataset, tmp_path):
         said = refusal(foreign, scores, labels)
         assert "15324 scores" in said and "where a video ends" in said
     (tmp_path / "t.csv").write_text("video,frame,score,label\n1,0,0.5,0\n01,0,0.25,1\n1,1,0.75,1\n01,1,1,0\n")
-    with pytest.warns(UserWarning, match="no labels"):
-        videos = read_foreign_evaluation(tmp_path / "t.csv", "normal", EVERYTHING, LabelSource()).videos
+    videos = foreign(tmp_path / "t.csv", LabelSource()).videos
     assert {v.name: (v.signals["score"].tolist(), v.labels.tolist()) for v in videos} == {
         "01": ([0.25, 1], [1, 0]), "1": ([0.5, 0.75], [0, 1])}
     path = folder_of(tmp_path / "scores", SCORES)
@@ -348,26 +313,21 @@ def test_labels_as_they_circulate(shared_data, tmp_path, dataset, lengths):
     """The files with labels that everybody has, with made scores: flat where lengths are known, else in a folder."""
     path = shared_data / "labels" / f"frame_labels_{dataset}.npy"
     truth = np.load(path).ravel()
-    score = np.random.default_rng(0).random(len(truth)) + truth
-    scores = tmp_path / "scores.npy"
-    np.save(scores, score)
+    scores = save(tmp_path / "scores.npy", truth + 0.5)
     if lengths:
-        pieces = np.split(score, np.cumsum(lengths)[:-1])
+        pieces = np.split(truth + 0.5, np.cumsum(lengths)[:-1])
         scores = folder_of(tmp_path / "scores", {f"{v:03d}": x for v, x in enumerate(pieces)})
     evaluation = foreign(scores, LabelSource(None if lengths else dataset, labels=str(path)), direction="abnormal")
     assert np.concatenate([video.labels for video in evaluation.videos]).tolist() == truth.tolist()
-    results = measure(evaluation.videos, evaluation.weights, Protocol("none"))
-    assert results.frames == len(truth) and results.auc == 1
+    assert measure(evaluation.videos, evaluation.weights, Protocol("none")).auc == 1
 
 
 # ---------------------------------------------------------------------------------------------------- what does not fit
 
 @pytest.mark.parametrize("count, rule, words", [
     (1962, EVERYTHING, ["1962 scores", "2010 frames", "4 missing in each of the 12 videos", "--drop-first 4"]),
-    (1830, EVERYTHING, ["1830 scores", "2010", "15 missing", "A + B = 15"]),
     (2010, slice(4, None), ["2010 scores", "1962 frames", "--crop 4:"]),
-    (1963, slice(4, None), ["1963 scores", "1962 frames", "other videos"]),
-    (15324, EVERYTHING, ["15324 scores", "2010 frames", "other videos"])])
+    (1963, slice(4, None), ["1963 scores", "1962 frames", "other videos"])])
 def test_number_of_scores_that_does_not_fit(tmp_path, count, rule, words):
     path = save(tmp_path / "s.npy", np.zeros(count))
     said = refusal(foreign, path, LabelSource("ped2"), rule)
@@ -380,49 +340,35 @@ def test_files_of_other_videos(tmp_path, masks):
         videos = read_foreign_evaluation(path, "normal", EVERYTHING, masks).videos
     assert [video.signals["score"].tolist() for video in videos] == [x.tolist() for x in SCORES.values()]
     (path / "test_9.npy").unlink()
-    assert all(word in refusal(foreign, path, masks) for word in ("2 videos", "of 3", "x1"))
-    assert "holds no scores" in refusal(foreign, folder_of(tmp_path / "empty", {}), masks)
     both = folder_of(folder_of(tmp_path / "both", SCORES), {"x2": SCORES["x2"]}, np.savetxt, ".txt")
-    assert "x2.npy and x2.txt" in refusal(foreign, both, masks)
     short = folder_of(tmp_path / "short", SCORES | {"x2": np.zeros(4)})
-    assert all(word in refusal(foreign, short, masks) for word in ("video x2", "4 scores", "6 frames"))
+    for folder, words in ((path, ["2 videos", "of 3", "x1"]), (both, ["one file"]),
+                          (folder_of(tmp_path / "no", {}), []),
+                          (short, ["video x2", "4 scores", "6 frames"])):
+        said = refusal(foreign, folder, masks)
+        assert all(word in said for word in [str(folder), *words]), said
     table = by_frame(tmp_path / "table.csv")
     text = table.read_text()
-    for old, new, words in (("x2,0", "x3,0", ["'x3'", "3 videos"]), ("x2,5", "x2,6", ["frame 6", "x2", "6 "]),
-                            ("x2,1,", "x2,0,", ["x2", "frame 0", "lines 10 and 11"]),
-                            ("x2,3,-2.0", "x2,3,low", ["line 13", "'low'"]), (",", ";", ["commas"])):
+    for old, new, word in (("x2,0", "x3,0", "'x3'"), ("x2,5", "x2,6", "frame 6"), ("x2,1,", "x2,0,", "twice")):
         table.write_text(text.replace(old, new))
-        said = refusal(foreign, table, masks)
-        assert all(word in said for word in words), said
+        assert word in refusal(foreign, table, masks)
     table.write_text("".join(line + "\n" for line in text.splitlines() if not line.startswith("x2")))
     assert "--drop-first" in refusal(foreign, table, masks, slice(4, None))
     with pytest.warns(UserWarning, match="2 of the 3 videos"):
         assert len(read_foreign_evaluation(table, "normal", EVERYTHING, masks).videos) == 2
 
 
-class Bomb:
-    """Unpickled, it leaves a file."""
-
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return type(self.mark).touch, (self.mark,)
-
-
 def test_arrays_that_are_no_scores(tmp_path, masks):
     mark, path = tmp_path / "exploded", tmp_path / "s.npy"
     for array in (np.array([Bomb(mark)] * 21, object), np.zeros((3, 7)), np.array(["1"] * 21), np.zeros(21, complex),
-                  np.float64(3), np.zeros(0), np.zeros(21, [("score", float)])):
+                  np.float64(3), np.zeros(0)):
         np.save(path, array, allow_pickle=True)
         assert str(path) in refusal(foreign, path, masks)
     assert not mark.exists()
-    contents = (b"", b"\n", b"score\n", b"1\ntwo\n3", b"1,2\n3,4", b"0,5\n0,6", b"1;2\n3;4", b"\xff\xfe1\x002")
-    for name, data in [("s.txt", x) for x in contents] + [("s.csv", x) for x in contents] + [
-            ("s.npy", b""), ("s.npy", b"\x93NUMPY"), ("s.pkl", b"")]:
-        (tmp_path / name).write_bytes(data)
-        assert str(tmp_path / name) in refusal(foreign, tmp_path / name, masks), data
-    assert "no such file" in refusal(foreign, tmp_path / "gone.npy", masks)
+    for content in (b"", b"score\n", b"1\ntwo\n3", b"1,2\n3,4", b"0,5\n0,6", b"1;2\n3;4", b"\xff\xfe1\x002"):
+        for name in ("s.txt", "s.csv", "s.npy", "s.pkl"):
+            (tmp_path / name).write_bytes(content)
+            assert name in refusal(foreign, tmp_path / name, masks), content
 
 
 def test_scores_that_are_not_finite_and_videos_too_short(tmp_path, masks):
@@ -434,10 +380,6 @@ def test_scores_that_are_not_finite_and_videos_too_short(tmp_path, masks):
     assert len(said) == 2 and "2 of 8 scores of video x1" in said[0] and "frame 5" in said[0] and "6 of 6" in said[1]
     nothing = save(tmp_path / "nothing.npy", np.full(21, np.nan))
     assert "no finite score" in refusal(read_foreign_evaluation, nothing, "normal", EVERYTHING, masks)
-    huge = save(tmp_path / "huge.npy", np.resize([1.7e308, -1.7e308, 0.5], 21))          # their difference is no number
-    with pytest.warns(UserWarning, match="not finite"):
-        videos = read_foreign_evaluation(huge, "normal", EVERYTHING, masks).videos
-    assert all(np.isfinite(x).all() for x in normality_under(Protocol(), videos, {"score": 1.0}))
     one = save(tmp_path / "one.npy", SCORES["x1"][4:-3])                                     # the others have no frame
     with pytest.warns(UserWarning, match="too short") as caught:
         videos = read_foreign_evaluation(one, "normal", slice(4, -3), masks).videos
@@ -452,5 +394,4 @@ def test_rules(drop_first, crop, rule):
     if rule is not None:
         assert parse_rule(drop_first, crop) == rule
     else:
-        said = refusal(parse_rule, drop_first, crop)
-        assert all(str(value) in said for value in (drop_first, crop) if value is not None)
+        assert "--crop" in refusal(parse_rule, drop_first, crop)

@@ -1,9 +1,8 @@
 """From scored frames to results.json, tables, pictures and the report: what evaluate.py and measure.py share."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,35 +16,21 @@ from lgn_net.scores.evaluation import Evaluation
 from lgn_net.scores.maps import FrameMap, save_maps
 from lgn_net.scores.metrics import padded_chance
 from lgn_net.scores.protocols import SCORING, Protocol, compare, grid, measure
-from lgn_net.scores.results import GridCell, Results, write_results
+from lgn_net.scores.results import GridCell, Provenance, Results, write_results
 from lgn_net.scores.score_file import write_scores
 
 
-class Other(NamedTuple):
-    """A second file of scores."""
+def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, every_protocol: bool,
+           other: Evaluation | None, out: Path | None, maps: Sequence[FrameMap]) -> int:
+    """Measure, write all files into the folder `out` (None: nothing), and print; return the exit status.
 
-    name: str
-    evaluation: Evaluation
-
-
-def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, every_protocol: bool, other: Other | None,
-           out: Path | None, maps: Sequence[FrameMap]) -> int:
-    """Measure, write all files into `out`, and print; return the exit status.
-
-    Args:
-        evaluation: the scored frames.
-        normal: their normality (n_v,), under the protocol of the configuration.
-        config: of the evaluation.
-        every_protocol: whether to measure the grid.
-        other: what to compare with, or None.
-        out: the folder; None writes nothing.
-        maps: the frames to show in the report.
-
-    Raises:
-        UserError: other labels than those of `other`; and, at the end, an AUC that is undefined.
+    `normal` is the normality (n_v,) under the protocol of the configuration; `every_protocol` asks for the grid; `maps`
+    are the frames to show in the report. UserError for other labels than those of `other`, and, at the end, an AUC that
+    is undefined.
     """
     # Everything is measured before anything is written.
     results = results_of_scores(evaluation, config, every_protocol, other)
+    text = everything(results)
     if out:
         videos, frames = evaluation.videos, [video.frames for video in evaluation.videos]
         write_scores(out / "scores.csv", [video._replace(signals=video.signals | {"normality": x})
@@ -57,46 +42,45 @@ def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, eve
         plot_curves([video.name for video in videos], frames, normal, [video.labels for video in videos],
                     f"{results.dataset or 'scores'}: normality", out)
         write_report(out / "report.html", results.to_dict(), videos, normal, maps)
-    print(everything(results))
-    if out:
-        print(f"\nscores   {out / 'scores.csv'}\nresults  {out / 'results.json'}\ncurves   {out / 'curves_1.png'}\n"
-              f"report   {out / 'report.html'}")
+        text += "\n\n" + "\n".join(f"{name:<8} {out / file}" for name, file in {
+            "scores": "scores.csv", "results": "results.json", "curves": "curves_1.png",
+            "report": "report.html"}.items())
+    print(text)
     if results.auc is None:
         raise UserError(f"the AUC is undefined: {results.abnormal_frames} of {results.frames} scored frames are "
-                        f"abnormal, and it needs both classes"
-                        + (f"; the scores are in {out / 'scores.csv'}" if out else ""))
+                        f"abnormal, and it needs both classes")
     return 0
 
 
-def results_of_scores(evaluation: Evaluation, config: Config, every_protocol: bool, other: Other | None) -> Results:
+def results_of_scores(evaluation: Evaluation, config: Config, every_protocol: bool,
+                      other: Evaluation | None) -> Results:
     """Compute the content of results.json; the arguments are those of `finish`."""
     videos, weights, training, about = evaluation
     protocol = Protocol.configured(asdict(config.score))
     # Whose labels these are; of Avenue, which has two truths, both are measured.
     labels = [video.labels for video in videos]
     truths = shipped_truths([video.name for video in videos], [video.frames for video in videos], labels, about.dataset)
-    sources = [name for name, truth in truths.items() if all(map(np.array_equal, truth, labels))]
-    judged = {", ".join(sources) or None: videos}
-    judged |= {name: [video._replace(labels=y) for video, y in zip(videos, truth)]
-               for name, truth in truths.items() if name not in sources}
-    # The AUC under every protocol, and the comparison.
-    cells = [GridCell(name, *cell, value) for name, relabelled in judged.items() if every_protocol
-             for cell, value in grid(relabelled, weights, training).items()]
+    source = ", ".join(name for name, truth in truths.items() if all(map(np.array_equal, truth, labels))) or None
+    judged = {source: videos} | {name: [video._replace(labels=y) for video, y in zip(videos, truth)]
+                                 for name, truth in truths.items() if name not in (source or "").split(", ")}
+    if not every_protocol:
+        judged = {}
     compared = None
     if other:
-        second, other_weights, other_training, _ = other.evaluation
-        said = ", ".join(f"{signal} {abs(weight):g}" for signal, weight in other_weights.items())
-        compared = compare(videos, second, (weights, other_weights), protocol, (training, other_training),
-                           other.name + f" ({said})" * (weights != other_weights))
+        said = ", ".join(f"{signal} {abs(weight):g}" for signal, weight in other.weights.items())
+        compared = compare(videos, other.videos, (weights, other.weights), protocol, (training, other.training),
+                           f"{other.about.scores}" + f" ({said})" * (weights != other.weights))
     updated = [video.signals["memory_updated"] for video in videos if "memory_updated" in video.signals]
-    origin = {name: getattr(about, name) for name in about.__dataclass_fields__}
     return Results(
-        **origin, **vars(measure(videos, weights, protocol, training)), label_source=", ".join(sources) or None,
+        **{field.name: getattr(about, field.name) for field in fields(Provenance)},
+        **vars(measure(videos, weights, protocol, training)), label_source=source,
         protocol=describe(evaluation, protocol, config), signals=dict(weights),
         scoring={knob: getattr(config.score, knob) for knob in SCORING},
-        memory_updates=int(sum(x.sum() for x in updated)) if updated else None, grid=cells,
+        memory_updates=int(sum(x.sum() for x in updated)) if updated else None,
+        grid=[GridCell(name, *cell, value) for name, relabelled in judged.items()
+              for cell, value in grid(relabelled, weights, training).items()],
         padded_chance={name or "": padded_chance([video.labels for video in relabelled])
-                       for name, relabelled in judged.items() if every_protocol},
+                       for name, relabelled in judged.items()},
         compared=compared)
 
 
@@ -110,8 +94,7 @@ def describe(evaluation: Evaluation, protocol: Protocol, config: Config) -> str:
     update = {"frozen": "no test-time memory update",
               "carry": f"memory updated below gamma {knobs.gamma:g}, carried across videos",
               "reset": f"memory updated below gamma {knobs.gamma:g}, reset before each video"}[knobs.memory_update]
-    scored_by = "PSNR only, no memory"
-    if len(evaluation.weights) > 1:
-        scored_by = f"lambda {knobs.psnr_weight:g}, {update}"
+    has_memory = len(evaluation.weights) > 1
+    scored_by = f"lambda {knobs.psnr_weight:g}, {update}" if has_memory else "PSNR only, no memory"
     unscored = f"first {left_out} frames of a video not scored" if left_out else "every frame scored"
     return f"{protocol}, {scored_by}, {unscored}, PSNR peak: {knobs.psnr_peak}"

@@ -39,27 +39,14 @@ def grid_table(values: Mapping[Any, float | None]) -> str:
     return markdown(header, rows, left=2)
 
 
-def video_table(results: Results) -> str:
-    """Lay out the AUC of each video."""
-    return markdown(["video", "frames", "abnormal", "AUC %", "mean normality"],
-                    [[row.video, str(row.frames), str(row.abnormal_frames), percent(row.auc),
-                      f"{row.mean_normality:.3f}"] for row in results.per_video])
-
-
 def numbers(results: Results | Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """List the headline and what belongs to it.
-
-    Returns:
-        name, value, unit, remark of each. Values that are not defined are dashes.
-    """
+    """List the headline and what belongs to it: name, value, unit, remark; values that are not defined are dashes."""
     results = as_results(results)
     # The headline, and what it is to be read beside.
+    within = "no interval: one video cannot be resampled, or the frames are of one class"
     if results.interval:
         low, high = results.interval
         within = f"95 % interval {percent(low, 1)} to {percent(high, 1)}, {RESAMPLES:,} resamples of the videos"
-    else:
-        within = "no interval: " + ("one video cannot be resampled" if results.videos == 1 else
-                                    "frames of one class only")
     rows = [("AUC", percent(results.auc), "%", within)]
     if results.auc_copy is not None:
         rows.append(("AUC, last frame copied", percent(results.auc_copy), "%",
@@ -99,42 +86,35 @@ def numbers(results: Results | Mapping[str, Any]) -> list[tuple[str, str, str, s
 
 
 def as_results(results: Results | Mapping[str, Any]) -> Results:
-    """Take the content of results.json as Results. Seam: for the report's page, until it has Results itself."""
+    """Take the content of results.json as Results."""
     return results if isinstance(results, Results) else results_of(results)
 
 
 def frames_scored(results: Results | Mapping[str, Any]) -> str:
     """Say how much was scored, in a sentence."""
     results = as_results(results)
-    count = results.single_class_videos
-    one_class = f" ({count} with frames of one class only)" if count else ""
+    one_class = f" ({results.single_class_videos} with frames of one class only)" * bool(results.single_class_videos)
     return (f"{results.videos} video{'s'[:results.videos != 1]}{one_class}, {results.frames:,} frames scored, "
             f"{results.abnormal_frames:,} abnormal")
 
 
-def summary(results: Results) -> str:
-    """Write the headline and what belongs to it."""
-    return "\n".join([
-        f"{results.dataset or 'scores'}: {frames_scored(results)}",
-        f"protocol: {results.protocol}",
-        f"labels:   {results.labels}" + (f" ({results.label_source})" if results.label_source else ""),
-        "",
-        *(f"  {name:<28}{value:>9} {unit:<2}  {remark}".rstrip() for name, value, unit, remark in numbers(results)),
-    ])
-
-
 def everything(results: Results) -> str:
-    """Write the summary, the AUCs under every protocol, those of the videos, and the comparison."""
+    """Write the headline and what belongs to it, the AUCs under every protocol, those of the videos, the comparison."""
+    source = f" ({results.label_source})" if results.label_source else ""
+    rows = [f"  {name:<28}{value:>9} {unit:<2}  {remark}".rstrip() for name, value, unit, remark in numbers(results)]
+    parts = ["\n".join([f"{results.dataset or 'scores'}: {frames_scored(results)}", f"protocol: {results.protocol}",
+                        f"labels:   {results.labels}{source}", "", *rows])]
     grids: dict[str | None, dict] = {}
     for cell in results.grid:
         grids.setdefault(cell.labels, {})[cell.scope, cell.sigma, cell.average] = cell.auc
-    parts = [summary(results)]
     for name, values in grids.items():
         chance = percent(results.padded_chance[name or ""], 1)
         parts.append(f"AUC % under other protocols, labels: {name or results.labels} (bold: the paper's)\n\n"
                      f"{grid_table(values)}\npadded is biased: scores drawn at random reach {chance} % there")
     if grids:
-        parts.append(video_table(results))
+        parts.append(markdown(["video", "frames", "abnormal", "AUC %", "mean normality"],
+                              [[row.video, str(row.frames), str(row.abnormal_frames), percent(row.auc),
+                                f"{row.mean_normality:.3f}"] for row in results.per_video]))
     if results.compared:
         parts.append(comparison(results.compared))
     return "\n\n".join(parts)
@@ -144,8 +124,6 @@ def comparison(result: Comparison | Mapping[str, Any], other: str = "") -> str:
     """Write the comparison of two score files; `other` is a name for the second in place of the comparison's own."""
     result = result if isinstance(result, Comparison) else Comparison(**result)
     other = other or result.other
-    counts = ((result.frames_left_out, "this one"), (result.frames_left_out_other, other))
-    left_out = " and ".join(f"{count} frames that only {which} holds" for count, which in counts if count)
     if result.difference is None:
         return f"compared with {other}: undefined, the common frames are of one class"
     within = "\n  (no interval: one video cannot be resampled"
@@ -154,4 +132,5 @@ def comparison(result: Comparison | Mapping[str, Any], other: str = "") -> str:
         within = (f", 95 % interval {100 * low:+.1f} to {100 * high:+.1f}, p = {result.p_value:.3f}\n"
                   f"  ({result.videos} videos resampled in pairs, {RESAMPLES:,} times")
     return (f"compared with {other}: AUC {percent(result.auc)} against {percent(result.auc_other)} %, difference "
-            f"{100 * result.difference:+.2f} points{within}" + (f"; left out: {left_out})" if left_out else ")"))
+            f"{100 * result.difference:+.2f} points{within}; left out, as only one of the two holds them: "
+            f"{result.frames_left_out} frames here, {result.frames_left_out_other} there)")

@@ -4,7 +4,6 @@ Normality here is that of scope "training" in `lgn_net.scores.normality`. NumPy 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -19,14 +18,9 @@ def calibrate(videos: Sequence[VideoScores], weights: Mapping[str, float],
               peaks: Sequence[float] | np.ndarray) -> dict:
     """Turn the signals of normal frames into plain numbers, for a checkpoint.
 
-    Args:
-        videos: the scored normal frames.
-        weights: of the signals in the normality.
-        peaks: the maximum of the smoothed error maps of some of the frames; where a picture of errors becomes loud.
-
-    Returns:
-        "frames", their number; "signals", mean and standard deviation of each; "shares" of the frames, and the
-        "normality" below which so many of them lie; "peak_error", the mean of the peaks.
+    `weights` are those of the signals in the normality, `peaks` the maxima of the smoothed error maps of some frames.
+    Returned are "frames", their number; "signals", mean and standard deviation of each; "shares" of the frames, and the
+    "normality" below which so many of them lie; "peak_error", where a picture of errors becomes loud.
     """
     signals = pooled(videos, weights)
     calibration = {"frames": len(signals["psnr"]), "shares": list(SHARES), "peak_error": float(np.mean(peaks)),
@@ -52,18 +46,12 @@ def threshold_at(calibration: dict, share: float) -> float:
     return float(np.interp(share, calibration["shares"], calibration["normality"]))
 
 
-def check_calibration(calibration: Any, weights: Mapping[str, float], path: object) -> dict:
+def check_calibration(calibration: dict | None, weights: Mapping[str, float], path: object) -> dict:
     """Return what a checkpoint holds under "calibration". UserError where it holds none, or one of other signals."""
     if calibration is None:
         raise UserError(f"{path} does not say how it scores normal frames; give it --normal VIDEO, a normal stretch of "
                         f"your scene, or a checkpoint of scripts/export_weights.py")
-    try:
-        numbers = [calibration["frames"], calibration["peak_error"], *calibration["shares"], *calibration["normality"],
-                   *(calibration["signals"][name][key] for name in weights for key in ("mean", "std"))]
-        same = len(calibration["shares"]) == len(calibration["normality"])
-        if not same or not np.isfinite(np.array(numbers, float)).all():
-            raise ValueError
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"the calibration in {path} is damaged or of another network; export it again with "
-                        f"scripts/export_weights.py, or give --normal VIDEO") from None
+    if not weights.keys() <= calibration["signals"].keys():
+        raise UserError(f"the calibration in {path} is of another network; export it again with "
+                        f"scripts/export_weights.py, or give --normal VIDEO")
     return calibration

@@ -11,12 +11,12 @@ import numpy as np
 from lgn_net.config import Config
 from lgn_net.data.labels import find_labels, load_label_folder, load_labels
 from lgn_net.data.videos import find_split, index_videos
-from lgn_net.datasets import BENCHMARKS, canonical_name, known_lengths
+from lgn_net.datasets import known_lengths, truths_of
 from lgn_net.errors import UserError
-from lgn_net.scores.foreign import SIGNAL, lengths_in, parse_rule, read_foreign
+from lgn_net.scores.foreign import SIGNAL, first_line, parse_rule, read_foreign
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.scores.results import Provenance, Results, results_beside
-from lgn_net.scores.score_file import VideoScores, read_scores, relabel
+from lgn_net.scores.score_file import VideoScores, read_scores
 
 PAPER_SIGNALS = {"psnr": 1.0, "distance": -1.0}        # of a score file with no results.json beside it
 
@@ -30,14 +30,6 @@ class Evaluation(NamedTuple):
     about: Provenance
 
 
-class Opened(NamedTuple):
-    """What evaluate.py left in a folder."""
-
-    evaluation: Evaluation
-    results: Results
-    folder: Path
-
-
 class LabelSource(NamedTuple):
     """Where labels come from when the score file's own are not wanted, or are missing."""
 
@@ -45,16 +37,6 @@ class LabelSource(NamedTuple):
     dataset_path: str | None = None    # where its frames are
     labels: str | None = None          # file or folder
     source: str = "auto"               # or one of the truths that ship
-
-    @property
-    def given(self) -> bool:
-        """Tell whether other labels than a score file's own are asked for."""
-        return self.labels is not None or self.source != "auto"
-
-    @property
-    def in_folder(self) -> bool:
-        """Tell whether the labels name their videos: a file each."""
-        return self.labels is not None and Path(self.labels).is_dir()
 
     def lengths(self) -> dict[str, int]:
         """Count the frames of the test videos on disk, else of a benchmark's; {} when neither is known."""
@@ -66,72 +48,68 @@ class LabelSource(NamedTuple):
     def truth(self, lengths: Mapping[str, int]) -> tuple[dict[str, np.ndarray], str]:
         """Read the labels (T,) of each video by its name, and tell where they are from.
 
-        UserError when they do not fit the `lengths`, the number of frames by the video's name.
+        UserError when there are none, or they do not fit the `lengths`, the number of frames by the video's name.
         """
-        if self.labels and self.in_folder:
-            truth = load_label_folder(self.labels)
-            for name, length in lengths.items():
-                if (count := len(truth.get(name, ()))) != length:
-                    raise UserError(f"labels {self.labels}: {count} for video {name}, which has {length} frames; give "
-                                    f"the labels of these videos with --labels")
-            return truth, self.labels
-        path = self.labels or self.find()
-        return load_labels(path, lengths), str(path)
+        dataset, truths = self.dataset or "", truths_of(self.dataset)
+        if self.labels and Path(self.labels).is_dir():
+            where, truth = self.labels, load_label_folder(self.labels)
+        else:
+            if self.labels:
+                where = self.labels
+            elif self.dataset_path:
+                folder = find_split(self.dataset_path, dataset, "testing")
+                where = str(find_labels(self.dataset_path, dataset, folder, self.source))
+            elif self.source in ("auto", *truths) and truths:
+                where = str(truths.get(self.source) or next(iter(truths.values())))
+            else:
+                raise UserError(f"no {self.source} labels of {dataset or 'these videos'} ship with this project; give "
+                                f"--dataset_type, or --labels FILE or FOLDER")
+            truth = load_labels(where, lengths)
+        for name, length in lengths.items():
+            if (count := len(truth.get(name, ()))) != length:
+                raise UserError(f"labels {where}: {count} for video {name}, which has {length} frames; give the labels "
+                                f"of these videos with --labels")
+        return truth, where
 
-    def find(self) -> Path:
-        """Find the label file beside the frames, or the one that ships. UserError when there is none."""
-        if self.dataset_path:
-            folder = find_split(self.dataset_path, self.dataset or "", "testing")
-            return find_labels(self.dataset_path, self.dataset or "", folder, self.source)
-        benchmark = BENCHMARKS.get(canonical_name(self.dataset or ""))
-        truths = benchmark.truths if benchmark else {}
-        if not truths or self.source not in ("auto", *truths):
-            wanted = "labels" if self.source == "auto" else f"{self.source} labels"
-            named = "" if self.dataset else "--dataset_type, or "
-            raise UserError(f"no {wanted} of {self.dataset or 'these videos'} ship with this project; give {named}"
-                            f"--labels FILE or FOLDER")
-        return truths.get(self.source) or next(iter(truths.values()))
+
+def relabel(videos: list[VideoScores], truth: Mapping[str, np.ndarray], where: str) -> list[VideoScores]:
+    """Give scores the labels (T,) that `truth` has for all frames of each video; `where` names their source.
+
+    UserError when the labels are of other videos or end too early.
+    """
+    for name, frames, *_ in videos:
+        if name not in truth or frames[-1] >= len(truth[name]):
+            raise UserError(f"labels {where}: {len(truth.get(name, ()))} for video {name!r}, whose scores reach frame "
+                            f"{frames[-1]} (from 0); they are of the {len(truth)} videos {', '.join(list(truth)[:3])} "
+                            f"...; give the labels of these videos with --labels")
+    return [video._replace(labels=truth[video.name][video.frames].astype(np.uint8)) for video in videos]
+
+
+def is_ours(path: str) -> bool:
+    """Tell whether a file is a score file of this project: by its columns, or by the results.json beside it."""
+    if Path(path).suffix.lower() != ".csv" or Path(path).is_dir():
+        return False
+    columns = [name.strip() for name in first_line(path).split(",")]
+    beside = results_beside(path)
+    return "psnr" in columns or bool(beside and set(beside.signals) <= set(columns))
 
 
 def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lambda: bool = False) -> Evaluation:
-    """Read a file of scores, ours or another program's.
+    """Read a file of scores, ours or another program's, as the command line says.
 
-    Args:
-        path: of the file, or of a folder of another program's files.
-        config: for lambda and the source of the labels.
-        args: the command line, with direction, drop_first, crop, dataset_path and labels.
-        dataset: its name; None takes the one in the results.json beside the file.
-        own_lambda: whether the lambda in the results.json beside the file comes before the configuration's.
-
-    Raises:
-        UserError: as in `read_evaluation` and `read_foreign_evaluation`, and for another program's scores without
-            --direction.
+    `dataset` and, with `own_lambda`, lambda are those of the results.json beside the file where it has them. UserError
+    as in `read_evaluation` and `read_foreign_evaluation`, and for another program's scores without --direction.
     """
-    ours, beside = is_ours(path), results_beside(path)
+    beside = results_beside(path)
     dataset = dataset or (beside.dataset if beside else None)
     labels = LabelSource(dataset, args.dataset_path, args.labels, config.data.label_source)
-    if ours:
+    if is_ours(path):
         scoring = beside.scoring if beside and own_lambda else {}
         return read_evaluation(path, scoring.get("psnr_weight", config.score.psnr_weight), labels)
     if not args.direction:
         raise UserError(f"{path} holds no scores of this project (a CSV file with the columns video, frame, psnr, "
                         f"distance, label); those of another program need --direction normal|abnormal")
     return read_foreign_evaluation(path, args.direction, parse_rule(args.drop_first, args.crop), labels)
-
-
-def is_ours(path: str | Path) -> bool:
-    """Tell whether a file is a score file of this project: by its columns, or by the results.json beside it.
-
-    UserError when there is no such file.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise UserError(f"{path}: no such file")
-    if not path.is_file() or path.suffix.lower() != ".csv":
-        return False
-    columns = [name.strip() for name in path.read_text("utf-8-sig", errors="replace").partition("\n")[0].split(",")]
-    beside = results_beside(path)
-    return "psnr" in columns or bool(beside and set(beside.signals) <= set(columns))
 
 
 def read_evaluation(path: str | Path, psnr_weight: float, labels: LabelSource) -> Evaluation:
@@ -142,14 +120,14 @@ def read_evaluation(path: str | Path, psnr_weight: float, labels: LabelSource) -
     beside = results_beside(path)
     signals = beside.signals if beside else PAPER_SIGNALS
     weights = paper_weights(psnr_weight, len(signals) - 1) if "psnr" in signals else signals
-    videos = read_scores(path, tuple(weights), labelled=not labels.given)
-    about, where = Provenance(dataset=labels.dataset), f"column label of {path}"
-    if beside:                                                          # what the network was stays true of its scores
-        about = Provenance(**{name: getattr(beside, name) for name in Provenance.__dataclass_fields__})
-        labels = labels._replace(dataset=labels.dataset or beside.dataset)
-    if labels.given:
-        guessed = {} if labels.in_folder else {video.name: int(video.frames[-1]) + 1 for video in videos}
-        truth, where = labels.truth(labels.lengths() or guessed)
+    about = beside or Provenance(dataset=labels.dataset)                # what the network was stays true of its scores
+    relabelled, where = labels.labels is not None or labels.source != "auto", f"column label of {path}"
+    videos = read_scores(path, tuple(weights), labelled=not relabelled)
+    if relabelled:
+        labels = labels._replace(dataset=labels.dataset or about.dataset)
+        in_folder = labels.labels and Path(labels.labels).is_dir()
+        seen = {} if in_folder else {video.name: int(video.frames[-1]) + 1 for video in videos}
+        truth, where = labels.truth(labels.lengths() or seen)
         videos, about = relabel(videos, truth, where), replace(about, quality=None)      # its means are of the classes
     frames = sum(len(video.frames) for video in videos)
     if beside and beside.frames != frames:
@@ -160,32 +138,28 @@ def read_evaluation(path: str | Path, psnr_weight: float, labels: LabelSource) -
 
 
 def read_foreign_evaluation(path: str | Path, direction: str, covered: slice, labels: LabelSource) -> Evaluation:
-    """Read another program's scores.
+    """Read another program's scores; `direction`, "normal" or "abnormal", says what a high one means.
 
-    Args:
-        path: of the file or folder, see `read_foreign`.
-        direction: "normal" or "abnormal", what a high score means.
-        covered: which frames of each video the scores are of.
-        labels: where labels come from.
-
-    Raises:
-        UserError: as in `read_foreign`, and when labels are there that do not fit.
+    `path` and `covered` as in `read_foreign`. UserError as there, and when labels are there that do not fit.
     """
     truth, where, lengths = None, "none", labels.lengths()
-    if labels.labels and not lengths and not labels.in_folder:
-        lengths = lengths_in(path, covered)
-    if lengths or labels.in_folder:
+    if lengths or (labels.labels and Path(labels.labels).is_dir()):
         truth, where = labels.truth(lengths)
-    videos = read_foreign(path, truth, covered)
-    if truth is None:
+        lengths = {name: len(y) for name, y in truth.items()}
+    videos, lengths = read_foreign(path, lengths, covered)
+    if labels.labels and truth is None:
+        truth, where = labels.truth(lengths)
+    if truth is not None:
+        videos = relabel(videos, truth, where)
+    elif not any(video.labels.any() for video in videos):
         warnings.warn(f"no labels for {path}: give --labels, --dataset_type or --dataset_path; all frames count as "
                       f"normal")
     about = Provenance(scores=str(path), direction=f"high is {direction}", labels=where, dataset=labels.dataset)
     return Evaluation(videos, {SIGNAL: 1.0 if direction == "normal" else -1.0}, [], about)
 
 
-def open_evaluation(folder: str | Path) -> Opened:
-    """Read what evaluate.py left in its folder, as it was measured.
+def open_evaluation(folder: str | Path) -> tuple[Evaluation, Results, Path]:
+    """Read what evaluate.py left in its folder, as it was measured; return its results and the very folder, too.
 
     `folder` may also be the run's, with the evaluation (of last.pt, where there are several) in it. UserError when
     there is none.
@@ -195,14 +169,14 @@ def open_evaluation(folder: str | Path) -> Opened:
     for path in (folder / "scores.csv", *inside):
         if path.is_file() and (results := results_beside(path)):
             videos, weights = read_scores(path, tuple(results.signals)), results.signals
-            return Opened(Evaluation(videos, weights, read_training(path, weights), results), results, path.parent)
+            return Evaluation(videos, weights, read_training(path, weights), results), results, path.parent
     raise UserError(f"{folder} holds no evaluation (scores.csv and results.json); make one with evaluate.py")
 
 
 def read_folder(folder: str | Path) -> Any:
     """Read an evaluation, its results as a dictionary. Seam: for callers that do not take `open_evaluation` yet."""
-    opened = open_evaluation(folder)
-    return opened.evaluation._replace(about=opened.results.to_dict() | {"folder": str(opened.folder)})   # type: ignore[arg-type]
+    evaluation, results, path = open_evaluation(folder)
+    return evaluation._replace(about=results.to_dict() | {"folder": str(path)})           # type: ignore[arg-type]
 
 
 def read_training(scores: str | Path, weights: Mapping[str, float]) -> list[VideoScores]:

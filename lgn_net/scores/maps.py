@@ -83,8 +83,7 @@ def judge_again(maps: Sequence[FrameMap], videos: Sequence[VideoScores],
                 normal: Sequence[np.ndarray]) -> list[FrameMap]:
     """Give maps the normality and label that their frames have now; leave out frames that are not there any more.
 
-    `normal` is the normality (n,) of each of the `videos`. A map whose normality or label changed may no longer be
-    among the worst, and is called "chosen".
+    `normal` is (n,) for each of the `videos`. A map whose normality or label changed is called "chosen".
     """
     again, names = [], [video.name for video in videos]
     for one in maps:
@@ -111,11 +110,9 @@ def strongest_region(error: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int
     """Find the connected region that holds most of the error of a map (H, W), 0 or more.
 
     Of the pixels whose smoothed error is at least half of its maximum, those that touch (by corners, too) form a
-    region; the one with the greatest sum of smoothed errors is taken. It is the whole frame where the error is zero
-    throughout.
+    region; the one with the greatest sum of smoothed errors is taken, the whole frame where the error is zero.
 
-    Returns:
-        The region, bool (H, W), and its box: x0, y0, x1, y1, the last two just outside.
+    Returns the region, bool (H, W), and its box: x0, y0, x1, y1, the last two just outside.
     """
     error = smoothed(error)
     _, regions, stats, _ = cv2.connectedComponentsWithStats((error >= error.max() / 2).astype(np.uint8), connectivity=8)
@@ -130,15 +127,9 @@ def choose_frames(videos: Sequence[VideoScores], normal: Sequence[np.ndarray],
 
     `count` misses, abnormal frames of the highest normality, then `count` false alarms, normal frames of the lowest;
     fewer where there are no more. Two of a kind in one video are SPREAD or more frames apart, so that one event does
-    not fill the list.
+    not fill the list. `normal` is (n,) for each of the `videos`.
 
-    Args:
-        videos: the scores of each video.
-        normal: normality (n,) of the frames of each video.
-        count: misses, and false alarms, to choose.
-
-    Returns:
-        Index in `videos`, index of the frame within its video, "miss" or "false alarm".
+    Returns index in `videos`, index of the frame within its video, "miss" or "false alarm".
     """
     v = np.concatenate([np.full(len(video.frames), k) for k, video in enumerate(videos)]).tolist()
     frame, label, value = (np.concatenate(x) for x in ([video.frames for video in videos],
@@ -167,10 +158,10 @@ def parse_frames(texts: Sequence[str], videos: Sequence[VideoScores]) -> list[tu
             raise UserError(f"frame {text!r} is not of the form VIDEO:FRAME, such as {names[0]}:{videos[0].frames[0]}")
         if name not in names:
             raise UserError(f"frame {text}: no video {name!r} was scored; the {len(names)} videos are "
-                            f"{', '.join(names[:3])}{f' ... {names[-1]}' if len(names) > 3 else ''}")
-        video = videos[names.index(name)]
-        if int(frame) not in video.frames:
-            raise UserError(f"frame {text} was not scored; of video {name} these were: {video.frames[0]} to "
-                            f"{video.frames[-1]} (from 0)")
+                            f"{', '.join(names)[:200]}")
+        frames = videos[names.index(name)].frames
+        if int(frame) not in frames:
+            raise UserError(f"frame {text} was not scored; of video {name} these were: {frames[0]} to {frames[-1]} "
+                            f"(from 0)")
         chosen.append((names.index(name), int(frame), "chosen"))
     return chosen

@@ -22,15 +22,10 @@ Arrays = Sequence[np.ndarray]
 def auc(labels: Arrays, normality: Arrays, average: str = "micro") -> float | None:
     """Compute the area under the ROC curve of low normality as detector of abnormal frames; ties count half.
 
-    Args:
-        labels: an array (n_v,) per video.
-        normality: likewise.
-        average: "micro" over all frames of all videos concatenated; "macro": mean over the videos with both classes;
-            "padded": mean over all videos after each got a normal frame of normality 1 and an abnormal one of 0 (or
-            beyond what the scores reach): single-class videos then score high whatever the detector says.
-
-    Returns:
-        A fraction; None where no (concatenated) video has both classes: the AUC is undefined.
+    `average`: "micro" over all frames of all videos concatenated; "macro": mean over the videos with both classes;
+    "padded": mean over all videos after each got a normal frame of normality 1 and an abnormal one of 0 (or beyond what
+    the scores reach): single-class videos then score high whatever the detector says. None, undefined, where no
+    (concatenated) video has both classes.
     """
     if average == "micro":
         y, x = np.concatenate(labels), np.concatenate(normality)
@@ -93,15 +88,6 @@ def average_precision(labels: Arrays, normality: Arrays) -> float | None:
     return float(average_precision_score(y, -x)) if y.min() != y.max() else None
 
 
-def gap(labels: Arrays, normality: Arrays) -> float | None:
-    """Subtract the mean normality of abnormal frames from that of normal ones (the paper's gap score).
-
-    None when a class is missing.
-    """
-    normal, abnormal = (mean_where(normality, labels, label) for label in (0, 1))
-    return None if normal is None or abnormal is None else normal - abnormal
-
-
 def mean_where(values: Arrays, labels: Arrays, label: int) -> float | None:
     """Average over the frames of one class; None where there are none."""
     chosen = np.concatenate(values)[np.concatenate(labels) == label]
@@ -114,57 +100,47 @@ def padded_chance(labels: Arrays) -> float:
     return float(np.mean([(n * p / 2 + n + p + 1) / ((n + 1) * (p + 1)) for n, p in counts]))
 
 
-class Bootstrap(NamedTuple):
-    """AUCs of resampled sets of videos."""
-
-    aucs: np.ndarray        # (resamples,); NaN where all frames drawn were of one class
-
-    def interval(self, level: float = 0.95) -> tuple[float, float] | None:
-        """Compute the percentile interval; None where no resample had both classes."""
-        defined = self.aucs[np.isfinite(self.aucs)]
-        if not len(defined):
-            return None
-        low, high = np.quantile(defined, [(1 - level) / 2, 1 - (1 - level) / 2])
-        return float(low), float(high)
+def interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float] | None:
+    """Compute the percentile interval of what `bootstrap` drew, or of a difference of two; None where all are NaN."""
+    defined = draws[np.isfinite(draws)]
+    if not len(defined):
+        return None
+    low, high = np.quantile(defined, [(1 - level) / 2, 1 - (1 - level) / 2])
+    return float(low), float(high)
 
 
 def bootstrap(labels: Arrays, normality: Arrays, average: str = "micro", resamples: int = 1000,
-              seed: int = 0) -> Bootstrap:
+              seed: int = 0) -> np.ndarray:
     """Compute the AUC of `resamples` sets of as many videos, drawn with replacement: frames of a video hang together.
 
-    The r-th resample of a seed draws the same videos for any scores, so that two detectors can be compared in pairs.
+    An AUC is NaN where all frames drawn were of one class. The r-th resample of a seed draws the same videos for any
+    scores, so that two detectors can be compared in pairs.
     """
     V = len(labels)
     drawn = np.random.default_rng(seed).multinomial(V, np.full(V, 1 / V), size=resamples)       # (R, V) times each
-    with np.errstate(invalid="ignore"):                                                         # 0 / 0: one class only
-        if average == "micro":
-            # Pairs of an abnormal frame of video i and a normal one of video j that are in order, (V, V): any resample
-            # is a weighted sum of these.
-            ordered = pair_counts(labels, normality)
-            abnormal, normal = (np.array([np.sum(y == c) for y in labels]) for c in (1, 0))
-            return Bootstrap(((drawn @ ordered) * drawn).sum(axis=1) / ((drawn @ abnormal) * (drawn @ normal)))
+    if average == "micro":
+        # Pairs of an abnormal frame of video i and a normal one of video j that are in order, (V, V), ties half: any
+        # resample is a weighted sum of these.
+        abnormal, normal = (np.array([np.sum(y == c) for y in labels]) for c in (1, 0))
+        everywhere = np.concatenate([x[y == 1] for y, x in zip(labels, normality)])
+        starts, ordered = np.concatenate([[0], np.cumsum(abnormal)]), np.empty((V, V))
+        for j, (y, x) in enumerate(zip(labels, normality)):
+            running = np.concatenate([[0], np.cumsum(pairs_in_order(everywhere, np.sort(x[y == 0])))])
+            ordered[:, j] = np.diff(running[starts])
+        total, weight = ((drawn @ ordered) * drawn).sum(axis=1), (drawn @ abnormal) * (drawn @ normal)
+    else:
         values = np.array(video_aucs(labels, normality, average), float)       # None -> NaN
         both = np.isfinite(values)
-        return Bootstrap((drawn[:, both] @ values[both]) / drawn[:, both].sum(axis=1))
+        total, weight = drawn[:, both] @ values[both], drawn[:, both].sum(axis=1)
+    with np.errstate(invalid="ignore"):                                        # 0 / 0: one class only
+        return total / weight
 
 
-def pair_counts(labels: Arrays, normality: Arrays) -> np.ndarray:
-    """Count the pairs of an abnormal frame of video i and a normal one of video j in order, ties half: (V, V)."""
-    abnormal = [x[y == 1] for y, x in zip(labels, normality)]
-    everywhere = np.concatenate(abnormal)
-    starts = np.concatenate([[0], np.cumsum([len(x) for x in abnormal])])
-    counts = np.empty((len(labels), len(labels)))
-    for j, (y, x) in enumerate(zip(labels, normality)):
-        running = np.concatenate([[0], np.cumsum(pairs_in_order(everywhere, np.sort(x[y == 0])))])
-        counts[:, j] = np.diff(running[starts])
-    return counts
+def paired_p_value(difference: np.ndarray) -> float:
+    """Compute a two-sided p-value of the difference (resamples,) of two detectors: twice the share of the other sign.
 
-
-def paired_p_value(first: Bootstrap, second: Bootstrap) -> float:
-    """Double the share of resamples in which the difference of two detectors has the other sign: a two-sided p-value.
-
-    One is added to both counts, so that the value is never 0.
+    NaN are left out. One is added to both counts, so that the value is never 0.
     """
-    difference = (first.aucs - second.aucs)[np.isfinite(first.aucs + second.aucs)]
+    difference = difference[np.isfinite(difference)]
     tail = min(np.sum(difference <= 0), np.sum(difference >= 0))
     return float(min(1.0, 2 * (tail + 1) / (len(difference) + 1)))

@@ -23,13 +23,9 @@ def normality(videos: Sequence[Mapping[str, np.ndarray]], weights: Mapping[str, 
         videos: the signals (n_v,) of each video by name.
         weights: of the signals; negative where a high value is abnormal. {"psnr": 0.6, "distance": -0.4} is the paper's
             0.6 * minmax(PSNR) + 0.4 * (1 - minmax(D)), in [0, 1] where the absolute weights sum to 1.
-        scope: one of `SCOPES`, the frames that set the scale of a signal. "none" takes the signals as they are;
-            "training" gives them mean 0 and standard deviation 1 on the training frames; "causal" takes, at every
-            frame, the smallest and the largest value of its video so far.
+        scope: one of `SCOPES`. "none" takes the signals as they are; "training" gives them mean 0 and standard
+            deviation 1 on the training frames; "causal" takes the smallest and the largest value of the video so far.
         training: for scope "training": each signal (m,) on training frames.
-
-    Returns:
-        An array (n_v,) per video.
     """
     total = [np.zeros(len(next(iter(video.values())))) for video in videos]
     for name, weight in weights.items():
@@ -41,21 +37,21 @@ def normality(videos: Sequence[Mapping[str, np.ndarray]], weights: Mapping[str, 
 
 
 def rescale(signals: list[np.ndarray], scope: str, training: np.ndarray | None = None) -> list[np.ndarray]:
-    """Bring one signal of all videos to the scale of `scope`; see `normality`."""
+    """Bring one signal of all videos to the scale of `scope`; see `normality`.
+
+    Where the smallest and the largest value are equal, the min-max gives 0.5, which says nothing either way.
+    """
     if scope == "none":
         return signals
     if training is not None:
         return [(x - training.mean()) / (training.std() or 1.0) for x in signals]
-    if scope == "causal":
-        return [minmax(x, np.minimum.accumulate(x), np.maximum.accumulate(x)) for x in signals]
-    over = [np.concatenate(signals)] * len(signals) if scope == "dataset" else signals
-    return [minmax(x, o.min(), o.max()) for x, o in zip(signals, over)]
-
-
-def minmax(x: np.ndarray, low: np.ndarray | float, high: np.ndarray | float) -> np.ndarray:
-    """Compute (x - low) / (high - low), (n,); 0.5 wherever the two are equal, which says nothing either way."""
-    span = np.broadcast_to(np.subtract(high, low), x.shape)
-    return np.divide(x - low, span, out=np.full(x.shape, 0.5), where=span > 0)
+    everything, scaled = np.concatenate(signals), []
+    for x in signals:
+        over = everything if scope == "dataset" else x
+        low, high = ((np.minimum.accumulate(x), np.maximum.accumulate(x)) if scope == "causal"
+                     else (np.full(x.shape, over.min()), np.full(x.shape, over.max())))
+        scaled.append(np.divide(x - low, high - low, out=np.full(x.shape, 0.5), where=high > low))
+    return scaled
 
 
 def smooth(videos: list[np.ndarray], sigma: float) -> list[np.ndarray]:

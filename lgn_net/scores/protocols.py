@@ -13,7 +13,7 @@ from lgn_net.scores.metrics import (
     average_precision,
     bootstrap,
     equal_error_rate,
-    gap,
+    interval,
     mean_where,
     paired_p_value,
     roc,
@@ -25,6 +25,8 @@ from lgn_net.scores.score_file import VideoScores, distance_names
 
 SIGMAS = (0.0, 3.0, 7.0, 15.0)
 RESAMPLES = 1000
+SCORING = ("psnr_weight", "normalize", "smoothing", "average")       # knobs of `score` that a score file leaves open
+BASELINES = {"auc_copy": "psnr_copy", "auc_linear": "psnr_linear", "auc_skill": "psnr - psnr_copy"}
 
 
 class Protocol(NamedTuple):
@@ -44,7 +46,6 @@ class Protocol(NamedTuple):
         return cls(score.get("normalize", "video"), score.get("smoothing", 0.0), score.get("average", "micro"))
 
 
-SCORING = ("psnr_weight", "normalize", "smoothing", "average")       # knobs of `score` that a score file leaves open
 PAPER = Protocol()
 GRID = [Protocol(scope, sigma, average) for average in AVERAGES for scope in SCOPES for sigma in SIGMAS]
 
@@ -62,17 +63,11 @@ def paper_weights(psnr_weight: float, memories: int = 1) -> dict[str, float]:
 
 def normality_under(protocol: Protocol, videos: Sequence[VideoScores], weights: Mapping[str, float],
                     training: Sequence[VideoScores] = ()) -> list[np.ndarray]:
-    """Compute the normality (n_v,) of each video's frames; `training` holds the scores of training frames, or nothing.
-
-    UserError when the protocol needs training scores and there are none.
-    """
-    known = None
-    if protocol.scope == "training":
-        if not training:
-            raise UserError("the normalisation 'training' needs scores of training frames, calibration.csv beside the "
-                            "score file; evaluate.py writes it where it finds the training frames "
-                            "(--score.calibration)")
-        known = pooled(training, weights)
+    """Compute the normality (n_v,) of each video. UserError when that needs `training` scores and there are none."""
+    if protocol.scope == "training" and not training:
+        raise UserError("the normalisation 'training' needs scores of training frames; evaluate.py writes them as "
+                        "calibration.csv beside the score file where it finds the frames (--score.calibration)")
+    known = pooled(training, weights) if protocol.scope == "training" else None
     return smooth(normality([video.signals for video in videos], weights, protocol.scope, known), protocol.sigma)
 
 
@@ -81,10 +76,8 @@ def grid(videos: Sequence[VideoScores], weights: Mapping[str, float],
     """Compute the AUC under every protocol of `GRID`, a fraction; None where undefined or without training scores."""
     labels = [video.labels for video in videos]
     values: dict[Protocol, float | None] = dict.fromkeys(GRID)
-    for scope in SCOPES:
-        if scope == "training" and not training:
-            continue
-        for sigma in SIGMAS:
+    for scope, sigma, _ in (protocol for protocol in GRID if protocol.average == "micro"):
+        if scope != "training" or training:
             normal = normality_under(Protocol(scope, sigma), videos, weights, training)
             values |= {Protocol(scope, sigma, average): auc(labels, normal, average) for average in AVERAGES}
     return values
@@ -93,62 +86,47 @@ def grid(videos: Sequence[VideoScores], weights: Mapping[str, float],
 def measure(videos: Sequence[VideoScores], weights: Mapping[str, float], protocol: Protocol = PAPER,
             training: Sequence[VideoScores] = ()) -> Measures:
     """Compute every number under one protocol."""
+    # The headline.
     labels = [video.labels for video in videos]
     normal = normality_under(protocol, videos, weights, training)
-
-    def auc_alone(name: str, sign: float) -> float | None:
-        return auc(labels, normality_under(protocol, videos, {name: sign}, training), protocol.average)
-
-    # The headline, and each of its signals alone.
+    frames, abnormal = sum(map(len, labels)), int(sum(y.sum() for y in labels))
     two_class = sum(bool(y.min() != y.max()) for y in labels)
     several = (two_class if protocol.average == "macro" else len(videos)) > 1             # else nothing to resample
-    interval = bootstrap(labels, normal, protocol.average, RESAMPLES).interval() if several else None
-    alone = {name: auc_alone(name, np.copysign(1.0, weight)) for name, weight in weights.items()}
-    values = {name: [video.signals[name] for video in videos] for name in weights}
     curve = roc(labels, normal)
-    frames, abnormal = sum(map(len, labels)), int(sum(y.sum() for y in labels))
+
+    # Each of its signals alone; and, as far as the files have them, the PSNR of predictors without a parameter, and by
+    # how much the network's PSNR is above that of copying the last frame.
+    signs = {name: np.copysign(1.0, weight) for name, weight in weights.items()}
+    known = [*videos, *(training if protocol.scope == "training" else ())]
+    known = [video._replace(signals=video.signals | {
+        "psnr - psnr_copy": video.signals["psnr"] - video.signals["psnr_copy"]})
+             if {"psnr", "psnr_copy"} <= video.signals.keys() else video for video in known]
+    alone = {name: auc(labels, normality_under(protocol, known[:len(videos)], {name: signs.get(name, 1.0)},
+                                               known[len(videos):]), protocol.average)
+             for name in (*weights, *BASELINES.values())
+             if all(np.isfinite(video.signals.get(name, np.nan)).all() for video in known)}
+    means = {name: [mean_where([video.signals[name] for video in videos], labels, c) for c in (0, 1)]
+             for name in weights}
+    of_normal, of_abnormal = (mean_where(normal, labels, c) for c in (0, 1))
     return Measures(
-        auc=auc(labels, normal, protocol.average), interval=interval, auc_of=alone if len(alone) > 1 else {},
-        mean_of={name: ClassMeans(*(mean_where(x, labels, c) for c in (0, 1))) for name, x in values.items()},
+        auc=auc(labels, normal, protocol.average),
+        interval=interval(bootstrap(labels, normal, protocol.average, RESAMPLES)) if several else None,
+        auc_of={name: alone[name] for name in weights} if len(weights) > 1 else {},
+        **{key: alone.get(name) for key, name in BASELINES.items()},
+        mean_of={name: ClassMeans(*pair) for name, pair in means.items()},
         eer=equal_error_rate(curve) if curve else None, average_precision=average_precision(labels, normal),
-        chance=abnormal / frames, gap=gap(labels, normal),
+        chance=abnormal / frames,
+        gap=None if of_normal is None or of_abnormal is None else of_normal - of_abnormal,
         videos=len(videos), single_class_videos=len(videos) - two_class, frames=frames, abnormal_frames=abnormal,
         per_video=[VideoResult(video.name, len(y), int(y.sum()), video_auc(y, x), float(x.mean()))
-                   for video, y, x in zip(videos, labels, normal)],
-        **baselines(videos, protocol, training))
-
-
-def baselines(videos: Sequence[VideoScores], protocol: Protocol,
-              training: Sequence[VideoScores] = ()) -> dict[str, float | None]:
-    """Compute the AUCs beside which the headline is to be read, as far as the score file has their signals.
-
-    Returns:
-        `auc_copy` and `auc_linear`: of the PSNR of copying the last frame, and of linear extrapolation. `auc_skill`: of
-        the PSNR minus that of copying. All under the protocol of the headline.
-    """
-    labels, found = [video.labels for video in videos], {}
-    needed = [*videos, *(training if protocol.scope == "training" else ())]
-    for key, over, under in (("auc_copy", "psnr_copy", None), ("auc_linear", "psnr_linear", None),
-                             ("auc_skill", "psnr", "psnr_copy")):
-        if any(not np.isfinite(video.signals.get(name, np.nan)).all() for video in needed for name in (over, under)
-               if name):
-            continue
-        signals = [video._replace(signals={key: video.signals[over] - (video.signals[under] if under else 0)})
-                   for video in needed]
-        normal = normality_under(protocol, signals[:len(videos)], {key: 1.0}, signals[len(videos):])
-        found[key] = auc(labels, normal, protocol.average)
-    return found
+                   for video, y, x in zip(videos, labels, normal)])
 
 
 def common_frames(first: Sequence[VideoScores], second: Sequence[VideoScores]) \
         -> list[tuple[int, int, np.ndarray, np.ndarray]]:
-    """Find the frames that two files hold.
+    """Find the frames that two files hold: of each video its index in both, and their positions (m,) in both.
 
-    Returns:
-        Of each video in common its index in both, and the positions (m,) of the common frames in both.
-
-    Raises:
-        UserError: no frame in common, or other labels on a frame that both hold.
+    UserError for no frame in common, or other labels on a frame that both hold.
     """
     places, common = {video.name: k for k, video in enumerate(second)}, []
     for k, a in enumerate(first):
@@ -162,8 +140,7 @@ def common_frames(first: Sequence[VideoScores], second: Sequence[VideoScores]) \
         if len(i):
             common.append((k, places[a.name], i, j))
     if not common:
-        raise UserError(f"the two score files have no frame in common ({first[0].name} to {first[-1].name}, "
-                        f"{second[0].name} to {second[-1].name})")
+        raise UserError(f"the two score files have no frame in common: videos {first[0].name}, {second[0].name} ...")
     return common
 
 
@@ -172,28 +149,18 @@ def compare(first: Sequence[VideoScores], second: Sequence[VideoScores], weights
             other: str = "") -> Comparison:
     """Compare two score files on the frames that both hold, by the same resampled videos.
 
-    Normality is made from all frames of each file; then frames that only one of them holds are left out.
-
-    Args:
-        first: the scored frames of the first file.
-        second: those of the second one.
-        weights: of either file, see `normality_under`.
-        protocol: of both.
-        training: the scores of training frames of either file, or nothing.
-        other: name of the second file.
-
-    Raises:
-        UserError: as in `common_frames`.
+    Normality is made from all frames of each file; then frames that only one of them holds are left out. `weights` and
+    `training` are those of either file, see `normality_under`; `other` is the second one's name. UserError as in
+    `common_frames`.
     """
     common = common_frames(first, second)
     x, y = (normality_under(protocol, *of_file) for of_file in zip((first, second), weights, training))
     labels = [first[k].labels[i] for k, _, i, _ in common]
     normal = [x[k][i] for k, _, i, _ in common], [y[k][j] for _, k, _, j in common]
-    draws = [bootstrap(labels, values, protocol.average, RESAMPLES) for values in normal]
     ours, theirs = (auc(labels, values, protocol.average) for values in normal)
+    draws = [bootstrap(labels, values, protocol.average, RESAMPLES) for values in normal]
     several, frames = len(labels) > 1, sum(map(len, labels))                  # one video cannot be resampled
-    difference = draws[0]._replace(aucs=draws[0].aucs - draws[1].aucs)
     return Comparison(
         other, ours, theirs, None if ours is None or theirs is None else ours - theirs,
-        difference.interval() if several else None, paired_p_value(*draws) if several else None, len(labels), frames,
-        sum(len(video.frames) for video in first) - frames, sum(len(video.frames) for video in second) - frames)
+        interval(draws[0] - draws[1]) if several else None, paired_p_value(draws[0] - draws[1]) if several else None,
+        len(labels), frames, *(sum(len(video.frames) for video in videos) - frames for videos in (first, second)))

@@ -1,11 +1,10 @@
 """What an evaluation found, as it stands in results.json."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple
 
 from lgn_net.errors import UserError
 from lgn_net.files import to_json, write_atomic
@@ -64,7 +63,7 @@ class Comparison:
     auc: float | None                      # of the first file on the common frames, a fraction
     auc_other: float | None                # of the second file
     difference: float | None               # the first AUC minus the second one
-    interval: tuple[float, float] | None   # 95 % interval of the difference; None where there is one video only
+    interval: Sequence[float] | None       # 95 % interval of the difference; None where there is one video only
     p_value: float | None                  # two-sided, by resampling videos in pairs
     videos: int                            # videos with common frames
     frames: int                            # common frames
@@ -101,7 +100,7 @@ class Measures:
     """Every number under one protocol; AUCs are fractions, and what is undefined is None."""
 
     auc: float | None                                  # the headline
-    interval: tuple[float, float] | None               # 95 %, over resampled videos; None for a single video
+    interval: Sequence[float] | None                   # 95 %, over resampled videos; None for a single video
     auc_of: dict[str, float | None]                    # AUC of each of several signals alone: `auc_<signal>`
     auc_copy: float | None = None                      # AUC of the PSNR of copying the last frame
     auc_linear: float | None = None                    # AUC of the PSNR of linear extrapolation, clip(2 s_t - s_(t-1))
@@ -116,11 +115,6 @@ class Measures:
     frames: int                                        # scored frames
     abnormal_frames: int                               # scored frames with label 1
     per_video: list[VideoResult]                       # the same of each video
-
-    @property
-    def auc_distances(self) -> list[float | None]:
-        """Pick the AUCs of the distance to each memory alone."""
-        return [value for name, value in self.auc_of.items() if name != "psnr"]
 
     def to_dict(self) -> dict[str, Any]:
         """Give the content of results.json: the fields by name, the signals' numbers under keys of their own."""
@@ -149,6 +143,8 @@ class Results(Measures, Provenance):
 # Fields that are left out of the file where they are None: most evaluations have no such thing.
 OPTIONAL = ("scores", "direction", "checkpoint", "versions", "config", "memories", "localization", "quality",
             "auc_copy", "auc_linear", "auc_skill", "memory_updates", "compared")
+RECORDS = {"per_video": VideoResult, "grid": GridCell, "memories": MemoryUse, "localization": PixelResults,
+           "compared": Comparison}                     # fields that hold one of these, or a list
 
 
 def write_results(path: Path, results: Results) -> None:
@@ -157,51 +153,27 @@ def write_results(path: Path, results: Results) -> None:
 
 
 def read_results(path: str | Path) -> Results:
-    """Read results.json.
-
-    UserError for a file that is not there, is damaged, or has other fields or types than `Results`.
-    """
+    """Read results.json. UserError for a file that is damaged, or has other fields than `Results`."""
     try:
         return results_of(json.loads(Path(path).read_text()))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; evaluate.py writes it") from None
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise UserError(f"{path} was not written by evaluate.py, or is damaged; evaluate again, or move it away and "
-                        f"give --lambda") from None
+        raise UserError(f"{path} was not written by this version of evaluate.py, or is damaged; evaluate again, or "
+                        f"move it away and give --lambda") from None
 
 
 def results_of(content: Mapping[str, Any]) -> Results:
-    """Turn the content of results.json into Results. TypeError or KeyError where it has another form."""
+    """Turn the content of results.json into Results. TypeError or KeyError where it has other fields."""
     names, fields = list(content["signals"]), dict(content)
     fields["auc_of"] = {name: fields.pop(f"auc_{name}") for name in names if f"auc_{name}" in fields}
-    fields["mean_of"] = {name: [fields.pop(f"{name}_{kind}") for kind in ClassMeans._fields] for name in names}
-    return typed(Results, fields)
+    fields["mean_of"] = {name: ClassMeans(*(fields.pop(f"{name}_{kind}") for kind in ClassMeans._fields))
+                         for name in names}
+    for key, kind in RECORDS.items():
+        if value := fields.get(key):
+            fields[key] = [kind(**one) for one in value] if isinstance(value, list) else kind(**value)
+    return Results(**fields)
 
 
 def results_beside(scores: str | Path) -> Results | None:
     """Read the results.json that an evaluation wrote beside its score file; None where there is none."""
     path = Path(scores).with_name("results.json")
     return read_results(path) if path.is_file() else None
-
-
-def typed(kind: Any, value: Any) -> Any:
-    """Turn JSON content into a value of type `kind`. TypeError or KeyError where it has another form."""
-    origin, args = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return value
-    if origin is UnionType:
-        return None if value is None else typed(args[0], value)
-    if hasattr(kind, "__dataclass_fields__") and isinstance(value, dict):
-        hints = get_type_hints(kind)
-        return kind(**{key: typed(hints[key], x) for key, x in value.items()})
-    if (kind is ClassMeans or origin is tuple) and isinstance(value, list | tuple):
-        pair = [typed(float | None, x) for x in value]
-        return ClassMeans(*pair) if kind is ClassMeans else tuple(pair)
-    if origin is list and isinstance(value, list):
-        return [typed(args[0], x) for x in value]
-    if origin is dict and isinstance(value, dict):
-        return {key: typed(args[1], x) for key, x in value.items()}
-    accepted = (int, float) if kind is float else kind
-    if origin or isinstance(value, bool) != (kind is bool) or not isinstance(value, accepted):
-        raise TypeError(f"{value!r} is no {kind}")
-    return value
