@@ -4,19 +4,38 @@ import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lgn_net.report.figures import COLUMN, STYLE, Seeds, look, seeds_figure
+from lgn_net.report.figures import BLUE, COLUMN, RED, STYLE, look, wrap
 from lgn_net.report.plan_tables import SIGNALS, Outcome, by_row, percents
 from lgn_net.report.tables import percent
 
 
+@matplotlib.rc_context(STYLE)
 def plan_figure(title: str, outcomes: Sequence[Outcome]) -> Figure:
-    """Draw the AUC of every seed, their mean and the published value, a line per row."""
-    return seeds_figure(title, {name: Seeds(list(percents(group, "auc").values()),
-                                            list(percents(group, "auc_psnr").values()), group[0].published)
-                                for name, group in by_row(outcomes).items()})
+    """Draw every row of a plan on a line of its own: a dot for each seed, bars at the means, the published AUC."""
+    groups = by_row(outcomes)
+    figure = Figure(figsize=(COLUMN, 1.1 + 0.21 * len(groups)), layout="constrained")
+    axes = figure.subplots()
+    for y, group in enumerate(groups.values()):
+        aucs, alone = (list(percents(group, key).values()) for key in ("auc", "auc_psnr"))
+        for values, colour, width, label in ((alone, "0.6", 1.0, "PSNR only, mean"), (aucs, BLUE, 1.8, "AUC, mean")):
+            if values:
+                axes.plot(np.mean(values), y, "|", color=colour, markersize=9, markeredgewidth=width, label=label)
+        axes.plot(aucs, [y] * len(aucs), "o", color=BLUE, markersize=3, alpha=0.6, markeredgewidth=0,
+                  label="AUC of a seed")
+        if group[0].published is not None:
+            axes.plot(group[0].published, y, "D", color=RED, markersize=4, markerfacecolor="none", label="published")
+    figure.suptitle(wrap(title, COLUMN))
+    axes.set(xlabel="AUC %", ylim=(len(groups) - 0.5, -0.5))
+    axes.set_yticks(range(len(groups)), [wrap(name, 1.5) for name in groups])
+    axes.tick_params(axis="y", length=0)
+    axes.grid()
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels())))                     # one of each
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=2)
+    return figure
 
 
 @matplotlib.rc_context(STYLE)
