@@ -16,6 +16,7 @@ cannot be drawn is skipped, and the list at the end says why.
 
 import argparse
 import itertools
+import json
 import math
 import re
 import warnings
@@ -28,7 +29,6 @@ from matplotlib.figure import Figure
 
 from lgn_net.config import flatten
 from lgn_net.errors import UserError
-from lgn_net.files import check_writable
 from lgn_net.report import figures
 from lgn_net.report.tables import percent
 from lgn_net.scores.evaluation import Evaluation, open_evaluation
@@ -41,7 +41,6 @@ from lgn_net.terminal import run_command
 
 STEMS = {4: "fig4_roc", 5: "fig5_curves", 6: "fig6_errors", 7: "fig7_gap", 8: "fig8_variants", 9: "fig9_gamma",
          10: "fig10_lambda"}
-SINGLE = (5, 6)                        # figures of one run: every run has pages of its own
 # Knobs that need no word when runs differ in them.
 HARMLESS = ("seed", "data.workers", "data.cache", "train.log_every", "score.batch_size", "score.calibration")
 
@@ -71,22 +70,19 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     runs = open_runs(args.runs, args.names)
 
-    # Everything is drawn before anything is written.
-    drawn, lines = {}, []
-    for number in dict.fromkeys(args.figures):
-        pages, reasons = {}, [why_not(number, run, args) for run in runs]
+    # Everything is drawn before anything is written; of figures 5 and 6 every run has pages of its own.
+    drawn: dict[str, Figure] = {}
+    lines = []
+    for number, stem in ((number, STEMS[number]) for number in dict.fromkeys(args.figures)):
+        reasons, done = [why_not(number, run, args) for run in runs], len(drawn)
         usable = [run for run, why in zip(runs, reasons) if not why]
-        for shown in [[run] for run in usable] if number in SINGLE else [usable][:len(usable)]:
-            stem, figures_of = STEMS[number], draw(number, shown, args)
-            if number in SINGLE and len(runs) > 1:
-                stem += "_" + re.sub(r"[^\w.-]+", "_", shown[0].name)     # LaTeX and shells stumble over the rest
-            pages |= {f"{stem}_{k}" if len(figures_of) > 1 else stem: page for k, page in enumerate(figures_of, 1)}
-        drawn |= pages
-        if usable and not pages:
+        for shown in [[run] for run in usable] if number in (5, 6) else [usable][:len(usable)]:
+            own = "_" + re.sub(r"[^\w.-]+", "_", shown[0].name) if number in (5, 6) and len(runs) > 1 else ""
+            made = draw(number, shown, args)
+            drawn |= {f"{stem}{own}_{k}" if len(made) > 1 else stem + own: page for k, page in enumerate(made, 1)}
+        if usable and len(drawn) == done:
             reasons.append("no two runs of one data set differ in model or loss")
-        lines += [("without" if pages else "skipped", STEMS[number], why) for why in reasons if why]
-
-    check_writable(args.out)
+        lines += [("without" if len(drawn) > done else "skipped", stem, why) for why in reasons if why]
     for stem, figure in drawn.items():
         png, pdf = figures.save_figure(figure, args.out / stem)
         lines.append(("written", stem, f"{png}, {pdf.suffix}"))
@@ -103,26 +99,18 @@ def open_runs(folders: Sequence[str], names: Sequence[str] | None) -> list[Run]:
     paths = [folder.resolve() for _, _, folder in opened]
     if len(set(paths)) < len(paths):
         raise UserError(f"two of {' '.join(folders)} are the same evaluation; give each once")
+    if not names:                                    # the folders' own, or where two have the same, as they were typed
+        names = [path.parent.name if path.name.startswith("evaluation") else path.name for path in paths]
+        names = names if len(set(names)) == len(names) else folders
     datasets = [dataset for dataset, _ in {(results.dataset, results.label_source) for _, results, _ in opened}]
     runs = []
-    for name, (evaluation, results, folder) in zip(names or short_names(paths), opened):
+    for name, (evaluation, results, folder) in zip(names, opened):
         group, labels = results.dataset or "scores", [video.labels for video in evaluation.videos]
         if datasets.count(results.dataset) > 1:
             group += f", labels: {results.label_source or 'own'}"
         normality = normality_under(Protocol.configured(results.scoring), *evaluation[:3])
         runs.append(Run(name, group, folder, evaluation, results, labels, normality, auc(labels, normality)))
     return runs
-
-
-def short_names(paths: Sequence[Path]) -> list[str]:
-    """Name folders by the shortest part that tells them apart, where possible without the evaluation's folder."""
-    parts = [[part for part in path.parts if not part.startswith("evaluation")] for path in paths]
-    if len(set(map(tuple, parts))) < len(paths):
-        parts = [list(path.parts) for path in paths]
-    while len(parts) > 1 and len({one[-1] for one in parts}) == 1:
-        parts = [one[:-1] for one in parts]
-    count = next(k for k in itertools.count(1) if len({tuple(one[-k:]) for one in parts}) == len(parts))
-    return ["/".join(one[-count:]) for one in parts]
 
 
 def why_not(number: int, run: Run, args: argparse.Namespace) -> str | None:
@@ -142,26 +130,30 @@ def draw(number: int, runs: Sequence[Run], args: argparse.Namespace) -> list[Fig
     """Draw the pages of a figure."""
     groups = {group: [run for run in runs if run.group == group] for group in dict.fromkeys(run.group for run in runs)}
     named = {f"{run.name} ({run.group})" if len(groups) > 1 else run.name: run for run in runs}
-    if number == 4:
-        return [figures.roc_figure({group: dict(entry(run.name, [run]) for run in members)
-                                    for group, members in groups.items()}, "AUC (95 % interval)")]
     if number == 5:
         shown = [(video, x) for video, x in zip(runs[0].evaluation.videos, runs[0].normality)
                  if not args.videos or video.name in args.videos]
-        return figures.curve_pages(*zip(*shown), widths=figures.PRINT)
+        return figures.curve_pages(*zip(*shown))
     if number == 6:
         return figures.draw_maps(load_maps(runs[0].folder / "maps.npz"))
     if number == 7:
         return [figures.gap_figure({group: {run.name: run.results.gap or 0.0 for run in members}
                                     for group, members in groups.items()})]
-    if number == 8:
-        panels = {group: entries for group, members in groups.items() if (entries := variants(members, args.names))}
-        return [figures.roc_figure(panels, "AUC (95 % interval)")] if panels else []
     if number == 9:
-        return [figures.gamma_figure({name: gamma_sweep(run) for name, run in named.items()}, {
-            name: (run.results.config or {}).get("score", {}).get("gamma") for name, run in named.items()})]
-    return [figures.lambda_figure({name: lambda_sweep(run) for name, run in named.items()},
-                                  {name: run.evaluation.weights["psnr"] for name, run in named.items()})]
+        columns, gammas = ("gamma", "auc", "memory_updates", "frames"), {}
+        for name, run in named.items():
+            table = read_table(run.folder / "sweep_gamma.csv", columns)
+            gammas[name] = [dict(zip(columns, row)) for row in zip(*map(table.numbers, columns))]
+        return [figures.gamma_figure(gammas, {name: (run.results.config or {}).get("score", {}).get("gamma")
+                                              for name, run in named.items()})]
+    if number == 10:
+        return [figures.lambda_figure({name: [{"lambda": k / 50, "auc": auc_at(run, k / 50)} for k in range(51)]
+                                       for name, run in named.items()},
+                                      {name: run.evaluation.weights["psnr"] for name, run in named.items()})]
+    panels = {group: variants(members, args.names) if number == 8 else {run.name: [run] for run in members}
+              for group, members in groups.items()}
+    lines = {group: dict(entry(*one) for one in alike.items()) for group, alike in panels.items() if alike}
+    return [figures.roc_figure(lines)] if lines else []
 
 
 def entry(name: str, runs: Sequence[Run]) -> tuple[str, list[Roc]]:
@@ -175,38 +167,27 @@ def entry(name: str, runs: Sequence[Run]) -> tuple[str, list[Roc]]:
     return text, [curve for run in runs if (curve := roc(run.labels, run.normality))]
 
 
-def variants(runs: Sequence[Run], keep_names: bool) -> dict[str, list[Roc]]:
-    """Make a line of a legend of each variant, named by the knobs of model and loss that differ; {} where none does."""
+def variants(runs: Sequence[Run], keep_names: bool) -> dict[str, list[Run]]:
+    """Group runs by the knobs of model and loss in which they differ; {} where they differ in none."""
     runs = [run for run in runs if run.results.config and run.auc is not None]
     settings = [flatten(run.results.config or {}) for run in runs]
     differ = [knob for knob in dict.fromkeys(itertools.chain(*settings))
               if any(one.get(knob) != settings[0].get(knob) for one in settings)]
     named = [knob for knob in differ if knob.startswith(("model.", "loss."))]
-    others = [knob for knob in differ if knob not in (*named, *HARMLESS)]
-    if named and others:
-        warnings.warn(f"fig8_variants: the runs of {runs[0].group} differ in {', '.join(others)}, too (not in its "
-                      f"legend)")
+    if named and (others := [knob for knob in differ if knob not in (*named, *HARMLESS)]):
+        warnings.warn(f"fig8_variants: runs of {runs[0].group} differ in {', '.join(others)}, too (not in its legend)")
     alike: dict[str, list[Run]] = {}
     for run, knobs in zip(runs, settings):
-        says = ", ".join(f"{knob.partition('.')[2]} {knobs.get(knob)}".replace("True", "true").replace("False", "false")
-                         for knob in named)
-        alike.setdefault(run.name if keep_names else says, []).append(run)
-    return dict(entry(name, same) for name, same in alike.items()) if named else {}
+        says = ", ".join(f"{knob.partition('.')[2]} {json.dumps(knobs.get(knob))}" for knob in named)
+        alike.setdefault(run.name if keep_names else says.replace('"', ""), []).append(run)
+    return alike if named else {}
 
 
-def gamma_sweep(run: Run) -> list[dict[str, float]]:
-    """Read what scripts/sweep.py left."""
-    columns = ("gamma", "auc", "memory_updates", "frames")
-    table = read_table(run.folder / "sweep_gamma.csv", columns)
-    return [dict(zip(columns, row)) for row in zip(*map(table.numbers, columns))]
-
-
-def lambda_sweep(run: Run) -> list[dict[str, float | None]]:
-    """Measure a run's scores with 51 values of lambda."""
+def auc_at(run: Run, psnr_weight: float) -> float | None:
+    """Measure a run's scores with another lambda."""
     (videos, weights, training, _), protocol = run.evaluation, Protocol.configured(run.results.scoring)
-    return [{"lambda": value, "auc": auc(run.labels, normality_under(
-        protocol, videos, paper_weights(value, len(weights) - 1), training), protocol.average)}
-        for value in (k / 50 for k in range(51))]
+    weights = paper_weights(psnr_weight, len(weights) - 1)
+    return auc(run.labels, normality_under(protocol, videos, weights, training), protocol.average)
 
 
 if __name__ == "__main__":

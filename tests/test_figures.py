@@ -1,7 +1,6 @@
 """The figures show the numbers that are in the files, under the names that the user gave."""
 
 import json
-from pathlib import Path
 
 import cv2
 import matplotlib
@@ -12,10 +11,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from lgn_net.report.figures import PRINT, curve_pages, draw_maps, gap_figure, look, sweep_figure, write_curves
+from lgn_net.report.figures import curve_pages, draw_maps, gap_figure, look, sweep_figure, write_curves
 from lgn_net.report.plan_pictures import plan_figure
 from lgn_net.report.plan_tables import Outcome
-from lgn_net.scores.maps import FrameMap, save_maps
+from lgn_net.scores.maps import FrameMap, frame_map, load_maps, save_maps
 from lgn_net.scores.protocols import PAPER, measure, normality_under
 from lgn_net.scores.results import Results, read_results, write_results
 from lgn_net.scores.score_file import VideoScores, write_scores
@@ -97,7 +96,7 @@ def test_curves_and_shading():
     """Half a frame to either side of an abnormal period; normality beyond [0, 1] is not cut off."""
     videos = [made("a_$x$_b", np.arange(4, 10), np.array([1, 0, 0, 1, 1, 0])), made("c", np.array([7]), np.array([1]))]
     normality = [np.array([0.0, -3.0, 2.0, 20.0, 1.0, 0.5]), np.array([4.0])]
-    figure, = curve_pages(videos, normality, widths=PRINT)
+    figure, = curve_pages(videos, normality)
     spans = [[tuple(patch.get_bbox().intervalx) for patch in axes.patches] for axes in figure.axes]
     assert spans == [[(3.5, 4.5), (6.5, 8.5)], [(6.5, 7.5)]]
     for axes, video, x in zip(figure.axes, videos, normality):
@@ -115,7 +114,15 @@ def test_curves_of_an_evaluation(tmp_path):
     paths = sorted(tmp_path.iterdir())
     assert [path.name for path in paths] == ["curves_1.png", "curves_2.png"]
     tall, low = (cv2.imread(str(path)) for path in paths)
-    assert tall.shape[1] == 3 * low.shape[1] and tall.shape[0] > 2 * low.shape[0]                      # 12; 1
+    assert tall.shape[1] > 2 * low.shape[1] and tall.shape[0] > 2 * low.shape[0]                       # 12; 1
+
+
+def test_aspect_of_recorded_frames(tmp_path):
+    """The frame's file gives it, and maps.npz keeps it."""
+    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((20, 50, 3), np.uint8))
+    one = frame_map("01", 0, "miss", 0.5, 1, *2 * [np.zeros((3, 8, 8), np.float32)], str(tmp_path / "0.png"))
+    save_maps(tmp_path / "maps.npz", [one])
+    assert load_maps(tmp_path / "maps.npz")[0].aspect == 2.5
 
 
 def test_error_maps():
@@ -209,15 +216,13 @@ def test_variants_are_named_by_what_differs(tmp_path, draw):
     assert "no two runs" in draw(runs[:2], "--figures", 8)["fig8_variants"]
 
 
-@pytest.mark.parametrize(("paths", "names"), [
-    (["/runs/ped2/evaluation_last"], ["ped2"]),
-    (["/runs/ped2/evaluation_last", "/runs/avenue/scores"], ["ped2", "scores"]),
-    (["/runs/lgn/seed0/evaluation_last", "/runs/loc/seed0/evaluation_last"], ["lgn", "loc"]),
-    (["/runs/lgn/seed0", "/runs/lgn/seed1", "/runs/loc/seed0"], ["lgn/seed0", "lgn/seed1", "loc/seed0"]),
-    (["/runs/ped2/evaluation_last", "/runs/ped2/evaluation_best"], ["evaluation_last", "evaluation_best"]),
-])
-def test_runs_are_named_by_what_tells_them_apart(paths, names):
-    assert script.short_names([Path(path) for path in paths]) == names
+def test_runs_are_named_by_their_folders(tmp_path):
+    """The run's, not its evaluation's; where two are alike, as the user typed them."""
+    for run_folder in ("a/run", "b/run", "c"):
+        write_evaluation(tmp_path / run_folder / "evaluation_last")
+    for folders, names in ((["a/run", "c"], ["run", "c"]), (["a/run", "b/run"], None)):
+        typed = [str(tmp_path / folder) for folder in folders]
+        assert [one.name for one in script.open_runs(typed, None)] == (names or typed)
 
 
 @pytest.mark.slow
@@ -229,21 +234,19 @@ def test_all_figures_as_real_files(tmp_path, draw):
     (evaluation / "sweep_gamma.csv").write_text(SWEEP)
     save_maps(evaluation / "maps.npz", [FrameMap("v_$x$_2", 5, "top", 0.1, 1, *2 * [np.zeros((8, 8, 1), np.uint8)],
                                                  np.ones((8, 8), np.float32), (0, 0, 2, 2))])
-    made = {stem: figure for stem, figure in draw([evaluation, tmp_path / "c"]).items() if isinstance(figure, Figure)}
+    drawn = draw([evaluation, tmp_path / "c"])
+    figures = {stem: figure for stem, figure in drawn.items() if isinstance(figure, Figure)}
     written = {path.name: path.read_bytes() for path in out.iterdir()}
-    assert set(made) == {"fig4_roc", "fig5_curves_a__x__b", "fig5_curves_c", "fig6_errors_a__x__b", "fig7_gap",
-                         "fig8_variants", "fig9_gamma", "fig10_lambda"}
-    assert set(written) == {f"{stem}.{kind}" for stem in made for kind in ("png", "pdf")}
+    assert set(figures) == {"fig4_roc", "fig5_curves_a__x__b", "fig5_curves_c", "fig6_errors_a__x__b", "fig7_gap",
+                            "fig8_variants", "fig9_gamma", "fig10_lambda"}
+    assert set(written) == {f"{stem}.{kind}" for stem in figures for kind in ("png", "pdf")}
     run(script.main, evaluation, tmp_path / "c", "--figures", 7, "--out", out)
     assert all((out / f"fig7_gap.{kind}").read_bytes() == written[f"fig7_gap.{kind}"] for kind in ("png", "pdf"))
-    for stem, figure in made.items():
+    for stem, figure in figures.items():
         pixels = cv2.imdecode(np.frombuffer(written[f"{stem}.png"], np.uint8), cv2.IMREAD_COLOR)
-        assert abs(pixels.shape[1] - 300 * figure.get_figwidth()) < 1
-        assert pixels.std() > 10                                                                     # not a blank page
+        assert abs(pixels.shape[1] - 300 * figure.get_figwidth()) < 1 and pixels.std() > 10
         assert (pixels[[0, -1]] > 200).all()                                              # nothing is cut at its edges
-        pdf = written[f"{stem}.pdf"]
-        assert pdf.startswith(b"%PDF") and pdf.rstrip().endswith(b"%%EOF")
-        assert b"/FontFile2" in pdf and b"/Type3" not in pdf
+        assert b"/FontFile2" in written[f"{stem}.pdf"] and b"/Type3" not in written[f"{stem}.pdf"]
         words = figure.findobj(lambda artist: hasattr(artist, "get_fontsize"))
         assert all(text.get_fontsize() >= 7 for text in words)
         if stem in ("fig4_roc", "fig7_gap", "fig9_gamma", "fig10_lambda"):
@@ -260,7 +263,8 @@ def test_another_programs_scores_and_one_class(tmp_path):
     lines = [line.split(maxsplit=2) for line in result.out.splitlines()]
     listed = {state: [(stem, rest.split(":")[0]) for other, stem, rest in lines if other == state]
               for state in ("written", "without", "skipped")}
-    assert [stem for stem, _ in listed["written"]] == ["fig4_roc", "fig5_curves_theirs", "fig5_curves_normal", "fig7_gap"]
+    assert [stem for stem, _ in listed["written"]] == \
+        ["fig4_roc", "fig5_curves_theirs", "fig5_curves_normal", "fig7_gap"]
     assert listed["without"] == [("fig4_roc", "normal"), ("fig7_gap", "normal")]
     assert [(stem, name) for stem, name in listed["skipped"] if stem != "fig8_variants"] == [
         (stem, name) for stem in ("fig6_errors", "fig9_gamma", "fig10_lambda") for name in ("theirs", "normal")]
@@ -272,6 +276,7 @@ def test_chosen_videos(tmp_path, draw):
     write_evaluation(tmp_path)
     figure = draw([tmp_path], "--figures", 5, "--videos", "v_$x$_2")["fig5_curves"]
     assert [axes.get_title() for axes in figure.axes] == ["v_$x$_2"] and figure.get_figwidth() == 3.5
+    assert "none of the videos 99" in draw([tmp_path], "--figures", 5, "--videos", 99)["fig5_curves"]
 
 
 @pytest.mark.parametrize(("argv", "expected"), [

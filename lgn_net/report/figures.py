@@ -25,7 +25,6 @@ from lgn_net.scores.metrics import Roc
 from lgn_net.scores.score_file import VideoScores, stretches
 
 COLUMN, PAGE = 3.5, 7.16                                          # inches
-SCREEN, PRINT = (3.4, 6.8, 10.2), (COLUMN, PAGE, PAGE)            # inches, of one, two, three panels side by side
 BLUE, RED = "#0072b2", "#d55e00"
 COLOURS = (BLUE, RED, "#009e73", "#000000", "#e69f00", "#cc79a7", "#56b4e9")
 DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (9, 2)), (0, (3, 1, 3, 1, 1, 1)))
@@ -72,19 +71,15 @@ def height(labels: Sequence[str]) -> float:
 
 
 @matplotlib.rc_context(STYLE)
-def curve_pages(videos: Sequence[VideoScores], normality: Sequence[np.ndarray], title: str = "",
-                widths: Sequence[float] = SCREEN) -> list[Figure]:
-    """Fig. 5: draw the normality (n_v,) over the frames of each video, abnormal periods shaded, twelve videos a page.
-
-    All have one vertical axis; `widths` are those of a page with one, two and three panels side by side, in inches.
-    """
+def curve_pages(videos: Sequence[VideoScores], normality: Sequence[np.ndarray], title: str = "") -> list[Figure]:
+    """Fig. 5: draw the normality (n_v,) over the frames of each video, abnormal periods shaded, twelve a page."""
     low, high = min(map(np.min, normality)), max(map(np.max, normality))
     low, high = (0.0, 1.02) if low >= 0 and high <= 1 else (low, high + 0.02 * ((high - low) or 1))
     panels, pages = list(zip(videos, normality)), []
     for start in range(0, len(panels), VIDEOS_PER_PAGE):
         shown = panels[start:start + VIDEOS_PER_PAGE]
         columns = min(3, len(shown))
-        rows, width = -(-len(shown) // columns), widths[columns - 1]
+        rows, width = -(-len(shown) // columns), COLUMN if columns == 1 else PAGE
         figure = Figure(figsize=(width, (0.7 + 0.24 * width / columns) * rows + 0.9), layout="constrained")
         for panel, ((name, frames, _, labels), x) in enumerate(shown, 1):
             axes = figure.add_subplot(rows, columns, panel)
@@ -106,11 +101,11 @@ def write_curves(videos: Sequence[VideoScores], normality: Sequence[np.ndarray],
     for old in folder.glob("curves_*.png"):
         old.unlink()
     for k, page in enumerate(curve_pages(videos, normality, title), 1):
-        save_figure(page, folder / f"curves_{k}", dpi=150, kinds=("png",))
+        save_figure(page, folder / f"curves_{k}", dpi=200, kinds=("png",))
 
 
 @matplotlib.rc_context(STYLE)
-def roc_figure(panels: Mapping[str, Mapping[str, Sequence[Roc]]], legend_title: str) -> Figure:
+def roc_figure(panels: Mapping[str, Mapping[str, Sequence[Roc]]]) -> Figure:
     """Fig. 4 and 8: draw a square panel with its legend below for each title; the diagonal is chance.
 
     `panels` gives for each title and label of its legend the curves that are drawn alike, those of several seeds.
@@ -129,7 +124,7 @@ def roc_figure(panels: Mapping[str, Mapping[str, Sequence[Roc]]], legend_title: 
                    for j, curves in enumerate(entries.values())]
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.7, linestyle=(0, (1, 2)), zorder=0)
         axes.set(xlim=(0, 1), ylim=(0, 1.01), title=title, xlabel="false positive rate", ylabel="true positive rate")
-        axes.legend(handles, labels[k], title=legend_title, loc="upper left", alignment="left",
+        axes.legend(handles, labels[k], title="AUC (95 % interval)", loc="upper left", alignment="left",
                     bbox_to_anchor=(0, -below / side), borderaxespad=0, borderpad=0)
     return figure
 
@@ -164,8 +159,7 @@ def draw_maps(maps: Sequence[FrameMap]) -> list[Figure]:
             row[0].set_ylabel("\n".join(says), rotation=0, ha="right", va="center", fontsize=7)
         for axes, title in zip(grid[0], ("frame", "prediction", "squared error", "frame and error")):
             axes.set_title(title)
-        bar = figure.colorbar(grid[0, 2].images[0], ax=list(grid.flat), aspect=12 * len(shown), pad=0.015, extend="max")
-        bar.outline.set_linewidth(0.4)
+        figure.colorbar(grid[0, 2].images[0], ax=list(grid.flat), aspect=12 * len(shown), pad=0.015, extend="max")
         figures.append(figure)
     return figures
 

@@ -26,9 +26,6 @@ from lgn_net.scores.results import Results
 from lgn_net.scores.score_file import VideoScores, stretches
 
 TEMPLATES = Path(__file__).parent / "templates"
-# Signals by name: their words beside a curve, their format (d3's) and unit.
-SIGNALS = {"psnr": ("PSNR", ".2f", " dB"), "distance": ("distance", ".4g", ""),
-           "regular_score": ("regular score", ".4g", "")}
 
 
 def write_report(path: Path, results: Results, videos: Sequence[VideoScores], normal: Sequence[np.ndarray],
@@ -65,11 +62,6 @@ def packed(values: np.ndarray) -> dict:
     return {"dtype": "f4", "bdata": data, "shape": ", ".join(map(str, values.shape))}
 
 
-def plain(text: str) -> str:
-    """Protect text from plotly, which takes <...> for markup and %{...} for a variable."""
-    return html.escape(text, quote=False).replace("%", "&#37;")
-
-
 def video_plots(videos: Sequence[VideoScores], normal: Sequence[np.ndarray]) -> list[dict]:
     """Plot the normality over the frames of every video, abnormal periods shaded, all on one vertical axis."""
     low, high, plots = min(0.0, *map(np.min, normal)), max(1.0, *map(np.max, normal)), []
@@ -80,8 +72,9 @@ def video_plots(videos: Sequence[VideoScores], normal: Sequence[np.ndarray]) -> 
         shown = {name: values for name, values in video.signals.items() if name not in ("normality", "memory_updated")}
         lines = ["frame %{x}", "normality %{y:.4f}"]
         for k, name in enumerate(shown):
-            label, digits, unit = SIGNALS.get(name, (name, ".4g", ""))
-            lines.append(f"{plain(label)} %{{customdata[{k}]:{digits}}}{unit}")
+            # Plotly takes <...> for markup and %{...} for a variable.
+            label = html.escape(name.replace("_", " "), quote=False).replace("%", "&#37;")
+            lines.append(f"PSNR %{{customdata[{k}]:.2f}} dB" if name == "psnr" else f"{label} %{{customdata[{k}]:.4g}}")
         trace = {"x": frames, "y": x, "mode": "lines" if len(x) > 1 else "markers",
                  "text": np.where(abnormal, "abnormal", "normal").tolist(), "line": {"color": "--normal", "width": 1.5},
                  "customdata": np.stack(list(shown.values()), axis=1)}
@@ -101,13 +94,11 @@ def video_plots(videos: Sequence[VideoScores], normal: Sequence[np.ndarray]) -> 
 
 
 def roc_plot(curve: Roc, eer: float) -> dict:
-    """Plot the ROC curve of all frames together, thinned to 500 points, with the point of the equal error rate."""
-    along = curve.false_positive + curve.true_positive                                        # 0 to 2, never falling
-    chosen = np.unique(np.searchsorted(along, np.linspace(0, along[-1], 500)))
+    """Plot the ROC curve of all frames together, with the point of the equal error rate."""
     axis = {"range": [-0.01, 1.01], "tickformat": ".0%", "dtick": 0.25, "tick0": 0}
     chance = {"x": [0, 1], "y": [0, 1], "mode": "lines", "line": {"color": "--faint", "dash": "dash", "width": 1},
               "hoverinfo": "skip"}
-    line = {"x": curve.false_positive[chosen], "y": curve.true_positive[chosen], "mode": "lines",
+    line = {"x": curve.false_positive, "y": curve.true_positive, "mode": "lines",
             "line": {"color": "--normal", "width": 2},
             "hovertemplate": "false positive rate %{x:.2%}<br>true positive rate %{y:.2%}<extra></extra>"}
     point = {"x": [eer], "y": [1 - eer], "mode": "markers", "marker": {"color": "--abnormal", "size": 10},
@@ -138,14 +129,14 @@ def memory_plots(results: Results, videos: Sequence[VideoScores]) -> list[tuple[
                               "line": {"color": f"--{kind}", "shape": "hv", "width": 2},
                               "hovertemplate": f"{kind} frames, %{{x:.4g}} and above: %{{y:.2%}}<extra></extra>"})
             plots.append((name.replace("_", " ").capitalize(), "of normal (blue) and abnormal (orange) test frames",
-                          share_plot(lines, name, "frames")))
+                          share_plot(lines, name.replace("_", " "), "frames")))
     return plots
 
 
 def share_plot(traces: list[dict[str, Any]], x: str, whole: str) -> dict:
     """Plot shares of a whole, in percent from zero."""
     return {"data": traces, "layout": {
-        "xaxis": {"title": {"text": plain(x)}},
+        "xaxis": {"title": {"text": x}},
         "yaxis": {"title": {"text": f"share of the {whole}"}, "tickformat": ".0%", "rangemode": "tozero"}}}
 
 
