@@ -138,7 +138,8 @@ def draw_maps(maps: Sequence[FrameMap]) -> list[Figure]:
         shown = maps[start:start + MAPS_PER_PAGE]
         shapes = [1 / one.aspect for one in shown]
         figure = Figure(figsize=(PAGE, 1.4 * sum(shapes) + 0.1 * len(shown) + 0.25), layout="compressed")
-        grid = figure.subplots(len(shown), 4, squeeze=False, height_ratios=shapes)
+        grid = figure.subplots(len(shown), 4, squeeze=False, height_ratios=shapes,
+                               subplot_kw={"xticks": [], "yticks": [], "frame_on": False})
         for row, one in zip(grid, shown):
             show: dict[str, Any] = {"interpolation": "none", "aspect": one.error.shape[1] / len(one.error) / one.aspect}
             grey: dict[str, Any] = show | {"cmap": "gray", "vmin": 0, "vmax": 255}
@@ -147,9 +148,6 @@ def draw_maps(maps: Sequence[FrameMap]) -> list[Figure]:
             row[2].imshow(one.error, norm=scale, cmap="inferno", **show)
             row[3].imshow(one.image.mean(axis=2), **grey)
             row[3].imshow(one.error, norm=scale, cmap="inferno", alpha=np.sqrt(scale(one.error).filled()), **show)
-            for axes in row:
-                axes.set(xticks=[], yticks=[])
-                axes.spines[:].set_visible(False)
             x0, y0, x1, y1 = one.box
             for colour, width in (("black", 2.0), ("white", 0.9)):                               # seen on any ground
                 row[3].add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=colour,
