@@ -16,10 +16,11 @@ cannot be drawn is skipped, and the list at the end says why.
 
 import argparse
 import itertools
+import json
 import math
 import re
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,21 +29,20 @@ from matplotlib.figure import Figure
 
 from lgn_net.config import flatten
 from lgn_net.errors import UserError
-from lgn_net.files import check_writable
 from lgn_net.report import figures
 from lgn_net.report.tables import percent
-from lgn_net.scores.evaluation import Evaluation, read_folder
+from lgn_net.scores.evaluation import Evaluation, open_evaluation
 from lgn_net.scores.maps import load_maps
-from lgn_net.scores.metrics import auc, roc
+from lgn_net.scores.metrics import Roc, auc, roc
 from lgn_net.scores.protocols import Protocol, normality_under, paper_weights
-from lgn_net.scores.score_file import VideoScores, read_table
-from lgn_net.terminal import progress, run_command
+from lgn_net.scores.results import Results
+from lgn_net.scores.score_file import read_table
+from lgn_net.terminal import run_command
 
-LAMBDAS = [k / 50 for k in range(51)]
+STEMS = {4: "fig4_roc", 5: "fig5_curves", 6: "fig6_errors", 7: "fig7_gap", 8: "fig8_variants", 9: "fig9_gamma",
+         10: "fig10_lambda"}
 # Knobs that need no word when runs differ in them.
 HARMLESS = ("seed", "data.workers", "data.cache", "train.log_every", "score.batch_size", "score.calibration")
-# What a figure's function yields: the file's name without its ending, and the figure or why a run is not in it.
-Drawn = Generator[tuple[str, Figure | str]]
 
 
 class Run(NamedTuple):
@@ -51,20 +51,11 @@ class Run(NamedTuple):
     name: str
     group: str                         # data set and labels: only within a group can runs be compared
     folder: Path
-    config: dict                       # the configuration; {} where only scores were there
-    protocol: Protocol                 # under which it was measured
-    weights: Mapping[str, float]       # of the signals
-    videos: list[VideoScores]
-    training: list[VideoScores]        # scores of training frames; may be empty
-    normality: list[np.ndarray]        # (n_v,) of each video, as it was measured
+    evaluation: Evaluation
+    results: Results
+    labels: list[np.ndarray]           # (n_v,) of each video
+    normality: list[np.ndarray]        # likewise, as it was measured
     auc: float | None                  # over all frames; None when a class is missing
-    interval: tuple[float, float] | None     # 95 %, of this AUC
-    gap: float | None
-
-    @property
-    def labels(self) -> list[np.ndarray]:
-        """Return the labels (n_v,) of each video."""
-        return [video.labels for video in self.videos]
 
 
 def main(argv: list[str]) -> int:
@@ -73,222 +64,130 @@ def main(argv: list[str]) -> int:
     parser.add_argument("runs", metavar="RUN", nargs="+", help="folder of an evaluation, or of a run with one in it")
     parser.add_argument("--out", type=Path, default=Path("figures"), metavar="FOLDER", help="default: figures")
     parser.add_argument("--names", nargs="+", metavar="NAME", help="of the runs; default: their folders'")
-    parser.add_argument("--figures", nargs="+", type=int, choices=DRAW, metavar="N", default=list(DRAW),
+    parser.add_argument("--figures", nargs="+", type=int, choices=STEMS, metavar="N", default=list(STEMS),
                         help="which; default: all, 4 to 10")
     parser.add_argument("--videos", nargs="+", metavar="VIDEO", help="which videos figure 5 shows; default: all")
     args = parser.parse_args(argv)
     runs = open_runs(args.runs, args.names)
-    known = {video.name for run in runs for video in run.videos}
-    if unknown := [name for name in args.videos or () if name not in known]:
-        raise UserError(f"--videos {' '.join(unknown)}: no such video; there are {', '.join(sorted(known))}")
 
-    # Nothing is written before everything is drawn.
-    drawn = [one for number in dict.fromkeys(args.figures) for one in DRAW[number](runs, args)]
-    check_writable(args.out)
-    complete = {stem for stem, content in drawn if not isinstance(content, str)}
+    # Everything is drawn before anything is written; of figures 5 and 6 every run has pages of its own.
+    drawn: dict[str, Figure] = {}
     lines = []
-    with progress("write", len(drawn), "figures") as bar:
-        for stem, content in drawn:
-            if isinstance(content, str):
-                partly = any(other.startswith(stem) for other in complete)
-                lines.append(("without" if partly else "skipped", stem, content))
-            else:
-                png, pdf = figures.save_figure(content, args.out / stem)
-                lines.append(("written", stem, f"{png}, {pdf.suffix}"))
-            bar.update()
+    for number, stem in ((number, STEMS[number]) for number in dict.fromkeys(args.figures)):
+        reasons, done = [why_not(number, run, args) for run in runs], len(drawn)
+        usable = [run for run, why in zip(runs, reasons) if not why]
+        for shown in [[run] for run in usable] if number in (5, 6) else [usable][:len(usable)]:
+            own = "_" + re.sub(r"[^\w.-]+", "_", shown[0].name) if number in (5, 6) and len(runs) > 1 else ""
+            made = draw(number, shown, args)
+            drawn |= {f"{stem}{own}_{k}" if len(made) > 1 else stem + own: page for k, page in enumerate(made, 1)}
+        if usable and len(drawn) == done:
+            reasons.append("no two runs of one data set differ in model or loss")
+        lines += [("without" if len(drawn) > done else "skipped", stem, why) for why in reasons if why]
+    for stem, figure in drawn.items():
+        png, pdf = figures.save_figure(figure, args.out / stem)
+        lines.append(("written", stem, f"{png}, {pdf.suffix}"))
     width = max(len(stem) for _, stem, _ in lines)
     print("\n".join(f"{state}  {stem:<{width}}  {rest}" for state, stem, rest in lines))
-    return 0 if complete else 1
+    return 0 if drawn else 1
 
-
-# ------------------------------------------------------------------------------------------------------------- the runs
 
 def open_runs(folders: Sequence[str], names: Sequence[str] | None) -> list[Run]:
-    """Read the evaluations. Raise UserError for a folder without one, one given twice, names that do not fit."""
+    """Read the evaluations. UserError for a folder without one, one given twice, names that do not fit."""
     if names and (len(names) != len(folders) or len(set(names)) < len(names)):
         raise UserError(f"--names {' '.join(names)}: give {len(folders)} different ones, one for each run")
-    found = [read_folder(folder) for folder in folders]
-    paths = [Path(evaluation.about["folder"]).resolve() for evaluation in found]
-    if twice := [folder for folder, path in zip(folders, paths) if paths.count(path) > 1]:
-        raise UserError(f"{' and '.join(twice)} are the same evaluation; give it once")
-    kinds = {(evaluation.about.get("dataset"), evaluation.about.get("label_source")) for evaluation in found}
-    datasets = [dataset for dataset, _ in kinds]
-    return [make_run(name, evaluation, datasets.count(evaluation.about.get("dataset")) > 1)
-            for name, evaluation in zip(names or short_names(paths), found)]
+    opened = [open_evaluation(folder) for folder in folders]
+    paths = [folder.resolve() for _, _, folder in opened]
+    if len(set(paths)) < len(paths):
+        raise UserError(f"two of {' '.join(folders)} are the same evaluation; give each once")
+    if not names:                                    # the folders' own, or where two have the same, as they were typed
+        names = [path.parent.name if path.name.startswith("evaluation") else path.name for path in paths]
+        names = names if len(set(names)) == len(names) else folders
+    datasets = [dataset for dataset, _ in {(results.dataset, results.label_source) for _, results, _ in opened}]
+    runs = []
+    for name, (evaluation, results, folder) in zip(names, opened):
+        group, labels = results.dataset or "scores", [video.labels for video in evaluation.videos]
+        if datasets.count(results.dataset) > 1:
+            group += f", labels: {results.label_source or 'own'}"
+        normality = normality_under(Protocol.configured(results.scoring), *evaluation[:3])
+        runs.append(Run(name, group, folder, evaluation, results, labels, normality, auc(labels, normality)))
+    return runs
 
 
-def make_run(name: str, evaluation: Evaluation, several_labels: bool) -> Run:
-    """Collect what the figures show of an evaluation; `several_labels`: others have other labels of its data set."""
-    videos, results = evaluation.videos, evaluation.about
-    group = (results.get("dataset") or "scores") + (
-        f", labels: {results.get('label_source') or 'own'}" if several_labels else "")
-    protocol = Protocol.configured(results.get("scoring", {}))
-    normality = [video.signals.get("normality", np.array(np.nan)) for video in videos]
-    if not all(np.isfinite(x).all() for x in normality):
-        normality = normality_under(protocol, videos, evaluation.weights, evaluation.training)
-    area, interval = auc([video.labels for video in videos], normality), results.get("interval")
-    if area is None or not math.isclose(area, results.get("auc") or 0):
-        interval = None                                                           # that of a macro average, say
-    return Run(name, group, Path(results["folder"]), results.get("config") or {}, protocol, evaluation.weights, videos,
-               evaluation.training, normality, area, interval, results.get("gap"))
+def why_not(number: int, run: Run, args: argparse.Namespace) -> str | None:
+    """Say why a run is not in a figure; None where it is."""
+    file, command = {6: ("maps.npz", "evaluate.py --checkpoint"),
+                     9: ("sweep_gamma.csv", "scripts/sweep.py gamma")}.get(number, ("scores.csv", ""))
+    if not (run.folder / file).is_file():
+        return f"{run.name}: no {file} in the evaluation; {command} writes it"
+    if number == 5 and args.videos and not {video.name for video in run.evaluation.videos} & {*args.videos}:
+        return f"{run.name} has none of the videos {', '.join(args.videos)}"
+    if number == 10 and not {"psnr"} < {*run.evaluation.weights}:
+        return f"{run.name}: lambda weighs psnr against distance, it has only {', '.join(run.evaluation.weights)}"
+    return f"{run.name}: frames of one class only" if run.auc is None and number in (4, 7, 9, 10) else None
 
 
-def short_names(paths: Sequence[Path]) -> list[str]:
-    """Name folders by the shortest part that tells them apart, where possible without the evaluation's folder."""
-    parts = [[part for part in path.parts if not part.startswith("evaluation")] for path in paths]
-    if len(set(map(tuple, parts))) < len(paths):
-        parts = [list(path.parts) for path in paths]
-    while len(parts) > 1 and len({one[-1] for one in parts}) == 1:
-        parts = [one[:-1] for one in parts]
-    count = next(k for k in itertools.count(1) if len({tuple(one[-k:]) for one in parts}) == len(parts))
-    return ["/".join(one[-count:]) for one in parts]
+def draw(number: int, runs: Sequence[Run], args: argparse.Namespace) -> list[Figure]:
+    """Draw the pages of a figure."""
+    groups = {group: [run for run in runs if run.group == group] for group in dict.fromkeys(run.group for run in runs)}
+    named = {f"{run.name} ({run.group})" if len(groups) > 1 else run.name: run for run in runs}
+    if number == 5:
+        shown = [(video, x) for video, x in zip(runs[0].evaluation.videos, runs[0].normality)
+                 if not args.videos or video.name in args.videos]
+        return figures.curve_pages(*zip(*shown))
+    if number == 6:
+        return figures.draw_maps(load_maps(runs[0].folder / "maps.npz"))
+    if number == 7:
+        return [figures.gap_figure({group: {run.name: run.results.gap or 0.0 for run in members}
+                                    for group, members in groups.items()})]
+    if number == 9:
+        columns, gammas = ("gamma", "auc", "memory_updates", "frames"), {}
+        for name, run in named.items():
+            table = read_table(run.folder / "sweep_gamma.csv", columns)
+            gammas[name] = [dict(zip(columns, row)) for row in zip(*map(table.numbers, columns))]
+        return [figures.gamma_figure(gammas, {name: (run.results.config or {}).get("score", {}).get("gamma")
+                                              for name, run in named.items()})]
+    if number == 10:
+        return [figures.lambda_figure({name: [{"lambda": k / 50, "auc": auc_at(run, k / 50)} for k in range(51)]
+                                       for name, run in named.items()},
+                                      {name: run.evaluation.weights["psnr"] for name, run in named.items()})]
+    panels = {group: variants(members, args.names) if number == 8 else {run.name: [run] for run in members}
+              for group, members in groups.items()}
+    lines = {group: dict(entry(*one) for one in alike.items()) for group, alike in panels.items() if alike}
+    return [figures.roc_figure(lines)] if lines else []
 
 
-# ---------------------------------------------------------------------------------------------------------- the figures
-
-def usable(stem: str, runs: Sequence[Run], obstacle: Callable[[Run], str | None]
-           ) -> Generator[tuple[str, str], None, list[Run]]:
-    """Yield what keeps runs out of a figure; return the others."""
-    for run in runs:
-        if why := obstacle(run):
-            yield stem, f"{run.name}: {why}"
-    return [run for run in runs if not obstacle(run)]
-
-
-def one_class(run: Run) -> str | None:
-    """Say that a run has no AUC, where it has none."""
-    return "frames of one class only" if run.auc is None else None
-
-
-def missing(run: Run, file: str, command: str) -> str | None:
-    """Say that a run's evaluation lacks a file, where it does."""
-    return None if (run.folder / file).is_file() else f"no {file} in the evaluation; {command} writes it"
-
-
-def by_group(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Collect the runs that can be compared."""
-    return {group: [run for run in runs if run.group == group] for group in dict.fromkeys(run.group for run in runs)}
-
-
-def entry(name: str, runs: Sequence[Run]) -> figures.Entry:
-    """Make a line of a legend: the AUC of a run with its interval, or the mean AUC of several with its range."""
+def entry(name: str, runs: Sequence[Run]) -> tuple[str, list[Roc]]:
+    """Make a line of a legend, the AUC of a run with its interval or the mean AUC of several, and its curves."""
     areas = [run.auc for run in runs if run.auc is not None]
-    text = f"{name}: {percent(float(np.mean(areas)), 1)} %"
+    text, interval = f"{name}: {percent(float(np.mean(areas)), 1)} %", runs[0].results.interval
     if len(runs) > 1:
         text += f" (mean of {len(runs)} runs, {percent(min(areas), 1)} to {percent(max(areas), 1)})"
-    elif runs[0].interval:
-        text += " ({} to {})".format(*(percent(end, 1) for end in runs[0].interval))
-    return figures.Entry(text, [curve for run in runs if (curve := roc(run.labels, run.normality))])
+    elif interval and math.isclose(areas[0], runs[0].results.auc or 0):          # else it is of a macro average, say
+        text += f" ({percent(interval[0], 1)} to {percent(interval[1], 1)})"
+    return text, [curve for run in runs if (curve := roc(run.labels, run.normality))]
 
 
-def fig4(runs: Sequence[Run], _: argparse.Namespace) -> Drawn:
-    """Draw the ROC curves."""
-    runs = yield from usable("fig4_roc", runs, one_class)
-    if runs:
-        yield "fig4_roc", figures.roc_figure({group: [entry(run.name, [run]) for run in members]
-                                              for group, members in by_group(runs).items()}, "AUC (95 % interval)")
+def variants(runs: Sequence[Run], keep_names: bool) -> dict[str, list[Run]]:
+    """Group runs by the knobs of model and loss in which they differ; {} where they differ in none."""
+    runs = [run for run in runs if run.results.config and run.auc is not None]
+    settings = [flatten(run.results.config or {}) for run in runs]
+    differ = [knob for knob in dict.fromkeys(itertools.chain(*settings))
+              if any(one.get(knob) != settings[0].get(knob) for one in settings)]
+    named = [knob for knob in differ if knob.startswith(("model.", "loss."))]
+    if named and (others := [knob for knob in differ if knob not in (*named, *HARMLESS)]):
+        warnings.warn(f"fig8_variants: runs of {runs[0].group} differ in {', '.join(others)}, too (not in its legend)")
+    alike: dict[str, list[Run]] = {}
+    for run, knobs in zip(runs, settings):
+        says = ", ".join(f"{knob.partition('.')[2]} {json.dumps(knobs.get(knob))}" for knob in named)
+        alike.setdefault(run.name if keep_names else says.replace('"', ""), []).append(run)
+    return alike if named else {}
 
 
-def fig5(runs: Sequence[Run], args: argparse.Namespace) -> Drawn:
-    """Draw the normality of every video."""
-    for run in runs:
-        panels = [(video.name, video.frames, normality, video.labels) for video, normality in
-                  zip(run.videos, run.normality) if not args.videos or video.name in args.videos]
-        if panels:
-            yield from number_pages("fig5_curves", run, runs, figures.curve_pages(panels, widths=figures.PRINT))
-        else:
-            yield "fig5_curves", f"{run.name} has none of the videos {', '.join(args.videos)}"
-
-
-def fig6(runs: Sequence[Run], _: argparse.Namespace) -> Drawn:
-    """Draw the error maps."""
-    chosen = yield from usable("fig6_errors", runs, lambda run: missing(run, "maps.npz", "evaluate.py --checkpoint"))
-    for run in chosen:
-        if maps := load_maps(run.folder / "maps.npz"):
-            yield from number_pages("fig6_errors", run, runs, figures.draw_maps(maps))
-        else:
-            yield "fig6_errors", f"{run.name}: maps.npz holds no frame"
-
-
-def fig7(runs: Sequence[Run], _: argparse.Namespace) -> Drawn:
-    """Draw the gap scores."""
-    runs = yield from usable("fig7_gap", runs, one_class)
-    if runs:
-        yield "fig7_gap", figures.gap_figure({group: {run.name: run.gap or 0.0 for run in members}
-                                              for group, members in by_group(runs).items()})
-
-
-def fig8(runs: Sequence[Run], args: argparse.Namespace) -> Drawn:
-    """Draw the ROC curves of variants; several seeds of one variant are drawn alike."""
-    panels = {}
-    for group, members in by_group([run for run in runs if run.config and not one_class(run)]).items():
-        settings = [flatten(run.config) for run in members]
-        differ = [knob for knob in dict.fromkeys(itertools.chain(*settings))
-                  if any(one.get(knob) != settings[0].get(knob) for one in settings)]
-        named = [knob for knob in differ if knob.startswith(("model.", "loss."))]
-        others = [knob for knob in differ if knob not in (*named, *HARMLESS)]
-        variants: dict[str, list[Run]] = {}
-        for run, values in zip(members, settings):
-            says = ", ".join(f"{knob.partition('.')[2]} {plain(values.get(knob))}" for knob in named)
-            variants.setdefault(run.name if args.names else says, []).append(run)
-        if named:
-            panels[group] = [entry(name, same) for name, same in variants.items()]
-        if named and others:
-            warnings.warn(f"fig8_variants: the runs of {group} differ in {', '.join(others)}, too (not in its legend)")
-    yield "fig8_variants", (figures.roc_figure(panels, "AUC (95 % interval)") if panels else
-                            "no two runs of one data set differ in model or loss")
-
-
-def fig9(runs: Sequence[Run], _: argparse.Namespace) -> Drawn:
-    """Draw the AUC and the memory updates over gamma."""
-    file, columns, sweeps = "sweep_gamma.csv", ("gamma", "auc", "memory_updates", "frames"), {}
-    chosen = yield from usable("fig9_gamma", runs,
-                               lambda run: missing(run, file, "scripts/sweep.py gamma") or one_class(run))
-    for run in chosen:
-        table = read_table(run.folder / file, columns)
-        sweeps[full_name(run, runs)] = [dict(zip(columns, row)) for row in zip(*map(table.numbers, columns))]
-    if chosen:
-        used = {full_name(run, runs): run.config.get("score", {}).get("gamma") for run in chosen}
-        yield "fig9_gamma", figures.gamma_figure(sweeps, used)
-
-
-def fig10(runs: Sequence[Run], _: argparse.Namespace) -> Drawn:
-    """Draw the AUC over lambda."""
-    def obstacle(run: Run) -> str | None:
-        if "psnr" in run.weights and len(run.weights) > 1:
-            return one_class(run)
-        return f"lambda weighs psnr against distance, it has only {', '.join(run.weights)}"
-
-    def area(run: Run, value: float) -> float | None:
-        weights = paper_weights(value, len(run.weights) - 1)
-        return auc(run.labels, normality_under(run.protocol, run.videos, weights, run.training), run.protocol.average)
-
-    chosen = yield from usable("fig10_lambda", runs, obstacle)
-    if chosen:
-        yield "fig10_lambda", figures.lambda_figure(
-            {full_name(run, runs): [{"lambda": value, "auc": area(run, value)} for value in LAMBDAS] for run in chosen},
-            {full_name(run, runs): run.weights["psnr"] for run in chosen})
-
-
-DRAW = {4: fig4, 5: fig5, 6: fig6, 7: fig7, 8: fig8, 9: fig9, 10: fig10}
-
-
-def number_pages(stem: str, run: Run, runs: Sequence[Run], pages: Sequence[Figure]) -> Drawn:
-    """Name the pages of a run's figure: by the run where there are several, numbered where there are several pages."""
-    if len(runs) > 1:
-        stem += "_" + re.sub(r"[^\w.-]+", "_", run.name)                  # LaTeX and shells stumble over the rest
-    for number, page in enumerate(pages, 1):
-        yield f"{stem}_{number}" if len(pages) > 1 else stem, page
-
-
-def full_name(run: Run, runs: Sequence[Run]) -> str:
-    """Return the run's name, with its data set where there are several."""
-    return f"{run.name} ({run.group})" if len({one.group for one in runs}) > 1 else run.name
-
-
-def plain(value: object) -> str:
-    """Write a knob's value as on the command line."""
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+def auc_at(run: Run, psnr_weight: float) -> float | None:
+    """Measure a run's scores with another lambda."""
+    (videos, weights, training, _), protocol = run.evaluation, Protocol.configured(run.results.scoring)
+    weights = paper_weights(psnr_weight, len(weights) - 1)
+    return auc(run.labels, normality_under(protocol, videos, weights, training), protocol.average)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import yaml
+from lgn_net.report.optional import optional
 
 from lgn_net.cli import command_parser, parse_command
 from lgn_net.config import Config, flatten
@@ -39,7 +40,6 @@ from lgn_net.data.videos import find_split, index_videos
 from lgn_net.datasets import canonical_name, difference_from_published
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, check_writable, to_json, write_atomic
-from lgn_net.report.optional import optional
 from lgn_net.report.plan_tables import SIGNALS, distance_aucs, plan_csv, plan_table, result_table
 from lgn_net.report.tables import percent
 from lgn_net.terminal import StopOnSignal, run_command

@@ -4,11 +4,12 @@ Widths are those of a column and of a page of two columns; text is 7 points or m
 dashes as well as by their colours (Okabe and Ito's), so that a grey copy can be read. Names are never read as formulas.
 """
 
+import functools
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -21,10 +22,9 @@ from matplotlib.ticker import MaxNLocator
 from lgn_net.files import replacing
 from lgn_net.scores.maps import FrameMap
 from lgn_net.scores.metrics import Roc
-from lgn_net.scores.score_file import stretches
+from lgn_net.scores.score_file import VideoScores, stretches
 
 COLUMN, PAGE = 3.5, 7.16                                          # inches
-SCREEN, PRINT = (3.4, 6.8, 10.2), (COLUMN, PAGE, PAGE)            # inches, of one, two, three panels side by side
 BLUE, RED = "#0072b2", "#d55e00"
 COLOURS = (BLUE, RED, "#009e73", "#000000", "#e69f00", "#cc79a7", "#56b4e9")
 DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (9, 2)), (0, (3, 1, 3, 1, 1, 1)))
@@ -48,7 +48,7 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 300, kinds: Sequenc
     return paths
 
 
-def look(k: int) -> dict:
+def look(k: int) -> dict[str, Any]:
     """Give the k-th curve of a figure its colour, its dashes and, from the eighth on, its marker."""
     return {"color": COLOURS[k % len(COLOURS)], "linestyle": DASHES[k % len(DASHES)],
             "marker": MARKERS[k // len(COLOURS) % len(MARKERS)], "markevery": 0.15, "markerfacecolor": "white"}
@@ -65,34 +65,27 @@ def wrap(text: str, inches: float) -> str:
     return Wrapper(max(8, int(17 * inches))).fill(text)
 
 
-def legend_height(labels: Sequence[str]) -> float:
+def height(labels: Sequence[str]) -> float:
     """Estimate the height in inches of a legend with these entries."""
     return 0.14 * sum(label.count("\n") + 1 for label in labels) + 0.1
 
 
 @matplotlib.rc_context(STYLE)
-def curve_pages(videos: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]], title: str = "",
-                widths: Sequence[float] = SCREEN) -> list[Figure]:
-    """Fig. 5: draw the normality over the frames, abnormal periods shaded; a panel per video, twelve a page.
-
-    Args:
-        videos: for each its name, frame indices, normality and labels, (n_v,) each; one vertical axis for all.
-        title: heading of every page.
-        widths: width of a page with one, two and three panels side by side, in inches.
-    """
-    low, high = min(x.min() for _, _, x, _ in videos), max(x.max() for _, _, x, _ in videos)
+def curve_pages(videos: Sequence[VideoScores], normality: Sequence[np.ndarray], title: str = "") -> list[Figure]:
+    """Fig. 5: draw the normality (n_v,) over the frames of each video, abnormal periods shaded, twelve a page."""
+    low, high = min(map(np.min, normality)), max(map(np.max, normality))
     low, high = (0.0, 1.02) if low >= 0 and high <= 1 else (low, high + 0.02 * ((high - low) or 1))
-    pages = []
-    for start in range(0, len(videos), VIDEOS_PER_PAGE):
-        shown = videos[start:start + VIDEOS_PER_PAGE]
+    panels, pages = list(zip(videos, normality)), []
+    for start in range(0, len(panels), VIDEOS_PER_PAGE):
+        shown = panels[start:start + VIDEOS_PER_PAGE]
         columns = min(3, len(shown))
-        rows, width = -(-len(shown) // columns), widths[columns - 1]
+        rows, width = -(-len(shown) // columns), COLUMN if columns == 1 else PAGE
         figure = Figure(figsize=(width, (0.7 + 0.24 * width / columns) * rows + 0.9), layout="constrained")
-        for panel, (name, frames, normality, labels) in enumerate(shown, 1):
+        for panel, ((name, frames, _, labels), x) in enumerate(shown, 1):
             axes = figure.add_subplot(rows, columns, panel)
             for first, end in stretches(labels == 1):
                 axes.axvspan(frames[first] - 0.5, frames[end - 1] + 0.5, color=RED, alpha=0.25, linewidth=0)
-            axes.plot(frames, normality, color=BLUE, linewidth=0.9)
+            axes.plot(frames, x, color=BLUE, linewidth=0.9)
             axes.set(title=name, ylim=(low, high), xlim=(frames[0], max(frames[-1], frames[0] + 1)),
                      xlabel="frame" if panel > len(shown) - columns else "")
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -103,32 +96,35 @@ def curve_pages(videos: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]]
     return pages
 
 
-class Entry(NamedTuple):
-    """A line of a ROC panel's legend."""
-
-    label: str
-    curves: list[Roc]           # drawn alike; those of several seeds
+def write_curves(videos: Sequence[VideoScores], normality: Sequence[np.ndarray], title: str, folder: Path) -> None:
+    """Write `curves_<k>.png` into an existing folder, in place of earlier ones."""
+    for old in folder.glob("curves_*.png"):
+        old.unlink()
+    for k, page in enumerate(curve_pages(videos, normality, title), 1):
+        save_figure(page, folder / f"curves_{k}", dpi=200, kinds=("png",))
 
 
 @matplotlib.rc_context(STYLE)
-def roc_figure(panels: Mapping[str, Sequence[Entry]], legend_title: str) -> Figure:
-    """Fig. 4 and 8: draw a square panel with its legend below for each title; the diagonal is chance."""
+def roc_figure(panels: Mapping[str, Mapping[str, Sequence[Roc]]]) -> Figure:
+    """Fig. 4 and 8: draw a square panel with its legend below for each title; the diagonal is chance.
+
+    `panels` gives for each title and label of its legend the curves that are drawn alike, those of several seeds.
+    """
     columns = min(3, len(panels))
     width, left, top, below = COLUMN if columns == 1 else PAGE, 0.47, 0.25, 0.42              # inches around a panel
     side = width / columns - left - 0.12
-    labels = [[wrap(entry.label, side - 0.2) for entry in entries] for entries in panels.values()]
-    row_height = top + side + below + max(map(legend_height, labels)) + 0.15
-    height = row_height * -(-len(panels) // columns)
-    figure = Figure(figsize=(width, height))
-    for panel, (title, entries) in enumerate(panels.items()):
-        row, place = divmod(panel, columns)
-        x, y = place * width / columns + left, height - row * row_height - top - side
-        axes = figure.add_axes((x / width, y / height, side / width, side / height))
-        handles = [[axes.plot(curve.false_positive, curve.true_positive, **look(k))[0] for curve in entry.curves][0]
-                   for k, entry in enumerate(entries)]
+    labels = [[wrap(label, side - 0.2) for label in entries] for entries in panels.values()]
+    row_height = top + side + below + max(map(height, labels)) + 0.15
+    total = row_height * -(-len(panels) // columns)
+    figure = Figure(figsize=(width, total))
+    for k, (title, entries) in enumerate(panels.items()):
+        x, y = k % columns * width / columns + left, total - k // columns * row_height - top - side
+        axes = figure.add_axes((x / width, y / total, side / width, side / total))
+        handles = [[axes.plot(curve.false_positive, curve.true_positive, **look(j))[0] for curve in curves][0]
+                   for j, curves in enumerate(entries.values())]
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.7, linestyle=(0, (1, 2)), zorder=0)
         axes.set(xlim=(0, 1), ylim=(0, 1.01), title=title, xlabel="false positive rate", ylabel="true positive rate")
-        axes.legend(handles, labels[panel], title=legend_title, loc="upper left", alignment="left",
+        axes.legend(handles, labels[k], title="AUC (95 % interval)", loc="upper left", alignment="left",
                     bbox_to_anchor=(0, -below / side), borderaxespad=0, borderpad=0)
     return figure
 
@@ -137,22 +133,21 @@ def roc_figure(panels: Mapping[str, Sequence[Entry]], legend_title: str) -> Figu
 def draw_maps(maps: Sequence[FrameMap]) -> list[Figure]:
     """Fig. 6: draw rows of frame, prediction, squared error and both with the box, six a page, errors on one scale."""
     highest = float(np.quantile(np.concatenate([one.error.ravel() for one in maps]), 0.999))     # a few beyond: clipped
-    scale, colours = Normalize(0, highest or 1.0, clip=True), matplotlib.colormaps["inferno"]
-    figures = []
+    scale, figures = Normalize(0, highest or 1.0, clip=True), []
     for start in range(0, len(maps), MAPS_PER_PAGE):
         shown = maps[start:start + MAPS_PER_PAGE]
         shapes = [1 / one.aspect for one in shown]
         figure = Figure(figsize=(PAGE, 1.4 * sum(shapes) + 0.1 * len(shown) + 0.25), layout="compressed")
-        grid = figure.subplots(len(shown), 4, squeeze=False, height_ratios=shapes)
+        grid = figure.subplots(len(shown), 4, squeeze=False, height_ratios=shapes,
+                               subplot_kw={"xticks": [], "yticks": [], "frame_on": False})
         for row, one in zip(grid, shown):
-            image, strength = to_rgb(one.image), scale(one.error).filled()
-            grey, opacity = image.mean(axis=2, keepdims=True) / 255, strength[..., None] ** 0.5
-            overlay = (1 - opacity) * grey + opacity * colours(strength)[..., :3]
-            stretched = image.shape[1] / image.shape[0] / one.aspect
-            for axes, picture in zip(row, (image, to_rgb(one.prediction), one.error, overlay)):
-                axes.imshow(picture, norm=scale, cmap=colours, interpolation="none", aspect=stretched)
-                axes.set(xticks=[], yticks=[])
-                axes.spines[:].set_visible(False)
+            show: dict[str, Any] = {"interpolation": "none", "aspect": one.error.shape[1] / len(one.error) / one.aspect}
+            grey: dict[str, Any] = show | {"cmap": "gray", "vmin": 0, "vmax": 255}
+            for axes, picture in zip(row, (one.image, one.prediction)):
+                axes.imshow(picture[..., ::-1].squeeze(), **grey)                             # from BGR, or grey
+            row[2].imshow(one.error, norm=scale, cmap="inferno", **show)
+            row[3].imshow(one.image.mean(axis=2), **grey)
+            row[3].imshow(one.error, norm=scale, cmap="inferno", alpha=np.sqrt(scale(one.error).filled()), **show)
             x0, y0, x1, y1 = one.box
             for colour, width in (("black", 2.0), ("white", 0.9)):                               # seen on any ground
                 row[3].add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=colour,
@@ -162,34 +157,25 @@ def draw_maps(maps: Sequence[FrameMap]) -> list[Figure]:
             row[0].set_ylabel("\n".join(says), rotation=0, ha="right", va="center", fontsize=7)
         for axes, title in zip(grid[0], ("frame", "prediction", "squared error", "frame and error")):
             axes.set_title(title)
-        bar = figure.colorbar(grid[0, 2].images[0], ax=list(grid.flat), aspect=12 * len(shown), pad=0.015, extend="max")
-        bar.outline.set_linewidth(0.4)
+        figure.colorbar(grid[0, 2].images[0], ax=list(grid.flat), aspect=12 * len(shown), pad=0.015, extend="max")
         figures.append(figure)
     return figures
-
-
-def to_rgb(image: np.ndarray) -> np.ndarray:
-    """Turn pixels (H, W, C) uint8, BGR or grey, into (H, W, 3) RGB."""
-    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., ::-1]
 
 
 @matplotlib.rc_context(STYLE)
 def gap_figure(groups: Mapping[str, Mapping[str, float]]) -> Figure:
     """Fig. 7: draw a bar per run with its value beside it, a panel per group (data set); {group: {run: gap}}."""
-    labels = {title: [wrap(name, 1.2) for name in group] for title, group in groups.items()}
-    lines = 1 + max(label.count("\n") for group in labels.values() for label in group)
     ratios = [len(group) + 0.2 for group in groups.values()]
-    figure = Figure(figsize=(COLUMN, (0.12 * lines + 0.12) * sum(ratios) + 0.32 * len(groups) + 0.5),
-                    layout="constrained")
+    labels = [[wrap(name, 1.2) for name in group] for group in groups.values()]
+    bar = 0.12 * max(label.count("\n") + 2 for texts in labels for label in texts) + 0.12           # inches
+    figure = Figure(figsize=(COLUMN, bar * sum(ratios) + 0.32 * len(groups) + 0.5), layout="constrained")
     panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
-    values = [value for group in groups.values() for value in group.values()]
-    low, high = min(0.0, *values), max(0.0, *values)
-    room = 0.25 * ((high - low) or 1.0)                                                            # for the numbers
-    for axes, (title, group) in zip(panels, groups.items()):
+    for axes, texts, (title, group) in zip(panels, labels, groups.items()):
         bars = axes.barh(range(len(group)), list(group.values()), height=0.6, color=BLUE)
         axes.bar_label(bars, fmt="%.3f", padding=3, fontsize=7)
-        axes.set_yticks(range(len(group)), labels[title])
-        axes.set(ylim=(len(group) - 0.4, -0.6), xlim=(low - room if low < 0 else 0, high + room))
+        axes.set_yticks(range(len(group)), texts)
+        axes.set_ylim(len(group) - 0.4, -0.6)
+        axes.margins(x=0.25)                                                                       # for the numbers
         axes.set_title(title, loc="left")
         axes.axvline(0, color="black", linewidth=0.6)
         axes.spines.left.set_visible(False)
@@ -199,96 +185,43 @@ def gap_figure(groups: Mapping[str, Mapping[str, float]]) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def gamma_figure(runs: Mapping[str, Sequence[Mapping]], used: Mapping[str, float] | float | None = None) -> Figure:
-    """Fig. 9: draw the AUC over gamma and, below it, the percentage of test frames that updated the memory.
+def sweep_figure(knob: str, runs: Mapping[str, Sequence[Mapping]],
+                 used: Mapping[str, float | None] | float) -> Figure:
+    """Fig. 9 and 10: draw the AUC over gamma, with the memory updates in percent of the frames, or over lambda.
 
-    Args:
-        runs: for each name a row per gamma with "gamma", "auc" (a fraction; None where undefined), "memory_updates" and
-            "frames".
-        used: gamma of the configuration, of all or of each run; a ring marks it.
+    `runs` gives for each name a row per value, with the knob, "auc" (a fraction; None where undefined) and, for gamma,
+    "memory_updates" and "frames". `used` is the configuration's value, of all or of each run; a ring marks it.
     """
-    figure = sweep_figure("γ", [
-        {name: (column(rows, "gamma"), 100 * column(rows, "auc")) for name, rows in runs.items()},
-        {name: (column(rows, "gamma"), 100 * column(rows, "memory_updates") / column(rows, "frames"))
-         for name, rows in runs.items()}], used)
-    top, bottom = figure.axes
-    gammas = np.concatenate([column(rows, "gamma") for rows in runs.values()])
-    positive = gammas[gammas > 0]
-    if len(positive) and positive.max() >= 100 * positive.min():           # a logarithmic axis, 0 left of the smallest
-        bottom.set_xscale("symlog", linthresh=positive.min(), linscale=0.5)
-        bottom.xaxis.set_major_formatter("{x:g}")
-    bottom.set(ylabel="memory\nupdates %", ylim=(-6, 106), xlabel="γ (threshold of the regular score)")
-    return figure
-
-
-@matplotlib.rc_context(STYLE)
-def lambda_figure(runs: Mapping[str, Sequence[Mapping]], used: Mapping[str, float] | float | None = None) -> Figure:
-    """Fig. 10: draw the AUC over lambda, from the distance alone (0) to the PSNR alone (1).
-
-    `runs` gives for each name a row per lambda with "lambda" and "auc"; `used` is as in `gamma_figure`.
-    """
-    figure = sweep_figure("λ", [{name: (column(rows, "lambda"), 100 * column(rows, "auc"))
-                                 for name, rows in runs.items()}], used)
-    figure.axes[0].set(xlim=(-0.02, 1.02), xlabel="λ (0: distance only, 1: PSNR only)")
-    return figure
-
-
-def column(rows: Sequence[Mapping], name: str) -> np.ndarray:
-    """Collect a column (k,) of the rows; None becomes NaN."""
-    return np.array([row[name] for row in rows], float)
-
-
-def sweep_figure(symbol: str, panels: Sequence[Mapping[str, Sequence[np.ndarray]]],
-                 used: Mapping[str, float] | float | None) -> Figure:
-    """Draw panels above each other, the AUC in the first, with a curve (x, y) per run and a ring where x is `used`."""
-    labels = [wrap(name, COLUMN - 0.8) for name in panels[0]]
-    figure = Figure(figsize=(COLUMN, 1.5 + 0.9 * len(panels) + legend_height([*labels, ""])), layout="constrained")
-    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=[1.8, 1][:len(panels)])[:, 0]
+    labels, panels, symbol = [wrap(name, COLUMN - 0.8) for name in runs], *((2, "γ") if knob == "gamma" else (1, "λ"))
+    figure = Figure(figsize=(COLUMN, 1.5 + 0.9 * panels + height([*labels, ""])), layout="constrained")
+    grid = figure.subplots(panels, 1, sharex=True, squeeze=False, height_ratios=[1.8, 1][:panels])[:, 0]
     ring: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 7, "markerfacecolor": "none"}
     handles = []
-    for axes, panel in zip(grid, panels):
-        for k, (name, (x, y)) in enumerate(panel.items()):
-            x, y = np.array((x, y))[:, np.argsort(x, kind="stable")]
-            few = {"marker": MARKERS[1 + k % 6], "markersize": 3, "markevery": 1} if len(x) <= 25 else {}
+    for k, (name, rows) in enumerate(runs.items()):
+        rows = sorted(rows, key=lambda row: row[knob])
+        columns = {key: np.array([row[key] for row in rows], float) for key in rows[0]}       # None becomes NaN
+        x, mine = columns[knob], used.get(name) if isinstance(used, Mapping) else used
+        few = {"marker": MARKERS[1 + k % 6], "markersize": 3, "markevery": 1} if len(x) <= 25 else {}
+        for axes in grid:
+            y = 100 * (columns["auc"] if axes is grid[0] else columns["memory_updates"] / columns["frames"])
             handles += axes.plot(x, y, **look(k) | few)
-            mine = used.get(name) if isinstance(used, Mapping) else used
             if mine is not None and x[0] <= mine <= x[-1]:
                 axes.plot(mine, np.interp(mine, x, y), **ring, color=COLOURS[k % len(COLOURS)])
+    for axes in grid:
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axes.grid(axis="y")
     grid[0].set_ylabel("AUC %")
-    figure.legend([*handles[:len(labels)], Line2D([], [], color="black", **ring)],
+    if knob == "gamma":
+        positive = [row["gamma"] for rows in runs.values() for row in rows if row["gamma"]]
+        if positive and max(positive) >= 100 * min(positive):              # a logarithmic axis, 0 left of the smallest
+            grid[1].set_xscale("symlog", linthresh=min(positive), linscale=0.5)
+            grid[1].xaxis.set_major_formatter("{x:g}")
+        grid[1].set(ylabel="memory\nupdates %", ylim=(-6, 106), xlabel="γ (threshold of the regular score)")
+    else:
+        grid[0].set(xlim=(-0.02, 1.02), xlabel="λ (0: distance only, 1: PSNR only)")
+    figure.legend([*handles[::panels], Line2D([], [], color="black", **ring)],
                   [*labels, f"{symbol} of the configuration"], loc="outside lower center", alignment="left")
     return figure
 
 
-class Seeds(NamedTuple):
-    """A row of a table of runs: AUCs in percent."""
-
-    auc: list[float]                    # of each seed
-    auc_psnr: list[float]               # of the PSNR alone; empty where it is all there is
-    published: float | None = None
-
-
-@matplotlib.rc_context(STYLE)
-def seeds_figure(title: str, rows: Mapping[str, Seeds]) -> Figure:
-    """Draw every row of a table on a line of its own: a dot for each seed, a bar at their mean."""
-    figure = Figure(figsize=(COLUMN, 1.1 + 0.21 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    for y, row in enumerate(rows.values()):
-        if row.auc_psnr:
-            axes.plot(np.mean(row.auc_psnr), y, "|", color="0.6", markersize=9, label="PSNR only, mean")
-        if row.auc:
-            axes.plot(np.mean(row.auc), y, "|", color=BLUE, markersize=9, markeredgewidth=1.8, label="AUC, mean")
-        axes.plot(row.auc, [y] * len(row.auc), "o", color=BLUE, markersize=3, alpha=0.6, markeredgewidth=0,
-                  label="AUC of a seed")
-        if row.published is not None:
-            axes.plot(row.published, y, "D", color=RED, markersize=4, markerfacecolor="none", label="published")
-    figure.suptitle(wrap(title, COLUMN))
-    axes.set(xlabel="AUC %", ylim=(len(rows) - 0.5, -0.5))
-    axes.set_yticks(range(len(rows)), [wrap(name, 1.5) for name in rows])
-    axes.tick_params(axis="y", length=0)
-    axes.grid()
-    handles = dict(zip(*reversed(axes.get_legend_handles_labels())))                     # one of each
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=2)
-    return figure
+gamma_figure, lambda_figure = functools.partial(sweep_figure, "gamma"), functools.partial(sweep_figure, "lambda")

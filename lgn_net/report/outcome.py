@@ -9,7 +9,7 @@ import numpy as np
 from lgn_net.config import Config
 from lgn_net.data.labels import shipped_truths
 from lgn_net.errors import UserError
-from lgn_net.report.curves import plot_curves
+from lgn_net.report.figures import write_curves
 from lgn_net.report.page import write_report
 from lgn_net.report.tables import everything
 from lgn_net.scores.evaluation import Evaluation
@@ -32,17 +32,19 @@ def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, eve
     results = results_of_scores(evaluation, config, every_protocol, other)
     text = everything(results)
     if out:
-        videos, frames = evaluation.videos, [video.frames for video in evaluation.videos]
+        videos = evaluation.videos
         write_scores(out / "scores.csv", [video._replace(signals=video.signals | {"normality": x})
                                           for video, x in zip(videos, normal)])
         if evaluation.training:
             write_scores(out / "calibration.csv", evaluation.training, labelled=False)
         save_maps(out / "maps.npz", maps)
         write_results(out / "results.json", results)
-        plot_curves([video.name for video in videos], frames, normal, [video.labels for video in videos],
-                    f"{results.dataset or 'scores'}: normality", out)
-        write_report(out / "report.html", results.to_dict(), videos, normal, maps)
-        text += "\n\n" + "\n".join(f"{name:<8} {out / file}" for name, file in {
+        write_curves(videos, normal, f"{results.dataset or 'scores'}: normality", out)
+        write_report(out / "report.html", results, videos, normal, maps)
+        text += "
+
+" + "
+".join(f"{name:<8} {out / file}" for name, file in {
             "scores": "scores.csv", "results": "results.json", "curves": "curves_1.png",
             "report": "report.html"}.items())
     print(text)

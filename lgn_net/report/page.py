@@ -1,218 +1,152 @@
 """Write the report of an evaluation: one page that opens from disk in any browser, with curves to hover over and zoom.
 
-Here numbers, plots and pictures become plain values. `templates/report.html` places them and escapes all of them,
-`report.css` gives the colours that the plots name (`--normal`), and `report.js` draws the plots with plotly.js.
+`templates/report.html` lays out the results and escapes all of them. Here are only the plots, as plotly.js takes them,
+and the pictures. `report.css` gives the colours that the plots name (`--normal`), and `report.js` draws them.
 """
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
-from html import escape
+import html
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import jinja2
 import numpy as np
-from markupsafe import Markup
 
 from lgn_net.config import flatten
 from lgn_net.files import write_atomic
-from lgn_net.report.optional import optional
 from lgn_net.report.tables import comparison, frames_scored, numbers, percent
 from lgn_net.scores.maps import FrameMap
 from lgn_net.scores.metrics import AVERAGES, Roc, roc
 from lgn_net.scores.normality import SCOPES
-from lgn_net.scores.protocols import PAPER, SIGMAS, Protocol
+from lgn_net.scores.protocols import PAPER, SIGMAS
+from lgn_net.scores.results import Results
 from lgn_net.scores.score_file import VideoScores, stretches
 
 TEMPLATES = Path(__file__).parent / "templates"
-# Signals by name: their words beside a curve, their format (d3's) and unit.
-SIGNALS = {"psnr": ("PSNR", ".2f", " dB"), "distance": ("distance", ".4g", ""),
-           "regular_score": ("regular score", ".4g", "")}
-# Entries of results.json that say what the results were made from; versions and configuration follow.
-PROVENANCE = ("dataset", "complete_benchmark", "labels", "label_source", "protocol", "checkpoint", "scores",
-              "direction")
 
 
-def write_report(path: Path, results: Mapping, videos: list[VideoScores], normal: list[np.ndarray],
+def write_report(path: Path, results: Results, videos: Sequence[VideoScores], normal: Sequence[np.ndarray],
                  maps: Sequence[FrameMap]) -> None:
-    """Write the page, complete in one file. Without plotly, warn and leave out the interactive curves.
+    """Write the page, complete in one file.
 
-    Args:
-        path: path of the HTML file.
-        results: the content of results.json.
-        videos: the scored frames.
-        normal: normality (n_v,) of each video.
-        maps: frames to show with their error maps; may be empty.
+    `normal` is the normality (n_v,) of each video; `maps` are frames to show with their errors, if any.
     """
-    plotly = optional("plotly.offline", "report.html has no interactive curves")
-    scripts = [plotly.get_plotlyjs(), (TEMPLATES / "report.js").read_text()] if plotly else []
+    from plotly.offline import get_plotlyjs  # late: evaluate.py --help does without
+
+    scripts = [get_plotlyjs(), (TEMPLATES / "report.js").read_text()]
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters["percent"] = percent
-    environment.filters["share"] = share
+    environment.policies["json.dumps_kwargs"] = {"default": packed, "sort_keys": True}
+    environment.filters |= {
+        "percent": percent, "share": lambda value: "undefined" if value is None else f"{percent(value)} %",
+        "sha256": lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}
+    curve = roc([video.labels for video in videos], normal)
+    made_from = {key: value for key, value in vars(results).items() if isinstance(value, str | bool)}
+    top = float(np.quantile(np.concatenate([m.error.ravel() for m in maps]), 0.999)) or 1.0 if maps else 1.0
     write_atomic(path, environment.get_template("report.html").render(
-        style=Markup((TEMPLATES / "report.css").read_text()), scripts=[Markup(script) for script in scripts],
-        hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts],
-        curves=curves(videos, normal), **content(results, videos, roc([video.labels for video in videos], normal)),
-        **error_maps(maps)))
-
-
-def content(results: Mapping, videos: list[VideoScores], curve: Roc | None) -> dict:
-    """Collect all that the template shows of results.json: no other function of this file reads the results."""
-    (_, _, _, within), *others = numbers(results)
-    compared, source = results.get("compared"), results.get("label_source")
-    made_from = {key: results[key] for key in PROVENANCE if results.get(key) is not None}
-    grids: dict = {}
-    for cell in results.get("grid", ()):
-        cells = grids.setdefault(cell["labels"], {})
-        cells[Protocol(cell["scope"], cell["sigma"], cell["average"])] = cell["auc"]
-    return {
-        "name": results.get("dataset") or "scores", "auc": results["auc"], "within": within, "cards": others,
-        "scored": frames_scored(results), "protocol": results["protocol"],
-        "labels": source or Path(str(results["labels"])).name,
-        "grids": [(labels or results["labels"], results["padded_chance"][labels or ""], cells)
-                  for labels, cells in grids.items()],
-        "averages": AVERAGES, "scopes": SCOPES, "sigmas": SIGMAS, "Protocol": Protocol, "paper": PAPER,
-        "compared": comparison(compared, compared["other"]) if compared else "",
-        "eer": results["eer"], "roc": roc_plot(curve, results["eer"]) if curve else None,
-        "memory": memory_plots(results.get("memories") or [], videos),
-        "videos": results["per_video"],
-        "provenance": [made_from | flatten({"signals": results.get("signals", {})}), results.get("versions", {}),
-                       flatten(results.get("config") or {})],
-    }
-
-
-def share(value: float | None) -> str:
-    """Write a fraction in percent with its sign, and "undefined" for None."""
-    return "undefined" if value is None else f"{percent(value)} %"
+        style=(TEMPLATES / "report.css").read_text(), scripts=scripts, results=results, numbers=numbers(results),
+        scored=frames_scored(results), compared=comparison(results.compared) if results.compared else "",
+        averages=AVERAGES, scopes=SCOPES, sigmas=SIGMAS, paper=PAPER,
+        provenance=[made_from | flatten({"signals": results.signals}), results.versions, flatten(results.config or {})],
+        curves=video_plots(videos, normal), roc=roc_plot(curve, results.eer or 0) if curve else None,
+        memory=memory_plots(results, videos), maps=[(m, pictures(m, top)) for m in maps], top=top,
+        scale=data_uri(heat(np.linspace(0, 1, 256)[None]), ".png")))
 
 
 def packed(values: np.ndarray) -> dict:
     """Encode an array as plotly.js reads it, 32-bit floats in base64: shorter than digits, and read faster."""
-    values = np.ascontiguousarray(values, "<f4")
-    shape = ", ".join(map(str, values.shape))
-    return {"dtype": "f4", "bdata": base64.b64encode(values.tobytes()).decode(), "shape": shape}
+    data = base64.b64encode(values.astype("<f4").tobytes()).decode()
+    return {"dtype": "f4", "bdata": data, "shape": ", ".join(map(str, values.shape))}
 
 
-def plain(text: str) -> str:
-    """Protect text from plotly, which takes <...> for markup and %{...} for a variable."""
-    return escape(text, quote=False).replace("%", "&#37;")
-
-
-def curves(videos: list[VideoScores], normal: list[np.ndarray]) -> list[dict]:
-    """Plot every video, all with the same vertical axis."""
-    low, high = min(0.0, *map(np.min, normal)), max(1.0, *map(np.max, normal))
+def video_plots(videos: Sequence[VideoScores], normal: Sequence[np.ndarray]) -> list[dict]:
+    """Plot the normality over the frames of every video, abnormal periods shaded, all on one vertical axis."""
+    low, high, plots = min(0.0, *map(np.min, normal)), max(1.0, *map(np.max, normal)), []
     room = 0.03 * (high - low)
-    return [video_plot(video, x, [float(low - room), float(high + room)]) for video, x in zip(videos, normal)]
-
-
-def video_plot(video: VideoScores, normal: np.ndarray, limits: list[float]) -> dict:
-    """Plot the normality (n,) over the frames of one video, abnormal periods shaded."""
-    # What the reader sees of a frame.
-    shown = [name for name in video.signals if name not in ("normality", "memory_updated")]
-    lines = ["frame %{x}", "normality %{y:.4f}"]
-    for k, name in enumerate(shown):
-        label, digits, unit = SIGNALS.get(name, (name, ".4g", ""))
-        lines.append(f"{plain(label)} %{{customdata[{k}]:{digits}}}{unit}")
-    lines.append("label %{text}")
-    abnormal = video.labels == 1
-    trace = {"x": packed(video.frames), "y": packed(normal), "mode": "lines" if len(normal) > 1 else "markers",
-             "text": np.where(abnormal, "abnormal", "normal").tolist(), "line": {"color": "--normal", "width": 1.5}}
-    if shown:
-        trace["customdata"] = packed(np.stack([video.signals[name] for name in shown], axis=1))
-    if "memory_updated" in video.signals:
-        lines.append("memory updated: %{hovertext}")
-        trace["hovertext"] = np.where(video.signals["memory_updated"] == 1, "yes", "no").tolist()
-    trace["hovertemplate"] = "<br>".join(lines) + "<extra></extra>"
-
-    periods = [(int(video.frames[first]), int(video.frames[end - 1])) for first, end in stretches(abnormal)]
-    return {"data": [trace], "layout": {
-        "shapes": [{"type": "rect", "yref": "paper", "y0": 0, "y1": 1, "x0": first - 0.5, "x1": last + 0.5,
-                    "fillcolor": "--abnormal", "opacity": 0.25, "line": {"width": 0}, "layer": "below"}
-                   for first, last in periods],
-        "xaxis": {"range": [int(video.frames[0]) - 0.5, int(video.frames[-1]) + 0.5], "tickformat": ".6~g",
-                  "nticks": 6},
-        "yaxis": {"range": limits, "fixedrange": True, "nticks": 5},
-        "margin": {"l": 34, "r": 6, "t": 6, "b": 30}, "hovermode": "x"}}
-
-
-def roc_plot(curve: Roc, eer: float) -> dict:
-    """Plot the ROC curve of all frames together, thinned to 500 points, with the point of the equal error rate."""
-    along = curve.false_positive + curve.true_positive                                        # 0 to 2, never falling
-    chosen = np.unique(np.searchsorted(along, np.linspace(0, along[-1], 500)))
-    hover = "false positive rate %{x:.2%}<br>true positive rate %{y:.2%}<extra></extra>"
-    rate = {"range": [-0.01, 1.01], "tickformat": ".0%", "dtick": 0.25, "tick0": 0}
-    return {"data": [
-        {"x": [0, 1], "y": [0, 1], "mode": "lines", "line": {"color": "--faint", "dash": "dash", "width": 1},
-         "hoverinfo": "skip"},
-        {"x": packed(curve.false_positive[chosen]), "y": packed(curve.true_positive[chosen]), "mode": "lines",
-         "line": {"color": "--normal", "width": 2}, "hovertemplate": hover},
-        {"x": [eer], "y": [1 - eer], "mode": "markers", "marker": {"color": "--abnormal", "size": 10},
-         "hovertemplate": f"equal error rate {share(eer)}<extra></extra>"},
-    ], "layout": {"xaxis": rate | {"title": {"text": "false positive rate"}},
-                  "yaxis": rate | {"title": {"text": "true positive rate"}},
-                  "margin": {"l": 62, "r": 16, "t": 8, "b": 46}, "hovermode": "closest"}}
-
-
-def memory_plots(memories: Sequence[Mapping], videos: list[VideoScores]) -> list[tuple[str, str, dict]]:
-    """Plot each memory's items and each distance; a title, a remark and the plot each."""
-    plots = []
-    for k, memory in enumerate(memories, 1):
-        counts = np.array(memory["queries_of_item"])
-        remark = f"{memory['live_items']} of {len(counts)} live, mean cosine between two {memory['item_cosine']:.3f}"
-        plots.append((f"Memory {k}" if len(memories) > 1 else "Items", remark, items_plot(counts)))
-    for name in videos[0].signals:
-        if name.startswith("distance"):
-            plots.append((name.replace("_", " ").capitalize(), "of normal (blue) and abnormal (orange) test frames",
-                          distance_plot(name, videos)))
+    for video, x in zip(videos, normal):
+        # What the reader sees of a frame: its signals are columns of `customdata`, other words are `text`.
+        abnormal, frames = video.labels == 1, video.frames
+        shown = {name: values for name, values in video.signals.items() if name not in ("normality", "memory_updated")}
+        lines = ["frame %{x}", "normality %{y:.4f}"]
+        for k, name in enumerate(shown):
+            # Plotly takes <...> for markup and %{...} for a variable.
+            label = html.escape(name.replace("_", " "), quote=False).replace("%", "&#37;")
+            lines.append(f"PSNR %{{customdata[{k}]:.2f}} dB" if name == "psnr" else f"{label} %{{customdata[{k}]:.4g}}")
+        trace = {"x": frames, "y": x, "mode": "lines" if len(x) > 1 else "markers",
+                 "text": np.where(abnormal, "abnormal", "normal").tolist(), "line": {"color": "--normal", "width": 1.5},
+                 "customdata": np.stack(list(shown.values()), axis=1)}
+        lines.append("label %{text}")
+        if "memory_updated" in video.signals:
+            lines.append("memory updated: %{hovertext}")
+            trace["hovertext"] = np.where(video.signals["memory_updated"] == 1, "yes", "no").tolist()
+        trace["hovertemplate"] = "<br>".join(lines) + "<extra></extra>"
+        shades = [{"type": "rect", "yref": "paper", "y0": 0, "y1": 1, "x0": frames[first] - 0.5,
+                   "x1": frames[end - 1] + 0.5, "fillcolor": "--abnormal", "opacity": 0.25, "line": {"width": 0},
+                   "layer": "below"} for first, end in stretches(abnormal)]
+        plots.append({"data": [trace], "layout": {
+            "shapes": shades, "margin": {"l": 34, "r": 6, "t": 6, "b": 30}, "hovermode": "x",
+            "xaxis": {"range": [frames[0] - 0.5, frames[-1] + 0.5], "tickformat": ".6~g", "nticks": 6},
+            "yaxis": {"range": [low - room, high + room], "fixedrange": True, "nticks": 5}}})
     return plots
 
 
-def items_plot(counts: np.ndarray) -> dict:
-    """Plot how the queries of training frames fall on the items; counts (M,)."""
-    bars = {"type": "bar", "x": packed(np.arange(1, len(counts) + 1)), "y": packed(counts / counts.sum()),
-            "marker": {"color": "--normal"}, "hovertemplate": "item %{x}: %{y:.2%} of the queries<extra></extra>"}
-    return {"data": [bars], "layout": histogram_layout("item", "share of the queries", ".0%")}
+def roc_plot(curve: Roc, eer: float) -> dict:
+    """Plot the ROC curve of all frames together, with the point of the equal error rate."""
+    axis = {"range": [-0.01, 1.01], "tickformat": ".0%", "dtick": 0.25, "tick0": 0}
+    chance = {"x": [0, 1], "y": [0, 1], "mode": "lines", "line": {"color": "--faint", "dash": "dash", "width": 1},
+              "hoverinfo": "skip"}
+    line = {"x": curve.false_positive, "y": curve.true_positive, "mode": "lines",
+            "line": {"color": "--normal", "width": 2},
+            "hovertemplate": "false positive rate %{x:.2%}<br>true positive rate %{y:.2%}<extra></extra>"}
+    point = {"x": [eer], "y": [1 - eer], "mode": "markers", "marker": {"color": "--abnormal", "size": 10},
+             "hovertemplate": "equal error rate %{x:.2%}<extra></extra>"}
+    return {"data": [chance, line, point], "layout": {
+        "xaxis": axis | {"title": {"text": "false positive rate"}},
+        "yaxis": axis | {"title": {"text": "true positive rate"}}}}
 
 
-def distance_plot(name: str, videos: list[VideoScores]) -> dict:
-    """Plot how the distances of the normal and of the abnormal test frames are distributed."""
+def memory_plots(results: Results, videos: Sequence[VideoScores]) -> list[tuple[str, str, dict]]:
+    """Plot how training frames use each memory's items, and each distance; a title, a remark and the plot each."""
+    plots = []
+    for k, memory in enumerate(results.memories or [], 1):
+        counts = np.array(memory.queries_of_item)
+        bars = {"type": "bar", "x": np.arange(1, len(counts) + 1), "y": counts / counts.sum(),
+                "marker": {"color": "--normal"}, "hovertemplate": "item %{x}: %{y:.2%} of the queries<extra></extra>"}
+        remark = f"{memory.live_items} of {len(counts)} live, mean cosine between two {memory.item_cosine:.3f}"
+        plots.append((f"Memory {k}" if len(results.memories or []) > 1 else "Items", remark,
+                      share_plot([bars], "item", "queries")))
     labels = np.concatenate([video.labels for video in videos])
-    values = np.concatenate([video.signals[name] for video in videos])
-    edges, traces = np.histogram_bin_edges(values, 40), []
-    for label, kind in enumerate(("normal", "abnormal")):
-        heights = np.histogram(values[labels == label], edges)[0] / max((labels == label).sum(), 1)
-        traces.append({"x": packed(edges), "y": packed(np.append(heights, 0)), "mode": "lines",
-                       "line": {"color": f"--{kind}", "shape": "hv", "width": 2},
-                       "hovertemplate": f"{kind} frames, %{{x:.4g}} and above: %{{y:.2%}}<extra></extra>"})
-    return {"data": traces, "layout": histogram_layout(name, "share of the frames", ".0%")}
+    for name in videos[0].signals:
+        if name.startswith("distance"):
+            values, lines = np.concatenate([video.signals[name] for video in videos]), []
+            edges = np.histogram_bin_edges(values, 40)
+            for label, kind in enumerate(("normal", "abnormal")):
+                heights = np.histogram(values[labels == label], edges)[0] / max((labels == label).sum(), 1)
+                lines.append({"x": edges, "y": np.append(heights, 0), "mode": "lines",
+                              "line": {"color": f"--{kind}", "shape": "hv", "width": 2},
+                              "hovertemplate": f"{kind} frames, %{{x:.4g}} and above: %{{y:.2%}}<extra></extra>"})
+            plots.append((name.replace("_", " ").capitalize(), "of normal (blue) and abnormal (orange) test frames",
+                          share_plot(lines, name.replace("_", " "), "frames")))
+    return plots
 
 
-def histogram_layout(x: str, y: str, form: str) -> dict:
-    """Give a plot its axes' titles and a vertical axis from zero in the format `form` (d3's)."""
-    return {"margin": {"l": 62, "r": 8, "t": 8, "b": 46}, "xaxis": {"title": {"text": plain(x)}},
-            "yaxis": {"title": {"text": y}, "tickformat": form, "rangemode": "tozero"}}
+def share_plot(traces: list[dict[str, Any]], x: str, whole: str) -> dict:
+    """Plot shares of a whole, in percent from zero."""
+    return {"data": traces, "layout": {
+        "xaxis": {"title": {"text": x}},
+        "yaxis": {"title": {"text": f"share of the {whole}"}, "tickformat": ".0%", "rangemode": "tozero"}}}
 
 
-def error_maps(maps: Sequence[FrameMap]) -> dict:
-    """Prepare the maps for the template by kind, all errors on one scale, with its greatest error and a colour bar."""
-    top = float(np.quantile(np.concatenate([m.error.ravel() for m in maps]), 0.999)) or 1.0 if maps else 1.0
-    kinds: dict[str, list] = {}
-    for m in maps:
-        kinds.setdefault(m.kind, []).append((m, *pictures(m, top)))
-    return {"maps": kinds, "top": top, "scale": data_uri(heat(np.linspace(0, 1, 256, dtype=np.float32)[None]), ".png")}
-
-
-def pictures(m: FrameMap, top: float) -> tuple[dict[str, str], dict[str, float]]:
-    """Draw a map's four pictures, errors from `top` on brightest, and give its box in percent of width and height."""
-    image, prediction = (np.repeat(x, 3, axis=2) if x.shape[2] == 1 else x for x in (m.image, m.prediction))
+def pictures(m: FrameMap, top: float) -> dict[str, str]:
+    """Draw a map's four pictures, errors from `top` on brightest, as addresses by their titles."""
     error = np.clip(m.error / top, 0, 1)
-    overlay = (image + error[..., None] * (heat(error).astype(np.float32) - image)).round().astype(np.uint8)
-    (x0, y0, x1, y1), (H, W) = m.box, error.shape
-    box = {"left": 100 * x0 / W, "top": 100 * y0 / H, "width": 100 * (x1 - x0) / W, "height": 100 * (y1 - y0) / H}
-    return {"frame": data_uri(image, ".jpg"), "prediction": data_uri(prediction, ".jpg"),
-            "squared error": data_uri(heat(error), ".png"), "error over frame": data_uri(overlay, ".jpg")}, box
+    overlay = m.image + error[..., None] * (heat(error).astype(np.float32) - m.image)
+    return {"frame": data_uri(m.image, ".jpg"), "prediction": data_uri(m.prediction, ".jpg"),
+            "squared error": data_uri(heat(error), ".png"),
+            "error over frame": data_uri(overlay.round().astype(np.uint8), ".jpg")}
 
 
 def heat(values: np.ndarray) -> np.ndarray:
@@ -221,6 +155,6 @@ def heat(values: np.ndarray) -> np.ndarray:
 
 
 def data_uri(image: np.ndarray, kind: str) -> str:
-    """Write a picture, (H, W, 3) uint8 BGR, as an address that holds it; `kind` is ".jpg" or ".png"."""
+    """Write a picture, (H, W, C) uint8 grey or BGR, as an address that holds it; `kind` is ".jpg" or ".png"."""
     encoded = cv2.imencode(kind, image, [cv2.IMWRITE_JPEG_QUALITY, 92] if kind == ".jpg" else [])[1]
-    return f"data:image/{'jpeg' if kind == '.jpg' else 'png'};base64,{base64.b64encode(encoded.tobytes()).decode()}"
+    return f"data:image/{kind[1:].replace('jpg', 'jpeg')};base64,{base64.b64encode(encoded.tobytes()).decode()}"

@@ -5,19 +5,38 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lgn_net.report.figures import COLUMN, STYLE, Seeds, look, save_figure, seeds_figure
+from lgn_net.report.figures import BLUE, COLUMN, RED, STYLE, look, save_figure, wrap
 from lgn_net.report.plan_tables import SIGNALS, by_row, percents
 from lgn_net.report.tables import percent
 
 
+@matplotlib.rc_context(STYLE)
 def draw_plan(title: str, runs: Sequence[Mapping], path: Path) -> None:
-    """Draw the AUC of every seed, their mean and the published value, a line per row, into `path`.png and .pdf."""
-    rows = {name: Seeds([*percents(group, "auc").values()], [*percents(group, "auc_psnr").values()],
-                        group[0]["published_auc"]) for name, group in by_row(runs).items()}
-    save_figure(seeds_figure(title, rows), path)
+    """Draw each row of a plan on a line: a dot for each seed, bars at the means, the published AUC; .png and .pdf."""
+    groups = by_row(runs)
+    figure = Figure(figsize=(COLUMN, 1.1 + 0.21 * len(groups)), layout="constrained")
+    axes = figure.subplots()
+    for y, group in enumerate(groups.values()):
+        aucs, alone = (list(percents(group, key).values()) for key in ("auc", "auc_psnr"))
+        for values, colour, width, label in ((alone, "0.6", 1.0, "PSNR only, mean"), (aucs, BLUE, 1.8, "AUC, mean")):
+            if values:
+                axes.plot(np.mean(values), y, "|", color=colour, markersize=9, markeredgewidth=width, label=label)
+        axes.plot(aucs, [y] * len(aucs), "o", color=BLUE, markersize=3, alpha=0.6, markeredgewidth=0,
+                  label="AUC of a seed")
+        if group[0]["published_auc"] is not None:
+            axes.plot(group[0]["published_auc"], y, "D", color=RED, markersize=4, markerfacecolor="none", label="published")
+    figure.suptitle(wrap(title, COLUMN))
+    axes.set(xlabel="AUC %", ylim=(len(groups) - 0.5, -0.5))
+    axes.set_yticks(range(len(groups)), [wrap(name, 1.5) for name in groups])
+    axes.tick_params(axis="y", length=0)
+    axes.grid()
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels())))                     # one of each
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=2)
+    save_figure(figure, path)
 
 
 @matplotlib.rc_context(STYLE)

@@ -7,7 +7,8 @@ function draw() {
   const font = {family: style.fontFamily, size: 13, color: colour("--text")};
   const axis = own => ({gridcolor: colour("--line"), linecolor: colour("--faint"), tickcolor: colour("--faint"),
                         ticks: "outside", ticklen: 3, zeroline: false, ...own, title: {font, ...own.title}});
-  const common = {font, showlegend: false, plot_bgcolor: "transparent", paper_bgcolor: "transparent", dragmode: "zoom",
+  const common = {font, margin: {l: 62, r: 16, t: 8, b: 46}, showlegend: false, dragmode: "zoom",
+                  plot_bgcolor: "transparent", paper_bgcolor: "transparent",
                   hoverlabel: {bgcolor: colour("--page"), bordercolor: colour("--faint"), align: "left", font}};
   document.querySelectorAll(".plot").forEach(plot => setTimeout(() => {
     const {data, layout} = JSON.parse(plot.previousElementSibling.textContent, named);
