@@ -41,12 +41,8 @@ def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, eve
         write_results(out / "results.json", results)
         write_curves(videos, normal, f"{results.dataset or 'scores'}: normality", out)
         write_report(out / "report.html", results, videos, normal, maps)
-        text += "
-
-" + "
-".join(f"{name:<8} {out / file}" for name, file in {
-            "scores": "scores.csv", "results": "results.json", "curves": "curves_1.png",
-            "report": "report.html"}.items())
+        files = {"scores": "scores.csv", "results": "results.json", "curves": "curves_1.png", "report": "report.html"}
+        text += "\n\n" + "\n".join(f"{name:<8} {out / file}" for name, file in files.items())
     print(text)
     if results.auc is None:
         raise UserError(f"the AUC is undefined: {results.abnormal_frames} of {results.frames} scored frames are "

@@ -27,8 +27,8 @@ def draw_plan(title: str, runs: Sequence[Mapping], path: Path) -> None:
                 axes.plot(np.mean(values), y, "|", color=colour, markersize=9, markeredgewidth=width, label=label)
         axes.plot(aucs, [y] * len(aucs), "o", color=BLUE, markersize=3, alpha=0.6, markeredgewidth=0,
                   label="AUC of a seed")
-        if group[0]["published_auc"] is not None:
-            axes.plot(group[0]["published_auc"], y, "D", color=RED, markersize=4, markerfacecolor="none", label="published")
+        if (published := group[0]["published_auc"]) is not None:
+            axes.plot(published, y, "D", color=RED, markersize=4, markerfacecolor="none", label="published")
     figure.suptitle(wrap(title, COLUMN))
     axes.set(xlabel="AUC %", ylim=(len(groups) - 0.5, -0.5))
     axes.set_yticks(range(len(groups)), [wrap(name, 1.5) for name in groups])
