@@ -131,6 +131,9 @@ def comparison(result: Comparison | Mapping[str, Any], other: str = "") -> str:
         low, high = result.interval
         within = (f", 95 % interval {100 * low:+.1f} to {100 * high:+.1f}, p = {result.p_value:.3f}\n"
                   f"  ({result.videos} videos resampled in pairs, {RESAMPLES:,} times")
+    left_out = ""
+    if result.frames_left_out or result.frames_left_out_other:
+        left_out = (f"; left out, as only one of the two holds them: {result.frames_left_out} frames here, "
+                    f"{result.frames_left_out_other} there")
     return (f"compared with {other}: AUC {percent(result.auc)} against {percent(result.auc_other)} %, difference "
-            f"{100 * result.difference:+.2f} points{within}; left out, as only one of the two holds them: "
-            f"{result.frames_left_out} frames here, {result.frames_left_out_other} there)")
+            f"{100 * result.difference:+.2f} points{within}{left_out})")
