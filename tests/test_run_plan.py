@@ -190,6 +190,7 @@ def test_killed_and_stopped(base, made, tmp_path):
     assert (tmp_path / "runs/lgn_net/seed_0.log").read_text().count("another process is training") == 0
 
 
+@pytest.mark.slow
 def test_a_checkpoint_brings_no_knobs_of_its_own(base, made, tmp_path):
     """A run begun with others goes on with the plan's; other knobs of `score` only ask for a new evaluation."""
     folder, plan = tmp_path / "runs/lgn_net/seed_0", tmp_path / "plan.yaml"
@@ -235,6 +236,7 @@ def test_two_commands_share_a_folder(base, made, tmp_path, monkeypatch):
         assert log.read_text().count("\n$ ") == 2 and "evaluate.py" in log.read_text()       # trained and scored once
 
 
+@pytest.mark.slow
 def test_a_row_that_fails_leaves_the_others(base, tmp_path, monkeypatch):
     """Without matplotlib, which costs the pictures and a sentence."""
     monkeypatch.setattr(run_plan, "optional", lambda module, cost: optional("no_such_library", cost))
@@ -355,6 +357,7 @@ def test_in_pieces_of_time(published, whole, tmp_path):
     assert (tmp_path / "run/log.jsonl").read_text() == (whole / "run/log.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_splits_at_different_times(published, made, tmp_path):
     """Training without the testing split, evaluation without the training split; a fitted run keeps its epochs."""
     for split in ("training", "testing"):
