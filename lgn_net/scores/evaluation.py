@@ -11,7 +11,7 @@ import numpy as np
 from lgn_net.config import Config
 from lgn_net.data.labels import find_labels, load_label_folder, load_labels
 from lgn_net.data.videos import find_split, index_videos
-from lgn_net.datasets import known_lengths, truths_of
+from lgn_net.datasets import facts_of, known_lengths
 from lgn_net.errors import UserError
 from lgn_net.scores.foreign import SIGNAL, first_line, parse_rule, read_foreign
 from lgn_net.scores.protocols import paper_weights
@@ -50,7 +50,7 @@ class LabelSource(NamedTuple):
 
         UserError when there are none, or they do not fit the `lengths`, the number of frames by the video's name.
         """
-        dataset, truths = self.dataset or "", truths_of(self.dataset)
+        dataset, truths = self.dataset or "", facts_of(self.dataset or "").truths
         if self.labels and Path(self.labels).is_dir():
             where, truth = self.labels, load_label_folder(self.labels)
         else:
