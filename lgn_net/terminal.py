@@ -1,6 +1,7 @@
 """How every command shows its progress, warns, stops and ends. Needs no torch: what only reads files starts at once."""
 
 import contextlib
+import importlib
 import os
 import signal
 import sys
@@ -30,6 +31,16 @@ def plain_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: tqdm.write(f"warning: {message}", file=sys.stderr)
         yield
+
+
+def optional(module: str, cost: str) -> Any:
+    """Import a module that may be missing; where it is, warn of the `cost` and return None."""
+    try:
+        return importlib.import_module(module)
+    except (ImportError, RuntimeError) as error:                                 # RuntimeError: versions do not fit
+        library = (getattr(error, "name", None) or module).partition(".")[0]
+        warnings.warn(f"{cost}: {library} is missing or does not fit ({error}); type pip install {library}")
+        return None
 
 
 class StopOnSignal:

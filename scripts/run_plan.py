@@ -32,7 +32,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import yaml
-from lgn_net.report.optional import optional
 
 from lgn_net.cli import command_parser, parse_command
 from lgn_net.config import Config, flatten
@@ -42,7 +41,7 @@ from lgn_net.errors import UserError
 from lgn_net.files import ROOT, check_writable, to_json, write_atomic
 from lgn_net.report.plan_tables import SIGNALS, distance_aucs, plan_csv, plan_table, result_table
 from lgn_net.report.tables import percent
-from lgn_net.terminal import StopOnSignal, run_command
+from lgn_net.terminal import StopOnSignal, optional, run_command
 from lgn_net.training.checkpoint import differences
 from lgn_net.training.plan_run import AGAIN, SPEED, Run
 
@@ -266,7 +265,7 @@ def write_outputs(runs: list[Run], args: argparse.Namespace, plan: dict) -> str:
     write_atomic(Path(f"{path}.md"), text)
     write_atomic(Path(f"{path}.csv"), plan_csv(rows))
     if pictures and any(run.results for run in runs):
-        pictures.draw_plan(plan["title"], rows, path)
+        pictures.save_figure(pictures.plan_figure(plan["title"], rows), path)
     return f"{text}\ntable, runs and picture: {path}.md, .csv, .png"
 
 

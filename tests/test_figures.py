@@ -13,7 +13,6 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from lgn_net.report.figures import curve_pages, draw_maps, gap_figure, look, sweep_figure, write_curves
 from lgn_net.report.plan_pictures import plan_figure
-from lgn_net.report.plan_tables import Outcome
 from lgn_net.scores.maps import FrameMap, frame_map, load_maps, save_maps
 from lgn_net.scores.protocols import PAPER, measure, normality_under
 from lgn_net.scores.results import Results, read_results, write_results
@@ -154,7 +153,7 @@ def test_seeds_lie_on_the_line_of_their_row():
     """Bars at the means, a diamond at the published value; a row without a run is an empty line."""
     rows = [("one", 97.0, {"auc": 0.90, "auc_psnr": 0.80}), ("one", 97.0, {"auc": 0.94, "auc_psnr": 0.81}),
             ("two", None, {"auc": 0.88}), ("none yet", None, {})]
-    figure = plan_figure("a title", [Outcome(name, seed, published, results)
+    figure = plan_figure("a title", [{"row": name, "seed": seed, "published_auc": published, "results": results}
                                      for seed, (name, published, results) in enumerate(rows)])
     drawn = {}
     for line in figure.axes[0].lines:

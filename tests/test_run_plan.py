@@ -18,13 +18,12 @@ import pytest
 import torch
 import yaml
 from helpers import ROOT, TINY, load_script, run, sentence, tensors, write_data_set
-from lgn_net.report.optional import optional
 from test_prepare import ped2_files
 
 import evaluate
 import train
 from lgn_net.report.plan_tables import plan_table
-from lgn_net.terminal import run_command
+from lgn_net.terminal import optional, run_command
 from lgn_net.training import plan_run
 
 run_plan = load_script("scripts/run_plan.py")

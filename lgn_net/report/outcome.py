@@ -9,7 +9,6 @@ import numpy as np
 from lgn_net.config import Config
 from lgn_net.data.labels import shipped_truths
 from lgn_net.errors import UserError
-from lgn_net.report.figures import write_curves
 from lgn_net.report.page import write_report
 from lgn_net.report.tables import everything
 from lgn_net.scores.evaluation import Evaluation
@@ -18,6 +17,7 @@ from lgn_net.scores.metrics import padded_chance
 from lgn_net.scores.protocols import SCORING, Protocol, compare, grid, measure
 from lgn_net.scores.results import GridCell, Provenance, Results, write_results
 from lgn_net.scores.score_file import write_scores
+from lgn_net.terminal import optional
 
 
 def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, every_protocol: bool,
@@ -39,7 +39,8 @@ def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, eve
             write_scores(out / "calibration.csv", evaluation.training, labelled=False)
         save_maps(out / "maps.npz", maps)
         write_results(out / "results.json", results)
-        write_curves(videos, normal, f"{results.dataset or 'scores'}: normality", out)
+        if figures := optional("lgn_net.report.figures", "no pictures of the curves"):
+            figures.write_curves(videos, normal, f"{results.dataset or 'scores'}: normality", out)
         write_report(out / "report.html", results, videos, normal, maps)
         files = {"scores": "scores.csv", "results": "results.json", "curves": "curves_1.png", "report": "report.html"}
         text += "\n\n" + "\n".join(f"{name:<8} {out / file}" for name, file in files.items())

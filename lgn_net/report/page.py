@@ -24,6 +24,7 @@ from lgn_net.scores.normality import SCOPES
 from lgn_net.scores.protocols import PAPER, SIGMAS
 from lgn_net.scores.results import Results
 from lgn_net.scores.score_file import VideoScores, stretches
+from lgn_net.terminal import optional
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -34,9 +35,8 @@ def write_report(path: Path, results: Results, videos: Sequence[VideoScores], no
 
     `normal` is the normality (n_v,) of each video; `maps` are frames to show with their errors, if any.
     """
-    from plotly.offline import get_plotlyjs  # late: evaluate.py --help does without
-
-    scripts = [get_plotlyjs(), (TEMPLATES / "report.js").read_text()]
+    plotly = optional("plotly.offline", "the report has no curves")
+    scripts = [plotly.get_plotlyjs(), (TEMPLATES / "report.js").read_text()] if plotly else []
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.policies["json.dumps_kwargs"] = {"default": packed, "sort_keys": True}
@@ -51,8 +51,9 @@ def write_report(path: Path, results: Results, videos: Sequence[VideoScores], no
         scored=frames_scored(results), compared=comparison(results.compared) if results.compared else "",
         averages=AVERAGES, scopes=SCOPES, sigmas=SIGMAS, paper=PAPER,
         provenance=[made_from | flatten({"signals": results.signals}), results.versions, flatten(results.config or {})],
-        curves=video_plots(videos, normal), roc=roc_plot(curve, results.eer or 0) if curve else None,
-        memory=memory_plots(results, videos), maps=[(m, pictures(m, top)) for m in maps], top=top,
+        curves=video_plots(videos, normal) if plotly else [],
+        roc=roc_plot(curve, results.eer or 0) if curve and plotly else None,
+        memory=memory_plots(results, videos) if plotly else [], maps=[(m, pictures(m, top)) for m in maps], top=top,
         scale=data_uri(heat(np.linspace(0, 1, 256)[None]), ".png")))
 
 

@@ -15,8 +15,8 @@ from lgn_net.report.tables import percent
 
 
 @matplotlib.rc_context(STYLE)
-def draw_plan(title: str, runs: Sequence[Mapping], path: Path) -> None:
-    """Draw each row of a plan on a line: a dot for each seed, bars at the means, the published AUC; .png and .pdf."""
+def plan_figure(title: str, runs: Sequence[Mapping]) -> Figure:
+    """Draw every row of a plan on a line of its own: a dot for each seed, bars at the means, the published AUC."""
     groups = by_row(runs)
     figure = Figure(figsize=(COLUMN, 1.1 + 0.21 * len(groups)), layout="constrained")
     axes = figure.subplots()
@@ -36,7 +36,7 @@ def draw_plan(title: str, runs: Sequence[Mapping], path: Path) -> None:
     axes.grid()
     handles = dict(zip(*reversed(axes.get_legend_handles_labels())))                     # one of each
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=2)
-    save_figure(figure, path)
+    return figure
 
 
 @matplotlib.rc_context(STYLE)

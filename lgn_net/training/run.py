@@ -1,10 +1,8 @@
 """A run's folder: lock, log, pictures and checkpoints. The first process writes; on the others nothing happens."""
 
 import contextlib
-import importlib
 import json
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from lgn_net.errors import UserError
 from lgn_net.files import check_writable, locked, write_atomic
 from lgn_net.model.losses import Losses
 from lgn_net.model.memory import PrototypeMemory
+from lgn_net.terminal import optional
 from lgn_net.training.checkpoint import save_checkpoint
 
 SAMPLES = 4     # windows drawn for TensorBoard after every epoch
@@ -77,9 +76,9 @@ class Run:
         write_atomic(path, "".join(kept))
         write_atomic(self.folder / "config.yaml", to_yaml(self.config))
         self.file = self.closing.enter_context(path.open("a"))
-        writer = optional("torch.utils.tensorboard", "SummaryWriter", "TensorBoard log", "tensorboard")
-        self.make_grid = optional("torchvision.utils", "make_grid", "pictures in TensorBoard", "torchvision")
-        self.board = writer(self.folder, purge_step=self.step + 1) if writer else None
+        tensorboard = optional("torch.utils.tensorboard", "no TensorBoard log")
+        self.torchvision = optional("torchvision.utils", "no pictures in TensorBoard")
+        self.board = tensorboard.SummaryWriter(self.folder, purge_step=self.step + 1) if tensorboard else None
         if self.board:
             self.closing.callback(self.board.close)
         return self
@@ -112,7 +111,7 @@ class Run:
     @torch.no_grad()
     def draw(self, step: int, model: Any, windows: Windows, device: torch.device) -> None:
         """Show some frames, their predictions and the errors in TensorBoard."""
-        if rank() or not self.board or not self.make_grid:
+        if rank() or not self.board or not self.torchvision:
             return
         some = [k * len(windows) // SAMPLES for k in range(min(SAMPLES, len(windows)))]
         clips = to_float(windows.__getitems__(some).to(device))
@@ -122,7 +121,7 @@ class Run:
         frames, predicted = ((x + 1) / 2 for x in (clips[:, -1], predicted.clamp(-1, 1)))
         error = (frames - predicted).square().mean(dim=1, keepdim=True).expand_as(frames)
         error = error / error.amax().clamp_min(1e-12)
-        grid = self.make_grid(torch.cat([frames, predicted, error]), nrow=len(frames))
+        grid = self.torchvision.make_grid(torch.cat([frames, predicted, error]), nrow=len(frames))
         self.board.add_image("frame, prediction, error", grid.flip(0) if grid.shape[0] == 3 else grid, step)
 
     def due(self) -> bool:
@@ -147,12 +146,3 @@ class Run:
         if not rank():
             path = self.folder / f"epoch_{epoch:03d}.pt"
             save_checkpoint(path, self.config, model, step=step, provenance=self.about["provenance"])
-
-
-def optional(module: str, name: str, what: str, package: str) -> Any:
-    """Import a name of a package that may be missing; None, after a warning that says what is lost."""
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, RuntimeError) as error:                      # RuntimeError: versions that do not fit
-        warnings.warn(f"no {what} ({error}); pip install {package}")
-        return None
