@@ -5,6 +5,7 @@ import html
 import json
 import re
 import shutil
+import sys
 import time
 
 import cv2
@@ -292,3 +293,11 @@ def test_error_maps_are_on_one_scale(tmp_path):
         assert np.abs(overlay - (m.image * (1 - share) + share * colours[k])).mean() < 4
     box = "left: 12.5%; top: 25.0%; width: 25.0%; height: 50.0%"
     assert " ".join(page.split()).count(f'class="box" style="{box}"') == 3
+
+
+def test_a_missing_plotly_costs_the_curves_only(tmp_path, monkeypatch, recwarn):
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    videos = drawn_videos()
+    page, words = write(tmp_path / "report.html", videos, results_of(videos))
+    assert "Configuration and provenance" in words and 'class="plot"' not in page
+    assert "plotly" in str(recwarn.pop().message)
