@@ -212,7 +212,7 @@ def test_one_size_per_video(tmp_path):
     with pytest.raises(UserError, match=r"4\.png is 14 x 10 .* 12 x 10"):
         read_frames(video.frames, 3, 8)
     for name in ("gone.jpg", "."):
-        with pytest.raises(UserError, match="cannot read"):
+        with pytest.raises(UserError, match="damaged"):
             read_frames((str(tmp_path / name),), 3, 8)
 
 
