@@ -218,7 +218,7 @@ def test_scores_drawn_at_random_are_worth_half_but_for_the_padded_protocol():
     for protocol in GRID:
         values = [draw[protocol] for draw in draws]
         expected = chance if protocol.average == "padded" else 0.5
-        assert abs(np.mean(values) - expected) < 4 * np.std(values) / np.sqrt(len(values)) < 0.1, protocol
+        assert abs(np.mean(values) - expected) < 4 * np.std(values) / np.sqrt(len(values)) < 0.12, protocol
 
 
 # ------------------------------------------------------------------------------------------------------- comparison
