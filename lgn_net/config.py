@@ -192,6 +192,9 @@ class ScoreConfig:
     """Windows encoded at once, large ones on a CPU fewer; changes the speed, the scores by no more than rounding."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     """As train.precision; memory and scores stay float32, and in bfloat16 E_glo's first blocks, too (on a GPU TF32)."""
+    kernels: Literal["auto", "direct", "winograd"] = "auto"
+    """Convolutions of wide layers in float32 on a CPU: PyTorch's own, Winograd's, or by a trial what is faster here;
+    changes the speed, the scores by no more than rounding."""
 
     def __post_init__(self):
         require(0 <= self.psnr_weight <= 1, "lambda (score.psnr_weight)", self.psnr_weight, "0 to 1")

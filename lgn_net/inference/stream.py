@@ -17,6 +17,7 @@ from lgn_net.data.clips import stream_frames, to_float
 from lgn_net.data.videos import Video
 from lgn_net.device import autocast
 from lgn_net.inference.signals import psnr
+from lgn_net.inference.winograd import swap_in
 from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.model.prototype_branch import PrototypeEncoder
 
@@ -141,6 +142,10 @@ def for_inference(model: FramePredictor, config: Config) -> FramePredictor:
                 if isinstance(norm, nn.BatchNorm2d):
                     sequence[k] = fuse_conv_bn_eval(layer, norm, transpose=isinstance(layer, nn.ConvTranspose2d))
                     sequence[k + 1] = nn.Identity()
+    on_cpu = next(ready.parameters()).device.type == "cpu"
+    if config.score.kernels != "direct" and config.score.precision == "float32" and on_cpu:
+        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+            swap_in(ready, config.score.kernels, config.data.image_size)
     if config.score.precision == "bfloat16":
         for layer in ready.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):

@@ -1,0 +1,249 @@
+"""STP-Net and the deep convolutions with a quarter of the multiplications, by Winograd's F(4x4, 3x3); on a CPU.
+
+A 3x3 convolution turns a 6 x 6 patch d into a 4 x 4 tile, A^T [(G g G^T) * (B^T d B)] A (Lavin and Gray, 2016,
+arXiv 1509.09308). The product in brackets goes entry by entry, so that over all channels and tiles it is 36 matrix
+products. ST-LSTM gains twice: all readers of a state share its transform, and convolutions whose results are added
+share one transform back. Between the cells the states stay in tiles.
+
+Letters: C and K channels, B clips, y x rows and columns of tiles, P = B*y*x tiles.
+"""
+
+import time
+from collections.abc import Callable
+from functools import cache, cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lgn_net.model.local_branch import LocalBranch
+from lgn_net.model.st_lstm import STLSTMCell
+
+# The transforms along one dimension, for the points 0, 1, -1, 2, -2 and infinity.
+B_T = torch.tensor([[4., 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
+                    [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]])
+G = torch.tensor([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
+                  [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]], dtype=torch.float64)
+A_T = torch.tensor([[1., 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
+TO_PATCH, TO_TILE = torch.kron(B_T, B_T), torch.kron(A_T, A_T)                # (36, 36), (16, 36)
+
+GAIN = 1.1           # how many times faster a replacement must be
+NARROW = 64          # channels below which nothing is gained, and nothing is tried
+
+
+def swap_in(model: nn.Module, kernels: str, image_size: int) -> str:
+    """Replace layers of a model by faster ones with equal results up to rounding.
+
+    Candidates are the ST-LSTM cells, and the convolutions of E_glo and the decoder at 1/4 and 1/8 of the frame. Where
+    the features are larger, the transforms cost more than the products save.
+
+    Args:
+        model: a float32 network on the CPU whose BatchNorms are folded; changed in place.
+        kernels: "winograd" replaces every candidate, "auto" those that are faster here, by a trial of each on the
+            shapes of one frame.
+        image_size: height and width of the frames.
+
+    Returns:
+        What computes the candidates: "direct", or "winograd" with the number of layers of each kind replaced.
+    """
+    network: Any = model
+    replaced = {"cells": 0, "convolutions": 0}
+
+    branch = getattr(network, "local_branch", None)
+    if branch and isinstance(branch.cells[0], STLSTMCell):
+        hidden = branch.cells[0].hidden
+        if kernels == "winograd" or hidden >= NARROW and cell_is_faster(hidden, image_size // 4):
+            network.local_branch = WinogradBranch(branch)
+            replaced["cells"] = len(branch.cells)
+
+    boxes = [getattr(network, name, None) for name in ("prototype_encoder", "encoder", "decoder")]
+    for block, scale in ((getattr(box, f"block{k}"), 2 ** (k - 1)) for box in boxes if box for k in (3, 4)):
+        for k, conv in enumerate(block):
+            if isinstance(conv, nn.Conv2d):
+                shape = conv.in_channels, conv.out_channels, image_size // scale
+                if kernels == "winograd" or conv.in_channels >= NARROW and conv_is_faster(*shape):
+                    block[k] = WinogradConv(conv)
+                    replaced["convolutions"] += 1
+    counts = ", ".join(f"{count} {kind}" for kind, count in replaced.items() if count)
+    return f"winograd ({counts})" if counts else "direct"
+
+
+@cache
+def conv_is_faster(channels: int, filters: int, side: int) -> bool:
+    """Return whether a `WinogradConv` is faster than a convolution of one image of `side` x `side`; tried once."""
+    conv, images = nn.Conv2d(channels, filters, 3, padding=1), torch.rand(1, channels, side, side)
+    conv, images = conv.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
+    fast = WinogradConv(conv)
+    return is_faster(lambda: conv(images), lambda: fast(images))
+
+
+@cache
+def cell_is_faster(hidden: int, side: int) -> bool:
+    """Return whether a `WinogradCell` is faster than an `STLSTMCell` with states of `side` x `side`; tried once."""
+    cell, states = STLSTMCell(hidden, hidden), torch.rand(4, hidden, side, side)
+    cell, states = cell.to(memory_format=torch.channels_last), states.to(memory_format=torch.channels_last)
+    fast, grid, tiles = WinogradCell(cell), Grid(1, side, side), torch.rand(4, 16, hidden, (-(-side // 4)) ** 2)
+
+    def step() -> None:
+        below, H, M = (State(values, grid) for values in tiles[1:])
+        for_C, for_M = fast.from_x(below.patches)
+        fast.step(for_C, for_M, H, tiles[0], M, grid)
+
+    return is_faster(lambda: cell(*states.split(1)), step)
+
+
+def is_faster(direct: Callable, fast: Callable) -> bool:
+    """Return whether the second call is faster than the first, by the quickest of three runs each."""
+    def seconds(call: Callable) -> float:
+        started = time.perf_counter()
+        call()
+        return time.perf_counter() - started
+
+    times = [(seconds(direct), seconds(fast)) for _ in range(3)]
+    direct_time, fast_time = map(min, zip(*times))
+    return direct_time > GAIN * fast_time
+
+
+def transform_filters(weight: Tensor) -> Tensor:
+    """Transform filters (K, C, 3, 3) to (36, K, C)."""
+    return torch.einsum("ai,kcij,bj->abkc", G, weight.double(), G).flatten(0, 1).float().contiguous()
+
+
+def transform_patches(images: Tensor) -> Tensor:
+    """Transform images (C, B, 4y + 2, 4x + 2), whose border is zero, to (36, C, P)."""
+    patches = images.unfold(2, 6, 4).unfold(3, 6, 4)                          # (C, B, y, x, 6, 6)
+    return (TO_PATCH @ patches.permute(4, 5, 0, 1, 2, 3).reshape(36, -1)).view(36, len(images), -1)
+
+
+def transform_back(products: Tensor) -> Tensor:
+    """Transform products (36, K, P) to tiles (16, K, P)."""
+    return (TO_TILE @ products.flatten(1)).view(16, -1, products.shape[2])
+
+
+class Grid:
+    """How images (B, C, h, w) are cut in tiles of 4 x 4; the last row and column of tiles may hang over."""
+
+    def __init__(self, B: int, h: int, w: int):
+        self.B, self.h, self.w = B, h, w
+        self.y, self.x = -(-h // 4), -(-w // 4)
+
+    def pad(self, images: Tensor) -> Tensor:
+        """Surround images (B, C, h, w) by zeros: (C, B, 4y + 2, 4x + 2)."""
+        over = 4 * self.x - self.w + 1, 4 * self.y - self.h + 1
+        return F.pad(images.transpose(0, 1), (1, over[0], 1, over[1]))
+
+    def images(self, tiles: Tensor) -> Tensor:
+        """Lay tiles (16, C, P) out as images (B, C, h, w), channels last."""
+        return self.pad_tiles(tiles)[:, :, 1:self.h + 1, 1:self.w + 1].transpose(0, 1) \
+            .contiguous(memory_format=torch.channels_last)
+
+    def pad_tiles(self, tiles: Tensor) -> Tensor:
+        """Lay tiles (16, C, P) out as images and surround them by zeros: (C, B, 4y + 2, 4x + 2)."""
+        C = tiles.shape[1]
+        images = tiles.new_zeros(C, self.B, 4 * self.y + 2, 4 * self.x + 2)
+        inner = images[:, :, 1:-1, 1:-1].unflatten(3, (self.x, 4)).unflatten(2, (self.y, 4))    # (C, B, y, 4, x, 4)
+        inner.copy_(tiles.view(4, 4, C, self.B, self.y, self.x).permute(2, 3, 4, 0, 5, 1))
+        images[:, :, self.h + 1:] = 0
+        images[:, :, :, self.w + 1:] = 0
+        return images
+
+
+class State:
+    """A recurrent state in tiles, (16, C, P); transformed for its readers once, when the first one asks."""
+
+    def __init__(self, tiles: Tensor, grid: Grid):
+        self.tiles, self.grid = tiles, grid
+
+    @cached_property
+    def patches(self) -> Tensor:
+        """The state as the products need it, (36, C, P)."""
+        return transform_patches(self.grid.pad_tiles(self.tiles))
+
+
+class WinogradCell(nn.Module):
+    """An `STLSTMCell` whose convolutions are products in the transformed space."""
+
+    def __init__(self, cell: STLSTMCell):
+        super().__init__()
+        D = cell.hidden
+        from_x, from_h, from_m, from_o = (transform_filters(conv.weight) for conv in
+                                          (cell.conv_x, cell.conv_h, cell.conv_m, cell.conv_o))
+        i_C, f_C, g_C, i_M, f_M, g_M, o = from_x.split(D, dim=1)
+        self.C_from_x = torch.cat([i_C, f_C, g_C, o], dim=1)                  # (36, 4D, C)
+        self.M_from_x = torch.cat([i_M, f_M, g_M], dim=1)                     # (36, 3D, C)
+        self.C_from_H, self.M_from_M = from_h, from_m                         # (36, 4D, D), (36, 3D, D)
+        self.o_from_C, self.o_from_M = (part.contiguous() for part in from_o.split(D, dim=2))
+        self.last = cell.conv_1x1.weight[:, :, 0, 0].expand(16, -1, -1)       # (16, D, 2D)
+        self.remember, self.hidden = cell.remember, D
+
+    def from_x(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the products of conv_x from patches (36, C, P) of x: of i, f, g, o and of i', f', g'."""
+        return torch.bmm(self.C_from_x, patches), torch.bmm(self.M_from_x, patches)
+
+    def step(self, for_C: Tensor, for_M: Tensor, H: State | None, C: Tensor | None, M: State | None, grid: Grid) \
+            -> tuple[State, Tensor, State]:
+        """Do as `STLSTMCell.step`, from the products of conv_x(x), (36, 4D, P) and (36, 3D, P), with C in tiles."""
+        D = self.hidden
+        if H is not None:
+            for_C = torch.baddbmm(for_C, self.C_from_H, H.patches)
+        if M is not None:
+            for_M = torch.baddbmm(for_M, self.M_from_M, M.patches)
+        i, f, g = transform_back(for_C[:, :3 * D]).chunk(3, dim=1)            # (16, D, P)
+        C = self.remember(i, f, g, C)
+        i, f, g = transform_back(for_M).chunk(3, dim=1)
+        M = State(self.remember(i, f, g, M.tiles if M else None), grid)
+
+        o = torch.baddbmm(for_C[:, 3 * D:], self.o_from_C, State(C, grid).patches).baddbmm_(self.o_from_M, M.patches)
+        memory = torch.bmm(self.last, torch.cat([C, M.tiles], dim=1))
+        return State(transform_back(o).sigmoid_().mul_(memory.tanh_()), grid), C, M
+
+
+class WinogradBranch(nn.Module):
+    """A `LocalBranch` with ST-LSTM cells in inference, in float32; equal to it up to rounding."""
+
+    def __init__(self, branch: LocalBranch):
+        super().__init__()
+        self.encoder, self.deconv = branch.encoder, branch.deconv
+        self.cells = [WinogradCell(cell) for cell in branch.cells]
+        self.hidden = branch.cells[0].hidden
+
+    def forward(self, clip: Tensor, gates: list[Tensor] | None = None) -> Tensor:
+        """See `LocalBranch.forward`."""
+        if gates is None:
+            gates = [self.frame_gates(frame) for frame in clip.unbind(1)]
+        grid = Grid(len(clip), clip.shape[3] // 4, clip.shape[4] // 4)
+        H: list[Any] = [None] * len(self.cells)
+        C: list[Any] = [None] * len(self.cells)
+        M: Any = None
+        for from_frame in gates:                                              # (B, 36, 7D, y * x)
+            products = from_frame.permute(1, 2, 0, 3).flatten(2)              # (36, 7D, P)
+            for_C, for_M = products.split([4 * self.hidden, 3 * self.hidden], dim=1)
+            for k, cell in enumerate(self.cells):
+                if k:
+                    for_C, for_M = cell.from_x(H[k - 1].patches)
+                H[k], C[k], M = cell.step(for_C, for_M, H[k], C[k], M, grid)
+        top = torch.cat([H[-1].tiles, M.tiles], dim=1)
+        return self.deconv(grid.images(top))
+
+    def frame_gates(self, frames: Tensor) -> Tensor:
+        """See `LocalBranch.frame_gates`: the products of layer 1's conv_x, (T, 36, 7D, y * x)."""
+        features = self.encoder(frames)                                       # (T, C, H/4, W/4)
+        T, _, h, w = features.shape
+        products = torch.cat(self.cells[0].from_x(transform_patches(Grid(T, h, w).pad(features))), dim=1)
+        return products.unflatten(2, (T, -1)).permute(2, 0, 1, 3)
+
+
+class WinogradConv(nn.Module):
+    """A 3x3 convolution of stride 1 that keeps the size."""
+
+    def __init__(self, conv: nn.Conv2d):
+        super().__init__()
+        self.filters = transform_filters(conv.weight)
+        self.bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve x (B, C, h, w)."""
+        grid = Grid(len(x), *x.shape[2:])
+        products = torch.bmm(self.filters, transform_patches(grid.pad(x)))
+        return grid.images(transform_back(products)) + self.bias[:, None, None]

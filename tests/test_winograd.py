@@ -1,0 +1,71 @@
+"""Winograd's kernels against the plain ones: layers, the local branch, and whole evaluations."""
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from lgn_net.config import Config, DataConfig, ModelConfig, with_knobs
+from lgn_net.data.videos import find_split, index_videos
+from lgn_net.files import ROOT
+from lgn_net.inference.loop import score_videos
+from lgn_net.inference.winograd import WinogradBranch, WinogradConv
+from lgn_net.model.build import build_model
+from lgn_net.model.local_branch import LocalBranch
+from lgn_net.training.checkpoint import load_checkpoint
+
+
+@pytest.mark.parametrize("B, C, K, h, w", [(1, 3, 5, 4, 4), (2, 4, 3, 8, 12), (3, 2, 2, 7, 9), (1, 6, 4, 5, 2),
+                                           (2, 3, 3, 1, 17)])
+def test_convolutions(B, C, K, h, w):
+    torch.manual_seed(0)
+    conv, x = nn.Conv2d(C, K, 3, padding=1), torch.randn(B, C, h, w)
+    assert_close(WinogradConv(conv)(x), conv(x), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layers, B, T, H, W", [(1, 1, 4, 16, 16), (3, 2, 4, 24, 40), (4, 1, 2, 32, 8),
+                                                (2, 3, 5, 8, 20)])
+@pytest.mark.parametrize("forget_bias", [1.0, 0.0])
+def test_local_branch(layers, B, T, H, W, forget_bias):
+    torch.manual_seed(0)
+    plain = LocalBranch(3, 4, 6, layers, forget_bias=forget_bias).eval()
+    fast, clip = WinogradBranch(plain), torch.rand(B, T, 3, H, W) * 2 - 1
+    expected = plain(clip)
+    assert_close(fast(clip), expected, atol=1e-6, rtol=1e-4)
+    # Products of single frames, kept while the window moves on, give the same, and are left as they are.
+    gates = [fast.frame_gates(frame) for frame in clip.unbind(1)]
+    for _ in range(2):
+        assert_close(fast(clip, gates), expected, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["lgn_net", "mnad_pred", "msn_net", "lgn_st"])
+def test_scores_of_every_system(blob_dataset, name):
+    config = Config(data=DataConfig("blobs", image_size=24, channels=1),
+                    model=ModelConfig(name, base_width=4, hidden_width=6, lstm_layers=2))
+    torch.manual_seed(0)
+    model = build_model(config)
+    videos = index_videos(blob_dataset() / "blobs/testing/frames")
+    R = sorted(s.regular_score for s in score_videos(model, videos, config, torch.device("cpu")))
+    both = [score_videos(model, videos, with_knobs(config, {"score.kernels": kernels, "score.gamma": R[len(R) // 2]}),
+                         torch.device("cpu")) for kernels in ("direct", "winograd")]
+    assert both[0] != both[1]                                             # or nothing was replaced
+    assert sum(s.memory_updated for s in both[0]) > 3
+    check_equal(*both)
+
+
+def check_equal(direct, fast):
+    """The bounds of docs/performance.md."""
+    for a, b in zip(direct, fast, strict=True):
+        assert (a.video, a.frame, a.memory_updated) == (b.video, b.frame, b.memory_updated)
+        assert a.psnr == pytest.approx(b.psnr, abs=1e-4) and a.distance == pytest.approx(b.distance, abs=1e-7)
+
+
+@pytest.mark.slow
+def test_trained_weights_on_real_frames(shared_data):
+    config, saved = load_checkpoint(ROOT / "weights/ped2_small.pt")
+    model = build_model(config)
+    model.load_state_dict(saved["model"])
+    videos = index_videos(find_split(shared_data, "ped2", "testing"))[:2]
+    check_equal(*(score_videos(model, videos, with_knobs(config, {"score.kernels": kernels}), torch.device("cpu"))
+                  for kernels in ("direct", "winograd")))
