@@ -7,7 +7,8 @@ from reference import losses_of_family
 from steps import config_of, take_steps
 from torch.testing import assert_close
 
-from lgn_net.config import LossConfig
+from lgn_net.config import Config, DataConfig, LossConfig, ModelConfig
+from lgn_net.model.build import build_model
 from lgn_net.model.lgn_net import Output
 from lgn_net.model.losses import compute_losses
 from lgn_net.model.memory import PrototypeMemory
@@ -77,3 +78,32 @@ GOLDEN = [                                # total, prediction, compactness, sepa
 def test_ten_steps():
     """Losses of float32 steps of a drawn network on drawn clips. Another number here is another method: say why."""
     assert_close(torch.stack(take_steps(config_of({}, {}), 10 * (6,)).losses), torch.tensor(GOLDEN), rtol=1e-5, atol=0)
+
+
+def trained_encoder(weights, **model):
+    """E_glo's movement in 50 steps on noise, as one vector, with weights of the two memory losses."""
+    config = Config(data=DataConfig(image_size=16, channels=1), loss=LossConfig(*weights),
+                    model=ModelConfig(base_width=4, hidden_width=4, lstm_layers=1, memory_items=5, **model))
+    torch.manual_seed(0)
+    network, rng = build_model(config).train(), torch.Generator().manual_seed(1)
+    encoder = network.prototype_encoder
+    before = torch.cat([p.detach().flatten() for p in encoder.parameters()])
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-4)
+    for _ in range(50):
+        clip = torch.rand(4, 5, 1, 16, 16, generator=rng) * 2 - 1
+        out = network(clip[:, :4])
+        optimizer.zero_grad()
+        compute_losses(out, clip[:, -1], network.memories, config.loss).total.backward()
+        optimizer.step()
+        network.memory.update_(out.lookups[0])
+    return torch.cat([p.detach().flatten() for p in encoder.parameters()]) - before
+
+
+@pytest.mark.slow
+def test_only_the_ratio_of_the_weights_counts_as_published():
+    """The numbers of docs/results.md, "Do the loss weights act through their ratio alone?"."""
+    for model, weights, low, high in [({}, (0.01, 0.005), 0.0, 0.05), ({}, (1, 1), 0.06, 0.2),
+                                      ({"read_grad": True}, (0.01, 0.005), 0.8, 1.5),
+                                      ({"concat_query": True}, (0.01, 0.005), 0.8, 1.5)]:
+        published, other = trained_encoder((10, 5), **model), trained_encoder(weights, **model)
+        assert low <= (other - published).norm() / published.norm() < high, (model, weights)
