@@ -9,11 +9,8 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from lgn_net.config import Config, DataConfig, ModelConfig, ScoreConfig
-from lgn_net.data.videos import Video, find_split, index_videos
-from lgn_net.inference.loop import score_videos
+from lgn_net.data.videos import Video
 from lgn_net.inference.observers import ALEXNET, FrameQuality, Quality, summarize
-from lgn_net.model.build import build_model
 from lgn_net.scores.score_file import write_scores
 
 
@@ -120,11 +117,3 @@ def test_means_and_file(without_lpips, tmp_path):
         "ssim": 0.5, "ssim_normal": 0.5, "ssim_abnormal": None, "lpips": None, "lpips_normal": None,
         "lpips_abnormal": None}
     json.dumps(summarize(without_lpips.scores(videos)), allow_nan=False)
-
-
-def test_observes_every_frame(without_lpips, blob_dataset):
-    videos = index_videos(find_split(blob_dataset(testing=(9, 8)), "blobs", "testing"))
-    config = Config(data=DataConfig(image_size=16, workers=0), score=ScoreConfig(batch_size=3),
-                    model=ModelConfig(base_width=4, hidden_width=4, lstm_layers=1, memory_items=5))
-    signals = score_videos(build_model(config), videos, config, torch.device("cpu"), observers=[without_lpips])
-    assert [row[:2] for row in without_lpips.kept] == [(s.video, s.frame) for s in signals]
