@@ -1,11 +1,11 @@
 """scripts/export_weights.py and scripts/predict_video.py: the scores of everywhere, causal, in whole files."""
 
+import contextlib
 import csv
 import http.server
 import itertools
 import math
 import signal
-import socketserver
 import subprocess
 import sys
 import threading
@@ -21,7 +21,7 @@ from test_footage import write
 import evaluate
 from lgn_net.config import Config, DataConfig, ModelConfig, with_knobs
 from lgn_net.data.footage import open_footage
-from lgn_net.data.videos import Video, index_videos
+from lgn_net.data.videos import index_videos
 from lgn_net.inference.around import sample_normal
 from lgn_net.inference.loop import score_videos, to_scores
 from lgn_net.model.build import build_model
@@ -41,45 +41,33 @@ TINY = Config(data=DataConfig(dataset="made", image_size=16, channels=1, workers
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A test video, and two training videos."""
+    """A test video, two training videos, a checkpoint last.pt and its small.pt."""
     folder = tmp_path_factory.mktemp("made")
     write_videos(folder / "made/training/frames", [9, 12])
     write_videos(folder / "made/testing/frames", [20])
+    exported(folder, folder, {})
     return folder
 
 
-@pytest.fixture(scope="module")
+def exported(folder, data, knobs):
+    """The small.pt of a network that was not trained."""
+    torch.manual_seed(0)
+    config = with_knobs(TINY, knobs)
+    save_checkpoint(folder / "last.pt", config, build_model(config).state_dict(), optimizer=torch.zeros(100_000))
+    done = run(export.main, folder / "last.pt", "--dataset_path", data, "--out", folder / "small.pt", "--device", "cpu")
+    assert done.status == 0, done.err
+    return folder / "small.pt"
+
+
+@pytest.fixture
 def video(data):
     return data / "made/testing/frames/00"
 
 
-def untrained(path, knobs):
-    torch.manual_seed(0)
-    config = with_knobs(TINY, knobs)
-    save_checkpoint(path, config, build_model(config).state_dict(), optimizer=torch.zeros(100_000))
-    return path
-
-
-def exported_from(checkpoint, path, data):
-    done = run(export.main, checkpoint, "--dataset_path", data, "--out", path, "--device", "cpu")
-    assert done.status == 0, done.err
-    return path
-
-
-@pytest.fixture(scope="module")
-def checkpoint(data):
-    return untrained(data / "last.pt", {})
-
-
-@pytest.fixture(scope="module")
-def exported(data, checkpoint):
-    return exported_from(checkpoint, data / "small.pt", data)
-
-
 @pytest.fixture
-def base(exported, tmp_path):
+def base(data, tmp_path):
     """The arguments of all runs here; later ones win."""
-    return "--checkpoint", exported, "--device", "cpu", "--out", tmp_path / "out"
+    return "--checkpoint", data / "small.pt", "--device", "cpu", "--out", tmp_path / "out"
 
 
 @pytest.fixture
@@ -115,10 +103,11 @@ def frames_of(folder):
     return [cv2.imread(str(path)) for path in sorted(folder.iterdir())]
 
 
-def expected_scores(checkpoint, video, memory_update):
+def evaluated(checkpoint, folder, memory_update="frozen"):
+    """The scores of the video in the folder as an evaluation computes them."""
     config, model, _ = network(checkpoint)
-    config = with_knobs(config, {"score.memory_update": memory_update})
-    return to_scores(score_videos(model, [video], config, CPU), [video])[0]
+    videos, config = index_videos(folder), with_knobs(config, {"score.memory_update": memory_update})
+    return to_scores(score_videos(model, videos, config, CPU), videos)[0]
 
 
 def assert_same_scores(scored, expected, columns=COLUMNS):
@@ -129,22 +118,21 @@ def assert_same_scores(scored, expected, columns=COLUMNS):
 
 # -------------------------------------------------------------------------------------------------------------- export
 
-def test_exported_file_is_small_and_scores_alike(video, checkpoint, exported):
-    before, after = load_checkpoint(checkpoint)[1], load_checkpoint(exported)[1]
-    assert exported.stat().st_size < checkpoint.stat().st_size / 2 and "optimizer" not in after
+def test_exported_file_is_small_and_scores_alike(data):
+    large, small = data / "last.pt", data / "small.pt"
+    before, after = load_checkpoint(large)[1], load_checkpoint(small)[1]
+    assert small.stat().st_size < large.stat().st_size / 2 and "optimizer" not in after
     for name, value in after["model"].items():
         expected = before["model"][name]
         exact = name == "memory.items" or not expected.is_floating_point()
         assert torch.equal(value, expected if exact else expected.half()), name
         assert exact or value.dtype == torch.float16
-    frames = Video("00", tuple(map(str, sorted(video.iterdir()))))
-    old, new = (expected_scores(path, frames, "frozen").signals["psnr"] for path in (checkpoint, exported))
-    np.testing.assert_allclose(new, old, atol=0.05)
-    assert not np.array_equal(new, old)                                                       # rounding did happen
+    old, new = (evaluated(path, data / "made/testing/frames").signals["psnr"] for path in (large, small))
+    assert np.allclose(new, old, atol=0.05) and not np.array_equal(new, old)                  # rounding did happen
 
 
-def test_calibration_is_that_of_sampled_windows(data, exported):
-    config, model, content = network(exported)
+def test_calibration_is_that_of_sampled_windows(data):
+    config, model, content = network(data / "small.pt")
     signals, _ = sample_normal(model, index_videos(data / "made/training/frames"), config, 256, CPU)
     calibration, weights = content["calibration"], paper_weights(config.score.psnr_weight)
     values = {"psnr": np.array([s.psnr for s in signals]), "distance": np.array([s.distance[0] for s in signals])}
@@ -156,18 +144,18 @@ def test_calibration_is_that_of_sampled_windows(data, exported):
     np.testing.assert_allclose(calibration["normality"], np.quantile(expected, SHARES))
 
 
-def test_rounding_only_and_parts(checkpoint, exported, tmp_path):
+def test_rounding_only_and_parts(data, tmp_path):
     def enlarge(content):
         content["model"]["decoder.head.0.weight"][0, 0, 0, 0] = 1e5            # more than float16 can hold
-    large = edit_checkpoint(checkpoint, tmp_path / "large.pt", enlarge)
+    large = edit_checkpoint(data / "last.pt", tmp_path / "large.pt", enlarge)
     done = run(export.main, large, "--half", "--out", tmp_path / "half.pt")
     assert done.status == 0 and "decoder.head.0.weight" in done.out
-    half, whole = load_checkpoint(tmp_path / "half.pt")[1], load_checkpoint(exported)[1]["model"]
+    half, whole = load_checkpoint(tmp_path / "half.pt")[1], load_checkpoint(data / "small.pt")[1]["model"]
     assert half["model"].pop("decoder.head.0.weight")[0, 0, 0, 0] == 1e5 and "calibration" not in half
     assert all(torch.equal(value, whole[name]) for name, value in half["model"].items())
-    assert run(export.main, checkpoint, "--parts", tmp_path / "parts").status == 0
+    assert run(export.main, large, "--parts", tmp_path / "parts").status == 0
     assert run(export.main, "--join", tmp_path / "parts", "--out", tmp_path / "joined.pt").status == 0
-    assert (tmp_path / "joined.pt").read_bytes() == checkpoint.read_bytes()
+    assert (tmp_path / "joined.pt").read_bytes() == large.read_bytes()
     for argv in [large, "--half", "--out", large], [large, "--half"], ["--join", tmp_path, "--out", tmp_path / "a.pt"]:
         assert run(export.main, *argv).status == 2 and not (tmp_path / "a.pt").exists()
 
@@ -217,12 +205,11 @@ def test_alarms_against_a_slow_search():
 
 # -------------------------------------------------------------------------------------------------------------- scores
 
-def test_scores_are_those_of_an_evaluation(video, exported, score, tmp_path):
-    expected = expected_scores(exported, Video("00", tuple(map(str, sorted(video.iterdir())))), "frozen")
-    config, content = load_checkpoint(exported)
+def test_scores_are_those_of_an_evaluation(data, video, score, tmp_path):
+    config, content = load_checkpoint(data / "small.pt")
     for source in video, write_video(tmp_path / "00.avi", frames_of(video)):
         _, scored = score("--video", source, "--no_video")
-        assert_same_scores(scored, expected)
+        assert_same_scores(scored, evaluated(data / "small.pt", video.parent))
         np.testing.assert_allclose(scored.signals["normality"], calibrated(
             scored.signals, paper_weights(config.score.psnr_weight), content["calibration"]))
         assert scored.name == "00" and not scored.signals["memory_updated"].any()
@@ -233,36 +220,33 @@ def test_scores_are_those_of_an_evaluation(video, exported, score, tmp_path):
 
 def test_colour_scores_with_memory_updates(data, score, tmp_path):
     """Colour survives the way through a video file, and the memory is updated as in an evaluation."""
-    colour = untrained(tmp_path / "colour.pt", {"data.channels": 3, "score.gamma": 0.2})
-    small = exported_from(colour, tmp_path / "small.pt", data)
+    small = exported(tmp_path, data, {"data.channels": 3, "score.gamma": 0.2})
     frames = np.random.default_rng(0).integers(0, 256, (9, 18, 22, 3), np.uint8)
     frames //= np.arange(1, 10, dtype=np.uint8)[:, None, None, None]          # darker and darker
     (tmp_path / "png/00").mkdir(parents=True)
     for t, frame in enumerate(frames):
         cv2.imwrite(str(tmp_path / f"png/00/{t}.png"), frame)
-    expected = expected_scores(small, *index_videos(tmp_path / "png"), "carry")
-    _, scored = score("--checkpoint", small, "--video", write_video(tmp_path / "00.avi", frames), "--update_memory",
-                      "--no_video")
-    assert_same_scores(scored, expected, [*COLUMNS, "memory_updated"])
+    source = write_video(tmp_path / "00.avi", frames)
+    _, scored = score("--checkpoint", small, "--video", source, "--update_memory", "--no_video")
+    assert_same_scores(scored, evaluated(small, tmp_path / "png", "carry"), [*COLUMNS, "memory_updated"])
     assert 0 < scored.signals["memory_updated"].sum() < len(scored.frames)
 
 
 def test_later_frames_change_nothing(video, score, tmp_path):
     frames = frames_of(video)
-    other = [255 - frame for frame in frames]
-    a, b = (score("--video", write_video(tmp_path / name, content), "--no_video")[1]
-            for name, content in (("a.avi", frames), ("b.avi", frames[:13] + other[13:])))
+    other = frames[:13] + [255 - frame for frame in frames[13:]]
+    a, b = (score("--video", write_video(tmp_path / "a.avi", content), "--no_video")[1] for content in (frames, other))
     before, a, b = a.frames < 13, a.signals["normality"], b.signals["normality"]
     assert np.array_equal(a[before], b[before]) and not np.isclose(a[~before], b[~before]).any()
 
 
-def test_normal_video_replaces_the_calibration(video, checkpoint, score, tmp_path):
+def test_normal_video_replaces_the_calibration(data, video, score, tmp_path):
     plain, own = score("--video", video, "--no_video", "--threshold", -1.5)
     assert "threshold  -1.50 (as given)" in plain.out
     expected = normality([own.signals], paper_weights(0.6), "training", own.signals)[0]
     (tmp_path / "out/scores.csv").rename(tmp_path / "normal.csv")
     for normal in video, tmp_path / "normal.csv":
-        done, scored = score("--checkpoint", checkpoint, "--video", video, "--normal", normal, "--no_video",
+        done, scored = score("--checkpoint", data / "last.pt", "--video", video, "--normal", normal, "--no_video",
                              "--false_alarms", 0.2)
         assert f"20 % of the normal frames are below); normal: 16 frames of {normal}" in done.out
         np.testing.assert_allclose(scored.signals["normality"], expected, atol=0.2)          # rounded weights, or not
@@ -273,11 +257,9 @@ def test_normal_video_replaces_the_calibration(video, checkpoint, score, tmp_pat
     ({"model.memory": False}, 4, 0), ({"model.name": "msn_net"}, 4, 3),
     ({"model.input_frames": 1, "model.name": "mnad_recon"}, 0, 1)], ids=str)
 def test_variants(data, video, score, tmp_path, knobs, first, distances):
-    small = exported_from(untrained(tmp_path / "last.pt", knobs), tmp_path / "small.pt", data)
-    _, scored = score("--checkpoint", small, "--video", video, "--no_video")
+    _, scored = score("--checkpoint", exported(tmp_path, data, knobs), "--video", video, "--no_video")
     assert scored.frames.tolist() == list(range(first, 20))
     assert sum(name.startswith("distance") for name in scored.signals) == distances
-    assert len(load_checkpoint(small)[1]["calibration"]["signals"]) == 1 + distances
 
 
 # --------------------------------------------------------------------------------------------------------------- video
@@ -339,22 +321,21 @@ def test_strip_marks_alarms_at_the_right_and_forgets():
 
 # -------------------------------------------------------------------------------------------------------------- mishaps
 
-def test_mishaps_are_sentences_and_leave_nothing(data, video, checkpoint, exported, base, tmp_path):
+def test_mishaps_are_sentences_and_leave_nothing(data, video, base, tmp_path):
     short = write_video(tmp_path / "short.avi", frames_of(video)[:4])
     (tmp_path / "labels.csv").write_text("video,frame\n00,5\n")
-    damaged = edit_checkpoint(exported, tmp_path / "damaged.pt",
+    damaged = edit_checkpoint(data / "small.pt", tmp_path / "damaged.pt",
                               lambda content: content["calibration"]["signals"].pop("distance"))
     for args, words in [
         (["--video", short], "short: 4 frames, fewer than"),
         (["--video", video, "--normal", short], "short.avi: 4 frames, fewer than"),
         (["--video", video, "--normal", "0"], "0 holds no picture"),
         (["--video", video, "--normal", tmp_path / "labels.csv"], "labels.csv lacks the columns"),
-        (["--video", video, "--checkpoint", checkpoint], "does not say how it scores normal frames; give"),
+        (["--video", video, "--checkpoint", data / "last.pt"], "does not say how it scores normal frames; give"),
         (["--video", video, "--checkpoint", damaged], "the calibration in"),
     ]:
-        done = run(predict.main, *base, *args)
-        assert words in sentence(done), (args, done.err)
-        assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir()), args
+        assert words in sentence(run(predict.main, *base, *args)), args
+        assert not list(tmp_path.glob("out/*")), args
 
 
 def test_cut_video_is_scored_as_far_as_it_goes_and_seconds_end_it(score, tmp_path):
@@ -377,35 +358,25 @@ class SlowStream(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
         self.end_headers()
-        for t in itertools.count():
-            picture = np.full((48, 64, 3), 40, np.uint8)
-            cv2.circle(picture, (t % 64, 24), 8, (200, 200, 200), -1)
-            jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
-            try:
+        with contextlib.suppress(OSError):
+            for t in itertools.count():
+                picture = cv2.circle(np.full((48, 64, 3), 40, np.uint8), (t % 64, 24), 8, (200, 200, 200), -1)
+                jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
                 self.wfile.write(b"--next\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg))
                 self.wfile.write(jpeg + b"\r\n")
-            except OSError:
-                return
-            time.sleep(0.05)
-
-    def log_message(self, *_):
-        pass
+                time.sleep(0.05)
 
 
 @pytest.mark.slow
-def test_interrupted_stream_leaves_whole_files(exported, tmp_path):
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), SlowStream) as server:
-        server.daemon_threads = True
+def test_interrupted_stream_leaves_whole_files(data, tmp_path):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), SlowStream) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         out = tmp_path / "out"
-        address = f"http://127.0.0.1:{server.server_address[1]}/camera.mjpg"
-        process = subprocess.Popen([sys.executable, "scripts/predict_video.py", "--checkpoint", str(exported),
-                                    "--device", "cpu", "--video", address, "--out", str(out)],
+        process = subprocess.Popen([sys.executable, "scripts/predict_video.py", "--checkpoint", data / "small.pt",
+                                    "--video", f"http://127.0.0.1:{server.server_port}/camera.mjpg", "--out", out],
                                    cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
-            for _ in range(600):
-                if list(out.glob(".annotated.mp4.*")) or process.poll() is not None:
-                    break
+            while process.poll() is None and not list(out.glob(".annotated.mp4.*")):
                 time.sleep(0.1)
             time.sleep(1.5)
             process.send_signal(signal.SIGINT)
