@@ -1,6 +1,7 @@
 """scripts/export_weights.py and scripts/predict_video.py: the scores of everywhere, causal, in whole files."""
 
 import contextlib
+import functools
 import http.server
 import itertools
 import math
@@ -23,7 +24,7 @@ from lgn_net.data.videos import index_videos
 from lgn_net.inference.around import sample_normal
 from lgn_net.inference.loop import score_videos, to_scores
 from lgn_net.model.build import build_model
-from lgn_net.scores.calibration import SHARES, calibrated, threshold_at
+from lgn_net.scores.calibration import calibrated, threshold_at
 from lgn_net.scores.normality import normality
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.scores.score_file import read_scores
@@ -32,6 +33,7 @@ from lgn_net.video.overlay import Annotator, heat
 from lgn_net.video.scoring import with_alarms
 
 export, predict = load_script("scripts/export_weights.py"), load_script("scripts/predict_video.py")
+write_video = functools.partial(write, codec="ffv1", form="bgr0")
 CPU, COLUMNS = torch.device("cpu"), ["psnr", "distance", "regular_score"]
 TINY = Config(data=DataConfig(dataset="made", image_size=16, channels=1, workers=0),
               model=ModelConfig(base_width=4, hidden_width=4, lstm_layers=1, memory_items=5))
@@ -88,10 +90,6 @@ def network(path):
     return config, model, content
 
 
-def write_video(path, frames):
-    return write(path, frames, "ffv1", "bgr0")
-
-
 def read_video(path):
     with open_footage(path) as footage:
         return [frame.picture for frame in footage.frames]
@@ -124,7 +122,6 @@ def test_exported_file_is_small_and_scores_alike(data):
         expected = before["model"][name]
         exact = name == "memory.items" or not expected.is_floating_point()
         assert torch.equal(value, expected if exact else expected.half()), name
-        assert exact or value.dtype == torch.float16
     old, new = (evaluated(path, data / "made/testing/frames").signals["psnr"] for path in (large, small))
     assert np.allclose(new, old, atol=0.05) and not np.array_equal(new, old)                  # rounding did happen
 
@@ -139,8 +136,8 @@ def test_calibration_is_that_of_sampled_windows(data):
         assert calibration["signals"][name] == pytest.approx({"mean": np.mean(x), "std": np.std(x)})
     expected = normality([values], weights, "training", values)[0]
     np.testing.assert_allclose(calibrated(values, weights, calibration), expected)
-    np.testing.assert_allclose(calibration["normality"], np.quantile(expected, SHARES))
-    assert threshold_at(calibration, 0.05) == pytest.approx(np.quantile(expected, 0.05))
+    for share in 0, 0.05, 0.7, 1:
+        assert threshold_at(calibration, share) == pytest.approx(np.quantile(expected, share))
 
 
 def test_rounding_only_and_parts(data, tmp_path):
@@ -158,8 +155,6 @@ def test_rounding_only_and_parts(data, tmp_path):
     for argv in [large, "--half", "--out", large], [large, "--half"], ["--join", tmp_path, "--out", tmp_path / "a.pt"]:
         assert run(export.main, *argv).status == 2 and not (tmp_path / "a.pt").exists()
 
-
-# -------------------------------------------------------------------------------------------------------------- alarms
 
 @pytest.mark.parametrize(("length", "gap"), [(1, 0), (3, 0), (3, 1), (4, 3)])
 def test_alarms_against_a_slow_search(length, gap):
@@ -214,8 +209,7 @@ def test_later_frames_change_nothing(video, score, tmp_path):
 
 
 def test_normal_video_replaces_the_calibration(data, video, score, tmp_path):
-    plain, own = score("--video", video, "--no_video", "--threshold", -1.5)
-    assert "threshold  -1.50 (as given)" in plain.out
+    _, own = score("--video", video, "--no_video", "--threshold", -1.5)
     expected = normality([own.signals], paper_weights(0.6), "training", own.signals)[0]
     (tmp_path / "out/scores.csv").rename(tmp_path / "normal.csv")
     for normal in video, tmp_path / "normal.csv":
@@ -223,7 +217,6 @@ def test_normal_video_replaces_the_calibration(data, video, score, tmp_path):
                              "--false_alarms", 0.2)
         assert f"20 % of the normal frames are below); normal: 16 frames of {normal}" in done.out
         np.testing.assert_allclose(scored.signals["normality"], expected, atol=0.2)          # rounded weights, or not
-        assert abs(scored.signals["normality"].mean()) < 0.2
 
 
 @pytest.mark.parametrize(("knobs", "first", "distances"), [
@@ -283,12 +276,9 @@ def test_strip_marks_alarms_at_the_right_and_forgets():
         drawn = annotator.draw(t, picture, None, -5.0 if alarm else math.nan if t < 22 else 0.0, alarm)[60 + 14:]
     red = (drawn == (40, 40, 150)).all(axis=2).any(axis=0)
     assert red.tolist() == [False] * 10 + [True] * 10
-    line = [np.flatnonzero((drawn[:, x] > 180).all(axis=1)).mean() for x in (8, 18)]          # down where it is low
-    limit = np.flatnonzero((drawn[:, 1] == (60, 190, 255)).all(axis=1))
-    assert line[0] < limit < line[1]
+    line, limit = (drawn > 180).all(axis=2), (drawn[:, 1] == (60, 190, 255)).all(axis=1).argmax()
+    assert line[:limit, 8].any() and line[limit + 1:, 18].any()
 
-
-# -------------------------------------------------------------------------------------------------------------- mishaps
 
 def test_mishaps_are_sentences_and_leave_nothing(data, video, base, tmp_path):
     short = write_video(tmp_path / "short.avi", frames_of(video)[:4])
