@@ -3,9 +3,10 @@
 An observer is called with every prediction. `merge` takes what each of several processes has `kept`.
 """
 
+import itertools
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from operator import itemgetter
 
 import cv2
 import numpy as np
@@ -15,7 +16,6 @@ from torch import Tensor
 
 from lgn_net.data.clips import read_frame
 from lgn_net.data.videos import Video
-from lgn_net.inference.loop import to_scores
 from lgn_net.scores.maps import as_array, error_map, smoothed, strongest_region
 from lgn_net.scores.metrics import auc, mean_where
 from lgn_net.scores.score_file import VideoScores
@@ -117,18 +117,6 @@ def chance_to_touch(region: np.ndarray, box: tuple[int, int, int, int], mask: np
     return float(np.mean(shared[:mask.shape[0] - (y1 - y0) + 1, :mask.shape[1] - (x1 - x0) + 1] > 0.5))      # pixels
 
 
-class FrameQuality(NamedTuple):
-    """One predicted frame."""
-
-    video: int                      # index of the video
-    frame: int                      # index within its video, from 0
-    measures: dict[str, float]      # ssim, 1 where equal; lpips, 0 where equal, missing where it is not to be had
-
-    def columns(self) -> dict[str, float]:
-        """Return the measures by their names in the file."""
-        return self.measures
-
-
 class Quality:
     """Keeps SSIM and LPIPS of every prediction.
 
@@ -139,7 +127,7 @@ class Quality:
 
     def __init__(self) -> None:
         """Load LPIPS; where package or weights are missing, a warning says so, and SSIM goes on without it."""
-        self.kept: list[FrameQuality] = []
+        self.kept: list[tuple[int, int, dict[str, float]]] = []                   # video, frame, ssim and lpips
         self.lpips = None
         try:
             import lpips
@@ -158,15 +146,21 @@ class Quality:
             rgb = [frames.float().flip(1).expand(-1, 3, -1, -1) for frames in (predicted, target)]
             for row, value in zip(rows, self.lpips.to(predicted.device)(*rgb).flatten().tolist()):
                 row["lpips"] = value
-        self.kept += [FrameQuality(video, frame, row) for frame, row in enumerate(rows, first)]
+        self.kept += [(video, frame, row) for frame, row in enumerate(rows, first)]
 
-    def merge(self, parts: Sequence[list[FrameQuality]]) -> None:
+    def merge(self, parts: Sequence[list[tuple[int, int, dict[str, float]]]]) -> None:
         """Keep what several of these have `kept`, of different frames."""
-        self.kept = sorted(row for part in parts for row in part)
+        self.kept = sorted((row for part in parts for row in part), key=itemgetter(0, 1))
 
-    def scores(self, videos: list[Video], truth: Mapping[str, np.ndarray] | None = None) -> list[VideoScores]:
-        """Gather the measures video by video, with labels as in `to_scores`."""
-        return to_scores(self.kept, videos, truth)               # type: ignore[arg-type]
+    def scores(self, videos: list[Video], truth: Mapping[str, np.ndarray]) -> list[VideoScores]:
+        """Gather the measures video by video, with the labels (T,) that `truth` has for each video's name."""
+        scored = []
+        for v, rows in itertools.groupby(self.kept, key=itemgetter(0)):
+            _, frames, measures = zip(*rows)
+            signals = {name: np.array([row[name] for row in measures]) for name in measures[0]}
+            labels = truth[videos[v].name][list(frames)].astype(np.uint8)
+            scored.append(VideoScores(videos[v].name, np.array(frames), signals, labels))
+        return scored
 
 
 def summarize(scored: list[VideoScores]) -> dict[str, float | None]:
