@@ -1,7 +1,7 @@
 """Where predictions err, against slow counts over all pixels and thresholds; SSIM and LPIPS; the maps to look at."""
 
 import sys
-import urllib.error
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -128,6 +128,9 @@ def test_regions_that_touch_the_mask(tmp_path):
 
 def test_undefined_without_abnormal_frames_or_masks(tmp_path):
     normal = localized(tmp_path, np.zeros((3, 16, 16), bool), np.full((3, 16, 16), 0.1, np.float32))
+    half = np.zeros((1, 16, 16), bool)
+    half[:, :8] = True                                                                        # ties count half
+    assert localized(tmp_path / "half", half, np.full((1, 16, 16), 0.1, np.float32))["pixel_auc"] == 0.5
     without = Localization([()])
     without(0, 4, *torch.zeros(2, 3, 1, 16, 16))
     for results, counts in (normal, [3, 0, 0, 0]), (without.results(), [0, 0, 3, 1]):
@@ -163,10 +166,8 @@ def frames(*shape):
 def without_lpips(monkeypatch):
     """A Quality where the package is missing."""
     monkeypatch.setitem(sys.modules, "lpips", None)
-    with pytest.warns(UserWarning, match="no LPIPS .* pip install lpips") as record:
-        quality = Quality()
-    assert len(record) == 1
-    return quality
+    with pytest.warns(UserWarning, match="no LPIPS .* pip install lpips"):
+        return Quality()
 
 
 def ssim_by_formula(x, y):
@@ -222,9 +223,7 @@ def test_lpips_is_that_of_the_package(tmp_path, monkeypatch):
 
 
 def test_without_the_weights(monkeypatch, tmp_path):
-    def refuse(*_, **__):
-        raise urllib.error.URLError("no network")
-    monkeypatch.setattr(torch.hub, "urlopen", refuse)
+    monkeypatch.setattr(torch.hub, "urlopen", Mock(side_effect=OSError("no network")))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.warns(UserWarning, match=f"no LPIPS .*{ALEXNET} in {tmp_path}/hub/checkpoints"):
         quality = Quality()
