@@ -273,7 +273,7 @@ def test_heat_and_box_are_where_the_error_is():
 def test_strip_marks_alarms_at_the_right_and_forgets():
     annotator, picture = Annotator(-2.0, 1.0), np.zeros((60, 20, 3), np.uint8)
     for t in range(30):
-        alarm = t >= 25
+        alarm = t >= 25 or 10 <= t < 15
         drawn = annotator.draw(t, picture, None, -5.0 if alarm else math.nan if t < 22 else 0.0, alarm)[60 + 14:]
     red = (drawn == (40, 40, 150)).all(axis=2).any(axis=0)
     assert red.tolist() == [False] * 10 + [True] * 10
