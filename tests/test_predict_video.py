@@ -244,7 +244,7 @@ def test_annotated_video_has_every_frame_and_the_box_in_alarms_only(score, tmp_p
         frames[t, 20:50, 10 + 50 * (t % 2):40 + 50 * (t % 2)] = 255 * ((t // 2) % 2)
     path = write_video(tmp_path / "square.avi", frames)
     threshold = np.median(score("--video", path, "--no_video")[1].signals["normality"])
-    _, scored = score("--video", path, "--threshold", threshold, "--min_frames", 2, "--gap", 1)
+    _, scored = score("--video", path, "--threshold", threshold, "--min_frames", 1, "--gap", 0)
     pictures, inside = read_video(tmp_path / "out/annotated.mp4"), np.zeros(40, bool)
     for line in (tmp_path / "out/alarms.csv").read_text().splitlines()[1:]:
         name, start, end, *seconds, lowest = line.split(",")
@@ -252,8 +252,9 @@ def test_annotated_video_has_every_frame_and_the_box_in_alarms_only(score, tmp_p
         inside[first:last + 1] = True
         assert name == "square" and [float(x) for x in seconds] == [first / 10, last / 10]
         assert float(lowest) == pytest.approx(scored.signals["normality"][first - 4:last - 3].min(), abs=1e-4)
-    assert 0 < inside.sum() < 36
-    assert len(pictures) == 40 and pictures[0].shape[1] == 122 and pictures[0].shape[0] > 90 + 16
+    expected = with_alarms(((None, x) for x in scored.signals["normality"]), threshold, 1, 0)
+    assert inside.tolist() == 4 * [False] + [alarm for *_, alarm in expected] and 0 < inside.sum() < 36
+    assert len(pictures) == 40 and pictures[0].shape == (90 + 14 + 16, 122, 3)
     assert np.array_equal([is_box(picture[:90]).sum() >= 8 for picture in pictures], inside)
     assert cv2.PSNR(pictures[0][:90, :121], frames[0]) > 25     # the picture itself, where there is no heat
     assert not list((tmp_path / "out").glob(".*")) and (tmp_path / "out/curve.png").stat().st_size > 5000
@@ -338,5 +339,4 @@ def test_interrupted_stream_leaves_whole_files(score, tmp_path, monkeypatch):
         _, scored = score("--video", f"http://127.0.0.1:{server.server_port}/camera.mjpg", "--threshold", -1e9)
         server.shutdown()
     assert scored.name == "stream" and scored.frames.tolist() == list(range(4, 13))               # at once, not later
-    assert len(read_video(tmp_path / "out/annotated.mp4")) == 13
-    assert len(list((tmp_path / "out").iterdir())) == 4
+    assert len(read_video(tmp_path / "out/annotated.mp4")) == 13 and len(list((tmp_path / "out").iterdir())) == 4
