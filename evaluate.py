@@ -24,11 +24,16 @@ from lgn_net.device import pick_device
 from lgn_net.distributed import collect, processes, rank, world_size
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, check_writable
-from lgn_net.inference.chosen import draw_maps, sample_normal
-from lgn_net.inference.inputs import load_network, load_test_set, training_videos
-from lgn_net.inference.localize import Localization, find_masks
+from lgn_net.inference.around import (
+    draw_maps,
+    find_masks,
+    load_network,
+    load_test_set,
+    sample_normal,
+    training_videos,
+)
 from lgn_net.inference.loop import score_videos, to_scores, videos_of_process
-from lgn_net.inference.quality import Quality, summarize
+from lgn_net.inference.observers import Localization, Quality, summarize
 from lgn_net.report.outcome import finish
 from lgn_net.scores.evaluation import Evaluation, read_any
 from lgn_net.scores.maps import choose_frames, parse_frames

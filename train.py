@@ -30,7 +30,7 @@ from lgn_net.datasets import difference_from_published
 from lgn_net.device import pick_device, provenance, seed_everything, set_kernels
 from lgn_net.distributed import check_equal, first_process_first, processes, reduce_sum, wait_for_all, world_size
 from lgn_net.errors import TrainingDiverged, UserError
-from lgn_net.inference.chosen import sample_normal
+from lgn_net.inference.around import sample_normal
 from lgn_net.model.build import build_model
 from lgn_net.model.losses import Losses
 from lgn_net.terminal import StopOnSignal, progress, run_command

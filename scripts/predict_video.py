@@ -10,22 +10,21 @@ alarms.csv, curve.png and annotated.mp4. docs/video.md says what the numbers mea
 """
 
 import argparse
-import contextlib
 import csv
 import io
 import itertools
 import math
 import time
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from lgn_net.config import Config
-from lgn_net.data.footage import Footage, find_footage, open_footage, slack
+from lgn_net.data.footage import find_footage, open_footage
 from lgn_net.device import pick_device
-from lgn_net.errors import UserError
 from lgn_net.files import check_writable, write_atomic
 from lgn_net.model.build import build_model
 from lgn_net.model.lgn_net import FramePredictor
@@ -34,9 +33,8 @@ from lgn_net.scores.protocols import paper_weights
 from lgn_net.scores.score_file import VideoScores, read_scores, stretches, write_scores
 from lgn_net.terminal import StopOnSignal, progress, run_command
 from lgn_net.training.checkpoint import load_checkpoint, load_weights
-from lgn_net.video.alarms import with_alarms
-from lgn_net.video.overlay import Strip, draw_box, heat, plot_normality, write_mp4
-from lgn_net.video.scoring import Record, Scored, score_frames
+from lgn_net.video.overlay import Annotator, plot_normality, write_mp4
+from lgn_net.video.scoring import Record, score_frames, with_alarms
 
 FPS = 25.0                    # of the annotated video where the frame rate of the source is unknown
 
@@ -55,43 +53,31 @@ def main(argv: list[str]) -> int:
     # What is normal, and below which normality a frame is low.
     weights = paper_weights(config.score.psnr_weight, len(model.memories))
     if args.normal:
-        normal = [video for text in args.normal for video in score_normal(text, model, config, device, weights)]
+        normal = [video for path in args.normal for video in score_normal(Path(path), model, config, device, weights)]
         calibration = calibrate(normal, weights, pooled(normal, ["peak_error"])["peak_error"])
     else:
         calibration = check_calibration(content.get("calibration"), weights, args.checkpoint)
     threshold = threshold_at(calibration, args.false_alarms) if args.threshold is None else args.threshold
 
-    def normality_of(scored: Scored) -> float:
-        return float(calibrated(scored.signals, weights, calibration)) if scored.signals else math.nan
-
     # Score frame after frame, until the video, --seconds or the user's patience ends.
-    record, strip, started = Record(), None, time.monotonic()
-    with contextlib.ExitStack() as stack:
-        source = stack.enter_context(open_footage(place, config.data.channels, args.fps))
-        if math.isfinite(args.seconds) and not (source.live or source.fps):
-            raise UserError(f"--seconds {args.seconds:g}: the frame rate of {args.video} is unknown; give --fps, too")
-        stop = stack.enter_context(StopOnSignal())
-        bar = stack.enter_context(progress("predict", source.length or 0, "frames"))
-        write = None if args.no_video else \
-            stack.enter_context(write_mp4(out / "annotated.mp4", source.fps or FPS))
+    record, annotator, started = Record(), Annotator(threshold, calibration["peak_error"]), time.monotonic()
+    with (open_footage(place, config.data.channels, args.fps) as source, StopOnSignal() as stop,
+          progress("predict", source.length or 0, "frames") as bar,
+          nullcontext() if args.no_video else write_mp4(out / "annotated.mp4", source.fps or FPS) as write):
         frames = itertools.takewhile(lambda frame: not (stop.received or frame.seconds >= args.seconds), source.frames)
         scored_frames = score_frames(frames, model, config, device, args.update_memory, source.live)
-        for scored, normality, alarm in with_alarms(scored_frames, normality_of, threshold, args.min_frames, args.gap):
+        judged = ((scored, float(calibrated(scored.signals, weights, calibration)) if scored.signals else math.nan)
+                  for scored in scored_frames)
+        for scored, normality, alarm in with_alarms(judged, threshold, args.min_frames, args.gap):
             if write:
-                picture = scored.frame.picture
-                strip = strip or Strip(picture.shape[1], picture.shape[0], threshold)
-                if scored.error is not None:
-                    picture = heat(picture, scored.error, calibration["peak_error"])
-                    if alarm:
-                        draw_box(picture, scored.error)
-                write(np.vstack([picture, strip.draw(record.count, normality, alarm)]))
+                write(annotator.draw(record.count, scored.frame.picture, scored.error, normality, alarm))
             record.add(scored, normality=normality, alarm=alarm)
             bar.update()
-        check_length(record, source, config.model.window, args.video)
-        speed = record.count / (time.monotonic() - started)
-        write_results(out, record, name, threshold)
+        scores, speed = record.scores(name), record.count / (time.monotonic() - started)
 
-    report(record, calibration, threshold, args)
+    if not source.whole:
+        warnings.warn(f"{args.video} is cut off or damaged after {record.count} frames; it was scored up to there")
+    report(out, scores, calibration, threshold, args)
     print(f"speed      {speed:.1f} frames a second ({device.type}, {torch.get_num_threads()} threads"
           f"{'' if args.no_video else ', annotated video included'}); written into {out}")
     return 128 + stop.received if stop.received and not source.live else 0
@@ -108,10 +94,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--normal", nargs="+", metavar="VIDEO",
                         help="videos or folders of your scene with nothing abnormal in them, or scores.csv of such, "
                              "which say what is normal in place of the checkpoint's training frames")
-    limit = parser.add_mutually_exclusive_group()
-    limit.add_argument("--threshold", type=float, help="normality below which a frame is low")
-    limit.add_argument("--false_alarms", type=float, default=0.01, metavar="SHARE",
-                       help="threshold below which this share of the normal frames lies (default: 0.01)")
+    parser.add_argument("--threshold", type=float, help="normality below which a frame is low")
+    parser.add_argument("--false_alarms", type=float, default=0.01, metavar="SHARE",
+                        help="or the threshold below which this share of the normal frames lies (default: 0.01)")
     parser.add_argument("--min_frames", type=int, default=5, help="an alarm lasts at least so many frames (default: 5)")
     parser.add_argument("--gap", type=int, default=2, help="so many frames that are not low do not end it (default: 2)")
     parser.add_argument("--seconds", type=float, default=math.inf, help="stop after so many seconds of the video")
@@ -121,74 +106,51 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
                         help="update the memory by frames that look normal (regular score below gamma)")
     parser.add_argument("--no_video", action="store_true", help="do without annotated.mp4; faster")
     parser.add_argument("--device", default="auto", help="cuda, cuda:1, mps or cpu; auto takes the first there is")
-    args = parser.parse_args(argv)
-    if not 0 <= args.false_alarms < 1:
-        raise UserError(f"--false_alarms {args.false_alarms}: give a share of the frames, 0 or more and below 1")
-    return args
+    return parser.parse_args(argv)
 
 
-def score_normal(text: str, model: FramePredictor, config: Config, device: torch.device,
+def score_normal(path: Path, model: FramePredictor, config: Config, device: torch.device,
                  weights: dict[str, float]) -> list[VideoScores]:
-    """Return the signals of a normal video, or those in its scores.csv. UserError for a camera or too few frames."""
-    place, _ = find_footage(text)
-    if not isinstance(place, Path):
-        raise UserError(f"--normal {text} is live; run this command with --video {text} --seconds 600 while all is "
-                        f"normal, then give the scores.csv that it writes")
-    if place.suffix.lower() == ".csv":
-        return read_scores(place, [*weights, "peak_error"], labelled=False)
+    """Return the signals of a normal video, or those in its scores.csv. UserError for too few frames."""
+    if path.suffix.lower() == ".csv":
+        return read_scores(path, [*weights, "peak_error"], labelled=False)
     record = Record()
-    with open_footage(place, config.data.channels) as source, progress("normal", source.length or 0, "frames") as bar:
-        for scored in score_frames(source.frames, model, config, device, False, False):
+    with open_footage(path, config.data.channels) as source, progress("normal", source.length or 0, "frames") as bar:
+        for scored in score_frames(source.frames, model, config, device):
             record.add(scored)
             bar.update()
-        check_length(record, source, config.model.window, text)
-    return [record.scores(text)]
+    return [record.scores(str(path))]
 
 
-def check_length(record: Record, source: Footage, window: int, text: str) -> None:
-    """Raise UserError when no frame was scored; warn when a file gave fewer frames than its header says."""
-    if not record.columns:
-        raise UserError(f"{text}: {record.count} frames, fewer than the {window} of a window; nothing was scored")
-    if source.length and not source.whole and record.count < source.length - slack(source.length):
-        warnings.warn(f"{text}: {record.count} of {source.length} frames could be decoded; it is cut off or damaged, "
-                      f"and scored up to there")
-
-
-def write_results(out: Path, record: Record, name: str, threshold: float) -> None:
-    """Write scores.csv, alarms.csv and curve.png."""
-    scores, normality, seconds = record.scores(name), record.column("normality"), record.column("seconds")
-    timed, text = bool(np.isfinite(seconds).all()), io.StringIO()
-    alarms = stretches(record.column("alarm")) - [0, 1]                    # first and last row of each
+def report(out: Path, scores: VideoScores, calibration: dict, threshold: float, args: argparse.Namespace) -> None:
+    """Write scores.csv, alarms.csv and curve.png; print what was found, and how far the threshold can be believed."""
+    name, frames, columns, _ = scores
+    normality, seconds, alarm = (columns.pop(key) for key in ("normality", "seconds", "alarm"))
+    write_scores(out / "scores.csv", [scores._replace(signals=columns | {"normality": normality})], labelled=False)
+    timed, alarms = np.isfinite(seconds).all(), stretches(alarm) - [0, 1]            # first and last row of each
+    plot_normality(out / "curve", seconds if timed else frames, normality, threshold, alarm, name,
+                   "seconds" if timed else "frame")
+    text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["video", "start", "end", "start_seconds", "end_seconds", "lowest_normality"])
     for first, last in alarms:
         moments = [f"{seconds[k]:.3f}" if timed else "" for k in (first, last)]
-        writer.writerow([name, *scores.frames[[first, last]], *moments, f"{normality[first:last + 1].min():.4f}"])
-    write_scores(out / "scores.csv", [scores], labelled=False)
+        writer.writerow([name, frames[first], frames[last], *moments, f"{normality[first:last + 1].min():.4f}"])
     write_atomic(out / "alarms.csv", text.getvalue())
-    x = seconds if timed else scores.frames
-    plot_normality(out / "curve.png", x, normality, threshold, x[alarms], name, "seconds" if timed else "frame")
 
-
-def report(record: Record, calibration: dict, threshold: float, args: argparse.Namespace) -> None:
-    """Print what was found, and how far the threshold can be believed."""
-    normality, frames = record.column("normality"), record.scores("").frames
-    alarms, low = stretches(record.column("alarm")) - [0, 1], np.mean(normality < threshold)
     where = ", ".join(args.normal or ["the checkpoint's training videos"])
     share = f"{100 * args.false_alarms:g} % of the normal frames are below" if args.threshold is None else "as given"
-    print(f"frames     {record.count}, of which {len(normality)} scored; normality {normality.mean():+.2f} on average, "
+    print(f"frames     {frames[-1] + 1}, of which {len(frames)} scored; normality {normality.mean():+.2f} on average, "
           f"lowest {normality.min():+.2f} at frame {frames[normality.argmin()]}\n"
           f"threshold  {threshold:+.2f} ({share}); normal: {calibration['frames']} frames of {where}\n"
-          f"alarms     {len(alarms)}, listed in alarms.csv; {100 * low:.1f} % of the frames are below the threshold")
+          f"alarms     {len(alarms)}, listed in alarms.csv; {100 * np.mean(normality < threshold):.1f} % of the frames "
+          f"are below the threshold")
     for first, last in alarms[:10]:
         print(f"           frames {frames[first]} to {frames[last]}")
-    if not args.normal:
-        print("note       if this is another scene than the checkpoint's (another camera, place or light), the "
-              "threshold means little: give --normal VIDEO, a stretch of your scene with nothing abnormal in it")
-        lowest, *_, highest = calibration["normality"]
-        if (outside := np.mean((normality < lowest) | (normality > highest))) > 0.5:
-            warnings.warn(f"{100 * outside:.0f} % of the frames are more or less normal than any training frame was: "
-                          f"the network was trained on another scene, and threshold and alarms mean nothing")
+    lowest, *_, highest = calibration["normality"]
+    if not args.normal and np.mean((normality < lowest) | (normality > highest)) > 0.5:
+        warnings.warn("most frames are more or less normal than any training frame was: this is another scene, and "
+                      "threshold and alarms mean nothing; give --normal VIDEO, a stretch of it with nothing abnormal")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from lgn_net.cli import command_parser, network_arguments, parse_command
 from lgn_net.device import pick_device
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable, write_atomic
-from lgn_net.inference.inputs import load_network, load_test_set
+from lgn_net.inference.around import load_network, load_test_set
 from lgn_net.inference.loop import to_scores
 from lgn_net.inference.sweep import sweep_gamma as run_sweep
 from lgn_net.report.figures import gamma_figure, lambda_figure, save_figure

@@ -15,7 +15,7 @@ from lgn_net.config import Config, DataConfig, ModelConfig, with_knobs
 from lgn_net.data.clips import read_frames, to_float
 from lgn_net.data.videos import Video, find_split, index_videos
 from lgn_net.errors import UserError
-from lgn_net.inference.chosen import predict_again, sample_normal
+from lgn_net.inference.around import predict_again, sample_normal
 from lgn_net.inference.loop import copy_items, restore_items, score_videos, to_scores
 from lgn_net.inference.signals import psnr, query_distance, regular_score
 from lgn_net.inference.sweep import sweep_gamma

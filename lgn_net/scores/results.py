@@ -43,7 +43,7 @@ class MemoryUse:
 
 @dataclass(frozen=True)
 class PixelResults:
-    """How well the place of the error agrees with the pixel masks; see `lgn_net.inference.localize`."""
+    """How well the place of the error agrees with the pixel masks; see `lgn_net.inference.observers`."""
 
     pixel_auc: float | None                # AUC of a pixel's error as detector of masked pixels
     pixel_level_auc: float | None          # AUC of frames: 40 % of a mask, no pixel of a normal frame

@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,10 +12,9 @@ import cv2
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from lgn_net.files import replacing
-from lgn_net.report.figures import BLUE, PAGE, RED, STYLE
+from lgn_net.report.figures import BLUE, PAGE, RED, STYLE, save_figure
 from lgn_net.scores.maps import smoothed, strongest_region
 
 HEAT = (1, 3)                    # times the greatest error in a normal frame: where heat begins, and where it ends
@@ -24,60 +23,63 @@ LINE, LIMIT, ALARM, GROUND = (235, 235, 235), (60, 190, 255), (40, 40, 150), (28
 H264 = {"preset": "veryfast", "crf": "20"}        # hardly slower than drawing, and lines and letters stay clear
 
 
-def heat(picture: np.ndarray, error: np.ndarray, normal_peak: float) -> np.ndarray:
-    """Lay an error map (h, w) over a picture (H, W, 3): clear where it is normal, then red, then yellow.
+class Annotator:
+    """Draws the frames of a video: heat over the picture, the box in alarms, and a strip below it.
 
-    `normal_peak` is the mean of the maximum of the smoothed maps of normal frames.
+    The strip holds a line of text, and the normality of the last frames, newest at the right. It reaches from 4 below
+    the threshold to 2 above it (or above 0, the mean of normal frames). Two pixels are a frame.
     """
+
+    def __init__(self, threshold: float, normal_peak: float):
+        """`normal_peak`: mean of the maximum of the smoothed error maps of normal frames."""
+        self.threshold, self.normal_peak = threshold, normal_peak
+        self.shown: deque[tuple[float, bool]] = deque()
+
+    def draw(self, t: int, picture: np.ndarray, error: np.ndarray | None, normality: float, alarm: bool) -> np.ndarray:
+        """Draw frame t (H, W, 3) with its error map (h, w); without a score it has none, and its normality is NaN."""
+        # Heat, and a box around the strongest region.
+        H, W, _ = picture.shape
+        if error is not None:
+            picture, (h, w) = heat(picture, error, self.normal_peak), error.shape
+            if alarm:
+                x0, y0, x1, y1 = strongest_region(error)[1]
+                cv2.rectangle(picture, (x0 * W // w, y0 * H // h), (x1 * W // w - 1, y1 * H // h - 1), BOX,
+                              max(2, round(H / 150)))
+
+        # The strip.
+        self.shown.append((normality, alarm))
+        if len(self.shown) > W // 2:
+            self.shown.popleft()
+        scale = max(0.35, H / 720)                                                                   # of the letters
+        strip = np.full((round(40 * scale) + max(16, H // 6), W, 3), GROUND, np.uint8)
+        self.plot(strip[round(40 * scale):])
+        text = f"frame {t}   {'no score yet' if math.isnan(normality) else f'normality {normality:+.2f}'}"
+        cv2.putText(strip, text + "   ALARM" * alarm, (4, round(28 * scale)), cv2.FONT_HERSHEY_SIMPLEX, scale, LINE,
+                    max(1, round(1.5 * scale)), cv2.LINE_AA)
+        return np.vstack([picture, strip])
+
+    def plot(self, strip: np.ndarray) -> None:
+        """Plot threshold, normality and alarms of the last frames into a strip (h, W, 3)."""
+        h, W, _ = strip.shape
+        normality, alarms = np.array(self.shown).T
+        x = W - 2 * np.arange(len(normality), 0, -1)
+        for left in x[alarms == 1]:
+            strip[:, left:left + 2] = ALARM
+        reach = min(self.threshold, 0) - 4, max(self.threshold, 0) + 2
+        limit, *y = np.interp([self.threshold, *normality], reach, (h - 2, 1)).round()
+        cv2.line(strip, (0, int(limit)), (W, int(limit)), LIMIT, 1)
+        points = np.stack([x + 1, y], axis=1)[~np.isnan(normality)]
+        if len(points):
+            cv2.polylines(strip, [points.astype(int)], False, LINE, 1, cv2.LINE_AA)
+
+
+def heat(picture: np.ndarray, error: np.ndarray, normal_peak: float) -> np.ndarray:
+    """Lay an error map (h, w) over a picture (H, W, 3): clear where it is normal, then red, then yellow."""
     excess = np.clip((smoothed(error) / normal_peak - HEAT[0]) / (HEAT[1] - HEAT[0]), 0, 1)
     strength = cv2.resize(excess, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
     colour = cv2.applyColorMap((255 * strength).astype(np.uint8), cv2.COLORMAP_AUTUMN)
     opacity = 0.55 * np.sqrt(strength)
     return (picture + opacity * (colour.astype(np.float32) - picture)).round().astype(np.uint8)
-
-
-def draw_box(picture: np.ndarray, error: np.ndarray) -> None:
-    """Draw the box around the strongest region of an error map (h, w) into a picture of any size."""
-    (H, W), (h, w) = picture.shape[:2], error.shape
-    x0, y0, x1, y1 = strongest_region(error)[1]
-    cv2.rectangle(picture, (x0 * W // w, y0 * H // h), (x1 * W // w - 1, y1 * H // h - 1), BOX, max(2, round(H / 150)))
-
-
-class Strip:
-    """A band below the picture: a line of text, and the normality of the last frames, newest at the right.
-
-    It reaches from 4 below the threshold to 2 above it (or above 0, the mean of normal frames); what lies outside runs
-    along its edge. Two pixels are a frame. W and H are the size of the picture.
-    """
-
-    def __init__(self, W: int, H: int, threshold: float):
-        self.scale = max(0.35, H / 720) if W >= 200 else 0.0                  # of the letters; a small picture has none
-        self.text_height = round(40 * self.scale)
-        self.width, self.height = W, self.text_height + max(16, H // 6)
-        self.threshold, self.low, self.high = threshold, min(threshold, 0) - 4, max(threshold, 0) + 2
-        self.shown: deque[tuple[float, bool]] = deque(maxlen=max(2, W // 2))
-
-    def row(self, normality: float) -> int:
-        """Return the row in which a normality is drawn."""
-        return round(np.interp(normality, (self.low, self.high), (self.height - 2, self.text_height + 1)))
-
-    def draw(self, frame: int, normality: float, alarm: bool) -> np.ndarray:
-        """Add a frame, its normality NaN where it has no score, and draw the strip: (height, W, 3)."""
-        self.shown.append((normality, alarm))
-        strip = np.full((self.height, self.width, 3), GROUND, np.uint8)
-        left = self.width - 2 * len(self.shown)
-        for k, (_, alarmed) in enumerate(self.shown):
-            if alarmed:
-                strip[self.text_height:, max(0, left + 2 * k):left + 2 * k + 2] = ALARM
-        cv2.line(strip, (0, self.row(self.threshold)), (self.width, self.row(self.threshold)), LIMIT, 1)
-        points = [(left + 2 * k + 1, self.row(x)) for k, (x, _) in enumerate(self.shown) if not math.isnan(x)]
-        if points:
-            cv2.polylines(strip, [np.array(points)], False, LINE, 1, cv2.LINE_AA)
-        if self.scale:
-            text = "no score yet" if math.isnan(normality) else f"normality {normality:+.2f}"
-            cv2.putText(strip, f"frame {frame}   {text}{'   ALARM' if alarm else ''}", (4, round(28 * self.scale)),
-                        cv2.FONT_HERSHEY_SIMPLEX, self.scale, LINE, max(1, round(1.5 * self.scale)), cv2.LINE_AA)
-        return strip
 
 
 @contextlib.contextmanager
@@ -103,17 +105,15 @@ def write_mp4(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
 
 
 @matplotlib.rc_context(STYLE)  # type: ignore[arg-type]
-def plot_normality(path: Path, x: np.ndarray, normality: np.ndarray, threshold: float,
-                   alarms: Sequence[tuple[float, float]], title: str, unit: str) -> None:
-    """Plot the normality (n,) of a video at the times x (n,) as PNG; `alarms` holds first and last time of each."""
+def plot_normality(path: Path, x: np.ndarray, normality: np.ndarray, threshold: float, alarm: np.ndarray, title: str,
+                   unit: str) -> None:
+    """Plot the normality (n,) of a video at the times x (n,) as `path`.png, frames with `alarm` (n,) shaded."""
     figure = Figure(figsize=(PAGE, 2.6), layout="constrained")
     axes = figure.add_subplot()
-    for first, last in alarms:
-        axes.axvspan(first, last, color=RED, alpha=0.25, linewidth=0)
     axes.plot(x, normality, color=BLUE, linewidth=0.8, label="normality")
     axes.axhline(threshold, color="black", linestyle="--", linewidth=0.8, label=f"threshold {threshold:.2f}")
+    axes.fill_between(x, 0, 1, where=alarm > 0, step="mid", transform=axes.get_xaxis_transform(), color=RED, alpha=0.25,
+                      linewidth=0, label="alarm")
     axes.set(xlabel=unit, ylabel="normality", xlim=(x[0], max(x[-1], x[0] + 1e-3)), title=title)
-    figure.legend(handles=[*axes.lines, Patch(color=RED, alpha=0.25, linewidth=0, label="alarm")],
-                  loc="outside lower center", ncols=3)
-    with replacing(path) as file:
-        figure.savefig(file, format="png", dpi=150)
+    figure.legend(loc="outside lower center", ncols=3)
+    save_figure(figure, path, dpi=150, kinds=("png",))

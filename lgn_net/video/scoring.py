@@ -1,8 +1,8 @@
-"""Frames as they come, with their signals; only a window and a batch of pictures are kept."""
+"""Frames as they come, with their signals and alarms; only a window and a batch of pictures are kept."""
 
 from array import array
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from lgn_net.config import Config, with_knobs
 from lgn_net.data.clips import resize
 from lgn_net.data.footage import Frame
+from lgn_net.errors import UserError
 from lgn_net.inference.loop import predict
 from lgn_net.inference.stream import batched, encode_windows, for_inference
 from lgn_net.model.lgn_net import FramePredictor
@@ -27,17 +28,12 @@ class Scored(NamedTuple):
 
 
 @torch.inference_mode()
-def score_frames(frames: Iterator[Frame], model: FramePredictor, config: Config, device: torch.device, updating: bool,
-                 live: bool) -> Iterator[Scored]:
+def score_frames(frames: Iterator[Frame], model: FramePredictor, config: Config, device: torch.device,
+                 updating: bool = False, live: bool = False) -> Iterator[Scored]:
     """Score frames as they come, like `lgn_net.inference.loop.score_videos`.
 
-    Args:
-        frames: of one `Footage`.
-        model: on the device; stays as it is.
-        config: of the network and the scoring.
-        device: of the network.
-        updating: update a copy of the memory by frames whose regular score is below gamma.
-        live: score each frame at once, in a batch of its own.
+    `frames` are those of one `Footage`; the model, on the device, stays as it is. `updating` updates a copy of the
+    memory by frames whose regular score is below gamma. `live` scores each frame at once, in a batch of its own.
     """
     config = with_knobs(config, {"score.memory_update": "carry" if updating else "frozen"})
     model = for_inference(model, config)
@@ -59,6 +55,32 @@ def score_frames(frames: Iterator[Frame], model: FramePredictor, config: Config,
     yield from (Scored(frame) for _, frame in waiting)
 
 
+def with_alarms(frames: Iterable[tuple[Scored, float]], threshold: float, length: int,
+                gap: int) -> Iterator[tuple[Scored, float, bool]]:
+    """Tell of each frame, given with its normality, whether it is in an alarm, at most `length` + `gap` frames later.
+
+    A frame is low when its normality is below the threshold; NaN never is. Low frames with at most `gap` other frames
+    between them belong together. They are an alarm, from the first to the last of them, if that is `length` frames or
+    more.
+    """
+    waiting: list[tuple[Scored, float]] = []   # undecided frames; outside an alarm the first of them is low
+    lows = 0                                   # of these, the frames up to the last low one
+    on = False                                 # the frame before them is in an alarm
+    for frame, normality in frames:
+        waiting.append((frame, normality))
+        if normality < threshold:
+            lows = len(waiting)
+            on = on or lows >= length
+            decided = on
+        else:
+            decided = len(waiting) - lows > gap or not (on or lows)
+            on = on and not decided
+        if decided:
+            yield from ((*item, on) for item in waiting)
+            waiting, lows = [], 0
+    yield from ((*item, False) for item in waiting)
+
+
 class Record:
     """The numbers of a video's scored frames, eight bytes each: a camera may run for days."""
 
@@ -73,12 +95,10 @@ class Record:
             for name, value in {**scored.signals, **more, "seconds": scored.frame.seconds}.items():
                 self.columns[name].append(value)
 
-    def column(self, name: str) -> np.ndarray:
-        """Return one number of each scored frame, (n,)."""
-        return np.array(self.columns[name])
-
     def scores(self, name: str) -> VideoScores:
-        """Return all but the times and alarms as scores of a video of this name."""
-        signals = {key: np.array(values) for key, values in self.columns.items() if key not in ("seconds", "alarm")}
-        frames = np.arange(self.count - len(signals["psnr"]), self.count)
+        """Return the record as scores of a video of this name. UserError where no frame was scored."""
+        if not self.columns:
+            raise UserError(f"{name}: {self.count} frames, fewer than those of a window; nothing was scored")
+        signals = {key: np.array(values) for key, values in self.columns.items()}
+        frames = np.arange(self.count - len(signals["seconds"]), self.count)
         return VideoScores(name, frames, signals, np.zeros(len(frames), np.uint8))

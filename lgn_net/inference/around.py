@@ -1,0 +1,159 @@
+"""Around the loop over test frames: the network and its data before it, single windows and error maps after it."""
+
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from jsonargparse import Namespace
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lgn_net.config import Config, with_knobs
+from lgn_net.data.clips import long_enough
+from lgn_net.data.videos import Video, find_split, image_names, index_videos
+from lgn_net.datasets import BENCHMARKS, canonical_name, difference_from_published
+from lgn_net.device import provenance, set_kernels
+from lgn_net.errors import UserError
+from lgn_net.inference.loop import FrameSignals, predict
+from lgn_net.inference.stream import for_inference, stream_windows
+from lgn_net.model.build import build_model
+from lgn_net.model.lgn_net import FramePredictor
+from lgn_net.official import import_official
+from lgn_net.scores.evaluation import LabelSource
+from lgn_net.scores.maps import FrameMap, frame_map
+from lgn_net.scores.score_file import VideoScores
+from lgn_net.training.checkpoint import check_architecture, load_checkpoint, load_weights
+
+
+def load_network(config: Config, args: Namespace, device: torch.device) -> tuple[Config, nn.Module, dict]:
+    """Load the network of `--checkpoint`, or of the authors' pair, onto the device.
+
+    Returns the configuration with the network's sizes, the network, and where it is from, for results.json. UserError
+    for a damaged file, or another network than the configuration's.
+    """
+    source = args.checkpoint or args.model_dir
+    if args.checkpoint:
+        saved_config, saved = load_checkpoint(args.checkpoint)
+        check_architecture(config, saved_config, args.checkpoint)
+        state = saved["model"]
+    else:
+        config, state = import_official(config, args.model_dir, args.m_items_dir)
+    set_kernels(config.score.precision)
+    model = build_model(config).to(device)
+    load_weights(model, state, source)
+    return config, model, {"config": asdict(config), "checkpoint": str(source), "versions": provenance(device)}
+
+
+def load_test_set(config: Config, args: Namespace) -> tuple[list[Video], dict[str, np.ndarray], dict]:
+    """Find the test videos of `--dataset_path`, with the labels of `--labels` or else those found.
+
+    Returns the videos, the labels (T,) of each by its name, and where both are from, for results.json. UserError where
+    there are no videos or no labels, or where they do not fit each other.
+    """
+    dataset = config.data.dataset
+    videos = index_videos(find_split(args.dataset_path, dataset, "testing"))
+    if note := difference_from_published(dataset, "testing", [len(video.frames) for video in videos]):
+        warnings.warn(note)
+    source = LabelSource(dataset, args.dataset_path, args.labels, config.data.label_source)
+    truth, where = source.truth({video.name: len(video.frames) for video in videos})
+    complete = note is None if canonical_name(dataset) in BENCHMARKS else None
+    return videos, truth, {"dataset": dataset, "labels": where, "complete_benchmark": complete}
+
+
+def training_videos(config: Config, args: Namespace) -> list[Video]:
+    """Find the training videos beside the test videos; [] where there are none."""
+    try:
+        return index_videos(find_split(args.dataset_path, config.data.dataset, "training"))
+    except UserError:
+        return []
+
+
+def find_masks(folder: Path, videos: Sequence[Video]) -> list[tuple[str, ...]]:
+    """Find the mask files of each video in its folder in testing/masks, one per frame; () for a video without.
+
+    UserError for another number of masks than frames.
+    """
+    masks = []
+    for video in videos:
+        home = folder / video.name
+        names = image_names(home) if home.is_dir() else []
+        if names and len(names) != len(video.frames):
+            raise UserError(f"{home} holds {len(names)} masks, but video {video.name} has {len(video.frames)} frames; "
+                            f"prepare the data set again, or remove that folder")
+        masks.append(tuple(str(home / name) for name in names))
+    return masks
+
+
+@torch.inference_mode()
+def sample_normal(model: FramePredictor, videos: list[Video], config: Config, count: int, device: torch.device,
+                  bar: tqdm | None = None) -> tuple[list[FrameSignals], list[dict]]:
+    """Score `count` windows, spread evenly over videos, with the memory frozen.
+
+    Returns:
+        The signals; and for each memory "queries_of_item", the number of queries whose nearest item each item is,
+        "live_items", the number of items with any, and "item_cosine", the mean cosine of two items.
+    """
+    # Choose the windows by their last frames.
+    config, window = with_knobs(config, {"score.memory_update": "frozen"}), config.model.window
+    every = [(v, range(t, t + window)) for v in long_enough(videos, window)
+             for t in range(len(videos[v].frames) - window + 1)]
+    picked = np.unique(np.linspace(0, len(every) - 1, min(count, len(every))).round().astype(int))
+
+    # Score them, and count the nearest items.
+    ready = for_inference(model, config)
+    usage = [torch.zeros(len(memory.items), dtype=torch.long, device=device) for memory in model.memories]
+    signals: list[FrameSignals] = []
+    for scored in predict(ready, stream_windows(ready, videos, [every[i] for i in picked], config, device), config):
+        signals += scored.signals
+        for counts, lookup in zip(usage, scored.lookups):
+            counts += torch.bincount(lookup.nearest[:, 0], minlength=len(counts))
+        if bar is not None:
+            bar.update(len(scored.signals))
+    return signals, [{"live_items": int((counts > 0).sum()), "queries_of_item": counts.tolist(),
+                      "item_cosine": memory.redundancy()} for counts, memory in zip(usage, model.memories)]
+
+
+@torch.inference_mode()
+def predict_again(model: FramePredictor, videos: list[Video], config: Config, signals: list[FrameSignals],
+                  wanted: Collection[tuple[int, int]],
+                  device: torch.device) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+    """Predict single frames again, each with the memory as it was when `score_videos` took the `signals`.
+
+    The frames that updated the memory are run again, too, so that the memory takes the same way. `wanted` holds index
+    of the video and index of the frame of each frame.
+
+    Yields:
+        Index of the video, of the frame, predicted and true frame (C, H, W) in [-1, 1], in the order of `signals`.
+    """
+    where = [(s.video, s.frame) for s in signals if s.memory_updated or (s.video, s.frame) in wanted]
+    last = max((k for k, place in enumerate(where) if place in wanted), default=-1)
+    ranges = [(v, range(t - config.model.window + 1, t + 1)) for v, t in where[:last + 1]]
+    model = for_inference(model, config)
+    for scored in predict(model, stream_windows(model, videos, ranges, config, device), config):
+        for s, predicted, target in zip(scored.signals, scored.predicted, scored.target):
+            if (s.video, s.frame) in wanted:
+                yield s.video, s.frame, predicted, target
+
+
+def draw_maps(model: FramePredictor, videos: list[Video], config: Config, signals: list[FrameSignals],
+              scored: list[VideoScores], normal: Sequence[np.ndarray], wanted: Sequence[tuple[int, int, str]],
+              device: torch.device) -> list[FrameMap]:
+    """Make the error maps of chosen frames.
+
+    `signals` and `scored` are of all frames, `normal` is the normality (n_v,) of each of the `scored` videos. `wanted`
+    holds index in `scored`, index of the frame in its video, and why it was chosen.
+    """
+    index = {video.name: v for v, video in enumerate(videos)}
+    reasons: dict[tuple[int, int], tuple[int, str]] = {}
+    for k, frame, kind in wanted:
+        reasons.setdefault((index[scored[k].name], frame), (k, kind))
+    maps = {}
+    for v, frame, predicted, target in predict_again(model, videos, config, signals, reasons, device):
+        k, kind = reasons[v, frame]
+        i = np.searchsorted(scored[k].frames, frame)
+        maps[v, frame] = frame_map(scored[k].name, frame, kind, normal[k][i], scored[k].labels[i], predicted, target,
+                                   videos[v].frames[frame])
+    return [maps[key] for key in reasons]

@@ -1,0 +1,291 @@
+"""Where predictions err, against slow counts over all pixels and thresholds; SSIM and LPIPS; the maps to look at."""
+
+import sys
+from unittest.mock import Mock
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter, label
+from sklearn.metrics import roc_auc_score
+
+from lgn_net.data.clips import read_frames, to_float
+from lgn_net.data.videos import Video
+from lgn_net.errors import UserError
+from lgn_net.inference.around import find_masks
+from lgn_net.inference.observers import (
+    ALEXNET,
+    Localization,
+    Quality,
+    chance_to_touch,
+    read_mask,
+    summarize,
+)
+from lgn_net.scores.maps import (
+    FrameMap,
+    choose_frames,
+    error_map,
+    load_maps,
+    parse_frames,
+    save_maps,
+    smoothed,
+    strongest_region,
+    to_image,
+)
+from lgn_net.scores.score_file import VideoScores, write_scores
+
+
+def write_masks(folder, masks):
+    """Masks, bool (H, W), of one video."""
+    folder.mkdir(parents=True)
+    for t, mask in enumerate(masks):
+        cv2.imwrite(str(folder / f"{t}.png"), 255 * np.asarray(mask, np.uint8))
+
+
+def localized(folder, masks, errors):
+    """The results of a Localization of one video with these masks and errors, (T, H, W) in [0, 1]; by two processes."""
+    write_masks(folder / "01", masks)
+    parts = [Localization(find_masks(folder, [Video("01", len(masks) * ("",))])) for _ in range(2)]
+    target = -torch.ones(len(errors), 1, *errors.shape[1:])
+    predicted = target + 2 * torch.from_numpy(errors).sqrt()[:, None]
+    for t in range(len(errors)):
+        parts[t % 2](0, t, predicted[t:t + 1], target[t:t + 1])
+    parts[0].merge([part.kept for part in parts])
+    return parts[0].results()
+
+
+def test_error_map_and_image_by_hand():
+    predicted, target = np.zeros((2, 3, 1, 2), np.float32), np.zeros((2, 3, 1, 2), np.float32)
+    predicted[1, :, 0, 1], target[1, :, 0, 1] = [1, 0, -1], [-1, 0, -0.5]
+    assert error_map(predicted, target).tolist() == [[[0, 0]], [[0, pytest.approx((1 + 0 + 0.0625) / 3)]]]
+    pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16).repeat(3, axis=0)
+    assert np.array_equal(to_image(to_float(pixels).numpy()), pixels.transpose(1, 2, 0))
+    assert to_image(np.array([[[-1.2, 1.2]]])).tolist() == [[[0], [255]]]
+
+
+def test_region_against_slow_labelling():
+    rng = np.random.default_rng(1)
+    for _ in range(10):
+        error = rng.exponential(size=(24, 30)).astype(np.float32) ** 3
+        region, (x0, y0, x1, y1) = strongest_region(error)
+        strength = smoothed(error)
+        labels, count = label(strength >= strength.max() / 2, np.ones((3, 3)))
+        best = max(range(1, count + 1), key=lambda k: strength[labels == k].sum())
+        assert np.array_equal(region, labels == best)
+        y, x = np.nonzero(region)
+        assert (x0, y0, x1, y1) == (x.min(), y.min(), x.max() + 1, y.max() + 1)
+    region, box = strongest_region(np.zeros((16, 20), np.float32))
+    assert region.all() and box == (0, 0, 20, 16)
+    error = np.zeros((128, 64), np.float32)
+    error[60, 30] = error[0, 5] = error[127, 63] = 1           # mirrored at the border
+    assert np.abs(smoothed(error) - gaussian_filter(error, 128 / 32)).max() < 1e-4 * smoothed(error).max()
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0])
+def test_areas_against_every_pixel_and_every_threshold(tmp_path, scale):
+    """Masks and errors of 12 frames that overlap like those of a real detector; frames 0 to 4 are normal."""
+    rng = np.random.default_rng(2)
+    masks = np.zeros((12, 16, 20), bool)
+    for mask in masks[5:]:
+        y, x = rng.integers(0, 10, 2)
+        mask[y:y + rng.integers(3, 7), x:x + rng.integers(3, 9)] = True
+    errors = (rng.exponential(0.02, masks.shape) * (1 + 9 * masks * rng.uniform(0, 1, (12, 1, 1)))).clip(0, 1) * scale
+    results = localized(tmp_path, masks, errors.astype(np.float32))
+    seen = (2 * np.sqrt(errors.astype(np.float32)) - 1) + 1               # the frames are on [-1, 1] in float32
+    strength = np.stack([smoothed(np.square(x / 2)) for x in seen])
+    pixel_auc = roc_auc_score(masks.ravel(), strength.ravel())
+    assert 0.6 < pixel_auc < 0.99 and results["pixel_auc"] == pytest.approx(pixel_auc, abs=1e-4)
+
+    rates, abnormal = [(0, 0)], masks.any(axis=(1, 2))
+    for threshold in np.sort(np.unique(strength))[::-1]:
+        marked = strength >= threshold
+        hits = [10 * (m & y).sum() >= 4 * y.sum() for m, y in zip(marked[abnormal], masks[abnormal])]
+        rates.append((marked[~abnormal].any(axis=(1, 2)).mean(), np.mean(hits)))
+    expected = np.trapezoid(*np.array(rates).T[::-1])
+    assert 0.1 < expected < 0.9 and results["pixel_level_auc"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_regions_that_touch_the_mask(tmp_path):
+    masks = np.zeros((4, 64, 64), bool)
+    masks[1:, 20:36, 30:46] = True
+    errors = np.random.default_rng(0).uniform(0, 0.002, masks.shape).astype(np.float32)
+    boxes = [(4, 4, 20, 20), (32, 22, 44, 34), (42, 32, 60, 60), (0, 40, 18, 60)]     # normal, inside, overlaps, off
+    for error, (x0, y0, x1, y1) in zip(errors, boxes):
+        error[y0:y1, x0:x1] = 0.5
+    results = localized(tmp_path, masks, errors)
+    assert results["region_on_mask"] == pytest.approx(2 / 3)
+    assert 0 < results["region_on_mask_chance"] < 0.6
+    assert results["frames_with_mask"] == 4 and results["abnormal_frames"] == 3
+    rng = np.random.default_rng(3)
+    for H, W, h, w in [(12, 15, 3, 4), (40, 36, 14, 13), (9, 9, 9, 9), (30, 30, 1, 30)]:
+        mask, region, shape = rng.uniform(size=(H, W)) < 0.02, np.zeros((H, W), bool), rng.uniform(size=(h, w)) < 0.6
+        y, x = rng.integers(0, H - h + 1), rng.integers(0, W - w + 1)
+        region[y:y + h, x:x + w] = shape
+        places = [(shape & mask[i:i + h, j:j + w]).any() for i in range(H - h + 1) for j in range(W - w + 1)]
+        assert chance_to_touch(region, (x, y, x + w, y + h), mask) == pytest.approx(np.mean(places))
+
+
+def test_undefined_without_abnormal_frames_or_masks(tmp_path):
+    normal = localized(tmp_path, np.zeros((3, 16, 16), bool), np.full((3, 16, 16), 0.1, np.float32))
+    half = np.zeros((1, 16, 16), bool)
+    half[:, :8] = True                                                                        # ties count half
+    assert localized(tmp_path / "half", half, np.full((1, 16, 16), 0.1, np.float32))["pixel_auc"] == 0.5
+    without = Localization([()])
+    without(0, 4, *torch.zeros(2, 3, 1, 16, 16))
+    for results, counts in (normal, [3, 0, 0, 0]), (without.results(), [0, 0, 3, 1]):
+        assert list(results.values()) == [None] * 4 + counts
+
+
+def test_masks_are_found_and_lie_on_the_resized_frames(tmp_path):
+    mask = np.kron(np.random.default_rng(4).integers(0, 2, (24, 24)), np.ones((5, 3))) > 0         # (120, 72)
+    stripes, speck = np.zeros((2, 120, 72), bool)
+    stripes[:, 1::3] = True                                # the middle one of every three columns is what is sampled
+    speck[2, 5] = True                                     # what is between two samples is found all the same
+    write_masks(tmp_path / "02", [mask, stripes, speck] + 8 * [mask])
+    (tmp_path / "02/notes.txt").write_text("")
+    assert find_masks(tmp_path / "nowhere", [Video("02", ("a",))]) == [()]
+    nothing, paths = find_masks(tmp_path, [Video("01", ("a",)), Video("02", tuple("abcdefghijk"))])
+    assert nothing == () and paths == tuple(str(tmp_path / f"02/{t}.png") for t in range(11))       # natural order
+    with pytest.raises(UserError, match="02 holds 11 masks, but video 02 has 12 frames"):
+        find_masks(tmp_path, [Video("02", tuple("abcdefghijkl"))])
+    assert np.array_equal(255 * read_mask(paths[0], 24, 24), read_frames(paths[:1], 1, 24)[0, 0])
+    assert read_mask(paths[1], 24, 24).all()
+    assert np.argwhere(read_mask(paths[2], 24, 24)).tolist() == [[0, 1]]
+
+
+def frames(*shape):
+    """Smooth true frames and noisy predictions, (B, C, H, W) in [-1, 1]."""
+    rng = np.random.default_rng(0)
+    target = gaussian_filter(rng.normal(size=shape), (0, 0, 2, 2)) * 2
+    predicted = target + rng.normal(size=shape) * np.linspace(0.05, 0.3, shape[0]).reshape(-1, 1, 1, 1)
+    return [torch.from_numpy(x.clip(-1, 1).astype(np.float32)) for x in (predicted, target)]
+
+
+@pytest.fixture
+def without_lpips(monkeypatch):
+    """A Quality where the package is missing."""
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    with pytest.warns(UserWarning, match="no LPIPS .* pip install lpips"):
+        return Quality()
+
+
+def ssim_by_formula(x, y):
+    """Wang et al. (2004), eq. 13, of one channel (H, W) on [0, 1]: mean over the windows that lie within the frame."""
+    def mean(z):
+        return gaussian_filter(z, 1.5, radius=5)[5:-5, 5:-5]
+
+    x, y, c1, c2 = x.astype(float), y.astype(float), 0.01 ** 2, 0.03 ** 2
+    variances = mean(x * x) - mean(x) ** 2 + mean(y * y) - mean(y) ** 2
+    covariance = mean(x * y) - mean(x) * mean(y)
+    return np.mean((2 * mean(x) * mean(y) + c1) * (2 * covariance + c2)
+                   / ((mean(x) ** 2 + mean(y) ** 2 + c1) * (variances + c2)))
+
+
+@pytest.mark.parametrize("C", [1, 3])
+def test_ssim_of_each_frame_by_its_formula(without_lpips, C):
+    predicted, target = frames(3, C, 24, 32)
+    without_lpips(1, 4, predicted, target)
+    without_lpips(1, 7, target, target)
+    assert [row[:2] for row in without_lpips.kept] == [(1, t) for t in range(4, 10)]
+    found = [row[2]["ssim"] for row in without_lpips.kept]
+    for value, x, y in zip(found, (predicted + 1) / 2, (target + 1) / 2):
+        assert value == pytest.approx(np.mean(list(map(ssim_by_formula, x.numpy(), y.numpy()))), abs=1e-5)
+    assert found[0] > found[1] + 0.02 > found[2] + 0.04 and found[3:] == pytest.approx([1, 1, 1], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_lpips_is_that_of_the_package(tmp_path, monkeypatch):
+    """AlexNet of random weights, in the file that torchvision asks for; the package's warnings do not come through."""
+    models = pytest.importorskip("torchvision").models
+    assert models.AlexNet_Weights.IMAGENET1K_V1.url == ALEXNET
+    (tmp_path / "hub/checkpoints").mkdir(parents=True)
+    state, rng = models.AlexNet().state_dict(), torch.Generator().manual_seed(0)
+    for name, x in state.items():
+        state[name] = torch.zeros(1).expand(x.shape)              # LPIPS does not use the classifier's 200 MB
+        if name.startswith("features"):
+            state[name] = torch.randn(x.shape, generator=rng) / max(x.shape[1:].numel(), 1) ** 0.5
+    state["features.0.weight"][:, 2] *= 4                         # so that the order of the colours matters
+    torch.save(state, tmp_path / "hub/checkpoints" / ALEXNET.rpartition("/")[2])
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    quality, (predicted, target) = Quality(), frames(3, 3, 64, 48)
+    network = quality.lpips
+    quality(0, 4, predicted, target)
+    quality(0, 7, *(x[:, :1] for x in (predicted, target)))                                     # grey
+    quality(0, 10, predicted, predicted)
+    found = [row[2]["lpips"] for row in quality.kept]
+    for k, (x, y) in enumerate(zip(predicted, target)):
+        expected = network(x[[2, 1, 0]][None], y[[2, 1, 0]][None]).item()                       # red, green, blue
+        assert found[k] == pytest.approx(expected, rel=1e-5) != pytest.approx(network(x[None], y[None]).item(), 1e-3)
+        grey = network(x[:1].repeat(3, 1, 1)[None], y[:1].repeat(3, 1, 1)[None]).item()
+        assert found[3 + k] == pytest.approx(grey, rel=1e-4)
+    assert found[6:] == [0, 0, 0]
+
+
+def test_without_the_weights(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "urlopen", Mock(side_effect=OSError("no network")))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.warns(UserWarning, match=f"no LPIPS .*{ALEXNET} in {tmp_path}/hub/checkpoints"):
+        quality = Quality()
+    quality(0, 4, *frames(1, 3, 40, 40))
+    assert list(quality.kept[0][2]) == ["ssim"]
+
+
+def test_means_and_file(without_lpips, tmp_path):
+    rows = [(0, 4, 0.5, 0.4), (0, 5, 0.9, 0.1), (2, 4, 0.1, 0.6)]
+    videos = [Video("01", 6 * ("",)), Video("02", ("",)), Video("03", 5 * ("",))]
+    truth = {"01": np.array([0, 0, 0, 0, 1, 0]), "03": np.array([0, 0, 0, 0, 1])}
+    without_lpips.merge([[(v, t, {"ssim": s, "lpips": d}) for v, t, s, d in part]
+                         for part in (rows[2:], rows[:2])])
+    scored = without_lpips.scores(videos, truth)
+    means = {"ssim": 0.5, "ssim_normal": 0.9, "ssim_abnormal": 0.3, "lpips": 1.1 / 3, "lpips_normal": 0.1,
+             "lpips_abnormal": 0.5}
+    assert summarize(scored) == pytest.approx(means)
+    write_scores(tmp_path / "quality.csv", scored, labelled=False)
+    assert (tmp_path / "quality.csv").read_text().split() == [
+        "video,frame,ssim,lpips", "01,4,0.5,0.4", "01,5,0.9,0.1", "03,4,0.1,0.6"]
+    without_lpips.merge([[(v, t, {"ssim": s}) for v, t, s, _ in rows]])
+    found = summarize(without_lpips.scores(videos, truth))
+    assert found == pytest.approx({name: means[name] if "ssim" in name else None for name in means})
+
+
+def test_maps_come_back_as_they_were(tmp_path):
+    rng, path = np.random.default_rng(5), tmp_path / "maps.npz"
+    images, error = rng.integers(0, 256, (2, 8, 10, 3), np.uint8), rng.uniform(size=(8, 10)).astype(np.float32)
+    maps = [FrameMap("01", 7, "miss", 0.1 + 0.2, 1, *images, error, (1, 2, 3, 4)),
+            FrameMap("Überwachung 12", 1234, "false alarm", -1.0, 0, *images, error, (1, 2, 3, 4), 1.5)]
+    for written in maps, []:
+        save_maps(path, written)
+        for back, one in zip(load_maps(path), written, strict=True):
+            for x, y in zip(back, one):
+                assert type(x) is type(y)
+                assert np.array_equal(x, y) and getattr(x, "dtype", 0) == getattr(y, "dtype", 0)
+    np.savez(path, **{name: np.array([print], object) for name in FrameMap._fields})           # a pickle
+    for bad in path, tmp_path / "none.npz":
+        with pytest.raises(UserError, match=bad.name):
+            load_maps(bad)
+
+
+def scored(name, labels):
+    return VideoScores(name, np.arange(4, 4 + len(labels)), {}, np.array(labels, np.uint8))
+
+
+def test_the_worst_frames_by_hand():
+    videos = [scored("01", [0] * 40 + [1] * 40), scored("02", [1] * 30)]
+    normal = [np.full(80, 0.5), np.full(30, 0.1)]
+    normal[0][[50, 52, 76]] = 0.9, 0.95, 0.8                  # misses; 50 and 76 are too near to 52, 77 is 25 off
+    normal[0][77] = 0.7
+    normal[0][[3, 30, 10]] = 0.0, 0.2, 0.1                    # false alarms; 10 is too near to 3
+    assert choose_frames(videos, normal, 2) == [(0, 56, "miss"), (0, 81, "miss"), (0, 7, "false alarm"),
+                                                (0, 34, "false alarm")]
+    normal[1][2] = 0.85                                       # between the two, in another video
+    assert choose_frames(videos, normal, 3)[:3] == [(0, 56, "miss"), (1, 6, "miss"), (0, 81, "miss")]
+    assert choose_frames([scored("01", [1] * 30)], [np.linspace(0, 1, 30)], 5) == [(0, 33, "miss"), (0, 8, "miss")]
+
+
+def test_frames_that_a_user_names():
+    videos = [scored("01", [0] * 10), scored("cam:2", [0] * 10)]
+    assert parse_frames(["01:13", "cam:2:4"], videos) == [(0, 13, "chosen"), (1, 4, "chosen")]
+    for text in "57", "01:x", "01:-3", "1:5", "01:14", "01:3":
+        with pytest.raises(UserError, match=text):
+            parse_frames([text], videos)
