@@ -4,11 +4,12 @@ import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jsonargparse import Namespace
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from lgn_net.config import Config, with_knobs
@@ -28,7 +29,7 @@ from lgn_net.scores.score_file import VideoScores
 from lgn_net.training.checkpoint import check_architecture, load_checkpoint, load_weights
 
 
-def load_network(config: Config, args: Namespace, device: torch.device) -> tuple[Config, nn.Module, dict]:
+def load_network(config: Config, args: Namespace, device: torch.device) -> tuple[Config, Any, dict]:
     """Load the network of `--checkpoint`, or of the authors' pair, onto the device.
 
     Returns the configuration with the network's sizes, the network, and where it is from, for results.json. UserError
@@ -42,9 +43,10 @@ def load_network(config: Config, args: Namespace, device: torch.device) -> tuple
     else:
         config, state = import_official(config, args.model_dir, args.m_items_dir)
     set_kernels(config.score.precision)
-    model = build_model(config).to(device)
+    model: Any = build_model(config).to(device)
     load_weights(model, state, source)
-    return config, model, {"config": asdict(config), "checkpoint": str(source), "versions": provenance(device)}
+    versions = provenance(device) | {"kernels": for_inference(model, config).kernels}
+    return config, model, {"config": asdict(config), "checkpoint": str(source), "versions": versions}
 
 
 def load_test_set(config: Config, args: Namespace) -> tuple[list[Video], dict[str, np.ndarray], dict]:

@@ -129,10 +129,13 @@ def ahead(items: Iterator[list]) -> Iterator[list]:
             yield item
 
 
-def for_inference(model: FramePredictor, config: Config) -> FramePredictor:
+def for_inference(model: FramePredictor, config: Config) -> Any:
     """Copy a model with BatchNorms folded into the convolutions before them, in the precision of `score.precision`.
 
     In bfloat16, E_glo's first two blocks stay in float32: bfloat16 would blur D, whose range within a video is small.
+
+    Returns:
+        A `FramePredictor`; its attribute `kernels` says what computes its wide layers (see `winograd.swap_in`).
     """
     ready: Any = copy.deepcopy(model)
     for sequence in ready.eval().modules():
@@ -142,10 +145,10 @@ def for_inference(model: FramePredictor, config: Config) -> FramePredictor:
                 if isinstance(norm, nn.BatchNorm2d):
                     sequence[k] = fuse_conv_bn_eval(layer, norm, transpose=isinstance(layer, nn.ConvTranspose2d))
                     sequence[k + 1] = nn.Identity()
-    on_cpu = next(ready.parameters()).device.type == "cpu"
+    ready.kernels, on_cpu = "direct", next(ready.parameters()).device.type == "cpu"
     if config.score.kernels != "direct" and config.score.precision == "float32" and on_cpu:
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
-            swap_in(ready, config.score.kernels, config.data.image_size)
+            ready.kernels = swap_in(ready, config.score.kernels, config.data.image_size)
     if config.score.precision == "bfloat16":
         for layer in ready.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
