@@ -4,7 +4,6 @@ The file is a plain C-ordered array (N, C, size, size) that `np.memmap` can open
 straight into the batch, so that the resident memory stays that of a batch however large the data set is.
 """
 
-import contextlib
 import errno
 import hashlib
 import itertools
@@ -12,7 +11,6 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -63,39 +61,19 @@ def pack_frames(videos: list[Video], channels: int, size: int, folder: str | Pat
     for frame in itertools.chain(*(video.frames for video in videos)):
         stat = os.stat(frame)
         fingerprint.update(os.fsencode(f"{os.path.relpath(frame, root)} {stat.st_size} {stat.st_mtime_ns}\n"))
-    with hint(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(path.with_suffix(".lock")):
-            if not is_current(path, fingerprint.hexdigest()):
-                write_packed(path, videos, channels, size)
-                index = {"fingerprint": fingerprint.hexdigest(), "written": stamp(path), "channels": channels,
-                         "size": size, "source": root, "videos": {video.name: len(video.frames) for video in videos}}
-                write_atomic(path.with_suffix(".json"), to_json(index))
+    folder.mkdir(parents=True, exist_ok=True)
+    index = path.with_suffix(".json")
+    with locked(path.with_suffix(".lock")):
+        if not (path.exists() and index.exists()
+                and json.loads(index.read_text()) == [fingerprint.hexdigest(), *stamp(path)]):
+            write_packed(path, videos, channels, size)
+            write_atomic(index, to_json([fingerprint.hexdigest(), *stamp(path)]))
     return PackedFrames(path, videos, channels, size)
 
 
-@contextlib.contextmanager
-def hint(folder: Path) -> Iterator[None]:
-    """Raise what the disk of the packed files objects to as a UserError that says how to do without them."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"cannot pack frames into {folder}: {error.strerror}; choose another place with "
-                        f"--data.cache DIR, or decode while training with --data.cache null") from None
-
-
-def stamp(path: Path) -> list[int]:
-    """Return size and modification time of a file."""
-    return [path.stat().st_size, path.stat().st_mtime_ns]
-
-
-def is_current(path: Path, fingerprint: str) -> bool:
-    """Tell whether the packed file has this fingerprint, and the size and time with which it was written."""
-    try:
-        index = json.loads(path.with_suffix(".json").read_text())
-        return [index["fingerprint"], index["written"]] == [fingerprint, stamp(path)]
-    except OSError:
-        return False
+def stamp(path: Path) -> tuple[int, int]:
+    """Return size and modification time of a file, which tell whether anything has changed it."""
+    return path.stat().st_size, path.stat().st_mtime_ns
 
 
 def write_packed(path: Path, videos: list[Video], channels: int, size: int) -> None:
@@ -107,7 +85,7 @@ def write_packed(path: Path, videos: list[Video], channels: int, size: int) -> N
                         f"free; choose another place with --data.cache DIR, or none with --data.cache null")
     for left in path.parent.glob(f".{path.name}.*"):             # by a process that was killed
         left.unlink()
-    with replacing(path) as file, hint(path.parent), progress(f"pack {path.name}", total, "frames") as bar, \
+    with replacing(path) as file, progress(f"pack {path.name}", total, "frames") as bar, \
             ThreadPoolExecutor(os.cpu_count()) as pool:
         def pack(video: Video, first: int) -> int:
             for t, frame in enumerate(stream_frames(video.frames, channels, size), first):

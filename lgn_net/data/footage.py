@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from av.container import InputContainer
 
-from lgn_net.data.clips import one_size, read_frame
+from lgn_net.data.clips import read_frame, read_whole
 from lgn_net.data.videos import image_names
 from lgn_net.errors import UserError
 
@@ -107,7 +107,7 @@ def open_container(place: Path | str | int) -> InputContainer:
 
 def read_folder(paths: list[str], channels: int, fps: float | None) -> Iterator[Frame]:
     """Yield the frames of a folder of images. UserError when one is damaged or differs in size from the others."""
-    for t, (path, picture) in enumerate(one_size((path, read_frame(path, 3)) for path in paths)):
+    for t, (path, picture) in enumerate(zip(paths, read_whole(paths, 3))):
         yield Frame(picture, picture if channels == 3 else read_frame(path, channels), t / fps if fps else math.nan)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lgn_net.datasets import common
-from lgn_net.datasets.common import RANGES, Archive, Benchmark, Layout, SourceVideo, find_folders, matching
+from lgn_net.datasets.common import RANGES, Archive, Benchmark, SourceVideo, find_folders, matching
 
 
 def find_videos(roots: list[Path]) -> Iterator[SourceVideo]:
@@ -23,10 +23,10 @@ def find_videos(roots: list[Path]) -> Iterator[SourceVideo]:
 
 BENCHMARKS = {
     "avenue": Benchmark(
-        "CUHK Avenue", "http://www.cse.cuhk.edu.hk/leojia/projects/detectabnormal/dataset.html",
+        "http://www.cse.cuhk.edu.hk/leojia/projects/detectabnormal/dataset.html",
         train=(16, 15328), test=(21, 15324),
-        layout=Layout("training_videos/01.avi, testing_videos/01.avi and so on",
-                      ("*.avi", "*testing_label_mask/*.mat"), find_videos),
+        layout="training_videos/01.avi, testing_videos/01.avi and so on",
+        files=("*.avi", "*testing_label_mask/*.mat"), find=find_videos,
         train_lengths=common.numbered(16 * (None,)) | {"10": 1223, "11": 781, "12": 145, "16": 244},
         test_lengths=common.lengths_in(RANGES / "avenue_official.json"),
         # ano_pred's re-annotation, which published numbers use, and the official masks differ on 441 frames.

@@ -33,35 +33,17 @@ class SourceVideo(NamedTuple):
     masks: Path | tuple[Path, ...] | None = None     # .mat (cells of (H, W)), .npy (T, H, W), or image files
     damaged: int | None = None                       # index of a frame that is damaged in the published archive
 
-    @property
-    def key(self) -> str:
-        """Return the name in prepared.json."""
-        return f"{self.split}/{self.name}"
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Return the files of the frames."""
-        return (self.frames,) if isinstance(self.frames, Path) else self.frames
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How the publisher's files are arranged."""
-
-    expected: str                                              # the layout in words, for messages
-    files: tuple[str, ...]                                     # patterns, in lower case, of the files that are needed
-    videos: Callable[[list[Path]], Iterable[SourceVideo]]      # folders -> the videos in them
-
 
 @dataclass(frozen=True)
 class Benchmark:
     """Facts about a published data set: to get it, to recognise a complete copy of it and to find its labels."""
 
-    title: str
     page: str                                                  # where it is published
     train: tuple[int, int]                                     # videos, frames
     test: tuple[int, int]
-    layout: Layout
+    layout: str                                                # of the publisher's files in words, for messages
+    files: tuple[str, ...]                                     # patterns, in lower case, of the files that are needed
+    find: Callable[[list[Path]], Iterable[SourceVideo]]        # folders -> the videos in them
     train_lengths: dict[str, int | None] = field(default_factory=dict)   # name -> frames; None: not known
     test_lengths: dict[str, int | None] = field(default_factory=dict)    # both {}: the names are not known
     aliases: tuple[str, ...] = ()                              # other names of its folder and label files
@@ -127,3 +109,8 @@ def mark(video: str, labels: np.ndarray, first: int, last: int, value: int = 1) 
     if not 0 <= first <= last < len(labels):
         raise UserError(f"frames {first} to {last} (from 0) of video {video}, which has {len(labels)} frames")
     labels[first:last + 1] = value
+
+
+def some(items: list[str], limit: int = 6) -> str:
+    """Name the first few, and count the others."""
+    return ", ".join(items[:limit]) + (f" and {len(items) - limit:,} more" if len(items) > limit else "")

@@ -7,7 +7,7 @@ Luo, Liu and Gao, A Revisit of Sparse Coding Based Anomaly Detection in Stacked 
 from collections.abc import Iterator
 from pathlib import Path
 
-from lgn_net.datasets.common import Benchmark, Layout, SourceVideo, entries, find_folders, load_array
+from lgn_net.datasets.common import Benchmark, SourceVideo, entries, find_folders, load_array
 
 
 def find_videos(roots: list[Path]) -> Iterator[SourceVideo]:
@@ -27,8 +27,8 @@ def find_videos(roots: list[Path]) -> Iterator[SourceVideo]:
 
 BENCHMARKS = {
     "shanghaitech": Benchmark(
-        "ShanghaiTech Campus", "https://svip-lab.github.io/dataset/campus_dataset.html",
+        "https://svip-lab.github.io/dataset/campus_dataset.html",
         train=(330, 274515), test=(107, 40791), aliases=("shanghai",),
-        layout=Layout("training/videos/01_001.avi, testing/frames/01_0014/000.jpg and so on",
-                      ("*.avi", "*.npy", "*testing/*.jpg"), find_videos)),
+        layout="training/videos/01_001.avi, testing/frames/01_0014/000.jpg and so on",
+        files=("*.avi", "*.npy", "*testing/*.jpg"), find=find_videos),
 }
