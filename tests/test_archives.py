@@ -4,7 +4,6 @@ import hashlib
 import io
 import os
 import re
-import struct
 import subprocess
 import tarfile
 import threading
@@ -26,7 +25,7 @@ CONTENT = np.random.default_rng(0).bytes(3_000_000)
 class Server(ThreadingHTTPServer):
     """Serves CONTENT at every address; what goes wrong is set by the attributes. `requests` has the Range headers."""
 
-    ranges, length, cut, status, html, content = True, True, None, 200, False, CONTENT
+    ranges, length, cut, status, content = True, True, None, 200, CONTENT
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -51,7 +50,6 @@ class Handler(BaseHTTPRequestHandler):
             return None
         body = server.content[start:]
         self.send_response(206 if start else 200)
-        self.send_header("Content-Type", "text/html; charset=utf-8" if server.html else "application/zip")
         if server.length:
             self.send_header("Content-Length", str(len(body)))
         if start:
@@ -106,9 +104,8 @@ def test_download(server, tmp_path, have, cut, ranges, length, requests):
 
 
 @pytest.mark.parametrize(("attributes", "match", "kept"), [
-    ({"cut": 0}, r"cut, 0\.5 MB have arrived and are kept; run the same command again", 500_000),
-    ({"status": 404}, "404.*give it with --source", 500_000), ({"status": 503}, "503.*give it with --source", 500_000),
-    ({"html": True}, "gives a web page, not an archive", 500_000),
+    ({"cut": 0}, "the connection was cut; what has arrived is kept: run the same command again", 500_000),
+    ({"status": 404}, "404.*give it with --source", 500_000),
     ({"content": CONTENT[:-1] + b"?"}, "data.zip.part is not the published file", None)])
 def test_server_that_fails(server, tmp_path, attributes, match, kept):
     """What arrived is kept, unless the checksum is another one."""
@@ -126,13 +123,10 @@ def test_server_that_fails(server, tmp_path, attributes, match, kept):
 
 def test_full_disk(server, small_disk):
     disk, resize = small_disk
-    with pytest.raises(UserError, match=r"downloading http.*zip needs 3\.0 MB, and 1\.0 MB are free in .*disk"):
-        download(server.archive, disk)
-    server.length = False                                                         # how much comes is not known
     with pytest.raises(OSError, match="No space left on device"):
         download(server.archive, disk)
     resize("8m")
-    assert download(server.archive, disk).read_bytes() == CONTENT and server.requests[2].startswith("bytes=1")
+    assert download(server.archive, disk).read_bytes() == CONTENT and server.requests[1].startswith("bytes=1")
 
 
 # --------------------------------------------------------------------------------------------------------- unpacking
@@ -190,34 +184,19 @@ def test_no_way_out_of_the_folder(write, name, tmp_path):
     assert all(path.is_relative_to(tmp_path / "inner" / "unpacked") for path in tmp_path.rglob("evil*"))
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
-def test_tar_links_and_devices(kind, tmp_path):
-    with tarfile.open(tmp_path / "x.tar", "w") as file:
-        member = tarfile.TarInfo("data/a.avi")
-        member.type, member.linkname = kind, "/etc/passwd"
-        file.addfile(member)
-    refused(tmp_path / "x.tar", "data/a.avi|/etc/passwd")
-
-
-def test_more_than_the_disk_holds(tmp_path, small_disk):
-    disk, _ = small_disk
-    for write in (write_zip, write_tar):
-        bomb = write(tmp_path / "bomb", {"data/a.avi": bytes(1_100_000)})
-        with pytest.raises(UserError, match=r"unpacking .*needs 1\.1 MB, and 1\.0 MB are free"):
-            unpack(bomb, disk / "to", is_video)
-        assert os.listdir(disk) == []
-
-
-def understated(path):
-    data = write_zip(path, {"data/a.avi": bytes(5_000_000)}).read_bytes()
-    return data.replace(struct.pack("<I", 5_000_000), struct.pack("<I", 1000))
-
-
 def with_password(path):
     data = bytearray(write_zip(path, {"data/a.avi": b"secret"}).read_bytes())
     data[6] |= 1                                                                  # flag in the file's header
     data[data.index(b"PK\x01\x02") + 8] |= 1                                      # and in the table of contents
     return data
+
+
+def linked(path):
+    with tarfile.open(path, "w") as file:
+        member = tarfile.TarInfo("data/a.avi")
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        file.addfile(member)
+    return path.read_bytes()
 
 
 def flipped(path, write):
@@ -227,12 +206,11 @@ def flipped(path, write):
 
 
 @pytest.mark.parametrize(("make", "match"), [
-    (understated, "is damaged or truncated"), (with_password, "password"),
+    (with_password, "password"), (linked, "data/a.avi"),
     (lambda path: flipped(path, write_zip), "is damaged"), (lambda path: flipped(path, write_tar), "is damaged"),
     # A header and the blocks of its file.
     (lambda path: write_tar(path, FILES, "w").read_bytes()[:512 + 70_144], "no end mark"),
-    (lambda path: b"\n<!DOCTYPE html><html>Sign in", "no zip or tar archive"), (lambda path: b"", "no zip or tar"),
-    (lambda path: b"Rar!\x1a\x07\x00...", "no zip or tar archive")])
+    (lambda path: b"\n<!DOCTYPE html><html>Sign in", "no zip or tar archive"), (lambda path: b"", "no zip or tar")])
 def test_damaged(make, match, tmp_path):
     (tmp_path / "x.zip").write_bytes(make(tmp_path / "made"))
     refused(tmp_path / "x.zip", match)
@@ -241,6 +219,6 @@ def test_damaged(make, match, tmp_path):
 @WRITERS
 def test_truncated_anywhere(write, tmp_path):
     whole = write(tmp_path / "whole", FILES).read_bytes()
-    for length in [len(whole) * i // 17 for i in range(17)] + [len(whole) - 1]:
+    for length in [len(whole) * i // 9 for i in range(9)] + [len(whole) - 1]:
         (tmp_path / "x").write_bytes(whole[:length])
         refused(tmp_path / "x", "truncated")

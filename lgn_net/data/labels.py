@@ -133,9 +133,11 @@ def read_csv(path: Path, lengths: Mapping[str, int]) -> Labels:
         try:
             video, first, second = row["video"], int(row[columns[1]]), int(row[columns[2]])
             last, value = (second, 1) if columns[2] == "end" else (first, second)
+            if video not in labels:
+                raise ValueError(f"no video is called {video!r} (a spreadsheet drops zeros before a number)")
             mark(video, labels[video], first, last, value)
-        except (KeyError, ValueError, TypeError, OverflowError, UserError) as error:
-            raise ValueError(f"line {rows.line_num}: {error!r}") from None
+        except (ValueError, TypeError, OverflowError, UserError) as error:
+            raise ValueError(f"line {rows.line_num}: {error}") from None
     return labels
 
 

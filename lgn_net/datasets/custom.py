@@ -18,5 +18,6 @@ def find_videos(roots: list[Path]) -> Iterator[SourceVideo]:
                 yield SourceVideo(split, path.stem, path)
 
 
-OWN_VIDEOS = Benchmark("", train=(0, 0), test=(0, 0), find=find_videos, layout="video files in the folders training and testing",
+OWN_VIDEOS = Benchmark("", train=(0, 0), test=(0, 0), find=find_videos,
+                       layout="video files in the folders training and testing",
                        files=tuple(f"*{suffix}" for suffix in SUFFIXES))

@@ -242,6 +242,8 @@ def write_labels(root: Path, args: Namespace, lengths: dict[str, int]) -> str | 
 
     The user's file comes first, then the labels that ship, then those that came with the source.
     """
+    if not lengths:
+        return None
     own = {name: root / "testing" / "labels" / f"{name}.npy" for name in lengths}
     truths = facts_of(args.dataset).truths
     source = args.label_source if args.label_source != "auto" else next(iter(truths), "official")
@@ -252,7 +254,6 @@ def write_labels(root: Path, args: Namespace, lengths: dict[str, int]) -> str | 
             raise
         if lost := [name for name, path in own.items() if not path.exists()]:
             warnings.warn(f"no labels for testing {some(lost)}; evaluate.py will need --labels FILE")
-        if lost or not own:
             return None
         if source == "ano_pred":
             warnings.warn(f"{error}; the source's own labels are used")
