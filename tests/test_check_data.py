@@ -16,9 +16,11 @@ H, W, T = 48, 64, 12
 
 def write(path, seed, quality=95, shape=(H, W, 3)):
     """A frame of a noisy colour camera."""
-    rng = np.random.default_rng(seed)
-    picture = cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), shape[1::-1])
-    cv2.imwrite(str(path), cv2.add(picture, rng.integers(0, 12, shape, np.uint8)), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    rng, picture = np.random.default_rng(seed), np.zeros(shape, np.uint8)
+    if seed is not None:                                                              # else a black one
+        picture = cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), shape[1::-1])
+        picture = cv2.add(picture, rng.integers(0, 12, shape, np.uint8))
+    cv2.imwrite(str(path), picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
 
 
 def labels(folder, values):
@@ -110,7 +112,7 @@ def test_nothing_is_wrong(data):
         frame(data, f"{t:03d}.jpg").rename(frame(data, f"cam2_{5 * t + 700}_v1.JPEG"))
         frame(data, f"{t:03d}.jpg", "training/03").rename(
             frame(data, f"2024-03-01_12-{t // 5:02d}-{t * 37 % 60:02d}.jpg", "training/03"))
-    cv2.imwrite(str(frame(data, "000.jpg", "testing/01")), np.zeros((H, W, 3), np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 95])
+    write(frame(data, "000.jpg", "testing/01"), None)
     frame(data, "Thumbs.db").write_bytes(b"not a frame")
     assert check(data) == check(data / "mine") == check(data, "--full") == ([], [])
     result = run(check_data.main, data, "--dataset", "mine")
@@ -163,4 +165,4 @@ def test_labels_compared(data):
     files = (data / "a.csv", data / "b.csv")
     content = json.loads(run(check_data.main, data, "--dataset", "mine", "--json", "--compare-labels", *files).out)
     assert [row["different"] for row in content["videos"]] == [0, 4]
-    assert "two label files, 1 given" in sentence(run(check_data.main, data, "--dataset", "mine", "--compare-labels", 1))
+    assert "two label files" in sentence(run(check_data.main, data, "--dataset", "mine", "--compare-labels", "a.csv"))
