@@ -36,12 +36,8 @@ def read_frame(path: str, channels: int) -> np.ndarray:
 
 def is_truncated(data: bytes) -> bool:
     """Tell whether an image file lacks its end although OpenCV decodes it (the rest is then filled with grey)."""
-    if data[:2] == b"\xff\xd8":                             # JPEG: an end mark after the first scan, which holds none
-        at = 2
-        while data[at:at + 1] == b"\xff" and data[at + 1:at + 2] != b"\xda":
-            fill = data[at + 1:at + 2] == b"\xff"           # marks may be padded
-            at += 1 if fill else 2 + int.from_bytes(data[at + 2:at + 4])
-        return b"\xff\xd9" not in data[at:]
+    if data[:2] == b"\xff\xd8":                             # JPEG: no end mark after the start of the last scan
+        return b"\xff\xd9" not in data[data.rfind(b"\xff\xda"):]
     if data[:4] == b"\x89PNG":
         return b"IEND\xaeB`\x82" not in data
     if data[:2] == b"BM":

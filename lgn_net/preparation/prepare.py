@@ -16,14 +16,13 @@ import threading
 import warnings
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import cv2
-import filelock
 import numpy as np
 import scipy.io
 
@@ -41,51 +40,39 @@ from lgn_net.terminal import progress
 # Lossless, or half the bytes at 52 dB (measured on Avenue), with colours at full resolution, unlike OpenCV's default.
 ENCODING = {"png": [], "jpg": [cv2.IMWRITE_JPEG_QUALITY, 100,
                                cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]}
-MARGIN = 1.1                   # of free disk over the size that the first frames of the videos promise
 ONE_MAT = threading.Lock()     # a MATLAB file of masks takes some 300 MB of memory while it is read
 
 
 def prepare(sources: list[Path], args: Namespace) -> dict[str, Any]:
     """Make `<out>/<name>` from archives or folders, and return the content of its prepared.json.
 
-    `args` are those of scripts/prepare_data.py. UserError when a source is damaged or does not fit on the disk, when
-    `<out>/<name>` was made from another one, or when another run makes it now. Complete videos stay in any case; the
-    same command goes on from there.
+    `args` are those of scripts/prepare_data.py. UserError when a source is damaged or `<out>/<name>` was made from
+    another one, OSError when the disk is full or another run makes it now. Complete videos stay in any case; the same
+    command goes on from there.
     """
-    root, archives = args.out / args.name, args.out / f".{args.name}.unpacked"
+    root, archives, facts = args.out / args.name, args.out / f".{args.name}.unpacked", facts_of(args.dataset)
     # What tells one source from another: an archive's name and size, a folder's place.
     manifest: dict[str, Any] = {"dataset": args.dataset, "format": args.format, "source": [
         str(path.resolve()) if path.is_dir() else f"{path.name}, {path.stat().st_size:,} bytes" for path in sources]}
     args.out.mkdir(parents=True, exist_ok=True)
-    try:
-        with locked(args.out / f".{args.name}.lock", timeout=0):
-            check_source(root, manifest)
-            videos = read_source(facts_of(args.dataset), sources, archives)
-            write_atomic(root / "prepared.json", to_json(manifest))
-            write_videos(videos, root, args)
-            shutil.rmtree(archives, ignore_errors=True)
-            lengths = {split: {video.name: len(video.frames) for video in index_videos(root / split / "frames")}
-                       for split in SPLIT_FOLDERS if (root / split / "frames").is_dir()}
-            manifest |= {"videos": lengths, "labels": write_labels(root, args, lengths.get("testing", {}))}
-            write_atomic(root / "prepared.json", to_json(manifest))
-    except filelock.Timeout:
-        raise UserError(f"another run is preparing {root}; wait for it") from None
+    with locked(args.out / f".{args.name}.lock", timeout=0):
+        before = json.loads((root / "prepared.json").read_text()) if (root / "prepared.json").exists() else {}
+        if root.exists() and any(before.get(key) != value for key, value in manifest.items()):
+            raise UserError(f"{root} was made from {before.get('source', 'something else')} as {before.get('format')}; "
+                            f"give that and --format again, or another --out, or delete {root} first")
+        videos = read_source(facts, sources, archives)
+        write_atomic(root / "prepared.json", to_json(manifest))
+        write_videos([video for video in videos if not (root / video.split / "frames" / video.name).is_dir()], root,
+                     args.format)
+        shutil.rmtree(archives, ignore_errors=True)
+        lengths = {split: {video.name: len(video.frames) for video in index_videos(root / split / "frames")}
+                   for split in SPLIT_FOLDERS if (root / split / "frames").is_dir()}
+        manifest |= {"videos": lengths, "labels": write_labels(root, args, lengths.get("testing", {}))}
+        write_atomic(root / "prepared.json", to_json(manifest))
     for split in SPLIT_FOLDERS:
         if note := difference_from_published(args.dataset, split, list(lengths.get(split, {}).values())):
             warnings.warn(note)
     return manifest
-
-
-def check_source(root: Path, manifest: dict[str, Any]) -> None:
-    """Raise UserError when `root` was made by something else, in another format, or from sources not given now."""
-    path = root / "prepared.json"
-    if path.exists():
-        before = json.loads(path.read_text())
-        if before["format"] != manifest["format"] or not set(map(str, before["source"])) <= set(manifest["source"]):
-            raise UserError(f"{root} was prepared with --format {before['format']} from {before['source']}; give that "
-                            f"again, or another --out, or delete {root} first")
-    elif root.exists() and any(root.iterdir()):
-        raise UserError(f"{root} exists and was not made by this command; give another --out, or move it away")
 
 
 def read_source(facts: Benchmark, sources: list[Path], archives: Path) -> list[SourceVideo]:
@@ -110,69 +97,45 @@ def read_source(facts: Benchmark, sources: list[Path], archives: Path) -> list[S
     return videos
 
 
-def write_videos(videos: list[SourceVideo], root: Path, args: Namespace) -> None:
-    """Write the videos that are not complete, on all cores.
+def write_videos(videos: list[SourceVideo], root: Path, image_format: str) -> None:
+    """Write the videos, on all cores.
 
     A video that fails does not keep the others from being written. One UserError is raised at the end.
     """
-    pending = [video for video in videos if not is_complete(video, root / video.split)]
     failures, stop = [], threading.Event()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:     # decoders release Python's lock while they work
-        # What can be known from the headers is checked before hours are spent.
-        headers = list(pool.map(lambda video: probe(video, args.format), pending))
-        needed, free = MARGIN * sum(size for _, size in headers), shutil.disk_usage(root).free
-        if needed > free:
-            raise UserError(f"preparing {args.name} as {args.format} needs {needed / 1e9:.3f} GB, and {free / 1e9:.3f} "
-                            f"GB are free in {root}; free some, or give another --out")
-        with progress(f"prepare {args.name}", sum(frames for frames, _ in headers), "frames") as bar:
-
-            def tick() -> None:
-                if stop.is_set():                        # another video met a full disk, or the user pressed Ctrl-C
-                    raise KeyboardInterrupt
+    # Decoders release Python's lock while they work.
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress(f"prepare {root.name}", len(videos), "videos") as bar:
+        try:
+            futures = {pool.submit(write_video, video, root / video.split, image_format, stop): video
+                       for video in videos}
+            for future in as_completed(futures):
+                try:
+                    future.result()
+                except UserError as error:
+                    failures.append(f"{futures[future].split}/{futures[future].name}: {error}")
                 bar.update()
-
-            try:
-                futures = {pool.submit(write_video, video, frames, root / video.split, args.format, tick): video
-                           for video, (frames, _) in zip(pending, headers)}
-                for future in as_completed(futures):
-                    try:
-                        future.result()
-                    except UserError as error:
-                        failures.append(f"{futures[future].split}/{futures[future].name}: {error}")
-            finally:
-                stop.set()
-                pool.shutdown(cancel_futures=True)
+        finally:                                         # a full disk, or the user pressed Ctrl-C
+            stop.set()
+            pool.shutdown(cancel_futures=True)
     if failures:
-        raise UserError(f"{'; '.join(failures)}; {len(videos) - len(failures)} of {len(videos)} videos are complete "
-                        f"and stay, so mend that and run the same command again")
+        raise UserError(f"{'; '.join(failures)}; all other videos are complete and stay, so mend that and run the same "
+                        f"command again")
 
 
-def is_complete(video: SourceVideo, home: Path) -> bool:
-    """Tell whether all is in the split's folder `home` that the source has of a video."""
-    return (home / "frames" / video.name).is_dir() and (not video.masks or (home / "masks" / video.name).is_dir()) \
-        and (video.labels is None or (home / "labels" / f"{video.name}.npy").is_file())
-
-
-def probe(video: SourceVideo, image_format: str) -> tuple[int, int]:
-    """Return the number of frames by the header (0: unknown), and about how many bytes they will take."""
-    if isinstance(video.frames, tuple):
-        return len(video.frames), len(video.frames) * len(next(encoded_frames(video, image_format))[1])
-    with open_footage(video.frames) as file:
-        return file.length or 0, (file.length or 0) * len(encode(next(file.frames).picture, image_format))
-
-
-def write_video(video: SourceVideo, expected: int, home: Path, image_format: str, tick: Callable[[], object]) -> None:
+def write_video(video: SourceVideo, home: Path, image_format: str, stop: threading.Event) -> None:
     """Write frames, masks and labels of a video into the split's folder `home`; the frames appear last, all at once.
 
-    `expected` is the number of frames by the header, `tick` is called after every one. UserError for a damaged frame,
-    or a video that stops early or has another number of masks or labels.
+    Give up when `stop` is set. UserError for a damaged frame, or a video that stops early or has another number of
+    masks or labels.
     """
-    count, digits = 0, max(3, len(str(expected - 1)))
+    count, digits = 0, 3
     with replacing_folder(home / "frames" / video.name) as part:
-        for suffix, data in encoded_frames(video, image_format):
+        for suffix, data, expected in encoded_frames(video, image_format):
+            digits = max(3, len(str(expected - 1)))
             (part / f"{count:0{digits}d}{suffix}").write_bytes(data)
             count += 1
-            tick()
+            if stop.is_set():
+                raise KeyboardInterrupt
         if count < expected:
             warnings.warn(f"{video.split}/{video.name}: decoded {count} frames where its header says {expected}")
 
@@ -193,15 +156,18 @@ def write_video(video: SourceVideo, expected: int, home: Path, image_format: str
             save_array(home / "labels" / f"{video.name}.npy", labels)
 
 
-def encoded_frames(video: SourceVideo, image_format: str) -> Iterator[tuple[str, bytes]]:
-    """Yield suffix and content of every frame's file. UserError for a damaged frame or a video that stops early."""
+def encoded_frames(video: SourceVideo, image_format: str) -> Iterator[tuple[str, bytes, int]]:
+    """Yield suffix and content of every frame's file, and how many there will be by the header (0: unknown).
+
+    UserError for a damaged frame or a video that stops early.
+    """
     suffix, count = f".{image_format}", 0
     if isinstance(video.frames, Path):
         with open_footage(video.frames) as footage:
+            expected = footage.length or 0
             for frame in footage.frames:
-                yield suffix, encode(frame.picture, image_format)
+                yield suffix, encode(frame.picture, image_format), expected
                 count += 1
-        expected = footage.length or 0
         if count < expected - slack(expected) and not footage.whole:
             raise UserError(f"{video.frames} stops early, decoded {count} of {expected} frames; get it again")
         return
@@ -215,7 +181,7 @@ def encoded_frames(video: SourceVideo, image_format: str) -> Iterator[tuple[str,
             if t != video.damaged:
                 raise
             warnings.warn(f"{path} is damaged in the published archive; the frame before it is repeated")
-        yield file
+        yield *file, len(video.frames)
 
 
 def encode(image: np.ndarray, image_format: str) -> bytes:
