@@ -1,6 +1,5 @@
 """UCSD Ped1 and Ped2: one archive of both.
 
-Layout: `UCSDpedN/{Train,Test}/{Train,Test}NNN/NNN.tif`, masks `Test/TestNNN_gt/NNN.bmp`, labels `Test/UCSDpedN.m`.
 Mahadevan, Li, Bhalodia and Vasconcelos, Anomaly Detection in Crowded Scenes, CVPR 2010.
 """
 
@@ -15,28 +14,30 @@ import numpy as np
 from lgn_net.datasets import common
 from lgn_net.datasets.common import RANGES, Archive, Benchmark, SourceVideo, matching, numbered
 
+FRAMES, MASKS, LABELS = r"(Train|Test)/\1(\d+)/\d+\.tif", r"Test/Test(\d+)_gt/(?:frame)?\d+\.bmp", r"Test/UCSDped\d\.m"
 PAGE = "http://www.svcl.ucsd.edu/projects/anomaly/dataset.htm"
 UCSD = Archive("http://www.svcl.ucsd.edu/projects/anomaly/UCSD_Anomaly_Dataset.tar.gz",
                "2329af326951f5097fdd114c50e853957d3e569493a49d22fc082a9fd791915b")
-DAMAGED = {("ped1", "testing", 17): 141}      # Test017/142.tif is reported to be damaged in the published archive
+DAMAGED = {("ped1", "Test", 17): 141}      # Test017/142.tif is reported to be damaged in the published archive
 
 
 def find_videos(roots: list[Path], dataset: str) -> Iterator[SourceVideo]:
     """Yield the videos of `dataset`, "ped1" or "ped2". UserError when a range fits no video."""
-    homes = common.find_folders(roots, f"UCSD{dataset}")             # two where the masks come apart
-    ranges = [video for home in homes for path, _ in matching(home / "Test", r"UCSDped(\d)\.m")
-              for video in read_ranges(path)]
-    for split, title in (("training", "Train"), ("testing", "Test")):
-        for folder, number in (found for home in homes for found in matching(home / title, rf"{title}(\d+)")):
-            frames, name = tuple(path for path, _ in matching(folder, r"(\d+)\.tif")), f"{number:02d}"
-            masks = tuple(path for home in homes for path, _ in matching(home / title / f"{folder.name}_gt",
-                                                                         r"(?:frame)?(\d+)\.bmp"))
-            labels = None
-            if split == "testing" and number <= len(ranges):
-                labels = np.zeros(len(frames), np.uint8)
-                for first, last in ranges[number - 1]:
-                    common.mark(name, labels, first, last)
-            yield SourceVideo(split, name, frames, labels, masks or None, DAMAGED.get((dataset, split, number)))
+    ranges = [video for path, _ in matching(roots, f"UCSD{dataset}/{LABELS}") for video in read_ranges(path)]
+    masks: dict[int, list[Path]] = {}
+    for path, match in matching(roots, f"UCSD{dataset}/{MASKS}"):
+        masks.setdefault(int(match[1]), []).append(path)
+    videos: dict[tuple[str, int], list[Path]] = {}
+    for path, match in matching(roots, f"UCSD{dataset}/{FRAMES}"):
+        videos.setdefault((match[1].title(), int(match[2])), []).append(path)
+    for (title, number), frames in videos.items():
+        labels, pixels = None, tuple(masks.get(number, ())) if title == "Test" else ()
+        if title == "Test" and number <= len(ranges):
+            labels = np.zeros(len(frames), np.uint8)
+            for first, last in ranges[number - 1]:
+                common.mark(f"{number:02d}", labels, first, last)
+        yield SourceVideo(f"{title.lower()}ing", f"{number:02d}", tuple(frames), labels, pixels or None,
+                          DAMAGED.get((dataset, title, number)))
 
 
 def read_ranges(path: Path) -> list[list[tuple[int, int]]]:
@@ -50,8 +51,7 @@ def read_ranges(path: Path) -> list[list[tuple[int, int]]]:
 
 def benchmark(dataset: str, **facts: Any) -> Benchmark:
     """Describe one half of the archive."""
-    return Benchmark(PAGE, layout=f"UCSD{dataset}/Train/Train001/001.tif and so on",
-                     files=tuple(f"*ucsd{dataset}/*.{suffix}" for suffix in ("tif", "bmp", "m")),
+    return Benchmark(PAGE, files=tuple(f"UCSD{dataset}/{pattern}" for pattern in (FRAMES, MASKS, LABELS)),
                      find=partial(find_videos, dataset=dataset), aliases=(f"UCSD{dataset}",), archives=(UCSD,), **facts)
 
 

@@ -8,13 +8,13 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, cast
 
 from tqdm.utils import CallbackIOWrapper
 
-from lgn_net.datasets.common import Archive
+from lgn_net.datasets.common import Archive, fits
 from lgn_net.errors import UserError
 from lgn_net.files import replacing_folder
 from lgn_net.terminal import progress
@@ -72,8 +72,8 @@ def fetch(url: str, part: Path) -> None:
                     f"archive elsewhere and give it with --source")
 
 
-def unpack(archive: Path, folder: Path, is_wanted: Callable[[str], bool]) -> None:
-    """Unpack the wanted files of a zip or tar archive, known by its content, completely or not at all.
+def unpack(archive: Path, folder: Path, patterns: Sequence[str]) -> None:
+    """Unpack the files of a zip or tar archive that fit one of the patterns, completely or not at all.
 
     Only plain files are written, and never outside of `folder`: `tarfile` with filter "data", and `zipfile`, see to it.
     UserError for what is no archive, damaged, truncated or encrypted, and for one without a single wanted file.
@@ -85,9 +85,9 @@ def unpack(archive: Path, folder: Path, is_wanted: Callable[[str], bool]) -> Non
             stream = cast(IO[bytes], CallbackIOWrapper(bar.update, raw))
             if zipfile.is_zipfile(archive):
                 with zipfile.ZipFile(stream) as file:
-                    file.extractall(part, [name for name in file.namelist() if is_wanted(name)])
+                    file.extractall(part, [name for name in file.namelist() if fits(name, *patterns)])
             else:
-                unpack_tar(stream, part, is_wanted)
+                unpack_tar(stream, part, patterns)
             if not any(part.iterdir()):
                 raise UserError(f"{archive} holds nothing of this data set; is it the archive of another one?")
     except UserError:
@@ -98,11 +98,11 @@ def unpack(archive: Path, folder: Path, is_wanted: Callable[[str], bool]) -> Non
                         f"folder with --source") from None
 
 
-def unpack_tar(raw: IO[bytes], folder: Path, is_wanted: Callable[[str], bool]) -> None:
+def unpack_tar(raw: IO[bytes], folder: Path, patterns: Sequence[str]) -> None:
     """Unpack a tar, compressed or not."""
     with tarfile.open(fileobj=raw, mode="r:*") as file:
         for member in file:
-            if not member.isdir() and is_wanted(member.name):
+            if not member.isdir() and fits(member.name, *patterns):
                 file.extract(member, folder, filter="data")
         # `tarfile` accepts an archive that ends between two files, and does not read the checksum at the end.
         content = cast(IO[bytes], file.fileobj)

@@ -18,8 +18,7 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -80,20 +79,15 @@ def read_source(facts: Benchmark, sources: list[Path], archives: Path) -> list[S
 
     An archive stays unpacked until all videos are written.
     """
-    def is_wanted(member: str) -> bool:
-        path = PurePosixPath("/", member.lower())
-        return not any(part.startswith((".", "__macosx")) for part in path.parts) and \
-            any(fnmatchcase(str(path), pattern) for pattern in facts.files)
-
     folders = [source if source.is_dir() else archives / source.name for source in sources]
     for source, folder in zip(sources, folders):
         if not folder.exists():
-            unpack(source, folder, is_wanted)
+            unpack(source, folder, facts.files)
     videos = list(facts.find(folders))
     double = [name for name, number in Counter(video[:2] for video in videos).items() if number > 1]
     if double or not videos:
         raise UserError(f"{len(videos)} videos in {', '.join(map(str, sources))}, of one name: {double}; expected "
-                        f"{facts.layout}")
+                        f"files like {' and '.join(facts.files)}")
     return videos
 
 
