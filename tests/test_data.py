@@ -21,9 +21,7 @@ PICTURE = cv2.resize(RNG.integers(0, 256, (5, 7, 3), np.uint8), (37, 22))       
 
 
 def encode(suffix, image=PICTURE, *parameters):
-    ok, data = cv2.imencode(suffix, image, parameters)
-    assert ok
-    return data.tobytes()
+    return cv2.imencode(suffix, image, parameters)[1].tobytes()
 
 
 def touch(folder, *names):
@@ -37,19 +35,18 @@ def frame_names(video):
     return [path.rpartition("/")[2] for path in video.frames]
 
 
-def numbered_videos(root, lengths, size=8):
-    """Frames all of whose pixels hold their own address: blue the video, green and red the frame."""
+def numbered_videos(root, lengths):
+    """Frames all of whose pixels hold their own address: blue the video, red the frame."""
     for v, length in enumerate(lengths):
-        folder = touch(root / f"v{v}")
         for t in range(length):
-            cv2.imwrite(str(folder / f"{t}.png"), np.full((size, size, 3), (v, t // 256, t % 256), np.uint8))
+            cv2.imwrite(str(touch(root / f"v{v}") / f"{t}.png"), np.full((8, 8, 3), (v, 0, t), np.uint8))
     return index_videos(root)
 
 
 def addresses(clip):
     """The (video, frame) that each frame of a clip (T, 3, 8, 8) holds."""
     assert torch.equal(clip, clip[:, :, :1, :1].expand_as(clip))
-    return [(v, 256 * high + low) for v, high, low in clip[:, :, 0, 0].tolist()]
+    return [(v, t) for v, _, t in clip[:, :, 0, 0].tolist()]
 
 
 # ------------------------------------------------------------------------------------------ folders, names, order
@@ -68,16 +65,13 @@ def test_folder_layouts(tmp_path, folder, dataset):
 
 
 @pytest.mark.parametrize("names", [
-    ["1.jpg", "2.jpg", "10.jpg"], ["frame_0009.png", "frame_10.png", "frame_0011.png"],
-    ["a1b9.bmp", "a1b10.bmp", "a2b1.bmp"], ["4.jpg", "5².jpg", "10.jpg"],
-    ["998.jpg", "999.jpg", "1000.jpg", "1001.jpg"]], ids=lambda names: names[-1])
+    ["1", "2", "10"], ["frame_0009", "frame_10", "frame_0011"], ["a1b9", "a1b10", "a2b1"], ["4", "5²", "10"],
+    ["998", "999", "1000", "1001"]], ids=lambda names: names[-1])
 def test_natural_order(tmp_path, names):
-    video, = index_videos(touch(tmp_path / "v", *reversed(names)).parent)
-    assert frame_names(video) == names
-    folders = [name.partition(".")[0] for name in names[:30]]
-    for name in reversed(folders):
-        touch(tmp_path / "videos" / name, "0.jpg")
-    assert [video.name for video in index_videos(tmp_path / "videos")] == folders
+    for name in reversed(names):
+        touch(tmp_path / name, *(f"{name}.jpg" for name in reversed(names)))
+    videos = index_videos(tmp_path)
+    assert [video.name for video in videos] == names and frame_names(videos[0]) == [f"{name}.jpg" for name in names]
 
 
 def test_what_is_no_frame_is_passed_over(tmp_path):
@@ -116,11 +110,10 @@ def test_windows_hold_consecutive_frames_of_one_video(tmp_path):
 
 def test_short_videos_are_skipped_by_name(tmp_path):
     videos = numbered_videos(tmp_path, [4, 5, 1, 6])
-    with pytest.warns(UserWarning, match="skipped") as warned:
+    with pytest.warns(UserWarning) as warned:
         windows = Windows(videos, 5, 3, 8)
-    assert [[name in str(w.message) for name in ("v0", "v1", "v2", "v3")] for w in warned] \
-        == [[True, False, False, False], [False, False, True, False]]
-    assert [addresses(windows[i])[0] for i in range(len(windows))] == [(1, 0), (3, 0), (3, 1)]
+    assert [str(w.message)[:8] for w in warned] == ["video v0", "video v2"]
+    assert [addresses(clip)[0] for clip in windows] == [(1, 0), (3, 0), (3, 1)]
     with pytest.warns(UserWarning, match="skipped"), pytest.raises(UserError, match="5 frames"):
         Windows(videos[:1], 5, 3, 8)
 
@@ -198,22 +191,12 @@ def jpeg_with_thumbnail():
     return data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
 
 
-def tiff_with_directory_first():
-    """An uncompressed grey TIFF as most programs write it: the header knows all, and the pixels come last."""
-    pixels = PICTURE[..., 0].tobytes()
-    H, W = PICTURE.shape[:2]
-    fields = [(256, W), (257, H), (258, 8), (259, 1), (262, 1), (273, 122), (277, 1), (278, H), (279, len(pixels))]
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields)
-    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(fields)) + entries + bytes(4) + pixels
-
-
 PICTURES = {
     "jpg": encode(".jpg"), "progressive jpg": encode(".jpg", PICTURE, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
     "grey jpg": encode(".jpg", PICTURE[..., 0]), "jpg with thumbnail": jpeg_with_thumbnail(),
     "jpg with padding": encode(".jpg").replace(b"\xff\xdb", b"\xff\xff\xff\xdb", 1),      # ITU T.81, B.1.1.2
     "png": encode(".png"), "bmp": encode(".bmp"), "tif": encode(".tif"),
-    "tif, directory first": tiff_with_directory_first(), "webp": encode(".webp"),
-    "lossy webp": encode(".webp", PICTURE, cv2.IMWRITE_WEBP_QUALITY, 60),
+    "webp": encode(".webp"), "lossy webp": encode(".webp", PICTURE, cv2.IMWRITE_WEBP_QUALITY, 60),
 }
 
 
@@ -239,20 +222,5 @@ def test_damaged_files_are_refused_or_whole(tmp_path, kind):
     assert not any(refused(data + tail) for tail in (b"\r\n", bytes(range(64)), bytes(4096)))
     if kind in ("jpg", "progressive jpg", "png", "tif"):          # after a full disk the end of a file may be zeros
         assert [refused(data[:-lost] + bytes(lost)) for lost in (2, 100, len(data) // 2)][-1]
-
-
-def huge(data, header, place):
-    """The picture with another size in its header."""
-    at = data.index(header) + place
-    return data[:at] + b"\xfe" * 4 + data[at + 4:]
-
-
-@pytest.mark.parametrize("data", [
-    b"", b"no picture\n", b"<html>404</html>", b"\xff\xd8\xff", bytes(1000), huge(PICTURES["jpg"], b"\xff\xc0", 5),
-    b"P5\n60000 60000\n255\n" + bytes(99)], ids=["empty", "text", "html", "start", "zeros", "huge jpg", "huge pgm"])
-def test_what_is_no_picture_is_named(tmp_path, data):
-    path = tmp_path / "000.jpg"
-    path.write_bytes(data)
-    for channels in (1, 3):
-        with pytest.raises(UserError, match=r"000\.jpg"):
-            read_frame(str(path), channels)
+    for other in (b"", b"<html>404</html>", bytes(1000), b"P5\n60000 60000\n255\n" + bytes(99)):
+        assert refused(other)

@@ -46,6 +46,11 @@ class PackedFrames:
         self.__dict__ |= {**state, "file": state["path"].open("rb", buffering=0)}
 
 
+def starts(videos: list[Video]) -> list[int]:
+    """Return the position of each video's first frame in the packed file."""
+    return [0, *itertools.accumulate(len(video.frames) for video in videos)][:-1]
+
+
 def pack_frames(videos: list[Video], channels: int, size: int, folder: str | Path) -> PackedFrames:
     """Open the packed frames of the videos of a split, after making them where they are missing or stale.
 
@@ -95,8 +100,3 @@ def write_packed(path: Path, videos: list[Video], channels: int, size: int) -> N
 
         for done in pool.map(pack, videos, starts(videos)):
             bar.update(done)
-
-
-def starts(videos: list[Video]) -> list[int]:
-    """Return the position of each video's first frame in the packed file."""
-    return [0, *itertools.accumulate(len(video.frames) for video in videos)][:-1]
