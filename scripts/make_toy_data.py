@@ -89,12 +89,9 @@ def draw(canvas: np.ndarray, actor: Actor, t: int) -> None:
         scaled = place + np.array(points) * (np.sign(actor.speed) * actor.size, -actor.size)
         return [np.rint(scaled * SCALE * 16).astype(np.int32)]                     # 4 fractional bits
 
-    def line(colour: tuple, width: float, *points: object) -> None:
+    def line(colour: tuple, width: float, *points: object) -> None:                # from a point to itself: a disc
         thickness = max(1, round(width * actor.size * SCALE))
         cv2.polylines(canvas, pixels(points), False, colour, thickness, cv2.LINE_AA, 4)
-
-    def disc(colour: tuple, width: float, centre: object) -> None:
-        line(colour, width, centre, centre)
 
     if actor.kind == "cart":
         line(SHADOW, 0.1, (-1, 0), (1, 0))
@@ -102,9 +99,9 @@ def draw(canvas: np.ndarray, actor: Actor, t: int) -> None:
                 (1.05, 0.2))
         cv2.fillPoly(canvas, pixels(body), WHITE, cv2.LINE_AA, 4)
         cv2.fillPoly(canvas, pixels(((-0.1, 0.66), (-0.1, 1.05), (0.42, 1.05), (0.59, 0.66))), GLASS, cv2.LINE_AA, 4)
-        disc(skin, 0.16, (0.25, 0.88))
+        line(skin, 0.16, (0.25, 0.88), (0.25, 0.88))
         for x in (-0.65, 0.65):
-            disc(BLACK, 0.38, (x, 0.19))
+            line(BLACK, 0.38, (x, 0.19), (x, 0.19))
         return
     swing, pace, lean = GAIT[actor.kind]
     hip = np.array([0, 0.48])
@@ -112,8 +109,8 @@ def draw(canvas: np.ndarray, actor: Actor, t: int) -> None:
     if actor.kind == "cyclist":
         hip = np.array([-0.13, 0.58])
         for x in (-0.33, 0.33):
-            disc(BLACK, 0.42, (x, 0.21))
-            disc(PAVEMENT, 0.3, (x, 0.21))
+            line(BLACK, 0.42, (x, 0.21), (x, 0.21))
+            line(PAVEMENT, 0.3, (x, 0.21), (x, 0.21))
         line(BLACK, 0.05, hip, (-0.33, 0.21), (-0.02, 0.22), hip, (0.22, 0.6), (0.33, 0.21))
         line(skin, 0.06, hip + (lean, 0.28), (0.22, 0.62))
     # Legs follow the distance travelled, so that feet do not slide.
@@ -121,7 +118,7 @@ def draw(canvas: np.ndarray, actor: Actor, t: int) -> None:
     for leg in (angle, -angle):
         line(trousers, 0.1, hip, hip + 0.46 * np.array([np.sin(leg), -np.cos(leg)]))
     line(shirt, 0.18, hip + (0, 0.05), hip + (lean, 0.28))
-    disc(skin, 0.15, hip + (1.3 * lean, 0.44))
+    line(skin, 0.15, *2 * [hip + (1.3 * lean, 0.44)])
 
 
 def background() -> np.ndarray:

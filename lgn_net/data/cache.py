@@ -10,7 +10,6 @@ import itertools
 import json
 import math
 import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -56,7 +55,7 @@ def pack_frames(videos: list[Video], channels: int, size: int, folder: str | Pat
 
     A packed file is known by its fingerprint: the names, sizes and modification times of all source files, `size`,
     `channels` and OpenCV's version. Several processes may call this at once: one packs, the others wait for it. The
-    file appears under its name only when it is complete. UserError for too little disk, or a damaged source frame.
+    file appears under its name only when it is complete. UserError for a full disk, or a damaged source frame.
     """
     folder = Path(folder)
     root = os.path.commonpath([os.path.dirname(video.frames[0]) for video in videos])
@@ -84,10 +83,6 @@ def stamp(path: Path) -> tuple[int, int]:
 def write_packed(path: Path, videos: list[Video], channels: int, size: int) -> None:
     """Decode all frames, one video per core at a time. The caller holds the lock."""
     total, frame_bytes = sum(len(video.frames) for video in videos), channels * size * size
-    needed, free = total * frame_bytes, shutil.disk_usage(path.parent).free
-    if needed > free:
-        raise UserError(f"packing {total} frames needs {needed / 1e9:.1f} GB, {path.parent} has {free / 1e9:.1f} GB "
-                        f"free; choose another place with --data.cache DIR, or none with --data.cache null")
     for left in path.parent.glob(f".{path.name}.*"):             # by a process that was killed
         left.unlink()
     with replacing(path) as file, progress(f"pack {path.name}", total, "frames") as bar, \
