@@ -34,7 +34,7 @@ def names_of(dataset: str) -> tuple[str, ...]:
 
 def known_lengths(dataset: str, split: str) -> dict[str, int]:
     """Return the published number of frames per video of a split ("training" or "testing"); may lack videos, or all."""
-    return {name: length for name, length in facts_of(dataset).split(split)[1].items() if length is not None}
+    return facts_of(dataset).split(split)[1]
 
 
 def difference_from_published(dataset: str, split: str, lengths: list[int]) -> str | None:

@@ -43,23 +43,23 @@ class Benchmark:
     test: tuple[int, int]
     files: tuple[str, ...]                                     # regular expressions: ends of the paths of its files
     find: Callable[[list[Path]], Iterable[SourceVideo]]        # folders -> the videos in them
-    train_lengths: dict[str, int | None] = field(default_factory=dict)   # name -> frames; None: not known
-    test_lengths: dict[str, int | None] = field(default_factory=dict)    # both {}: the names are not known
+    train_lengths: dict[str, int] = field(default_factory=dict)          # name -> frames, of the videos that are known
+    test_lengths: dict[str, int] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()                              # other names of its folder and label files
     truths: dict[str, Path] = field(default_factory=dict)      # source -> labels that ship, the paper's source first
     archives: tuple[Archive, ...] = ()                         # none where only `page` hands them out
 
-    def split(self, name: str) -> tuple[tuple[int, int], dict[str, int | None]]:
+    def split(self, name: str) -> tuple[tuple[int, int], dict[str, int]]:
         """Return (videos, frames) and the lengths by name of "training" or "testing"."""
         return (self.train, self.train_lengths) if name == "training" else (self.test, self.test_lengths)
 
 
-def numbered(lengths: Sequence[int | None]) -> dict[str, int | None]:
+def numbered(lengths: Sequence[int]) -> dict[str, int]:
     """Name the videos of these lengths 01, 02, ..."""
     return {f"{i:02d}": length for i, length in enumerate(lengths, 1)}
 
 
-def lengths_in(ranges: Path) -> dict[str, int | None]:
+def lengths_in(ranges: Path) -> dict[str, int]:
     """Read the lengths of the videos from a labels file that ships."""
     content = json.loads(ranges.read_text())
     return dict(zip(content["videos"], content["frames"], strict=True))
