@@ -89,7 +89,7 @@ FAULTS = {
     "resized": (lambda d: write(frame(d, "005.jpg"), 0, shape=(24, 32, 3)), ["11 of 64 x 48, 1 of 32 x 24"]),
     "resized_testing": (lambda d: rewrite(d, shape=(24, 32, 3)), ["testing frames are 32 x 24, training frames 64"]),
     "dark": (dark, ["training/02: 16 of 256 grey levels"]),
-    "short_labels": (lambda d: labels(d, [0] * 11 + [1] * 12), ["(23,) labels", "24 frames"]),
+    "short_labels": (lambda d: labels(d, [0] * 11 + [1] * 12), ["23 labels", "24 frames"]),
     "no_labels": (lambda d: (d / "mine" / "frame_labels_mine.npy").unlink(), ["frame_labels_mine.npy", "--labels"]),
     "one_class": (lambda d: labels(d, [0] * 24), ["AUC"]),
     "no_training": (lambda d: shutil.rmtree(d / "mine" / "training"), ["no training frames of mine"]),

@@ -62,7 +62,8 @@ def ucsd(*ranges):
 
 
 def as_json(**other):
-    return json.dumps({"frames": [6, 3, 5], "abnormal": [[[1, 2], [4, 4]], [], [[0, 0], [4, 4]]]} | other)
+    return json.dumps({"videos": list(VIDEOS), "frames": [6, 3, 5],
+                       "abnormal": [[[1, 2], [4, 4]], [], [[0, 0], [4, 4]]]} | other)
 
 
 ROWS = "".join(f"{video},{t},{label}\n" for video, labels in zip(VIDEOS, TRUTH) for t, label in enumerate(labels))
@@ -71,7 +72,7 @@ ROWS = "".join(f"{video},{t},{label}\n" for video, labels in zip(VIDEOS, TRUTH) 
 @pytest.mark.parametrize(("name", "content"), [
     ("l.npy", FLAT), ("l.npy", FLAT[None]), ("l.npy", FLAT[:, None]), ("l.npy", FLAT.astype(bool)),
     ("l.npy", FLAT.astype(np.float64)), ("l.mat", MAT), ("l.m", ucsd("2:3, 5:5", "", "1:1,5:5")),
-    ("l.m", ucsd("2 3, 5", "", "1 5")), ("l.json", as_json()), ("l.json", as_json(videos=["a", "b", "c"])),
+    ("l.m", ucsd("2 3, 5", "", "1 5")), ("l.json", as_json()),
     ("l.csv", "video,start,end\na,1,2\nc,0,0\na,4,4\nc,4,4\n"), ("l.csv", "video,frame,label\n" + ROWS),
     ("l.csv", "\ufeffvideo,start,end\r\na,1,2\r\n\r\na,4,4\r\nc,0,0\r\nc,4,4\r\n")])
 def test_formats(write, name, content):
@@ -79,7 +80,7 @@ def test_formats(write, name, content):
 
 
 def test_special_cases(write):
-    named = write("l.json", as_json(videos=["a", "b", "c"]))
+    named = write("l.json", as_json())
     assert load(named, {"c": 5, "a": 6}) == [TRUTH[2], TRUTH[0]]                  # a part of the videos, by name
     assert load(write("l.mat", [np.zeros((2, 0)), [2, 3], [[5], [5]]])) == [[0] * 6, [0, 1, 1], [0, 0, 0, 0, 1]]
     assert load(write("l.csv", "video,start,end\n")) == [[0] * 6, [0] * 3, [0] * 5]

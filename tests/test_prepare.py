@@ -22,7 +22,7 @@ from helpers import ROOT, load_script, run, sentence
 from test_archives import server, write_tar  # noqa: F401
 
 from lgn_net.data.clips import read_frame
-from lgn_net.data.labels import find_labels, load_labels, read_ranges
+from lgn_net.data.labels import find_labels, load_labels
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.datasets import BENCHMARKS
 from lgn_net.datasets.common import Archive
@@ -164,8 +164,6 @@ def avenue_source(folder: Path, lengths: dict[str, int], masks: dict[int, int]) 
 
 AVENUE = {"training_videos/01.avi": 7, "training_videos/02.avi": 5,
           "testing_videos/01.avi": 6, "testing_videos/02.avi": 9}
-
-
 VIDEO, MATLAB = "Avenue Dataset/testing_videos/02.avi", "ground_truth_demo/testing_label_mask/2_label.mat"
 
 
@@ -338,22 +336,3 @@ def test_killed_and_started_again(tmp_path):
     assert run(main, *command[2:]).status == 0
     assert tree(frames / "01") == before and not list(frames.glob(".*"))
     assert [len(os.listdir(frames / f"{v:02d}")) for v in range(1, 7)] == [4, 4, 400, 400, 400, 400]
-
-
-# ------------------------------------------------------------------------------------------------------------ real data
-
-@pytest.mark.slow
-def test_real_avenue(shared_data, tmp_path):
-    """Two of the real videos, with their masks; the folders are links."""
-    partial, source, out = shared_data / "avenue_partial", tmp_path / "s", tmp_path / "DATA"
-    (source / "testing_videos").mkdir(parents=True)
-    for name in ("testing_videos/08.avi", "testing_videos/21.avi", "ground_truth_demo"):
-        (source / name).symlink_to(partial / name)
-    command = "avenue", "--source", source, "--out", out, "--format", "jpg"
-    assert "2 videos, 112 frames\nlabels:   ano_pred, 63 frames abnormal" in run(main, *command).out
-    own = [[frame.any() for frame in read(out / "avenue/testing/masks" / name)] for name in ("08", "21")]
-    official = read_ranges(BENCHMARKS["avenue"].truths["official"])
-    assert [official[name].tolist() for name in ("08", "21")] == own
-    assert sum(map(sum, labels_of(out, "avenue"))) == 63
-    assert "official, 89 frames abnormal" in run(main, *command, "--label_source", "official").out
-    assert labels_of(out, "avenue") == own

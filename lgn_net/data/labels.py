@@ -64,8 +64,7 @@ def load_labels(path: str | Path, lengths: Mapping[str, int]) -> Labels:
     `.npy`: labels of all videos one after the other, 1-D or (1, N), as circulated with MNAD and LGN-Net;
     `.mat`: ano_pred's cell array `gt`, per video a 2 x k matrix of first and last abnormal frame, from 1;
     `.m`: UCSD's `gt_frame` ranges, likewise from 1;
-    `.json`: `{"frames": [lengths], "abnormal": [[[first, last], ...], ...]}`, from 0, as in `datasets/ranges/`; with
-    `"videos": [names]` it may hold more videos than these;
+    `.json`: as in `datasets/ranges/`, from 0, by the names of the videos; it may hold more videos than these;
     `.csv`: lines `video,start,end`, both included, from 0, or `video,frame,label`; what has no line is normal.
 
     UserError: no such file, another format, or other lengths than the videos'.
@@ -75,11 +74,11 @@ def load_labels(path: str | Path, lengths: Mapping[str, int]) -> Labels:
         raise UserError(f"labels {path}: unknown format {path.suffix!r}; known: {', '.join(READERS)}")
     try:
         labels = read(path, lengths)
-        if (found := [len(y) for y in labels.values()]) != list(lengths.values()):
-            raise ValueError(f"it is of {len(found)} videos with {found} frames")
+        if (found := {video: len(labels.get(video, ())) for video in lengths}) != lengths:
+            raise ValueError(f"of these videos it has {list(found.values())} frames")
         if values := {value for y in labels.values() for value in np.unique(y).tolist()} - {0, 1}:
             raise ValueError(f"it holds {values}; expected 0 and 1")
-        return {video: y.astype(np.uint8) for video, y in zip(lengths, labels.values())}
+        return {video: labels[video].astype(np.uint8) for video in lengths}
     except Exception as error:                             # NumPy, SciPy and csv raise many kinds for a damaged file
         raise UserError(f"labels {path}: {' '.join(f'{error}'.split()) or type(error).__name__}; there are "
                         f"{len(lengths)} videos of {sum(lengths.values())} frames; give the labels of these videos "
@@ -90,7 +89,7 @@ def read_npy(path: Path, lengths: Mapping[str, int]) -> Labels:
     """Read frame labels of all videos one after the other."""
     flat = np.load(path)
     if flat.size != sum(lengths.values()) or flat.size != max(flat.shape):
-        raise ValueError(f"it holds {flat.shape} labels")
+        raise ValueError(f"it holds {flat.size} labels, shape {flat.shape}")
     return dict(zip(lengths, np.split(flat.ravel(), np.cumsum(list(lengths.values()))[:-1])))
 
 
@@ -100,17 +99,10 @@ def read_mat(path: Path, lengths: Mapping[str, int]) -> Labels:
     return from_ranges(lengths, [cell.reshape(2, -1).T.astype(int) - 1 for cell in cells])
 
 
-def read_json(path: Path, lengths: Mapping[str, int]) -> Labels:
-    """Read ranges of a whole test set, of which the videos with these names are taken, if all have names."""
-    known = read_ranges(path)
-    return {name: known[name] for name in lengths} if set(lengths) <= set(known) else known
-
-
 def read_ranges(path: Path) -> Labels:
-    """Read a labels file as in `datasets/ranges/`: name of each video, or its number from 0 -> uint8 (T,)."""
+    """Read a labels file as in `datasets/ranges/`, of all videos that it names."""
     content = json.loads(path.read_text())
-    names = content.get("videos") or map(str, range(len(content["frames"])))
-    return from_ranges(dict(zip(names, content["frames"], strict=True)), content["abnormal"])
+    return from_ranges(dict(zip(content["videos"], content["frames"], strict=True)), content["abnormal"])
 
 
 def from_ranges(lengths: Mapping[str, int], ranges: Sequence[Any]) -> Labels:
@@ -142,5 +134,5 @@ def read_csv(path: Path, lengths: Mapping[str, int]) -> Labels:
 
 
 READERS: dict[str, Callable[[Path, Mapping[str, int]], Labels]] = {
-    ".npy": read_npy, ".mat": read_mat, ".json": read_json, ".csv": read_csv,
+    ".npy": read_npy, ".mat": read_mat, ".csv": read_csv, ".json": lambda path, _: read_ranges(path),
     ".m": lambda path, lengths: from_ranges(lengths, ucsd.read_ranges(path))}
