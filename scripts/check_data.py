@@ -63,17 +63,16 @@ def main(argv: list[str]) -> int:
     content = examine(args) if args.compare_labels is None else compare(args.data, args.dataset, args.compare_labels)
     if args.json:
         print(to_json(content), end="")
-        return len(content.get("problem", [])) > 0
-    for key, value in content.items():
-        if key in ("note", "problem"):
-            print("".join(f"{key}: {text}\n" for text in value), end="")
-        else:
-            print(f"{key}: {value}" if isinstance(value, str) else f"\n{key}\n{table(value)}\n")
-    if problems := content.get("problem", []):
-        print(f"{len(problems)} problems; to make videos again, delete their folders and run scripts/prepare_data.py")
-    elif "problem" in content:
-        print("OK")
-    return len(problems) > 0
+    else:
+        for key, value in content.items():
+            if key in ("note", "problem"):
+                print("".join(f"{key}: {text}\n" for text in value), end="")
+            else:
+                print(f"{key}: {value}" if isinstance(value, str) else f"\n{key}\n{table(value)}\n")
+        if "problem" in content:
+            print(f"{len(content['problem'])} problems; to make videos again, delete their folders and run "
+                  f"scripts/prepare_data.py" if content["problem"] else "OK")
+    return len(content.get("problem", [])) > 0
 
 
 def examine(args: argparse.Namespace) -> dict[str, Any]:
