@@ -52,7 +52,10 @@ def main(argv: list[str]) -> None:
         folder = args.source[0] if args.source else args.out / "archives"
         sources = [download(archive, folder, args.download) for archive in benchmark.archives]
     elif args.source and args.download is None:
-        sources = args.source
+        # A folder of archives stands for the archives.
+        names = [Path(archive.url).name for archive in benchmark.archives]
+        sources = [file for path in args.source
+                   for file in [path / name for name in names if (path / name).is_file()] or [path]]
     else:
         raise UserError(f"give --source ARCHIVE_OR_FOLDER, or --download where a command can fetch {args.dataset} "
                         f"({benchmark.page or 'your own'})")

@@ -271,6 +271,7 @@ def test_download_by_command(tmp_path, server, monkeypatch):                    
     result = run(main, "ped2", "--download", "--out", tmp_path / "DATA")
     assert result.status == 0 and labels_of(tmp_path / "DATA", "ped2")[1] == [0, 1, 1, 0]
     assert {"archives", "ped2"} <= set(os.listdir(tmp_path / "DATA"))
+    assert run(main, "ped2", "--source", tmp_path / "DATA/archives", "--out", tmp_path / "DATA").status == 0
 
 
 # ------------------------------------------------------------------------------------------------------ what goes wrong
