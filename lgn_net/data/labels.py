@@ -29,7 +29,7 @@ def find_labels(root: str | Path, dataset: str, split_folder: Path, source: str 
     places = [folder / name for folder in (split_folder.parent.parent, Path(root)) for name in (*names, "labels.csv")]
     for place in (*filter(Path.is_file, places), *truths.values()) if source == "auto" else ():
         return place
-    raise UserError(f"no {source} labels of {dataset}: expected one of {', '.join(names)}, labels.csv in "
+    raise UserError(f"no labels of {dataset} (--label_source {source}): expected one of {', '.join(names)}, labels.csv in "
                     f"{split_folder.parent.parent} or {root}; or give --labels FILE")
 
 
@@ -75,7 +75,7 @@ def load_labels(path: str | Path, lengths: Mapping[str, int]) -> Labels:
     try:
         labels = read(path, lengths)
         if (found := {video: len(labels.get(video, ())) for video in lengths}) != lengths:
-            raise ValueError(f"of these videos it has {list(found.values())} frames")
+            raise ValueError(f"it is of {len(labels)} videos, and of these it has {list(found.values())} frames")
         if values := {value for y in labels.values() for value in np.unique(y).tolist()} - {0, 1}:
             raise ValueError(f"it holds {values}; expected 0 and 1")
         return {video: labels[video].astype(np.uint8) for video in lengths}
