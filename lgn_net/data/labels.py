@@ -29,8 +29,8 @@ def find_labels(root: str | Path, dataset: str, split_folder: Path, source: str 
     places = [folder / name for folder in (split_folder.parent.parent, Path(root)) for name in (*names, "labels.csv")]
     for place in (*filter(Path.is_file, places), *truths.values()) if source == "auto" else ():
         return place
-    raise UserError(f"no labels of {dataset} (--label_source {source}): expected one of {', '.join(names)}, labels.csv in "
-                    f"{split_folder.parent.parent} or {root}; or give --labels FILE")
+    raise UserError(f"no labels of {dataset} (--label_source {source}): expected one of {', '.join(names)}, labels.csv "
+                    f"in {split_folder.parent.parent} or {root}; or give --labels FILE")
 
 
 def shipped_truths(names: Sequence[str], frames: Sequence[np.ndarray], labels: Sequence[np.ndarray],
