@@ -5,118 +5,196 @@
     python scripts/check_data.py --dataset avenue --compare-labels  # the two truths of Avenue
     python scripts/check_data.py DATA --dataset mine --compare-labels A.csv B.npy
 
-Lists the videos, then notes, which do no harm, and problems, each with what to do about it. Ends with OK and status 0,
-or with the number of problems and status 1.
+Lists the videos, then notes, which do no harm or not surely, and problems, which spoil training or results. Ends with
+OK and status 0, or with the number of problems and status 1.
 """
 
 import argparse
-import textwrap
-import warnings
+import io
+import os
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from lgn_net.data.labels import load_labels, read_ranges
+import numpy as np
+from PIL import Image
+
+from lgn_net.data.clips import is_truncated, read_frame
+from lgn_net.data.labels import find_labels, load_labels, read_ranges
 from lgn_net.data.videos import find_split, index_videos
-from lgn_net.datasets import BENCHMARKS, facts_of
+from lgn_net.datasets import BENCHMARKS, difference_from_published, facts_of, known_lengths
+from lgn_net.datasets.common import SPLIT_FOLDERS, some
 from lgn_net.errors import UserError
-from lgn_net.files import ROOT, to_json
-from lgn_net.preparation.doctor import examine
-from lgn_net.terminal import run_command
+from lgn_net.files import to_json
+from lgn_net.report.tables import markdown
+from lgn_net.terminal import progress, run_command
+
+LUMA_STEPS = 3688            # sum of JPEG's 64 quantisation steps of luma at quality 50
+FEW_LEVELS = 32              # 12-bit pixels in 16-bit files keep 16 grey levels when they become 8-bit pixels
+
+
+class Frame(NamedTuple):
+    """What is known of an image file; only its name and bytes when it is damaged."""
+
+    name: str
+    bytes: int
+    size: str = ""                       # "360 x 240"
+    format: str = ""                     # "JPEG 95", with the quality; "PNG"
+    content: int | None = None           # checksum of the file; None: damaged
+    levels: int | None = None            # how many of the 256 grey levels occur; None: not decoded
 
 
 def main(argv: list[str]) -> int:
     """Check a data set, or compare two label files. Return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", metavar="DATA", nargs="?",
-                        help="folder that holds the data set's folder, or that folder itself")
+    parser.add_argument("data", metavar="DATA", nargs="?", default=".",
+                        help="folder that holds the data set's folder, or that folder itself (default: this folder)")
     parser.add_argument("--dataset", required=True, help=f"{', '.join(BENCHMARKS)}, toy, or your own")
-    parser.add_argument("--labels", type=Path, metavar="FILE", help="label file; default: as evaluate.py finds it")
-    parser.add_argument("--label_source", choices=("auto", "official", "ano_pred"), default="auto",
-                        help="whose labels, of those that ship; auto: a file beside the frames comes first")
+    parser.add_argument("--labels", metavar="FILE", help="label file; default: as evaluate.py finds it")
     parser.add_argument("--full", action="store_true", help="decode every frame")
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
     parser.add_argument("--compare-labels", nargs="*", metavar="FILE",
                         help="only show where two label files, or official and ano_pred, differ; alone: Avenue's two")
     args = parser.parse_args(argv)
-    if args.data is None and args.compare_labels != []:
-        raise UserError("give the folder of the data: scripts/check_data.py DATA --dataset " + args.dataset)
-    if args.compare_labels is not None:
-        content = label_differences(args.data, args.dataset, args.compare_labels)
-        text = (f"A: {content['A']}\nB: {content['B']}\n\n{show_table(content['videos'])}\n"
-                f"{content['different']:,} of {content['frames']:,} frames differ\n")
-        print(to_json(content) if args.json else text, end="")
-        return 0
-
-    warnings.filterwarnings("ignore", module="PIL")                # damage is told below, with the name of the file
-    content = examine(Path(args.data), args.dataset, args.labels, args.label_source, args.full)
-    text = to_json(content) if args.json else show(content)
-    print(text.encode(errors="backslashreplace").decode(), end="")                  # names may be no UTF-8
-    return 0 if content["ok"] else 1
-
-
-def show(content: dict[str, Any]) -> str:
-    """Print the report as text: a table per split, then the findings, notes first.
-
-    The line that says what to do is not broken, so that a command can be copied.
-    """
-    parts = [f"{split['split']}: {split['folder']}\n{show_table([show_video(row) for row in split['videos']])}"
-             for split in content["splits"]]
-    if labels := content["labels"]:
-        parts.append("labels: {} ({}), {:,} frames, {:,} abnormal ({:.1%})\n".format(
-            labels["file"].removeprefix(f"{ROOT}/"), labels["source"] or "your own", labels["frames"],
-            labels["abnormal"], labels["abnormal"] / labels["frames"]).replace("%)", " %)"))
-    lines = []
-    for finding in sorted(content["findings"], key=lambda finding: finding["level"]):
-        lines.append(textwrap.fill(f"{finding['level']}: {finding['text']}", 100, subsequent_indent="    ",
-                                   break_long_words=False, break_on_hyphens=False))
-        lines += [f"    -> {finding['fix']}"] if finding["fix"] else []
-    problems = sum(finding["level"] == "problem" for finding in content["findings"])
-    lines.append(f"{problems} problem{'s' * (problems > 1)}" if problems else "OK")
-    return "\n".join([*parts, "\n".join(lines)]) + "\n"
+    content = examine(args) if args.compare_labels is None else compare(args.data, args.dataset, args.compare_labels)
+    if args.json:
+        print(to_json(content), end="")
+    else:
+        for key, value in content.items():
+            if key in ("note", "problem"):
+                print("".join(f"{key}: {text}\n" for text in value), end="")
+            else:
+                print(f"{key}: {value}" if isinstance(value, str) else f"\n{key}\n{table(value)}\n")
+        if "problem" in content:
+            print(f"{len(content['problem'])} problems; to make videos again, delete their folders and run "
+                  f"scripts/prepare_data.py" if content["problem"] else "OK")
+    return len(content.get("problem", [])) > 0
 
 
-def show_video(row: dict[str, Any]) -> dict[str, Any]:
-    """Make a row of the printed table; a star follows a value that not all frames of the video have."""
-    usual = {key: next(iter(row[f"{key}s"]), "-") + " *" * (len(row[f"{key}s"]) > 1)
-             for key in ("size", "colour", "format")}
-    return {"video": row["video"], "frames": row["frames"], "published": row["published"] or "-",
-            "names": f"{Path(row['first']).stem} to {Path(row['last']).stem}", **usual, "MB": row["bytes"] / 1e6,
-            **{key: row[key] for key in ("abnormal",) if key in row}}
+def examine(args: argparse.Namespace) -> dict[str, Any]:
+    """Make all checks; return a table of each split, whose labels they are, and what was found, as sentences."""
+    content: dict[str, Any] = {}
+    problems, notes, lengths = [], [], {}
+    for split in SPLIT_FOLDERS:
+        try:
+            folder = find_split(args.data, args.dataset, split)
+            videos = index_videos(folder)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+
+        # Each video by itself, and against the published numbers.
+        rows, published = [], known_lengths(args.dataset, split)
+        with ThreadPoolExecutor(os.cpu_count()) as pool, \
+                progress("check", sum(len(video.frames) for video in videos), "frames") as bar:
+            for name, paths in videos:
+                frames = list(pool.map(look, paths, [args.full or t == len(paths) // 2 for t in range(len(paths))]))
+                bar.update(len(paths))
+                problems += [f"{split}/{name}: {fault}" for fault in faults(frames)]
+                if published.get(name, len(paths)) != len(paths):
+                    problems.append(f"{split}/{name}: {len(paths)} of {published[name]} frames")
+                middle = frames[len(paths) // 2]
+                rows.append({"video": name, "size": middle.size, "format": middle.format, "frames": len(paths),
+                             "published": published.get(name), "MB": sum(frame.bytes for frame in frames) / 1e6})
+        lengths = {row["video"]: row["frames"] for row in rows}
+        if different := difference_from_published(args.dataset, split, list(lengths.values())):
+            problems.append(different)
+        content[split] = rows
+
+    # To a model trained on sharper or larger frames, compression is an anomaly.
+    for key, found in ("size", problems), ("format", notes):
+        trained, tested = ({row[key] for row in content.get(split, [])} for split in SPLIT_FOLDERS)
+        if trained and tested - trained:
+            found.append(f"testing frames are {some(sorted(tested))}, training frames {some(sorted(trained))}; make "
+                         f"both in one way")
+    if "testing" in content:
+        try:
+            file = args.labels or find_labels(args.data, args.dataset, folder)
+            labels = load_labels(file, lengths)
+            same = [name for name, path in facts_of(args.dataset).truths.items() if all(
+                np.array_equal(read_ranges(path).get(video, ()), y) for video, y in labels.items())]
+            content["labels"] = f"{file} ({' and '.join(same) or 'your own'})"
+            for row in content["testing"]:
+                row["abnormal"] = int(labels[row["video"]].sum())
+            if sum(row["abnormal"] for row in content["testing"]) in (0, sum(lengths.values())):
+                problems.append("labels: all frames have the same one, and an AUC needs both")
+        except UserError as error:
+            problems.append(str(error))
+    return content | {"note": notes, "problem": problems}
 
 
-def label_differences(data: str | None, dataset: str, sources: list[str]) -> dict[str, Any]:
-    """Compare two labels: for the videos of DATA, or, those that ship, for all published videos."""
+def look(path: str, decode: bool) -> Frame:
+    """Read the header and the end of an image file, and its pixels if `decode`."""
+    data = Path(path).read_bytes()
+    frame = Frame(os.path.basename(path), len(data))
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            size, form, steps = f"{image.width} x {image.height}", str(image.format), getattr(image, "quantization", {})
+        levels = np.count_nonzero(np.bincount(read_frame(path, 3).ravel())) if decode else None
+    except Exception:                                                        # Pillow fails in many ways
+        return frame
+    if is_truncated(data):
+        return frame
+    if steps:
+        scale = sum(steps[0]) / LUMA_STEPS
+        form += f" {100.4 - 50 * scale if scale < 1 else 50 / scale:.0f}"
+    return Frame(frame.name, frame.bytes, size, form, zlib.crc32(data), levels)
+
+
+def faults(frames: list[Frame]) -> Iterator[str]:
+    """Yield what is wrong with a video, as sentences."""
+    if damaged := [f"{frame.name} of {frame.bytes:,} bytes" for frame in frames if frame.content is None]:
+        yield f"frames are damaged or truncated: {some(damaged)}"
+
+    # The number that counts the frames rises by one step. Where several numbers change, they are a time of day.
+    numbers = zip(*([int(digits) for digits in re.findall(r"\d+", Path(frame.name).stem)] for frame in frames))
+    counting = [column for column in numbers if len(set(column)) > 1]
+    steps = np.diff(counting[0]).tolist() if len(counting) == 1 else []
+    if len(set(steps)) > 1:
+        usual = Counter(steps).most_common(1)[0][0]
+        odd = [f"{frames[t].name} before {frames[t + 1].name}" for t, step in enumerate(steps) if step != usual]
+        yield f"frames seem lost or out of order: {some(odd)}"
+
+    # A few repeats occur in still scenes, many come from a wrong frame rate.
+    sizes = Counter(frame.size for frame in frames if frame.size)
+    if len(sizes) > 1:
+        yield f"frames of several sizes: {some([f'{count:,} of {size}' for size, count in sizes.items()])}"
+    same = [b.name for a, b in zip(frames, frames[1:]) if a.content == b.content is not None]
+    if len(same) > len(frames) / 5:
+        yield f"{len(same):,} of {len(frames):,} frames repeat the one before: {some(same)}"
+    levels = max((frame.levels for frame in frames if frame.levels), default=256)
+    if levels < FEW_LEVELS:
+        yield f"{levels} of 256 grey levels are used, as of 12 bits in 16-bit files"
+
+
+def compare(data: str, dataset: str, sources: list[str]) -> dict[str, Any]:
+    """Compare two labels: for the videos of `data`, or, those that ship, for all published videos."""
     truths = dict(sorted(facts_of(dataset).truths.items(), reverse=True))
     if len(sources or truths) != 2:
         raise UserError(f"--compare-labels takes two label files, {len(sources)} given, and {len(truths)} of {dataset} "
                         f"ship with this project; type DATA --dataset {dataset} --compare-labels FILE FILE")
     if sources:
-        lengths = {video.name: len(video.frames) for video in index_videos(find_split(data or ".", dataset, "testing"))}
+        lengths = {video.name: len(video.frames) for video in index_videos(find_split(data, dataset, "testing"))}
         a, b = (load_labels(truths.get(source, source), lengths) for source in sources)
     else:
         a, b = map(read_ranges, truths.values())
-    rows = [{"video": name, "frames": len(x), "abnormal in A": int(x.sum()), "abnormal in B": int(b[name].sum()),
-             "only in A": int((x > b[name]).sum()), "only in B": int((x < b[name]).sum()),
-             "different": int((x != b[name]).sum())} for name, x in a.items()]
-    file_a, file_b = sources or truths
-    return {"dataset": dataset, "A": file_a, "B": file_b, "frames": sum(row["frames"] for row in rows),
-            "different": sum(row["different"] for row in rows), "videos": rows}
+    return {**dict(zip("AB", sources or truths)), "videos": [
+        {"video": name, "frames": len(x), "abnormal in A": int(x.sum()), "abnormal in B": int(b[name].sum()),
+         "only in A": int((x > b[name]).sum()), "only in B": int((x < b[name]).sum()),
+         "different": int((x != b[name]).sum())} for name, x in a.items()]}
 
 
-def show_table(rows: list[dict[str, Any]]) -> str:
-    """Print rows of equal keys under their names; numbers flush right, with sums below where every row has one."""
-    columns = list(rows[0])
-    numbers = {key: [row[key] for row in rows if isinstance(row[key], int | float)] for key in columns}
-    sums = {key: sum(values) for key, values in numbers.items() if len(values) == len(rows)}
-    lines = [columns, *([show_cell(row.get(key, "")) for key in columns] for row in [*rows, {"video": "all", **sums}])]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return "".join("  ".join(cell.rjust(width) if numbers[key] else cell.ljust(width) for key, cell, width in
-                             zip(columns, line, widths)).rstrip() + "\n" for line in lines)
-
-
-def show_cell(value: str | float) -> str:
-    """Print numbers with commas, those that are not whole with one decimal."""
-    return value if isinstance(value, str) else f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
+def table(rows: list[dict[str, Any]]) -> str:
+    """Lay out rows of equal keys as Markdown, with the sums of the numbers below."""
+    numbers = [key for key, value in rows[0].items() if not isinstance(value, str)]
+    sums = {"video": "all"} | {key: sum(row[key] or 0 for row in rows) for key in numbers}
+    cells = [[f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value or ""
+              for value in (row.get(key) for key in rows[0])] for row in [*rows, sums]]
+    return markdown(list(rows[0]), cells, left=len(rows[0]) - len(numbers))
 
 
 if __name__ == "__main__":

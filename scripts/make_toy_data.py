@@ -4,28 +4,26 @@
 
 In the training videos everybody walks, and to the right. In each testing video also come a cyclist (three times as fast
 as a walker), a cart (large, over twice as fast) or a runner (twice as fast, to the left). A testing frame is labelled 1
-exactly when at least a third of the box around such an intruder is inside the frame. Same arguments, same bytes.
+exactly when at least a third of the box around such an intruder is inside the frame. The bytes are always the same.
 
-    DATA/toy/training/frames/01/000.jpg ...      DATA/toy/frame_labels_toy.npy   uint8, all testing frames in order
-    DATA/toy/testing/frames/01/000.jpg ...       DATA/toy/settings.json          what it was drawn with
+    DATA/toy/{training,testing}/frames/01/000.jpg ...     DATA/toy/frame_labels_toy.npy   uint8, testing frames in order
 """
 
 import argparse
 import shlex
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from lgn_net.errors import UserError
-from lgn_net.files import replacing_folder, to_json
+from lgn_net.files import replacing_folder
 from lgn_net.terminal import progress, run_command
 
+VIDEOS = {"training": 8, "testing": 6}
+FRAMES, WIDTH, HEIGHT = 100, 160, 120
 SCALE = 3                            # drawn this much larger, then averaged: a tenth of a pixel of motion is visible
-VISIBLE = 1 / 3                      # share of an intruder inside the frame that makes the frame abnormal
 INTRUDERS = (("cyclist",), ("cart",), ("runner",), ("cyclist", "runner"), ("cart", "cyclist"), ("runner", "cart"))
 WALK = 0.07                          # body heights per frame: a brisk walk at 12 frames per second
 SPEED = {"cyclist": 3 * WALK, "cart": 2.3 * WALK, "runner": -2 * WALK}    # negative: to the left
@@ -40,18 +38,6 @@ TROUSERS = ((44, 40, 38), (88, 62, 48), (66, 76, 88))
 SKINS = ((140, 168, 206), (96, 124, 168), (62, 84, 120))
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the data set is drawn with; each is a flag."""
-
-    seed: int = 0
-    training_videos: int = 8
-    testing_videos: int = 6
-    frames: int = 100                # per video
-    width: int = 160
-    height: int = 120
-
-
 class Actor(NamedTuple):
     """Somebody who crosses the scene at constant speed. Lengths in pixels, time in frames."""
 
@@ -62,36 +48,34 @@ class Actor(NamedTuple):
     look: int                        # picks clothes, skin and the phase of the gait
 
 
-def cast(s: Settings, split: str, video: int) -> list[Actor]:
+def cast(split: str, video: int) -> list[Actor]:
     """List everybody in one video (counted from 0), the farthest first: the order in which they are drawn."""
-    rng, actors = np.random.default_rng([s.seed, split == "testing", video]), []
+    rng, actors = np.random.default_rng([0, split == "testing", video]), []
     # Pedestrians in six lanes; one speed per lane, so that nobody walks through anybody.
     for lane in range(6):
-        size, x = s.height * (0.15 + 0.13 * (lane + rng.uniform(0.1, 0.9)) / 6), s.width * rng.uniform(0.8, 1.1)
+        size, x = HEIGHT * (0.15 + 0.13 * (lane + rng.uniform(0.1, 0.9)) / 6), WIDTH * rng.uniform(0.8, 1.1)
         speed = WALK * size * rng.uniform(0.8, 1.2)
-        while x > -speed * s.frames - size:                        # whoever starts further left never arrives
+        while x > -speed * FRAMES - size:                          # whoever starts further left never arrives
             actors.append(Actor("walker", size, x, speed, int(rng.integers(1000))))
             x -= size * (0.8 + rng.exponential(3.2))               # uneven crowds: more people is not abnormal
     # Intruders, unseen until their entry.
-    for i, kind in enumerate(INTRUDERS[video % len(INTRUDERS)] if split == "testing" else ()):
-        size = s.height * (rng.uniform(0.2, 0.23) + 0.03 * i)
+    for i, kind in enumerate(INTRUDERS[video] if split == "testing" else ()):
+        size = HEIGHT * (rng.uniform(0.2, 0.23) + 0.03 * i)
         speed, outside = SPEED[kind] * size * rng.uniform(0.95, 1.05), LENGTH[kind] * size / 2
-        entry = s.frames * (rng.uniform(0.2, 0.3) + 0.15 * i)
-        start = (-outside if speed > 0 else s.width + outside) - speed * entry
+        entry = FRAMES * (rng.uniform(0.2, 0.3) + 0.15 * i)
+        start = (-outside if speed > 0 else WIDTH + outside) - speed * entry
         actors.append(Actor(kind, size, start, speed, int(rng.integers(1000))))
     return sorted(actors, key=lambda actor: actor.size)
 
 
-def frame_labels(s: Settings, video: int) -> np.ndarray:
-    """Label the frames of one testing video, uint8 (frames,). UserError when all of them are normal."""
-    labels = np.zeros(s.frames, np.uint8)
-    for actor in cast(s, "testing", video):
+def frame_labels(video: int) -> np.ndarray:
+    """Label the frames of one testing video, uint8 (frames,)."""
+    labels = np.zeros(FRAMES, np.uint8)
+    for actor in cast("testing", video):
         if actor.kind != "walker":
             length = LENGTH[actor.kind] * actor.size
-            left = actor.start + actor.speed * np.arange(s.frames) - length / 2
-            labels |= np.minimum(left + length, s.width) - np.maximum(left, 0) >= VISIBLE * length
-    if not labels.any():                                           # frame 0 is always normal, see `entry`
-        raise UserError(f"{s.frames} frames are too few: nothing abnormal would be seen in testing video {video + 1}")
+            left = actor.start + actor.speed * np.arange(FRAMES) - length / 2
+            labels |= np.minimum(left + length, WIDTH) - np.maximum(left, 0) >= length / 3
     return labels
 
 
@@ -99,7 +83,7 @@ def draw(canvas: np.ndarray, actor: Actor, t: int) -> None:
     """Draw an actor. Points are in body heights, forwards and upwards from the ground below the centre."""
     shirt, trousers, skin = (colours[actor.look % len(colours)] for colours in (SHIRTS, TROUSERS, SKINS))
     # The walkway's perspective: where the ground is for a person of this size.
-    place = np.array([actor.start + actor.speed * t, 3.46 * actor.size - 0.08 * len(canvas) / SCALE])
+    place = np.array([actor.start + actor.speed * t, 3.46 * actor.size - 0.08 * HEIGHT])
 
     def pixels(points: tuple) -> list[np.ndarray]:
         scaled = place + np.array(points) * (np.sign(actor.speed) * actor.size, -actor.size)
@@ -137,9 +121,9 @@ def draw(canvas: np.ndarray, actor: Actor, t: int) -> None:
     line(skin, 0.15, *2 * [hip + (1.3 * lean, 0.44)])
 
 
-def background(s: Settings) -> np.ndarray:
+def background() -> np.ndarray:
     """Draw the empty scene, (SCALE * height, SCALE * width, 3) uint8, the same in all videos."""
-    H, W = s.height * SCALE, s.width * SCALE
+    H, W = HEIGHT * SCALE, WIDTH * SCALE
     scene = np.full((H, W, 3), GRASS, np.float32)
     scene[:H // 8, 2 * W // 5:] = WALL
     scene[2 * H // 5:93 * H // 100] = PAVEMENT
@@ -147,65 +131,46 @@ def background(s: Settings) -> np.ndarray:
         cv2.line(scene, (int(x), 93 * H // 100), (int(x / 2 + W / 4), 2 * H // 5), JOINT, SCALE)
     for y in (40, 50, 62, 76, 93):
         cv2.line(scene, (0, y * H // 100), (W, y * H // 100), JOINT, SCALE)
-    rng = np.random.default_rng([s.seed, 2])
+    rng = np.random.default_rng([0, 2])
     for grain in (2, 8, 32):                                                       # from blades of grass to patches
         noise = rng.standard_normal((H // grain + 2, W // grain + 2), np.float32)
         scene += 3 * cv2.resize(noise, (W, H), interpolation=cv2.INTER_CUBIC)[..., None]
     return scene.clip(0, 255).astype(np.uint8)
 
 
-def draw_video(s: Settings, split: str, video: int, scene: np.ndarray) -> Iterator[np.ndarray]:
+def draw_video(split: str, video: int, scene: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the frames (height, width, 3) uint8 of one video, with the light and the sensor noise of a camera."""
-    actors = cast(s, split, video)
-    rng = np.random.default_rng([s.seed, split == "testing", video, 1])
+    actors = cast(split, video)
+    rng = np.random.default_rng([0, split == "testing", video, 1])
     clouds = rng.uniform(0, 2 * np.pi)
-    for t in range(s.frames):
+    for t in range(FRAMES):
         canvas = scene.copy()
         for actor in actors:
-            if abs(actor.start + actor.speed * t - s.width / 2) < s.width / 2 + 2 * actor.size:
-                draw(canvas, actor, t)
-        frame = cv2.resize(canvas, (s.width, s.height), interpolation=cv2.INTER_AREA)
+            draw(canvas, actor, t)
+        frame = cv2.resize(canvas, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
         light = 1 + 0.01 * np.sin(clouds + t / 9) + 0.002 * rng.standard_normal()  # slow clouds, quick flicker
-        noise = 2 * rng.standard_normal((s.height, s.width, 1), np.float32)
+        noise = 2 * rng.standard_normal((HEIGHT, WIDTH, 1), np.float32)
         yield np.clip(np.round(frame * light + noise), 0, 255).astype(np.uint8)
 
 
-def make_toy_data(s: Settings, out: Path) -> bool:
-    """Write `out`/toy as a whole or not at all. False: it is there already. UserError: with other settings."""
-    numbers, root = asdict(s), out / "toy"
-    if min(numbers.values()) < 0 or 0 in list(numbers.values())[1:]:
-        raise UserError("give numbers of 1 or more, and a --seed of 0 or more")
-    if (root / "settings.json").exists() and (root / "settings.json").read_text() == to_json(numbers):
-        return False
-    if root.exists():
-        raise UserError(f"{root} exists and was made with other settings; give another --out, or delete it first")
-    labels, scene = [frame_labels(s, video) for video in range(s.testing_videos)], background(s)
-    videos = [("training", v) for v in range(s.training_videos)] + [("testing", v) for v in range(s.testing_videos)]
-    with replacing_folder(root) as unfinished, progress("draw", len(videos), "videos") as bar:
-        for split, video in videos:
-            folder = unfinished / split / "frames" / f"{video + 1:02d}"
-            folder.mkdir(parents=True)
-            for t, frame in enumerate(draw_video(s, split, video, scene)):
-                cv2.imwrite(str(folder / f"{t:03d}.jpg"), frame)
-            bar.update()
-        np.save(unfinished / "frame_labels_toy.npy", np.concatenate(labels))
-        (unfinished / "settings.json").write_text(to_json(numbers))
-    return True
-
-
 def main(argv: list[str]) -> None:
-    """Draw the data set and print how to train on it."""
+    """Draw the data set, as a whole or not at all, and print how to train on it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="dataset folder; toy/ is made in it")
-    for field in fields(Settings):
-        parser.add_argument(f"--{field.name}", type=int, default=field.default, help=f"default: {field.default}")
-    args = vars(parser.parse_args(argv))
-    out = args.pop("out")
-    made = make_toy_data(s := Settings(**args), out)
-    share = np.mean([frame_labels(s, video) for video in range(s.testing_videos)])
-    print(f"{out / 'toy'}: {'complete' if made else 'there already, nothing to do'}; {share:.1%} of the testing frames "
-          f"are abnormal\ntrain on it: python train.py --config configs/toy.yaml --exp_dir runs/toy --dataset_path "
-          f"{shlex.quote(str(out))}")
+    root = parser.parse_args(argv).out / "toy"
+    if not root.exists():
+        scene = background()
+        with replacing_folder(root) as unfinished, progress("draw", sum(VIDEOS.values()), "videos") as bar:
+            for split, count in VIDEOS.items():
+                for video in range(count):
+                    folder = unfinished / split / "frames" / f"{video + 1:02d}"
+                    folder.mkdir(parents=True)
+                    for t, frame in enumerate(draw_video(split, video, scene)):
+                        cv2.imwrite(str(folder / f"{t:03d}.jpg"), frame)
+                    bar.update()
+            np.save(unfinished / "frame_labels_toy.npy", np.concatenate([*map(frame_labels, range(VIDEOS["testing"]))]))
+    print(f"{root} is complete\ntrain on it: python train.py --config configs/toy.yaml --exp_dir runs/toy "
+          f"--dataset_path {shlex.quote(str(root.parent))}")
 
 
 if __name__ == "__main__":

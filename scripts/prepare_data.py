@@ -19,7 +19,7 @@ from lgn_net.datasets import BENCHMARKS, canonical_name, facts_of
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT
 from lgn_net.preparation.archives import download
-from lgn_net.preparation.prepare import Settings, prepare
+from lgn_net.preparation.prepare import prepare
 from lgn_net.terminal import run_command
 
 
@@ -40,49 +40,38 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--labels", type=Path, help="custom: label file, such as a CSV of video,start,end")
     parser.add_argument("--name", help="custom: name of the data set (default: custom)")
     args = parser.parse_args(argv)
-    name = args.name or args.dataset
+    benchmark = facts_of(args.dataset)
     if args.dataset != "custom" and (args.labels or args.name):
         raise UserError("--labels and --name are for custom; a benchmark has its own")
-    if not args.source and args.download is None:
-        raise UserError("give --source ARCHIVE_OR_FOLDER, or --download")
-    if not re.fullmatch("[A-Za-z0-9_][A-Za-z0-9._-]*", name):
-        raise UserError(f"--name {name!r}: give letters, digits, '.', '_' and '-', not '.' or '-' first")
-    settings = Settings(args.dataset, name, args.format, args.label_source, args.labels)
-    manifest = prepare(sources(args), args.out, settings)
-    print(summary(args.out, settings, manifest))
-
-
-def sources(args: argparse.Namespace) -> list[Path]:
-    """List the archives and folders to read; they are downloaded first where that is asked for."""
-    benchmark = facts_of(args.dataset)
-    if args.download is None:
-        names = [Path(archive.url).name for archive in benchmark.archives]
+    if args.label_source not in ("auto", "official", *benchmark.truths):
+        raise UserError(f"no {args.label_source} labels of {args.dataset} ship with this project; leave it at auto")
+    args.name = args.name or args.dataset
+    if not re.fullmatch("[A-Za-z0-9_][A-Za-z0-9._-]*", args.name):
+        raise UserError(f"--name {args.name!r}: give letters, digits, '.', '_' and '-', not '.' or '-' first")
+    if args.download is not None and benchmark.archives:
+        folder = args.source[0] if args.source else args.out / "archives"
+        sources = [download(archive, folder, args.download) for archive in benchmark.archives]
+    elif args.source and args.download is None:
         # A folder of archives stands for the archives.
-        return [file for path in args.source
-                for file in [path / name for name in names if (path / name).is_file()] or [path]]
-    if not benchmark.archives:
-        raise UserError(f"{args.dataset} cannot be downloaded by command: {benchmark.page or 'it is your own'}; give "
-                        f"--source")
-    folder = args.source[0] if args.source else args.out / "archives"
-    return [download(archive, folder, args.download) for archive in benchmark.archives]
+        names = [Path(archive.url).name for archive in benchmark.archives]
+        sources = [file for path in args.source
+                   for file in [path / name for name in names if (path / name).is_file()] or [path]]
+    else:
+        raise UserError(f"give --source ARCHIVE_OR_FOLDER, or --download where a command can fetch {args.dataset} "
+                        f"({benchmark.page or 'your own'})")
+    manifest = prepare(sources, args)
 
-
-def summary(out: Path, settings: Settings, manifest: dict) -> str:
-    """Say what is there now, and what to type next."""
-    lines = []
-    for split in ("training", "testing"):
-        frames = [video["frames"] for key, video in manifest["videos"].items() if key.startswith(split)]
-        lines.append(f"{split + ':':<10}{len(frames)} videos, {sum(frames)} frames")
+    # What is there, and what to type next.
+    print(f"{args.out / args.name} is complete")
+    for split, lengths in manifest["videos"].items():
+        print(f"{split + ':':<10}{len(lengths)} videos, {sum(lengths.values())} frames")
     if manifest["labels"]:
-        labels = np.load(out / settings.name / f"frame_labels_{settings.name}.npy")
-        lines[1] += f", {labels.sum()} abnormal (labels: {manifest['labels']})"
-    config = ROOT / "configs" / f"{settings.dataset}.yaml"
-    knobs = f"configs/{config.name}" if config.exists() else f"configs/ped2.yaml --data.dataset {settings.name}"
-    where = shlex.quote(str(out))
-    return "\n".join([
-        f"{out / settings.name} is complete", *lines,
-        f"check it:  python scripts/check_data.py {where} --dataset {settings.name}",
-        f"train:     python train.py --config {knobs} --dataset_path {where} --exp_dir runs/{settings.name}"])
+        labels = np.load(args.out / args.name / f"frame_labels_{args.name}.npy")
+        print(f"labels:   {manifest['labels']}, {labels.sum()} frames abnormal")
+    config, where = f"configs/{args.dataset}.yaml", shlex.quote(str(args.out))
+    knobs = config if (ROOT / config).exists() else f"configs/ped2.yaml --data.dataset {args.name}"
+    print(f"check it:  python scripts/check_data.py {where} --dataset {args.name}\n"
+          f"train:     python train.py --config {knobs} --dataset_path {where} --exp_dir runs/{args.name}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
-"""Downloads over a real server on this machine, which cuts, lies and refuses; archives that are damaged or hostile."""
+"""Downloads over a real server on this machine, which cuts and refuses; archives that are damaged or hostile."""
 
 import hashlib
 import io
 import os
 import re
-import struct
-import subprocess
 import tarfile
 import threading
 import zipfile
@@ -26,39 +24,24 @@ CONTENT = np.random.default_rng(0).bytes(3_000_000)
 class Server(ThreadingHTTPServer):
     """Serves CONTENT at every address; what goes wrong is set by the attributes. `requests` has the Range headers."""
 
-    ranges, length, cut, status, html, content = True, True, None, 200, False, CONTENT
+    ranges, cut, status, content = True, None, 200, CONTENT
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.requests = []
-
-    @property
-    def archive(self) -> Archive:
-        return Archive(f"http://127.0.0.1:{self.server_port}/folder/data.zip", hashlib.sha256(CONTENT).hexdigest())
+        self.requests, self.address = [], f"http://127.0.0.1:{self.server_port}/folder"
+        self.archive = Archive(f"{self.address}/data.zip", hashlib.sha256(CONTENT).hexdigest())
 
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server, wanted = self.server, self.headers["Range"]
         server.requests.append(wanted)
-        if server.status != 200:
-            return self.send_error(server.status)
         start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted and server.ranges else 0
-        if start >= len(server.content):
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(server.content)}")
-            self.end_headers()
-            return None
         body = server.content[start:]
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Type", "text/html; charset=utf-8" if server.html else "application/zip")
-        if server.length:
-            self.send_header("Content-Length", str(len(body)))
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
+        self.send_response(416 if not body else 206 if start and server.status == 200 else server.status)
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body if server.cut is None else body[:server.cut])
-        return None
+        self.wfile.write(body[:server.cut] if server.status == 200 else b"")
 
     def log_message(self, *_):
         pass
@@ -73,42 +56,27 @@ def server(monkeypatch):
         server.shutdown()
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of one megabyte, and a function that gives it another size."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
-    if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode:
-        pytest.skip("needs the right to mount a small disk")
-    yield folder, lambda size: subprocess.run(["mount", "-o", f"remount,size={size}", folder], check=True)
-    subprocess.run(["umount", folder], check=True)
-
-
-@pytest.mark.parametrize(("have", "cut", "ranges", "length", "requests"), [
-    (0, None, True, True, [None]),
-    (0, 1_300_000, True, True, [None, "bytes=1300000-", "bytes=2600000-"]),
-    (2_000_000, None, True, False, ["bytes=2000000-"]),
-    (3_000_000, None, True, True, ["bytes=3000000-"]),                            # nothing is missing but the check
-    (2_000_000, None, False, True, ["bytes=2000000-"]),                           # the server starts again
+@pytest.mark.parametrize(("have", "cut", "ranges", "requests"), [
+    (0, None, True, [None]),
+    (0, 1_300_000, True, [None, "bytes=1300000-", "bytes=2600000-"]),
+    (3_000_000, None, True, ["bytes=3000000-"]),                                  # nothing is missing but the check
+    (2_000_000, None, False, ["bytes=2000000-"]),                                 # the server starts again
 ])
-def test_download(server, tmp_path, have, cut, ranges, length, requests):
+def test_download(server, tmp_path, have, cut, ranges, requests):
     """Whole or resumed, also from a mirror; asked for only once."""
-    server.cut, server.ranges, server.length = cut, ranges, length
+    server.cut, server.ranges = cut, ranges
     if have:
         (tmp_path / "data.zip.part").write_bytes(CONTENT[:have])
     path = download(server.archive, tmp_path)
     assert path == tmp_path / "data.zip" and path.read_bytes() == CONTENT and os.listdir(tmp_path) == ["data.zip"]
     assert download(server.archive, tmp_path) == path and server.requests == requests
     moved = Archive("http://gone.invalid/data.zip", server.archive.sha256)
-    mirror = f"http://127.0.0.1:{server.server_port}/elsewhere/"
-    assert download(moved, tmp_path / "mirror", mirror).read_bytes() == CONTENT
+    assert download(moved, tmp_path / "mirror", f"{server.address}/").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(("attributes", "match", "kept"), [
-    ({"cut": 0}, r"cut, 0\.5 MB have arrived and are kept; run the same command again", 500_000),
-    ({"status": 404}, "404.*give it with --source", 500_000), ({"status": 503}, "503.*give it with --source", 500_000),
-    ({"html": True}, "gives a web page, not an archive", 500_000),
+    ({"cut": 0}, "the connection was cut; what has arrived is kept: run the same command again", 500_000),
+    ({"status": 404}, "404.*give it with --source", 500_000),
     ({"content": CONTENT[:-1] + b"?"}, "data.zip.part is not the published file", None)])
 def test_server_that_fails(server, tmp_path, attributes, match, kept):
     """What arrived is kept, unless the checksum is another one."""
@@ -122,17 +90,6 @@ def test_server_that_fails(server, tmp_path, attributes, match, kept):
     with pytest.raises(UserError, match="data.zip is not the published file"):
         download(server.archive, tmp_path)
     assert (tmp_path / "data.zip").read_bytes() == b"the user's own"
-
-
-def test_full_disk(server, small_disk):
-    disk, resize = small_disk
-    with pytest.raises(UserError, match=r"downloading http.*zip needs 3\.0 MB, and 1\.0 MB are free in .*disk"):
-        download(server.archive, disk)
-    server.length = False                                                         # how much comes is not known
-    with pytest.raises(OSError, match="No space left on device"):
-        download(server.archive, disk)
-    resize("8m")
-    assert download(server.archive, disk).read_bytes() == CONTENT and server.requests[2].startswith("bytes=1")
 
 
 # --------------------------------------------------------------------------------------------------------- unpacking
@@ -154,70 +111,45 @@ def write_tar(path: Path, files: dict[str, bytes], mode: str = "w:gz") -> Path:
 
 
 WRITERS = pytest.mark.parametrize("write", [write_zip, write_tar], ids=["zip", "tar.gz"])
-FILES = {"data/a.avi": CONTENT[:70_000], "data/b.avi": CONTENT[:80_000], "data/readme.txt": CONTENT[:60_000]}
-
-
-def is_video(name):
-    return name.endswith(".avi")
+FILES = {"data/a.avi": CONTENT[:70_000], "data/b.AVI": CONTENT[:80_000], "data/readme.txt": CONTENT[:60_000],
+         "__MACOSX/data/._a.avi": b"x", "data/.c.avi": b"x"}
 
 
 def refused(archive: Path, match: str) -> None:
     """Unpacking ends with a sentence, and leaves nothing behind."""
     before = sorted(archive.parent.rglob("*"))
     with pytest.raises(UserError, match=match):
-        unpack(archive, archive.parent / "unpacked", is_video)
+        unpack(archive, archive.parent / "unpacked", [r"[^/]+\.avi"])
     assert sorted(archive.parent.rglob("*")) == before
 
 
 @WRITERS
 def test_unpack_what_is_wanted(write, tmp_path):
-    unpack(write(tmp_path / "wrongly_named", FILES), tmp_path / "to", is_video)
+    unpack(write(tmp_path / "wrongly_named", FILES), tmp_path / "to", [r"data/b\.avi", r"[^/]+\.avi"])
     assert {p.name: p.read_bytes() for p in (tmp_path / "to").rglob("*.*")} == {
-        "a.avi": FILES["data/a.avi"], "b.avi": FILES["data/b.avi"]}
+        "a.avi": FILES["data/a.avi"], "b.AVI": FILES["data/b.AVI"]}
     assert not list(tmp_path.glob("*.part"))
     refused(write(tmp_path / "other", {"readme.txt": b"x"}), "holds nothing of this data set")
 
 
 @WRITERS
-@pytest.mark.parametrize("name", ["../evil.avi", "data/../../evil.avi", "/evil.avi", "{}/evil.avi"])
+@pytest.mark.parametrize("name", ["../evil.avi", "data/../../evil.avi", "{}/evil.avi"])
 def test_no_way_out_of_the_folder(write, name, tmp_path):
     """Refused, or put inside the folder, as the libraries see fit; nothing else is written."""
     archive = write(tmp_path / "x", FILES | {name.format(tmp_path): b"evil"})
     try:
-        unpack(archive, tmp_path / "inner" / "unpacked", is_video)
+        unpack(archive, tmp_path / "inner" / "unpacked", [r"[^/]+\.avi"])
     except UserError as error:
         assert "outside the destination" in str(error)
     assert all(path.is_relative_to(tmp_path / "inner" / "unpacked") for path in tmp_path.rglob("evil*"))
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
-def test_tar_links_and_devices(kind, tmp_path):
-    with tarfile.open(tmp_path / "x.tar", "w") as file:
+def linked(path):
+    with tarfile.open(path, "w") as file:
         member = tarfile.TarInfo("data/a.avi")
-        member.type, member.linkname = kind, "/etc/passwd"
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
         file.addfile(member)
-    refused(tmp_path / "x.tar", "data/a.avi|/etc/passwd")
-
-
-def test_more_than_the_disk_holds(tmp_path, small_disk):
-    disk, _ = small_disk
-    for write in (write_zip, write_tar):
-        bomb = write(tmp_path / "bomb", {"data/a.avi": bytes(1_100_000)})
-        with pytest.raises(UserError, match=r"unpacking .*needs 1\.1 MB, and 1\.0 MB are free"):
-            unpack(bomb, disk / "to", is_video)
-        assert os.listdir(disk) == []
-
-
-def understated(path):
-    data = write_zip(path, {"data/a.avi": bytes(5_000_000)}).read_bytes()
-    return data.replace(struct.pack("<I", 5_000_000), struct.pack("<I", 1000))
-
-
-def with_password(path):
-    data = bytearray(write_zip(path, {"data/a.avi": b"secret"}).read_bytes())
-    data[6] |= 1                                                                  # flag in the file's header
-    data[data.index(b"PK\x01\x02") + 8] |= 1                                      # and in the table of contents
-    return data
+    return path.read_bytes()
 
 
 def flipped(path, write):
@@ -227,20 +159,13 @@ def flipped(path, write):
 
 
 @pytest.mark.parametrize(("make", "match"), [
-    (understated, "is damaged or truncated"), (with_password, "password"),
-    (lambda path: flipped(path, write_zip), "is damaged"), (lambda path: flipped(path, write_tar), "is damaged"),
+    (linked, "data/a.avi"), (lambda path: flipped(path, write_zip), "is damaged"),
+    (lambda path: flipped(path, write_tar), "is damaged"),
     # A header and the blocks of its file.
     (lambda path: write_tar(path, FILES, "w").read_bytes()[:512 + 70_144], "no end mark"),
     (lambda path: b"\n<!DOCTYPE html><html>Sign in", "no zip or tar archive"), (lambda path: b"", "no zip or tar"),
-    (lambda path: b"Rar!\x1a\x07\x00...", "no zip or tar archive")])
+    (lambda path: write_zip(path, FILES).read_bytes()[:-9], "truncated"),
+    *((lambda path, ninth=n: write_tar(path, FILES).read_bytes()[:ninth * 23_000], "truncated") for n in range(1, 9))])
 def test_damaged(make, match, tmp_path):
     (tmp_path / "x.zip").write_bytes(make(tmp_path / "made"))
     refused(tmp_path / "x.zip", match)
-
-
-@WRITERS
-def test_truncated_anywhere(write, tmp_path):
-    whole = write(tmp_path / "whole", FILES).read_bytes()
-    for length in [len(whole) * i // 17 for i in range(17)] + [len(whole) - 1]:
-        (tmp_path / "x").write_bytes(whole[:length])
-        refused(tmp_path / "x", "truncated")

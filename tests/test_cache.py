@@ -4,10 +4,6 @@ import multiprocessing
 import os
 import pickle
 import resource
-import signal
-import subprocess
-import sys
-import textwrap
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -48,10 +44,9 @@ def test_bit_identical_to_decoding(videos, tmp_path, channels, size):
     packed = pack_frames(videos, channels, size, tmp_path / "cache")
     decoding, reading = Windows(videos, 5, channels, size), Windows(videos, 5, channels, size, packed)
     batches = epoch_batches(len(decoding), 4, True, 0, 0)
-    for workers in (0, 2):
-        for a, b in zip(loader(decoding, batches, 0, torch.device("cpu")),
-                        loader(reading, batches, workers, torch.device("cpu")), strict=True):
-            assert torch.equal(a, b)
+    for a, b in zip(loader(decoding, batches, 0, torch.device("cpu")),
+                    loader(reading, batches, 2, torch.device("cpu")), strict=True):
+        assert torch.equal(a, b)
     whole = np.memmap(packed.path, np.uint8, "r").reshape(-1, channels, size, size)      # the documented format
     assert np.array_equal(whole, np.concatenate([read_frames(v.frames, channels, size) for v in videos]))
     spawned = pickle.loads(pickle.dumps(packed))                                         # as data workers may get it
@@ -64,42 +59,33 @@ def test_made_once_and_again_only_when_something_changed(videos, tmp_path):
     made = path.stat().st_mtime_ns
     assert pack_frames(videos, 1, 16, folder).path.stat().st_mtime_ns == made
     assert pack_frames(videos, 3, 16, folder).path != path                              # another form, another file
+    (folder / f".{path.name}.left").touch()                                             # by a process that was killed
 
     cv2.imwrite(videos[1].frames[66], 255 - cv2.imread(videos[1].frames[66]))           # a source frame was replaced
     again = pack_frames(videos, 1, 16, folder)
     assert np.array_equal(frame_of(again, 1, 66), read_frames(videos[1].frames[66:67], 1, 16))
-
+    assert not list(folder.glob(".*"))
     os.truncate(path, 1000)                                                             # the packed file was cut short
     with pytest.raises(UserError, match="cut short"):
         frame_of(again, 1, 66)
-    assert pack_frames(videos, 1, 16, folder).path.stat().st_size == 82 * 16 * 16
     path.write_bytes(bytes(82 * 16 * 16))                                               # or overwritten
-    assert frame_of(pack_frames(videos, 1, 16, folder), 0, 0).any()
-
     old = pack_frames(videos, 1, 16, folder)
     before = frame_of(old, 2, 2)
+    assert before.any()
     new = pack_frames([videos[0], videos[2]], 1, 16, folder)                            # a video was removed
-    assert np.array_equal(frame_of(new, 1, 2), read_frames(videos[2].frames[2:3], 1, 16))
-    assert np.array_equal(frame_of(old, 2, 2), before)                                  # an open file outlives that
+    assert np.array_equal(frame_of(new, 1, 2), before) and np.array_equal(frame_of(old, 2, 2), before)
 
 
 @pytest.mark.parametrize(("damage", "size", "match"), [
     (lambda frames: Path(frames[69]).write_bytes(b"no image"), 16, r"69\.png is damaged"),
     (lambda frames: cv2.imwrite(frames[64], np.zeros((10, 24), np.uint8)), 16, r"64\.png is 24 x 10 .* before 24 x 20"),
-    (lambda frames: None, 200_000, r"82 frames needs 9840\.0 GB, .* has .* GB free")])
+    (lambda frames: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, -1)), 16, "cannot write .*u8: ")])  # full disk
 def test_failure_leaves_nothing_behind(videos, tmp_path, damage, size, match):
-    damage(videos[1].frames)
-    with pytest.raises(UserError, match=match):
-        pack_frames(videos, 3, size, tmp_path / "cache")
-    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
-
-
-def test_disk_that_fills_up(videos, tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
     try:
-        with pytest.raises(UserError, match="cannot pack frames into .*--data.cache null"):
-            pack_frames(videos, 3, 16, tmp_path / "cache")
+        damage(videos[1].frames)
+        with pytest.raises(UserError, match=match):
+            pack_frames(videos, 3, size, tmp_path / "cache")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
@@ -120,28 +106,6 @@ def test_processes_share_one_file(videos, tmp_path):
     with ProcessPoolExecutor(3, multiprocessing.get_context("fork")) as pool:
         packed = [pool.submit(pack_frames, videos, 1, 16, tmp_path) for _ in range(3)]
     assert len({os.fstat(one.result().file.fileno()).st_ino for one in packed}) == 1
-
-
-@pytest.mark.slow
-def test_killed_while_packing_then_started_again(videos, tmp_path):
-    """SIGKILL in the middle, for real: the name never shows a part, and the next call makes the whole."""
-    split, folder = str(Path(videos[0].frames[0]).parents[1]), tmp_path / "cache"
-    code = textwrap.dedent(f"""
-        import time
-        from lgn_net.data import cache
-        from lgn_net.data.videos import index_videos
-        def read(*args):
-            print("packing", flush=True); time.sleep(5)
-        cache.stream_frames = read
-        cache.pack_frames(index_videos({split!r}), 1, 16, {str(folder)!r})
-    """)
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    assert process.stdout.readline().startswith(b"packing")
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert len(list(folder.glob(".*"))) == 1 and not list(folder.glob("*.u8"))
-    assert pack_frames(videos, 1, 16, folder).path.stat().st_size == 82 * 16 * 16
-    assert not list(folder.glob(".*"))
 
 
 def test_memory_stays_that_of_a_batch(videos, tmp_path):

@@ -1,16 +1,13 @@
 """From folders to clips: which frames, in which order, with which pixels, and what is refused."""
 
 import struct
-import subprocess
-import sys
 from itertools import chain
-from pathlib import Path
-from textwrap import dedent
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from helpers import shell
 
 from lgn_net.data.clips import read_frame, read_frames, to_float
 from lgn_net.data.videos import find_split, index_videos
@@ -18,16 +15,13 @@ from lgn_net.data.windows import Windows, epoch_batches, loader
 from lgn_net.datasets import difference_from_published
 from lgn_net.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
 PICTURE = cv2.resize(RNG.integers(0, 256, (5, 7, 3), np.uint8), (37, 22))        # smooth, H = 22, W = 37
 
 
 def encode(suffix, image=PICTURE, *parameters):
-    ok, data = cv2.imencode(suffix, image, parameters)
-    assert ok
-    return data.tobytes()
+    return cv2.imencode(suffix, image, parameters)[1].tobytes()
 
 
 def touch(folder, *names):
@@ -41,19 +35,18 @@ def frame_names(video):
     return [path.rpartition("/")[2] for path in video.frames]
 
 
-def numbered_videos(root, lengths, size=8):
-    """Frames all of whose pixels hold their own address: blue the video, green and red the frame."""
+def numbered_videos(root, lengths):
+    """Frames all of whose pixels hold their own address: blue the video, red the frame."""
     for v, length in enumerate(lengths):
-        folder = touch(root / f"v{v}")
         for t in range(length):
-            cv2.imwrite(str(folder / f"{t}.png"), np.full((size, size, 3), (v, t // 256, t % 256), np.uint8))
+            cv2.imwrite(str(touch(root / f"v{v}") / f"{t}.png"), np.full((8, 8, 3), (v, 0, t), np.uint8))
     return index_videos(root)
 
 
 def addresses(clip):
     """The (video, frame) that each frame of a clip (T, 3, 8, 8) holds."""
     assert torch.equal(clip, clip[:, :, :1, :1].expand_as(clip))
-    return [(v, 256 * high + low) for v, high, low in clip[:, :, 0, 0].tolist()]
+    return [(v, t) for v, _, t in clip[:, :, 0, 0].tolist()]
 
 
 # ------------------------------------------------------------------------------------------ folders, names, order
@@ -71,28 +64,14 @@ def test_folder_layouts(tmp_path, folder, dataset):
         assert find_split(tmp_path, "ped2", "training") == named
 
 
-def test_missing_folders_are_named(tmp_path):
-    with pytest.raises(UserError, match="nowhere"):
-        find_split(tmp_path / "nowhere", "ped2", "training")
-    touch(tmp_path / "ped2/training/frames")
-    with pytest.raises(UserError, match=r"testing frames of ped2.*ped2/testing/frames"):
-        find_split(tmp_path, "ped2", "testing")
-    with pytest.raises(UserError, match=r"ped2/training/frames holds no videos"):
-        index_videos(tmp_path / "ped2/training/frames")
-
-
 @pytest.mark.parametrize("names", [
-    ["1.jpg", "2.jpg", "10.jpg"], ["frame_0009.png", "frame_10.png", "frame_0011.png"],
-    ["img-9.jpg", "img-10.jpg", "img-099.jpg", "img-100.jpg"], ["a1b9.bmp", "a1b10.bmp", "a2b1.bmp"],
-    ["4.jpg", "5².jpg", "10.jpg"],
-    [f"{t:03d}.jpg" for t in range(1, 1201)], [f"{t}.jpg" for t in range(1100)]], ids=lambda names: names[-1])
+    ["1", "2", "10"], ["frame_0009", "frame_10", "frame_0011"], ["a1b9", "a1b10", "a2b1"], ["4", "5²", "10"],
+    ["998", "999", "1000", "1001"]], ids=lambda names: names[-1])
 def test_natural_order(tmp_path, names):
-    video, = index_videos(touch(tmp_path / "v", *reversed(names)).parent)
-    assert frame_names(video) == names
-    folders = [name.partition(".")[0] for name in names[:30]]
-    for name in reversed(folders):
-        touch(tmp_path / "videos" / name, "0.jpg")
-    assert [video.name for video in index_videos(tmp_path / "videos")] == folders
+    for name in reversed(names):
+        touch(tmp_path / name, *(f"{name}.jpg" for name in reversed(names)))
+    videos = index_videos(tmp_path)
+    assert [video.name for video in videos] == names and frame_names(videos[0]) == [f"{name}.jpg" for name in names]
 
 
 def test_what_is_no_frame_is_passed_over(tmp_path):
@@ -102,8 +81,13 @@ def test_what_is_no_frame_is_passed_over(tmp_path):
     video, = index_videos(tmp_path)
     assert video.name == "01" and frame_names(video) == ["1.jpg", "2.JPG", "10.Jpeg"]
     touch(tmp_path / "02", "Thumbs.db")
-    with pytest.raises(UserError, match="02"):
+    with pytest.raises(UserError, match="02 holds no image"):
         index_videos(tmp_path)
+    with pytest.raises(UserError, match="01 holds no videos"):
+        index_videos(tmp_path / "01")
+    for root in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(UserError, match="nowhere|testing frames of ped2.*ped2/testing/frames"):
+            find_split(root, "ped2", "testing")
 
 
 def test_what_is_told_of_incomplete_benchmarks():
@@ -124,23 +108,12 @@ def test_windows_hold_consecutive_frames_of_one_video(tmp_path):
         assert addresses(windows[i]) == [(v, start + t) for t in range(5)]
 
 
-def test_windows_beyond_a_thousand_frames(tmp_path):
-    """001.png ... 999.png, 1000.png, ...: a window over the place where text order breaks."""
-    touch(tmp_path / "v", *(f"{t:03d}.png" for t in range(1, 1203)))
-    for t in range(997, 1003):
-        cv2.imwrite(str(tmp_path / "v" / f"{t:03d}.png"), np.full((8, 8, 3), (0, t // 256, t % 256), np.uint8))
-    windows = Windows(index_videos(tmp_path), 5, 3, 8)
-    assert len(windows) == 1198
-    assert addresses(windows[997]) == [(0, t) for t in range(998, 1003)]          # frame 998 is the 998th, from 1
-
-
 def test_short_videos_are_skipped_by_name(tmp_path):
     videos = numbered_videos(tmp_path, [4, 5, 1, 6])
-    with pytest.warns(UserWarning, match="skipped") as warned:
+    with pytest.warns(UserWarning) as warned:
         windows = Windows(videos, 5, 3, 8)
-    assert [[name in str(w.message) for name in ("v0", "v1", "v2", "v3")] for w in warned] \
-        == [[True, False, False, False], [False, False, True, False]]
-    assert [addresses(windows[i])[0] for i in range(len(windows))] == [(1, 0), (3, 0), (3, 1)]
+    assert [str(w.message)[:8] for w in warned] == ["video v0", "video v2"]
+    assert [addresses(clip)[0] for clip in windows] == [(1, 0), (3, 0), (3, 1)]
     with pytest.warns(UserWarning, match="skipped"), pytest.raises(UserError, match="5 frames"):
         Windows(videos[:1], 5, 3, 8)
 
@@ -165,42 +138,38 @@ def test_loader_gives_the_batches_asked_for_with_and_without_workers(tmp_path):
         assert torch.equal(a, b) and torch.equal(a, torch.stack([windows[i] for i in batch]))
 
 
+@pytest.mark.slow
 def test_error_in_a_worker_ends_the_process(tmp_path):
     """Workers that ignore SIGTERM must not keep a failing process from ending."""
     numbered_videos(tmp_path / "videos", [6])
     (tmp_path / "videos" / "v0" / "5.png").write_bytes(b"no picture")
-    script = tmp_path / "script.py"
-    script.write_text(dedent(f"""
-        import faulthandler, sys
-        sys.path.insert(0, {str(ROOT)!r})
+    code = f"""if True:
+        import faulthandler
         from lgn_net.data.windows import Windows, loader, torch
         from lgn_net.data.videos import index_videos
         windows = Windows(index_videos({str(tmp_path / "videos")!r}), 5, 3, 8)
         faulthandler.dump_traceback_later(15, exit=True)          # prints "Timeout"
-        list(loader(windows, [[0], [1]], 2, torch.device("cpu")))
-        """))
-    done = subprocess.run([sys.executable, script], check=False, capture_output=True, text=True)
-    assert "5.png" in done.stderr and "Timeout" not in done.stderr and done.returncode == 1
+        list(loader(windows, [[0], [1]], 2, torch.device("cpu")))"""
+    done = shell("-c", code)
+    assert "5.png" in done.err and "Timeout" not in done.err and done.status == 1
 
 
 # -------------------------------------------------------------------------------------------------------- pixels
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPEG", ".bmp", ".tif", ".webp"])
+@pytest.mark.parametrize("suffix", [".png", ".JPEG", ".bmp", ".tif", ".webp"])
 def test_pixels_are_those_of_opencv(tmp_path, suffix):
     """Blue, green, red of any format, or grey, resized as OpenCV does."""
-    path = tmp_path / "v" / f"1{suffix}"
-    touch(path.parent)
+    path = touch(tmp_path / "v") / f"1{suffix}"
     path.write_bytes(encode(suffix.lower()))
     video, = index_videos(tmp_path)
     assert np.abs(read_frame(video.frames[0], 3).astype(int) - PICTURE).mean() < 6                  # the right picture
     for channels, flag in (3, cv2.IMREAD_COLOR), (1, cv2.IMREAD_GRAYSCALE):
         image = cv2.imread(str(path), flag)
         assert np.array_equal(read_frame(video.frames[0], channels), image.reshape(22, 37, channels))
-        for size in 16, 64:
-            expected = cv2.resize(image, (size, size)).reshape(size, size, channels).transpose(2, 0, 1)
-            frames = to_float(read_frames(video.frames, channels, size))
-            assert frames.shape == (1, channels, size, size) and frames.dtype == torch.float32
-            np.testing.assert_allclose(frames[0].numpy(), expected / 127.5 - 1, rtol=0, atol=1e-6)
+        expected = cv2.resize(image, (16, 16)).reshape(16, 16, channels).transpose(2, 0, 1)
+        frames = to_float(read_frames(video.frames, channels, 16))
+        assert frames.shape == (1, channels, 16, 16) and frames.dtype == torch.float32
+        np.testing.assert_allclose(frames[0].numpy(), expected / 127.5 - 1, rtol=0, atol=1e-6)
 
 
 def test_one_size_per_video(tmp_path):
@@ -211,9 +180,6 @@ def test_one_size_per_video(tmp_path):
     assert len(read_frames(video.frames[:4], 3, 8)) == 4
     with pytest.raises(UserError, match=r"4\.png is 14 x 10 .* 12 x 10"):
         read_frames(video.frames, 3, 8)
-    for name in ("gone.jpg", "."):
-        with pytest.raises(UserError, match="damaged"):
-            read_frames((str(tmp_path / name),), 3, 8)
 
 
 # -------------------------------------------------------------------------------------------------- damaged frames
@@ -225,22 +191,12 @@ def jpeg_with_thumbnail():
     return data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
 
 
-def tiff_with_directory_first():
-    """An uncompressed grey TIFF as most programs write it: the header knows all, and the pixels come last."""
-    pixels = PICTURE[..., 0].tobytes()
-    H, W = PICTURE.shape[:2]
-    fields = [(256, W), (257, H), (258, 8), (259, 1), (262, 1), (273, 122), (277, 1), (278, H), (279, len(pixels))]
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields)
-    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(fields)) + entries + bytes(4) + pixels
-
-
 PICTURES = {
     "jpg": encode(".jpg"), "progressive jpg": encode(".jpg", PICTURE, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
     "grey jpg": encode(".jpg", PICTURE[..., 0]), "jpg with thumbnail": jpeg_with_thumbnail(),
     "jpg with padding": encode(".jpg").replace(b"\xff\xdb", b"\xff\xff\xff\xdb", 1),      # ITU T.81, B.1.1.2
     "png": encode(".png"), "bmp": encode(".bmp"), "tif": encode(".tif"),
-    "tif, directory first": tiff_with_directory_first(), "webp": encode(".webp"),
-    "lossy webp": encode(".webp", PICTURE, cv2.IMWRITE_WEBP_QUALITY, 60),
+    "webp": encode(".webp"), "lossy webp": encode(".webp", PICTURE, cv2.IMWRITE_WEBP_QUALITY, 60),
 }
 
 
@@ -261,39 +217,10 @@ def test_damaged_files_are_refused_or_whole(tmp_path, kind):
         assert np.array_equal(image, whole), "a damaged picture passes for a frame"
         return False
 
-    cuts = sorted({*range(0, len(data), max(1, len(data) // 40)), *range(len(data) - 8, len(data))})
-    assert all([refused(data[:cut]) for cut in cuts][:40])
+    cuts = sorted({*range(0, len(data), max(1, len(data) // 12)), *range(len(data) - 4, len(data))})
+    assert all([refused(data[:cut]) for cut in cuts][:12])
     assert not any(refused(data + tail) for tail in (b"\r\n", bytes(range(64)), bytes(4096)))
     if kind in ("jpg", "progressive jpg", "png", "tif"):          # after a full disk the end of a file may be zeros
         assert [refused(data[:-lost] + bytes(lost)) for lost in (2, 100, len(data) // 2)][-1]
-
-
-def huge(data, header, place):
-    """The picture with another size in its header."""
-    at = data.index(header) + place
-    return data[:at] + b"\xfe" * 4 + data[at + 4:]
-
-
-@pytest.mark.parametrize("data", [
-    b"", b"no picture\n", b"<html>404</html>", b"\xff\xd8\xff", bytes(1000), huge(PICTURES["jpg"], b"\xff\xc0", 5),
-    b"P5\n60000 60000\n255\n" + bytes(99)], ids=["empty", "text", "html", "start", "zeros", "huge jpg", "huge pgm"])
-def test_what_is_no_picture_is_named(tmp_path, data):
-    path = tmp_path / "000.jpg"
-    path.write_bytes(data)
-    for channels in (1, 3):
-        with pytest.raises(UserError, match=r"000\.jpg"):
-            read_frame(str(path), channels)
-
-
-# ------------------------------------------------------------------------------------------------------- real data
-
-def test_ped2(shared_data):
-    for split, counts in {"training": (16, 2550), "testing": (12, 2010)}.items():
-        videos = index_videos(find_split(shared_data, "ped2", split))
-        lengths = [len(video.frames) for video in videos]
-        assert (len(videos), sum(lengths)) == counts and difference_from_published("ped2", split, lengths) is None
-        windows = Windows(videos, 5, 3, 256)
-        assert len(windows) == counts[1] - 4 * counts[0]
-        path = shared_data / "ped2" / split / "frames" / "02" / "004.jpg"
-        expected = cv2.resize(cv2.imread(str(path)), (256, 256)).transpose(2, 0, 1)
-        assert np.array_equal(windows[lengths[0] - 4][-1], expected)              # the first window of the second video
+    for other in (b"", b"<html>404</html>", bytes(1000), b"P5\n60000 60000\n255\n" + bytes(99)):
+        assert refused(other)

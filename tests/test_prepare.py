@@ -19,14 +19,14 @@ import numpy as np
 import pytest
 import scipy.io
 from helpers import ROOT, load_script, run, sentence
-from test_archives import server, small_disk, write_tar  # noqa: F401
+from test_archives import server, write_tar  # noqa: F401
 
 from lgn_net.data.clips import read_frame
-from lgn_net.data.labels import find_labels, load_labels, read_ranges
+from lgn_net.data.labels import find_labels, load_labels
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.datasets import BENCHMARKS
 from lgn_net.datasets.common import Archive
-from lgn_net.preparation import prepare as engine
+from lgn_net.files import locked
 
 main = load_script("scripts/prepare_data.py").main
 H, W = 24, 32
@@ -105,72 +105,47 @@ def labels_of(data: Path, dataset: str) -> list[list[int]]:
 
 # ----------------------------------------------------------------------------------------------- data set by data set
 
-def test_ped2_archive(tmp_path, monkeypatch):
-    source, out = write_tar(tmp_path / "UCSD_Anomaly_Dataset.tar.gz", ped2_files()), tmp_path / "DATA"
-    result = run(main, "ped2", "--source", source, "--out", out)
+def test_ped2_archives(tmp_path):
+    """Frames and masks may come apart; what is there stays, and only what is missing is made again."""
+    files, out = ped2_files(), tmp_path / "DATA"
+    frames = write_tar(tmp_path / "a.tgz", {name: data for name, data in files.items() if name.endswith(".tif")})
+    truth = write_tar(tmp_path / "b.tgz", {name: data for name, data in files.items() if not name.endswith(".tif")})
+    command = "ped2", "--source", frames, truth, "--out", out
+    result = run(main, *command)
     assert result.status == 0
-    assert "training: 2 videos, 15 frames\ntesting:  2 videos, 9 frames, 7 abnormal" in result.out
+    assert "training: 2 videos, 15 frames\ntesting:  2 videos, 9 frames\nlabels:   official, 7 frames" in result.out
     assert [" 2 videos with " in warning for warning in result.warnings()] == [True, True]         # there are more
-    assert os.listdir(out) == ["ped2", ".ped2.lock"] or os.listdir(out) == [".ped2.lock", "ped2"]
+    assert set(os.listdir(out)) == {"ped2", ".ped2.lock"}
     assert sorted(os.listdir(out / "ped2/training/frames/02")) == [f"{t:03d}.png" for t in range(12)]
     for t, frame in enumerate(read(out / "ped2/training/frames/02")):
         assert (frame == picture(len("Train"), 2, t + 1, channels=1)).all()  # lossless, every frame, in order
     assert labels_of(out, "ped2") == [[1, 1, 1, 1, 1], [0, 1, 1, 0]]
     assert [frame.any() for frame in read(out / "ped2/testing/masks/02")] == [False, True, True, False]
 
-    before = tree(out / "ped2/training") | tree(out / "ped2/testing/frames")
-    monkeypatch.setattr(engine, "unpack", None)                                            # complete: not even unpacked
-    moved = source.rename(tmp_path / "moved.tgz")
-    assert run(main, "ped2", "--source", moved, "--out", out).status == 0
-    assert tree(out / "ped2/training") | tree(out / "ped2/testing/frames") == before
-    monkeypatch.undo()
-    shutil.rmtree(out / "ped2/training/frames/01")                                         # as the doctor may advise
-    (out / "ped2/testing/frames/02/001.png").unlink()
-    assert run(main, "ped2", "--source", moved, "--out", out).status == 0
-    assert set(tree(out / "ped2/training") | tree(out / "ped2/testing/frames")) == set(before)
-
-
-def test_ped2_frames_and_masks_from_two_archives(tmp_path):
-    files = ped2_files("./UCSDped2/")
-    frames = write_tar(tmp_path / "a.tgz", {name: data for name, data in files.items() if name.endswith(".tif")})
-    truth = write_tar(tmp_path / "b.tgz", {name: data for name, data in files.items() if not name.endswith(".tif")})
-    assert "labels for testing 01, 02" in run(main, "ped2", "--source", frames, "--out", tmp_path / "DATA").err
-    assert run(main, "ped2", "--source", frames, truth, "--out", tmp_path / "DATA").status == 0    # more of the same
-    assert labels_of(tmp_path / "DATA", "ped2") == [[1, 1, 1, 1, 1], [0, 1, 1, 0]]
-    assert len(os.listdir(tmp_path / "DATA/ped2/testing/masks/01")) == 5
-
-
-@pytest.mark.parametrize(("change", "match"), [
-    (lambda f: f.pop("UCSDped2/Train/Train002/007.tif"), "Train002: frame 007.tif is missing"),
-    (lambda f: f.pop("UCSDped2/Test/Test001_gt/005.bmp"), "testing/01: 4 masks, 5 frames; the masks are of another"),
-    (lambda f: f.update({"UCSDped2/Test/Test001_gt/001.bmp": encoded(np.zeros((H // 2, W), np.uint8), ".bmp")}),
-     f"mask of frame 0 is {W} x {H // 2}, the frames are {W} x {H}"),
-    (lambda f: f.update({"UCSDped2/Test/UCSDped2.m": b"x.gt_frame = [1:180];"}),
-     "frames 0 to 179 .* of video 01, which has 5"),
-    (lambda f: f.update({"UCSDped2/Train/Train001/002.tif": b"II*\0 and no more"}),
-     r"training/01: .*002\.tif is damaged or truncated \(16 bytes\); .*; 3 of 4 videos are complete and stay"),
-])
-def test_damaged_ped2(tmp_path, change, match):
-    files = ped2_files("UCSDped2/")
-    change(files)
-    source, out = write_tar(tmp_path / "x.tgz", files), tmp_path / "DATA"
-    assert re.search(match, sentence(run(main, "ped2", "--source", source, "--out", out)))
-    assert not list(out.rglob("*.part"))                                                   # nothing half-written
-    assert not (out / "ped2/frame_labels_ped2.npy").exists()
+    before = tree(out / "ped2/training/frames/02")
+    shutil.rmtree(out / "ped2/training/frames/01")
+    assert run(main, *command).status == 0
+    assert tree(out / "ped2/training/frames/02") == before and len(read(out / "ped2/training/frames/01")) == 3
+    assert f"ped2 was made from ['a.tgz, {frames.stat().st_size:,} bytes', 'b.tgz" in sentence(
+        run(main, "ped2", "--source", frames, "--out", out))
+    assert "as png; give that" in sentence(run(main, *command, "--format", "jpg"))
+    (tmp_path / "B/ped2/testing").mkdir(parents=True)
+    assert "was made from something else" in sentence(run(main, "ped2", "--source", frames, "--out", tmp_path / "B"))
+    assert "no ano_pred labels of ped2" in sentence(run(main, *command, "--label_source", "ano_pred"))
 
 
 def test_ped1_repeats_the_frame_that_is_damaged_in_the_published_archive(tmp_path):
     home = tmp_path / "UCSDped1"
-    for t in range(1, 201):
+    for t in range(1, 144):
         path = home / "Test" / "Test017" / f"{t:03d}.tif"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded(picture(t, channels=1), ".tif")[:100 if t == 142 else None])
-    (home / "Test" / "UCSDped1.m").write_text("gt_frame = [1:2];\n" * 16 + "gt_frame = [5:90, 140:200];\n")
+    (home / "Test" / "UCSDped1.m").write_text("gt_frame = [1:2];\n" * 16 + "gt_frame = [5:90, 140:143];\n")
     result = run(main, "ped1", "--source", tmp_path, "--out", tmp_path / "DATA")
     assert result.status == 0 and "Test017/142.tif is damaged in the published archive" in result.err
     frames = read(tmp_path / "DATA/ped1/testing/frames/17")
     assert (frames[141] == frames[140]).all() and (frames[142] == picture(143, channels=1)).all()
-    assert sum(labels_of(tmp_path / "DATA", "ped1")[0]) == 147
+    assert sum(labels_of(tmp_path / "DATA", "ped1")[0]) == 90
 
 
 def avenue_source(folder: Path, lengths: dict[str, int], masks: dict[int, int]) -> Path:
@@ -189,6 +164,7 @@ def avenue_source(folder: Path, lengths: dict[str, int], masks: dict[int, int]) 
 
 AVENUE = {"training_videos/01.avi": 7, "training_videos/02.avi": 5,
           "testing_videos/01.avi": 6, "testing_videos/02.avi": 9}
+VIDEO, MATLAB = "Avenue Dataset/testing_videos/02.avi", "ground_truth_demo/testing_label_mask/2_label.mat"
 
 
 def zipped(folder: Path, path: Path) -> Path:
@@ -205,7 +181,7 @@ def test_avenue_archives(tmp_path, image_format):
     masks, out = zipped(source / "ground_truth_demo", tmp_path / "m.zip"), tmp_path / "DATA"
     command = "avenue", "--source", videos, masks, "--out", out, "--format", image_format
     result = run(main, *command)
-    assert result.status == 0 and "testing:  2 videos, 15 frames, 5 abnormal (labels: official)" in result.out
+    assert result.status == 0 and "testing:  2 videos, 15 frames\nlabels:   official, 5 frames abnormal" in result.out
     assert "the source's own labels are used" in result.err  # these are not the published videos
     assert labels_of(out, "avenue") == [[0] * 4 + [1] * 2, [0] * 6 + [1] * 3]
     for name in AVENUE:
@@ -214,11 +190,9 @@ def test_avenue_archives(tmp_path, image_format):
         for frame, original in zip(read(folder), decoded(source / "Avenue Dataset" / name), strict=True):
             assert np.abs(frame.astype(int) - original).max() <= (0 if image_format == "png" else 6)
     assert "[1439, " in sentence(run(main, *command, "--label_source", "ano_pred"))
-    assert "no ano_pred labels of ped2" in sentence(run(main, "ped2", *command[1:], "--label_source", "ano_pred"))
 
 
-def shanghaitech_files() -> dict[str, bytes]:
-    """Training videos are added by the test; 01_0015 has no pixel masks."""
+def test_shanghaitech_archive(tmp_path):
     files = {"shanghaitech/readme.md": b"x", "shanghaitech/testing/frames/._01_0014": b"x"}
     for name, length in {"01_0014": 5, "01_0015": 4}.items():
         files |= {f"shanghaitech/testing/frames/{name}/{t:03d}.jpg": encoded(picture(length, t), ".jpg")
@@ -228,11 +202,6 @@ def shanghaitech_files() -> dict[str, bytes]:
             np.save(target := io.BytesIO(), array.astype(np.int8 if kind == "frame" else np.uint8))
             files[f"shanghaitech/testing/test_{kind}_mask/{name}.npy"] = target.getvalue()
     del files["shanghaitech/testing/test_pixel_mask/01_0015.npy"]
-    return files
-
-
-def test_shanghaitech_archive(tmp_path):
-    files = shanghaitech_files()
     for name, length in {"01_001": 6, "13_007": 3}.items():
         files[f"shanghaitech/training/videos/{name}.avi"] = write_avi(tmp_path / "x.avi", length).read_bytes()
     out = tmp_path / "DATA"
@@ -245,27 +214,28 @@ def test_shanghaitech_archive(tmp_path):
         assert (out / f"shanghaitech/testing/frames/01_0014/{t:03d}.jpg").read_bytes() == \
             files[f"shanghaitech/testing/frames/01_0014/{t:03d}.jpg"]
     assert [frame.any() for frame in read(out / "shanghaitech/testing/masks/01_0014")] == [False] * 3 + [True] * 2
-    assert "cannot be downloaded by command: https" in sentence(run(main, "shanghaitech", "--download", "--out", out))
+    assert "https://svip-lab" in sentence(run(main, "shanghaitech", "--download", "--out", out))
 
 
-@pytest.mark.parametrize("labels", ["video,start,end\nb,2,3\nb,5,5\n",
-                                    "video,frame,label\nb,2,1\nb,3,1\nb,4,0\nb,5,1\n"])
-def test_own_videos(tmp_path, labels):
+def test_own_videos(tmp_path):
     source, out = tmp_path / "videos", tmp_path / "DATA"
     for path, frames in {"training/monday 1.avi": 4, "testing/a.avi": 3, "testing/b.avi": 6}.items():
         write_avi(source / path, frames)
     (source / "training" / "notes.txt").touch()
-    (tmp_path / "labels.csv").write_text(labels.replace("b,2", "c,2"))
     own = "custom", "--source", source, "--labels", tmp_path / "labels.csv", "--out", out, "--name", "mine"
+    (tmp_path / "labels.csv").write_text("video,start,end\nc,2,3\nb,5,5\n")
     assert "no video is called 'c'" in sentence(run(main, *own))
-    (tmp_path / "labels.csv").write_text(labels)
-    result = run(main, *own)
-    assert result.status == 0
-    assert result.warnings() == [f"warning: {source}/training/notes.txt is no video file; passed over"]
+    (tmp_path / "labels.csv").write_text("video,start,end\nb,2,3\nb,5,5\n")
+    assert "give letters" in sentence(run(main, *own[:-1], "../x"))
+    with locked(out / ".mine.lock"):
+        assert "could not be acquired" in sentence(run(main, *own))
+    assert run(main, *own).status == 0
     assert labels_of(out, "mine") == [[0, 0, 0], [0, 0, 1, 1, 0, 1]]
     assert len(read(out / "mine/training/frames/monday 1")) == 4
     write_avi(source / "training" / "tuesday.avi", 2)  # one more video, some days later
     assert run(main, *own).status == 0 and len(read(out / "mine/training/frames/tuesday")) == 2
+    write_avi(source / "testing" / "c.avi", 2)
+    assert "no labels for testing c" in run(main, *own[:3], *own[5:]).err
 
 
 def test_a_fifth_benchmark_takes_one_file(tmp_path, monkeypatch):
@@ -282,13 +252,15 @@ def test_a_fifth_benchmark_takes_one_file(tmp_path, monkeypatch):
             np.save(source / "Test_Annotation" / name[-6:] / f"{name[-6:]}.npy", np.arange(frames) > 3)
     (source / "Train/000001/._000001.avi").write_bytes(b"macOS leaves such files in archives")
     made = run(main, "corridor", "--source", zipped(source, tmp_path / "c.zip"), "--out", tmp_path)
-    assert "testing:  2 videos, 11 frames, 3 abnormal (labels: official)" in made.out, made
+    assert "testing:  2 videos, 11 frames\nlabels:   official, 3 frames abnormal" in made.out, made
     assert "corridor testing: 2 videos with 11 frames here, 3 videos with 15" in made.err
     assert labels_of(tmp_path, "corridor") == [[0, 0, 0, 0, 1], [0, 0, 0, 0, 1, 1]]
+    shutil.rmtree(tmp_path / "corridor/training/frames/000001")
+    (tmp_path / "corridor/training/frames/000002/004.png").unlink()
     report = json.loads(run(load_script("scripts/check_data.py").main, tmp_path, "--dataset", "corridor", "--json").out)
-    assert [row["published"] for split in report["splits"] for row in split["videos"]] == [4, 5, None, None]
-    assert [finding["text"][:22] for finding in report["findings"] if finding["check"] == "counts"] == \
-        ["corridor testing: 2 vi"]
+    assert [row["published"] for split in ("training", "testing") for row in report[split]] == [5, None, None]
+    assert [problem[:31] for problem in report["problem"]] == [
+        "training/000002: 4 of 5 frames", "corridor training: 1 videos wit", "corridor testing: 2 videos with"]
 
 
 def test_download_by_command(tmp_path, server, monkeypatch):                              # noqa: F811
@@ -300,9 +272,6 @@ def test_download_by_command(tmp_path, server, monkeypatch):                    
     assert result.status == 0 and labels_of(tmp_path / "DATA", "ped2")[1] == [0, 1, 1, 0]
     assert {"archives", "ped2"} <= set(os.listdir(tmp_path / "DATA"))
     assert run(main, "ped2", "--source", tmp_path / "DATA/archives", "--out", tmp_path / "DATA").status == 0
-    server.status = 404
-    missing = run(main, "ped2", "--download", "--source", tmp_path / "empty", "--out", tmp_path / "B")
-    assert "404" in sentence(missing)
 
 
 # ------------------------------------------------------------------------------------------------------ what goes wrong
@@ -312,131 +281,59 @@ def cut_short(path: Path) -> None:
     path.write_bytes(data[:len(data) * 2 // 3])
 
 
+def ped2_source(folder: Path, name: str, content: bytes | None) -> Path:
+    return write_tar(folder.with_suffix(".tgz"), {path: data for path, data in (ped2_files("UCSDped2/") | {
+        f"UCSDped2/{name}": content}).items() if data is not None})
+
+
+@pytest.mark.parametrize(("dataset", "make", "match"), [
+    ("ped2", lambda s: ped2_source(s, "Test/Test001_gt/005.bmp", None), "testing/01: 4 masks, 5 frames; the masks are"),
+    ("ped2", lambda s: ped2_source(s, "Test/UCSDped2.m", b"x.gt_frame = [1:180];"), "frames 0 to 179 .* of video 01"),
+    ("ped2", lambda s: ped2_source(s, "Train/Train001/002.tif", b"II*\0 and no more"),
+     r"training/01: .*002\.tif is damaged or truncated \(16 bytes\); .*; all other videos are complete and stay"),
+    ("avenue", lambda s: avenue_source(s, AVENUE, {1: 6, 2: 20}), "testing/02: 20 masks, 9 frames; the masks are of"),
+    ("avenue", lambda s: avenue_source(s, AVENUE, {1: 6}) / "ground_truth_demo",
+     r"^0 videos in .*; expected files like \(training\|testing\)_videos"),
+    ("avenue", lambda s: (avenue_source(s, AVENUE, {2: 9}), cut_short(s / MATLAB))[0], "2_label.mat is damaged"),
+    ("avenue", lambda s: (avenue_source(s, AVENUE, {}), (s / VIDEO).write_bytes(b"x"))[0],
+     r"testing/02: .*02\.avi holds no picture that FFmpeg can decode.*; all other"),
+    ("avenue", lambda s: avenue_source(s, {"a/training_videos/01.avi": 2, "b/training_videos/1.avi": 2}, {}),
+     r"of one name: \[\('training', '01'\)\]"),
+    ("avenue", lambda s: s / "nowhere", "No such file or directory: .*nowhere"),
+])
+def test_unusable_source(tmp_path, dataset, make, match):
+    source, out = make(tmp_path / "s"), tmp_path / "DATA"
+    assert re.search(match, sentence(run(main, dataset, "--source", source, "--out", out)))
+    assert not list(out.rglob("*.part")) and not list(out.rglob("frame_labels*"))
+
+
 def test_video_that_stops_early(tmp_path):
     """The others are written and stay."""
     source, out = avenue_source(tmp_path / "s", AVENUE, {1: 6, 2: 9}), tmp_path / "DATA"
-    video = source / "Avenue Dataset/testing_videos/02.avi"
-    whole = video.read_bytes()
-    cut_short(video)
-    assert re.search("testing/02:.*stops early, decoded [1-8] of 9 frames.*3 of 4 videos are complete and stay",
+    whole = (source / VIDEO).read_bytes()
+    cut_short(source / VIDEO)
+    assert re.search("testing/02:.*stops early, decoded [1-8] of 9 frames.*all other videos are complete",
                      sentence(run(main, "avenue", "--source", source, "--out", out)))
     before = tree(out / "avenue/training")
-    video.write_bytes(whole)
+    (source / VIDEO).write_bytes(whole)
     assert run(main, "avenue", "--source", source, "--out", out).status == 0
     assert tree(out / "avenue/training") == before and labels_of(out, "avenue")[1] == [0] * 6 + [1] * 3
 
 
-@pytest.mark.parametrize(("make", "match"), [
-    (lambda s: avenue_source(s, AVENUE, {1: 6, 2: 20}),
-     "testing/02: 20 masks, 9 frames; the masks are of another video"),
-    (lambda s: avenue_source(s, AVENUE, {1: 6}) / "ground_truth_demo",
-     "^0 videos in .*; expected training_videos/01.avi"),
-    (lambda s: (avenue_source(s, AVENUE, {2: 9}), cut_short(s / "ground_truth_demo/testing_label_mask/2_label.mat"))[0],
-     "2_label.mat is"),
-    (lambda s: (avenue_source(s, AVENUE, {}), (s / "Avenue Dataset/training_videos/02.avi").write_bytes(b"x"))[0],
-     r"02\.avi holds no picture that FFmpeg can decode"),
-    (lambda s: avenue_source(s, {"a/training_videos/01.avi": 2, "b/training_videos/1.avi": 2}, {}),
-     "of one name: training/01"),
-    (lambda s: s / "nowhere", "No such file or directory: .*nowhere"),
-])
-def test_unusable_source(tmp_path, make, match):
-    source, out = make(tmp_path / "s"), tmp_path / "DATA"
-    assert re.search(match, sentence(run(main, "avenue", "--source", source, "--out", out)))
-    assert not list(out.rglob("testing/frames/02"))
-
-
-def test_another_source_or_format_or_folder(tmp_path):
-    out = tmp_path / "DATA"
-    first, second = (avenue_source(tmp_path / name, AVENUE, {1: 6, 2: 9}) for name in "ab")
-    command = "avenue", "--out", out, "--source"
-    assert run(main, *command, first).status == 0
-    before = tree(out)
-    for argv in ((second,), (first, "--format", "jpg")):
-        assert f"avenue was prepared with --format png from {first}; give that" in sentence(run(main, *command, *argv))
-    assert tree(out) == before
-    write_avi(first / "Avenue Dataset/training_videos/01.avi", 4)                          # made again, and only that
-    assert run(main, *command, first).status == 0 and len(read(out / "avenue/training/frames/01")) == 4
-    assert tree(out / "avenue/training/frames/02").items() <= {
-        name.removeprefix("avenue/training/frames/02/"): time for name, time in before.items()}.items()
-    (tmp_path / "B/avenue/testing").mkdir(parents=True)
-    assert "was not made by this command" in sentence(run(main, "avenue", "--source", first, "--out", tmp_path / "B"))
-
-
 @pytest.mark.slow
 def test_killed_and_started_again(tmp_path):
-    lengths = {f"training_videos/{v:02d}.avi": 4 if v < 3 else 800 for v in range(1, 7)}
+    lengths = {f"training_videos/{v:02d}.avi": 4 if v < 3 else 400 for v in range(1, 7)}
     command = [sys.executable, ROOT / "scripts/prepare_data.py", "avenue",
                "--source", avenue_source(tmp_path / "s", lengths, {}), "--out", tmp_path / "DATA"]
     frames = tmp_path / "DATA/avenue/training/frames"
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    state = tmp_path / "DATA/avenue/prepared.json"
-    while not state.exists() or state.read_text().count("null") > 5:                       # of 6 videos, and the labels
-        assert process.poll() is None, process.communicate()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while len(list(frames.glob("0[12]"))) < 2:
+        assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
-    there = {path.name for path in frames.glob("[!.]*")}
-    assert {"01", "02"} <= there < {f"{v:02d}" for v in range(1, 7)} and list(frames.glob(".*.part"))
+    process.wait()
+    assert len(list(frames.glob("[!.]*"))) < 6 and list(frames.glob(".*.part"))
     before = tree(frames / "01")
     assert run(main, *command[2:]).status == 0
     assert tree(frames / "01") == before and not list(frames.glob(".*"))
-    assert [len(os.listdir(frames / f"{v:02d}")) for v in range(1, 7)] == [4, 4, 800, 800, 800, 800]
-
-
-def test_one_run_at_a_time(tmp_path):
-    write_avi(tmp_path / "videos/training/a.avi", 3)
-    with engine.locked(tmp_path / ".custom.lock"):
-        assert "another run" in sentence(run(main, "custom", "--source", tmp_path / "videos", "--out", tmp_path))
-
-
-def test_labels_that_go_with_the_videos(tmp_path):
-    """Whose labels they are is remembered; labels of fewer videos do not stay beside more of them."""
-    write_avi(tmp_path / "videos/training/a.avi", 6)
-    write_avi(tmp_path / "videos/testing/b.avi", 6)
-    (tmp_path / "l.csv").write_text("video,start,end\nb,2,3\n")
-    argv = "custom", "--source", tmp_path / "videos", "--out", tmp_path
-    assert run(main, *argv, "--labels", tmp_path / "l.csv").status == 0
-    again = run(main, *argv)
-    assert again.status == 0 and "l.csv" in again.out and "official" not in again.out
-    write_avi(tmp_path / "videos/testing/c.avi", 6)
-    assert "no labels for testing c" in run(main, *argv).err
-    assert not (tmp_path / "custom/frame_labels_custom.npy").exists()
-
-
-def test_disk_too_small_and_full(tmp_path, small_disk, monkeypatch):                      # noqa: F811
-    disk, resize = small_disk
-    source = avenue_source(tmp_path / "s", {"training_videos/01.avi": 4, "training_videos/02.avi": 900}, {})
-    command = "avenue", "--source", source, "--out", disk
-    error = sentence(run(main, *command))
-    assert "preparing avenue as png needs 1." in error and "1.0 MB are free" in error
-    assert not list(disk.rglob("frames"))
-    monkeypatch.setattr(engine, "MARGIN", 0)
-    assert "No space left on device" in sentence(run(main, *command))
-    assert os.listdir(disk / "avenue/training/frames") == ["01"]
-    resize("16m")
-    assert run(main, *command).status == 0 and len(os.listdir(disk / "avenue/training/frames/02")) == 900
-    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-    assert "Read-only file system" in sentence(run(main, "avenue", "--source", source, "--out", disk / "DATA"))
-
-
-# ------------------------------------------------------------------------------------------------------------ real data
-
-@pytest.mark.slow
-def test_real_avenue(shared_data, tmp_path):
-    """Three of the real videos, with their masks."""
-    partial, source, out = shared_data / "avenue_partial", tmp_path / "s", tmp_path / "DATA"
-    for name in ("training_videos/12.avi", "testing_videos/08.avi", "testing_videos/21.avi"):
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).symlink_to(partial / name)
-    (source / "ground_truth_demo").symlink_to(partial / "ground_truth_demo")
-    command = "avenue", "--source", source, "--out", out, "--format", "jpg"
-    result = run(main, *command)
-    assert result.status == 0 and "16 videos with 15328 frames in the published set" in result.err
-    assert "training: 1 videos, 145 frames\n" in result.out
-    assert "testing:  2 videos, 112 frames, 63 abnormal (labels: ano_pred)" in result.out
-    own = [[frame.any() for frame in read(out / "avenue/testing/masks" / name)] for name in ("08", "21")]
-    official = read_ranges(BENCHMARKS["avenue"].truths["official"])
-    assert [official[name].tolist() for name in ("08", "21")] == own
-    assert sum(map(sum, labels_of(out, "avenue"))) == 63
-    assert "89 abnormal (labels: official)" in run(main, *command, "--label_source", "official").out
-    assert labels_of(out, "avenue") == own
+    assert [len(os.listdir(frames / f"{v:02d}")) for v in range(1, 7)] == [4, 4, 400, 400, 400, 400]

@@ -4,15 +4,12 @@ The file is a plain C-ordered array (N, C, size, size) that `np.memmap` can open
 straight into the batch, so that the resident memory stays that of a batch however large the data set is.
 """
 
-import contextlib
 import errno
 import hashlib
 import itertools
 import json
 import math
 import os
-import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -48,12 +45,17 @@ class PackedFrames:
         self.__dict__ |= {**state, "file": state["path"].open("rb", buffering=0)}
 
 
+def starts(videos: list[Video]) -> list[int]:
+    """Return the position of each video's first frame in the packed file."""
+    return [0, *itertools.accumulate(len(video.frames) for video in videos)][:-1]
+
+
 def pack_frames(videos: list[Video], channels: int, size: int, folder: str | Path) -> PackedFrames:
     """Open the packed frames of the videos of a split, after making them where they are missing or stale.
 
     A packed file is known by its fingerprint: the names, sizes and modification times of all source files, `size`,
     `channels` and OpenCV's version. Several processes may call this at once: one packs, the others wait for it. The
-    file appears under its name only when it is complete. UserError for too little disk, or a damaged source frame.
+    file appears under its name only when it is complete. UserError for a full disk, or a damaged source frame.
     """
     folder = Path(folder)
     root = os.path.commonpath([os.path.dirname(video.frames[0]) for video in videos])
@@ -63,51 +65,27 @@ def pack_frames(videos: list[Video], channels: int, size: int, folder: str | Pat
     for frame in itertools.chain(*(video.frames for video in videos)):
         stat = os.stat(frame)
         fingerprint.update(os.fsencode(f"{os.path.relpath(frame, root)} {stat.st_size} {stat.st_mtime_ns}\n"))
-    with hint(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(path.with_suffix(".lock")):
-            if not is_current(path, fingerprint.hexdigest()):
-                write_packed(path, videos, channels, size)
-                index = {"fingerprint": fingerprint.hexdigest(), "written": stamp(path), "channels": channels,
-                         "size": size, "source": root, "videos": {video.name: len(video.frames) for video in videos}}
-                write_atomic(path.with_suffix(".json"), to_json(index))
+    folder.mkdir(parents=True, exist_ok=True)
+    index = path.with_suffix(".json")
+    with locked(path.with_suffix(".lock")):
+        if not (path.exists() and index.exists()
+                and json.loads(index.read_text()) == [fingerprint.hexdigest(), *stamp(path)]):
+            write_packed(path, videos, channels, size)
+            write_atomic(index, to_json([fingerprint.hexdigest(), *stamp(path)]))
     return PackedFrames(path, videos, channels, size)
 
 
-@contextlib.contextmanager
-def hint(folder: Path) -> Iterator[None]:
-    """Raise what the disk of the packed files objects to as a UserError that says how to do without them."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"cannot pack frames into {folder}: {error.strerror}; choose another place with "
-                        f"--data.cache DIR, or decode while training with --data.cache null") from None
-
-
-def stamp(path: Path) -> list[int]:
-    """Return size and modification time of a file."""
-    return [path.stat().st_size, path.stat().st_mtime_ns]
-
-
-def is_current(path: Path, fingerprint: str) -> bool:
-    """Tell whether the packed file has this fingerprint, and the size and time with which it was written."""
-    try:
-        index = json.loads(path.with_suffix(".json").read_text())
-        return [index["fingerprint"], index["written"]] == [fingerprint, stamp(path)]
-    except OSError:
-        return False
+def stamp(path: Path) -> tuple[int, int]:
+    """Return size and modification time of a file, which tell whether anything has changed it."""
+    return path.stat().st_size, path.stat().st_mtime_ns
 
 
 def write_packed(path: Path, videos: list[Video], channels: int, size: int) -> None:
     """Decode all frames, one video per core at a time. The caller holds the lock."""
     total, frame_bytes = sum(len(video.frames) for video in videos), channels * size * size
-    needed, free = total * frame_bytes, shutil.disk_usage(path.parent).free
-    if needed > free:
-        raise UserError(f"packing {total} frames needs {needed / 1e9:.1f} GB, {path.parent} has {free / 1e9:.1f} GB "
-                        f"free; choose another place with --data.cache DIR, or none with --data.cache null")
     for left in path.parent.glob(f".{path.name}.*"):             # by a process that was killed
         left.unlink()
-    with replacing(path) as file, hint(path.parent), progress(f"pack {path.name}", total, "frames") as bar, \
+    with replacing(path) as file, progress(f"pack {path.name}", total, "frames") as bar, \
             ThreadPoolExecutor(os.cpu_count()) as pool:
         def pack(video: Video, first: int) -> int:
             for t, frame in enumerate(stream_frames(video.frames, channels, size), first):
@@ -117,8 +95,3 @@ def write_packed(path: Path, videos: list[Video], channels: int, size: int) -> N
 
         for done in pool.map(pack, videos, starts(videos)):
             bar.update(done)
-
-
-def starts(videos: list[Video]) -> list[int]:
-    """Return the position of each video's first frame in the packed file."""
-    return [0, *itertools.accumulate(len(video.frames) for video in videos)][:-1]

@@ -17,27 +17,27 @@ silence = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel    
 silence(0)                               # our own messages name damaged frames
 
 
-def read_frame(path: str, channels: int) -> np.ndarray:
-    """Decode an image file with OpenCV: uint8 (H, W, C), blue-green-red or grey. UserError when it is damaged."""
-    data = Path(path).read_bytes() if Path(path).is_file() else b""
-    flag = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE
+def read_image(path: str | Path, flag: int = cv2.IMREAD_UNCHANGED) -> np.ndarray:
+    """Decode an image file with OpenCV, as it is unless `flag` says otherwise: (H, W, C). UserError when damaged."""
+    data = Path(path).read_bytes()
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
     except cv2.error:                    # a header with absurd numbers
         image = None
     if image is None or is_truncated(data):
-        raise UserError(f"frame {path} is damaged or truncated ({len(data)} bytes); extract it again")
-    return image.reshape(*image.shape[:2], channels)
+        raise UserError(f"frame {path} is damaged or truncated ({len(data)} bytes); extract or unpack it again")
+    return image.reshape(*image.shape[:2], -1)
+
+
+def read_frame(path: str, channels: int) -> np.ndarray:
+    """Decode a frame: uint8 (H, W, C), blue-green-red or grey. UserError when it is damaged."""
+    return read_image(path, cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE)
 
 
 def is_truncated(data: bytes) -> bool:
     """Tell whether an image file lacks its end although OpenCV decodes it (the rest is then filled with grey)."""
-    if data[:2] == b"\xff\xd8":                             # JPEG: an end mark after the first scan, which holds none
-        at = 2
-        while data[at:at + 1] == b"\xff" and data[at + 1:at + 2] != b"\xda":
-            fill = data[at + 1:at + 2] == b"\xff"           # marks may be padded
-            at += 1 if fill else 2 + int.from_bytes(data[at + 2:at + 4])
-        return b"\xff\xd9" not in data[at:]
+    if data[:2] == b"\xff\xd8":                             # JPEG: no end mark after the start of the last scan
+        return b"\xff\xd9" not in data[data.rfind(b"\xff\xda"):]
     if data[:4] == b"\x89PNG":
         return b"IEND\xaeB`\x82" not in data
     if data[:2] == b"BM":
@@ -51,20 +51,21 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     return resized.reshape(size, size, image.shape[2]).transpose(2, 0, 1)
 
 
-def one_size(images: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
-    """Pass on (path, image) pairs of one video. UserError when an image differs in size from the one before."""
+def read_whole(paths: Iterable[str], channels: int) -> Iterator[np.ndarray]:
+    """Decode the frames of one video, (H, W, C) each. UserError for a damaged one, or one of another size."""
     shape = None
-    for path, image in images:
+    for path in paths:
+        image = read_frame(path, channels)
         if shape not in (None, image.shape):
             raise UserError(f"frame {path} is {image.shape[1]} x {image.shape[0]} pixels, the one before "
                             f"{shape[1]} x {shape[0]}; all frames of a video must have one size")
         shape = image.shape
-        yield path, image
+        yield image
 
 
 def stream_frames(paths: Iterable[str], channels: int, size: int) -> Iterator[np.ndarray]:
-    """Yield the frames of one video, resized: uint8 (C, size, size). UserError for damaged ones and other sizes."""
-    return (resize(image, size) for _, image in one_size((path, read_frame(path, channels)) for path in paths))
+    """Decode and resize the frames of one video: uint8 (C, size, size) each. UserError as in `read_whole`."""
+    return (resize(image, size) for image in read_whole(paths, channels))
 
 
 def read_frames(paths: tuple[str, ...], channels: int, size: int) -> np.ndarray:

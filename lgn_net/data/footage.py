@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from av.container import InputContainer
 
-from lgn_net.data.clips import one_size, read_frame
+from lgn_net.data.clips import read_frame, read_whole
 from lgn_net.data.videos import image_names
 from lgn_net.errors import UserError
 
@@ -41,8 +41,8 @@ class Footage:
     length: int | None         # number of frames that the source announces
     fps: float | None
     live: bool = False         # a camera or a stream: taken as it comes
-    whole: bool = True         # False once a file has turned out to be cut off or damaged. A whole one may have fewer
-    #                            frames than `length`: cutting without decoding leaves some that cannot be shown
+    whole: bool = True         # False once a file has turned out to be cut off or damaged; a clip that was cut without
+    #                            decoding is whole, and yet has fewer frames than `length`
 
 
 def find_footage(text: str) -> tuple[Path | str | int, str]:
@@ -75,7 +75,9 @@ def open_footage(place: Path | str | int, channels: int = 3, fps: float | None =
         paths = [str(place / name) for name in image_names(place)]
         if not paths:
             raise UserError(f"{place} holds no images; give the folder with the frames of one video")
-        yield Footage(read_folder(paths, channels, fps), len(paths), fps)
+        frames = (Frame(picture, picture if channels == 3 else read_frame(path, channels), t / fps if fps else math.nan)
+                  for t, (path, picture) in enumerate(zip(paths, read_whole(paths, 3))))
+        yield Footage(frames, len(paths), fps)
         return
     with contextlib.ExitStack() as stack:
         try:
@@ -86,8 +88,8 @@ def open_footage(place: Path | str | int, channels: int = 3, fps: float | None =
             live = not isinstance(place, Path)
             footage = Footage(iter(()), length if length > 0 and not live else None,
                               fps or (rate if 1 <= rate <= 1000 else None), live)
-            frames = decode(container, footage, channels, fps)
-            footage.frames = itertools.chain([next(frames)], frames)
+            decoded = decode(container, footage, channels, fps)
+            footage.frames = itertools.chain([next(decoded)], decoded)
         except (OSError, ValueError, IndexError, StopIteration):           # FFmpeg's errors are among these
             raise UserError(f"no camera {place} answers; is it plugged in, and free?" if isinstance(place, int) else
                             f"{place} holds no picture that FFmpeg can decode; is it a video?") from None
@@ -105,12 +107,6 @@ def open_container(place: Path | str | int) -> InputContainer:
                    options={"rtsp_flags": "prefer_tcp"}, timeout=PATIENCE)
 
 
-def read_folder(paths: list[str], channels: int, fps: float | None) -> Iterator[Frame]:
-    """Yield the frames of a folder of images. UserError when one is damaged or differs in size from the others."""
-    for t, (path, picture) in enumerate(one_size((path, read_frame(path, 3)) for path in paths)):
-        yield Frame(picture, picture if channels == 3 else read_frame(path, channels), t / fps if fps else math.nan)
-
-
 def decode(container: InputContainer, footage: Footage, channels: int, fps: float | None) -> Iterator[Frame]:
     """Yield the frames of a video file, stream or camera, upright, with the pixels that OpenCV gives.
 
@@ -122,10 +118,10 @@ def decode(container: InputContainer, footage: Footage, channels: int, fps: floa
     try:
         for packet in container.demux(stream):
             packets += packet.size > 0
-            decoded: list[av.VideoFrame] = []
+            frames: list[av.VideoFrame] = []
             with contextlib.suppress(*[av.FFmpegError] * footage.live):
-                decoded = packet.decode()
-            for frame in decoded:
+                frames = packet.decode()
+            for frame in frames:
                 lying = frame.to_ndarray(format="bgr24", interpolation="BICUBIC")            # as OpenCV converts it
                 picture = np.ascontiguousarray(np.rot90(lying, frame.rotation // 90), np.uint8)
                 if shape not in (None, picture.shape):

@@ -6,8 +6,12 @@ Every module of this folder that has `BENCHMARKS`, a dictionary of `Benchmark` b
 import importlib
 import pkgutil
 
-from lgn_net.datasets.common import Benchmark
-from lgn_net.datasets.custom import OWN_VIDEOS
+from lgn_net.datasets.common import Benchmark, SourceVideo, matching
+
+# A user's own videos: video files in folders called `training` and `testing`, or `train` and `test`.
+VIDEOS = r"(train|test)(?:ing)?/([^/]+)\.(?:avi|mp4|m4v|mov|mkv|webm|mpg|mpeg|wmv|flv|ts|mts|3gp|ogv)"
+OWN_VIDEOS = Benchmark("", train=(0, 0), test=(0, 0), files=(VIDEOS,), find=lambda roots: (
+    SourceVideo(f"{match[1].lower()}ing", match[2], path) for path, match in matching(roots, VIDEOS)))
 
 BENCHMARKS: dict[str, Benchmark] = {}
 for module in pkgutil.iter_modules(__path__, f"{__name__}."):
@@ -34,7 +38,7 @@ def names_of(dataset: str) -> tuple[str, ...]:
 
 def known_lengths(dataset: str, split: str) -> dict[str, int]:
     """Return the published number of frames per video of a split ("training" or "testing"); may lack videos, or all."""
-    return {name: length for name, length in facts_of(dataset).split(split)[1].items() if length is not None}
+    return facts_of(dataset).split(split)[1]
 
 
 def difference_from_published(dataset: str, split: str, lengths: list[int]) -> str | None:

@@ -1,6 +1,5 @@
 """CUHK Avenue: an archive of videos and an archive of masks.
 
-Layout: `training_videos/NN.avi`, `testing_videos/NN.avi`; `testing_label_mask/N_label.mat`.
 Lu, Shi and Jia, Abnormal Event Detection at 150 FPS in MATLAB, ICCV 2013.
 """
 
@@ -8,26 +7,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lgn_net.datasets import common
-from lgn_net.datasets.common import RANGES, Archive, Benchmark, Layout, SourceVideo, find_folders, matching
+from lgn_net.datasets.common import RANGES, Archive, Benchmark, SourceVideo, matching
+
+VIDEOS, MASKS = r"(training|testing)_videos/(\d+)\.avi", r"testing_label_mask/(\d+)_label\.mat"
 
 
 def find_videos(roots: list[Path]) -> Iterator[SourceVideo]:
     """Yield the videos, and the masks of the testing ones."""
-    masks = {number: path for folder in find_folders(roots, "testing_label_mask")
-             for path, number in matching(folder, r"(\d+)_label\.mat")}
-    for split in common.SPLIT_FOLDERS:
-        for folder in find_folders(roots, f"{split}_videos"):
-            for path, number in matching(folder, r"(\d+)\.avi"):
-                yield SourceVideo(split, f"{number:02d}", path, masks=masks.get(number) if split == "testing" else None)
+    masks = {int(match[1]): path for path, match in matching(roots, MASKS)}
+    for path, match in matching(roots, VIDEOS):
+        split, number = match[1].lower(), int(match[2])
+        yield SourceVideo(split, f"{number:02d}", path, masks=masks.get(number) if split == "testing" else None)
 
 
 BENCHMARKS = {
     "avenue": Benchmark(
-        "CUHK Avenue", "http://www.cse.cuhk.edu.hk/leojia/projects/detectabnormal/dataset.html",
-        train=(16, 15328), test=(21, 15324),
-        layout=Layout("training_videos/01.avi, testing_videos/01.avi and so on",
-                      ("*.avi", "*testing_label_mask/*.mat"), find_videos),
-        train_lengths=common.numbered(16 * (None,)) | {"10": 1223, "11": 781, "12": 145, "16": 244},
+        "http://www.cse.cuhk.edu.hk/leojia/projects/detectabnormal/dataset.html",
+        train=(16, 15328), test=(21, 15324), files=(VIDEOS, MASKS), find=find_videos,
+        train_lengths={"10": 1223, "11": 781, "12": 145, "16": 244},
         test_lengths=common.lengths_in(RANGES / "avenue_official.json"),
         # ano_pred's re-annotation, which published numbers use, and the official masks differ on 441 frames.
         truths={"ano_pred": RANGES / "avenue_ano_pred.json", "official": RANGES / "avenue_official.json"},

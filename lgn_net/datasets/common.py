@@ -1,10 +1,11 @@
 """The words in which each file of this folder describes a data set, and helpers to find its files in folders."""
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,6 @@ from lgn_net.errors import UserError
 
 RANGES = Path(__file__).parent / "ranges"
 SPLIT_FOLDERS = {"training": ("training", "train"), "testing": ("testing", "test")}
-DEPTH = 4                      # folders below a source in which its data may begin
 
 
 class Archive(NamedTuple):
@@ -33,52 +33,33 @@ class SourceVideo(NamedTuple):
     masks: Path | tuple[Path, ...] | None = None     # .mat (cells of (H, W)), .npy (T, H, W), or image files
     damaged: int | None = None                       # index of a frame that is damaged in the published archive
 
-    @property
-    def key(self) -> str:
-        """Return the name in prepared.json."""
-        return f"{self.split}/{self.name}"
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Return the files of the frames."""
-        return (self.frames,) if isinstance(self.frames, Path) else self.frames
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How the publisher's files are arranged."""
-
-    expected: str                                              # the layout in words, for messages
-    files: tuple[str, ...]                                     # patterns, in lower case, of the files that are needed
-    videos: Callable[[list[Path]], Iterable[SourceVideo]]      # folders -> the videos in them
-
 
 @dataclass(frozen=True)
 class Benchmark:
     """Facts about a published data set: to get it, to recognise a complete copy of it and to find its labels."""
 
-    title: str
     page: str                                                  # where it is published
     train: tuple[int, int]                                     # videos, frames
     test: tuple[int, int]
-    layout: Layout
-    train_lengths: dict[str, int | None] = field(default_factory=dict)   # name -> frames; None: not known
-    test_lengths: dict[str, int | None] = field(default_factory=dict)    # both {}: the names are not known
+    files: tuple[str, ...]                                     # regular expressions: ends of the paths of its files
+    find: Callable[[list[Path]], Iterable[SourceVideo]]        # folders -> the videos in them
+    train_lengths: dict[str, int] = field(default_factory=dict)          # name -> frames, of the videos that are known
+    test_lengths: dict[str, int] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()                              # other names of its folder and label files
     truths: dict[str, Path] = field(default_factory=dict)      # source -> labels that ship, the paper's source first
     archives: tuple[Archive, ...] = ()                         # none where only `page` hands them out
 
-    def split(self, name: str) -> tuple[tuple[int, int], dict[str, int | None]]:
+    def split(self, name: str) -> tuple[tuple[int, int], dict[str, int]]:
         """Return (videos, frames) and the lengths by name of "training" or "testing"."""
         return (self.train, self.train_lengths) if name == "training" else (self.test, self.test_lengths)
 
 
-def numbered(lengths: Sequence[int | None]) -> dict[str, int | None]:
+def numbered(lengths: Sequence[int]) -> dict[str, int]:
     """Name the videos of these lengths 01, 02, ..."""
     return {f"{i:02d}": length for i, length in enumerate(lengths, 1)}
 
 
-def lengths_in(ranges: Path) -> dict[str, int | None]:
+def lengths_in(ranges: Path) -> dict[str, int]:
     """Read the lengths of the videos from a labels file that ships."""
     content = json.loads(ranges.read_text())
     return dict(zip(content["videos"], content["frames"], strict=True))
@@ -89,26 +70,22 @@ def natural_key(name: str) -> tuple[list, str]:
     return [int(part) if i % 2 else part.lower() for i, part in enumerate(re.split(r"([0-9]+)", name))], name
 
 
-def find_folders(roots: Iterable[Path], *names: str) -> list[Path]:
-    """Find the folders of these names, in upper or lower case, among `roots` and at most DEPTH levels below them."""
-    found, level, lower = [], list(roots), [name.lower() for name in names]
-    for _ in range(DEPTH + 1):
-        found += [folder for folder in level if folder.name.lower() in lower]
-        level = [path for folder in level if folder not in found for path in entries(folder) if path.is_dir()]
-    return found
+def fits(path: str, *patterns: str) -> re.Match | None:
+    """Match the end of a path with one of the patterns; None for hidden files and those of macOS, too."""
+    path = str(PurePosixPath("/", path))
+    matches = [re.search(f"/{pattern}$", path, re.IGNORECASE) for pattern in patterns]
+    return None if re.search(r"/(\.|__MACOSX)", path) else next(filter(None, matches), None)
 
 
-def entries(folder: Path) -> list[Path]:
-    """List a folder in natural order, without hidden files and those of macOS; [] where there is no folder."""
-    paths = folder.iterdir() if folder.is_dir() else ()
-    return sorted((path for path in paths if not path.name.startswith((".", "__MACOSX"))),
-                  key=lambda path: natural_key(path.name))
-
-
-def matching(folder: Path, pattern: str) -> list[tuple[Path, int]]:
-    """List the files whose whole name fits the pattern, with the number in it, in the order of the numbers."""
-    found = ((path, re.fullmatch(pattern, path.name, re.IGNORECASE)) for path in entries(folder))
-    return sorted(((path, int(match[1])) for path, match in found if match), key=lambda pair: pair[1])
+def matching(roots: Iterable[Path], pattern: str) -> list[tuple[Path, re.Match]]:
+    """List the files below `roots` whose path ends in the pattern, in natural order, with what it matched."""
+    found = []
+    for root in (root.resolve() for root in roots):
+        for folder, _, names in os.walk(root, followlinks=True):
+            for path in map(Path(folder).joinpath, names):
+                if match := fits(f"{root.name.lstrip('.')}/{path.relative_to(root)}", pattern):
+                    found.append((path, match))
+    return sorted(found, key=lambda pair: natural_key(str(pair[0])))
 
 
 def load_array(path: Path) -> np.ndarray:
@@ -127,3 +104,8 @@ def mark(video: str, labels: np.ndarray, first: int, last: int, value: int = 1) 
     if not 0 <= first <= last < len(labels):
         raise UserError(f"frames {first} to {last} (from 0) of video {video}, which has {len(labels)} frames")
     labels[first:last + 1] = value
+
+
+def some(items: list[str], limit: int = 6) -> str:
+    """Name the first few, and count the others."""
+    return ", ".join(items[:limit]) + (f" and {len(items) - limit:,} more" if len(items) > limit else "")

@@ -6,8 +6,7 @@
     <out>/<dataset>/frame_labels_<dataset>.npy                    the same of all test videos in order
     <out>/<dataset>/prepared.json                                 from what, in which format, how many frames
 
-What is complete stays, and is not made again. prepared.json says for each video how many bytes of source it was made
-from, how many frames it has (null: not complete), and whether masks and labels belong to it.
+The frames of a video appear when all of it is written; a video that is there is complete, and is not made again.
 """
 
 import json
@@ -15,204 +14,217 @@ import os
 import shutil
 import threading
 import warnings
+from argparse import Namespace
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple
+from pathlib import Path
+from typing import Any
 
-import filelock
+import cv2
 import numpy as np
+import scipy.io
 
-from lgn_net.data.labels import find_labels, load_labels
-from lgn_net.data.videos import image_names, index_videos
+from lgn_net.data.clips import read_image
+from lgn_net.data.footage import open_footage, slack
+from lgn_net.data.labels import load_labels
+from lgn_net.data.videos import index_videos
 from lgn_net.datasets import difference_from_published, facts_of
-from lgn_net.datasets.common import Layout, SourceVideo
+from lgn_net.datasets.common import SPLIT_FOLDERS, Benchmark, SourceVideo, load_array, some
 from lgn_net.errors import UserError
-from lgn_net.files import locked, to_json, write_atomic
-from lgn_net.preparation.archives import check_free, fingerprint, some, unpack
-from lgn_net.preparation.extract import probe, save_array, write_video
+from lgn_net.files import locked, replacing, replacing_folder, to_json, write_atomic
+from lgn_net.preparation.archives import unpack
 from lgn_net.terminal import progress
 
-MARGIN = 1.1                   # of free disk over the size that the first frames of the videos promise
+# Lossless, or half the bytes at 52 dB (measured on Avenue), with colours at full resolution, unlike OpenCV's default.
+ENCODING = {"png": [], "jpg": [cv2.IMWRITE_JPEG_QUALITY, 100,
+                               cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]}
+ONE_MAT = threading.Lock()     # a MATLAB file of masks takes some 300 MB of memory while it is read
 
 
-class Settings(NamedTuple):
-    """What to make of a source."""
-
-    dataset: str
-    name: str                                  # of the folder in `out`: that of the data set, or the user's own
-    format: Literal["png", "jpg"] = "png"
-    label_source: Literal["auto", "official", "ano_pred"] = "auto"
-    labels: Path | None = None                 # a label file, for own videos
-
-
-def prepare(sources: list[Path], out: Path, settings: Settings) -> dict[str, Any]:
+def prepare(sources: list[Path], args: Namespace) -> dict[str, Any]:
     """Make `<out>/<name>` from archives or folders, and return the content of its prepared.json.
 
-    UserError when a source is damaged or does not fit on the disk, when `<out>/<name>` was made from another one, or
-    when another run makes it now. Complete videos stay in any case; the same command goes on from there.
+    `args` are those of scripts/prepare_data.py. UserError when a source is damaged or `<out>/<name>` was made from
+    another one, OSError when the disk is full or another run makes it now. Complete videos stay in any case; the same
+    command goes on from there.
     """
-    root, archives = out / settings.name, out / f".{settings.name}.unpacked"
-    if settings.label_source == "ano_pred":
-        find_labels(out, settings.dataset, root, "ano_pred")                     # UserError where there are none
-    # What tells one source from another: an archive's content, a folder's place.
-    manifest: dict[str, Any] = {"dataset": settings.dataset, "format": settings.format, "source": [
-        {"path": str(path.resolve())} | ({} if path.is_dir() else {"fingerprint": fingerprint(path)})
-        for path in sources], "videos": {}, "labels": None}
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with locked(out / f".{settings.name}.lock", timeout=0):
-            before = read_manifest(root, manifest)
-            manifest |= {"videos": before["videos"], "labels": before["labels"]}
-            if identities(before) != identities(manifest) or any(path.is_dir() for path in sources) or \
-                    not all(has_all(root, key, video) for key, video in manifest["videos"].items()):
-                layout = facts_of(settings.dataset).layout
-                write_videos(read_source(layout, [unpacked(path, archives, layout) for path in sources]), root,
-                             manifest, settings)
-                shutil.rmtree(archives, ignore_errors=True)
-            manifest["labels"] = write_labels(root, settings, manifest["labels"])
-            write_atomic(root / "prepared.json", to_json(manifest))
-    except filelock.Timeout:
-        raise UserError(f"another run is preparing {root}; wait for it") from None
-    for split in ("training", "testing"):
-        lengths = [video["frames"] for key, video in manifest["videos"].items() if key.startswith(split)]
-        if note := difference_from_published(settings.dataset, split, lengths):
+    root, archives, facts = args.out / args.name, args.out / f".{args.name}.unpacked", facts_of(args.dataset)
+    # What tells one source from another: an archive's name and size, a folder's place.
+    manifest: dict[str, Any] = {"dataset": args.dataset, "format": args.format, "source": [
+        str(path.resolve()) if path.is_dir() else f"{path.name}, {path.stat().st_size:,} bytes" for path in sources]}
+    args.out.mkdir(parents=True, exist_ok=True)
+    with locked(args.out / f".{args.name}.lock", timeout=0):
+        before = json.loads((root / "prepared.json").read_text()) if (root / "prepared.json").exists() else {}
+        if root.exists() and any(before.get(key) != value for key, value in manifest.items()):
+            raise UserError(f"{root} was made from {before.get('source', 'something else')} as {before.get('format')}; "
+                            f"give that and --format again, or another --out, or delete {root} first")
+        videos = read_source(facts, sources, archives)
+        write_atomic(root / "prepared.json", to_json(manifest))
+        write_videos([video for video in videos if not (root / video.split / "frames" / video.name).is_dir()], root,
+                     args.format)
+        shutil.rmtree(archives, ignore_errors=True)
+        lengths = {split: {video.name: len(video.frames) for video in index_videos(root / split / "frames")}
+                   for split in SPLIT_FOLDERS if (root / split / "frames").is_dir()}
+        manifest |= {"videos": lengths, "labels": write_labels(root, args, lengths.get("testing", {}))}
+        write_atomic(root / "prepared.json", to_json(manifest))
+    for split in SPLIT_FOLDERS:
+        if note := difference_from_published(args.dataset, split, list(lengths.get(split, {}).values())):
             warnings.warn(note)
     return manifest
 
 
-def identities(manifest: dict[str, Any]) -> set[str]:
-    """Return one string per source."""
-    return {source.get("fingerprint", source["path"]) for source in manifest["source"]}
+def read_source(facts: Benchmark, sources: list[Path], archives: Path) -> list[SourceVideo]:
+    """Unpack what is no folder, below `archives`, and list the videos. UserError when there are none, or two of a name.
 
-
-def read_manifest(root: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Read the prepared.json of an earlier run; that of a new folder has no source. Sources may be added.
-
-    UserError when `root` was made by something else, in another format, or from other sources.
+    An archive stays unpacked until all videos are written.
     """
-    path = root / "prepared.json"
-    if not path.exists():
-        if root.exists() and any(root.iterdir()):
-            raise UserError(f"{root} exists and was not made by this command; give another --out, or move it away")
-        return manifest | {"source": []}
-    before = json.loads(path.read_text())
-    if before["format"] != manifest["format"] or not identities(before) <= identities(manifest):
-        raise UserError(f"{root} was prepared with --format {before['format']} from "
-                        f"{', '.join(source['path'] for source in before['source'])}; give that again, or another "
-                        f"--out, or delete {root} first")
-    return before
-
-
-def has_all(root: Path, key: str, video: dict[str, Any]) -> bool:
-    """Tell whether a video has all its frames, and the masks and labels that belong to it."""
-    split, name = key.split("/")
-    paths = {kind: root / split / kind / name for kind in ("frames", "masks", "labels")}
-    return paths["frames"].is_dir() and len(image_names(paths["frames"])) == video["frames"] and \
-        all(paths[kind].exists() or paths[kind].with_name(f"{name}.npy").exists() for kind in video["truth"])
-
-
-def unpacked(source: Path, archives: Path, layout: Layout) -> Path:
-    """Return a source as a folder. An archive's stays below `archives` until all videos are written."""
-    if source.is_dir():
-        return source
-
-    def is_wanted(member: str) -> bool:
-        path = PurePosixPath("/", member.lower())
-        return not any(part.startswith((".", "__macosx")) for part in path.parts) and \
-            any(fnmatchcase(str(path), pattern) for pattern in layout.files)
-
-    folder = archives / fingerprint(source)
-    if not folder.exists():
-        unpack(source, folder, is_wanted)
-    return folder
-
-
-def read_source(layout: Layout, roots: list[Path]) -> list[SourceVideo]:
-    """List the videos in the given folders. UserError when there is none, or when two have one name."""
-    videos = list(layout.videos(roots))
-    double = [key for key, number in Counter(video.key for video in videos).items() if number > 1]
+    folders = [source if source.is_dir() else archives / source.name for source in sources]
+    for source, folder in zip(sources, folders):
+        if not folder.exists():
+            unpack(source, folder, facts.files)
+    videos = list(facts.find(folders))
+    double = [name for name, number in Counter(video[:2] for video in videos).items() if number > 1]
     if double or not videos:
-        raise UserError(f"{len(videos)} videos in {', '.join(map(str, roots))}, of one name: {some(double) or '-'}; "
-                        f"expected {layout.expected}")
+        raise UserError(f"{len(videos)} videos in {', '.join(map(str, sources))}, of one name: {double}; expected "
+                        f"files like {' and '.join(facts.files)}")
     return videos
 
 
-def write_videos(videos: list[SourceVideo], root: Path, manifest: dict[str, Any], settings: Settings) -> None:
-    """Write the videos that are not complete or whose source has changed, on all cores; keep `manifest` up to date.
+def write_videos(videos: list[SourceVideo], root: Path, image_format: str) -> None:
+    """Write the videos, on all cores.
 
     A video that fails does not keep the others from being written. One UserError is raised at the end.
     """
-    pending, entries = [], manifest["videos"]
-    for video in videos:
-        entry = {"bytes": sum(path.stat().st_size for path in video.files), "frames": None,
-                 "truth": ["masks", "labels"] if video.masks else ["labels"] if video.labels is not None else []}
-        old = entries.get(video.key, entry)
-        if old["bytes"] != entry["bytes"] or not has_all(root, video.key, entry | {"frames": old["frames"]}):
-            pending.append(video)
-            entries[video.key] = entry
-    failures: list[str] = []
-    stop = threading.Event()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:     # decoders release Python's lock while they work
-        # What can be known from the headers is checked before hours are spent.
-        headers = list(pool.map(lambda video: probe(video, settings.format), pending))
-        check_free(root, MARGIN * sum(size for _, size in headers), f"preparing {settings.name} as {settings.format}")
-        write_atomic(root / "prepared.json", to_json(manifest))
-        with progress(f"prepare {settings.name}", sum(frames for frames, _ in headers), "frames") as bar:
-
-            def tick() -> None:
-                if stop.is_set():                        # another video met a full disk, or the user pressed Ctrl-C
-                    raise KeyboardInterrupt
+    failures, stop = [], threading.Event()
+    # Decoders release Python's lock while they work.
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress(f"prepare {root.name}", len(videos), "videos") as bar:
+        try:
+            futures = {pool.submit(write_video, video, root / video.split, image_format, stop): video
+                       for video in videos}
+            for future in as_completed(futures):
+                try:
+                    future.result()
+                except UserError as error:
+                    failures.append(f"{futures[future].split}/{futures[future].name}: {error}")
                 bar.update()
-
-            try:
-                futures = {pool.submit(write_video, video, frames, root, settings.format, tick): video.key
-                           for video, (frames, _) in zip(pending, headers)}
-                for future in as_completed(futures):
-                    try:
-                        entries[futures[future]]["frames"] = future.result()
-                        write_atomic(root / "prepared.json", to_json(manifest))
-                    except UserError as error:
-                        failures.append(f"{futures[future]}: {error}")
-            finally:
-                stop.set()
-                pool.shutdown(cancel_futures=True)
-    for failure in failures[1:]:
-        warnings.warn(failure)
+        finally:                                         # a full disk, or the user pressed Ctrl-C
+            stop.set()
+            pool.shutdown(cancel_futures=True)
     if failures:
-        raise UserError(f"{failures[0]}; {len(videos) - len(failures)} of {len(videos)} videos are complete and stay, "
-                        f"so mend that and run the same command again")
+        raise UserError(f"{'; '.join(failures)}; all other videos are complete and stay, so mend that and run the same "
+                        f"command again")
 
 
-def write_labels(root: Path, settings: Settings, before: str | None) -> str | None:
-    """Write the labels of the test videos that are there; return whose they are, None when there are none.
+def write_video(video: SourceVideo, home: Path, image_format: str, stop: threading.Event) -> None:
+    """Write frames, masks and labels of a video into the split's folder `home`; the frames appear last, all at once.
 
-    The user's file comes first, then the labels that ship, then those that came with the source. `before` is what an
-    earlier run returned.
+    Give up when `stop` is set. UserError for a damaged frame, or a video that stops early or has another number of
+    masks or labels.
     """
-    folder, together = root / "testing" / "frames", root / f"frame_labels_{settings.name}.npy"
-    if not folder.is_dir():
+    count, digits = 0, 3
+    with replacing_folder(home / "frames" / video.name) as part:
+        for suffix, data, expected in encoded_frames(video, image_format):
+            digits = max(3, len(str(expected - 1)))
+            (part / f"{count:0{digits}d}{suffix}").write_bytes(data)
+            count += 1
+            if stop.is_set():
+                raise KeyboardInterrupt
+        if count < expected:
+            warnings.warn(f"{video.split}/{video.name}: decoded {count} frames where its header says {expected}")
+
+        # Masks, and labels, or else which masks have a pixel set.
+        labels = video.labels
+        if video.masks:
+            with replacing_folder(home / "masks" / video.name) as folder:
+                pixels = []
+                for t, mask in enumerate(read_masks(video.masks)):
+                    (folder / f"{t:0{digits}d}.png").write_bytes(encode(np.uint8(255) * mask, "png"))
+                    pixels.append(mask.any())
+                if len(pixels) != count:
+                    raise UserError(f"{len(pixels)} masks, {count} frames; the masks are of another video")
+            labels = np.array(pixels, np.uint8) if labels is None else labels
+        if labels is not None:
+            if len(labels) != count:
+                raise UserError(f"{len(labels)} labels, {count} frames; the labels are of another video")
+            save_array(home / "labels" / f"{video.name}.npy", labels)
+
+
+def encoded_frames(video: SourceVideo, image_format: str) -> Iterator[tuple[str, bytes, int]]:
+    """Yield suffix and content of every frame's file, and how many there will be by the header (0: unknown).
+
+    UserError for a damaged frame or a video that stops early.
+    """
+    suffix, count = f".{image_format}", 0
+    if isinstance(video.frames, Path):
+        with open_footage(video.frames) as footage:
+            expected = footage.length or 0
+            for frame in footage.frames:
+                yield suffix, encode(frame.picture, image_format), expected
+                count += 1
+        if count < expected - slack(expected) and not footage.whole:
+            raise UserError(f"{video.frames} stops early, decoded {count} of {expected} frames; get it again")
+        return
+    file = suffix, b""
+    for t, path in enumerate(video.frames):
+        try:
+            # Nothing is gained from a JPEG in another format.
+            image, is_kept = read_image(path), path.suffix.lower() in (".jpg", ".jpeg", suffix)
+            file = (path.suffix.lower(), path.read_bytes()) if is_kept else (suffix, encode(image, image_format))
+        except UserError:
+            if t != video.damaged:
+                raise
+            warnings.warn(f"{path} is damaged in the published archive; the frame before it is repeated")
+        yield *file, len(video.frames)
+
+
+def encode(image: np.ndarray, image_format: str) -> bytes:
+    """Encode an image (H, W) or (H, W, C) as the content of a file."""
+    return cv2.imencode(f".{image_format}", image, ENCODING[image_format])[1].tobytes()
+
+
+def read_masks(masks: Path | tuple[Path, ...]) -> Iterator[np.ndarray]:
+    """Yield the masks (H, W) of one video, bool, frame after frame."""
+    if isinstance(masks, tuple):
+        yield from (read_image(path)[..., 0] > 0 for path in masks)
+    elif masks.suffix == ".npy":
+        yield from (mask > 0 for mask in load_array(masks))
+    else:
+        with ONE_MAT:
+            try:
+                yield from (cell > 0 for cell in scipy.io.loadmat(masks, variable_names=["volLabel"])["volLabel"].flat)
+            except Exception as error:                     # SciPy raises many kinds for a damaged file
+                raise UserError(f"{masks} is damaged ({error}); unpack the archive again") from None
+
+
+def write_labels(root: Path, args: Namespace, lengths: dict[str, int]) -> str | None:
+    """Write the labels of the test videos, (T) by name; return whose they are, None when there are none.
+
+    The user's file comes first, then the labels that ship, then those that came with the source.
+    """
+    if not lengths:
         return None
-    lengths = {video.name: len(video.frames) for video in index_videos(folder)}
     own = {name: root / "testing" / "labels" / f"{name}.npy" for name in lengths}
-    truths = facts_of(settings.dataset).truths
-    source = next(iter(truths), "") if settings.label_source == "auto" else settings.label_source
+    truths = facts_of(args.dataset).truths
+    source = args.label_source if args.label_source != "auto" else next(iter(truths), "official")
     try:
-        labels = load_labels(settings.labels or truths[source], lengths)
-        source = str(settings.labels or source)
+        labels = load_labels(args.labels or truths[source], lengths)
     except (UserError, KeyError) as error:                 # not the published videos, or no labels of them
-        if settings.labels or source == "ano_pred" == settings.label_source:
+        if args.labels or args.label_source == "ano_pred":
             raise
-        if source == "ano_pred":
-            warnings.warn(f"{error}; the source's own labels are used")
         if lost := [name for name, path in own.items() if not path.exists()]:
-            together.unlink(missing_ok=True)               # those of fewer or other videos
             warnings.warn(f"no labels for testing {some(lost)}; evaluate.py will need --labels FILE")
             return None
-        labels = {name: np.load(path) for name, path in own.items()}
-        source = before or "your own" if settings.dataset == "custom" else "official"
+        if source == "ano_pred":
+            warnings.warn(f"{error}; the source's own labels are used")
+        labels, source = {name: np.load(path) for name, path in own.items()}, "official"
     for name, array in labels.items():
         save_array(own[name], array)
-    save_array(together, np.concatenate(list(labels.values())))
-    return source
+    save_array(root / f"frame_labels_{args.name}.npy", np.concatenate(list(labels.values())))
+    return str(args.labels or ("your own" if args.dataset == "custom" else source))
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write a NumPy file completely or not at all."""
+    with replacing(path) as file:
+        np.save(file, array)
