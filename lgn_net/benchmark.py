@@ -160,7 +160,7 @@ def training(config: Config, video: Video, device: torch.device, steps: int, pla
     model: Any = build_model(config).to(device).train()
     model = plain_model(model) if plain else model
     batch = first_windows(video, config, config.train.batch_size).to(device)
-    forward = prepare(model, config, device, [len(batch)])
+    forward = prepare(model, config, device)
     how: dict = {"foreach": False} if plain else {"fused": True}
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr, **how)
 

@@ -71,7 +71,7 @@ def take_steps(config: Config, sizes: tuple[int, ...], sample: bool = False) -> 
     Plain descent: to Adam a gradient twice as large would be the same.
     """
     model = frozen_model(config)
-    forward, optimizer = prepare(model, config, CPU, set(sizes)), torch.optim.SGD(model.parameters(), lr=1e-3)
+    forward, optimizer = prepare(model, config, CPU), torch.optim.SGD(model.parameters(), lr=1e-3)
     done = Steps([], [], [], model.state_dict())
     for batch in batches_of(sizes):
         shares = shares_of(batch, config.train.accumulate)

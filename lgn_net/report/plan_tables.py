@@ -31,16 +31,18 @@ def plan_table(title: str, question: Sequence[str], runs: Sequence[Mapping]) -> 
     rows = []
     for name, group in by_row(runs).items():
         done = [run for run in group if run["results"]]
-        mean = {key: average(run["results"].get(key) for run in done) for key in MEASURED}
-        distances = [percent(average(values)) for values in zip(*(distance_aucs(run["results"]) for run in done))]
-        published, seconds = group[0]["published_auc"], average(run["train_s"] for run in done)
+        aucs, alone = ([*percents(done, key).values()] for key in ("auc", "auc_psnr"))
+        distances = [mean([100 * value for value in known(values)], 2)
+                     for values in zip(*(distance_aucs(run["results"]) for run in done))]
+        gap, normal, abnormal = (known(run["results"].get(key) for run in done)
+                                 for key in ("gap", "psnr_normal", "psnr_abnormal"))
+        live, seconds = (known(run[key] for run in done) for key in ("live_items", "train_s"))
+        published = known([group[0]["published_auc"]])
         rows.append([
-            name, f"{len(done)} of {len(group)}", percent(mean["auc"]), *spread(percents(done, "auc").values()),
-            percent(mean["auc"] if mean["auc_psnr"] is None else mean["auc_psnr"]), " / ".join(distances) or "-",
-            number(mean["gap"], 3), number(average(run["live_items"] for run in done), 1),
-            f"{number(mean['psnr_normal'], 2)} / {number(mean['psnr_abnormal'], 2)}",
-            number(seconds and seconds / 60, 1), number(published, 1),
-            "-" if published is None or mean["auc"] is None else f"{100 * mean['auc'] - published:+.1f}"])
+            name, f"{len(done)} of {len(group)}", mean(aucs, 2), *spread(aucs), mean(alone or aucs, 2),
+            " / ".join(distances) or "-", mean(gap, 3), mean(live, 1), f"{mean(normal, 2)} / {mean(abnormal, 2)}",
+            mean([one / 60 for one in seconds], 1), mean(published, 1),
+            f"{statistics.mean(aucs) - published[0]:+.1f}" if aucs and published else "-"])
     header = ["row", "n", "AUC %", "sd", "95 % interval", "PSNR only", "distance only", "gap", "live items",
               "PSNR normal / abnormal", "minutes", "published", "difference"]
     return "\n\n".join(filter(None, [f"# {title}", *question, markdown(header, rows), difference_table(runs)])) + "\n"
@@ -55,11 +57,12 @@ def difference_table(runs: Sequence[Mapping]) -> str:
         for key in SIGNALS:
             theirs, own = percents(base, key), percents(group, key)
             gaps = [own[seed] - theirs[seed] for seed in own if seed in theirs]
-            cells += [str(len(gaps)), f"{statistics.mean(gaps):+.2f}" if gaps else "-", spread(gaps, sign="+")[1]]
+            cells += [str(len(gaps)), mean(gaps, 2, "+"), spread(gaps, "+")[1]]
         rows.append([name, *cells])
+    if all(row[1] == "0" for row in rows):
+        return ""
     header = ["row", *(word for name in ("AUC", "PSNR only", "distance only") for word in ("n", name, "95 % interval"))]
-    return f"Each row less {first}, in points, over their common seeds:\n\n{markdown(header, rows)}" if any(
-        row[1] != "0" for row in rows) else ""
+    return f"Each row less {first}, in points, over their common seeds:\n\n{markdown(header, rows)}"
 
 
 def plan_csv(runs: Sequence[Mapping]) -> str:
@@ -83,25 +86,23 @@ def percents(runs: Iterable[Mapping], key: str) -> dict[int, float]:
     return {run["seed"]: 100 * run["results"][key] for run in runs if run["results"].get(key) is not None}
 
 
-def spread(values: Iterable[float], sign: str = "") -> tuple[str, str]:
+def known(values: Iterable[float | None]) -> list[float]:
+    """Return the values that are not None."""
+    return [value for value in values if value is not None]
+
+
+def mean(values: Sequence[float], digits: int, sign: str = "") -> str:
+    """Format the mean with so many decimals; a dash for no values."""
+    return f"{statistics.mean(values):{sign}.{digits}f}" if values else "-"
+
+
+def spread(values: Sequence[float], sign: str = "") -> tuple[str, str]:
     """Return standard deviation and Student's 95 % interval of the mean; dashes for fewer than two values."""
-    values = list(values)
     if len(values) < 2:
         return "-", "-"
-    mean, sd = statistics.mean(values), statistics.stdev(values)
-    half = student.ppf(0.975, len(values) - 1) * sd / math.sqrt(len(values))
-    return f"{sd:.2f}", f"{mean - half:{sign}.1f} to {mean + half:{sign}.1f}"
-
-
-def average(values: Iterable[float | None]) -> float | None:
-    """Return the mean of the values that are not None; None where there are none."""
-    known = [value for value in values if value is not None]
-    return statistics.mean(known) if known else None
-
-
-def number(value: float | None, digits: int) -> str:
-    """Format a number with so many decimals; a dash for None."""
-    return "-" if value is None else f"{value:.{digits}f}"
+    sd = statistics.stdev(values)
+    low, high = student.interval(0.95, len(values) - 1, statistics.mean(values), sd / math.sqrt(len(values)))
+    return f"{sd:.2f}", f"{low:{sign}.1f} to {high:{sign}.1f}"
 
 
 def result_table(results: Sequence[Mapping]) -> str:

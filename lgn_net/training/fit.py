@@ -19,23 +19,21 @@ class EpochFitter:
 
     def __init__(self, config: Config, steps_per_epoch: int, score: Callable[[int], object]):
         self.config, self.steps_per_epoch, self.score = config, steps_per_epoch, score
-        self.started, self.steps = time.monotonic(), 0
+        self.times = [time.monotonic()]
 
     def after_step(self) -> int | None:
         """Count a step. After the measured ones return how many epochs fit, and say so; None at all other steps."""
-        self.steps += 1
-        if self.steps == WARM_UP:
-            self.measured_from = time.monotonic()
-        if self.steps != WARM_UP + MEASURED:
+        self.times.append(time.monotonic())
+        steps, now = len(self.times) - 1, self.times[-1]
+        if steps != WARM_UP + MEASURED:
             return None
-        before, minutes = time.monotonic(), self.config.train.fit_minutes or 0.0
-        a_step = (before - self.measured_from) / MEASURED
+        a_step, minutes = (now - self.times[WARM_UP]) / MEASURED, self.config.train.fit_minutes or 0.0
         self.score(SCORED)
         benchmark = BENCHMARKS.get(canonical_name(self.config.data.dataset))
-        reserve = START + (time.monotonic() - before) / SCORED * (benchmark.test[1] if benchmark else 0)
-        left = 60 * minutes - (time.monotonic() - self.started) - reserve
-        epochs = min(self.config.train.epochs, int((self.steps + left / a_step) / self.steps_per_epoch))
-        epochs = max(math.ceil(self.steps / self.steps_per_epoch), epochs)                 # of them, these have begun
+        reserve = START + (time.monotonic() - now) / SCORED * (benchmark.test[1] if benchmark else 0)
+        left = 60 * minutes - (time.monotonic() - self.times[0]) - reserve
+        epochs = min(self.config.train.epochs, int((steps + left / a_step) / self.steps_per_epoch))
+        epochs = max(math.ceil(steps / self.steps_per_epoch), epochs)                      # of them, these have begun
         print(f"{epochs} epochs fit into {minutes:g} minutes: {a_step:.3f} s a step, {self.steps_per_epoch} steps an "
               f"epoch, {reserve:.0f} s for the evaluation", flush=True)
         return epochs
