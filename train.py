@@ -223,9 +223,9 @@ def load(args: Namespace, config: Config, model: nn.Module, optimizer: torch.opt
     if not path:
         return config, 0
     saved_config, saved = load_checkpoint(path)
+    check_architecture(config, saved_config, path)
+    load_weights(model, saved["model"], path)
     if args.init_from:
-        check_architecture(config, saved_config, path)
-        load_weights(model, saved["model"], path)
         return config, 0
     if saved_config.train.fit_minutes:
         knobs = {"train.epochs": saved_config.train.epochs, "train.fit_minutes": saved_config.train.fit_minutes}
@@ -234,9 +234,7 @@ def load(args: Namespace, config: Config, model: nn.Module, optimizer: torch.opt
     if "optimizer" not in saved:
         raise UserError(f"{path} holds no optimizer state; go on with the run's last.pt")
     if saved["videos"] != lengths:
-        raise UserError(f"{path} was trained on other frames than those of {args.dataset_path}; give the same frames, "
-                        f"or start a new run with --init_from")
-    load_weights(model, saved["model"], path)
+        raise UserError(f"{path} was trained on other frames than {args.dataset_path} holds; use --init_from")
     optimizer.load_state_dict(saved["optimizer"])
     scheduler.load_state_dict(saved["scheduler"])
     torch.set_rng_state(saved["rng"])

@@ -55,6 +55,8 @@ def set_kernels(precision: str, deterministic: bool = True) -> None:
 
 def provenance(device: torch.device) -> dict:
     """Collect versions, git revision and machine, for checkpoints and results."""
+    info = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*: (.*)", info.read_text() if info.is_file() else "")
     return {
         "lgn_net": lgn_net.__version__,
         "git": git_revision(),
@@ -64,17 +66,10 @@ def provenance(device: torch.device) -> dict:
         "numpy": np.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else
                   f"{device.type}, {torch.get_num_threads()} threads",
-        "processor": f"{processor()}, {torch.backends.cpu.get_cpu_capability()}",
+        "processor": f"{model[1] if model else platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
         "threads": torch.get_num_threads(),
         "processes": world_size(),
     }
-
-
-def processor() -> str:
-    """Return the processor's model."""
-    info = Path("/proc/cpuinfo")
-    model = re.search(r"^model name\s*: (.*)$", info.read_text() if info.is_file() else "", re.MULTILINE)
-    return model[1] if model else platform.machine()
 
 
 def git_revision() -> str:

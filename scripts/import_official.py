@@ -9,7 +9,7 @@ Then use it as any other checkpoint:
 import argparse
 
 from lgn_net.cli import family_file
-from lgn_net.config import config_parser, parse
+from lgn_net.config import knob_parser, parse
 from lgn_net.files import ROOT
 from lgn_net.official import SYSTEMS, import_official, official_system
 from lgn_net.terminal import run_command
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
                                          "configs/ped2.yaml, and for MNAD its own lambda and gamma)")
     args = parser.parse_args(argv)
     files = [args.config] if args.config else [ROOT / "configs/ped2.yaml", family_file(official_system(args.model))]
-    config, _ = parse(config_parser(""), [f"--config={file}" for file in files])
+    config, _ = parse(knob_parser(), [f"--config={file}" for file in files])
     config, state = import_official(config, args.model, args.items)
     save_checkpoint(args.out, config, state, imported_from=[args.model, args.items])
     print(f"{args.out}: {SYSTEMS[config.model.name]}, scored as {config.data.dataset}, lambda "

@@ -33,8 +33,8 @@ from pathlib import Path
 
 import yaml
 
-from lgn_net.cli import command_parser, parse_command
-from lgn_net.config import Config, flatten
+from lgn_net.cli import parse_command
+from lgn_net.config import Config, flatten, knob_parser
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.datasets import canonical_name, difference_from_published
 from lgn_net.errors import UserError
@@ -174,7 +174,7 @@ def published_run(run: Run, system: str, plain: Config, args: argparse.Namespace
 
 def parse(argv: list[str]) -> Config:
     """Return the configuration that options of train.py mean; UserError as train.py would raise it."""
-    return parse_command(command_parser("", ""), [*argv, "--dataset_path", "."])[0]
+    return parse_command(knob_parser(), argv)[0]
 
 
 def find_data(data: Path, runs: list[Run], stages: set[str]) -> None:

@@ -23,7 +23,7 @@ from test_prepare import ped2_files
 import evaluate
 import train
 from lgn_net.report.plan_tables import plan_table
-from lgn_net.terminal import optional, run_command
+from lgn_net.terminal import run_command
 from lgn_net.training import plan_run
 
 run_plan = load_script("scripts/run_plan.py")
@@ -145,13 +145,9 @@ def test_a_plan_and_given_again(base, made, tmp_path):
     assert table.startswith("# Two rows\n\nIs it so?\n\n") and table.rstrip() in done.out
     assert all((tmp_path / f"runs/plan.{kind}").stat().st_size > 1000 for kind in ("png", "pdf"))
 
-    # Given again, with the files of earlier versions: no newest knobs, and weights that were removed.
+    # Given again, with weights that were removed.
     for folder in (tmp_path / "runs").glob("*/*/"):
         Path(f"{folder}.times.json").write_text('{"train": 90.0, "evaluate": 30.0}')
-        path = folder / "evaluation_last/results.json"
-        result = json.loads(path.read_text())
-        del result["config"]["train"]["accumulate"]
-        path.write_text(json.dumps(result))
     (tmp_path / "runs/loc_net_narrow/seed_1/last.pt").unlink()
     before = times(tmp_path / "runs")
     assert run(run_plan.main, *base, "--seeds", 0, 1).status == 0 and times(tmp_path / "runs") == before
@@ -159,8 +155,8 @@ def test_a_plan_and_given_again(base, made, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_and_stopped(base, made, tmp_path):
-    """A killed command leaves a training that the next command waits for; SIGTERM saves; the numbers are the same."""
+def test_killed_and_stopped(base, tmp_path):
+    """A killed command leaves a training that the next one leaves alone; SIGTERM saves; the numbers are the same."""
     assert run(run_plan.main, *base, "--exp_dir", tmp_path / "whole/runs", "--seeds", 0).status == 0
 
     def start(sent, *more):
@@ -168,25 +164,24 @@ def test_killed_and_stopped(base, made, tmp_path):
         command = map(str, (sys.executable, ROOT / "scripts/ablate.py", *base, "--seeds", 0, *more))
         process = subprocess.Popen([*command], stdout=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 120
-        while sent and not list((tmp_path / "runs").glob("*/*/log.jsonl")) and time.monotonic() < deadline:
+        while not list((tmp_path / "runs").glob("*/*/log.jsonl")) and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(sent)
         out, _ = process.communicate(timeout=120)
         return process.returncode, out
 
     endless = "--", "--train.max_steps", "null", "--train.epochs", 10000
-    for number in (signal.SIGTERM, signal.SIGINT):
-        shutil.rmtree(tmp_path / "runs", ignore_errors=True)
-        status, out = start(number, *endless)
-        assert status == 128 + number and "give the same command again" in out
-        assert (tmp_path / "runs/lgn_net/seed_0/last.pt").exists()
+    status, out = start(signal.SIGTERM, *endless)
+    assert status == 128 + signal.SIGTERM and "give the same command again" in out
     assert "--resume" in run(run_plan.main, *base, "--seeds", 0, "--dry-run", *endless).out.splitlines()[0]
     shutil.rmtree(tmp_path / "runs")
     assert start(signal.SIGKILL)[0] == -signal.SIGKILL
-    assert run(run_plan.main, *base, "--seeds", 0).status == 0
+    while (again := run(run_plan.main, *base, "--seeds", 0)).status == 75:
+        assert "another command works on it" in again.out
+    assert again.status == 0
     assert [one["auc"] for one in results_of(tmp_path).values()] == [
         one["auc"] for one in results_of(tmp_path / "whole").values()]
-    assert (tmp_path / "runs/lgn_net/seed_0.log").read_text().count("another process is training") == 0
+    assert "another process is training" not in (tmp_path / "runs/lgn_net/seed_0.log").read_text()
 
 
 @pytest.mark.slow
@@ -223,26 +218,22 @@ def test_two_commands_share_a_folder(base, made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     argv = "--plan", "plan.yaml", "--dataset_path", os.path.relpath(made), "--exp_dir", "runs", "--device", "cpu"
     pids = []
-    for k in range(2):
+    for _ in range(2):
         pids.append(os.fork())
         if not pids[-1]:
-            result = run(run_plan.main, *argv, "--seeds", 0)
-            (tmp_path / f"out_{k}").write_text(result.out)
-            os._exit(result.status)
-    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0, 0]
-    assert all((tmp_path / f"out_{k}").read_text().count("| 1 of 1 |") == 2 for k in range(2))
+            os._exit(run(run_plan.main, *argv, "--seeds", 0).status)
+    assert {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids} <= {0, 75}
+    assert run(run_plan.main, *argv, "--seeds", 0).status == 0
     for log in (tmp_path / "runs").glob("*/*.log"):
         assert log.read_text().count("\n$ ") == 2 and "evaluate.py" in log.read_text()       # trained and scored once
 
 
 @pytest.mark.slow
-def test_a_row_that_fails_leaves_the_others(base, tmp_path, monkeypatch):
-    """Without matplotlib, which costs the pictures and a sentence."""
-    monkeypatch.setattr(run_plan, "optional", lambda module, cost: optional("no_such_library", cost))
+def test_a_row_that_fails_leaves_the_others(base, tmp_path):
     plan = tmp_path / "plan.yaml"
     plan.write_text(plan.read_text().replace("model.hidden_width: 2", "data.label_source: ano_pred"))
     result = run(run_plan.main, *base, "--seeds", 0)
-    assert result.status == 1 and "1 of 2 runs failed" in result.err and "no pictures of the plan" in result.err
+    assert result.status == 1 and "1 of 2 runs failed" in result.err
     assert "failed, see" in result.out and "error: " in result.out
     assert "| LGN-Net         | 1 of 1 |" in (tmp_path / "runs/plan.md").read_text()
 
@@ -290,26 +281,26 @@ def test_dry_run(base, made, tmp_path):
     assert "evaluate.py" in one and "train.py" not in one + two
 
 
-@pytest.mark.parametrize("plan", sorted((ROOT / "plans").glob("*.yaml")), ids=lambda path: path.stem)
-def test_plans_that_ship(plan, tmp_path):
+def test_plans_that_ship(tmp_path):
     """Every row is a configuration that stands."""
-    argv = "--plan", plan, "--dataset_path", tmp_path, "--exp_dir", tmp_path / "runs", "--seeds", 0, "--dry-run"
-    result = run(run_plan.main, *argv)
-    assert len(result.out.splitlines()) == len(yaml.safe_load(plan.read_text())["rows"]), result
+    for plan in (ROOT / "plans").glob("*.yaml"):
+        argv = "--plan", plan, "--dataset_path", tmp_path, "--exp_dir", tmp_path / "runs", "--seeds", 0, "--dry-run"
+        result = run(run_plan.main, *argv)
+        assert len(result.out.splitlines()) == len(yaml.safe_load(plan.read_text())["rows"]), result
 
 
 @pytest.mark.parametrize("content, words", [
     ("rows: {A: }", ["config"]), ("rows: [", ["expected title"]), ("config: configs/toy.yaml\nrows: {B: }", ["'A'"]),
     ("config: configs/toy.yaml\nrows: {A: {set: {model.nam: x}}}", ["model.nam"]),
     ("config: configs/toy.yaml\nrows: {A: {set: {model.name: xyz}}}", ["xyz", "lgn_st", "mnad_pred"]),
-    ("config: configs/toy.yaml\nrows: {A b: {}, a-B: {}}", ["'A b'", "'a-B'", "a_b"]),
+    ("config: configs/toy.yaml\nrows: {A: {}, A.: {}}", ["'A'", "'A.'"]),
     ("config: configs/toy.yaml\nrows: {A: {sett: {train.lr: 1}}}", ["sett"]),
     ("config: configs/toy.yaml\nsets: {}\nrows: {A: {}}", ["sets"]),
 ])
 def test_bad_plan(tmp_path, content, words):
     (tmp_path / "plan.yaml").write_text(f"title: x\n{content}")
     said = sentence(run(run_plan.main, "--plan", tmp_path / "plan.yaml", "--dataset_path", tmp_path, "--exp_dir",
-                        tmp_path / "runs", "--rows", "A"))
+                        tmp_path / "runs", "--rows", "A", *["A."] * ("A." in content)))
     assert all(word in said for word in words), said
 
 
