@@ -156,7 +156,7 @@ def test_a_plan_and_given_again(base, made, tmp_path):
 
 @pytest.mark.slow
 def test_killed_and_stopped(base, tmp_path):
-    """A killed command leaves a training that the next one leaves alone; SIGTERM saves; the numbers are the same."""
+    """A training whose command was killed is left alone; SIGTERM saves; the numbers are the same."""
     assert run(run_plan.main, *base, "--exp_dir", tmp_path / "whole/runs", "--seeds", 0).status == 0
 
     def start(sent, *more):
