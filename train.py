@@ -36,8 +36,7 @@ from lgn_net.model.build import build_model
 from lgn_net.model.losses import Losses
 from lgn_net.terminal import StopOnSignal, progress, run_command
 from lgn_net.training.checkpoint import check_architecture, check_same_run, load_checkpoint, load_weights
-from lgn_net.training.fit import MEASURED, WARM_UP, EpochFitter
-from lgn_net.training.run import Run, check_free
+from lgn_net.training.run import MEASURED, WARM_UP, EpochFitter, Run, check_free
 from lgn_net.training.step import prepare, shares_of, train_step
 
 TIME_IS_UP = 75     # exit status after `train.minutes`

@@ -8,14 +8,14 @@
     scripts/reproduce_ped2.sh --table results/*.json                                      # rows for docs/results.md
 
 Each run is RUNS/<row>/seed_<k> with its log beside it. The command may be stopped or killed and given again: finished
-runs stay, and begun runs go on from their last checkpoint. RUNS/<plan>.md (the table), RUNS/<plan>.csv (the runs) and
-RUNS/<plan>.png (their AUCs; .pdf, too) are rewritten whenever a run is done. Several commands may use one RUNS, on
-several GPUs for example (--device cuda:1): each takes runs that no other command works on.
+runs stay, and begun runs go on from their last checkpoint. RUNS/<plan>.md (the table), .csv (the runs) and .png (their
+AUCs; .pdf, too) are rewritten whenever a run is done. Several commands may use one RUNS, on several GPUs for example
+(--device cuda:1): each takes runs that no other command works on.
 
 scripts/reproduce_ped2.sh takes one row of plans/reproduce_ped2.yaml and one seed, prepares the frames where they are
-missing, and writes results/<name>.json. Its result is that of the last epoch; the best epoch was chosen on the test
-set, and is an oracle. Exit status: 0 complete; 75 stopped by --minutes or something is left, give the same command
-again; 128 + its number after a signal (of reproduce_ped2.sh 75, too); 1 a run failed, see its log; 2 wrong input.
+missing, and writes results/<name>.json: the result of the last epoch, beside it that of the best, an oracle. Exit
+status: 0 complete; 75 something is left, give the same command again; 128 + its number after a signal (of
+reproduce_ped2.sh 75, too); 1 a run failed, see its log; 2 wrong input.
 """
 
 import argparse
@@ -39,9 +39,10 @@ from lgn_net.data.videos import find_split, index_videos
 from lgn_net.datasets import canonical_name, difference_from_published
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, check_writable, to_json, write_atomic
-from lgn_net.report.plan_tables import SIGNALS, distance_aucs, plan_csv, plan_table, result_table
+from lgn_net.report.figures import save_figure
+from lgn_net.report.plan import SIGNALS, distance_aucs, draw_curve, plan_csv, plan_figure, plan_table, result_table
 from lgn_net.report.tables import percent
-from lgn_net.terminal import StopOnSignal, optional, run_command
+from lgn_net.terminal import StopOnSignal, run_command
 from lgn_net.training.checkpoint import differences
 from lgn_net.training.plan_run import AGAIN, SPEED, Run
 
@@ -59,8 +60,8 @@ def main(argv: list[str]) -> int:
     for run in runs:
         run.look()
         if args.dry_run:
-            commands = [run.training(*limits_of(args))] * (run.stage == "train" and "train" in args.stages)
-            commands += [run.evaluating()] * ("evaluate" in args.stages)
+            stages = [stage for stage in ("train", "evaluate") if stage in {run.stage, "evaluate"} & args.stages]
+            commands = [run.command(stage, *limits_of(args)) for stage in stages]
             print(" && ".join(shlex.join(["python", *command[1:]]) for command in commands))
     if args.dry_run:
         return 0
@@ -247,9 +248,8 @@ def work(runs: list[Run], args: argparse.Namespace, plan: dict, stop: StopOnSign
 
 def write_outputs(runs: list[Run], args: argparse.Namespace, plan: dict) -> str:
     """Write the plan's table, list and picture, or the results of published runs; return what to print."""
-    pictures = optional("lgn_net.report.plan_pictures", "no pictures of the plan")
     if args.reproduce:
-        return "\n\n".join(write_result(run, args, plan, pictures) for run in runs)
+        return "\n\n".join(write_result(run, args, plan) for run in runs)
     rows = []
     for run in runs:
         live, times = [*run.live_items().values()] if distance_aucs(run.results) else [], run.times()
@@ -260,12 +260,12 @@ def write_outputs(runs: list[Run], args: argparse.Namespace, plan: dict) -> str:
     path, text = args.exp_dir / args.plan.stem, plan_table(plan["title"], question, rows)
     write_atomic(Path(f"{path}.md"), text)
     write_atomic(Path(f"{path}.csv"), plan_csv(rows))
-    if pictures and any(run.results for run in runs):
-        pictures.save_figure(pictures.plan_figure(plan["title"], rows), path)
+    if any(run.results for run in runs):
+        save_figure(plan_figure(plan["title"], rows), path)
     return f"{text}\ntable, runs and picture: {path}.md, .csv, .png"
 
 
-def write_result(run: Run, args: argparse.Namespace, plan: dict, pictures) -> str:
+def write_result(run: Run, args: argparse.Namespace, plan: dict) -> str:
     """Write RESULTS/<name>.json and the picture of the AUC over the epochs; return what to print."""
     # The curve has every epoch that was evaluated, whether or not its weights are still there.
     epochs, times = run.config.train.epochs, run.times()
@@ -288,8 +288,8 @@ def write_result(run: Run, args: argparse.Namespace, plan: dict, pictures) -> st
         "config": asdict(run.config), "evaluation": run.results or None,
     }
     write_atomic(args.results / f"{run.row}.json", to_json(result))
-    if pictures and curve:
-        pictures.draw_curve(result, run.folder / "auc_over_epochs")
+    if curve:
+        draw_curve(result, run.folder / "auc_over_epochs")
     beside = f", published {percent(result['published'], 1)} %" if result["published"] else ""
     return f"{run.row}: {result['status']}, AUC {percent(result['auc'])} %{beside}; see {args.results}/{run.row}.json"
 

@@ -1,12 +1,12 @@
 """Knobs: published defaults, files, command line, and one sentence for whatever does not fit."""
 
-from dataclasses import FrozenInstanceError, asdict
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from lgn_net.cli import command_parser, parse_command
-from lgn_net.config import Config, ModelConfig, config_from_dict, knob_parser, parse, to_yaml
+from lgn_net.config import Config, config_from_dict, knob_parser, parse, to_yaml
 from lgn_net.datasets import canonical_name
 from lgn_net.errors import UserError
 from lgn_net.training.checkpoint import check_architecture, check_same_run, save_checkpoint
@@ -77,14 +77,11 @@ def test_defaults_are_the_published_ones_for_ped2():
     assert (config.model.input_frames, config.model.base_width, config.model.hidden_width, config.model.lstm_layers) \
         == (4, 64, 128, 4)
     assert (config.loss.margin, config.train.epochs, config.train.batch_size, config.train.lr) == (1, 60, 8, 2e-4)
-    assert (config.train.max_steps, config.train.precision, config.score.precision) == (None, "float32", "float32")
     # The switches of docs/differences.md stand as in the authors' code.
     assert not (config.model.read_grad or config.model.concat_query or config.model.fold_time)
     assert (config.model.update_max, config.model.forget_bias, config.model.bn_init) == ("all", 1, "ones")
     assert (config.score.memory_update, config.score.psnr_peak, config.score.normalize, config.score.average) \
         == ("carry", "one", "video", "micro")
-    with pytest.raises(FrozenInstanceError):
-        config.train.lr = 1.0
 
 
 @pytest.mark.parametrize("dataset", PUBLISHED)
@@ -133,13 +130,11 @@ def test_name_on_the_command_line_brings_its_file(name):
     expected = from_command("--config", file, "--config", family)
     assert expected.model.name == name and expected.model.input_frames == (1 if name == "mnad_recon" else 4)
     assert hyper_parameters(expected) == OWN.get(name, (10, 5, 8, 2e-4, 0.6, 0.009))
-    for argv in (["--config", file, "--model.name", name], [f"--model.name={name}", f"--config={file}"],
-                 ["--dataset_type", "ped2", "--model.name", name]):
+    for argv in (["--config", file, "--model.name", name], ["--dataset_type", "ped2", f"--model.name={name}"]):
         assert hyper_parameters(from_command(*argv)) == hyper_parameters(expected)
         assert from_command(*argv).model == expected.model
     config = from_command("--lambda=0.3", "--model.name", name, "--train.lr", 1)             # flags win everywhere
     assert (config.score.psnr_weight, config.train.lr) == (0.3, 1)
-    assert sorted(path.stem for path in (CONFIGS / "family").glob("*")) == FAMILY
 
 
 def test_the_name_of_a_checkpoint_changes_nothing(tmp_path):
@@ -152,16 +147,12 @@ def test_the_name_of_a_checkpoint_changes_nothing(tmp_path):
     def again(*argv):
         return from_command("--resume", path, *argv, parser=parser)
 
-    assert again() == again("--model.name", "mnad_pred") == trained
-    assert again("--model.name=mnad_pred", "--dataset_type", "ped2") == trained
+    assert again() == again("--model.name=mnad_pred", "--dataset_type", "ped2") == trained
     repeated = again("--config", CONFIGS / "ped2.yaml", "--model.name", "mnad_pred", "--train.lr", 1e-3, "--gamma", .02)
     check_same_run(repeated, trained, path)                               # the run's whole command line
-    assert hyper_parameters(repeated) == hyper_parameters(trained)
-    for changed, named in ((["--model.name", "glo_net"], "model.name is mnad_pred there, glo_net here"),
-                           (["--model.memory", "false"], "model.memory is"),
-                           (["--model.concat_query", "true"], "model.concat_query is")):
-        for check in (check_same_run, check_architecture):
-            assert named in refusal(check, again(*changed), trained, path)
+    for check in (check_same_run, check_architecture):
+        said = refusal(check, again("--model.name", "glo_net"), trained, path)
+        assert "model.name is mnad_pred there, glo_net here" in said
 
 
 def test_words_and_knobs_of_earlier_versions():
@@ -211,13 +202,6 @@ def test_wrong_values(knob, value, write):
     file = write(f"{section}: {{{name}: {value}}}" if section else f"{knob}: {value}")
     assert knob in refusal(from_file, file)
     assert value == "null" or knob in refusal(from_flags, f"--{knob}={value}")
-
-
-@pytest.mark.parametrize("knobs, named", [({"name": "mnad_recon"}, "input_frames"),
-                                          ({"name": "msn_net", "memory": False}, "model.memory")], ids=str)
-def test_networks_that_are_not_defined(knobs, named):
-    with pytest.raises(UserError, match=named):
-        Config(model=ModelConfig(**knobs))
 
 
 @pytest.mark.parametrize("content", ["", "data: {image_size: 64", "\tseed: 1", "- seed", "seed: 1\n---\nseed: 2",

@@ -16,13 +16,12 @@ import pytest
 import torch
 import torch.multiprocessing
 from helpers import ROOT, TINY, run, sentence, write_videos
-from steps import CLIPS, CPU, batches_of, config_of, frozen_model, take_steps
+from steps import CPU, config_of, take_steps
 from test_train import log_of, wait_for_steps
 from torch.testing import assert_close
 
 import evaluate
 import train
-from lgn_net.data.clips import to_float
 from lgn_net.distributed import (
     broadcast_,
     check_equal,
@@ -212,10 +211,7 @@ def test_reductions_by_hand(both):
 
 def test_a_single_process_gets_back_what_it_gave():
     values = of_this_process()
-    assert all(of_one(values) is values for of_one in (reduce_max, reduce_sum, gather))
-    broadcast_(values)
-    check_equal(values, "values")
-    assert torch.equal(values, of_this_process()) and collect("x") == ["x"]
+    assert all(of_one(values) is values for of_one in (reduce_max, reduce_sum, gather)) and collect("x") == ["x"]
     with processes(CPU) as device:
         assert device == CPU and world_size() == 1
 
@@ -235,23 +231,6 @@ def test_two_processes_equal_one(both, name):
     assert_close(ours.weights, alone.weights, atol=1e-2 if loose else 1e-5, rtol=0)
     if not loose:
         assert_close(ours.usage, alone.usage, atol=0, rtol=0)
-    if ours.items[0]:
-        assert max(int((count > 0).sum()) for step in ours.usage for count in step) > 3           # it means something
-    if case.model.get("revive_after"):
-        plain = steps_of(case._replace(model=case.model | {"revive_after": 0}))
-        assert any((one != other).any() for one, other in zip(alone.items[1], plain.items[1]))
-
-
-def test_items_drawn_at_first_are_queries_of_the_batch(both):
-    """Of the first process's share; the other one has the same."""
-    case = CASES["items drawn from queries"]
-    model = frozen_model(config_of(case.model, {}))
-    with torch.no_grad():
-        out = model(to_float(CLIPS[batches_of(SHARED_BATCHES)[0][:4]])[:, :4])
-    drawn = both[0]["steps"]["items drawn from queries"]
-    distance = torch.cdist(drawn.items[0][0], out.lookups[0].flat).min(dim=1)
-    assert distance.values.max() < 1e-5 and len(set(distance.indices.tolist())) == len(model.memory.items)
-    assert drawn.usage[0][0].sum() == 8 * 4                               # usage is that of the whole batch
 
 
 def test_items_that_differ_end_the_training_everywhere(both):
@@ -296,14 +275,12 @@ def test_videos_shared_out_score_as_in_one_process(both, mode, tmp_path, monkeyp
     for name, signals in (("scores.csv", ["psnr", "distance", "regular_score", "memory_updated"]),
                           ("quality.csv", ["ssim"])):
         ours, alone = (read_scores(path / name, signals, name == "scores.csv") for path in (folder / mode, tmp_path))
-        assert [video.name for video in ours] == [video.name for video in alone] == ["00", "02", "03"]
-        assert [len(video.frames) for video in ours] == [5, 3, 8]
-        for video, expected in zip(ours, alone):
+        assert [(video.name, len(video.frames)) for video in ours] == [("00", 5), ("02", 3), ("03", 8)]
+        for video, expected in zip(ours, alone, strict=True):
             assert_close(video.frames, expected.frames)
             assert_close(video.signals, expected.signals, atol=1e-4, rtol=0)
     ours, alone = (json.loads((path / "results.json").read_text()) for path in (folder / mode, tmp_path))
     assert_close(ours["localization"], alone["localization"], atol=1e-6, rtol=0)
-    assert ours["localization"]["frames_with_mask"] == 16 and ours["localization"]["pixel_auc"]
     assert (0 < ours["memory_updates"] < 16) == (mode == "reset") and ours["versions"]["processes"] == 2
 
 

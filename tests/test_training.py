@@ -6,22 +6,18 @@ import pytest
 import torch
 import torch._dynamo
 from helpers import TINY, run, write_videos
-from steps import CLIPS, config_of, frozen_model, take_steps
+from steps import config_of, take_steps
 from test_model import losses_of, members_by_time, random_clip
 from test_train import assert_same, assert_same_run
-from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.testing import assert_close
 
 import train
-from lgn_net.data.clips import to_float
 from lgn_net.data.videos import index_videos
 from lgn_net.data.windows import Windows, epoch_batches, loader
 from lgn_net.device import set_kernels
-from lgn_net.model.build import build_model
-from lgn_net.model.losses import compute_losses
 from lgn_net.training import step as training
-from lgn_net.training.step import Share, prepare, recompute_activations, shares_of, train_step
+from lgn_net.training.step import recompute_activations, shares_of
 
 BATCHES = (8, 7, 3, 1)
 
@@ -82,17 +78,6 @@ def test_a_batch_in_parts_equals_one_that_goes_in_at_once(model):
     assert any((first != last).any() for first, last in zip(once.items[0], once.items[-1])) or not once.items[0]
 
 
-def test_a_share_without_weight_adds_nothing():
-    """What a process does that finds no windows left."""
-    config = config_of({}, {})
-    model = frozen_model(config)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    losses, (usage,) = train_step(model, model, torch.optim.SGD(model.parameters(), lr=1.0), [Share([3], 0.0)],
-                                  iter([CLIPS[[3]]]), config)
-    assert not torch.stack(losses).any() and usage.tolist() == [0] * 8
-    assert_same(dict(model.state_dict()), before)
-
-
 # ------------------------------------------------------------------------------------------- recomputed activations
 
 def two_passes(member, model):
@@ -127,24 +112,6 @@ def test_recomputing_changes_no_bit_and_keeps_less(member):
     assert kept < 0.6 * of_all
 
 
-def test_recomputing_leaves_alone_the_averages_of_synchronised_batch_norm(monkeypatch):
-    """Which takes the places of the BatchNorms; without a process group it computes the same."""
-    monkeypatch.setattr(training, "world_size", lambda: 2)
-    monkeypatch.setattr(training, "DistributedDataParallel", lambda model, *_, **__: model)
-    config = config_of({}, {"checkpoint_activations": True})
-    states = []
-    for device in (None, torch.device("cuda")):
-        torch.manual_seed(0)
-        model = build_model(config).train()
-        if device:
-            prepare(model, config, device)
-            assert any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
-        clip = to_float(CLIPS[:2])
-        compute_losses(model(clip[:, :4]), clip[:, -1], model.memories, config.loss).total.backward()
-        states.append(dict(model.named_buffers()))
-    assert_close(states[1], states[0], atol=1e-6, rtol=0)
-
-
 # --------------------------------------------------------------------------------------------- frames on the device
 
 @pytest.mark.filterwarnings("ignore:video 01")
@@ -167,15 +134,13 @@ def test_places_of_the_frames_and_tf32_without_a_gpu_change_no_bit(base, plain, 
 
 # ---------------------------------------------------------------------------------------------------- kinds of numbers
 
-@pytest.mark.parametrize("precision, rounded", [("tf32", True), ("float32", False), ("bfloat16", True)])
-def test_float32_rounds_no_convolution_and_nothing_rounds_products(monkeypatch, precision, rounded):
+def test_float32_rounds_no_convolution_and_nothing_rounds_products(monkeypatch):
     cudnn = torch.backends.cudnn
     for name in ("allow_tf32", "deterministic", "benchmark"):            # put back afterwards
         monkeypatch.setattr(cudnn, name, getattr(cudnn, name))
-    for deterministic in (True, False):
-        cudnn.allow_tf32 = not rounded
+    for precision, deterministic in (("tf32", True), ("float32", False), ("bfloat16", True)):
         set_kernels(precision, deterministic)
-        assert cudnn.allow_tf32 == rounded and not torch.backends.cuda.matmul.allow_tf32
+        assert cudnn.allow_tf32 == (precision != "float32") and not torch.backends.cuda.matmul.allow_tf32
         assert cudnn.deterministic == deterministic and cudnn.benchmark == (not deterministic)
 
 

@@ -105,28 +105,24 @@ class Run:
         path = self.beside("times.json")
         return json.loads(path.read_text()) if path.is_file() else {}
 
-    def training(self, limits: list[str], first_limits: list[str]) -> list[str]:
-        """Return the command that trains, with options for every call and for the first one alone."""
-        how = [*self.settings(), "--resume", str(self.last)] if self.last.exists() else [*self.argv, *first_limits]
-        return [sys.executable, str(ROOT / "train.py"), *how, *self.where, "--exp_dir", str(self.folder), *limits]
-
-    def evaluating(self) -> list[str]:
-        """Return the command that evaluates the next checkpoint; of an epoch before the last one, the numbers only."""
+    def command(self, stage: str, limits: list[str], first_limits: list[str]) -> list[str]:
+        """Return the command that trains, with options for every call and for the first one alone, or evaluates."""
+        # A checkpoint would bring some knobs of its own, but for a file that gives every knob.
+        settings = ["--config", str(self.beside("yaml"))] if self.beside("yaml").exists() else []
+        if stage == "train":
+            how = [*settings, "--resume", str(self.last)] if self.last.exists() else [*self.argv, *first_limits]
+            return [sys.executable, str(ROOT / "train.py"), *how, *self.where, "--exp_dir", str(self.folder), *limits]
         checkpoint = (self.to_evaluate or [self.last])[0]
         little = ["--protocol", "paper", "--maps", "0", "--localize", "off"] if checkpoint != self.last else []
-        return [sys.executable, str(ROOT / "evaluate.py"), "--checkpoint", str(checkpoint), *self.settings(),
-                *self.where, *little]
-
-    def settings(self) -> list[str]:
-        """Return the option that gives every knob by a file; a checkpoint would bring some of its own."""
-        return ["--config", str(self.beside("yaml"))] if self.beside("yaml").exists() else []
+        return [sys.executable, str(ROOT / "evaluate.py"), "--checkpoint", str(checkpoint), *settings, *self.where,
+                *little]
 
     def start(self, limits: list[str], first_limits: list[str], environment: dict) -> None:
-        """Start the next command, with the options of `training`; its output is appended to the run's log."""
+        """Start the next command, with the options of `command`; its output is appended to the run's log."""
         write_atomic(self.beside("yaml"), to_yaml(self.config))
         if not self.last.exists():                                     # killed between the first epoch's two files
             self.epoch(1).unlink(missing_ok=True)
-        command = self.evaluating() if self.stage == "evaluate" else self.training(limits, first_limits)
+        command = self.command(self.stage, limits, first_limits)
         with open(self.beside("log"), "a") as log:
             print(f"\n$ {shlex.join(command)}", file=log, flush=True)
             # A process group of its own: Ctrl-C reaches the runner alone, which passes SIGTERM on.

@@ -1,9 +1,10 @@
-"""A run's folder: lock, log, pictures and checkpoints. The first process writes; on the others nothing happens."""
+"""A run's folder (lock, log, pictures, checkpoints), which the first process writes; and its number of epochs."""
 
 import contextlib
 import json
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +16,7 @@ from torch import Tensor
 from lgn_net.config import Config, to_yaml
 from lgn_net.data.clips import to_float
 from lgn_net.data.windows import Windows
+from lgn_net.datasets import BENCHMARKS, canonical_name
 from lgn_net.distributed import rank
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable, locked, write_atomic
@@ -22,7 +24,9 @@ from lgn_net.model.losses import Losses
 from lgn_net.model.memory import PrototypeMemory
 from lgn_net.training.checkpoint import save_checkpoint
 
-SAMPLES = 4     # windows drawn for TensorBoard after every epoch
+SAMPLES = 4                     # windows drawn for TensorBoard after every epoch
+WARM_UP, MEASURED = 10, 40      # steps before the measured ones, and measured ones
+START, SCORED = 30.0, 32        # seconds that an evaluation takes to start and to write; frames scored to measure it
 
 
 def check_free(folder: Path, resume: str | None) -> None:
@@ -131,3 +135,31 @@ class Run:
         if not rank():
             path = self.folder / f"epoch_{epoch:03d}.pt"
             save_checkpoint(path, self.config, model, step=step, provenance=self.about["provenance"])
+
+
+class EpochFitter:
+    """Measures the first steps of a run and chooses its number of epochs, `train.epochs` at most.
+
+    `score` scores so many frames, to measure how long the evaluation of the benchmark's test frames takes.
+    """
+
+    def __init__(self, config: Config, steps_per_epoch: int, score: Callable[[int], object]):
+        self.config, self.steps_per_epoch, self.score = config, steps_per_epoch, score
+        self.times = [time.monotonic()]
+
+    def after_step(self) -> int | None:
+        """Count a step. After the measured ones return how many epochs fit, and say so; None at all other steps."""
+        self.times.append(time.monotonic())
+        steps, now = len(self.times) - 1, self.times[-1]
+        if steps != WARM_UP + MEASURED:
+            return None
+        a_step, minutes = (now - self.times[WARM_UP]) / MEASURED, self.config.train.fit_minutes or 0.0
+        self.score(SCORED)
+        benchmark = BENCHMARKS.get(canonical_name(self.config.data.dataset))
+        reserve = START + (time.monotonic() - now) / SCORED * (benchmark.test[1] if benchmark else 0)
+        left = 60 * minutes - (time.monotonic() - self.times[0]) - reserve
+        epochs = min(self.config.train.epochs, int((steps + left / a_step) / self.steps_per_epoch))
+        epochs = max(math.ceil(steps / self.steps_per_epoch), epochs)                      # of them, these have begun
+        print(f"{epochs} epochs fit into {minutes:g} minutes: {a_step:.3f} s a step, {self.steps_per_epoch} steps an "
+              f"epoch, {reserve:.0f} s for the evaluation", flush=True)
+        return epochs
