@@ -66,7 +66,7 @@ def load_official(model_path: str | Path, items_path: str | Path | None) -> tupl
     state |= {name: found[official_name(name)] for name in expected if name not in state}
     problems = [f"{name} is unknown" for name in official if name not in found and not str(name).startswith(UNUSED)]
     for name, value in expected.items():
-        where = official_name(name) if name != "memory.items" else f"of {items_path} the items"
+        where = official_name(name) if name != "memory.items" else f"{items_path}, of {items.shape[1]} features,"
         if state[name] is None or state[name].shape != value.shape:
             there = "missing" if state[name] is None else f"of shape {tuple(state[name].shape)}"
             problems.append(f"{where} is {there}, expected {tuple(value.shape)}")

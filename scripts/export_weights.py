@@ -18,6 +18,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from lgn_net.config import Config
@@ -69,7 +70,8 @@ def export(args: argparse.Namespace) -> None:
     save_checkpoint(args.out, config, state, **more, exported_from={
         key: content[key] for key in ("step", "provenance", "imported_from") if key in content})
     size, full = (path.stat().st_size / 1e6 for path in (args.out, args.checkpoint))
-    print(f"{args.out}: {size:.2f} MB ({full:.2f} MB before)")
+    whole = [name for name, value in state.items() if value.dtype == torch.float32 and not name.endswith("items")]
+    print(f"{args.out}: {size:.2f} MB ({full:.2f} MB before); too large for float16: {', '.join(whole) or 'none'}")
 
 
 def rounded(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ def main(argv: list[str]) -> None:
     """Import the pair."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="the authors' <n>model.pth, a state_dict")
-    parser.add_argument("items", metavar="keys", help="the <n>keys.pt that belongs to it, the memory items")
+    parser.add_argument("items", nargs="?", metavar="keys", help="the <n>keys.pt that belongs to it, its memory items")
     parser.add_argument("--out", required=True, help="checkpoint to write")
     parser.add_argument("--config", help="configuration whose data set and scoring go into the checkpoint (default: "
                                          "configs/ped2.yaml, and for MNAD its own lambda and gamma)")
