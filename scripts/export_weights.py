@@ -53,6 +53,8 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     if (args.checkpoint is None) != bool(args.join) or (args.out is None) != bool(args.parts):
         parser.error("give CHECKPOINT, except with --join, and --out, except with --parts")
+    if args.out and args.out.exists():
+        parser.error(f"{args.out} exists already; choose another --out")
     check_writable((args.parts or args.out).parent)
     if args.join:
         join_parts(args.join, args.out)
