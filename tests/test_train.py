@@ -126,7 +126,12 @@ def test_epochs_that_are_kept(base, tmp_path, keep, expected):
     assert run(train.main, *base, "--exp_dir", tmp_path, "--train.keep_epochs", keep, "--train.batch_size",
                5).status == 0
     assert sorted(path.name for path in tmp_path.glob("*.pt")) == [*(f"epoch_00{k}.pt" for k in expected), "last.pt"]
-    assert load(tmp_path / "last.pt")["step"] == 3
+
+
+def test_places_of_the_frames_and_tf32_without_a_gpu_change_no_bit(base, whole, tmp_path):
+    assert run(train.main, *base, "--data.on_device", "yes", "--data.cache", tmp_path / "cache", "--train.precision",
+               "tf32", "--exp_dir", tmp_path / "run").status == 0
+    assert_same_run(tmp_path / "run", whole)
 
 
 # ---------------------------------------------------------------------------------------------- stopping and going on

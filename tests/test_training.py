@@ -1,20 +1,17 @@
-"""A step of training under every switch that must not change it: parts, recomputing, frames loaded, compiling."""
+"""A step of training under every switch that must not change it: parts, recomputing, compiling."""
 
+import itertools
 from functools import partial
 
 import pytest
 import torch
 import torch._dynamo
-from helpers import TINY, run, write_videos
 from steps import config_of, take_steps
 from test_model import losses_of, members_by_time, random_clip
-from test_train import assert_same, assert_same_run
+from test_train import assert_same
 from torch.autograd.graph import saved_tensors_hooks
 from torch.testing import assert_close
 
-import train
-from lgn_net.data.videos import index_videos
-from lgn_net.data.windows import Windows, epoch_batches, loader
 from lgn_net.device import set_kernels
 from lgn_net.training import step as training
 from lgn_net.training.step import recompute_activations, shares_of
@@ -22,48 +19,22 @@ from lgn_net.training.step import recompute_activations, shares_of
 BATCHES = (8, 7, 3, 1)
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """The arguments of every run here but --exp_dir. The second video is too short for a window."""
-    folder = tmp_path_factory.mktemp("made")
-    write_videos(folder / "made/training/frames", [6, 4, 7, 5])
-    (folder / "tiny.yaml").write_text(TINY)
-    return "--config", folder / "tiny.yaml", "--dataset_path", folder, "--device", "cpu", "--train.epochs", 1
-
-
-@pytest.fixture(scope="module")
-def plain(base, tmp_path_factory):
-    """A run without any switch."""
-    folder = tmp_path_factory.mktemp("plain")
-    assert run(train.main, *base, "--exp_dir", folder).status == 0
-    return folder
-
-
-# ----------------------------------------------------------------------------------------------------------- shares
-
 @pytest.mark.parametrize("processes", [1, 3])
 def test_shares_are_the_batch(monkeypatch, processes):
     """Every window once over all processes, as many shares on each, weights that add up to 1."""
     monkeypatch.setattr(training, "world_size", lambda: processes)
-    for size in (1, 2, 3, 8, 17):
-        batch = [100 + i for i in range(size)]
-        for parts in (1, 2, 40):
-            of_each = []
-            for rank in range(processes):
-                monkeypatch.setattr(training, "rank", lambda rank=rank: rank)
-                of_each.append(shares_of(batch, parts))
-            shares = [share for of_one in of_each for share in of_one]
-            assert [window for share in shares if share.weight for window in share.windows] == batch
-            assert {len(of_one) for of_one in of_each} <= set(range(1, parts + 1)) and len(set(map(len, of_each))) == 1
-            assert sum(share.weight for share in shares) == pytest.approx(1, abs=1e-12)
-            for share in shares:
-                if share.weight:
-                    assert share.weight == pytest.approx(len(share.windows) / size)
-                else:
-                    assert len(share.windows) == 1 and share.windows[0] in batch
+    for size, parts in itertools.product((1, 2, 3, 8, 17), (1, 2, 40)):
+        batch, of_each = [100 + i for i in range(size)], []
+        for rank in range(processes):
+            monkeypatch.setattr(training, "rank", lambda rank=rank: rank)
+            of_each.append(shares_of(batch, parts))
+        shares = [share for of_one in of_each for share in of_one]
+        assert [window for share in shares if share.weight for window in share.windows] == batch
+        assert len(set(map(len, of_each))) == 1 and 1 <= len(of_each[0]) <= parts
+        assert sum(share.weight for share in shares) == pytest.approx(1, abs=1e-12)
+        assert all(share.weight == pytest.approx(len(share.windows) / size) if share.weight else
+                   share.windows[0] in batch for share in shares)
 
-
-# ------------------------------------------------------------------------------------------------------------ parts
 
 @pytest.mark.parametrize("model", [{}, {"update_max": "own", "read_grad": True}, *(pytest.param(
     model, marks=pytest.mark.slow) for model in ({"revive_after": 2}, {"name": "msn_net"}, {"memory": False},
@@ -77,8 +48,6 @@ def test_a_batch_in_parts_equals_one_that_goes_in_at_once(model):
     assert_close(in_parts.weights, once.weights, atol=1e-5, rtol=0)
     assert any((first != last).any() for first, last in zip(once.items[0], once.items[-1])) or not once.items[0]
 
-
-# ------------------------------------------------------------------------------------------- recomputed activations
 
 def two_passes(member, model):
     """Losses, gradients and buffers of two passes in training, and the bytes kept for the second one's backward."""
@@ -112,28 +81,6 @@ def test_recomputing_changes_no_bit_and_keeps_less(member):
     assert kept < 0.6 * of_all
 
 
-# --------------------------------------------------------------------------------------------- frames on the device
-
-@pytest.mark.filterwarnings("ignore:video 01")
-def test_loaded_frames_are_the_decoded_ones(base):
-    """Also at the ends of videos, and in any order."""
-    videos = index_videos(base[3] / "made/training/frames")
-    decoding, loaded = Windows(videos, 5, 1, 16), Windows(videos, 5, 1, 16)
-    loaded.load_onto(torch.device("cpu"))
-    assert len(loaded) == 6 and loaded.loaded.shape == (22, 1, 16, 16)
-    for ours, theirs in zip(*(loader(windows, epoch_batches(6, 4, True, 0, 0), 0, torch.device("cpu"))
-                              for windows in (loaded, decoding)), strict=True):
-        assert ours.dtype == torch.uint8 and torch.equal(ours, theirs)
-
-
-def test_places_of_the_frames_and_tf32_without_a_gpu_change_no_bit(base, plain, tmp_path):
-    assert run(train.main, *base, "--data.on_device", "yes", "--data.cache", tmp_path / "cache", "--train.precision",
-               "tf32", "--exp_dir", tmp_path / "run").status == 0
-    assert_same_run(tmp_path / "run", plain)
-
-
-# ---------------------------------------------------------------------------------------------------- kinds of numbers
-
 def test_float32_rounds_no_convolution_and_nothing_rounds_products(monkeypatch):
     cudnn = torch.backends.cudnn
     for name in ("allow_tf32", "deterministic", "benchmark"):            # put back afterwards
@@ -143,8 +90,6 @@ def test_float32_rounds_no_convolution_and_nothing_rounds_products(monkeypatch):
         assert cudnn.allow_tf32 == (precision != "float32") and not torch.backends.cuda.matmul.allow_tf32
         assert cudnn.deterministic == deterministic and cudnn.benchmark == (not deterministic)
 
-
-# ---------------------------------------------------------------------------------------------------------- compiling
 
 def no_compiler(*_):
     raise ImportError("no Triton")
