@@ -204,6 +204,11 @@ def test_wrong_values(knob, value, write):
     assert value == "null" or knob in refusal(from_flags, f"--{knob}={value}")
 
 
+def test_networks_that_are_not_defined():
+    for knobs, named in (({"name": "mnad_recon"}, "input_frames"), ({"name": "msn_net", "memory": False}, "memory")):
+        assert named in refusal(lambda knobs=knobs: Config(model=ModelConfig(**knobs)))
+
+
 @pytest.mark.parametrize("content", ["", "data: {image_size: 64", "\tseed: 1", "- seed", "seed: 1\n---\nseed: 2",
                                      "seed: !!python/object/apply:os.getcwd []", "data: Straße".encode("latin1"),
                                      "data: 3", "data: []", "data: ped2", "data: "], ids=repr)

@@ -1,13 +1,12 @@
 """Two real processes on the CPU against a single one; and the command under torchrun."""
 
+import itertools
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 from typing import NamedTuple
 
 import cv2
@@ -35,6 +34,7 @@ from lgn_net.distributed import (
 )
 from lgn_net.errors import TrainingDiverged
 from lgn_net.scores.score_file import read_scores
+from lgn_net.training.step import train_step
 
 pytestmark = pytest.mark.slow            # starting processes takes minutes where cores are few
 SHARED_BATCHES = (8, 7, 3, 1)           # 4 + 4 windows, 4 + 3, 2 + 1, and 1 of which the second process has none
@@ -83,16 +83,16 @@ def both(tmp_path_factory):
     for v, length in enumerate(lengths):
         (masks := folder / f"good/made/testing/masks/{v:02d}").mkdir(parents=True)
         for t in range(length):
-            cv2.imwrite(str(masks / f"{t:03d}.png"), np.pad(np.full((6, 7), 255 * (t > 5), np.uint8), ((v, 10 - v),
-                                                                                                   (t, 13 - t))))
+            cv2.imwrite(str(masks / f"{t:03d}.png"), np.eye(16, 20, v, dtype=np.uint8) * 255 * (t > 5))
     (folder / "good/made/labels.csv").write_text("video,start,end\n00,6,8\n02,6,6\n03,6,11\n")
-    torch.multiprocessing.spawn(in_a_process, (folder, free_ports(9)), nprocs=2)
+    torch.multiprocessing.spawn(in_a_process, (folder, free_ports(8)), nprocs=2)
     return [torch.load(folder / f"{number}.pt", weights_only=False) for number in (0, 1)]
 
 
 def in_a_process(number, folder, ports):
     """All that is to be found out beside another process, written to a file: starting them takes seconds."""
     torch.set_num_threads(1)
+    sys.modules["lpips"] = None                                           # which would download its weights
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
                    "MASTER_ADDR": "127.0.0.1"}
     os.chdir(ROOT)
@@ -111,19 +111,17 @@ def in_a_process(number, folder, ports):
         return run(train.main, "--config", folder / "tiny.yaml", "--dataset_path", folder / data, "--device", "cpu",
                    "--train.epochs", 500, "--data.cache", folder / "cache", *argv)
 
+    def signalled_step(*args):
+        """SIGTERM to the second process in its fourth step; twice, as from torchrun and from Slurm."""
+        if next(steps) == 4 and number == 1:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGTERM)
+        return train_step(*args)
+
+    steps, train.train_step = itertools.count(1), signalled_step
     meet()
-    sender = threading.Thread(target=signal_at_line, args=(4, folder / "stopped/log.jsonl"), daemon=True)
-    if number == 1:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)                     # the second one may come when all is over
-        sender.start()
     found["stopped"] = command("good", "--exp_dir", folder / "stopped")
-    if number == 1:
-        sender.join()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)                     # or nothing could end it when the other fails
-    meet()
-    with processes(CPU):
-        found["step"] = step_of(folder / "stopped/last.pt")               # which is complete
-    end = "--train.max_steps", found["step"] + 4
+    train.train_step, end = train_step, ("--train.max_steps", 8)
     meet()
     found["resumed"] = command("good", "--exp_dir", folder / "stopped", "--resume", folder / "stopped/last.pt", *end)
     meet()
@@ -140,15 +138,8 @@ def in_a_process(number, folder, ports):
 
 def evaluation(folder, mode):
     """Arguments of evaluate.py; gamma lies between the scores, so that some frames update."""
-    return ["--checkpoint", folder / "whole/last.pt", "--dataset_path", folder / "good", "--device", "cpu",
+    return ["--checkpoint", folder / "whole/last.pt", "--dataset_path", folder / "good", "--device", "cpu", "--quality",
             "--score.memory_update", mode, "--score.gamma", 0.1425]
-
-
-def step_of(checkpoint):
-    """On every process, what the first one reads."""
-    step = torch.tensor(torch.load(checkpoint, weights_only=True)["step"] if rank() == 0 else 0)
-    broadcast_(step)
-    return step.item()
 
 
 def free_ports(count):
@@ -158,15 +149,6 @@ def free_ports(count):
     for listening in sockets:
         listening.close()
     return ports
-
-
-def signal_at_line(count, log):
-    """SIGTERM to this process when the log has so many lines; twice, as from torchrun and from Slurm."""
-    while not log.exists() or log.read_text().count("\n") < count:
-        time.sleep(0.01)
-    for _ in range(2):
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.05)
 
 
 def of_this_process():
@@ -240,18 +222,15 @@ def test_items_that_differ_end_the_training_everywhere(both):
 
 def test_signal_to_one_process_stops_both_and_the_run_can_go_on(both):
     """The second process got it. What follows equals an uninterrupted run to the last bit."""
-    (first, second), folder, step = both, both[0]["folder"], both[0]["step"]
+    (first, second), folder = both, both[0]["folder"]
     assert first["stopped"].status == second["stopped"].status == 128 + signal.SIGTERM
-    assert first["stopped"].out.splitlines()[-1].startswith(f"SIGTERM at step {step}; go on with --resume {folder}")
+    assert first["stopped"].out.splitlines()[-1].startswith(f"SIGTERM at step 4; go on with --resume {folder}")
     assert first["resumed"].status == first["whole"].status == 0
-    assert [row["step"] for row in log_of(folder / "stopped")] == list(range(1, step + 5))
     assert (folder / "stopped/log.jsonl").read_bytes() == (folder / "whole/log.jsonl").read_bytes()
     ours, theirs = (torch.load(folder / name / "last.pt", weights_only=True) for name in ("stopped", "whole"))
     for part in ("model", "optimizer", "scheduler", "rng", "step"):
         assert_close(ours[part], theirs[part], atol=0, rtol=0)
-    names = sorted(path.name for path in (folder / "whole").glob("*.pt"))
-    assert names == [*(f"epoch_{epoch:03d}.pt" for epoch in range(1, (step + 4) // 3 + 1)), "last.pt"]
-    assert sorted(path.name for path in (folder / "stopped").glob("*.pt")) == names
+    assert sorted(path.name for path in (folder / "stopped").glob("*.pt")) == ["epoch_001.pt", "epoch_002.pt", "last.pt"]
     assert ours["provenance"]["processes"] == 2
 
 
@@ -265,16 +244,17 @@ def test_only_the_first_process_speaks(both):
 
 
 @pytest.mark.parametrize("mode", ["reset", "frozen"])
-def test_videos_shared_out_score_as_in_one_process(both, mode, tmp_path):
+def test_videos_shared_out_score_as_in_one_process(both, mode, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lpips", None)
     (first, second), folder = [found[mode] for found in both], both[0]["folder"]
     assert first.status == second.status == 0, first
     assert second.out == second.err == "" and "AUC" in first.out
     assert run(evaluate.main, *evaluation(folder, mode), "--out", tmp_path).status == 0
-    signals = ["psnr", "distance", "regular_score", "memory_updated"]
-    ours, alone = (read_scores(path / "scores.csv", signals) for path in (folder / mode, tmp_path))
-    assert [(video.name, len(video.frames)) for video in ours] == [("00", 5), ("02", 3), ("03", 8)]
-    for video, expected in zip(ours, alone, strict=True):
-        assert_close(video.signals, expected.signals, atol=1e-4, rtol=0)
+    for name, signals in (("scores.csv", ["psnr", "distance", "memory_updated"]), ("quality.csv", ["ssim"])):
+        ours, alone = (read_scores(path / name, signals, name == "scores.csv") for path in (folder / mode, tmp_path))
+        assert [(video.name, len(video.frames)) for video in ours] == [("00", 5), ("02", 3), ("03", 8)]
+        for video, expected in zip(ours, alone, strict=True):
+            assert_close(video.signals, expected.signals, atol=1e-4, rtol=0)
     ours, alone = (json.loads((path / "results.json").read_text()) for path in (folder / mode, tmp_path))
     assert_close(ours["localization"], alone["localization"], atol=1e-6, rtol=0)
     assert (0 < ours["memory_updates"] < 16) == (mode == "reset") and ours["versions"]["processes"] == 2
@@ -298,18 +278,17 @@ def test_torchrun(tmp_path):
     """SIGTERM to torchrun saves."""
     write_videos(tmp_path / "made/training/frames", [6, 7])
     (tmp_path / "tiny.yaml").write_text(TINY)
-    folder, base = tmp_path / "run", ["--dataset_path", str(tmp_path), "--device", "cpu"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    argv = ["--config", str(tmp_path / "tiny.yaml"), *base, "--exp_dir", str(folder), "--train.epochs", "500"]
-    process = subprocess.Popen([*torchrun, "train.py", *argv], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               text=True)
+    argv = ["--config", tmp_path / "tiny.yaml", "--dataset_path", tmp_path, "--device", "cpu", "--train.epochs", 500]
+    process = subprocess.Popen([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+                                "train.py", *map(str, argv), "--exp_dir", str(tmp_path / "run")], cwd=ROOT, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
-        wait_for_steps(process, folder)
+        wait_for_steps(process, tmp_path / "run")
         process.terminate()
         out, err = process.communicate(timeout=120)
     finally:
         process.kill()
-    step = torch.load(folder / "last.pt", weights_only=True)["step"]
-    assert [row["step"] for row in log_of(folder)] == list(range(1, step + 1))
+    step = torch.load(tmp_path / "run/last.pt", weights_only=True)["step"]
+    assert [row["step"] for row in log_of(tmp_path / "run")] == list(range(1, step + 1))
     assert len(out.splitlines()) == 2 and f"SIGTERM at step {step}" in out and err.count("warning: ") == 1
     assert "error: " not in err

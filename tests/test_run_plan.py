@@ -275,8 +275,8 @@ def test_plans_that_ship(tmp_path):
     ("config: configs/toy.yaml\nrows: {A: {sett: {train.lr: 1}}}", "sett")])
 def test_bad_plan(tmp_path, content, word):
     (tmp_path / "plan.yaml").write_text(f"title: x\n{content}")
-    assert word in sentence(run(run_plan.main, "--plan", tmp_path / "plan.yaml", "--dataset_path", tmp_path, "--exp_dir",
-                                tmp_path / "runs", "--rows", "A", *["A."] * ("A." in content)))
+    argv = "--plan", tmp_path / "plan.yaml", "--dataset_path", tmp_path, "--exp_dir", tmp_path / "runs"
+    assert word in sentence(run(run_plan.main, *argv, "--rows", "A", *["A."] * ("A." in content)))
 
 
 # ---------------------------------------------------------------------------------------------- the published Ped2 run
