@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lgn_net.cli import command_parser, parse_command
-from lgn_net.config import Config, config_from_dict, knob_parser, parse, to_yaml
+from lgn_net.config import Config, ModelConfig, config_from_dict, knob_parser, parse, to_yaml
 from lgn_net.datasets import canonical_name
 from lgn_net.errors import UserError
 from lgn_net.training.checkpoint import check_architecture, check_same_run, save_checkpoint
