@@ -71,6 +71,9 @@ def main(argv: list[str]) -> int:
 
     with StopOnSignal(second_ends=False) as stop:                  # at a second signal the runs are saving already
         work(runs, args, plan, stop)
+    for run in runs:
+        if run.stage:
+            run.look()                                             # another command may have worked on it
     print(f"\n{write_outputs(runs, args, plan)}")
     if failed := [str(run.beside("log")) for run in runs if run.failed]:
         print(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}", file=sys.stderr)
