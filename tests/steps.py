@@ -26,12 +26,12 @@ CLIPS = draw_clips()
 
 
 class Steps(NamedTuple):
-    """What a few steps leave behind."""
+    """After each step its losses and, of each memory, items and usage (queries per item); the weights at the end."""
 
-    losses: list[Tensor]            # of each step: total, prediction, compactness, separateness
-    items: list[list[Tensor]]       # of each step and memory, after its update
-    usage: list[list[Tensor]]       # of each step and memory: queries per item
-    weights: dict[str, Tensor]      # at the end
+    losses: list[Tensor]
+    items: list[list[Tensor]]
+    usage: list[list[Tensor]]
+    weights: dict[str, Tensor]
 
 
 def config_of(model: dict, train: dict) -> Config:

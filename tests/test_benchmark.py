@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from helpers import TINY, load_script, run, sentence, write_videos
+from helpers import TINY, load_script, run, write_videos
 from torch import nn
 
 from lgn_net import benchmark
@@ -134,12 +134,6 @@ def test_operations_are_those_counted_by_hand(tmp_path):
     of_frame = 2 * 9 * (8 * 8 * (1 * 4 + 4 * 4) + 4 * 4 * (4 * 8 + 8 * 8)) + 2 * 16 * 9 * 8 * 7 * 4      # E_loc, conv_x
     zeros = 2 * 16 * 9 * 4 * (4 + 3) * 4                       # conv_h and conv_m of the first time step
     assert flops(evaluation(model, video, config, CPU)[1]) == 2 * (truth - zeros) + (6 - 8) * of_frame
-
-
-@pytest.mark.parametrize("argv, word", [(["speed"], "evaluate"), (["evaluate", "--precisions", "float8"], "float8"),
-                                        (["train", "--modes", "float32+wings"], "float32+wings")], ids=str)
-def test_mistakes_end_in_a_sentence(data, argv, word):
-    assert word in sentence(run(main, *argv, "--dataset_path", data, "--config", data / "tiny.yaml"))
 
 
 @pytest.mark.slow

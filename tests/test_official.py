@@ -87,7 +87,7 @@ def test_published_names_and_shapes(system, there):
 
 @pytest.mark.parametrize("system, change", [
     ("lgn_net", {}), ("lgn_net", {"n": 2, "channels": 1}), ("lgn_net", {"n": 5, "hidden": 8, "layers": 1}),
-    ("lgn_net", {"n": 3, "channels": 4, "width": 3, "layers": 5, "items": 200}), ("mnad_pred", {}),
+    ("mnad_pred", {}),
     ("mnad_pred", {"n": 1, "channels": 1}), ("mnad_pred", {"n": 5, "width": 3, "items": 20}), ("mnad_recon", {}),
     ("mnad_recon", {"channels": 1, "width": 6, "items": 2})], ids=str)
 def test_every_tensor_arrives_and_every_size_is_inferred(pair, system, change):
@@ -100,11 +100,10 @@ def test_every_tensor_arrives_and_every_size_is_inferred(pair, system, change):
     arrived = {official_name(name): tensor for name, tensor in ours.items() if name != "memory.items"}
     assert set(state) - set(arrived) == {name for name in state if name.startswith("encoder.moduleBatchNorm.")}
     assert all(torch.equal(tensor, state[name]) for name, tensor in arrived.items())
-    if wanted["channels"] != 4:                                           # which no configuration has
-        clip = scaled(random_videos([wanted["n"]], channels=wanted["channels"])[0])[None]
-        out, (prediction, queries) = imported(paths)[1].eval()(clip), SLOW[system](state, [items], clip, False)
-        assert_close(out.prediction, prediction, atol=1e-5, rtol=1e-5)
-        assert_close([lookup.queries for lookup in out.lookups], queries, atol=1e-5, rtol=1e-5)
+    clip = scaled(random_videos([wanted["n"]], channels=wanted["channels"])[0])[None]
+    out, (prediction, queries) = imported(paths)[1].eval()(clip), SLOW[system](state, [items], clip, False)
+    assert_close(out.prediction, prediction, atol=1e-5, rtol=1e-5)
+    assert_close([lookup.queries for lookup in out.lookups], queries, atol=1e-5, rtol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------- scoring and training
