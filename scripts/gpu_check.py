@@ -19,7 +19,7 @@ from lgn_net.device import pick_device
 from lgn_net.files import ROOT, to_json, write_atomic
 from lgn_net.terminal import run_command
 
-TINY = ["--data.image_size", "32", "--model.base_width", "4", "--model.hidden_width", "4", "--model.lstm_layers", "2"]
+TINY = ["--data.image_size", "32", "--model.base_width", "4", "--model.lstm_layers", "1", "--train.batch_size", "2"]
 
 
 def main(argv: list[str]) -> int:
