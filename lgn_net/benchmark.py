@@ -1,6 +1,7 @@
 """Measure speed: evaluation and training, as they are and as plainly as the authors' code computes, and their parts."""
 
 import copy
+import functools
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -57,6 +58,7 @@ def machine(device: torch.device) -> dict:
     return provenance(device) | {"cores": os.cpu_count(), "load": [round(load, 2) for load in os.getloadavg()]}
 
 
+@functools.cache
 def conv_rate(device: torch.device, precision: str) -> float:
     """Measure the FLOP/s of a large convolution: 256 to 256 channels, 3 x 3, on maps of 64 x 64, channels last."""
     set_kernels(precision, deterministic=False)

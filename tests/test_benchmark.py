@@ -1,6 +1,8 @@
 """Benchmarks: the ways do the same work, what is counted is right, and the figures fit together."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -136,16 +138,16 @@ def test_operations_are_those_counted_by_hand(tmp_path):
     assert flops(evaluation(model, video, config, CPU)[1]) == 2 * (truth - zeros) + (6 - 8) * of_frame
 
 
-@pytest.mark.slow
-def test_gpu_check_on_the_cpu(tmp_path):
+@pytest.mark.parametrize("status", [0, 1])
+def test_gpu_check_gathers_what_others_find(tmp_path, monkeypatch, status):
+    """The benchmark's figures and whether each command passed."""
+    def command(argv, **_):
+        if "--json" in argv:
+            Path(argv[argv.index("--json") + 1]).write_text('{"ways": {}}')
+        return SimpleNamespace(returncode=status * ("train" in argv), stdout="said", stderr="")
+
+    monkeypatch.setattr(gpu_check.subprocess, "run", command)
     done = run(gpu_check.main, "--device", "cpu", "--size", "tiny", "--json", tmp_path / "out.json")
-    assert done.status == 0, (done.out, done.err)
     result = json.loads((tmp_path / "out.json").read_text())
-    assert result["evaluate"]["agreement"]["float32"]["psnr_db"] < 1e-3 and "bfloat16" in result["train"]["ways"]
-
-
-def test_a_check_that_fails(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu_check, "ROOT", tmp_path)                      # where no command is
-    assert run(gpu_check.main, "--device", "cpu", "--json", tmp_path / "out.json").status == 1
-    result = json.loads((tmp_path / "out.json").read_text())
-    assert [result[name]["ok"] for name in ("evaluate", "train", "tests")] == [False] * 3
+    assert done.status == status and result["evaluate"] == {"ways": {}, "ok": True} and result["tests"] == {"ok": True}
+    assert result["train"]["ok"] == (status == 0) and "said" in done.out
