@@ -10,7 +10,7 @@ DEMO := runs/demo
 install: $(VENV)/installed
 
 $(VENV)/installed: requirements.txt requirements-dev.txt constraints.txt pyproject.toml setup.py
-	$(PYTHON) scripts/make_venv.py $(VENV)
+	$(PYTHON) -m venv $(VENV)                      # Debian: apt install python3-venv
 	$(RUN) -m pip install --progress-bar off -r requirements-dev.txt -c constraints.txt
 	touch $@
 

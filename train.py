@@ -12,12 +12,13 @@ import math
 import signal
 import time
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jsonargparse import Namespace
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from tqdm import tqdm
 
@@ -35,8 +36,7 @@ from lgn_net.model.build import build_model
 from lgn_net.model.losses import Losses
 from lgn_net.terminal import StopOnSignal, progress, run_command
 from lgn_net.training.checkpoint import check_architecture, check_same_run, load_checkpoint, load_weights
-from lgn_net.training.fit import MEASURED, WARM_UP, EpochFitter
-from lgn_net.training.run import Run, check_free
+from lgn_net.training.run import MEASURED, WARM_UP, EpochFitter, Run, check_free
 from lgn_net.training.step import prepare, shares_of, train_step
 
 TIME_IS_UP = 75     # exit status after `train.minutes`
@@ -64,13 +64,13 @@ class Training:
     device: torch.device
     windows: Windows
     model: nn.Module
+    forward: nn.Module                  # the model, made ready for training
     optimizer: torch.optim.Optimizer
     scheduler: CosineAnnealingLR
     run: Run
     step: int                           # steps done
-    forward: nn.Module                  # the model, made ready for training
-    fitter: EpochFitter | None          # chooses the number of epochs, until it has
     deadline: float                     # time.monotonic() at which `train.minutes` are over
+    fitter: EpochFitter | None = None   # chooses the number of epochs, until it has
     ending: bool = False                # whether to stop before the last step
 
     @property
@@ -83,16 +83,6 @@ class Training:
         """Step at which the training is done."""
         knobs = self.config.train
         return min(knobs.epochs * self.steps_per_epoch, knobs.max_steps or math.inf)
-
-    def images(self, step: int) -> int:
-        """Count the windows of so many steps."""
-        epochs, steps = divmod(step, self.steps_per_epoch)
-        return epochs * len(self.windows) + min(steps * self.config.train.batch_size, len(self.windows))
-
-    def save(self, weights: dict) -> None:
-        """Write last.pt."""
-        self.run.save(self.step, weights, rng=torch.get_rng_state(), optimizer=self.optimizer.state_dict(),
-                      scheduler=self.scheduler.state_dict())
 
 
 def train(config: Config, args: Namespace, device: torch.device) -> int:
@@ -116,9 +106,9 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
     model = build_model(config).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr, fused=True)
     scheduler = CosineAnnealingLR(optimizer, T_max=config.train.epochs)
-    config, step = start(args, config, model, optimizer, scheduler, lengths)
+    config, step = load(args, config, model, optimizer, scheduler, lengths)
     run = Run(Path(args.exp_dir), config, step, {"videos": lengths, "provenance": provenance(device)})
-    t = Training(config, device, windows, model, optimizer, scheduler, run, step, model, None, deadline)
+    t = Training(config, device, windows, model, model, optimizer, scheduler, run, step, deadline)
     print(f"{len(windows)} windows of {len({v for v, _ in windows.index})} videos, {t.steps_per_epoch} steps an epoch, "
           f"{sum(p.numel() for p in model.parameters()):,} parameters, on {run.about['provenance']['device']}")
     if step >= t.last_step:                       # a run that is done stays as it is
@@ -127,12 +117,12 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
         windows.load_onto(device)
     if config.train.fit_minutes and step < WARM_UP + MEASURED:
         t.fitter = EpochFitter(config, t.steps_per_epoch, lambda n: sample_normal(model, videos, config, n, device))
-    t.forward = prepare(model, config, device, {len(batch) for batch in batches_of(t, 0)})
+    t.forward = prepare(model, config, device)
 
     # A second signal ends no one of several processes: torchrun sends on what the whole group may have got already.
     sample_first = config.model.memory_init == "queries" and not args.init_from
     with (StopOnSignal(second_ends=world_size() == 1) as stop, run,
-          progress("train", t.images(t.last_step), "images", initial=t.images(step)) as bar):
+          progress("train", t.last_step, "steps", initial=step) as bar):
         while t.step < t.last_step and not t.ending:
             train_epoch(t, stop, bar, sample_first)
             finish_epoch(t)
@@ -142,10 +132,10 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
 def train_epoch(t: Training, stop: StopOnSignal, bar: tqdm, sample_first: bool) -> None:
     """Train for an epoch, or for what is left of it."""
     knobs, epoch = t.config.train, t.step // t.steps_per_epoch                        # from 0
-    batches = batches_of(t, epoch)[t.step % t.steps_per_epoch:]
-    mine = [shares_of(batch, knobs.accumulate) for batch in batches]
+    batches = epoch_batches(len(t.windows), knobs.batch_size, t.config.data.shuffle, t.config.seed, epoch)
+    mine = [shares_of(batch, knobs.accumulate) for batch in batches[t.step % t.steps_per_epoch:]]
     clips = loader(t.windows, [share.windows for shares in mine for share in shares], t.config.data.workers, t.device)
-    for batch, shares in zip(batches, mine):
+    for shares in mine:
         # Forward, losses, Adam, memory update.
         losses, usage = train_step(t.forward, t.model, t.optimizer, shares, clips, t.config,
                                    sample_first and t.step == 0)
@@ -155,31 +145,31 @@ def train_epoch(t: Training, stop: StopOnSignal, bar: tqdm, sample_first: bool) 
         flag = losses.total.new_tensor([stop.received is not None or time.monotonic() > t.deadline])
         *values, t.ending = reduce_sum(torch.cat([torch.stack(losses), flag])).tolist()           # waits for the device
         losses = Losses(*values)
-        if not math.isfinite(losses.total):
-            raise diverged(t.step, f"the loss is not finite ({losses})", t.run.last)
+        check_finite(t, f"the loss is {losses.total},", [torch.tensor(losses.total)])
 
         # Log and progress.
         live_items = sum(int((count > 0).sum()) for count in usage)
         if t.step % knobs.log_every == 0:
             t.run.log(t.step, epoch + 1, t.optimizer.param_groups[0]["lr"], losses, live_items,
-                      bar.format_dict["rate"], t.model.memories, usage)
+                      knobs.batch_size * (bar.format_dict["rate"] or 0), t.model.memories, usage)
         terms = "".join(f", {name} {value:.4g}" for name, value in losses._asdict().items())
         bar.set_postfix_str(f"epoch {epoch + 1}/{t.config.train.epochs}{terms}, live items {live_items}", refresh=False)
-        bar.update(len(batch))
+        bar.update()
 
         # With `fit_minutes` the first steps decide how many epochs there are.
         if t.fitter and (epochs := t.fitter.after_step()):
             t.run.config = t.config = with_knobs(t.config, {"train.epochs": epochs})
-            t.scheduler.T_max, t.fitter, bar.total = epochs, None, t.images(t.last_step)
+            t.scheduler.T_max, t.fitter, bar.total = epochs, None, t.last_step
         if t.step >= t.last_step or t.ending:
             return
         if t.run.due() and t.step % t.steps_per_epoch:
-            t.save(finite_state(t))
+            check_finite(t, "weights or BatchNorm statistics are", t.model.state_dict().values())
+            save(t)
 
 
 def finish_epoch(t: Training) -> None:
     """Check the weights after an epoch, or at the end of this command, and save what is to be kept."""
-    weights = finite_state(t)
+    check_finite(t, "weights or BatchNorm statistics are", t.model.state_dict().values())
     for memory in t.model.memories:
         check_equal(memory.items, "memory items")
     epoch, rest = divmod(t.step, t.steps_per_epoch)
@@ -188,21 +178,33 @@ def finish_epoch(t: Training) -> None:
         t.scheduler.step()
         t.run.draw(t.step, t.model, t.windows, t.device)
     if keep or t.run.due() or t.ending or t.step >= t.last_step:
-        t.save(weights)
+        save(t)
     if keep:
-        t.run.save_epoch(epoch, t.step, weights)
+        t.run.save_epoch(epoch, t.step, t.model.state_dict())
     wait_for_all()                                # torchrun ends all when one has ended: not while the first one writes
+
+
+def save(t: Training) -> None:
+    """Write last.pt."""
+    t.run.save(t.step, t.model.state_dict(), rng=torch.get_rng_state(), optimizer=t.optimizer.state_dict(),
+               scheduler=t.scheduler.state_dict())
+
+
+def check_finite(t: Training, what: str, values: Iterable[Tensor]) -> None:
+    """Raise TrainingDiverged where a number is not finite."""
+    if not all(value.isfinite().all() for value in values):
+        good = f"the last good checkpoint is {t.run.last}" if t.run.last.exists() else "there is no checkpoint yet"
+        raise TrainingDiverged(f"step {t.step}: {what} not finite; {good}; try a lower --train.lr")
 
 
 def conclude(t: Training, received: int | None, dataset_path: str) -> int:
     """Say how far the run is and how to go on; return the exit status."""
-    if t.ending and t.step < t.last_step:
-        if time.monotonic() > t.deadline and not received:
-            print(f"{t.config.train.minutes:g} minutes are over at step {t.step}; go on with --resume {t.run.last}")
-            return TIME_IS_UP
+    if t.step < t.last_step:
+        over = not received and time.monotonic() > t.deadline
         received = received or signal.SIGTERM                                # another process may have got it
-        print(f"{signal.Signals(received).name} at step {t.step}; go on with --resume {t.run.last}")
-        return 128 + received
+        why = f"{t.config.train.minutes:g} minutes are over" if over else signal.Signals(received).name
+        print(f"{why} at step {t.step}; go on with --resume {t.run.last}")
+        return TIME_IS_UP if over else 128 + received
     left = t.config.train.epochs * t.steps_per_epoch - t.step
     more = f"; {left} more with --resume {t.run.last} --train.max_steps null" if left else ""
     print(f"done: {t.step} steps{more}; next: python evaluate.py --checkpoint {t.run.last} "
@@ -210,58 +212,32 @@ def conclude(t: Training, received: int | None, dataset_path: str) -> int:
     return 0
 
 
-def batches_of(t: Training, epoch: int) -> list[list[int]]:
-    """Draw the batches of window indices of an epoch, counted from 0."""
-    return epoch_batches(len(t.windows), t.config.train.batch_size, t.config.data.shuffle, t.config.seed, epoch)
-
-
-def start(args: Namespace, config: Config, model: nn.Module, optimizer: torch.optim.Optimizer,
-          scheduler: CosineAnnealingLR, lengths: dict[str, int]) -> tuple[Config, int]:
+def load(args: Namespace, config: Config, model: nn.Module, optimizer: torch.optim.Optimizer,
+         scheduler: CosineAnnealingLR, lengths: dict[str, int]) -> tuple[Config, int]:
     """Load what `--resume` or `--init_from` names, if anything.
 
-    Returns:
-        The configuration, with the number of epochs that `fit_minutes` chose before; and the number of steps done.
+    Returns the configuration, with the number of epochs that `fit_minutes` chose before; and the number of steps done.
     """
     path = args.resume or args.init_from
     if not path:
         return config, 0
     saved_config, saved = load_checkpoint(path)
+    check_architecture(config, saved_config, path)
+    load_weights(model, saved["model"], path)
     if args.init_from:
-        check_architecture(config, saved_config, path)
-        load_weights(model, saved["model"], path)
         return config, 0
     if saved_config.train.fit_minutes:
         knobs = {"train.epochs": saved_config.train.epochs, "train.fit_minutes": saved_config.train.fit_minutes}
         config = with_knobs(config, knobs)
     check_same_run(config, saved_config, path)
-    if not {"optimizer", "scheduler", "rng", "step", "videos"} <= set(saved):
+    if "optimizer" not in saved:
         raise UserError(f"{path} holds no optimizer state; go on with the run's last.pt")
     if saved["videos"] != lengths:
-        raise UserError(f"{path} was trained on {len(saved['videos'])} videos with {sum(saved['videos'].values())} "
-                        f"frames, {args.dataset_path} has {len(lengths)} with {sum(lengths.values())} or other names; "
-                        f"give the same frames, or start a new run with --init_from")
-    if (before := saved["provenance"].get("processes", 1)) != world_size():
-        warnings.warn(f"{path} is of {before} process{'es' * (before > 1)}, now there are {world_size()}: BatchNorm "
-                      f"may see other parts of a batch")
-    load_weights(model, saved["model"], path)
+        raise UserError(f"{path} was trained on other frames than {args.dataset_path} holds; use --init_from")
     optimizer.load_state_dict(saved["optimizer"])
     scheduler.load_state_dict(saved["scheduler"])
     torch.set_rng_state(saved["rng"])
     return config, saved["step"]
-
-
-def finite_state(t: Training) -> dict:
-    """Return the model's state_dict. TrainingDiverged when a number in it is not finite."""
-    state = t.model.state_dict()
-    if not all(value.isfinite().all() for value in state.values()):
-        raise diverged(t.step, "weights or BatchNorm statistics are not finite", t.run.last)
-    return state
-
-
-def diverged(step: int, what: str, last: Path) -> TrainingDiverged:
-    """Make the error that ends a run whose numbers are no longer finite."""
-    good = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
-    return TrainingDiverged(f"step {step}: {what}; {good}; try a lower --train.lr")
 
 
 if __name__ == "__main__":

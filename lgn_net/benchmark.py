@@ -1,15 +1,14 @@
-"""Measure speed: the plain arithmetic, evaluation and training in small portions, clocks, and the machine."""
+"""Measure speed: evaluation and training, as they are and as plainly as the authors' code computes, and their parts."""
 
 import copy
-import itertools
+import functools
 import os
-import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,49 +26,39 @@ from lgn_net.data.videos import Video
 from lgn_net.data.windows import Windows
 from lgn_net.device import provenance, seed_everything, set_kernels
 from lgn_net.inference import stream
-from lgn_net.inference.loop import FrameSignals, predict
-from lgn_net.inference.stream import Frame, ahead, batch_size_on, batched, encode_windows, for_inference
+from lgn_net.inference.loop import FrameSignals, copy_items, predict, restore_items
 from lgn_net.model.build import build_model
 from lgn_net.training.step import prepare, shares_of, train_step
 
-FLAGS = ("avx512f", "avx512_bf16", "amx_bf16", "bf16", "sve")
 PRECISIONS = ("float32", "tf32", "bfloat16")
 # The parts of a network by the callables that compute them; those that a network lacks are passed over.
 PARTS = {"local_branch.encoder": "E_loc", "local_branch.cells.0.conv_x": "cells", "local_branch.recur": "cells",
          "local_branch.deconv": "local deconvolution", "prototype_encoder": "E_glo", "encoder": "E_glo",
          "read": "memory", "memory.update_": "memory", **{f"memories.{k}.update_": "memory" for k in range(3)},
          "decode": "decoder"}
+Work = tuple[Any, Callable[[], list]]           # a network, and a call that makes it work
 
 
-class Timing(NamedTuple):
-    """What `interleave` measured of one way, round by round."""
+def interleave(ways: Mapping[str, Callable[[], object]], rounds: int) -> tuple[dict[str, list[float]], dict]:
+    """Time the ways in turn, so that drift of the machine hits them alike; a first round warms up.
 
-    seconds: list[float]          # wall time
-    cpu_seconds: list[float]      # process time, of all threads
-    results: list                 # of the calls, the one that warms up included
-
-
-def interleave(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Timing]:
-    """Time the ways in turn, so that drift of the machine hits them alike; a first round warms up."""
-    timings = {way: Timing([], [], []) for way in ways}
-    for k, (way, call) in itertools.product(range(rounds + 1), ways.items()):
-        wall, cpu = timer(), time.process_time()                              # waits for CUDA
-        timings[way].results.append(call())
-        wall, cpu = timer() - wall, time.process_time() - cpu
-        if k:
-            timings[way].seconds.append(wall)
-            timings[way].cpu_seconds.append(cpu)
-    return timings
+    Returns the seconds of each way, round by round, and what its last call returned.
+    """
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    results = {}
+    for way, call in [*ways.items()] * (rounds + 1):
+        start = timer()                                                       # waits for CUDA
+        results[way] = call()
+        seconds[way].append(timer() - start)
+    return {way: times[1:] for way, times in seconds.items()}, results
 
 
 def machine(device: torch.device) -> dict:
-    """Describe the machine: versions, processor, those of its flags that decide the speed of bfloat16, cores, load."""
-    info = Path("/proc/cpuinfo")
-    words = info.read_text().split() if info.exists() else []
-    return provenance(device) | {"flags": [flag for flag in FLAGS if flag in words], "cores": os.cpu_count(),
-                                 "load": [round(load, 2) for load in os.getloadavg()]}
+    """Describe the machine: versions, processor, device, cores, load."""
+    return provenance(device) | {"cores": os.cpu_count(), "load": [round(load, 2) for load in os.getloadavg()]}
 
 
+@functools.cache
 def conv_rate(device: torch.device, precision: str) -> float:
     """Measure the FLOP/s of a large convolution: 256 to 256 channels, 3 x 3, on maps of 64 x 64, channels last."""
     set_kernels(precision, deterministic=False)
@@ -98,9 +87,9 @@ def draw_video(folder: Path, config: Config, frames: int) -> Video:
 
 
 def first_windows(video: Video, config: Config, count: int) -> Tensor:
-    """Read the first windows of a video: uint8 (count, T, C, size, size)."""
+    """Read the first windows of a video, uint8 (count, T, C, size, size), over again where it has fewer."""
     windows = Windows([video], config.model.window, config.data.channels, config.data.image_size)
-    return windows.__getitems__([*range(count)])
+    return windows.__getitems__([k % len(windows) for k in range(count)])
 
 
 @torch.no_grad()
@@ -128,6 +117,10 @@ def plain_model(model: Any) -> Any:
 
     The layout is contiguous, E_loc takes frame by frame, and states of zeros are convolved as well.
     """
+    def step_with_zeros(cell: Any, gates: Tensor, *states: Tensor | None) -> tuple[Tensor, ...]:
+        zero = gates.new_zeros(len(gates), cell.conv_h.in_channels, *gates.shape[2:])
+        return type(cell).step(cell, gates, *(zero if state is None else state for state in states))
+
     model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     if local := getattr(model, "local_branch", None):
         local.encode = lambda clip: [local.encoder(frame) for frame in clip.unbind(1)]
@@ -136,92 +129,73 @@ def plain_model(model: Any) -> Any:
     return model
 
 
-def step_with_zeros(cell: Any, gates: Tensor, *states: Tensor | None) -> tuple[Tensor, ...]:
-    """Do a recurrent cell's `step` with tensors of zeros for missing states."""
-    zero = gates.new_zeros(len(gates), cell.conv_h.in_channels, *gates.shape[2:])
-    return type(cell).step(cell, gates, *(zero if state is None else state for state in states))
-
-
-def encode_anew(model: Any, frames: Iterable[Frame], config: Config, device: torch.device) -> Iterator[stream.Windows]:
-    """Encode window by window, each with all its frames: as `encode_windows`, but nothing is computed once for many."""
+def encode_anew(model: Any, video: Video, config: Config, device: torch.device) -> Iterator[stream.Windows]:
+    """Encode window by window, each with all its frames: as `stream_windows`, but nothing is computed once for many."""
     recent: deque[Tensor] = deque(maxlen=config.model.window)
-    for video, t, pixels in frames:
+    for t, pixels in enumerate(stream_frames(video.frames, config.data.channels, config.data.image_size)):
         recent.append(to_float(torch.from_numpy(pixels[None]).to(device)))
         if len(recent) == config.model.window:
             clip = torch.stack([*recent], dim=1)                              # (1, T, C, size, size)
             queries, context = model.encode(clip[:, :config.model.input_frames])
-            yield stream.Windows([(video, t)], queries, context, clip[:, -1], {})
+            yield stream.Windows([(0, t)], queries, context, clip[:, -1], {})
 
 
-class Evaluation:
-    """The evaluation of a video without end, as `score_videos` does it or plainly, some frames at a time."""
-
-    def __init__(self, model: Any, video: Video, config: Config, device: torch.device, plain: bool = False):
-        pixels = stream_frames(itertools.cycle(video.frames), config.data.channels, config.data.image_size)
-        self.config, frames = config, ((0, t, image) for t, image in enumerate(pixels))
-        self.model = plain_model(model) if plain else for_inference(model, config)
-        windows = encode_anew(self.model, frames, config, device) if plain else \
-            encode_windows(self.model, ahead(batched(frames, batch_size_on(device, config))), config, device)
-        self.predictions = predict(self.model, windows, config)
+def evaluation(model: Any, video: Video, config: Config, device: torch.device, plain: bool = False) -> Work:
+    """Make the evaluation of a video ready, as `score_videos` does it or plainly; the call returns its signals."""
+    ready = plain_model(model) if plain else stream.for_inference(model, config)
+    items = copy_items(ready)
 
     @torch.inference_mode()
-    def run(self, frames: int) -> list[FrameSignals]:
-        """Score the next frames."""
-        set_kernels(self.config.score.precision)
-        signals: list[FrameSignals] = []
-        while len(signals) < frames:
-            signals += next(self.predictions).signals
-        return signals
+    def score() -> list[FrameSignals]:
+        set_kernels(config.score.precision)
+        restore_items(ready, items)
+        windows = encode_anew(ready, video, config, device) if plain else \
+            stream.stream_windows(ready, [video], [(0, range(len(video.frames)))], config, device)
+        return [signals for scored in predict(ready, windows, config) for signals in scored.signals]
+
+    return ready, score
 
 
-class Training:
-    """Steps of the training on the first batch of a video, from random weights, as train.py does them or plainly."""
+def training(config: Config, video: Video, device: torch.device, steps: int, plain: bool = False) -> Work:
+    """Make steps on the first batch of a video ready, as train.py does them or plainly; the call returns the losses."""
+    seed_everything(config.seed)
+    model: Any = build_model(config).to(device).train()
+    model = plain_model(model) if plain else model
+    batch = first_windows(video, config, config.train.batch_size).to(device)
+    forward = prepare(model, config, device)
+    how: dict = {"foreach": False} if plain else {"fused": True}
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr, **how)
 
-    def __init__(self, config: Config, video: Video, device: torch.device, plain: bool = False):
-        seed_everything(config.seed)
-        self.config, model = config, build_model(config).to(device).train()
-        self.model = plain_model(model) if plain else model
-        self.clips = first_windows(video, config, config.train.batch_size).to(device)
-        self.forward = prepare(self.model, config, device, [len(self.clips)])
-        how: dict = {"foreach": False} if plain else {"fused": True}
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.train.lr, **how)
-
-    def run(self, steps: int) -> list[float]:
-        """Do the next steps; return their losses."""
-        set_kernels(self.config.train.precision, self.config.train.deterministic)
-        shares, losses = shares_of([*range(len(self.clips))], self.config.train.accumulate), []
+    def train() -> list[float]:
+        set_kernels(config.train.precision, config.train.deterministic)
+        shares, losses = shares_of([*range(len(batch))], config.train.accumulate), []
         for _ in range(steps):
-            clips = (self.clips[share.windows] for share in shares)
-            losses.append(train_step(self.forward, self.model, self.optimizer, shares, clips, self.config)[0].total)
-        self.optimizer.zero_grad()                                            # leave the other ways their memory
+            clips = (batch[share.windows] for share in shares)
+            losses.append(train_step(forward, model, optimizer, shares, clips, config)[0].total)
+        optimizer.zero_grad()                                                 # leave the other ways their memory
         return torch.stack(losses).tolist()
 
+    return model, train
 
-def profile_parts(model: Any, call: Callable[[], object], device: torch.device, rest: str) -> dict[str, float]:
+
+def profile_parts(work: Work, device: torch.device) -> dict[str, float]:
     """Measure the seconds of a network's parts in a call by PyTorch's profiler; on CUDA, of their kernels.
 
-    Args:
-        model: of an `Evaluation` or a `Training`; its parts stay annotated.
-        call: runs it.
-        device: of the model.
-        rest: name for the time outside all parts.
+    Time outside all parts is called "other": in a training also that of losses and backward pass.
     """
+    (model, call), cuda = work, device.type == "cuda"
     for path, part in PARTS.items():
         annotate(model, path, part)
-    cuda = device.type == "cuda"
-    activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * cuda]
-    with profile(activities=activities, acc_events=True) as profiler, record_function(rest):
+    with profile(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * cuda], acc_events=True) as profiler, \
+            record_function("whole"):
         call()
-    parts: dict[str, float] = defaultdict(float)
-    kernels = 0.0
-    for event in profiler.events():
-        if event.device_type == DeviceType.CPU:
-            kernels += event.self_device_time_total / 1e6
-            name = "optimizer" if event.name.startswith("Optimizer.step") else event.name
-            if name in {*PARTS.values(), "optimizer", rest}:
-                parts[name] += (event.device_time_total if cuda else event.cpu_time_total) / 1e6
-    whole = parts.pop(rest)
-    return {**parts, rest: (kernels if cuda else whole) - sum(parts.values())}     # CUDA's backward pass has a thread
+    events = [event for event in profiler.key_averages() if event.device_type == DeviceType.CPU]
+    seconds = {"optimizer" if event.key.startswith("Optimizer.step") else event.key:
+               (event.device_time_total if cuda else event.cpu_time_total) / 1e6 for event in events}
+    # The kernels of CUDA's backward pass are started by a thread, outside of the whole.
+    whole = sum(event.self_device_time_total for event in events) / 1e6 if cuda else seconds["whole"]
+    parts = {part: seconds[part] for part in dict.fromkeys([*PARTS.values(), "optimizer"]) if part in seconds}
+    return parts | {"other": whole - sum(parts.values())}
 
 
 def annotate(model: Any, path: str, part: str) -> None:

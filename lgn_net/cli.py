@@ -9,7 +9,6 @@ from jsonargparse import ArgumentParser, Namespace
 
 from lgn_net.config import RENAMED, Config, config_parser, flatten, parse
 from lgn_net.datasets import canonical_name
-from lgn_net.errors import UserError
 from lgn_net.files import ROOT
 
 # Flags of the paper and of the authors' README, and the knobs they set.
@@ -25,13 +24,7 @@ ALIASES = {
 
 
 def command_parser(description: str, usage: str, needs_data: bool = True) -> ArgumentParser:
-    """Make a parser with every knob and the arguments that all commands have.
-
-    Args:
-        description: text above the options.
-        usage: line above the help.
-        needs_data: whether `--dataset_path` must be given.
-    """
+    """Make a parser with every knob and the arguments that all commands have, with `usage` above its help."""
     short = "\n".join(f"  {alias:<16} = {knob}" for alias, knob in ALIASES.items())
     parser = config_parser(description, f"Short forms:\n{short}\n--dataset_type X also reads configs/X.yaml, "
                                         f"where no configuration comes from --config or a checkpoint.\n--model.name X "
@@ -78,41 +71,34 @@ def given(argv: list[str], *flags: str) -> bool:
 
 def parse_command(parser: ArgumentParser, argv: list[str],
                   saved: Mapping[str, object] | None = None) -> tuple[Config, Namespace]:
-    """Read a command line: the configuration and the command's own arguments.
+    """Read a command line: the configuration and the command's own arguments. UserError as in `config.parse`.
 
     What the configuration is made of, later ones win:
 
-    1. the defaults of `lgn_net.config`, or what the checkpoint of `--resume` or `--checkpoint` holds, or `saved`;
-    2. the files of `--config`; without these and without 1, configs/X.yaml for `--dataset_type X`, and the
-       hyper-parameters of the system in the file of `--model_dir`;
+    1. the defaults of `lgn_net.config`, or what the checkpoint of `--resume` or `--checkpoint` holds, or `saved`: the
+       knobs of the evaluation whose scores are measured, {} where they are unknown;
+    2. the files of `--config`; without these and without 1, configs/X.yaml for `--dataset_type X` (which need not exist
+       where scores are measured), and the hyper-parameters of the system in the file of `--model_dir`;
     3. configs/family/X.yaml for `--model.name X`, unless 1 stands without `--config`;
     4. single knobs.
-
-    Args:
-        parser: with all of the command's arguments.
-        argv: the command line.
-        saved: the knobs, such as "score.gamma", of the evaluation whose scores are measured; {} where they are
-            unknown, and None where no scores are measured. With scores, a data set needs no configuration file.
-
-    Raises:
-        UserError: as in `config.parse`.
     """
     words = [ALIASES.get(word, word) for word in separate(argv)]
     words = [RENAMED.get((flag.removeprefix("--"), word), word) for flag, word in zip(["", *words], words)]
     configs, words = peek(["--config"], words)
-    given = {flag: values[-1] for flag, values in peek(PEEKED, words)[0].items()}
+    flags = ["--resume", "--checkpoint", "--data.dataset", "--model_dir", "--model.name"]
+    given = {flag: values[-1] for flag, values in peek(flags, words)[0].items()}
 
     base = saved
     if source := given.get("--resume") or given.get("--checkpoint"):
         from lgn_net.training.checkpoint import load_checkpoint  # only now: measuring scores needs no torch
         base = flatten(asdict(load_checkpoint(source)[0]))
-    if base:
-        parser.set_defaults(dict(base))
-    files: list[str | Path] = [*configs.get("--config", [])]
+    parser.set_defaults(dict(base or {}))
+    files = [*map(Path, configs.get("--config", []))]
     if not base and not files:
-        dataset = given.get("--data.dataset")
-        if dataset and (saved is None or config_path(dataset).is_file()):
-            files.append(config_of(dataset))
+        if dataset := given.get("--data.dataset"):
+            files.append(ROOT / f"configs/{canonical_name(dataset)}.yaml")
+            if not files[0].is_file() and saved is not None:
+                files = []
         if "--model_dir" in given:
             from lgn_net.official import official_system
             files.append(family_file(official_system(given["--model_dir"])))
@@ -125,9 +111,6 @@ def parse_command(parser: ArgumentParser, argv: list[str],
 def separate(argv: list[str]) -> list[str]:
     """Turn every `--flag=value` into two words."""
     return [word for arg in argv for word in (arg.split("=", 1) if arg.startswith("--") and "=" in arg else [arg])]
-
-
-PEEKED = ["--resume", "--checkpoint", "--data.dataset", "--model_dir", "--model.name"]
 
 
 def peek(flags: list[str], words: list[str]) -> tuple[dict[str, list[str]], list[str]]:
@@ -146,17 +129,3 @@ def peek(flags: list[str], words: list[str]) -> tuple[dict[str, list[str]], list
 def family_file(name: str) -> Path:
     """Return configs/family/<name>.yaml of this project, which need not exist."""
     return ROOT / "configs" / "family" / f"{name}.yaml"
-
-
-def config_path(dataset: str) -> Path:
-    """Return configs/<dataset>.yaml of this project, which need not exist."""
-    return ROOT / "configs" / f"{canonical_name(dataset)}.yaml"
-
-
-def config_of(dataset: str) -> Path:
-    """Return configs/<dataset>.yaml of this project. UserError when there is none."""
-    path = config_path(dataset)
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
-        raise UserError(f"no configuration for data set {dataset} (known: {known}); give one with --config FILE")
-    return path

@@ -4,10 +4,9 @@ jsonargparse reads types, defaults and help from the dataclasses below, so each 
 rejects unknown keys and wrong types. A file is given with `--config FILE`, a single knob with `--section.name VALUE`.
 """
 
-import difflib
+import functools
 import math
-from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 import yaml
@@ -40,11 +39,6 @@ class DataConfig:
     on_device: Literal["auto", "yes", "no"] = "auto"
     """Keep the training frames in the device's memory, as bytes; auto: on a GPU, where they take at most half of what
     is free."""
-
-    def __post_init__(self):
-        require(self.image_size >= 16 and self.image_size % 8 == 0, "data.image_size", self.image_size,
-                "a multiple of 8, at least 16")
-        require(self.workers >= 0, "data.workers", self.workers, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -86,17 +80,6 @@ class ModelConfig:
     """BatchNorm weights start at 1 (today's PyTorch) or are drawn from U(0, 1) (PyTorch 1.1, which MNAD's authors
     say their numbers need)."""
 
-    def __post_init__(self):
-        for name in ("input_frames", "base_width", "hidden_width", "lstm_layers"):
-            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "1 or more")
-        require(self.memory_items >= 2, "model.memory_items", self.memory_items, "2 or more")
-        require(self.name != "mnad_recon" or self.input_frames == 1, "model.input_frames", self.input_frames,
-                "1 for mnad_recon, which reconstructs single frames (--model.name mnad_recon after --config sets it)")
-        require(self.memory or self.name in ("lgn_net", "mnad_pred", "mnad_recon"), "model.memory", self.memory,
-                "true, except for lgn_net, mnad_pred and mnad_recon, whose controls without memory are defined")
-        require(self.revive_after >= 0, "model.revive_after", self.revive_after, "0 or more")
-        require(math.isfinite(self.forget_bias), "model.forget_bias", self.forget_bias, "a number")
-
     @property
     def window(self) -> int:
         """Frames of a window: the inputs, and the frame to predict where it is none of them."""
@@ -113,10 +96,6 @@ class LossConfig:
     """lambda_s, weight of the separateness loss."""
     margin: float = 1.0
     """Margin of the separateness loss, a Euclidean distance between unit vectors."""
-
-    def __post_init__(self):
-        for name in ("compactness", "separateness", "margin"):
-            require(0 <= getattr(self, name) < math.inf, f"loss.{name}", getattr(self, name), "a number, 0 or more")
 
 
 @dataclass(frozen=True)
@@ -153,18 +132,6 @@ class TrainConfig:
     deterministic: bool = True
     """Equal numbers from equal runs on a GPU; false: the fastest convolutions that cuDNN finds."""
 
-    def __post_init__(self):
-        for name in ("epochs", "batch_size", "log_every", "accumulate"):
-            require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "1 or more")
-        require(0 < self.lr < math.inf, "train.lr", self.lr, "a number above 0")
-        require(self.max_steps is None or self.max_steps >= 1, "train.max_steps", self.max_steps, "null, or 1 or more")
-        require(0 < self.save_minutes < math.inf, "train.save_minutes", self.save_minutes, "a number above 0")
-        for name in ("minutes", "fit_minutes"):
-            require(getattr(self, name) is None or 0 < getattr(self, name) < math.inf, f"train.{name}",
-                    getattr(self, name), "null, or a number above 0")
-        require(self.keep_epochs in ("all", "last") or self.keep_epochs.isdecimal() and int(self.keep_epochs) > 0,
-                "train.keep_epochs", self.keep_epochs, "all, last, or a number K")
-
 
 @dataclass(frozen=True)
 class ScoreConfig:
@@ -196,13 +163,6 @@ class ScoreConfig:
     """Convolutions of wide layers in float32 on a CPU: PyTorch's own, Winograd's, or by a trial what is faster here;
     changes the speed, the scores by no more than rounding."""
 
-    def __post_init__(self):
-        require(0 <= self.psnr_weight <= 1, "lambda (score.psnr_weight)", self.psnr_weight, "0 to 1")
-        require(0 <= self.gamma < math.inf, "gamma (score.gamma)", self.gamma, "a number, 0 or more")
-        require(0 <= self.smoothing <= 1000, "score.smoothing", self.smoothing, "a number of frames, 0 to 1000")
-        require(self.calibration >= 0, "score.calibration", self.calibration, "0 or more")
-        require(self.batch_size >= 1, "score.batch_size", self.batch_size, "1 or more")
-
 
 @dataclass(frozen=True)
 class Config:
@@ -216,10 +176,30 @@ class Config:
     score: ScoreConfig = field(default_factory=ScoreConfig)
 
     def __post_init__(self):
-        require(0 <= self.seed < 2**63, "seed", self.seed, "0 or more, and below 2^63")
+        for knob, value in flatten(asdict(self)).items():
+            require(value is not None or knob in NULLABLE, knob, value, "a value")
+            if knob in LOWEST and value is not None:
+                require(LOWEST[knob] <= value < math.inf, knob, value, f"{LOWEST[knob]} or more")
+            if knob in POSITIVE and value is not None:
+                require(0 < value < math.inf, knob, value, "a number above 0")
+        require(self.seed < 2**63, "seed", self.seed, "below 2^63")
+        require(self.data.image_size % 8 == 0, "data.image_size", self.data.image_size, "a multiple of 8")
+        require(self.model.name != "mnad_recon" or self.model.input_frames == 1, "model.input_frames",
+                self.model.input_frames, "1 for mnad_recon (--model.name mnad_recon after --config sets it)")
+        require(self.model.memory or self.model.name in ("lgn_net", "mnad_pred", "mnad_recon"), "model.memory", False,
+                "true, except for lgn_net, mnad_pred and mnad_recon")
+        require(self.train.keep_epochs in ("all", "last") or self.train.keep_epochs.isdecimal(), "train.keep_epochs",
+                self.train.keep_epochs, "all, last, or a number K")
+        require(self.score.psnr_weight <= 1, "lambda (score.psnr_weight)", self.score.psnr_weight, "0 to 1")
 
 
 NULLABLE = ("data.cache", "train.max_steps", "train.minutes", "train.fit_minutes")
+LOWEST = {"seed": 0, "data.image_size": 16, "data.workers": 0, "model.input_frames": 1, "model.base_width": 1,
+          "model.hidden_width": 1, "model.lstm_layers": 1, "model.memory_items": 2, "model.revive_after": 0,
+          "loss.compactness": 0, "loss.separateness": 0, "loss.margin": 0, "train.epochs": 1, "train.batch_size": 1,
+          "train.log_every": 1, "train.accumulate": 1, "train.max_steps": 1, "score.psnr_weight": 0, "score.gamma": 0,
+          "score.smoothing": 0, "score.calibration": 0, "score.batch_size": 1}
+POSITIVE = ("train.lr", "train.save_minutes", "train.minutes", "train.fit_minutes")
 SECTIONS: dict[str, type] = {"data": DataConfig, "model": ModelConfig, "loss": LossConfig, "train": TrainConfig,
                              "score": ScoreConfig}
 # Knobs of earlier versions, with the value at which they meant what is now always so; and words of earlier versions.
@@ -230,7 +210,7 @@ RENAMED = {("score.memory_update", "off"): "frozen"}
 def require(ok: bool, knob: str, value: object, range_: str) -> None:
     """Raise UserError when a knob is out of range."""
     if not ok:
-        raise UserError(f"{knob} is {value}; it must be {range_}")
+        raise UserError(f"{knob} is {'null' if value is None else value}; it must be {range_}")
 
 
 def config_parser(description: str, epilog: str = "") -> ArgumentParser:
@@ -244,34 +224,20 @@ def config_parser(description: str, epilog: str = "") -> ArgumentParser:
     return parser
 
 
-def parse(parser: ArgumentParser, argv: list[str]) -> tuple[Config, Namespace]:
-    """Read a command line: the configuration, and a namespace with the command's own arguments.
+def parse(parser: ArgumentParser, words: list[str] | dict) -> tuple[Config, Namespace]:
+    """Read a command line, or a dictionary of knobs: the configuration, and the command's own arguments.
 
     Raises:
         UserError: an unknown name, a wrong type, or a value out of range.
     """
-    check_flags(parser, argv)
     try:
-        args = parser.parse_args(argv)
+        args = parser.parse_object(words) if isinstance(words, dict) else parser.parse_args(words)
+        for name in SECTIONS:
+            require(isinstance(args[name], Namespace), name, args[name], "a section of `knob: value` lines")
+        sections = parser.instantiate(args)
     except (ArgumentError, UnicodeDecodeError) as error:
         raise UserError(" ".join(str(error).split())) from None
-    return to_config(parser, args), args
-
-
-def check_flags(parser: ArgumentParser, argv: list[str]) -> None:
-    """Raise UserError for the first flag that the parser does not know, with the known ones nearest to it."""
-    known = list(parser._option_string_actions)
-    for flag in (word.partition("=")[0] for word in argv if word.startswith("--") and len(word) > 2):
-        if flag not in known:
-            leaves = [one for one in known if one.rpartition(".")[2] == flag.lstrip("-")]
-            near = leaves or difflib.get_close_matches(flag, known, n=3)
-            raise UserError(f"unknown option {flag}; " + (f"did you mean {' or '.join(near)}? " if near else "")
-                            + "`--help` lists all")
-
-
-def load_config(path: str | Path) -> Config:
-    """Read a config file over the defaults; UserError as in `parse`."""
-    return parse(config_parser(""), ["--config", str(path)])[0]
+    return Config(seed=args.seed, **{name: sections[name] for name in SECTIONS}), args
 
 
 def config_from_dict(raw: dict) -> Config:
@@ -279,28 +245,19 @@ def config_from_dict(raw: dict) -> Config:
 
     Knobs and words of earlier versions are taken where they mean what this version does.
     """
-    parser, knobs = config_parser(""), {}
+    knobs = {}
     for knob, value in flatten(raw).items():
-        if knob in RETIRED and value != RETIRED[knob]:
-            raise UserError(f"{knob} is {value}; this version knows it only as {RETIRED[knob]}; use version 0.1.0")
         if knob not in RETIRED:
             knobs[knob] = RENAMED.get((knob, value), value) if isinstance(value, str) else value
-    try:
-        return to_config(parser, parser.parse_object(knobs))
-    except ArgumentError as error:
-        raise UserError(" ".join(str(error).split())) from None
+        elif value != RETIRED[knob]:
+            raise UserError(f"{knob} is {value}; this version knows it only as {RETIRED[knob]}; use version 0.1.0")
+    return parse(knob_parser(), knobs)[0]
 
 
-def to_config(parser: ArgumentParser, args: Namespace) -> Config:
-    """Build the frozen dataclasses from parsed arguments."""
-    for name, section in SECTIONS.items():
-        if not isinstance(args[name], Namespace):
-            raise UserError(f"section '{name}' of the config holds {args[name]!r}; it must hold `knob: value` lines")
-        for knob in fields(section):
-            if args[name][knob.name] is None and f"{name}.{knob.name}" not in NULLABLE:
-                raise UserError(f"{name}.{knob.name} is null; give it a value")
-    sections = parser.instantiate(args)
-    return Config(seed=args.seed, **{name: sections[name] for name in SECTIONS})
+@functools.cache
+def knob_parser() -> ArgumentParser:
+    """Return a parser of knobs alone; making one takes a tenth of a second."""
+    return config_parser("")
 
 
 def with_knobs(config: Config, knobs: dict[str, object]) -> Config:

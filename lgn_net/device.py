@@ -24,8 +24,8 @@ def pick_device(name: str) -> torch.device:
                             "mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"--device {name} is not available here ({reason}); leave it out, or use cpu") from None
     return device
@@ -55,6 +55,8 @@ def set_kernels(precision: str, deterministic: bool = True) -> None:
 
 def provenance(device: torch.device) -> dict:
     """Collect versions, git revision and machine, for checkpoints and results."""
+    info = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*: (.*)", info.read_text() if info.is_file() else "")
     return {
         "lgn_net": lgn_net.__version__,
         "git": git_revision(),
@@ -64,19 +66,10 @@ def provenance(device: torch.device) -> dict:
         "numpy": np.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else
                   f"{device.type}, {torch.get_num_threads()} threads",
-        "processor": processor(),
+        "processor": f"{model[1] if model else platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
         "threads": torch.get_num_threads(),
         "processes": world_size(),
     }
-
-
-def processor() -> str:
-    """Return the processor's model, with the vector instructions that decide its kernels where they are known."""
-    info = Path("/proc/cpuinfo")
-    text = info.read_text() if info.is_file() else ""
-    model = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
-    name = model[1] if model else platform.processor() or platform.machine()
-    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def git_revision() -> str:

@@ -28,15 +28,11 @@ def processes(device: torch.device) -> Iterator[torch.device]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device
         return
-    if device.type == "mps":
-        raise UserError("several processes cannot share an Apple GPU; start without torchrun, or give --device cpu")
     if device.type == "cuda":
         local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-        if device.index is not None:
-            raise UserError(f"--device {device} would put every process on one GPU; leave it out")
-        if local >= gpus:
-            raise UserError(f"torchrun started {os.environ['LOCAL_WORLD_SIZE']} processes on a machine with {gpus} "
-                            f"GPUs; give --nproc_per_node {gpus}")
+        if device.index is not None or local >= gpus:
+            raise UserError(f"each process needs a GPU of its own, and there are {gpus}: leave --device out, and give "
+                            f"--nproc_per_node {gpus}")
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
@@ -65,16 +61,11 @@ def world_size() -> int:
 
 def reduce_max(values: Tensor) -> Tensor:
     """Take the largest value over all processes, entry by entry."""
-    return reduced(values, dist.ReduceOp.MAX)
+    return reduce_sum(values, dist.ReduceOp.MAX)
 
 
-def reduce_sum(values: Tensor) -> Tensor:
+def reduce_sum(values: Tensor, operation: Any = dist.ReduceOp.SUM) -> Tensor:
     """Sum over all processes, entry by entry."""
-    return reduced(values, dist.ReduceOp.SUM)
-
-
-def reduced(values: Tensor, operation: Any) -> Tensor:
-    """Reduce the `values` of all processes to one tensor."""
     if world_size() > 1:
         values = values.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(values, operation)
@@ -89,20 +80,15 @@ def broadcast_(values: Tensor) -> None:
 
 def gather(values: Tensor) -> Tensor:
     """Concatenate the (N, ...) of all processes, with N of their own, on every process."""
-    if world_size() == 1:
-        return values
-    parts: list[Any] = [None] * world_size()
-    dist.all_gather_object(parts, values.cpu())
-    return torch.cat(parts).to(values.device)
+    return values if world_size() == 1 else torch.cat(collect(values.cpu())).to(values.device)
 
 
-def collect(item: object) -> list:
-    """Return the `item` of each process, in their order, on the first process; an empty list on the others."""
-    items: list[Any] | None = [None] * world_size() if rank() == 0 else None
-    if world_size() == 1:
-        return [item]
-    dist.gather_object(item, items)
-    return items or []
+def collect(item: Any) -> list:
+    """Return the `item` of each process, in their order, on every process."""
+    items = [item] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(items, item)
+    return items
 
 
 def wait_for_all() -> None:

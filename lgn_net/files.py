@@ -16,19 +16,18 @@ from filelock import FileLock
 from lgn_net.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)      # what disks answer that know no locks
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """Open a new file for writing; it takes the place of `path` only when nothing went wrong.
 
-    Raises UserError naming `path` when the disk is full or may not be written.
+    Raises UserError naming `path` when the disk is full.
     """
-    path, temporary = Path(path), None
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
@@ -36,10 +35,9 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException as error:
-        if temporary:
-            os.unlink(temporary)
-        cause = error if isinstance(error, OSError) else error.__context__       # torch.save hides the disk's error
-        if isinstance(cause, OSError) and not isinstance(error, UserError):
+        os.unlink(temporary)
+        cause = error.__context__ if isinstance(error, RuntimeError) else error     # torch.save hides the disk's
+        if isinstance(cause, OSError) and not cause.filename:
             raise UserError(f"cannot write {path}: {cause.strerror}; what was there before is unchanged") from None
         raise
 
@@ -60,23 +58,16 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(path: Path, timeout: float = -1) -> Iterator[None]:
-    """Hold the lock file `path`, which stays there. The system ends the lock of a process that is killed.
+    """Hold the lock file `path`, in a folder that exists; the system ends the lock of a process that is killed.
 
+    Waits `timeout` seconds for another process, below 0 as long as it takes; filelock.Timeout when that still holds it.
     A warning says when the disk knows no locks; the block then runs without one.
-
-    Args:
-        path: of the lock file, in a folder that exists.
-        timeout: seconds to wait for another process; below 0: as long as it takes.
-
-    Raises:
-        filelock.Timeout: another process still holds it.
-        OSError: the lock file cannot be made.
     """
     lock = FileLock(path)
     try:
         lock.acquire(timeout)
-    except (OSError, NotImplementedError) as error:            # filelock.Timeout is an OSError without a number
-        if getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
             raise
         warnings.warn(f"the disk of {path} knows no locks; do not start the same command twice at a time")
     try:
@@ -89,8 +80,7 @@ def check_writable(folder: Path) -> None:
     """Raise UserError when a folder for results cannot be made or written to, before hours go into them."""
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise UserError(f"cannot write into {folder}: {nearest} is not a folder that may be written; "
-                        f"choose another one")
+        raise UserError(f"cannot write into {folder}: {nearest} is not a folder that may be written")
 
 
 def write_atomic(path: Path, text: str) -> None:

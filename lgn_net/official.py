@@ -1,6 +1,5 @@
 """The authors' checkpoint pair, `<n>model.pth` and `<n>keys.pt`, of LGN-Net or of MNAD, as a state of ours."""
 
-import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -53,32 +52,26 @@ def load_official(model_path: str | Path, items_path: str | Path | None) -> tupl
         raise UserError(f"{model_path} needs its memory items; the authors save them beside the model as <n>keys.pt, "
                         f"and without them every score is meaningless")
     official, items = load_file(model_path), load_file(items_path)
-    if not isinstance(official, dict) or not all(isinstance(value, Tensor) for value in official.values()):
-        raise UserError(f"{model_path} is no state_dict of tensors; give the model first, then its items")
-    if not isinstance(items, Tensor) or items.dim() != 2:
-        raise UserError(f"{items_path} holds {describe(items)}; expected the memory items, a tensor of M x D")
-    items = items.detach().float()
-    if not torch.allclose(items.norm(dim=1), torch.ones(len(items)), atol=1e-3):
-        warnings.warn(f"{items_path}: the items are not of unit length; is this the file that belongs to the model?")
+    if not isinstance(official, dict) or not isinstance(items, Tensor) or items.dim() != 2:
+        raise UserError(f"{model_path} should hold a state_dict of tensors, and {items_path} the memory items, "
+                        f"M x D; give the model first, then its items")
 
+    # Compare names and shapes with those of our network of the same sizes.
     system = infer_system(official)
     sizes = infer_sizes(official, system, model_path)
     with torch.device("meta"):
         expected = LGNNet(partial(PrototypeMemory, len(items)), **sizes, **VARIANTS[system]).state_dict()
-    features = expected.pop("memory.items").shape[1]
-    state: dict = {"memory.items": items}
-    problems = []
+    found = {official_name(name): official.get(official_name(name)) for name in expected if name != "memory.items"}
+    state: dict = {"memory.items": items.detach().float()}
+    state |= {name: found[official_name(name)] for name in expected if name not in state}
+    problems = [f"{name} is unknown" for name in official if name not in found and not str(name).startswith(UNUSED)]
     for name, value in expected.items():
-        state[name] = theirs = official.get(official_name(name))
-        if theirs is None or theirs.shape != value.shape:
-            problems.append(f"{official_name(name)} is {describe(theirs)}, expected {describe(value)}")
-        elif not theirs.isfinite().all():
-            problems.append(f"{official_name(name)} is not finite")
-    known = set(map(official_name, expected))
-    problems += [f"{name} is unknown" for name in official if name not in known and not str(name).startswith(UNUSED)]
-    if items.shape[1] != features or not items.isfinite().all():
-        problems.append(f"the items in {items_path} have {items.shape[1]} features, the model's queries {features}, or "
-                        f"are not finite")
+        where = official_name(name) if name != "memory.items" else f"{items_path}, of {items.shape[1]} features,"
+        if state[name] is None or state[name].shape != value.shape:
+            there = "missing" if state[name] is None else f"of shape {tuple(state[name].shape)}"
+            problems.append(f"{where} is {there}, expected {tuple(value.shape)}")
+        elif not state[name].isfinite().all():
+            problems.append(f"{where} is not finite")
     if problems:
         raise UserError(f"{model_path} is not {SYSTEMS[system]}: {'; '.join(problems[:3])}; {len(problems)} in all")
     return system, sizes, state
@@ -114,9 +107,9 @@ def infer_system(official: dict) -> str:
 def infer_sizes(official: dict, system: str, path: str | Path) -> dict:
     """Read keyword arguments of LGNNet off the shapes of the authors' weights. UserError where one is missing."""
     for name in (FIRST, LAST, STATE)[:3 if system == "lgn_net" else 2]:
-        if name not in official or official[name].dim() != 4 or 0 in official[name].shape:
-            raise UserError(f"{path} is not LGN-Net, nor MNAD: {name} is {describe(official.get(name))}; what is read "
-                            f"here is the authors' state_dict of either")
+        if not isinstance(official.get(name), Tensor) or official[name].dim() != 4:
+            raise UserError(f"{path} is not LGN-Net, nor MNAD: {name} is missing; what is read here is the authors' "
+                            f"state_dict of either")
     base_width, stacked = official[FIRST].shape[:2]
     channels = official[LAST].shape[0]
     sizes = {"input_frames": max(stacked // channels, 1), "channels": channels, "base_width": base_width}
@@ -124,10 +117,3 @@ def infer_sizes(official: dict, system: str, path: str | Path) -> dict:
         layers = {name.split(".")[2] for name in official if str(name).startswith("pred.convlstm_list.")}
         sizes |= {"hidden_width": official[STATE].shape[1], "lstm_layers": len(layers)}
     return sizes
-
-
-def describe(value: object) -> str:
-    """Describe a tensor as `64 x 12 x 3 x 3`, anything else by its type, None as `missing`."""
-    if isinstance(value, Tensor):
-        return " x ".join(map(str, value.shape)) or "a number"
-    return "missing" if value is None else type(value).__name__

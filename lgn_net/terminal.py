@@ -46,8 +46,7 @@ def optional(module: str, cost: str) -> Any:
 class StopOnSignal:
     """Turns the first SIGINT or SIGTERM into a flag to look at between steps; the second one ends the process.
 
-    Args:
-        second_ends: whether it does.
+    With `second_ends=False` it does not.
     """
 
     def __init__(self, second_ends: bool = True):
@@ -73,25 +72,21 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
     """Call `main(argv)` and exit: UserError, full disks and the like in one sentence with 2, divergence with 1."""
     try:
         with plain_warnings():
-            status = main(sys.argv[1:])
-    except TrainingDiverged as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 1
+            sys.exit(main(sys.argv[1:]))
     except BrokenPipeError:                                                      # the reader, `head` say, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 128 + signal.SIGPIPE
-    except (UserError, OSError) as error:
+        sys.exit(128 + signal.SIGPIPE)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except (UserError, OSError, TrainingDiverged) as error:
         # A data worker's error arrives as the text of its traceback; the sentence is its last line.
         sentence = (str(error).strip() or repr(error)).splitlines()[-1].rpartition("UserError: ")[2]
         print(f"error: {sentence}", file=sys.stderr)
-        status = 2
+        sys.exit(1 if isinstance(error, TrainingDiverged) else 2)
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":                           # PyTorch's
             raise
         print(f"error: the device's memory is full ({str(error).splitlines()[0]}); try a smaller --train.batch_size, "
               f"--score.batch_size or --data.image_size", file=sys.stderr)
-        status = 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        status = 128 + signal.SIGINT
-    sys.exit(status)
+        sys.exit(2)

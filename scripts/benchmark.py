@@ -17,11 +17,10 @@ part of a large convolution's speed. Without --dataset_path the frames are noise
 """
 
 import itertools
-import platform
 import resource
 import statistics
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -31,17 +30,17 @@ from jsonargparse import Namespace
 
 from lgn_net.benchmark import (
     PRECISIONS,
-    Evaluation,
-    Timing,
-    Training,
+    Work,
     conv_rate,
     difference,
     draw_video,
+    evaluation,
     flops,
     interleave,
     machine,
     profile_parts,
     random_model,
+    training,
 )
 from lgn_net.cli import command_parser, parse_command
 from lgn_net.config import Config, with_knobs
@@ -52,7 +51,6 @@ from lgn_net.device import pick_device
 from lgn_net.errors import UserError
 from lgn_net.files import to_json, write_atomic
 from lgn_net.inference.loop import score_videos
-from lgn_net.inference.stream import batch_size_on
 from lgn_net.inference.sweep import sweep_gamma
 from lgn_net.report.tables import markdown
 from lgn_net.terminal import run_command
@@ -76,75 +74,46 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--json", help="Also write the figures to this file.")
     config, args = parse_command(parser, argv)
     device = pick_device(args.device)
-    result = {"benchmark": args.what, "dataset": config.data.dataset if args.dataset_path else "noise",
-              "network": config.model.name, "image_size": config.data.image_size, "channels": config.data.channels,
-              "repeats": args.repeats, "machine": machine(device)}
-    print("\n".join(f"{key}: {value}" for key, value in (result | machine(device)).items() if key != "machine"))
+    about = machine(device)
+    print("\n".join(f"{key}: {value}" for key, value in about.items()))
     with tempfile.TemporaryDirectory() as folder:
-        videos = find_videos(config, args, Path(folder))
+        frames = (config.train.batch_size if args.what == "train" else args.frames) + config.model.window - 1
+        if args.dataset_path:
+            videos = index_videos(find_split(args.dataset_path, config.data.dataset, SPLITS[args.what]))
+        else:
+            videos = [draw_video(Path(folder), config, frames)]
+        longest = max(videos, key=lambda video: len(video.frames))
         measure = {"evaluate": evaluate, "train": train, "gamma": gamma, "data": data}[args.what]
-        result |= measure(config, args, device, videos)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
-    result["peak_mb"] = (torch.cuda.max_memory_allocated() if device.type == "cuda" else peak) / 1e6
-    print(f"\npeak memory, with what all ways hold: {result['peak_mb']:,.0f} MB")
+        found = measure(config, args, device, videos if args.what == "data" else [
+            longest._replace(frames=longest.frames[:frames])])
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else \
+        1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"\npeak memory, with what all ways hold: {peak / 1e6:,.0f} MB")
     if args.json:
-        write_atomic(Path(args.json), to_json(result))
-
-
-def find_videos(config: Config, args: Namespace, folder: Path) -> list[Video]:
-    """Draw a video, or find the longest one of the data set, cut to what a round needs; for `data` find all."""
-    needed = (config.train.batch_size if args.what == "train" else args.frames) + config.model.window - 1
-    if not args.dataset_path:
-        return [draw_video(folder, config, needed)]
-    videos = index_videos(find_split(args.dataset_path, config.data.dataset, SPLITS[args.what]))
-    if args.what == "data":
-        return videos
-    longest = max(videos, key=lambda video: len(video.frames))
-    if len(longest.frames) < needed:
-        raise UserError(f"the longest video, {longest.name}, has {len(longest.frames)} frames, and {needed} are "
-                        f"needed; give fewer --frames, or a smaller --train.batch_size")
-    return [longest._replace(frames=longest.frames[:needed])]
+        write_atomic(Path(args.json), to_json({
+            "benchmark": args.what, "dataset": config.data.dataset if args.dataset_path else "noise",
+            "repeats": args.repeats, "machine": about, **found, "peak_mb": peak / 1e6}))
 
 
 def evaluate(config: Config, args: Namespace, device: torch.device, videos: list[Video]) -> dict:
     """Measure the evaluation, plainly and in each precision."""
-    size, model = batch_size_on(device, config), random_model(config, videos[0], device)
-    count = -(-args.frames // size) * size                                    # whole batches
-    config = with_knobs(config, {"score.gamma": spread_gammas(model, videos[0], config, device)[5]})
-    works = {"plain": Evaluation(model, videos[0], with_knobs(config, {"score.precision": "float32"}), device, True)}
-    for way in args.precisions or precisions_on(device):
-        works[way] = Evaluation(model, videos[0], with_knobs(config, {"score.precision": way}), device)
-    calls = {way: partial(work.run, count) for way, work in works.items()}
-    timings = interleave(calls, args.repeats)
-
-    # Compare the scores, and the speed with the device's.
-    scores = {way: [*itertools.chain(*t.results)] for way, t in timings.items()}
-    agreement = {way: difference(scores[way], scores["plain"]) for way in works}
-    gflop = {way: flops(call) / count / 1e9 for way, call in calls.items()}
-    rates = {way: conv_rate(device, work.config.score.precision) / 1e9 for way, work in works.items()}
-    ways = show_ways("frame", timings, count, gflop, rates)
+    model, (video,) = random_model(config, videos[0], device), videos
+    config = with_knobs(config, {"score.gamma": spread_gammas(model, video, config, device)[5]})
+    in_precision = {way: with_knobs(config, {"score.precision": way}) for way in PRECISIONS}
+    works = {"plain": evaluation(model, video, in_precision["float32"], device, plain=True)}
+    works |= {way: evaluation(model, video, in_precision[way], device) for way in args.precisions or differing(device)}
+    found, scores = compare("frame", works, args.repeats, len(video.frames) - config.model.window + 1, device)
+    agreement = {way: difference(one, scores["plain"]) for way, one in scores.items()}
     print("\nlargest differences from the plain scores", *(f"{way}: {d}" for way, d in agreement.items()), sep="\n")
-    parts = {way: profile_parts(works[way].model, call, device, "other") for way, call in calls.items()}
-    show_parts("frame", parts, count)
-    return {"frames": count, "batch_size": size, "gamma": config.score.gamma, "ways": ways, "parts_s": parts,
-            "updates": sum(s.memory_updated for s in scores["plain"]), "agreement": agreement}
+    return found | {"updates": sum(s.memory_updated for s in scores["plain"]), "agreement": agreement}
 
 
 def train(config: Config, args: Namespace, device: torch.device, videos: list[Video]) -> dict:
     """Measure training steps, plainly and in each mode."""
-    works = {"plain": Training(in_mode(config, "float32"), videos[0], device, plain=True)}
-    for mode in args.modes or [*precisions_on(device), "bfloat16+checkpoint_activations"]:
-        works[mode] = Training(in_mode(config, mode), videos[0], device)
-    calls = {way: partial(work.run, args.steps) for way, work in works.items()}
-    timings, count = interleave(calls, args.repeats), args.steps * config.train.batch_size
-
-    gflop = dict.fromkeys(works, flops(calls["plain"]) / count / 1e9)
-    rates = {way: conv_rate(device, work.config.train.precision) / 1e9 for way, work in works.items()}
-    ways = show_ways("image", timings, count, gflop, rates)
-    parts = {way: profile_parts(works[way].model, call, device, "losses, backward") for way, call in calls.items()
-             if not works[way].config.train.compile}
-    show_parts("image", parts, count)
-    return {"batch_size": config.train.batch_size, "steps": args.steps, "ways": ways, "parts_s": parts}
+    works = {"plain": training(in_mode(config, "float32"), videos[0], device, args.steps, plain=True)}
+    for mode in args.modes or [*differing(device), "bfloat16+checkpoint_activations"]:
+        works[mode] = training(in_mode(config, mode), videos[0], device, args.steps)
+    return compare("image", works, args.repeats, args.steps * config.train.batch_size, device)[0]
 
 
 def gamma(config: Config, args: Namespace, device: torch.device, videos: list[Video]) -> dict:
@@ -152,12 +121,11 @@ def gamma(config: Config, args: Namespace, device: torch.device, videos: list[Vi
     model = random_model(config, videos[0], device)
     gammas = spread_gammas(model, videos[0], config, device)
     one = with_knobs(config, {"score.gamma": gammas[5]})
-    timings = interleave({"one gamma": partial(score_videos, model, videos, one, device),
-                          "ten gammas": partial(sweep_gamma, model, videos, config, gammas, device)}, args.repeats)
-    updates = [sum(s.memory_updated for s in signals) for signals in timings["ten gammas"].results[0].values()]
-    count = len(timings["one gamma"].results[0])
-    print(f"\nof {count} frames {', '.join(map(str, updates))} update the memory under the ten gammas")
-    return {"frames": count, "updates": updates, "ways": show_ways("frame", timings, count)}
+    calls: dict[str, Callable[[], object]] = {
+        "one gamma": partial(score_videos, model, videos, one, device),
+        "ten gammas": partial(sweep_gamma, model, videos, config, gammas, device)}
+    seconds, scores = interleave(calls, args.repeats)
+    return {"ways": show_ways("frame", seconds, len(scores["one gamma"]))}
 
 
 def data(config: Config, args: Namespace, device: torch.device, videos: list[Video]) -> dict:
@@ -171,12 +139,12 @@ def data(config: Config, args: Namespace, device: torch.device, videos: list[Vid
         def load(source: Windows, workers: int) -> int:
             return sum(len(clips) for clips in loader(source, batches, workers, torch.device("cpu")))
 
-        timings = interleave({"decoded": partial(load, windows, 0), "decoded, 2 workers": partial(load, windows, 2),
-                              "packed": partial(load, packed, 0)}, args.repeats)
-    return {"ways": show_ways("window", timings, sum(map(len, batches)))}
+        seconds, counts = interleave({"decoded": partial(load, windows, 0), "packed": partial(load, packed, 0),
+                                      "decoded, 2 workers": partial(load, windows, 2)}, args.repeats)
+    return {"ways": show_ways("window", seconds, counts["packed"])}
 
 
-def precisions_on(device: torch.device) -> list[str]:
+def differing(device: torch.device) -> list[str]:
     """Return the precisions that differ on a device."""
     return [precision for precision in PRECISIONS if precision != "tf32" or device.type == "cuda"]
 
@@ -185,8 +153,7 @@ def in_mode(config: Config, mode: str) -> Config:
     """Return the configuration in a mode of training: a precision, and switches joined to it by "+"."""
     precision, *on = mode.split("+")
     if precision not in PRECISIONS or not set(on) <= set(SWITCHES):
-        raise UserError(f"--modes {mode}: give {', '.join(PRECISIONS)}, and behind it what is switched on "
-                        f"({', '.join(SWITCHES)}), as in bfloat16+{SWITCHES[0]}")
+        raise UserError(f"--modes {mode}: give one of {', '.join(PRECISIONS)}, such as bfloat16+{SWITCHES[0]}")
     return with_knobs(config, {"train.precision": precision, **{f"train.{name}": name in on for name in SWITCHES}})
 
 
@@ -196,37 +163,37 @@ def spread_gammas(model: torch.nn.Module, video: Video, config: Config, device: 
     return np.quantile([s.regular_score for signals in extremes for s in signals], np.linspace(0.05, 0.95, 10)).tolist()
 
 
-def show_ways(unit: str, timings: Mapping[str, Timing], count: int, gflop: Mapping[str, float] | None = None,
-              rates: Mapping[str, float] | None = None) -> dict[str, dict]:
-    """Print the figures of each way and return them; ratios compare with the first way.
+def compare(unit: str, works: Mapping[str, Work], rounds: int, count: int, device: torch.device) -> tuple[dict, dict]:
+    """Measure networks at work, `count` units in a round: the figures, also printed, and what each call returned."""
+    calls = {way: call for way, (_, call) in works.items()}
+    seconds, results = interleave(calls, rounds)
+    gflop = {way: flops(call) / count / 1e9 for way, call in calls.items()}
+    rates = {way: conv_rate(device, "float32" if way == "plain" else way.partition("+")[0]) / 1e9 for way in works}
+    found = {"ways": show_ways(unit, seconds, count, gflop, rates),
+             "parts_s": {way: profile_parts(work, device) for way, work in works.items()}}
+    rows = [[name, *(f"{1e3 * parts.get(name, 0) / count:,.2f} {100 * parts.get(name, 0) / sum(parts.values()):5.1f} %"
+                     for parts in found["parts_s"].values())]
+            for name in dict.fromkeys(itertools.chain(*found["parts_s"].values()))]
+    print(f"\n{markdown([f'ms of a {unit}', *works], rows)}")
+    return found, results
 
-    Args:
-        unit: what is counted.
-        timings: of each way.
-        count: units in a round.
-        gflop: for a unit, by each way.
-        rates: GFLOP/s of a large convolution in each way's precision.
+
+def show_ways(unit: str, seconds: Mapping[str, list[float]], count: int, gflop: Mapping[str, float] | None = None,
+              rates: Mapping[str, float] | None = None) -> dict[str, dict]:
+    """Print the figures of each way and return them, from its seconds in each round; ratios compare with the first way.
+
+    `gflop` is that of a unit; `rates` are the GFLOP/s of a large convolution in each way's precision.
     """
-    table, first = {}, next(iter(timings.values()))
-    for way, t in timings.items():
-        ratios = [a / b for a, b in zip(first.seconds, t.seconds)]
-        seconds, cpu_seconds = (statistics.median(x) / count for x in (t.seconds, t.cpu_seconds))
-        table[way] = {f"{unit}s/s": 1 / seconds, "s": seconds, "CPU s": cpu_seconds, "ratio": statistics.median(ratios),
-                      "ratio min": min(ratios), "ratio max": max(ratios),
-                      "CPU ratio": statistics.median(a / b for a, b in zip(first.cpu_seconds, t.cpu_seconds))}
+    table, first = {}, next(iter(seconds.values()))
+    for way, times in seconds.items():
+        ratios, each = [a / b for a, b in zip(first, times)], statistics.median(times) / count
+        table[way] = {f"{unit}s/s": 1 / each, "s": each, "ratio": statistics.median(ratios),
+                      "ratio min": min(ratios), "ratio max": max(ratios)}
         if gflop and rates:
-            table[way] |= {"GFLOP": gflop[way], "device GFLOP/s": rates[way],
-                           "reached": gflop[way] / rates[way] / seconds}
+            table[way] |= {"GFLOP": gflop[way], "device GFLOP/s": rates[way], "reached": gflop[way] / rates[way] / each}
     rows = [[way, *(f"{x:.3g}" if x < 100 else f"{x:,.0f}" for x in row.values())] for way, row in table.items()]
     print(f"\n{markdown(['way', *table[way]], rows)}")
     return table
-
-
-def show_parts(unit: str, parts: Mapping[str, Mapping[str, float]], count: int) -> None:
-    """Print the milliseconds of each part, and its part of the whole, by each way."""
-    rows = [[name, *(f"{1e3 * found.get(name, 0) / count:,.2f} {100 * found.get(name, 0) / sum(found.values()):5.1f} %"
-                     for found in parts.values())] for name in dict.fromkeys(itertools.chain(*parts.values()))]
-    print(f"\n{markdown([f'ms of a {unit}', *parts], rows)}")
 
 
 if __name__ == "__main__":

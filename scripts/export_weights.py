@@ -14,15 +14,18 @@ of each signal over training windows, by the rounded weights, and which share of
 """
 
 import argparse
+import hashlib
+import json
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from lgn_net.config import Config
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.device import pick_device
 from lgn_net.errors import UserError
-from lgn_net.files import check_writable
+from lgn_net.files import check_writable, replacing, to_json, write_atomic
 from lgn_net.inference.around import predict_again, sample_normal
 from lgn_net.inference.loop import to_scores
 from lgn_net.model.build import build_model
@@ -31,59 +34,53 @@ from lgn_net.scores.maps import as_array, error_map, smoothed
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.terminal import progress, run_command
 from lgn_net.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from lgn_net.training.parts import join_parts, split_file
 
 PEAKS = 64                                               # windows whose greatest error is kept
 
 
 def main(argv: list[str]) -> None:
     """Export a checkpoint, or carry it over in parts."""
-    args = parse_arguments(argv)
-    if args.join:
-        join_parts(args.join, args.out)
-        print(f"{args.out}: joined; every part is as it was written")
-    elif args.parts:
-        load_checkpoint(args.checkpoint)
-        print(f"{len(split_file(args.checkpoint, args.parts)) - 1} parts of {args.checkpoint} in {args.parts}")
-    else:
-        config, content = load_checkpoint(args.checkpoint)
-        state, kept = rounded(content["model"])
-        more = {} if args.half else {"calibration": calibrate_network(args, config, state)}
-        save_checkpoint(args.out, config, state, **more, exported_from={
-            key: content[key] for key in ("step", "provenance", "imported_from") if key in content})
-        size, full = (Path(path).stat().st_size / 1e6 for path in (args.out, args.checkpoint))
-        print(f"{args.out}: {size:.2f} MB ({full:.2f} MB before)")
-        if kept:
-            print(f"left as they were, since float16 cannot hold them: {', '.join(kept)}")
-
-
-def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    """Read the command line. UserError when the file to write exists or cannot be written."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", nargs="?")
-    parser.add_argument("--out", help="file to write")
+    parser.add_argument("checkpoint", nargs="?", type=Path)
+    parser.add_argument("--out", type=Path, help="file to write")
     way = parser.add_mutually_exclusive_group(required=True)
     way.add_argument("--dataset_path", help="folder that holds the data set's folder, or that folder itself")
     way.add_argument("--half", action="store_true", help="round to float16 only, without a calibration")
-    way.add_argument("--parts", metavar="FOLDER", help="write the checkpoint in parts into this folder")
-    way.add_argument("--join", metavar="FOLDER", help="join the parts in this folder to --out")
+    way.add_argument("--parts", type=Path, metavar="FOLDER", help="write the checkpoint in parts into this folder")
+    way.add_argument("--join", type=Path, metavar="FOLDER", help="join the parts in this folder to --out")
     parser.add_argument("--windows", type=int, default=256, help="training windows, spread evenly (default: 256)")
     parser.add_argument("--device", default="auto", help="cuda, cuda:1, mps or cpu; auto takes the first there is")
     args = parser.parse_args(argv)
     if (args.checkpoint is None) != bool(args.join) or (args.out is None) != bool(args.parts):
         parser.error("give CHECKPOINT, except with --join, and --out, except with --parts")
-    if args.out and Path(args.out).exists():
-        raise UserError(f"{args.out} exists already; choose another --out, or delete it")
-    check_writable(Path(args.parts or args.out).parent)
-    return args
+    if args.out and args.out.exists():
+        parser.error(f"{args.out} exists already; choose another --out")
+    check_writable((args.parts or args.out).parent)
+    if args.join:
+        join_parts(args.join, args.out)
+    elif args.parts:
+        split_file(args.checkpoint, args.parts)
+    else:
+        export(args)
 
 
-def rounded(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Round a state_dict to float16, without the memory items; also name the tensors left alone as too large for it."""
+def export(args: argparse.Namespace) -> None:
+    """Write the rounded weights, and how they score training windows."""
+    config, content = load_checkpoint(args.checkpoint)
+    state = rounded(content["model"])
+    more = {} if args.half else {"calibration": calibrate_network(args, config, state)}
+    save_checkpoint(args.out, config, state, **more, exported_from={
+        key: content[key] for key in ("step", "provenance", "imported_from") if key in content})
+    size, full = (path.stat().st_size / 1e6 for path in (args.out, args.checkpoint))
+    whole = [name for name, value in state.items() if value.dtype == torch.float32 and not name.endswith("items")]
+    print(f"{args.out}: {size:.2f} MB ({full:.2f} MB before); too large for float16: {', '.join(whole) or 'none'}")
+
+
+def rounded(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Round a state_dict to float16, without the memory items and tensors with numbers too large for float16."""
     halves = {name: value.half() for name, value in state.items()
               if value.is_floating_point() and name.rpartition(".")[2] != "items"}
-    kept = [name for name, value in halves.items() if not value.isfinite().all()]
-    return {name: value if name in kept else halves.get(name, value) for name, value in state.items()}, kept
+    return state | {name: value for name, value in halves.items() if value.isfinite().all()}
 
 
 def calibrate_network(args: argparse.Namespace, config: Config, state: dict[str, Tensor]) -> dict:
@@ -98,6 +95,32 @@ def calibrate_network(args: argparse.Namespace, config: Config, state: dict[str,
     peaks = [smoothed(error_map(as_array(predicted), as_array(target))).max()
              for _, _, predicted, target in predict_again(model, videos, config, normal, wanted, device)]
     return calibrate(to_scores(normal, videos), paper_weights(config.score.psnr_weight, len(model.memories)), peaks)
+
+
+def split_file(path: Path, folder: Path, size: int = 15 * 2**20) -> None:
+    """Write a file's parts of `size` bytes, `<name>.part00`, ..., and their checksums, `<name>.parts.json`."""
+    parts: list[dict] = []
+    with path.open("rb") as source:
+        while block := source.read(size):
+            parts.append({"name": f"{path.name}.part{len(parts):02d}", "sha256": hashlib.sha256(block).hexdigest()})
+            with replacing(folder / parts[-1]["name"]) as file:
+                file.write(block)
+    write_atomic(folder / f"{path.name}.parts.json",
+                 to_json({"name": path.name, "bytes": path.stat().st_size, "parts": parts}))
+    print(f"{len(parts)} parts of {path} in {folder}")
+
+
+def join_parts(folder: Path, out: Path) -> None:
+    """Join the parts in a folder to the file `out`, completely or not at all. UserError for missing or damaged ones."""
+    index = next(folder.glob("*.parts.json"), folder / "NAME.parts.json")
+    with replacing(out) as file:
+        for part in json.loads(index.read_text())["parts"]:
+            block = (folder / part["name"]).read_bytes()
+            if hashlib.sha256(block).hexdigest() != part["sha256"]:
+                raise UserError(f"{folder / part['name']} is damaged: its SHA-256 is not the one in {index.name}; copy "
+                                f"it once more")
+            file.write(block)
+    print(f"{out}: joined; every part is as it was written")
 
 
 if __name__ == "__main__":

@@ -7,11 +7,10 @@ Then use it as any other checkpoint:
 """
 
 import argparse
-from pathlib import Path
 
-from lgn_net.cli import config_of, family_file
-from lgn_net.config import config_parser, parse
-from lgn_net.errors import UserError
+from lgn_net.cli import family_file
+from lgn_net.config import knob_parser, parse
+from lgn_net.files import ROOT
 from lgn_net.official import SYSTEMS, import_official, official_system
 from lgn_net.terminal import run_command
 from lgn_net.training.checkpoint import save_checkpoint
@@ -21,20 +20,16 @@ def main(argv: list[str]) -> None:
     """Import the pair."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="the authors' <n>model.pth, a state_dict")
-    parser.add_argument("items", nargs="?", metavar="keys", help="the <n>keys.pt that belongs to it, the memory items")
+    parser.add_argument("items", nargs="?", metavar="keys", help="the <n>keys.pt that belongs to it, its memory items")
     parser.add_argument("--out", required=True, help="checkpoint to write")
     parser.add_argument("--config", help="configuration whose data set and scoring go into the checkpoint (default: "
                                          "configs/ped2.yaml, and for MNAD its own lambda and gamma)")
     args = parser.parse_args(argv)
-    if Path(args.out).exists():
-        raise UserError(f"{args.out} exists already; choose another --out, or delete it")
-    files = [args.config] if args.config else [config_of("ped2"), family_file(official_system(args.model))]
-    config, _ = parse(config_parser(""), [f"--config={file}" for file in files])
+    files = [args.config] if args.config else [ROOT / "configs/ped2.yaml", family_file(official_system(args.model))]
+    config, _ = parse(knob_parser(), [f"--config={file}" for file in files])
     config, state = import_official(config, args.model, args.items)
     save_checkpoint(args.out, config, state, imported_from=[args.model, args.items])
-    model = config.model
-    print(f"{args.out}: {SYSTEMS[model.name]}, {model.input_frames} frame(s) of {config.data.channels} channels, width "
-          f"{model.base_width}, {model.memory_items} memory items; scored as {config.data.dataset}, lambda "
+    print(f"{args.out}: {SYSTEMS[config.model.name]}, scored as {config.data.dataset}, lambda "
           f"{config.score.psnr_weight:g}, gamma {config.score.gamma:g}")
 
 

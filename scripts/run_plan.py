@@ -8,14 +8,14 @@
     scripts/reproduce_ped2.sh --table results/*.json                                      # rows for docs/results.md
 
 Each run is RUNS/<row>/seed_<k> with its log beside it. The command may be stopped or killed and given again: finished
-runs stay, and begun runs go on from their last checkpoint. RUNS/<plan>.md (the table), RUNS/<plan>.csv (the runs) and
-RUNS/<plan>.png (their AUCs; .pdf, too) are rewritten whenever a run is done. Several commands may use one RUNS, on
-several GPUs for example (--device cuda:1): each takes runs that no other command works on.
+runs stay, and begun runs go on from their last checkpoint. RUNS/<plan>.md (the table), .csv (the runs) and .png (their
+AUCs; .pdf, too) are rewritten whenever a run is done. Several commands may use one RUNS, on several GPUs for example
+(--device cuda:1): each takes runs that no other command works on.
 
 scripts/reproduce_ped2.sh takes one row of plans/reproduce_ped2.yaml and one seed, prepares the frames where they are
-missing, and writes results/<name>.json. Its result is that of the last epoch; the best epoch was chosen on the test
-set, and is an oracle. Exit status: 0 complete; 75 stopped by --minutes, give the same command again; 128 + its number
-after a signal (of reproduce_ped2.sh 75, too); 1 a run failed, see its log; 2 wrong input, named by the message.
+missing, and writes results/<name>.json: the result of the last epoch, beside it that of the best, an oracle. Exit
+status: 0 complete; 75 something is left, give the same command again; 128 + its number after a signal (of
+reproduce_ped2.sh 75, too); 1 a run failed, see its log; 2 wrong input.
 """
 
 import argparse
@@ -28,20 +28,21 @@ import shlex
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import yaml
 
-from lgn_net.cli import command_parser, parse_command
-from lgn_net.config import Config, flatten
+from lgn_net.cli import parse_command
+from lgn_net.config import Config, flatten, knob_parser
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.datasets import canonical_name, difference_from_published
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, check_writable, to_json, write_atomic
-from lgn_net.report.plan_tables import SIGNALS, distance_aucs, plan_csv, plan_table, result_table
+from lgn_net.report.figures import save_figure
+from lgn_net.report.plan import SIGNALS, distance_aucs, draw_curve, plan_csv, plan_figure, plan_table, result_table
 from lgn_net.report.tables import percent
-from lgn_net.terminal import StopOnSignal, optional, run_command
+from lgn_net.terminal import StopOnSignal, run_command
 from lgn_net.training.checkpoint import differences
 from lgn_net.training.plan_run import AGAIN, SPEED, Run
 
@@ -59,20 +60,20 @@ def main(argv: list[str]) -> int:
     for run in runs:
         run.look()
         if args.dry_run:
-            commands = [run.training(*limits_of(args))] * (run.stage == "train" and "train" in args.stages)
-            commands += [run.evaluating()] * ("evaluate" in args.stages)
+            stages = [stage for stage in ("train", "evaluate") if stage in {run.stage, "evaluate"} & args.stages]
+            commands = [run.command(stage, *limits_of(args)) for stage in stages]
             print(" && ".join(shlex.join(["python", *command[1:]]) for command in commands))
     if args.dry_run:
         return 0
     check_writable(args.exp_dir)
     if args.reproduce:
-        check_writable(args.results)
-        train = "train" in args.stages and any(run.stage == "train" for run in runs)
-        splits = ["training"] * train + ["testing"] * ("evaluate" in args.stages)
-        find_data(Path(args.dataset_path), runs[0].config.data.dataset, splits)
+        find_data(Path(args.dataset_path), runs, args.stages)
 
     with StopOnSignal(second_ends=False) as stop:                  # at a second signal the runs are saving already
         work(runs, args, plan, stop)
+    for run in runs:
+        if run.stage:
+            run.look()                                             # another command may have worked on it
     print(f"\n{write_outputs(runs, args, plan)}")
     if failed := [str(run.beside("log")) for run in runs if run.failed]:
         print(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}", file=sys.stderr)
@@ -122,8 +123,6 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     return args
 
 
-# ----------------------------------------------------------------------------------------------------------- the plan
-
 def read_plan(args: argparse.Namespace) -> tuple[dict, list[Run]]:
     """Read the plan and its runs, all rows with the first seed first; UserError for a plan that cannot be run."""
     try:
@@ -131,8 +130,7 @@ def read_plan(args: argparse.Namespace) -> tuple[dict, list[Run]]:
         plan = {"question": [], "set": {}} | yaml.load(args.plan.read_text(), yaml.BaseLoader)
         rows = {name: {"set": {}, "published": {}} | (row or {}) for name, row in plan["rows"].items()}
         wrong = {*plan} ^ {"title", "question", "config", "set", "rows"}
-        wrong |= {key for row in rows.values() for key in row} - {"set", "published"}
-        if wrong:
+        if wrong := wrong | {key for row in rows.values() for key in row} - {"set", "published"}:
             raise KeyError(f"unknown or missing: {', '.join(wrong)}")
         if args.config:
             plan |= {"config": args.config, "set": {}}
@@ -141,58 +139,61 @@ def read_plan(args: argparse.Namespace) -> tuple[dict, list[Run]]:
     except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"plan {args.plan}: {' '.join(str(error).split())}; expected title, config, rows with "
                         f"`name: {{set: {{knob: value}}}}` as in plans/table2.yaml") from None
-    slugs = {name: re.sub(r"\W+", "_", name.lower()).strip("_") for name in rows}
-    if len(set(slugs.values())) < len(slugs):
-        raise UserError(f"plan {args.plan}: each row needs a folder of its own, not {slugs}; rename one")
     if absent := set(args.rows or ()) - set(rows):
         raise UserError(f"plan {args.plan} has no row {absent.pop()!r}; it has {', '.join(map(repr, rows))}")
     chosen = [name for name in rows if name in args.rows] if args.rows else list(rows)[:1 if args.reproduce else None]
-    systems = {knobs[name]["model.name"]: name for name in reversed(rows)}                 # the first row of each
 
+    systems = {knobs[name]["model.name"]: name for name in reversed(rows)}                 # the first row of each
     runs = []
     for seed, name in itertools.product(dict.fromkeys(args.seeds), chosen):
         words = [word for knob, value in knobs[name].items() for word in (f"--{knob}", value)]
         argv = [*base, *words, *args.knobs, "--seed", str(seed)]
-        run = Run(name, seed, args.exp_dir / slugs[name] / f"seed_{seed}", argv, parse(argv),
-                  ["--dataset_path", args.dataset_path, "--device", args.device], args.every)
+        config, folder = parse(argv), args.exp_dir / re.sub(r"\W+", "_", name.lower()).strip("_") / f"seed_{seed}"
+        run = Run(name, seed, folder, argv, config, ["--dataset_path", args.dataset_path, "--device", args.device],
+                  args.every)
         if args.reproduce:
-            # The knobs may have made another system of it. Its name says all that differs from the configuration.
-            model = run.config.model.name
-            run.system = name = systems.get(model, model)
-            plain, knobs_of = parse([*base, "--model.name", model]), flatten(asdict(run.config))
-            run.changed = {knob: knobs_of[knob] for knob, _ in differences(run.config, plain)
-                           if not knob.startswith(("seed", *SPEED))}
-            parts = [knob.removeprefix("model.").replace(".", "_") + ("" if value is True else f"_{value}")
-                     for knob, value in run.changed.items() if not (args.fast and f"--{knob}" in FAST)]
-            parts += ["fast"] * args.fast + ([f"fit_{args.fit:g}"] if args.fit else [])
-            run.row = "_".join([Path(base[1]).stem, model.replace("lgn_net", "lgn"), *parts, f"seed{seed}"])
-            run.row = run.row.replace("/", "_")
-            alone = len(args.seeds) == len(chosen) == 1 and args.exp_dir != Path("runs")
-            run.folder = args.exp_dir if alone else args.exp_dir / run.row
-        auc = rows.get(name, {}).get("published", {}).get(canonical_name(run.config.data.dataset))
+            name = systems.get(config.model.name, config.model.name)      # the knobs may have made another system of it
+            run = published_run(run, name, parse([*base, "--model.name", config.model.name]), args)
+        auc = rows.get(name, {}).get("published", {}).get(canonical_name(config.data.dataset))
         run.published = auc and float(auc)
         runs.append(run)
+    if len({run.folder for run in runs}) < len(runs):
+        raise UserError(f"plan {args.plan}: two of {', '.join(map(repr, chosen))} have one folder; rename one")
     return plan, runs
+
+
+def published_run(run: Run, system: str, plain: Config, args: argparse.Namespace) -> Run:
+    """Name a run of reproduce_ped2.sh, and its folder, after all that differs from the `plain` configuration."""
+    knobs = flatten(asdict(run.config))
+    changed = {knob: knobs[knob] for knob, _ in differences(run.config, plain)
+               if not knob.startswith(("seed", *SPEED))}
+    parts = [knob.removeprefix("model.").replace(".", "_") + ("" if value is True else f"_{value}")
+             for knob, value in changed.items() if not (args.fast and f"--{knob}" in FAST)]
+    parts += ["fast"] * args.fast + ([f"fit_{args.fit:g}"] if args.fit else [])
+    config, model = Path(run.argv[1]).stem, run.config.model.name.replace("lgn_net", "lgn")
+    name = "_".join([config, model, *parts, f"seed{run.seed}"]).replace("/", "_")
+    alone = len(args.seeds) == len(args.rows or [1]) == 1 and args.exp_dir != Path("runs")
+    return replace(run, row=name, folder=args.exp_dir if alone else args.exp_dir / name, system=system, changed=changed)
 
 
 def parse(argv: list[str]) -> Config:
     """Return the configuration that options of train.py mean; UserError as train.py would raise it."""
-    return parse_command(command_parser("", ""), [*argv, "--dataset_path", "."])[0]
+    return parse_command(knob_parser(), argv)[0]
 
 
-def find_data(data: Path, name: str, splits: list[str]) -> None:
+def find_data(data: Path, runs: list[Run], stages: set[str]) -> None:
     """Prepare Ped2 where it is missing; UserError where a needed split is missing or is not the whole benchmark."""
+    name = runs[0].config.data.dataset
     if name == "ped2" and not (data / name).exists():
         here = (data / "UCSD_Anomaly_Dataset.tar.gz").exists() or any(data.glob("**/UCSDped2/Train"))
         source = ["--source", data] if here else ["--download"]
         subprocess.run([sys.executable, ROOT / "scripts/prepare_data.py", name, *source, "--out", data], check=False)
-    for split in splits:
+    train = "train" in stages and any(run.stage == "train" for run in runs)
+    for split in ["training"] * train + ["testing"] * ("evaluate" in stages):
         lengths = [len(video.frames) for video in index_videos(find_split(data, name, split))]
         if wrong := difference_from_published(name, split, lengths):
             raise UserError(f"{wrong}; a part of the data set reproduces nothing: scripts/prepare_data.py")
 
-
-# ----------------------------------------------------------------------------------------------------------- the work
 
 def limits_of(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     """Return the limits of a training as options: those of every call, and those of a run's first call alone."""
@@ -204,39 +205,39 @@ def limits_of(args: argparse.Namespace) -> tuple[list[str], list[str]]:
 
 
 def work(runs: list[Run], args: argparse.Namespace, plan: dict, stop: StopOnSignal) -> None:
-    """Keep `--jobs` processes busy until nothing is left to do, the time is over, or a signal came."""
+    """Keep `--jobs` processes busy until all is done or left to other commands, the time is over, or a signal came."""
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // args.jobs))
-    waiting, running, elsewhere = [run for run in runs if run.stage in args.stages], [], set()
+    waiting, running = [run for run in runs if run.stage in args.stages], []
 
-    def start(run: Run) -> None:
-        """Start the next command of a run that is locked."""
-        if run.stage not in args.stages:
+    def go_on(run: Run) -> None:
+        """Start the next command of a locked run, or release it."""
+        if run.stage in args.stages:
+            run.start(*limits_of(args), os.environ | {"OMP_NUM_THREADS": threads})
+            running.append(run)
+            print(f"{run.row}, seed {run.seed}: {run.stage}, see {run.beside('log')}", flush=True)
+        else:
             run.lock.close()
-            return
-        run.start(*limits_of(args), os.environ | {"OMP_NUM_THREADS": threads})
-        running.append(run)
-        print(f"{run.row}, seed {run.seed}: {run.stage}, see {run.beside('log')}", flush=True)
 
     try:
         while (waiting or running) and not stop.received and time.monotonic() < args.deadline:
             for run in [run for run in running if run.process.poll() is not None]:
                 running.remove(run)
-                if run.end(bool(stop.received)):
-                    start(run)
-                elif run.failed:
+                if run.end(stopping=bool(stop.received)):
+                    go_on(run)
+                else:
+                    run.lock.close()
+                if run.failed:
                     reason = run.beside("log").read_text().splitlines()[-1].strip()
                     print(f"{run.row}, seed {run.seed}: failed, see {run.beside('log')}: {reason}", flush=True)
                 elif not run.stage:
                     print(f"{run.row}, seed {run.seed}: AUC {percent(run.results.get('auc'))} %", flush=True)
                     write_outputs(runs, args, plan)
-            # What another command works on is tried again: it may leave it unfinished.
-            for run in list(waiting):
-                if len(running) < args.jobs and run.claim():
-                    waiting.remove(run)
+            while waiting and len(running) < args.jobs:
+                run = waiting.pop(0)
+                if run.claim():
                     run.look()
-                    start(run)
-                elif len(running) < args.jobs and run.folder not in elsewhere:
-                    elsewhere.add(run.folder)
+                    go_on(run)
+                else:
                     print(f"{run.row}, seed {run.seed}: another command works on it", flush=True)
             time.sleep(POLL)
     finally:
@@ -245,31 +246,29 @@ def work(runs: list[Run], args: argparse.Namespace, plan: dict, stop: StopOnSign
         for run in running:
             run.process.wait()
             run.end(stopping=True)
+            run.lock.close()
 
-
-# -------------------------------------------------------------------------------------------------------- the outputs
 
 def write_outputs(runs: list[Run], args: argparse.Namespace, plan: dict) -> str:
     """Write the plan's table, list and picture, or the results of published runs; return what to print."""
-    pictures = optional("lgn_net.report.plan_pictures", "no pictures of the plan")
     if args.reproduce:
-        return "\n\n".join(write_result(run, args, plan, pictures) for run in runs)
+        return "\n\n".join(write_result(run, args, plan) for run in runs)
     rows = []
     for run in runs:
-        log, times = run.log_rows() if distance_aucs(run.results) else [], run.times()
+        live, times = [*run.live_items().values()] if distance_aucs(run.results) else [], run.times()
         rows.append({"row": run.row, "seed": run.seed, "published_auc": run.published, "results": run.results,
-                     "live_items": log[-1]["live_items"] if log else None, "train_s": times.get("train"),
+                     "live_items": live[-1] if live else None, "train_s": times.get("train"),
                      "evaluate_s": times.get("evaluate")})
     question = [plan["question"]] if isinstance(plan["question"], str) else plan["question"]
     path, text = args.exp_dir / args.plan.stem, plan_table(plan["title"], question, rows)
     write_atomic(Path(f"{path}.md"), text)
     write_atomic(Path(f"{path}.csv"), plan_csv(rows))
-    if pictures and any(run.results for run in runs):
-        pictures.save_figure(pictures.plan_figure(plan["title"], rows), path)
+    if any(run.results for run in runs):
+        save_figure(plan_figure(plan["title"], rows), path)
     return f"{text}\ntable, runs and picture: {path}.md, .csv, .png"
 
 
-def write_result(run: Run, args: argparse.Namespace, plan: dict, pictures) -> str:
+def write_result(run: Run, args: argparse.Namespace, plan: dict) -> str:
     """Write RESULTS/<name>.json and the picture of the AUC over the epochs; return what to print."""
     # The curve has every epoch that was evaluated, whether or not its weights are still there.
     epochs, times = run.config.train.epochs, run.times()
@@ -278,7 +277,6 @@ def write_result(run: Run, args: argparse.Namespace, plan: dict, pictures) -> st
     curve = [{"epoch": epoch} | {key: one.get(key) for key in (*SIGNALS, "memory_updates")}
              for epoch, one in evaluated.items()]
     status = {"": "complete", "evaluate": "evaluating", "train": f"training, epoch {run.epochs + 1} of {epochs}"}
-    live = {row["epoch"]: row["live_items"] for row in run.log_rows()}
     result = {
         "name": run.row, "status": status[run.stage], "epochs_done": run.epochs, "system": run.system, "seed": run.seed,
         "configuration": plan["config"], "changed": run.changed,
@@ -286,15 +284,15 @@ def write_result(run: Run, args: argparse.Namespace, plan: dict, pictures) -> st
         **{key: run.results.get(key) for key in (*SIGNALS, "interval")},
         "oracle": None if run.stage else max(curve, key=lambda one: one["auc"] or 0)
         | {"warning": "epoch chosen on the test set: no result"},
-        "curve": curve, "live_items": [live[epoch] for epoch in sorted(live) if epoch <= run.epochs],
+        "curve": curve, "live_items": [live for epoch, live in run.live_items().items() if epoch <= run.epochs],
         "command": args.command, "versions": run.versions,
         "times": {"training_s": times.get("train"),
-                  "images_per_s": round(times["images"] / times["train"], 3) if times.get("images") else None},
+                  "images_per_s": round(run.images / times["train"], 3) if times.get("train") else None},
         "config": asdict(run.config), "evaluation": run.results or None,
     }
     write_atomic(args.results / f"{run.row}.json", to_json(result))
-    if pictures and curve:
-        pictures.draw_curve(result, run.folder / "auc_over_epochs")
+    if curve:
+        draw_curve(result, run.folder / "auc_over_epochs")
     beside = f", published {percent(result['published'], 1)} %" if result["published"] else ""
     return f"{run.row}: {result['status']}, AUC {percent(result['auc'])} %{beside}; see {args.results}/{run.row}.json"
 

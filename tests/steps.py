@@ -26,12 +26,12 @@ CLIPS = draw_clips()
 
 
 class Steps(NamedTuple):
-    """What a few steps leave behind."""
+    """After each step its losses and, of each memory, items and usage (queries per item); the weights at the end."""
 
-    losses: list[Tensor]            # of each step: total, prediction, compactness, separateness
-    items: list[list[Tensor]]       # of each step and memory, after its update
-    usage: list[list[Tensor]]       # of each step and memory: queries per item
-    weights: dict[str, Tensor]      # at the end
+    losses: list[Tensor]
+    items: list[list[Tensor]]
+    usage: list[list[Tensor]]
+    weights: dict[str, Tensor]
 
 
 def config_of(model: dict, train: dict) -> Config:
@@ -71,7 +71,7 @@ def take_steps(config: Config, sizes: tuple[int, ...], sample: bool = False) -> 
     Plain descent: to Adam a gradient twice as large would be the same.
     """
     model = frozen_model(config)
-    forward, optimizer = prepare(model, config, CPU, set(sizes)), torch.optim.SGD(model.parameters(), lr=1e-3)
+    forward, optimizer = prepare(model, config, CPU), torch.optim.SGD(model.parameters(), lr=1e-3)
     done = Steps([], [], [], model.state_dict())
     for batch in batches_of(sizes):
         shares = shares_of(batch, config.train.accumulate)

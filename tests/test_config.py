@@ -1,13 +1,12 @@
 """Knobs: published defaults, files, command line, and one sentence for whatever does not fit."""
 
-from dataclasses import FrozenInstanceError, asdict
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from lgn_net.cli import command_parser, parse_command
-from lgn_net.config import Config, ModelConfig, config_from_dict, config_parser, load_config, parse, to_yaml
-from lgn_net.datasets import canonical_name
+from lgn_net.config import Config, ModelConfig, config_from_dict, knob_parser, parse, to_yaml
 from lgn_net.errors import UserError
 from lgn_net.training.checkpoint import check_architecture, check_same_run, save_checkpoint
 
@@ -31,11 +30,15 @@ def hyper_parameters(config):
             config.score.psnr_weight, config.score.gamma)
 
 
-KNOBS, COMMAND = config_parser(""), command_parser("", "x.py")          # building a parser takes longer than using it
+COMMAND = command_parser("", "x.py")                                    # building a parser takes longer than using it
 
 
 def from_flags(*argv):
-    return parse(KNOBS, list(argv))[0]
+    return parse(knob_parser(), list(argv))[0]
+
+
+def from_file(path):
+    return from_flags("--config", str(path))
 
 
 def from_command(*argv, parser=COMMAND):
@@ -73,19 +76,16 @@ def test_defaults_are_the_published_ones_for_ped2():
     assert (config.model.input_frames, config.model.base_width, config.model.hidden_width, config.model.lstm_layers) \
         == (4, 64, 128, 4)
     assert (config.loss.margin, config.train.epochs, config.train.batch_size, config.train.lr) == (1, 60, 8, 2e-4)
-    assert (config.train.max_steps, config.train.precision, config.score.precision) == (None, "float32", "float32")
     # The switches of docs/differences.md stand as in the authors' code.
     assert not (config.model.read_grad or config.model.concat_query or config.model.fold_time)
     assert (config.model.update_max, config.model.forget_bias, config.model.bn_init) == ("all", 1, "ones")
     assert (config.score.memory_update, config.score.psnr_peak, config.score.normalize, config.score.average) \
         == ("carry", "one", "video", "micro")
-    with pytest.raises(FrozenInstanceError):
-        config.train.lr = 1.0
 
 
 @pytest.mark.parametrize("dataset", PUBLISHED)
 def test_published_configs_differ_from_the_defaults_only_in_the_table(dataset):
-    config = load_config(CONFIGS / f"{dataset}.yaml")
+    config = from_file(CONFIGS / f"{dataset}.yaml")
     assert config.data.dataset == dataset and published_knobs(config) == PUBLISHED[dataset]
     raw, defaults = asdict(config), asdict(Config())
     for section, knob in [("data", "dataset"), ("data", "cache"), ("model", "memory_items"), ("loss", "compactness"),
@@ -115,12 +115,7 @@ def test_what_counts_more(write):
     assert from_command("--config", second, "--config", first).loss.compactness == 3
     assert published_knobs(from_command("--msize=11", "--lambda", "0.4", "--gamma=0.02", "--loss_compact", "0.1",
                                         "--loss_separate=0.2", "--dataset_type=avenue")) == (11, 0.1, 0.2, 0.4, 0.02)
-
-
-@pytest.mark.parametrize("name", ["ped2", "avenue", "shanghai", "shanghaitech", "UCSDped2"])
-def test_dataset_type_brings_its_published_values(name):
-    config = from_command("--dataset_type", name)
-    assert published_knobs(config) == PUBLISHED[canonical_name(config.data.dataset)]
+    assert published_knobs(from_command("--dataset_type", "shanghai")) == PUBLISHED["shanghaitech"]
 
 
 @pytest.mark.parametrize("name", FAMILY)
@@ -129,13 +124,11 @@ def test_name_on_the_command_line_brings_its_file(name):
     expected = from_command("--config", file, "--config", family)
     assert expected.model.name == name and expected.model.input_frames == (1 if name == "mnad_recon" else 4)
     assert hyper_parameters(expected) == OWN.get(name, (10, 5, 8, 2e-4, 0.6, 0.009))
-    for argv in (["--config", file, "--model.name", name], [f"--model.name={name}", f"--config={file}"],
-                 ["--dataset_type", "ped2", "--model.name", name]):
+    for argv in (["--config", file, "--model.name", name], ["--dataset_type", "ped2", f"--model.name={name}"]):
         assert hyper_parameters(from_command(*argv)) == hyper_parameters(expected)
         assert from_command(*argv).model == expected.model
     config = from_command("--lambda=0.3", "--model.name", name, "--train.lr", 1)             # flags win everywhere
     assert (config.score.psnr_weight, config.train.lr) == (0.3, 1)
-    assert sorted(path.stem for path in (CONFIGS / "family").glob("*")) == FAMILY
 
 
 def test_the_name_of_a_checkpoint_changes_nothing(tmp_path):
@@ -148,86 +141,70 @@ def test_the_name_of_a_checkpoint_changes_nothing(tmp_path):
     def again(*argv):
         return from_command("--resume", path, *argv, parser=parser)
 
-    assert again() == again("--model.name", "mnad_pred") == trained
-    assert again("--model.name=mnad_pred", "--dataset_type", "ped2") == trained
+    assert again() == again("--model.name=mnad_pred", "--dataset_type", "ped2") == trained
     repeated = again("--config", CONFIGS / "ped2.yaml", "--model.name", "mnad_pred", "--train.lr", 1e-3, "--gamma", .02)
     check_same_run(repeated, trained, path)                               # the run's whole command line
-    assert hyper_parameters(repeated) == hyper_parameters(trained)
-    for changed, named in ((["--model.name", "glo_net"], "model.name is mnad_pred there, glo_net here"),
-                           (["--model.memory", "false"], "model.memory is"),
-                           (["--model.concat_query", "true"], "model.concat_query is")):
-        for check in (check_same_run, check_architecture):
-            assert named in refusal(check, again(*changed), trained, path)
+    for check in (check_same_run, check_architecture):
+        said = refusal(check, again("--model.name", "glo_net"), trained, path)
+        assert "model.name is mnad_pred there, glo_net here" in said
 
 
-@pytest.mark.parametrize("word", ["off", "frozen"])
-def test_words_and_knobs_of_earlier_versions(word):
-    for argv in (["--score.memory_update", word], [f"--score.memory_update={word}"]):
+def test_words_and_knobs_of_earlier_versions():
+    for argv in (["--score.memory_update", "off"], ["--score.memory_update=off"]):
         assert from_command(*argv).score.memory_update == "frozen"
     old = asdict(Config())
     old["model"] |= {"read_temperature": 1.0, "ema": 0.0, "skips": False}
     old["train"] |= {"sync_batch_norm": True}
-    old["score"]["memory_update"] = word
+    old["score"]["memory_update"] = "off"
+    for new in ("minutes", "fit_minutes", "keep_epochs", "save_minutes"):
+        del old["train"][new]
     assert config_from_dict(old) == from_command("--score.memory_update", "frozen")
-    for section, knob, value in (("model", "ema", 0.9), ("model", "read_temperature", 0.2), ("model", "skips", True),
-                                 ("train", "sync_batch_norm", False)):
+    for section, knob, value in (("model", "ema", 0.9), ("model", "skips", True), ("train", "sync_batch_norm", False)):
         assert f"{section}.{knob} is {value}" in refusal(config_from_dict, {section: {knob: value}})
         assert f"--{section}.{knob}" in refusal(from_command, f"--{section}.{knob}", str(value))
 
 
 # -------------------------------------------------------------------------------------------------- what is wrong
 
-@pytest.mark.parametrize("name", ["foo", "data.image_siz", "dat.image_size", "train.Lr", "score.lambda"])
+@pytest.mark.parametrize("name", ["foo", "data.image_siz", "dat.image_size"])
 def test_unknown_names(name, write):
     section, _, knob = name.rpartition(".")
     said = section if section == "dat" else knob
-    assert said in refusal(load_config, write(f"{section}: {{{knob}: 8}}" if section else f"{knob}: 8"))
+    assert said in refusal(from_file, write(f"{section}: {{{knob}: 8}}" if section else f"{knob}: 8"))
     assert said in refusal(config_from_dict, {section: {knob: 8}} if section else {knob: 8})
     assert f"--{name}" in refusal(from_command, f"--{name}=8")
 
 
 @pytest.mark.parametrize("argv, word", [
-    (["--train.batchsize", "4"], "--train.batch_size"), (["--dataset_typ", "1"], "--dataset_typ"),
-    (["--lambd", "1"], "--lambd"), (["--conf", "1"], "--conf"), (["--lambda"], "psnr_weight"),
-    (["--lambda", "2"], "psnr_weight"),
-    (["--gamma=x"], "gamma"), (["--msize", "1.5"], "memory_items"), (["stray"], "stray"), (["--dataset_type"], "data"),
-    (["--dataset_type", "mine"], "--config"), (["--config", "none.yaml"], "none.yaml"), (["--config", "."], ".")])
+    (["--dataset_typ", "1"], "--dataset_typ"), (["--lambda"], "psnr_weight"), (["--lambda", "2"], "psnr_weight"),
+    (["--msize", "1.5"], "memory_items"), (["stray"], "stray"), (["--dataset_type"], "data"),
+    (["--dataset_type", "mine"], "mine"), (["--config", "none.yaml"], "none.yaml")], ids=str)
 def test_bad_command_lines(argv, word):
     assert word in refusal(from_command, *argv)
-    assert "dataset_path" in refusal(parse_command, command_parser("", "x.py"), ["--dataset_type", "ped2"])
 
 
 @pytest.mark.parametrize(("knob", "value"), [
-    ("data.image_size", "big"), ("data.image_size", "64.5"), ("data.image_size", "60"), ("data.shuffle", "1"),
-    ("data.channels", "2"), ("data.workers", "-1"), ("model.update_max", "some"), ("model.input_frames", "0"),
-    ("model.memory_items", "1"), ("model.revive_after", "-1"), ("loss.compactness", "true"), ("loss.compactness", "-1"),
-    ("loss.margin", ".nan"), ("train.lr", "fast"), ("train.lr", "0"), ("train.lr", ".inf"), ("train.lr", "null"),
-    ("train.epochs", "0"), ("train.max_steps", "many"), ("train.max_steps", "0"), ("train.minutes", "0"),
-    ("train.fit_minutes", "-1"), ("train.save_minutes", "0"), ("train.keep_epochs", "some"), ("train.keep_epochs", "0"),
-    ("train.precision", "float16"), ("score.psnr_weight", "1.01"), ("score.gamma", "-1e-9"), ("score.gamma", ".nan"),
-    ("score.memory_update", "never"), ("seed", "1.5"), ("seed", str(2**70))])
+    ("data.image_size", "64.5"), ("data.image_size", "60"), ("data.image_size", "8"), ("data.shuffle", "1"),
+    ("data.channels", "2"), ("data.workers", "-1"), ("model.input_frames", "0"), ("model.memory_items", "1"),
+    ("loss.compactness", "true"), ("loss.compactness", "-1"), ("loss.margin", ".nan"), ("train.lr", "fast"),
+    ("train.lr", "0"), ("train.lr", ".inf"), ("train.lr", "null"), ("train.epochs", "0"), ("train.max_steps", "0"),
+    ("train.minutes", "0"), ("train.keep_epochs", "some"), ("train.precision", "float16"),
+    ("score.psnr_weight", "1.01"), ("score.gamma", "-1e-9"), ("score.gamma", ".nan"),
+    ("score.memory_update", "never"), ("seed", str(2**70))])
 def test_wrong_values(knob, value, write):
     section, _, name = knob.rpartition(".")
     file = write(f"{section}: {{{name}: {value}}}" if section else f"{knob}: {value}")
-    assert knob in refusal(from_flags, "--config", str(file))
+    assert knob in refusal(from_file, file)
     assert value == "null" or knob in refusal(from_flags, f"--{knob}={value}")
 
 
-@pytest.mark.parametrize("knobs, named", [({"name": "mnad_recon"}, "input_frames"),
-                                          ({"name": "msn_net", "memory": False}, "model.memory")], ids=str)
-def test_networks_that_are_not_defined(knobs, named):
-    with pytest.raises(UserError, match=named):
-        ModelConfig(**knobs)
+def test_networks_that_are_not_defined():
+    for knobs, named in (({"name": "mnad_recon"}, "input_frames"), ({"name": "msn_net", "memory": False}, "memory")):
+        assert named in refusal(lambda knobs=knobs: Config(model=ModelConfig(**knobs)))
 
 
-@pytest.mark.parametrize("content", [
-    "", "# data:\n#   image_size: 64\n", "data: {image_size: 64", "data: a: b", "\tseed: 1", "- seed", "hello",
-    "seed: 1\n---\nseed: 2", "seed: !!python/object/apply:os.getcwd []", "data: Straße".encode("latin1"),
-    "seed: 1".encode("utf-16"), bytes(range(256))], ids=repr)
+@pytest.mark.parametrize("content", ["", "data: {image_size: 64", "\tseed: 1", "- seed", "seed: 1\n---\nseed: 2",
+                                     "seed: !!python/object/apply:os.getcwd []", "data: Straße".encode("latin1"),
+                                     "data: 3", "data: []", "data: ped2", "data: "], ids=repr)
 def test_files_that_are_no_config_are_a_sentence(content, write):
-    refusal(load_config, write(content))
-
-
-@pytest.mark.parametrize("content", ["3", "[]", "ped2", ""])
-def test_section_that_is_no_mapping(content, write):
-    assert "data" in refusal(load_config, write(f"seed: 1\ndata: {content}"))
+    refusal(from_file, write(content))

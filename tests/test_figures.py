@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from lgn_net.report.figures import curve_pages, draw_maps, gap_figure, look, sweep_figure, write_curves
-from lgn_net.report.plan_pictures import plan_figure
+from lgn_net.report.plan import plan_figure
 from lgn_net.scores.maps import FrameMap, frame_map, load_maps, save_maps
 from lgn_net.scores.protocols import PAPER, measure, normality_under
 from lgn_net.scores.results import Results, read_results, write_results

@@ -3,7 +3,6 @@
 import json
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import yaml
 from filelock import FileLock
 from helpers import ROOT, TINY, edit_checkpoint, run, sentence, shell, tensors, write_videos
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.testing import assert_close
 
 import train
 from lgn_net.config import Config, with_knobs
@@ -24,7 +24,6 @@ from lgn_net.data.clips import to_float
 from lgn_net.data.videos import index_videos
 from lgn_net.data.windows import Windows
 from lgn_net.model.build import build_model
-from lgn_net.training import fit
 from lgn_net.training import run as run_folder
 from lgn_net.training.checkpoint import load_checkpoint
 
@@ -63,18 +62,7 @@ def load(path):
 
 def assert_same(value, expected):
     """Equal to the last bit, through all containers."""
-    assert type(value) is type(expected)
-    if isinstance(value, torch.Tensor):
-        assert torch.equal(value, expected)
-    elif isinstance(value, dict):
-        assert value.keys() == expected.keys()
-        for key in value:
-            assert_same(value[key], expected[key])
-    elif isinstance(value, list | tuple):
-        for pair in zip(value, expected, strict=True):
-            assert_same(*pair)
-    else:
-        assert value == expected
+    assert_close(value, expected, atol=0, rtol=0)
 
 
 def assert_same_run(folder, expected):
@@ -116,12 +104,9 @@ def test_log_schedule_and_checkpoints(whole):
     assert not torch.equal(items[0], items[1]) and not torch.equal(items[1], items[2])       # what it learns is saved
 
 
-@pytest.mark.slow
 def test_seed_decides(base, whole, tmp_path):
-    for name, seed in (("again", 0), ("other", 1)):
-        assert run(train.main, *base, "--exp_dir", tmp_path / name, "--seed", seed, "--train.max_steps", 2).status == 0
-    assert log_of(tmp_path / "again") == log_of(whole)[:2]
-    assert all(a["loss"] != b["loss"] for a, b in zip(log_of(tmp_path / "other"), log_of(whole)))
+    assert run(train.main, *base, "--exp_dir", tmp_path, "--seed", 1, "--train.max_steps", 1).status == 0
+    assert log_of(tmp_path)[0]["loss"] != log_of(whole)[0]["loss"]
 
 
 def test_flags_of_the_authors_readme(tmp_path):
@@ -141,13 +126,17 @@ def test_epochs_that_are_kept(base, tmp_path, keep, expected):
     assert run(train.main, *base, "--exp_dir", tmp_path, "--train.keep_epochs", keep, "--train.batch_size",
                5).status == 0
     assert sorted(path.name for path in tmp_path.glob("*.pt")) == [*(f"epoch_00{k}.pt" for k in expected), "last.pt"]
-    assert load(tmp_path / "last.pt")["step"] == 3
+
+
+def test_places_of_the_frames_and_tf32_without_a_gpu_change_no_bit(base, whole, tmp_path):
+    assert run(train.main, *base, "--data.on_device", "yes", "--data.cache", tmp_path / "cache", "--train.precision",
+               "tf32", "--exp_dir", tmp_path / "run").status == 0
+    assert_same_run(tmp_path / "run", whole)
 
 
 # ---------------------------------------------------------------------------------------------- stopping and going on
 
-@pytest.mark.parametrize("stops, workers", [((4,), 0), *(
-    pytest.param(*case, marks=pytest.mark.slow) for case in (((1, 3, 8), 0), ((4,), 2)))], ids=str)
+@pytest.mark.parametrize("stops, workers", [((4,), 0), pytest.param((1, 3, 8), 2, marks=pytest.mark.slow)], ids=str)
 def test_resumed_run_equals_uninterrupted_run(base, whole, tmp_path, stops, workers):
     first, *others = stops
     start = run(train.main, *base, "--exp_dir", tmp_path, "--train.max_steps", first, "--data.workers", workers)
@@ -157,19 +146,6 @@ def test_resumed_run_equals_uninterrupted_run(base, whole, tmp_path, stops, work
     assert_same_run(tmp_path, whole)
     for epoch in ("epoch_001.pt", "epoch_002.pt", "epoch_003.pt"):
         assert_same(load(tmp_path / epoch)["model"], load(whole / epoch)["model"])
-
-
-def test_log_after_the_last_checkpoint_is_dropped(base, whole, tmp_path):
-    """The process was killed while it wrote line 7 when its checkpoint was of step 4."""
-    assert run(train.main, *base, "--exp_dir", tmp_path, "--train.max_steps", 4).status == 0
-    shutil.copy(tmp_path / "last.pt", tmp_path / "of_step_4")
-    assert resume(base, tmp_path, "--train.max_steps", 6).status == 0
-    os.replace(tmp_path / "of_step_4", tmp_path / "last.pt")
-    with open(tmp_path / "log.jsonl", "a") as log:
-        log.write('{"step": 7, "epo')
-    assert resume(base, tmp_path, "--train.max_steps", "null").status == 0
-    assert_same_run(tmp_path, whole)
-    assert [step for step, _ in scalars(tmp_path)["train/loss"]] == list(range(1, STEPS + 1))
 
 
 @pytest.fixture
@@ -184,64 +160,60 @@ def each_step(monkeypatch):
             return real(*args)
 
         monkeypatch.setattr(train, "train_step", step)
-        for module in (train, fit, run_folder):
+        for module in (train, run_folder):
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: state.now))
         return state
     return install
 
 
-def test_a_run_whose_minutes_are_over_goes_on(base, whole, tmp_path, each_step):
-    each_step()
-    stopped = run(train.main, *base, "--exp_dir", tmp_path, "--train.minutes", 1)            # 20, 40, 60, 80 seconds
-    assert stopped.status == 75 and "at step 4" in stopped.out and f"--resume {tmp_path / 'last.pt'}" in stopped.out
+@pytest.mark.parametrize("how, status", [("minutes", 75), ("signal", 128 + signal.SIGTERM)])
+def test_a_run_that_is_stopped_goes_on(base, whole, tmp_path, each_step, how, status):
+    """After 80 of 60 seconds, or by SIGTERM."""
+    each_step(lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 4 and how == "signal" else None)
+    stopped = run(train.main, *base, "--exp_dir", tmp_path, *["--train.minutes", 1] * (how == "minutes"))
+    assert stopped.status == status and "error" not in stopped.err
+    assert f"at step 4; go on with --resume {tmp_path / 'last.pt'}" in stopped.out
     assert load(tmp_path / "last.pt")["step"] == 4
     assert resume(base, tmp_path, "--train.minutes", "null").status == 0
     assert_same_run(tmp_path, whole)
 
 
 def test_last_is_written_between_epochs_and_after_a_crash_the_run_goes_on(base, whole, tmp_path, each_step):
+    """The log is ahead of last.pt, and its end is torn."""
     written = {}
 
     def crash(step):
         written[step] = load(tmp_path / "last.pt")["step"] if (tmp_path / "last.pt").exists() else None
-        if step == 6:
+        if step == 5:
             raise ZeroDivisionError
 
     each_step(crash)
     with pytest.raises(ZeroDivisionError):
         run(train.main, *base, "--exp_dir", tmp_path, "--train.save_minutes", 0.5)
-    assert written == {1: None, 2: None, 3: 2, 4: 3, 5: 3, 6: 5}         # after 40 s; the epoch is kept; after 40 s
+    assert written == {1: None, 2: None, 3: 2, 4: 3, 5: 3}               # after 40 s; the epoch is kept
+    with open(tmp_path / "log.jsonl", "a") as log:
+        log.write('{"step": 5, "epo')
     each_step()
     assert resume(base, tmp_path, "--train.save_minutes", 10).status == 0
     assert_same_run(tmp_path, whole)
-
-
-@pytest.mark.parametrize("received", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_signal_saves_and_the_run_can_go_on(base, whole, tmp_path, received, each_step):
-    each_step(lambda step: os.kill(os.getpid(), received) if step == 4 else None)
-    stopped = run(train.main, *base, "--exp_dir", tmp_path)
-    assert stopped.status == 128 + received and not stopped.err.count("error")
-    assert f"at step 4; go on with --resume {tmp_path / 'last.pt'}" in stopped.out
-    assert resume(base, tmp_path).status == 0
-    assert_same_run(tmp_path, whole)
+    assert [step for step, _ in scalars(tmp_path)["train/loss"]] == list(range(1, STEPS + 1))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("received, to_group, workers", [(signal.SIGTERM, False, 0), (signal.SIGINT, True, 2)],
-                         ids=["TERM", "ctrl-c"])
-def test_signal_to_the_command_leaves_no_process(base, tmp_path, received, to_group, workers):
-    long = [*base, "--train.epochs", 500, "--data.workers", workers, "--exp_dir", tmp_path]
+def test_ctrl_c_leaves_no_process(base, tmp_path):
+    """It reaches the data workers, too."""
+    long = [*base, "--train.epochs", 500, "--data.workers", 2, "--exp_dir", tmp_path]
     process = subprocess.Popen([sys.executable, "train.py", *map(str, long)], cwd=ROOT, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
         wait_for_steps(process, tmp_path)
-        (os.killpg if to_group else os.kill)(process.pid, received)
+        os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=120)
-        with pytest.raises(ProcessLookupError):                           # no data worker is left behind
+        with pytest.raises(ProcessLookupError):
             os.killpg(process.pid, 0)
     finally:
         process.kill()
-    assert process.returncode == 128 + received and "Traceback" not in err and "error" not in err
+    assert process.returncode == 128 + signal.SIGINT and "Traceback" not in err and "error" not in err
     assert f"at step {load(tmp_path / 'last.pt')['step']}; go on" in out.splitlines()[-1]
 
 
@@ -260,7 +232,7 @@ def wait_for_steps(process, folder):
 def test_epochs_are_chosen_by_hand(monkeypatch):
     """A step takes 0.5 s, scoring a frame 0.1 s."""
     clock = SimpleNamespace(now=100.0)
-    monkeypatch.setattr(fit, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(run_folder, "time", SimpleNamespace(monotonic=lambda: clock.now))
 
     def score(frames):
         clock.now += 0.1 * frames
@@ -268,7 +240,7 @@ def test_epochs_are_chosen_by_hand(monkeypatch):
     for dataset, minutes, most, expected in [("mine", 10, 60, 11), ("ped2", 10, 60, 7), ("mine", 10, 8, 8),
                                              ("mine", 0.1, 60, 1)]:
         config = with_knobs(Config(), {"data.dataset": dataset, "train.fit_minutes": minutes, "train.epochs": most})
-        fitter, chosen = fit.EpochFitter(config, 100, score), []
+        fitter, chosen = run_folder.EpochFitter(config, 100, score), []
         for _ in range(60):
             clock.now += 0.5
             chosen.append(fitter.after_step())
@@ -278,8 +250,8 @@ def test_epochs_are_chosen_by_hand(monkeypatch):
 
 def test_a_run_of_so_many_minutes(base, tmp_path, each_step, monkeypatch):
     """20 s a step and 3 steps an epoch: 30 s are kept, 3 steps done at 60 s, 5.5 more fit until 200 s."""
-    monkeypatch.setattr(fit, "WARM_UP", 1)
-    monkeypatch.setattr(fit, "MEASURED", 2)
+    monkeypatch.setattr(run_folder, "WARM_UP", 1)
+    monkeypatch.setattr(run_folder, "MEASURED", 2)
     each_step()
     timed = [*base, "--train.epochs", 60, "--train.fit_minutes", 200 / 60]
     assert run(train.main, *timed, "--exp_dir", tmp_path / "whole").status == 0
@@ -319,28 +291,16 @@ def test_other_networks_and_other_runs_are_refused(base, whole, tmp_path):
         assert "model.base_width is 4 there, 8 here" in said and "model.memory_items is 5 there, 6 here" in said
     assert f"--resume {whole / 'last.pt'}" in sentence(run(train.main, *base, "--exp_dir", whole))
     assert "train.lr is 0.001 there, 0.0005 here" in sentence(resume(base, whole, "--train.lr", 5e-4))
-    sentence(resume(base, whole, "--seed", 3))
     assert "epoch_001.pt" in sentence(run(train.main, *base, "--exp_dir", tmp_path / "new", "--resume",
                                           whole / "epoch_001.pt"))        # which holds no optimizer
     assert not (tmp_path / "new").exists()
     assert resume(base, whole, "--score.gamma", 0.5).status == 0          # nothing is left to train
     assert {path: path.read_bytes() for path in whole.iterdir()} == before
-
-
-@pytest.mark.slow
-def test_a_run_is_not_overwritten_by_another(base, whole, tmp_path):
-    folder = tmp_path / "run"
-    assert run(train.main, *base, "--exp_dir", folder, "--seed", 5, "--train.max_steps", 1).status == 0
-    before = (folder / "last.pt").read_bytes()
-    assert "already holds a run" in sentence(run(train.main, *base, "--exp_dir", folder, "--resume", whole / "last.pt"))
-    assert (folder / "last.pt").read_bytes() == before
-    (folder / "last.pt").rename(folder / "epoch_001.pt")
-    assert "lost its last.pt" in sentence(run(train.main, *base, "--exp_dir", folder))
     with FileLock(tmp_path / ".lock"):
         assert "another process" in sentence(run(train.main, *base, "--exp_dir", tmp_path))
 
 
-# --------------------------------------------------------------------------------------------------------- divergence
+# -------------------------------------------------------------------------------------------------- divergence, disks
 
 def test_divergence_leaves_the_last_good_checkpoint(base, tmp_path):
     one_step_an_epoch = [*base, "--train.batch_size", 5, "--train.lr", 1e20]
@@ -349,45 +309,22 @@ def test_divergence_leaves_the_last_good_checkpoint(base, tmp_path):
     said = sentence(resume(base, tmp_path, "--train.max_steps", "null"), status=1)
     assert said.startswith("step 2: ") and str(tmp_path / "last.pt") in said
     assert {path: path.read_bytes() for path in tmp_path.glob("*.pt")} == before
-    assert [row["step"] for row in log_of(tmp_path)] == [1]
 
 
-@pytest.mark.parametrize("lr", ["1e10", pytest.param("1e20", marks=pytest.mark.slow)])
-def test_no_checkpoint_with_numbers_that_are_not_finite(base, tmp_path, lr):
-    """At 1e10 BatchNorm keeps the loss finite while its running variances overflow."""
-    sentence(run(train.main, *base, "--exp_dir", tmp_path, "--train.lr", lr), status=1)
+def test_no_checkpoint_with_numbers_that_are_not_finite(base, tmp_path):
+    """BatchNorm keeps the loss finite while its running variances overflow."""
+    sentence(run(train.main, *base, "--exp_dir", tmp_path, "--train.lr", 1e10), status=1)
     assert all(t.isfinite().all() for path in tmp_path.glob("*.pt") for t in tensors(load(path)))
 
 
 def test_weights_that_are_not_finite_or_missing_are_refused(base, whole, tmp_path):
     def broken(saved):
         saved["model"]["decoder.head.6.weight"].fill_(torch.nan)
-    for change, word, flag in ((broken, "not finite", "--init_from"), (broken, "not finite", "--resume"),
-                               (lambda saved: saved["model"].pop("memory.items"), "memory.items", "--init_from"),
-                               (lambda saved: saved.pop("config"), "configuration", "--resume")):
+    for change, word in ((broken, "not finite"), (lambda saved: saved["model"].pop("memory.items"), "memory.items")):
         damaged = edit_checkpoint(whole / "last.pt", tmp_path / "damaged.pt", change)
-        said = sentence(run(train.main, *base, "--exp_dir", tmp_path / "run", flag, damaged))
+        said = sentence(run(train.main, *base, "--exp_dir", tmp_path / "run", "--init_from", damaged))
         assert word in said and "damaged.pt" in said
 
-
-def test_knobs_of_earlier_versions_in_a_checkpoint(base, whole, tmp_path):
-    def age(saved, **values):
-        saved["config"]["model"] |= {"read_temperature": 1.0, "ema": 0.0, "skips": False} | values
-        saved["config"]["train"] |= {"sync_batch_norm": True}
-        saved["config"]["score"]["memory_update"] = "off"
-        for new in ("minutes", "fit_minutes", "keep_epochs", "save_minutes"):
-            del saved["config"]["train"][new]
-
-    shutil.copytree(whole, tmp_path / "run")
-    edit_checkpoint(whole / "last.pt", tmp_path / "run/last.pt", age)
-    assert load_checkpoint(tmp_path / "run/last.pt")[0].score.memory_update == "frozen"
-    assert resume(base, tmp_path / "run").status == 0
-    other = edit_checkpoint(whole / "last.pt", tmp_path / "other.pt", lambda saved: age(saved, ema=0.9))
-    said = sentence(run(train.main, *base, "--exp_dir", tmp_path / "new", "--init_from", other))
-    assert "model.ema is 0.9" in said and "other.pt" in said
-
-
-# ------------------------------------------------------------------------------------------------ disks that say no
 
 def test_file_too_large_for_the_disk(base, tmp_path):
     assert run(train.main, *base, "--exp_dir", tmp_path, "--train.max_steps", 2).status == 0
@@ -397,60 +334,28 @@ def test_file_too_large_for_the_disk(base, tmp_path):
         result = resume(base, tmp_path, "--train.max_steps", 3)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "large" in sentence(result)
-    assert (tmp_path / "last.pt").read_bytes() == before
+    assert "large" in sentence(result) and (tmp_path / "last.pt").read_bytes() == before
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".") and path.name != ".lock"]
-    assert resume(base, tmp_path, "--train.max_steps", 3).status == 0                        # and there is space again
-
-
-def test_folder_that_cannot_be_written(base, tmp_path):
-    (tmp_path / "file").touch()
-    assert "file" in sentence(run(train.main, *base, "--exp_dir", tmp_path / "file/run"))
-    assert sentence(run(train.main, *base, "--exp_dir", "/proc/run"))
 
 
 # ---------------------------------------------------------------------------------------------------------- bad input
 
-@pytest.mark.parametrize("damage, workers", [("truncated", 0), ("text", 0), ("other size", 0),
-                                             pytest.param("truncated", 2, marks=pytest.mark.slow)])
-def test_bad_frame_is_named(base, tmp_path, damage, workers):
-    """With workers in a real process, which has to end them, too."""
+@pytest.mark.slow
+def test_bad_frame_is_named(base, tmp_path):
+    """By the worker that decodes it, in a real process, which has to end its workers."""
     write_videos(tmp_path / "made/training/frames", [6, 7])
     frame = tmp_path / "made/training/frames/01/005.png"
-    if damage == "truncated":
-        frame.write_bytes(frame.read_bytes()[:-30])
-    elif damage == "text":
-        frame.write_text("not an image")
-    else:
-        write_videos(tmp_path / "small", [6], H=8, W=8)
-        shutil.copy(tmp_path / "small/00/005.png", frame)
-    argv = (*base[:2], "--dataset_path", tmp_path, "--exp_dir", tmp_path / "run", "--data.workers", workers)
-    said = sentence(shell("train.py", *argv) if workers else run(train.main, *argv))
-    assert said.startswith(f"frame {frame} is ") and ("8 x 8" in said and "20 x 16" in said) == (damage == "other size")
-    assert not list((tmp_path / "run").glob("*.pt"))
+    frame.write_bytes(frame.read_bytes()[:-30])
+    said = sentence(shell("train.py", *base[:2], "--dataset_path", tmp_path, "--exp_dir", tmp_path / "run",
+                          "--data.workers", 2))
+    assert said.startswith(f"frame {frame} is ") and not list((tmp_path / "run").glob("*.pt"))
 
 
-@pytest.mark.slow
-def test_videos_too_short(base, tmp_path):
-    write_videos(tmp_path / "made/training/frames", [4, 6, 3])
-    argv = (*base[:2], "--dataset_path", tmp_path, "--exp_dir", tmp_path / "run", "--train.max_steps", 1)
-    result = run(train.main, *argv)
-    assert result.status == 0 and result.out.startswith("2 windows of ")
-    assert [line.split(" has ")[0] for line in result.warnings()] == ["warning: video 00", "warning: video 02"]
-    shutil.rmtree(tmp_path / "made/training/frames/01")
-    said = sentence(run(train.main, *argv, "--exp_dir", tmp_path / "other"))
-    assert "5 frames" in said and not (tmp_path / "other").exists()
-
-
-@pytest.mark.parametrize("argv, words", [
-    (["--train.learning_rate", 1], ["train.learning_rate"]), (["--train.lr", "fast"], ["train.lr", "fast"]),
-    (["--dataset_path", "nowhere"], ["nowhere"]), (["--device", "potato"], ["--device potato"]),
-    (["--init_from", "nowhere.pt"], ["nowhere.pt"]), (["--resume", "nowhere.pt"], ["nowhere.pt"]),
-    (["--init_from", "a.pt", "--resume", "a.pt"], ["a.pt"]), (["run17"], ["run17"]),
-    (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
-    (["--model.name", "../ped2"], ["../ped2", "lgn_net", "mnad_pred"]),
-], ids=lambda value: " ".join(map(str, value)))
-def test_bad_arguments(base, tmp_path, argv, words):
-    said = sentence(run(train.main, *base, "--exp_dir", tmp_path / "run", *argv))
-    assert all(word in said for word in words), said
+@pytest.mark.parametrize("argv, word", [
+    (["--train.learning_rate", 1], "train.learning_rate"), (["--dataset_path", "nowhere"], "nowhere"),
+    (["--device", "potato"], "--device potato"), (["--resume", "nowhere.pt"], "nowhere.pt"),
+    (["--init_from", "a.pt", "--resume", "a.pt"], "a.pt"), (["--model.name", "../ped2"], "mnad_pred"),
+    (["--exp_dir", "/proc/run"], "/proc/run")], ids=str)
+def test_bad_arguments(base, tmp_path, argv, word):
+    assert word in sentence(run(train.main, *base, "--exp_dir", tmp_path / "run", *argv))
     assert not (tmp_path / "run").exists()

@@ -1,8 +1,8 @@
 """One file is a whole run: weights, memory, optimizer, random state, position and configuration. Plain tensors only."""
 
-import pickle
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,36 +15,24 @@ FORMAT = "lgn_net checkpoint 1"
 
 
 def save_checkpoint(path: str | Path, config: Config, model: dict, **state: object) -> None:
-    """Write a checkpoint, completely or not at all.
-
-    Args:
-        path: file to write.
-        config: travels with the weights, so that a checkpoint needs no other file.
-        model: state_dict, memory items included.
-        state: what `--resume` needs besides (optimizer, scheduler, position, random state) and provenance; only
-            tensors, numbers, strings and containers of them.
-    """
+    """Write a checkpoint, completely or not at all: configuration, state_dict (memory items included), other state."""
     with replacing(path) as file:
         torch.save({"format": FORMAT, "config": asdict(config), "model": model, **state}, file)
 
 
-def load_file(path: str | Path) -> object:
+def load_file(path: str | Path) -> Any:
     """Load a PyTorch file on the CPU, `weights_only`: no code in it is run. UserError when it is no such file."""
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except OSError:
+        raise
+    except Exception as error:      # a damaged file can raise nearly anything in the unpickler
         if "Unsupported global" in str(error) or "Unsupported class" in str(error):
             raise UserError(
                 f"{path} is a pickled module or holds other Python objects, which is not loaded since it can run code; "
-                f"where it was made, write its weights with torch.save(torch.load('{path.name}', weights_only=False)"
-                f".state_dict(), '{path.stem}_state.pth')") from None
-        raise UserError(f"{path} is no PyTorch file, or a damaged one") from None
-    except Exception as error:      # a damaged file can raise nearly anything in the unpickler
-        reason = (str(error) or "it is empty").splitlines()[0]
-        raise UserError(f"{path} is no PyTorch file, or a damaged one ({type(error).__name__}: {reason})") from None
+                f"where it was made, write its weights with torch.save(torch.load('{path}', weights_only=False)"
+                f".state_dict(), 'state.pth')") from None
+        raise UserError(f"{path} is no PyTorch file, or a damaged one ({type(error).__name__})") from None
 
 
 def load_checkpoint(path: str | Path) -> tuple[Config, dict]:
@@ -53,8 +41,6 @@ def load_checkpoint(path: str | Path) -> tuple[Config, dict]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint of this project; the authors' files are read by "
                         f"scripts/import_official.py MODEL.pth KEYS.pt --out CKPT.pt")
-    if not isinstance(content.get("config"), dict) or not isinstance(content.get("model"), dict):
-        raise UserError(f"{path} lacks its configuration or its weights; the file is damaged")
     try:
         return config_from_dict(content["config"]), content
     except UserError as error:
@@ -70,7 +56,7 @@ def load_weights(model: nn.Module, state: dict, path: str | Path) -> None:
         missing, unexpected = model.load_state_dict(state, strict=False)
         if wrong := [name for name in (*missing, *unexpected) if not name.endswith(".idle")]:
             raise RuntimeError(f"{wrong[0]} is {'missing' if wrong[0] in missing else 'unknown'}")
-    except (RuntimeError, AttributeError, TypeError) as error:
+    except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{path} does not hold the weights of this network: {reason}") from None
     if bad := [name for name, value in state.items() if not value.isfinite().all()]:

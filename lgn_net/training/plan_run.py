@@ -22,7 +22,6 @@ AGAIN = 75                                  # EX_TEMPFAIL, the exit status of "s
 # or for more training.
 SPEED = (*(set(FREE) - {"score", "train.max_steps"}), "train.fit_minutes")
 LATER = ("score.", "data.label_source", "train.max_steps")
-NUMBERS_ONLY = ["--protocol", "paper", "--maps", "0", "--localize", "off"]
 
 
 @dataclass
@@ -42,26 +41,18 @@ class Run:
     where: list[str]
     every: int = 0
     published: float | None = None
-    system: str = ""                        # its name in a published run's result, and the knobs changed there
+    system: str = ""                                # of a published run, which also differs in these knobs
     changed: dict = field(default_factory=dict)
-    epochs: int = 0                         # that are complete
-    images: int = 0                         # windows trained on
+    epochs: int = 0                                 # that are complete
+    images: int = 0                                 # windows trained on
     versions: dict = field(default_factory=dict)
-    trained: bool = False
     to_evaluate: list[Path] = field(default_factory=list)
     results: dict = field(default_factory=dict)
+    stage: str = "train"                            # what is to be done next: train, evaluate, or "" for nothing
     failed: bool = False
-    process: subprocess.Popen | None = None
 
-    @property
-    def last(self) -> Path:
-        """The checkpoint that a training goes on from."""
-        return self.folder / "last.pt"
-
-    @property
-    def stage(self) -> str:
-        """What is to be done next: train, evaluate, or "" when nothing is left."""
-        return "evaluate" if self.to_evaluate else "" if self.trained else "train"
+    def __post_init__(self):
+        self.last = self.folder / "last.pt"
 
     def beside(self, kind: str) -> Path:
         """Return the run's file of a kind that lies beside its folder."""
@@ -71,11 +62,9 @@ class Run:
         """Return the checkpoint of an epoch, which may not have been kept."""
         return self.folder / f"epoch_{epoch:03d}.pt"
 
-    # ----------------------------------------------------------------------------------------------- what there is
-
     def look(self) -> None:
         """Find out what is left to do; UserError when the folder was made with other settings than the plan's."""
-        self.epochs, self.images, self.trained, self.to_evaluate = 0, 0, bool(self.results_of(self.last)), []
+        trained = bool(self.results_of(self.last))                     # also where its weights were removed
         if self.last.exists():
             # How far the training is. With `fit_minutes`, train.py chose the number of epochs.
             made, saved = load_checkpoint(self.last)
@@ -90,11 +79,11 @@ class Run:
             self.epochs, rest = divmod(saved["step"], steps_per_epoch)
             self.images = self.epochs * windows + rest * made.train.batch_size
             end = min(self.config.train.epochs * steps_per_epoch, self.config.train.max_steps or math.inf)
-            self.trained, self.versions = saved["step"] == end, saved["provenance"]
-        if self.trained:
-            kept = [self.epoch(k) for k in range(1, self.config.train.epochs) if self.every and k % self.every == 0]
-            self.to_evaluate = [path for path in (self.last, *kept) if path.exists() and not self.results_of(path)]
-        self.results = self.results_of(self.last) if self.trained else {}
+            trained, self.versions = saved["step"] == end, saved["provenance"]
+        kept = [self.epoch(k) for k in range(1, self.config.train.epochs) if self.every and k % self.every == 0]
+        self.to_evaluate = [path for path in (self.last, *kept) if path.exists() and not self.results_of(path)]
+        self.results = self.results_of(self.last) if trained else {}
+        self.stage = "train" if not trained else "evaluate" if self.to_evaluate else ""
 
     def results_of(self, checkpoint: Path) -> dict:
         """Return the results of a checkpoint; {} where it was not evaluated, or with other settings than the plan's."""
@@ -104,40 +93,36 @@ class Run:
                                for knob, _ in differences(self.config, config_from_dict(results["config"])))
         return results if same else {}
 
-    def log_rows(self) -> list[dict]:
-        """Return the rows of log.jsonl; the last one may just be written."""
+    def live_items(self) -> dict[int, int]:
+        """Return the live items in the last logged batch of each epoch."""
         path = self.folder / "log.jsonl"
         lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        rows = [json.loads(line) for line in lines if line.endswith("\n")]     # the last one may be torn
+        return {row["epoch"]: row["live_items"] for row in rows}
 
     def times(self) -> dict:
-        """Return the seconds that all commands of a stage took, `train` and `evaluate`, and the `images` trained on."""
+        """Return the seconds that all commands of a stage took, by the stage's name."""
         path = self.beside("times.json")
         return json.loads(path.read_text()) if path.is_file() else {}
 
-    # ------------------------------------------------------------------------------------------------- the commands
-
-    def training(self, limits: list[str], first_limits: list[str]) -> list[str]:
-        """Return the command that trains, with options for every call and for the first one alone."""
-        how = [*self.settings(), "--resume", str(self.last)] if self.last.exists() else [*self.argv, *first_limits]
-        return [sys.executable, str(ROOT / "train.py"), *how, *self.where, "--exp_dir", str(self.folder), *limits]
-
-    def evaluating(self) -> list[str]:
-        """Return the command that evaluates the next checkpoint."""
+    def command(self, stage: str, limits: list[str], first_limits: list[str]) -> list[str]:
+        """Return the command that trains, with options for every call and for the first one alone, or evaluates."""
+        # A checkpoint would bring some knobs of its own, but for a file that gives every knob.
+        settings = ["--config", str(self.beside("yaml"))] if self.beside("yaml").exists() else []
+        if stage == "train":
+            how = [*settings, "--resume", str(self.last)] if self.last.exists() else [*self.argv, *first_limits]
+            return [sys.executable, str(ROOT / "train.py"), *how, *self.where, "--exp_dir", str(self.folder), *limits]
         checkpoint = (self.to_evaluate or [self.last])[0]
-        return [sys.executable, str(ROOT / "evaluate.py"), "--checkpoint", str(checkpoint), *self.settings(),
-                *self.where, *(NUMBERS_ONLY if checkpoint != self.last else [])]
-
-    def settings(self) -> list[str]:
-        """Return the option that gives every knob by a file; a checkpoint would bring some of its own."""
-        return ["--config", str(self.beside("yaml"))] if self.beside("yaml").exists() else []
+        little = ["--protocol", "paper", "--maps", "0", "--localize", "off"] if checkpoint != self.last else []
+        return [sys.executable, str(ROOT / "evaluate.py"), "--checkpoint", str(checkpoint), *settings, *self.where,
+                *little]
 
     def start(self, limits: list[str], first_limits: list[str], environment: dict) -> None:
-        """Start the next command, with the options of `training`; its output is appended to the run's log."""
+        """Start the next command, with the options of `command`; its output is appended to the run's log."""
         write_atomic(self.beside("yaml"), to_yaml(self.config))
         if not self.last.exists():                                     # killed between the first epoch's two files
             self.epoch(1).unlink(missing_ok=True)
-        command = self.evaluating() if self.stage == "evaluate" else self.training(limits, first_limits)
+        command = self.command(self.stage, limits, first_limits)
         with open(self.beside("log"), "a") as log:
             print(f"\n$ {shlex.join(command)}", file=log, flush=True)
             # A process group of its own: Ctrl-C reaches the runner alone, which passes SIGTERM on.
@@ -147,20 +132,13 @@ class Run:
 
     def end(self, stopping: bool) -> bool:
         """Note the time of a command that ended, and look what comes next; return whether it may start."""
-        assert self.process
-        status, stage, before, images = self.process.returncode, self.stage, self.to_evaluate, self.images
-        self.process, times = None, self.times()
-        self.look()
-        times[stage] = round(times.get(stage, 0) + time.monotonic() - self.started, 3)
-        times["images"] = times.get("images", 0) + self.images - images
+        status, before, times = self.process.returncode, (self.stage, self.to_evaluate), self.times()
+        times[self.stage] = round(times.get(self.stage, 0) + time.monotonic() - self.started, 3)
         write_atomic(self.beside("times.json"), to_json(times))
-        # Another try would end in the same way.
-        unchanged = (self.stage, self.to_evaluate) == (stage, before)
+        self.look()
+        unchanged = (self.stage, self.to_evaluate) == before           # another try would end in the same way
         self.failed = not stopping and status != AGAIN and (status != 0 or unchanged)
-        if not self.failed and self.stage and status == 0:
-            return True
-        self.lock.close()
-        return False
+        return status == 0 and not self.failed
 
     def claim(self) -> bool:
         """Lock the run; False when another command works on it, or a training whose command was killed goes on."""

@@ -1,9 +1,10 @@
-"""A run's folder: lock, log, pictures and checkpoints. The first process writes; on the others nothing happens."""
+"""A run's folder (lock, log, pictures, checkpoints), which the first process writes; and its number of epochs."""
 
 import contextlib
 import json
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,33 +16,33 @@ from torch import Tensor
 from lgn_net.config import Config, to_yaml
 from lgn_net.data.clips import to_float
 from lgn_net.data.windows import Windows
+from lgn_net.datasets import BENCHMARKS, canonical_name
 from lgn_net.distributed import rank
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable, locked, write_atomic
 from lgn_net.model.losses import Losses
 from lgn_net.model.memory import PrototypeMemory
-from lgn_net.terminal import optional
 from lgn_net.training.checkpoint import save_checkpoint
 
-SAMPLES = 4     # windows drawn for TensorBoard after every epoch
+SAMPLES = 4                     # windows drawn for TensorBoard after every epoch
+WARM_UP, MEASURED = 10, 40      # steps before the measured ones, and measured ones
+START, SCORED = 30.0, 32        # seconds that an evaluation takes to start and to write; frames scored to measure it
 
 
 def check_free(folder: Path, resume: str | None) -> None:
     """Raise UserError where a folder holds a run already, unless it is the one that is resumed."""
     last = folder / "last.pt"
     if (last.exists() or any(folder.glob("epoch_*.pt"))) and Path(resume or "").resolve() != last.resolve():
-        how = f"; go on with --resume {last}" if last.exists() else ", which lost its last.pt; remove its epoch_*.pt"
-        raise UserError(f"{folder} already holds a run{how}, or choose another --exp_dir")
-    if not rank():
-        check_writable(folder)
+        raise UserError(f"{folder} already holds a run; go on with --resume {last}, or choose another --exp_dir")
+    check_writable(folder)
 
 
 @dataclass
 class Run:
     """The folder of a run, open for its training.
 
-    `about` goes into every checkpoint; `state` makes what a continuation needs besides. On entering, the folder is
-    locked, and lines of log.jsonl after `step` are dropped: they were logged after the checkpoint that is resumed.
+    `about` goes into every checkpoint. On entering, the folder is locked, and lines of log.jsonl after `step` are
+    dropped: they were logged after the checkpoint that is resumed.
     """
 
     folder: Path
@@ -55,8 +56,7 @@ class Run:
         return self.folder / "last.pt"
 
     def __enter__(self) -> Self:
-        self.saved = time.monotonic()
-        self.closing = contextlib.ExitStack()
+        self.saved, self.closing = time.monotonic(), contextlib.ExitStack()
         if rank():
             return self
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -65,28 +65,20 @@ class Run:
         except Timeout:
             raise UserError(f"another process is training in {self.folder}; wait for it, or choose another "
                             f"--exp_dir") from None
-        for leftover in self.folder.glob(".*.pt.*"):                  # of a process that was killed while writing
-            leftover.unlink()
         path = self.folder / "log.jsonl"
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        try:
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.step]
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path} is not the log of a run; move it away") from None
-        write_atomic(path, "".join(kept))
+        write_atomic(path, "".join(line for line in lines
+                                   if line.endswith("\n") and json.loads(line)["step"] <= self.step))
         write_atomic(self.folder / "config.yaml", to_yaml(self.config))
+        from torch.utils.tensorboard import SummaryWriter  # only now: it takes a second
         self.file = self.closing.enter_context(path.open("a"))
-        tensorboard = optional("torch.utils.tensorboard", "no TensorBoard log")
-        self.torchvision = optional("torchvision.utils", "no pictures in TensorBoard")
-        self.board = tensorboard.SummaryWriter(self.folder, purge_step=self.step + 1) if tensorboard else None
-        if self.board:
-            self.closing.callback(self.board.close)
+        self.board = self.closing.enter_context(SummaryWriter(self.folder, purge_step=self.step + 1))
         return self
 
     def __exit__(self, *_: object) -> None:
         self.closing.close()
 
-    def log(self, step: int, epoch: int, lr: float, losses: Losses, live_items: int, images_per_s: float | None,
+    def log(self, step: int, epoch: int, lr: float, losses: Losses, live_items: int, images_per_s: float,
             memories: Sequence[PrototypeMemory], usage: Sequence[Tensor]) -> None:
         """Log the numbers of one step: a line of log.jsonl, and points in TensorBoard.
 
@@ -98,11 +90,8 @@ class Run:
         values = losses._asdict()
         row = {"step": step, "epoch": epoch, "lr": lr, "loss": values.pop("total"), **values, "live_items": live_items}
         print(json.dumps(row), file=self.file, flush=True)
-        if not self.board:
-            return
-        for name, value in {**row, "images_per_s": images_per_s or 0.0}.items():
-            if name != "step":
-                self.board.add_scalar(f"train/{name}", value, step)
+        for name, value in {**row, "images_per_s": images_per_s}.items():
+            self.board.add_scalar(f"train/{name}", value, step)
         for k, (memory, count) in enumerate(zip(memories, usage), 1):
             name = f"memory_{k}" if len(memories) > 1 else "memory"
             self.board.add_scalar(f"{name}/item_cosine", memory.redundancy(), step)
@@ -111,7 +100,7 @@ class Run:
     @torch.no_grad()
     def draw(self, step: int, model: Any, windows: Windows, device: torch.device) -> None:
         """Show some frames, their predictions and the errors in TensorBoard."""
-        if rank() or not self.board or not self.torchvision:
+        if rank():
             return
         some = [k * len(windows) // SAMPLES for k in range(min(SAMPLES, len(windows)))]
         clips = to_float(windows.__getitems__(some).to(device))
@@ -121,7 +110,8 @@ class Run:
         frames, predicted = ((x + 1) / 2 for x in (clips[:, -1], predicted.clamp(-1, 1)))
         error = (frames - predicted).square().mean(dim=1, keepdim=True).expand_as(frames)
         error = error / error.amax().clamp_min(1e-12)
-        grid = self.torchvision.make_grid(torch.cat([frames, predicted, error]), nrow=len(frames))
+        from torchvision.utils import make_grid  # only now: it takes a second
+        grid = make_grid(torch.cat([frames, predicted, error]), nrow=len(frames))
         self.board.add_image("frame, prediction, error", grid.flip(0) if grid.shape[0] == 3 else grid, step)
 
     def due(self) -> bool:
@@ -131,8 +121,7 @@ class Run:
     def keeps(self, epoch: int) -> bool:
         """Return whether the weights of this epoch, counted from 1, are kept (`train.keep_epochs`)."""
         knobs = self.config.train
-        every = {"all": 1, "last": 0}.get(knobs.keep_epochs)
-        every = int(knobs.keep_epochs) if every is None else every
+        every = int({"all": "1", "last": "0"}.get(knobs.keep_epochs, knobs.keep_epochs))
         return every > 0 and (epoch % every == 0 or epoch == knobs.epochs)
 
     def save(self, step: int, model: dict, **state: object) -> None:
@@ -146,3 +135,31 @@ class Run:
         if not rank():
             path = self.folder / f"epoch_{epoch:03d}.pt"
             save_checkpoint(path, self.config, model, step=step, provenance=self.about["provenance"])
+
+
+class EpochFitter:
+    """Measures the first steps of a run and chooses its number of epochs, `train.epochs` at most.
+
+    `score` scores so many frames, to measure how long the evaluation of the benchmark's test frames takes.
+    """
+
+    def __init__(self, config: Config, steps_per_epoch: int, score: Callable[[int], object]):
+        self.config, self.steps_per_epoch, self.score = config, steps_per_epoch, score
+        self.times = [time.monotonic()]
+
+    def after_step(self) -> int | None:
+        """Count a step. After the measured ones return how many epochs fit, and say so; None at all other steps."""
+        self.times.append(time.monotonic())
+        steps, now = len(self.times) - 1, self.times[-1]
+        if steps != WARM_UP + MEASURED:
+            return None
+        a_step, minutes = (now - self.times[WARM_UP]) / MEASURED, self.config.train.fit_minutes or 0.0
+        self.score(SCORED)
+        benchmark = BENCHMARKS.get(canonical_name(self.config.data.dataset))
+        reserve = START + (time.monotonic() - now) / SCORED * (benchmark.test[1] if benchmark else 0)
+        left = 60 * minutes - (time.monotonic() - self.times[0]) - reserve
+        epochs = min(self.config.train.epochs, int((steps + left / a_step) / self.steps_per_epoch))
+        epochs = max(math.ceil(steps / self.steps_per_epoch), epochs)                      # of them, these have begun
+        print(f"{epochs} epochs fit into {minutes:g} minutes: {a_step:.3f} s a step, {self.steps_per_epoch} steps an "
+              f"epoch, {reserve:.0f} s for the evaluation", flush=True)
+        return epochs

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -82,12 +82,11 @@ def train_step(forward: Any, model: Any, optimizer: torch.optim.Optimizer, share
     return Losses(*losses), usage
 
 
-def prepare(model: nn.Module, config: Config, device: torch.device,
-            batch_sizes: Collection[int] = ()) -> nn.Module:
+def prepare(model: nn.Module, config: Config, device: torch.device) -> nn.Module:
     """Apply the switches of `config.train` and return what to call in training in place of the model.
 
-    These are BatchNorm statistics over all processes, activation checkpointing, torch.compile (for batches of
-    `batch_sizes`), and gradients averaged over the processes. The weights are the model's own.
+    These are BatchNorm statistics over all processes, activation checkpointing, torch.compile, and gradients averaged
+    over the processes. The weights are the model's own.
     """
     if world_size() > 1:
         if device.type == "cuda":
@@ -97,39 +96,16 @@ def prepare(model: nn.Module, config: Config, device: torch.device,
                           "batch need GPUs")
     if config.train.checkpoint_activations:
         recompute_activations(model)
-    forward = compiled(model, config, device, batch_sizes) if config.train.compile else model
+    forward: nn.Module = model
+    if config.train.compile:
+        torch._dynamo.config.suppress_errors = True                  # PyTorch says where it fails, and goes on
+        forward = torch.compile(model, dynamic=False)                # type: ignore[assignment]
     if world_size() > 1:
         unused = config.model.input_frames == 1 and getattr(model, "local_branch", None) is not None   # states' weights
         with warnings.catch_warnings(action="ignore", category=FutureWarning):          # PyTorch 2.13 renames a word
             forward = DistributedDataParallel(forward, [device] if device.type == "cuda" else None,
                                               broadcast_buffers=False, gradient_as_bucket_view=True,
                                               find_unused_parameters=unused)
-    return forward
-
-
-def compiled(model: nn.Module, config: Config, device: torch.device, batch_sizes: Collection[int]) -> nn.Module:
-    """Compile the model and try it on clips of zeros; where that fails, warn and return the model itself."""
-    # On every process as many trials: SyncBatchNorm lets them wait for each other.
-    sizes = [len(share.windows) for B in sorted(batch_sizes)
-             for share in shares_of([*range(B)], config.train.accumulate)]
-    print(f"compiling for shares of {' and '.join(map(str, sorted(set(sizes))))} windows, which takes minutes",
-          flush=True)
-    shape = config.model.input_frames, config.data.channels, config.data.image_size, config.data.image_size
-    before = [buffer.clone() for buffer in model.buffers()]
-    forward: Any = torch.compile(model, dynamic=False)
-    try:
-        for size in sizes:
-            with autocast(device, config.train.precision):
-                out = forward(torch.zeros(size, *shape, device=device))
-            out.prediction.float().mean().backward()
-    except Exception as error:                # whatever a compiler, or the lack of one, can raise
-        reason = (str(error).strip() or "no reason given").splitlines()[0]
-        warnings.warn(f"torch.compile does not work here ({type(error).__name__}: {reason}); training goes on without "
-                      f"it")
-        forward = model
-    for buffer, values in zip(model.buffers(), before):
-        buffer.copy_(values)
-    model.zero_grad()
     return forward
 
 
