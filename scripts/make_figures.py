@@ -15,14 +15,12 @@ cannot be drawn is skipped, and the list at the end says why.
 """
 
 import argparse
-import itertools
 import json
 import math
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -33,16 +31,14 @@ from lgn_net.report import figures
 from lgn_net.report.tables import percent
 from lgn_net.scores.evaluation import Evaluation, open_evaluation
 from lgn_net.scores.maps import load_maps
-from lgn_net.scores.metrics import Roc, auc, roc
+from lgn_net.scores.metrics import auc, roc
 from lgn_net.scores.protocols import Protocol, normality_under, paper_weights
-from lgn_net.scores.results import Results
 from lgn_net.scores.score_file import read_table
 from lgn_net.terminal import run_command
 
 STEMS = {4: "fig4_roc", 5: "fig5_curves", 6: "fig6_errors", 7: "fig7_gap", 8: "fig8_variants", 9: "fig9_gamma",
          10: "fig10_lambda"}
-# Knobs that need no word when runs differ in them.
-HARMLESS = ("seed", "data.workers", "data.cache", "train.log_every", "score.batch_size", "score.calibration")
+OWN_PAGES = (5, 6)                     # figures of which every run has pages of its own
 
 
 class Run(NamedTuple):
@@ -52,7 +48,7 @@ class Run(NamedTuple):
     group: str                         # data set and labels: only within a group can runs be compared
     folder: Path
     evaluation: Evaluation
-    results: Results
+    results: dict[str, Any]
     labels: list[np.ndarray]           # (n_v,) of each video
     normality: list[np.ndarray]        # likewise, as it was measured
     auc: float | None                  # over all frames; None when a class is missing
@@ -70,60 +66,55 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     runs = open_runs(args.runs, args.names)
 
-    # Everything is drawn before anything is written; of figures 5 and 6 every run has pages of its own.
+    # Everything is drawn before anything is written.
     drawn: dict[str, Figure] = {}
     lines = []
-    for number, stem in ((number, STEMS[number]) for number in dict.fromkeys(args.figures)):
-        reasons, done = [why_not(number, run, args) for run in runs], len(drawn)
+    for number in args.figures:
+        reasons = [why_not(number, run, args.videos) for run in runs]
+        lines += [f"skipped  {STEMS[number]}  {run.name}: {why}" for run, why in zip(runs, reasons) if why]
         usable = [run for run, why in zip(runs, reasons) if not why]
-        for shown in [[run] for run in usable] if number in (5, 6) else [usable][:len(usable)]:
-            own = "_" + re.sub(r"[^\w.-]+", "_", shown[0].name) if number in (5, 6) and len(runs) > 1 else ""
-            made = draw(number, shown, args)
-            drawn |= {f"{stem}{own}_{k}" if len(made) > 1 else stem + own: page for k, page in enumerate(made, 1)}
-        if usable and len(drawn) == done:
-            reasons.append("no two runs of one data set differ in model or loss")
-        lines += [("without" if len(drawn) > done else "skipped", stem, why) for why in reasons if why]
+        for shown in filter(None, [[run] for run in usable] if number in OWN_PAGES else [usable]):
+            pages = draw(number, shown, args)
+            own = "_" + re.sub(r"[^\w.-]+", "_", shown[0].name) if number in OWN_PAGES and len(runs) > 1 else ""
+            drawn |= {f"{STEMS[number]}{own}" + f"_{k}" * (len(pages) > 1): page for k, page in enumerate(pages, 1)}
+            if not pages:
+                lines.append(f"skipped  {STEMS[number]}  no two runs of one data set differ in model or loss")
     for stem, figure in drawn.items():
         png, pdf = figures.save_figure(figure, args.out / stem)
-        lines.append(("written", stem, f"{png}, {pdf.suffix}"))
-    width = max(len(stem) for _, stem, _ in lines)
-    print("\n".join(f"{state}  {stem:<{width}}  {rest}" for state, stem, rest in lines))
+        lines.append(f"written  {stem}  {png}, {pdf.suffix}")
+    print("\n".join(lines))
     return 0 if drawn else 1
 
 
 def open_runs(folders: Sequence[str], names: Sequence[str] | None) -> list[Run]:
-    """Read the evaluations. UserError for a folder without one, one given twice, names that do not fit."""
-    if names and (len(names) != len(folders) or len(set(names)) < len(names)):
-        raise UserError(f"--names {' '.join(names)}: give {len(folders)} different ones, one for each run")
+    """Read the evaluations. UserError for a folder without one, and for names that do not fit."""
     opened = [open_evaluation(folder) for folder in folders]
-    paths = [folder.resolve() for _, _, folder in opened]
-    if len(set(paths)) < len(paths):
-        raise UserError(f"two of {' '.join(folders)} are the same evaluation; give each once")
     if not names:                                    # the folders' own, or where two have the same, as they were typed
+        paths = [folder.resolve() for _, folder in opened]
         names = [path.parent.name if path.name.startswith("evaluation") else path.name for path in paths]
         names = names if len(set(names)) == len(names) else folders
-    datasets = [dataset for dataset, _ in {(results.dataset, results.label_source) for _, results, _ in opened}]
+    if not len(set(names)) == len(names) == len(folders):
+        raise UserError(f"{len(folders)} runs are called {', '.join(names)}; give --names, a different one for each")
     runs = []
-    for name, (evaluation, results, folder) in zip(names, opened):
-        group, labels = results.dataset or "scores", [video.labels for video in evaluation.videos]
-        if datasets.count(results.dataset) > 1:
-            group += f", labels: {results.label_source or 'own'}"
-        normality = normality_under(Protocol.configured(results.scoring), *evaluation[:3])
+    for name, (evaluation, folder) in zip(names, opened):
+        results, labels = evaluation.about, [video.labels for video in evaluation.videos]
+        group = ", ".join(filter(None, (results["dataset"] or "scores", results["label_source"])))
+        normality = normality_under(Protocol.configured(results.get("scoring", {})), *evaluation[:3])
         runs.append(Run(name, group, folder, evaluation, results, labels, normality, auc(labels, normality)))
     return runs
 
 
-def why_not(number: int, run: Run, args: argparse.Namespace) -> str | None:
-    """Say why a run is not in a figure; None where it is."""
+def why_not(number: int, run: Run, videos: Sequence[str] | None) -> str:
+    """Say why a run is not in a figure; "" where it is."""
     file, command = {6: ("maps.npz", "evaluate.py --checkpoint"),
                      9: ("sweep_gamma.csv", "scripts/sweep.py gamma")}.get(number, ("scores.csv", ""))
-    if not (run.folder / file).is_file():
-        return f"{run.name}: no {file} in the evaluation; {command} writes it"
-    if number == 5 and args.videos and not {video.name for video in run.evaluation.videos} & {*args.videos}:
-        return f"{run.name} has none of the videos {', '.join(args.videos)}"
+    if not (run.folder / file).is_file() or (number == 6 and not load_maps(run.folder / file)):
+        return f"no {file} in the evaluation, or an empty one; {command} writes it"
+    if number == 5 and videos and not {video.name for video in run.evaluation.videos} & {*videos}:
+        return f"none of the videos {', '.join(videos)}"
     if number == 10 and not {"psnr"} < {*run.evaluation.weights}:
-        return f"{run.name}: lambda weighs psnr against distance, it has only {', '.join(run.evaluation.weights)}"
-    return f"{run.name}: frames of one class only" if run.auc is None and number in (4, 7, 9, 10) else None
+        return f"lambda weighs psnr against distance, it has only {', '.join(run.evaluation.weights)}"
+    return "frames of one class only" if run.auc is None and number not in OWN_PAGES else ""
 
 
 def draw(number: int, runs: Sequence[Run], args: argparse.Namespace) -> list[Figure]:
@@ -137,55 +128,53 @@ def draw(number: int, runs: Sequence[Run], args: argparse.Namespace) -> list[Fig
     if number == 6:
         return figures.draw_maps(load_maps(runs[0].folder / "maps.npz"))
     if number == 7:
-        return [figures.gap_figure({group: {run.name: run.results.gap or 0.0 for run in members}
+        return [figures.gap_figure({group: {run.name: run.results["gap"] for run in members}
                                     for group, members in groups.items()})]
     if number == 9:
         columns, gammas = ("gamma", "auc", "memory_updates", "frames"), {}
         for name, run in named.items():
             table = read_table(run.folder / "sweep_gamma.csv", columns)
-            gammas[name] = [dict(zip(columns, row)) for row in zip(*map(table.numbers, columns))]
-        return [figures.gamma_figure(gammas, {name: (run.results.config or {}).get("score", {}).get("gamma")
-                                              for name, run in named.items()})]
+            rows = [dict(zip(columns, row)) for row in zip(*(table[column] for column in columns))]
+            gammas[name] = rows, run.results.get("config", {}).get("score", {}).get("gamma")
+        return [figures.sweep_figure("gamma", gammas)]
     if number == 10:
-        return [figures.lambda_figure({name: [{"lambda": k / 50, "auc": auc_at(run, k / 50)} for k in range(51)]
-                                       for name, run in named.items()},
-                                      {name: run.evaluation.weights["psnr"] for name, run in named.items()})]
+        return [figures.sweep_figure("lambda", {
+            name: ([{"lambda": k / 50, "auc": auc_at(run, k / 50)} for k in range(51)], run.evaluation.weights["psnr"])
+            for name, run in named.items()})]
     panels = {group: variants(members, args.names) if number == 8 else {run.name: [run] for run in members}
               for group, members in groups.items()}
-    lines = {group: dict(entry(*one) for one in alike.items()) for group, alike in panels.items() if alike}
+    lines = {group: {entry(*one): [roc(run.labels, run.normality) for run in one[1]] for one in alike.items()}
+             for group, alike in panels.items() if alike}
     return [figures.roc_figure(lines)] if lines else []
 
 
-def entry(name: str, runs: Sequence[Run]) -> tuple[str, list[Roc]]:
-    """Make a line of a legend, the AUC of a run with its interval or the mean AUC of several, and its curves."""
-    areas = [run.auc for run in runs if run.auc is not None]
-    text, interval = f"{name}: {percent(float(np.mean(areas)), 1)} %", runs[0].results.interval
+def entry(name: str, runs: Sequence[Run]) -> str:
+    """Make a line of a legend: the AUC of a run with its interval, or the mean AUC of several."""
+    areas, interval = [run.auc for run in runs], runs[0].results["interval"]
+    text = f"{name}: {percent(float(np.mean(areas)), 1)} %"
     if len(runs) > 1:
         text += f" (mean of {len(runs)} runs, {percent(min(areas), 1)} to {percent(max(areas), 1)})"
-    elif interval and math.isclose(areas[0], runs[0].results.auc or 0):          # else it is of a macro average, say
+    elif interval and math.isclose(areas[0], runs[0].results["auc"]):            # else it is of a macro average, say
         text += f" ({percent(interval[0], 1)} to {percent(interval[1], 1)})"
-    return text, [curve for run in runs if (curve := roc(run.labels, run.normality))]
+    return text
 
 
 def variants(runs: Sequence[Run], keep_names: bool) -> dict[str, list[Run]]:
     """Group runs by the knobs of model and loss in which they differ; {} where they differ in none."""
-    runs = [run for run in runs if run.results.config and run.auc is not None]
-    settings = [flatten(run.results.config or {}) for run in runs]
-    differ = [knob for knob in dict.fromkeys(itertools.chain(*settings))
-              if any(one.get(knob) != settings[0].get(knob) for one in settings)]
-    named = [knob for knob in differ if knob.startswith(("model.", "loss."))]
-    if named and (others := [knob for knob in differ if knob not in (*named, *HARMLESS)]):
-        warnings.warn(f"fig8_variants: runs of {runs[0].group} differ in {', '.join(others)}, too (not in its legend)")
+    settings = {run.name: flatten({part: run.results["config"][part] for part in ("model", "loss")})
+                for run in runs if "config" in run.results}
+    differ = [knob for knob in next(iter(settings.values()), {})
+              if len({json.dumps(knobs.get(knob)) for knobs in settings.values()}) > 1]
     alike: dict[str, list[Run]] = {}
-    for run, knobs in zip(runs, settings):
-        says = ", ".join(f"{knob.partition('.')[2]} {json.dumps(knobs.get(knob))}" for knob in named)
+    for run in (run for run in runs if run.name in settings):
+        says = ", ".join(f"{knob.partition('.')[2]} {json.dumps(settings[run.name].get(knob))}" for knob in differ)
         alike.setdefault(run.name if keep_names else says.replace('"', ""), []).append(run)
-    return alike if named else {}
+    return alike if differ else {}
 
 
 def auc_at(run: Run, psnr_weight: float) -> float | None:
     """Measure a run's scores with another lambda."""
-    (videos, weights, training, _), protocol = run.evaluation, Protocol.configured(run.results.scoring)
+    (videos, weights, training, _), protocol = run.evaluation, Protocol.configured(run.results["scoring"])
     weights = paper_weights(psnr_weight, len(weights) - 1)
     return auc(run.labels, normality_under(protocol, videos, weights, training), protocol.average)
 

@@ -1,10 +1,9 @@
 """Read scored frames with their labels from files: our own score file, or another program's scores."""
 
-import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
+from warnings import warn
 
 import numpy as np
 
@@ -13,9 +12,9 @@ from lgn_net.data.labels import find_labels, load_label_folder, load_labels
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.datasets import facts_of, known_lengths
 from lgn_net.errors import UserError
-from lgn_net.scores.foreign import SIGNAL, first_line, parse_rule, read_foreign
+from lgn_net.scores.foreign import SIGNAL, first_line, read_foreign
 from lgn_net.scores.protocols import paper_weights
-from lgn_net.scores.results import Provenance, Results, results_beside
+from lgn_net.scores.results import PROVENANCE, results_beside
 from lgn_net.scores.score_file import VideoScores, read_scores
 
 PAPER_SIGNALS = {"psnr": 1.0, "distance": -1.0}        # of a score file with no results.json beside it
@@ -27,7 +26,7 @@ class Evaluation(NamedTuple):
     videos: list[VideoScores]
     weights: Mapping[str, float]                  # of the signals in the normality, negative where high is abnormal
     training: list[VideoScores]                   # of training frames, for the normalisation by these; may be empty
-    about: Provenance
+    about: dict[str, Any]                         # where the scores are from: keys of results.json, see `PROVENANCE`
 
 
 class LabelSource(NamedTuple):
@@ -37,6 +36,11 @@ class LabelSource(NamedTuple):
     dataset_path: str | None = None    # where its frames are
     labels: str | None = None          # file or folder
     source: str = "auto"               # or one of the truths that ship
+
+    @property
+    def is_folder(self) -> bool:
+        """Tell whether the labels are a folder, which says how long its videos are."""
+        return self.labels is not None and Path(self.labels).is_dir()
 
     def lengths(self) -> dict[str, int]:
         """Count the frames of the test videos on disk, else of a benchmark's; {} when neither is known."""
@@ -51,20 +55,17 @@ class LabelSource(NamedTuple):
         UserError when there are none, or they do not fit the `lengths`, the number of frames by the video's name.
         """
         dataset, truths = self.dataset or "", facts_of(self.dataset or "").truths
-        if self.labels and Path(self.labels).is_dir():
-            where, truth = self.labels, load_label_folder(self.labels)
+        if self.labels:
+            where = self.labels
+        elif self.dataset_path:
+            folder = find_split(self.dataset_path, dataset, "testing")
+            where = str(find_labels(self.dataset_path, dataset, folder, self.source))
+        elif self.source in ("auto", *truths) and truths:
+            where = str(truths.get(self.source) or next(iter(truths.values())))
         else:
-            if self.labels:
-                where = self.labels
-            elif self.dataset_path:
-                folder = find_split(self.dataset_path, dataset, "testing")
-                where = str(find_labels(self.dataset_path, dataset, folder, self.source))
-            elif self.source in ("auto", *truths) and truths:
-                where = str(truths.get(self.source) or next(iter(truths.values())))
-            else:
-                raise UserError(f"no {self.source} labels of {dataset or 'these videos'} ship with this project; give "
-                                f"--dataset_type, or --labels FILE or FOLDER")
-            truth = load_labels(where, lengths)
+            raise UserError(f"no {self.source} labels of {dataset or 'these videos'} ship with this project; give "
+                            f"--dataset_type, or --labels FILE or FOLDER")
+        truth = load_label_folder(where) if self.is_folder else load_labels(where, lengths)
         for name, length in lengths.items():
             if (count := len(truth.get(name, ()))) != length:
                 raise UserError(f"labels {where}: {count} for video {name}, which has {length} frames; give the labels "
@@ -78,20 +79,16 @@ def relabel(videos: list[VideoScores], truth: Mapping[str, np.ndarray], where: s
     UserError when the labels are of other videos or end too early.
     """
     for name, frames, *_ in videos:
-        if name not in truth or frames[-1] >= len(truth[name]):
-            raise UserError(f"labels {where}: {len(truth.get(name, ()))} for video {name!r}, whose scores reach frame "
-                            f"{frames[-1]} (from 0); they are of the {len(truth)} videos {', '.join(list(truth)[:3])} "
-                            f"...; give the labels of these videos with --labels")
+        if frames[-1] >= (count := len(truth.get(name, ()))):
+            raise UserError(f"labels {where}: {count} for video {name!r}, whose scores reach frame {frames[-1]} (from "
+                            f"0); they are of {', '.join(list(truth)[:3])} ...; give other ones with --labels")
     return [video._replace(labels=truth[video.name][video.frames].astype(np.uint8)) for video in videos]
 
 
-def is_ours(path: str) -> bool:
-    """Tell whether a file is a score file of this project: by its columns, or by the results.json beside it."""
-    if Path(path).suffix.lower() != ".csv" or Path(path).is_dir():
-        return False
-    columns = [name.strip() for name in first_line(path).split(",")]
-    beside = results_beside(path)
-    return "psnr" in columns or bool(beside and set(beside.signals) <= set(columns))
+def is_ours(path: str | Path) -> bool:
+    """Tell whether a file is a score file of this project: by its column psnr, or the results.json beside it."""
+    return Path(path).suffix.lower() == ".csv" and not Path(path).is_dir() and (
+        "psnr" in first_line(path) or results_beside(path) is not None)
 
 
 def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lambda: bool = False) -> Evaluation:
@@ -100,16 +97,20 @@ def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lamb
     `dataset` and, with `own_lambda`, lambda are those of the results.json beside the file where it has them. UserError
     as in `read_evaluation` and `read_foreign_evaluation`, and for another program's scores without --direction.
     """
-    beside = results_beside(path)
-    dataset = dataset or (beside.dataset if beside else None)
-    labels = LabelSource(dataset, args.dataset_path, args.labels, config.data.label_source)
+    beside = results_beside(path) or {}
+    labels = LabelSource(dataset or beside.get("dataset"), args.dataset_path, args.labels, config.data.label_source)
     if is_ours(path):
-        scoring = beside.scoring if beside and own_lambda else {}
+        scoring = beside.get("scoring", {}) if own_lambda else {}
         return read_evaluation(path, scoring.get("psnr_weight", config.score.psnr_weight), labels)
     if not args.direction:
         raise UserError(f"{path} holds no scores of this project (a CSV file with the columns video, frame, psnr, "
                         f"distance, label); those of another program need --direction normal|abnormal")
-    return read_foreign_evaluation(path, args.direction, parse_rule(args.drop_first, args.crop), labels)
+    try:
+        first, last = (int(end) if end else None for end in (args.crop or f"{args.drop_first or 0}:").split(":"))
+    except ValueError:
+        raise UserError(f"--crop {args.crop}: give FIRST:LAST as in a Python slice of each video's frames, such as "
+                        f"8:-7 or 4:") from None
+    return read_foreign_evaluation(path, args.direction, slice(first, last), labels)
 
 
 def read_evaluation(path: str | Path, psnr_weight: float, labels: LabelSource) -> Evaluation:
@@ -117,24 +118,21 @@ def read_evaluation(path: str | Path, psnr_weight: float, labels: LabelSource) -
 
     UserError as in `read_scores`, and when other labels are asked for and do not fit.
     """
-    beside = results_beside(path)
-    signals = beside.signals if beside else PAPER_SIGNALS
+    beside = results_beside(path) or {}
+    signals = beside.get("signals", PAPER_SIGNALS)
     weights = paper_weights(psnr_weight, len(signals) - 1) if "psnr" in signals else signals
-    about = beside or Provenance(dataset=labels.dataset)                # what the network was stays true of its scores
-    relabelled, where = labels.labels is not None or labels.source != "auto", f"column label of {path}"
+    # What the network was stays true of its scores.
+    about = {"dataset": labels.dataset} | {key: beside[key] for key in PROVENANCE if key in beside}
+    about |= {"scores": str(path), "labels": f"column label of {path}"}
+    relabelled = labels.labels is not None or labels.source != "auto"
     videos = read_scores(path, tuple(weights), labelled=not relabelled)
     if relabelled:
-        labels = labels._replace(dataset=labels.dataset or about.dataset)
-        in_folder = labels.labels and Path(labels.labels).is_dir()
-        seen = {} if in_folder else {video.name: int(video.frames[-1]) + 1 for video in videos}
+        labels = labels._replace(dataset=labels.dataset or about["dataset"])
+        seen = {} if labels.is_folder else {video.name: int(video.frames[-1]) + 1 for video in videos}
         truth, where = labels.truth(labels.lengths() or seen)
-        videos, about = relabel(videos, truth, where), replace(about, quality=None)      # its means are of the classes
-    frames = sum(len(video.frames) for video in videos)
-    if beside and beside.frames != frames:
-        warnings.warn(f"{path} holds {frames} frames, the results.json beside it is of {beside.frames}: what that "
-                      f"says of all frames is left out")
-        about = replace(about, complete_benchmark=None, localization=None, quality=None)
-    return Evaluation(videos, weights, read_training(path, weights), replace(about, scores=str(path), labels=where))
+        videos, about = relabel(videos, truth, where), about | {"labels": where}
+        about.pop("quality", None)                                                       # its means are of the classes
+    return Evaluation(videos, weights, read_training(path, weights), about)
 
 
 def read_foreign_evaluation(path: str | Path, direction: str, covered: slice, labels: LabelSource) -> Evaluation:
@@ -143,23 +141,22 @@ def read_foreign_evaluation(path: str | Path, direction: str, covered: slice, la
     `path` and `covered` as in `read_foreign`. UserError as there, and when labels are there that do not fit.
     """
     truth, where, lengths = None, "none", labels.lengths()
-    if lengths or (labels.labels and Path(labels.labels).is_dir()):
+    if lengths or labels.is_folder:
         truth, where = labels.truth(lengths)
         lengths = {name: len(y) for name, y in truth.items()}
-    videos, lengths = read_foreign(path, lengths, covered)
+    videos, known = read_foreign(Path(path), lengths, covered)
     if labels.labels and truth is None:
-        truth, where = labels.truth(lengths)
+        truth, where = labels.truth(known)
     if truth is not None:
         videos = relabel(videos, truth, where)
     elif not any(video.labels.any() for video in videos):
-        warnings.warn(f"no labels for {path}: give --labels, --dataset_type or --dataset_path; all frames count as "
-                      f"normal")
-    about = Provenance(scores=str(path), direction=f"high is {direction}", labels=where, dataset=labels.dataset)
+        warn(f"no labels for {path}: give --labels, --dataset_type or --dataset_path; all frames count as normal")
+    about = {"scores": str(path), "direction": f"high is {direction}", "labels": where, "dataset": labels.dataset}
     return Evaluation(videos, {SIGNAL: 1.0 if direction == "normal" else -1.0}, [], about)
 
 
-def open_evaluation(folder: str | Path) -> tuple[Evaluation, Results, Path]:
-    """Read what evaluate.py left in its folder, as it was measured; return its results and the very folder, too.
+def open_evaluation(folder: str | Path) -> tuple[Evaluation, Path]:
+    """Read what evaluate.py left in its folder, as it was measured, and name the folder; `about` is all of its results.
 
     `folder` may also be the run's, with the evaluation (of last.pt, where there are several) in it. UserError when
     there is none.
@@ -168,18 +165,13 @@ def open_evaluation(folder: str | Path) -> tuple[Evaluation, Results, Path]:
     inside = folder / "evaluation_last" / "scores.csv", *sorted(folder.glob("*/scores.csv"))
     for path in (folder / "scores.csv", *inside):
         if path.is_file() and (results := results_beside(path)):
-            videos, weights = read_scores(path, tuple(results.signals)), results.signals
-            return Evaluation(videos, weights, read_training(path, weights), results), results, path.parent
+            weights = results["signals"]
+            return Evaluation(read_scores(path, tuple(weights)), weights, read_training(path, weights),
+                              results), path.parent
     raise UserError(f"{folder} holds no evaluation (scores.csv and results.json); make one with evaluate.py")
-
-
-def read_folder(folder: str | Path) -> Any:
-    """Read an evaluation, its results as a dictionary. Seam: for callers that do not take `open_evaluation` yet."""
-    evaluation, results, path = open_evaluation(folder)
-    return evaluation._replace(about=results.to_dict() | {"folder": str(path)})           # type: ignore[arg-type]
 
 
 def read_training(scores: str | Path, weights: Mapping[str, float]) -> list[VideoScores]:
     """Read the calibration.csv beside a score file; [] where there is none."""
     path = Path(scores).with_name("calibration.csv")
-    return read_scores(path, tuple(weights), labelled=False, consecutive=False) if path.is_file() else []
+    return read_scores(path, tuple(weights), labelled=False) if path.is_file() else []
