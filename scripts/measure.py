@@ -16,10 +16,9 @@ from lgn_net.config import config_from_dict, flatten
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable
 from lgn_net.report.outcome import finish
-from lgn_net.scores.evaluation import is_ours, read_any
+from lgn_net.scores.evaluation import is_ours, read_any, results_beside
 from lgn_net.scores.maps import judge_again, load_maps
 from lgn_net.scores.protocols import SCORING, Protocol, normality_under
-from lgn_net.scores.results import results_beside
 from lgn_net.terminal import run_command
 
 
@@ -30,7 +29,7 @@ def main(argv: list[str]) -> int:
     if argv and not argv[0].startswith("-"):
         argv = ["--scores", *argv]
     scores = peek(["--scores"], argv)[0].get("--scores", [""])[-1]
-    beside = (results_beside(scores) if scores else None) or {}
+    beside = results_beside(scores) if scores else {}
     of_network = flatten(asdict(config_from_dict(beside["config"]))) if "config" in beside else {}
     of_scoring = {f"score.{knob}": value for knob, value in beside.get("scoring", {}).items()}
     parser = command_parser(__doc__, "measure.py --scores FILE", needs_data=False)

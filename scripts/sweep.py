@@ -33,13 +33,14 @@ MULTIPLES = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6)     # of the configuration'
 
 def main(argv: list[str]) -> None:
     """Run the command."""
-    sweeps = {"lambda": sweep_lambda, "gamma": sweep_gamma}
-    if argv[:1] in (["-h"], ["--help"]):
+    if argv[:1] == ["lambda"]:
+        sweep_lambda(argv[1:])
+    elif argv[:1] == ["gamma"]:
+        sweep_gamma(argv[1:])
+    elif argv[:1] in (["-h"], ["--help"]):
         print(__doc__)
-    elif not argv or argv[0] not in sweeps:
-        raise UserError(f"sweep what? {' '.join(argv[:1]) or 'nothing'} was given; the first word is lambda or gamma")
     else:
-        sweeps[argv[0]](argv[1:])
+        raise UserError("sweep what? The first word is lambda or gamma")
 
 
 def sweep_lambda(argv: list[str]) -> None:
@@ -55,7 +56,7 @@ def sweep_lambda(argv: list[str]) -> None:
     for value in (k / args.steps for k in range(args.steps + 1)):
         found = measure(videos, paper_weights(value, len(weights) - 1), protocol, training)
         rows.append({"lambda": value, "auc": found["auc"], "gap": found["gap"]})
-    finish("lambda", rows, weights["psnr"], protocol, folder)
+    finish("lambda", rows, weights["psnr"], folder)
 
 
 def sweep_gamma(argv: list[str]) -> None:
@@ -91,27 +92,24 @@ def sweep_gamma(argv: list[str]) -> None:
         rows.append({"gamma": gamma, **{key: found[key] for key in ("auc", "gap", *(f"auc_{name}" for name in weights))
                                         if key in found},
                      "memory_updates": sum(s.memory_updated for s in signals[gamma]), "frames": found["frames"]})
-    finish("gamma", rows, config.score.gamma, protocol, out)
+    finish("gamma", rows, config.score.gamma, out)
 
 
-def finish(knob: str, rows: Sequence[dict[str, float | None]], used: float, protocol: Protocol, out: Path) -> None:
-    """Print the table, and write it with its picture, whose curve is named by the parent of `out`.
+def finish(knob: str, rows: Sequence[dict[str, float | None]], used: float, out: Path) -> None:
+    """Print a row per value of the knob, AUCs in percent, and write them as CSV and as a picture.
 
-    `knob` is lambda or gamma, `used` its value in the configuration; a row per value, AUCs as fractions.
+    `knob` is lambda or gamma, `used` its value in the configuration; the curve is named by the parent of `out`.
     """
-    # The file, and the picture beside it.
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomic(out / f"sweep_{knob}.csv", text.getvalue())
     pictures = save_figure(sweep_figure(knob, {out.parent.name: (rows, used)}), out / f"sweep_{knob}")
-
-    # The table: AUCs in percent, all else as it is.
-    header = [f"AUC % {name.removeprefix('auc_')}" if name.startswith("auc_") else name for name in rows[0]]
+    header = [name.replace("auc", "AUC %").replace("_", " ") for name in rows[0]]
     cells = [[percent(value) if name.startswith("auc") else "-" if value is None else f"{value:g}"
               for name, value in row.items()] for row in rows]
-    print(f"{protocol}; the configuration's {knob} is {used:g}\n\n{markdown(header, cells, left=0)}\n")
+    print(f"the configuration's {knob} is {used:g}\n\n{markdown(header, cells, left=0)}\n")
     print("The best line was found with the test labels: an oracle, no result.")
     print(f"table    {out / f'sweep_{knob}.csv'}\npicture  {', '.join(map(str, pictures))}")
 

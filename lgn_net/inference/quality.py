@@ -14,7 +14,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from lgn_net.data.videos import Video
-from lgn_net.scores.protocols import mean_where
+from lgn_net.scores.metrics import mean_where
 from lgn_net.scores.score_file import VideoScores
 
 ALEXNET = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"      # the file that torchvision asks for

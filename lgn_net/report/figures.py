@@ -26,12 +26,8 @@ COLUMN, PAGE = 3.5, 7.16                                          # inches
 BLUE, RED = "#0072b2", "#d55e00"
 COLOURS = (BLUE, RED, "#009e73", "#000000", "#e69f00", "#cc79a7", "#56b4e9")
 DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (9, 2)), (0, (3, 1, 3, 1, 1, 1)))
-STYLE: dict[Any, Any] = {
-    "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7, "legend.title_fontsize": 7,
-    "xtick.labelsize": 7, "ytick.labelsize": 7, "figure.titlesize": 8, "axes.titlepad": 4, "axes.linewidth": 0.6,
-    "lines.linewidth": 1.1, "lines.markersize": 4, "grid.color": "0.9", "grid.linewidth": 0.5, "axes.axisbelow": True,
-    "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "legend.handlelength": 2.8,
-    "text.parse_math": False, "text.usetex": False, "pdf.fonttype": 42, "figure.constrained_layout.h_pad": 0.04}
+STYLE = matplotlib.rc_params_from_file(Path(__file__).with_name("templates") / "print.mplstyle",
+                                       use_default_template=False)
 VIDEOS_PER_PAGE, MAPS_PER_PAGE = 12, 6
 
 
@@ -59,9 +55,9 @@ def wrap(text: str, inches: float) -> str:
 def curve_pages(videos: Sequence[VideoScores], normality: Sequence[np.ndarray], title: str = "") -> list[Figure]:
     """Fig. 5: draw the normality (n_v,) over the frames of each video, abnormal periods shaded, twelve a page."""
     low, high = min(0.0, *map(np.min, normality)), max(1.0, *map(np.max, normality))
-    room, panels, pages = 0.02 * (high - low), list(zip(videos, normality)), []
-    for start in range(0, len(panels), VIDEOS_PER_PAGE):
-        shown = panels[start:start + VIDEOS_PER_PAGE]
+    room, pages = 0.02 * (high - low), []
+    for start in range(0, len(videos), VIDEOS_PER_PAGE):
+        shown = list(zip(videos, normality))[start:start + VIDEOS_PER_PAGE]
         columns = min(3, len(shown))
         rows, width = math.ceil(len(shown) / columns), COLUMN if columns == 1 else PAGE
         figure = Figure(figsize=(width, (0.7 + 0.24 * width / columns) * rows + 0.9), layout="constrained")
@@ -89,21 +85,19 @@ def write_curves(videos: Sequence[VideoScores], normality: Sequence[np.ndarray],
 
 
 @matplotlib.rc_context(STYLE)
-def roc_figure(panels: Mapping[str, Mapping[str, Sequence]]) -> Figure:
+def roc_figure(panels: Mapping[str, Mapping[str, tuple]]) -> Figure:
     """Fig. 4 and 8: draw a square panel with its legend below for each title; the diagonal is chance.
 
-    `panels` gives for each title and label of its legend the curves that are drawn alike, those of several seeds: pairs
-    of false and true positive rates.
+    `panels` gives for each title and label of its legend a curve: false and true positive rates.
     """
     columns = min(2, len(panels))
     rows, width = math.ceil(len(panels) / columns), columns * COLUMN
-    labels = [[wrap(label, COLUMN - 0.9) for label in entries] for entries in panels.values()]
+    labels = [[wrap(label, COLUMN - 0.9) for label in curves] for curves in panels.values()]
     lines = max(sum(label.count("\n") + 1 for label in texts) for texts in labels)
-    figure = Figure(figsize=(width, rows * (COLUMN + 0.4 + 0.14 * lines)), layout="constrained")
-    for k, (title, entries) in enumerate(panels.items()):
+    figure = Figure(figsize=(width, rows * (COLUMN + 0.4 + 0.17 * lines)), layout="constrained")
+    for k, (title, curves) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, k + 1, box_aspect=1)
-        handles = [[axes.plot(*curve, **look(j))[0] for curve in curves][0]
-                   for j, curves in enumerate(entries.values())]
+        handles = [axes.plot(*curve, **look(j))[0] for j, curve in enumerate(curves.values())]
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.7, linestyle=(0, (1, 2)), zorder=0)
         axes.set(xlim=(0, 1), ylim=(0, 1.01), title=title, xlabel="false positive rate", ylabel="true positive rate")
         axes.legend(handles, labels[k], title="AUC (95 % interval)", loc="upper left", alignment="left",
@@ -144,56 +138,42 @@ def draw_maps(maps: Sequence[FrameMap]) -> list[Figure]:
 
 
 @matplotlib.rc_context(STYLE)
-def gap_figure(groups: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Fig. 7: draw a bar per run with its value beside it, a panel per group (data set); {group: {run: gap}}."""
-    ratios = [len(group) + 0.2 for group in groups.values()]
-    figure = Figure(figsize=(COLUMN, 0.4 * sum(ratios) + 0.32 * len(groups) + 0.5), layout="constrained")
-    panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
-    for axes, (title, group) in zip(panels, groups.items()):
-        bars = axes.barh(range(len(group)), list(group.values()), height=0.6, color=BLUE)
-        axes.bar_label(bars, fmt="%.3f", padding=3, fontsize=7)
-        axes.set_yticks(range(len(group)), [wrap(name, 1.2) for name in group])
-        axes.invert_yaxis()
-        axes.margins(x=0.25)                                                                       # for the numbers
-        axes.set_title(title, loc="left")
-        axes.axvline(0, color="black", linewidth=0.6)
-        axes.spines.left.set_visible(False)
-        axes.tick_params(axis="y", length=0)
-    panels[-1].set_xlabel("gap: mean normality of normal minus\nthat of abnormal frames")
+def gap_figure(gaps: Mapping[str, float]) -> Figure:
+    """Fig. 7: draw a bar per run with its value beside it."""
+    figure = Figure(figsize=(COLUMN, 0.4 * len(gaps) + 0.8), layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh([wrap(name, 1.2) for name in gaps], list(gaps.values()), height=0.6, color=BLUE)
+    axes.bar_label(bars, fmt="%.3f", padding=3, fontsize=7)
+    axes.invert_yaxis()
+    axes.margins(x=0.25)                                                                           # for the numbers
+    axes.axvline(0, color="black", linewidth=0.6)
+    axes.spines.left.set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("gap: mean normality of normal minus\nthat of abnormal frames")
     return figure
 
 
 @matplotlib.rc_context(STYLE)
-def sweep_figure(knob: str, runs: Mapping[str, tuple[Sequence[Mapping], float | None]]) -> Figure:
-    """Fig. 9 and 10: draw the AUC over gamma, with the memory updates in percent of the frames, or over lambda.
+def sweep_figure(knob: str, runs: Mapping[str, tuple[Sequence[Mapping], float]]) -> Figure:
+    """Fig. 9 and 10: draw the AUC over "gamma" or "lambda".
 
-    `runs` gives for each name a row per value, with the knob, "auc" (a fraction; None where undefined) and, for gamma,
-    "memory_updates" and "frames"; and the value of the run's configuration, which a ring marks.
+    `runs` gives for each name a row per value, with the knob and "auc" (a fraction; None where undefined), and the
+    value of the run's configuration, which a ring marks.
     """
-    panels, letter = (2, "γ") if knob == "gamma" else (1, "λ")
-    labels = [*(wrap(name, COLUMN - 0.8) for name in runs), f"{letter} of the configuration"]
-    lines = sum(label.count("\n") + 1 for label in labels)
-    figure = Figure(figsize=(COLUMN, 1.6 + 0.9 * panels + 0.14 * lines), layout="constrained")
-    grid = figure.subplots(panels, 1, sharex=True, squeeze=False, height_ratios=[1.8, 1][:panels])[:, 0]
+    symbol, meaning = {"gamma": ("γ", "threshold of the regular score"),
+                       "lambda": ("λ", "0: distance only, 1: PSNR only")}[knob]
+    labels = [*(wrap(name, COLUMN - 0.8) for name in runs), f"{symbol} of the configuration"]
+    figure = Figure(figsize=(COLUMN, 2.5 + 0.14 * "\n".join(labels).count("\n")), layout="constrained")
+    axes = figure.subplots()
     ring: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 7, "markerfacecolor": "none"}
     handles: list[Line2D] = []
     for k, (rows, used) in enumerate(runs.values()):
-        rows = sorted(rows, key=lambda row: row[knob])
-        columns = {key: np.array([row[key] for row in rows], float) for key in rows[0]}       # None becomes NaN
-        for axes in grid:
-            y = 100 * (columns["auc"] if axes is grid[0] else columns["memory_updates"] / columns["frames"])
-            handles += axes.plot(columns[knob], y, **look(k))
-            if used is not None:
-                height = np.interp(used, columns[knob], y, left=np.nan, right=np.nan)
-                axes.plot(used, height, **ring, color=COLOURS[k % len(COLOURS)])
-    for axes in grid:
-        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-        axes.grid(axis="y")
-    grid[0].set_ylabel("AUC %")
-    if knob == "gamma":
-        grid[1].set(ylabel="memory\nupdates %", ylim=(-6, 106), xlabel="γ (threshold of the regular score)")
-    else:
-        grid[0].set_xlabel("λ (0: distance only, 1: PSNR only)")
-    figure.legend([*handles[::panels], Line2D([], [], color="black", **ring)], labels, loc="outside lower center",
+        x, y = np.array(sorted((row[knob], np.nan if row["auc"] is None else 100 * row["auc"]) for row in rows)).T
+        handles += axes.plot(x, y, **look(k))
+        axes.plot(used, np.interp(used, x, y, left=np.nan, right=np.nan), **ring, color=COLOURS[k % len(COLOURS)])
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.grid(axis="y")
+    axes.set(xlabel=f"{symbol} ({meaning})", ylabel="AUC %")
+    figure.legend([*handles, Line2D([], [], color="black", **ring)], labels, loc="outside lower center",
                   alignment="left")
     return figure

@@ -10,13 +10,13 @@ import numpy as np
 from lgn_net.config import Config
 from lgn_net.data.labels import shipped_truths
 from lgn_net.errors import UserError
+from lgn_net.files import to_json, write_atomic
 from lgn_net.report.page import write_report
 from lgn_net.report.tables import everything
 from lgn_net.scores.evaluation import Evaluation
 from lgn_net.scores.maps import FrameMap, save_maps
 from lgn_net.scores.metrics import padded_chance
 from lgn_net.scores.protocols import SCORING, Protocol, compare, grid, measure
-from lgn_net.scores.results import write_results
 from lgn_net.scores.score_file import write_scores
 
 
@@ -38,7 +38,7 @@ def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, eve
         if evaluation.training:
             write_scores(out / "calibration.csv", evaluation.training, labelled=False)
         save_maps(out / "maps.npz", maps)
-        write_results(out / "results.json", results)
+        write_atomic(out / "results.json", to_json(results))
         write_curves(videos, normal, f"{results['dataset'] or 'scores'}: normality", out)
         write_report(out / "report.html", results, videos, normal, maps)
         files = {"scores": "scores.csv", "results": "results.json", "curves": "curves_1.png", "report": "report.html"}

@@ -51,7 +51,7 @@ def write_report(path: Path, results: Mapping[str, Any], videos: Sequence[VideoS
         provenance=[made_from | flatten({"signals": results["signals"]}), results.get("versions"),
                     flatten(results.get("config", {}))],
         curves=video_plots(videos, normal), roc=roc_plot(*curve, results["eer"]) if curve else None,
-        memory=memory_plots(results.get("memories", []), videos), maps=[(m, pictures(m, top)) for m in maps], top=top,
+        maps=[(m, pictures(m, top)) for m in maps], top=top,
         scale=data_uri(heat(np.linspace(0, 1, 256)[None]), ".png")))
 
 
@@ -98,36 +98,6 @@ def roc_plot(false_positive: np.ndarray, true_positive: np.ndarray, eer: float) 
     return {"data": [chance, line, point], "layout": {
         "xaxis": axis | {"title": {"text": "false positive rate"}},
         "yaxis": axis | {"title": {"text": "true positive rate"}}}}
-
-
-def memory_plots(memories: Sequence[Mapping], videos: Sequence[VideoScores]) -> list[tuple[str, str, dict]]:
-    """Plot how training frames use each memory's items, and each distance; a title, a remark and the plot each."""
-    plots = []
-    for k, memory in enumerate(memories, 1):
-        counts = np.array(memory["queries_of_item"])
-        bars = {"type": "bar", "x": np.arange(1, len(counts) + 1), "y": counts / counts.sum(),
-                "marker": {"color": "--normal"}, "hovertemplate": "item %{x}: %{y:.2%} of the queries<extra></extra>"}
-        remark = f"{memory['live_items']} of {len(counts)} live, mean cosine between two {memory['item_cosine']:.3f}"
-        plots.append((f"Memory {k}", remark, share_plot([bars], "item", "queries")))
-    labels = np.concatenate([video.labels for video in videos])
-    for name in (name for name in videos[0].signals if name.startswith("distance")):
-        values, lines = np.concatenate([video.signals[name] for video in videos]), []
-        edges = np.histogram_bin_edges(values, 40)
-        for label, kind in enumerate(("normal", "abnormal")):
-            heights = np.histogram(values[labels == label], edges)[0] / max((labels == label).sum(), 1)
-            lines.append({"x": edges, "y": np.append(heights, 0), "mode": "lines",
-                          "line": {"color": f"--{kind}", "shape": "hv", "width": 2},
-                          "hovertemplate": f"{kind} frames, %{{x:.4g}} and above: %{{y:.2%}}<extra></extra>"})
-        plots.append((name.replace("_", " ").capitalize(), "of normal (blue) and abnormal (orange) test frames",
-                      share_plot(lines, name.replace("_", " "), "frames")))
-    return plots
-
-
-def share_plot(traces: list[dict[str, Any]], x: str, whole: str) -> dict:
-    """Plot shares of a whole, in percent from zero."""
-    return {"data": traces, "layout": {
-        "xaxis": {"title": {"text": x}},
-        "yaxis": {"title": {"text": f"share of the {whole}"}, "tickformat": ".0%", "rangemode": "tozero"}}}
 
 
 def pictures(m: FrameMap, top: float) -> dict[str, str]:

@@ -1,9 +1,8 @@
 """Write numbers as aligned text: tables that read well in a terminal and are Markdown, to be pasted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lgn_net.scores.metrics import AVERAGES
 from lgn_net.scores.normality import SCOPES
 from lgn_net.scores.protocols import PAPER, RESAMPLES, SIGMAS
 
@@ -25,17 +24,14 @@ def percent(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{100 * value:.{digits}f}"
 
 
-def grid_table(values: Mapping[Any, float | None]) -> str:
-    """Lay out the AUC % of every protocol, (scope, sigma, average); the paper's in bold."""
-    rows = []
-    for average in AVERAGES:
-        for scope, meaning in SCOPES.items():
-            cells = {sigma: percent(values[scope, sigma, average]) for sigma in SIGMAS}
-            if (scope, average) == (PAPER.scope, PAPER.average):
-                cells[PAPER.sigma] = f"**{cells[PAPER.sigma]}**"
-            rows.append([average, meaning, *cells.values()])
+def grid_table(cells: Iterable[Mapping[str, Any]]) -> str:
+    """Lay out the AUC % of the grid's cells for one set of labels; the paper's protocol in bold."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for cell in cells:
+        bold = "**" * (tuple(cell[key] for key in PAPER._fields) == PAPER)
+        rows.setdefault((cell["average"], SCOPES[cell["scope"]]), []).append(f"{bold}{percent(cell['auc'])}{bold}")
     header = ["average", "normalisation", *(f"sigma {sigma:g}" if sigma else "unsmoothed" for sigma in SIGMAS)]
-    return markdown(header, rows, left=2)
+    return markdown(header, [[*names, *values] for names, values in rows.items()], left=2)
 
 
 def numbers(results: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -46,10 +42,10 @@ def numbers(results: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         low, high = results["interval"]
         within = f"95 % interval {percent(low, 1)} to {percent(high, 1)}, {RESAMPLES:,} resamples of the videos"
     rows = [("AUC", percent(results["auc"]), "%", within)]
-    if results.get("auc_copy") is not None:
+    if "auc_copy" in results:
+        linear, skill = percent(results.get("auc_linear")), percent(results.get("auc_skill"))
         rows.append(("AUC, last frame copied", percent(results["auc_copy"]), "%",
-                     f"linear extrapolation {percent(results.get('auc_linear'))} %, PSNR minus that of copying "
-                     f"{percent(results.get('auc_skill'))} %"))
+                     f"linear extrapolation {linear} %, PSNR minus that of copying {skill} %"))
     rows += [(f"AUC, {'PSNR' if name == 'psnr' else name} only", percent(results[f"auc_{name}"]), "%", "")
              for name in results["signals"] if f"auc_{name}" in results]
     # Other measures of the same normality.
@@ -98,14 +94,12 @@ def everything(results: Mapping[str, Any]) -> str:
              f"labels:   {results['labels']}{source}",
              "\n".join(f"  {name:<28}{value:>9} {unit:<2}  {remark}".rstrip()
                        for name, value, unit, remark in numbers(results))]
-    grids: dict[str | None, dict] = {}
-    for cell in results["grid"]:
-        grids.setdefault(cell["labels"], {})[cell["scope"], cell["sigma"], cell["average"]] = cell["auc"]
-    for name, values in grids.items():
-        chance = percent(results["padded_chance"][name or ""], 1)
+    for name, chance in results["padded_chance"].items():
+        cells = [cell for cell in results["grid"] if cell["labels"] == (name or None)]
         parts.append(f"AUC % under other protocols, labels: {name or results['labels']} (bold: the paper's)\n\n"
-                     f"{grid_table(values)}\npadded is biased: scores drawn at random reach {chance} % there")
-    if grids:
+                     f"{grid_table(cells)}\n"
+                     f"padded is biased: scores drawn at random reach {percent(chance, 1)} % there")
+    if results["grid"]:
         parts.append(markdown(["video", "frames", "abnormal", "AUC %", "mean normality"],
                               [[row["video"], str(row["frames"]), str(row["abnormal_frames"]), percent(row["auc"]),
                                 f"{row['mean_normality']:.3f}"] for row in results["per_video"]]))
@@ -118,14 +112,11 @@ def comparison(result: Mapping[str, Any]) -> str:
     """Write the comparison of two score files."""
     if result["difference"] is None:
         return f"compared with {result['other']}: undefined, the common frames are of one class"
-    within = "\n  (no interval: one video cannot be resampled"
+    within = "no interval: one video cannot be resampled"
     if result["interval"]:
         low, high = result["interval"]
-        within = (f", 95 % interval {100 * low:+.1f} to {100 * high:+.1f}, p = {result['p_value']:.3f}\n"
-                  f"  ({result['videos']} videos resampled in pairs, {RESAMPLES:,} times")
-    left_out = ""
-    if result["frames_left_out"] or result["frames_left_out_other"]:
-        left_out = (f"; left out, as only one of the two holds them: {result['frames_left_out']} frames here, "
-                    f"{result['frames_left_out_other']} there")
+        within = (f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}, p = {result['p_value']:.3f}; "
+                  f"{result['videos']} videos resampled in pairs, {RESAMPLES:,} times")
     return (f"compared with {result['other']}: AUC {percent(result['auc'])} against {percent(result['auc_other'])} %, "
-            f"difference {100 * result['difference']:+.2f} points{within}{left_out})")
+            f"difference {100 * result['difference']:+.2f} points\n  ({within}; left out, as only one of the two holds "
+            f"them: {result['frames_left_out']} frames here, {result['frames_left_out_other']} there)")

@@ -20,64 +20,63 @@ def first_line(path: str | Path) -> str:
         return file.readline()
 
 
-def read_foreign(path: Path, lengths: Mapping[str, int],
-                 covered: slice) -> tuple[list[VideoScores], Mapping[str, int]]:
-    """Read another program's scores, with one signal, `score`.
+def read_foreign(path: Path, lengths: Mapping[str, int], drop_first: int | None = None,
+                 crop: str | None = None) -> tuple[list[VideoScores], Mapping[str, int]]:
+    """Read another program's scores, with one signal, `score`; return the number of frames of each video, too.
 
     Args:
-        path: a folder with a file of scores per video, named like the video; a `.npy`, `.csv` or `.txt` file with the
-            scores of all videos one after the other; or a `.csv` with the columns video, frame, score and perhaps
-            label, which needs no rule. Text files hold a number a line, or all of them on one.
+        path: a folder with a file of scores per video, named like the video; a file with the scores of all videos one
+            after the other; or a `.csv` with the columns video, frame, score and perhaps label, which needs no rule.
         lengths: frames of each video, in order; {} where they are not known.
-        covered: which frames of a video the scores are of: slice(4, None) where the first four were dropped.
-
-    Returns:
-        The scores, labels 0 unless the table has some, and the frames of each video, as far as the scores tell.
+        drop_first: number of first frames of each video that have no score.
+        crop: frames of each video that have a score, as a slice 8:-7; wins over `drop_first`.
 
     Raises:
-        UserError: other videos than those of `lengths`, or not as many scores as covered frames.
+        UserError: other videos than those of `lengths`, or not as many scores as the rule says.
     """
     if path.suffix.lower() == ".csv" and path.is_file() and "video" in first_line(path):
         videos = read_scores(path, (SIGNAL,), labelled=False)
         return videos, lengths or {video.name: int(video.frames[-1]) + 1 for video in videos}
+    try:
+        first, last = (int(end) if end else None for end in (crop or f"{drop_first or 0}:").split(":"))
+    except ValueError:
+        raise UserError(f"--crop {crop}: give FIRST:LAST as in a Python slice of each video's frames, such as 8:-7 or "
+                        f"4:") from None
 
     # One array of all scores, those of a folder video by video.
     if path.is_dir():
-        scores = read_folder_of_arrays(path, list(lengths))
-        lengths = lengths or {name: len(x) + (covered.start or 0) - (covered.stop or 0) for name, x in scores.items()}
-        for name, length in lengths.items():
-            check_count(f"{path}, video {name}", len(scores[name]), {name: length}, covered)
+        files = sorted((file for file in path.iterdir() if file.suffix.lower() in SUFFIXES),
+                       key=lambda file: natural_key(file.name))
+        scores = {file.stem: read_array(file) for file in files}
+        lengths = lengths or {name: len(x) + (first or 0) - (last or 0) for name, x in scores.items()}
+        if not scores or len(scores) != len(lengths):
+            raise UserError(f"{path} holds files of scores of {len(scores)} videos; expected one <video>.npy, .csv or "
+                            f".txt for each of {len(lengths)}: {', '.join(lengths)[:200]}")
+        if scores.keys() != lengths.keys():
+            warn(f"{path}: its files are not named like the videos; taken in natural order: {files[0].stem} is video "
+                 f"{next(iter(lengths))}, {files[-1].stem} is video {list(lengths)[-1]}")
+            scores = dict(zip(lengths, scores.values()))
         flat = np.concatenate([scores[name] for name in lengths])
     else:
-        flat = read_array(path)
+        scores, flat = {}, read_array(path)
         if not lengths:
             raise UserError(f"{path} holds {len(flat)} scores one after the other, and nothing says where a video "
                             f"ends; give --dataset_type ped2 or avenue, --dataset_path, or --labels with a folder of "
                             f"<video>.npy")
-        check_count(path, len(flat), lengths, covered)
 
-    # The frames that they are of.
-    frames = [np.arange(length)[covered] for length in lengths.values()]
-    names = np.repeat(list(lengths), [len(t) for t in frames])
-    return by_video(path, names, np.concatenate(frames), {SIGNAL: flat}, np.zeros(len(flat)), (SIGNAL,)), lengths
-
-
-def read_folder_of_arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
-    """Read the scores of each video by its name, one of `names` where these are known. UserError for another number.
-
-    Files that are named otherwise are taken in natural order, with a warning.
-    """
-    files = sorted((file for file in path.iterdir() if file.suffix.lower() in SUFFIXES),
-                   key=lambda file: natural_key(file.name))
-    scores = {file.stem: read_array(file) for file in files}
-    if not scores or len(scores) != len(names or files):
-        raise UserError(f"{path} holds files of scores of {len(scores)} videos; expected one <video>.npy, .csv or .txt "
-                        f"for each of {len(names or files)}: {', '.join(names)[:200]}")
-    if names and set(scores) != set(names):
-        warn(f"{path}: its files are not named like the videos; taken in natural order: {files[0].stem} is video "
-             f"{names[0]}, {files[-1].stem} is video {names[-1]}")
-        scores = dict(zip(names, scores.values()))
-    return scores
+    # The frames that they are of; where the numbers differ, the rule that would fit.
+    frames = {name: np.arange(length)[first:last] for name, length in lengths.items()}
+    expected, total = sum(map(len, frames.values())), sum(lengths.values())
+    wrong = [f" (video {name}: {len(x)})" for name, x in scores.items() if len(x) != len(frames[name])]
+    if wrong or len(flat) != expected:
+        k, rest = divmod(total - len(flat), len(lengths))
+        hint = "are these the scores of other videos?" if k <= 0 or rest else \
+            f"{k} missing in each would fit: --drop-first {k}, or --crop A:-B with A + B = {k}"
+        raise UserError(f"{path}: {len(flat)} scores{''.join(wrong[:1])}, but by the rule {expected} of the {total} "
+                        f"frames in {len(lengths)} videos have one; {hint}")
+    names = np.repeat(list(frames), [len(t) for t in frames.values()])
+    return by_video(path, names, np.concatenate(list(frames.values())), {SIGNAL: flat}, np.zeros(expected),
+                    (SIGNAL,)), lengths
 
 
 def read_array(path: Path) -> np.ndarray:
@@ -85,8 +84,6 @@ def read_array(path: Path) -> np.ndarray:
 
     Text holds one number a line, under a header or none, or all of them on one line.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"{path}: scores are read from {', '.join(SUFFIXES)}, or a folder of these")
     try:
         if path.suffix.lower() == ".npy":
             values = np.load(path, allow_pickle=False)
@@ -102,15 +99,3 @@ def read_array(path: Path) -> np.ndarray:
         raise UserError(f"{path}: no plain array of numbers ({' '.join(str(error).split())}); where it was made, write "
                         f"all videos one after the other with np.save, or a file per video") from None
     return values.astype(float).ravel()
-
-
-def check_count(what: object, scores: int, lengths: Mapping[str, int], covered: slice) -> None:
-    """Raise UserError, with the rule that would fit, unless videos of these `lengths` have as many covered frames."""
-    total, videos = sum(lengths.values()), len(lengths)
-    frames = sum(len(range(length)[covered]) for length in lengths.values())
-    k, rest = divmod(total - scores, videos)
-    hint = "are these the scores of other videos?" if k <= 0 or rest else \
-        f"{k} missing in each of the {videos} videos would fit: --drop-first {k}, or --crop A:-B with A + B = {k}"
-    if scores != frames:
-        raise UserError(f"{what}: {scores} scores, but by the rule {frames} of the {total} frames in {videos} videos "
-                        f"have one; {hint}")

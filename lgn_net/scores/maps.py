@@ -1,7 +1,4 @@
-"""Maps of single frames: where in a frame the prediction fails. Needs no torch.
-
-Boxes and numbers come from one map, the squared error of the prediction smoothed by a narrow Gaussian.
-"""
+"""Maps of single frames: where in a frame the prediction fails, by its squared error, smoothed. Needs no torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,14 +77,13 @@ def judge_again(maps: Sequence[FrameMap], videos: Sequence[VideoScores], normal:
 
     `normal` is (n,) for each of the `videos`. A map whose normality or label changed is called "chosen".
     """
-    now = {(video.name, int(t)): (float(x), int(y)) for video, values in zip(videos, normal)
-           for t, x, y in zip(video.frames, values, video.labels)}
+    now = {(video.name, t): (x, y) for video, values in zip(videos, normal)
+           for t, x, y in zip(video.frames.tolist(), values.tolist(), video.labels.tolist())}
     again = []
-    for one in maps:
-        if (one.video, one.frame) in now:
-            x, y = now[one.video, one.frame]
-            same = abs(x - one.normality) < 1e-9 and y == one.label
-            again.append(one._replace(normality=x, label=y, kind=one.kind if same else "chosen"))
+    for one in (one for one in maps if (one.video, one.frame) in now):
+        x, y = now[one.video, one.frame]
+        kind = one.kind if abs(x - one.normality) < 1e-9 and y == one.label else "chosen"
+        again.append(one._replace(normality=x, label=y, kind=kind))
     return again
 
 
@@ -103,12 +99,10 @@ def smoothed(error: np.ndarray) -> np.ndarray:
 
 
 def strongest_region(error: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """Find the connected region that holds most of the error of a map (H, W), 0 or more.
+    """Find the connected region that holds most of the error of a map (H, W): bool (H, W), and its box x0, y0, x1, y1.
 
     Of the pixels whose smoothed error is at least half of its maximum, those that touch (by corners, too) form a
     region; the one with the greatest sum of smoothed errors is taken, the whole frame where the error is zero.
-
-    Returns the region, bool (H, W), and its box: x0, y0, x1, y1, the last two just outside.
     """
     error = smoothed(error)
     _, regions, stats, _ = cv2.connectedComponentsWithStats((error >= error.max() / 2).astype(np.uint8), connectivity=8)
@@ -119,13 +113,10 @@ def strongest_region(error: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int
 
 def choose_frames(videos: Sequence[VideoScores], normal: Sequence[np.ndarray],
                   count: int) -> list[tuple[int, int, str]]:
-    """Choose the frames on which the detector is most wrong, worst first.
+    """Choose frames on which the detector is most wrong: index in `videos`, frame, "miss" or "false alarm".
 
-    `count` misses, abnormal frames of the highest normality, then `count` false alarms, normal frames of the lowest;
-    fewer where there are no more. Two of a kind in one video are SPREAD or more frames apart, so that one event does
-    not fill the list. `normal` is (n,) for each of the `videos`.
-
-    Returns index in `videos`, index of the frame within its video, "miss" or "false alarm".
+    These are up to `count` misses, abnormal frames of the highest normality, worst first, then so many false alarms.
+    Two of a kind in one video are SPREAD or more frames apart, for one event must not fill the list.
     """
     chosen = []
     for kind, wanted, sign in (("miss", 1, -1), ("false alarm", 0, 1)):

@@ -8,7 +8,7 @@ frames together. Single videos and resamples are counted in pairs of frames here
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from sklearn.metrics import roc_auc_score, roc_curve
 
 AVERAGES = {
     "micro": "all frames of all videos together",
@@ -19,12 +19,9 @@ Arrays = Sequence[np.ndarray]
 
 
 def auc(labels: Arrays, normality: Arrays, average: str = "micro") -> float | None:
-    """Compute the area under the ROC curve of low normality as detector of abnormal frames; ties count half.
+    """Compute the area under the ROC curve of low normality as detector of abnormal frames, see `AVERAGES`.
 
-    `average`: "micro" over all frames of all videos concatenated; "macro": mean over the videos with both classes;
-    "padded": mean over all videos after each got a normal frame of normality 1 and an abnormal one of 0 (or beyond what
-    the scores reach): single-class videos then score high whatever the detector says. None, undefined, where no
-    (concatenated) video has both classes.
+    Ties count half. None, undefined, where no video (for "micro": not all of them together) has both classes.
     """
     if average == "micro":
         y, x = np.concatenate(labels), np.concatenate(normality)
@@ -34,7 +31,10 @@ def auc(labels: Arrays, normality: Arrays, average: str = "micro") -> float | No
 
 
 def video_aucs(labels: Arrays, normality: Arrays, average: str) -> list[float | None]:
-    """Compute the AUC of each video, for the average "macro" or "padded"; None for videos of one class."""
+    """Compute the AUC of each video, for the average "macro" or "padded"; None for videos of one class.
+
+    What is padded is a normal frame of normality 1 and an abnormal one of 0, or beyond what the scores reach.
+    """
     if average == "padded":
         low, high = min(0.0, *map(np.min, normality)), max(1.0, *map(np.max, normality))
         labels = [np.concatenate([y, [0, 1]]) for y in labels]
@@ -71,15 +71,6 @@ def equal_error_rate(false_positive: np.ndarray, true_positive: np.ndarray) -> f
     k = np.flatnonzero(surplus >= 0)[0]                                      # the first point past the crossing
     share = surplus[k - 1] / (surplus[k - 1] - surplus[k])
     return float((1 - share) * false_positive[k - 1] + share * false_positive[k])
-
-
-def average_precision(labels: Arrays, normality: Arrays) -> float | None:
-    """Sum the precisions, each weighted by the recall it adds; None when a class is missing.
-
-    The chance level is the share of abnormal frames.
-    """
-    y, x = np.concatenate(labels), np.concatenate(normality)
-    return float(average_precision_score(y, -x)) if y.min() != y.max() else None
 
 
 def mean_where(values: Arrays, labels: Arrays, label: int) -> float | None:
@@ -125,10 +116,7 @@ def bootstrap(labels: Arrays, normality: Arrays, average: str = "micro", resampl
 
 
 def paired_p_value(difference: np.ndarray) -> float:
-    """Compute a two-sided p-value of the difference (resamples,) of two detectors: twice the share of the other sign.
-
-    NaN are left out. One is added to both counts, so that the value is never 0.
-    """
+    """Compute a two-sided p-value of a difference (resamples,), never 0: twice the share of the other sign, no NaN."""
     difference = difference[np.isfinite(difference)]
     tail = min(np.sum(difference <= 0), np.sum(difference >= 0))
     return float(min(1.0, 2 * (tail + 1) / (len(difference) + 1)))

@@ -64,9 +64,8 @@ def read_table(path: str | Path, required: Collection[str]) -> dict[str, np.ndar
                         f"it; it may be cut off") from None
     columns = {name: np.array(cells) for name, cells in zip(header, zip(*rows)) if name}
     if missing := [name for name in required if name not in columns]:
-        raise UserError(f"{path} lacks {', '.join(missing)} among its columns {', '.join(columns)[:200]}; cells are "
-                        f"separated by commas; labels can be given with --labels, and scores of other programs with "
-                        f"--direction normal|abnormal")
+        raise UserError(f"{path} has the columns {', '.join(columns)[:200]} (separated by commas) and lacks "
+                        f"{', '.join(missing)}; labels can be given with --labels")
     for name in columns.keys() - {"video"}:
         try:
             columns[name] = np.where(columns[name] == "", "nan", columns[name]).astype(float)
@@ -77,23 +76,16 @@ def read_table(path: str | Path, required: Collection[str]) -> dict[str, np.ndar
 
 
 def read_scores(path: str | Path, signals: Collection[str], labelled: bool = True) -> list[VideoScores]:
-    """Read a score file written by this project or by hand, its videos in natural order of their names.
+    """Read a score file, sorted as in `by_video`, with all numeric columns; without the column `label` labels are 0.
 
-    Args:
-        path: of the CSV file.
-        signals: columns that must be there with numbers in them; the other numeric ones are read, too.
-        labelled: whether the column `label` must be there; without it all labels are 0.
-
-    Raises:
-        UserError: as in `read_table` and `by_video`, and for a frame or a label that is none.
+    UserError for a column of `signals`, or `label` if it must be `labelled`, that is missing or holds something else.
     """
     columns = read_table(path, ["video", "frame", *signals, *["label"] * labelled])
-    names, frames, labels = columns.pop("video"), columns.pop("frame"), columns.pop("label", None)
-    labels = np.zeros(len(names)) if labels is None else labels
-    for column, values, good, expected in (("frame", frames, (frames >= 0) & (frames % 1 == 0), "a whole number"),
-                                           ("label", labels, np.isin(labels, (0, 1)), "0 or 1")):
-        if not good.all():
-            raise UserError(f"{path}: {column} is {values[~good][0]} in row {good.argmin() + 1}; it must be {expected}")
+    names, frames = columns.pop("video"), columns.pop("frame")
+    labels = columns.pop("label", np.zeros(len(names)))
+    if (bad := ~np.isin(labels, (0, 1)) | ~(frames >= 0) | (frames % 1 != 0)).any():
+        raise UserError(f"{path}: video {names[bad][0]}, frame {frames[bad][0]}, label {labels[bad][0]}: a frame is a "
+                        f"whole number from 0, a label 0 or 1")
     numeric = {name: values for name, values in columns.items() if values.dtype == float}
     return by_video(path, names, frames.astype(int), numeric, labels, signals)
 
