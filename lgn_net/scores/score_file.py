@@ -83,7 +83,8 @@ def read_scores(path: str | Path, signals: Collection[str], labelled: bool = Tru
     columns = read_table(path, ["video", "frame", *signals, *["label"] * labelled])
     names, frames = columns.pop("video"), columns.pop("frame")
     labels = columns.pop("label", np.zeros(len(names)))
-    if (bad := ~np.isin(labels, (0, 1)) | ~(frames >= 0) | (frames % 1 != 0)).any():
+    good = np.isin(labels, (0, 1)) & (frames >= 0) & (frames < 1e9) & (frames == np.floor(frames))
+    if (bad := ~good).any():
         raise UserError(f"{path}: video {names[bad][0]}, frame {frames[bad][0]}, label {labels[bad][0]}: a frame is a "
                         f"whole number from 0, a label 0 or 1")
     numeric = {name: values for name, values in columns.items() if values.dtype == float}
