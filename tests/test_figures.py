@@ -7,10 +7,9 @@ import matplotlib
 import numpy as np
 import pytest
 from helpers import load_script, run, sentence
-from matplotlib.colors import to_rgb
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from lgn_net.report.figures import curve_pages, draw_maps, gap_figure, look, sweep_figure, write_curves
+from lgn_net.report.figures import curve_pages, draw_maps, gap_figure, sweep_figure, write_curves
 from lgn_net.report.plan_pictures import plan_figure
 from lgn_net.scores.maps import FrameMap, frame_map, judge_again, load_maps, save_maps
 from lgn_net.scores.protocols import PAPER, measure, normality_under
@@ -253,10 +252,3 @@ def test_errors_are_a_sentence(tmp_path, argv, expected):
     write_evaluation(tmp_path / "a")
     paths = [tmp_path / word if (tmp_path / word).is_dir() else word for word in argv]
     assert expected in sentence(run(script.main, *paths, "--out", tmp_path / "out"))
-
-
-def test_seven_curves_differ_in_dashes_and_in_grey():
-    """No two of the first seven share their dashes; each colour is dark enough."""
-    looks = [look(k) for k in range(7)]
-    assert len({str(one["linestyle"]) for one in looks}) == 7
-    assert all(np.dot(to_rgb(one["color"]), (0.3, 0.59, 0.11)) < 0.75 for one in looks)
