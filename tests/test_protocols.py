@@ -127,7 +127,8 @@ def test_measure_by_hand():
 def test_measure_one_video_one_class_constant_scores():
     alone = measure(made(V=1), HALF)
     mixed = measure([*made(V=1), scored("b", [0] * 4)], HALF, Protocol(average="macro"))     # one value to resample
-    assert mixed["interval"] is None and alone["interval"] is None and alone["per_video"][0]["auc"] == pytest.approx(alone["auc"])
+    assert mixed["interval"] is alone["interval"] is None
+    assert alone["per_video"][0]["auc"] == pytest.approx(alone["auc"])
     normal = measure([scored("a", [0] * 5), scored("b", [0] * 4)], HALF)
     assert {normal[key] for key in ("auc", "interval", "auc_psnr", "eer", "average_precision", "gap",
                                     "psnr_abnormal")} == {None}

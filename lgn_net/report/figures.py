@@ -12,6 +12,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -19,7 +20,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from lgn_net.files import replacing
-from lgn_net.scores.maps import FrameMap
+from lgn_net.scores.maps import FrameMap, loud, pictures
 from lgn_net.scores.score_file import VideoScores, stretches
 
 COLUMN, PAGE = 3.5, 7.16                                          # inches
@@ -108,8 +109,7 @@ def roc_figure(panels: Mapping[str, Mapping[str, tuple]]) -> Figure:
 @matplotlib.rc_context(STYLE)
 def draw_maps(maps: Sequence[FrameMap]) -> list[Figure]:
     """Fig. 6: draw rows of frame, prediction, squared error and both with the box, six a page, errors on one scale."""
-    scale = Normalize(0, float(np.quantile([one.error for one in maps], 0.999)) or 1.0, clip=True)
-    figures = []
+    top, figures = loud(maps), []
     for start in range(0, len(maps), MAPS_PER_PAGE):
         shown = maps[start:start + MAPS_PER_PAGE]
         shapes = [1 / one.aspect for one in shown]
@@ -117,22 +117,17 @@ def draw_maps(maps: Sequence[FrameMap]) -> list[Figure]:
         grid = figure.subplots(len(shown), 4, squeeze=False, height_ratios=shapes,
                                subplot_kw={"xticks": [], "yticks": [], "frame_on": False})
         for row, one in zip(grid, shown):
-            show: dict[str, Any] = {"interpolation": "none", "aspect": one.error.shape[1] / len(one.error) / one.aspect}
-            grey: dict[str, Any] = show | {"cmap": "gray", "vmin": 0, "vmax": 255}
-            heat: dict[str, Any] = show | {"cmap": "inferno", "norm": scale}
-            for axes, picture in zip(row, (one.image, one.prediction)):
-                axes.imshow(picture[..., ::-1].squeeze(), **grey)                             # from BGR, or grey
-            row[2].imshow(one.error, **heat)
-            row[3].imshow(one.image.mean(axis=2), **grey)
-            row[3].imshow(one.error, **heat, alpha=np.sqrt(scale(one.error).filled()))
+            for axes, (title, picture) in zip(row, pictures(one, top).items()):
+                axes.imshow(picture[..., ::-1].squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="none",
+                            aspect=one.error.shape[1] / len(one.error) / one.aspect)          # from BGR, or grey
+                axes.set_title(title if one is shown[0] else "")
             x0, y0, x1, y1 = one.box
             row[3].add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor="white"))
             says = [wrap(one.video, 0.8), f"frame {one.frame}", one.kind, "abnormal" if one.label else "normal",
                     f"normality {one.normality:.2f}"]
             row[0].set_ylabel("\n".join(says), rotation=0, ha="right", va="center", fontsize=7)
-        for axes, title in zip(grid[0], ("frame", "prediction", "squared error", "frame and error")):
-            axes.set_title(title)
-        figure.colorbar(grid[0, 2].images[0], ax=list(grid.flat), aspect=12 * len(shown), pad=0.015, extend="max")
+        figure.colorbar(ScalarMappable(Normalize(0, top), "inferno"), ax=list(grid.flat), aspect=12 * len(shown),
+                        pad=0.015, extend="max")
         figures.append(figure)
     return figures
 

@@ -18,7 +18,7 @@ import numpy as np
 from lgn_net.config import flatten
 from lgn_net.files import write_atomic
 from lgn_net.report.tables import comparison, frames_scored, numbers, percent
-from lgn_net.scores.maps import FrameMap
+from lgn_net.scores.maps import FrameMap, heat, loud, pictures
 from lgn_net.scores.metrics import AVERAGES, roc
 from lgn_net.scores.normality import SCOPES
 from lgn_net.scores.protocols import PAPER, SIGMAS
@@ -42,7 +42,7 @@ def write_report(path: Path, results: Mapping[str, Any], videos: Sequence[VideoS
         "sha256": lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}
     curve = roc([video.labels for video in videos], normal)
     made_from = {key: value for key, value in results.items() if isinstance(value, str | bool)}
-    top = float(np.quantile([m.error for m in maps], 0.999)) or 1.0 if maps else 1.0
+    top = loud(maps)
     write_atomic(path, environment.get_template("report.html").render(
         style=(TEMPLATES / "report.css").read_text(), scripts=[get_plotlyjs(), (TEMPLATES / "report.js").read_text()],
         results=results, numbers=numbers(results), scored=frames_scored(results),
@@ -51,8 +51,10 @@ def write_report(path: Path, results: Mapping[str, Any], videos: Sequence[VideoS
         provenance=[made_from | flatten({"signals": results["signals"]}), results.get("versions"),
                     flatten(results.get("config", {}))],
         curves=video_plots(videos, normal), roc=roc_plot(*curve, results["eer"]) if curve else None,
-        maps=[(m, pictures(m, top)) for m in maps], top=top,
-        scale=data_uri(heat(np.linspace(0, 1, 256)[None]), ".png")))
+        top=top,
+        maps=[(m, {title: data_uri(picture, "png" if title == "squared error" else "jpeg")
+                   for title, picture in pictures(m, top).items()}) for m in maps],
+        scale=data_uri(heat(np.linspace(0, 1, 256)[None]))))
 
 
 def packed(values: np.ndarray) -> dict:
@@ -95,26 +97,11 @@ def roc_plot(false_positive: np.ndarray, true_positive: np.ndarray, eer: float) 
             "hovertemplate": "false positive rate %{x:.2%}<br>true positive rate %{y:.2%}<extra></extra>"}
     point = {"x": [eer], "y": [1 - eer], "mode": "markers", "marker": {"color": "--abnormal", "size": 10},
              "hovertemplate": "equal error rate %{x:.2%}<extra></extra>"}
-    return {"data": [chance, line, point], "layout": {
-        "xaxis": axis | {"title": {"text": "false positive rate"}},
-        "yaxis": axis | {"title": {"text": "true positive rate"}}}}
+    titles = {"xaxis": "false positive rate", "yaxis": "true positive rate"}
+    return {"data": [chance, line, point],
+            "layout": {name: axis | {"title": {"text": title}} for name, title in titles.items()}}
 
 
-def pictures(m: FrameMap, top: float) -> dict[str, str]:
-    """Draw a map's four pictures, errors from `top` on brightest, as addresses by their titles."""
-    error = np.clip(m.error / top, 0, 1)
-    overlay = m.image + error[..., None] * (heat(error).astype(np.float32) - m.image)
-    return {"frame": data_uri(m.image, ".jpg"), "prediction": data_uri(m.prediction, ".jpg"),
-            "squared error": data_uri(heat(error), ".png"),
-            "error over frame": data_uri(overlay.round().astype(np.uint8), ".jpg")}
-
-
-def heat(values: np.ndarray) -> np.ndarray:
-    """Turn values (H, W) in [0, 1] into colours (H, W, 3) uint8, BGR, of which equal steps look equally large."""
-    return cv2.applyColorMap((255 * values).round().astype(np.uint8), cv2.COLORMAP_INFERNO)
-
-
-def data_uri(image: np.ndarray, kind: str) -> str:
-    """Write a picture, (H, W, C) uint8 grey or BGR, as an address that holds it; `kind` is ".jpg" or ".png"."""
-    data = base64.b64encode(cv2.imencode(kind, image)[1].tobytes()).decode()
-    return f"data:image/{kind[1:].replace('jpg', 'jpeg')};base64,{data}"
+def data_uri(image: np.ndarray, kind: str = "png") -> str:
+    """Write a picture, (H, W, C) uint8 grey or BGR, as an address that holds it; `kind` is "jpeg" or "png"."""
+    return f"data:image/{kind};base64,{base64.b64encode(cv2.imencode(f'.{kind}', image)[1].tobytes()).decode()}"

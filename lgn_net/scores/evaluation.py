@@ -98,7 +98,7 @@ def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lamb
     ours, beside = is_ours(path), results_beside(path)
     labels = LabelSource(dataset or beside.get("dataset"), args.dataset_path, args.labels, config.data.label_source)
     about: dict[str, Any] = {"dataset": labels.dataset, "scores": str(path), "labels": "none"}
-    training, lengths = [], labels.lengths()
+    training = []
     if ours:
         # What the network was stays true of its scores.
         scoring = beside.get("scoring", {}) if own_lambda else {}
@@ -107,10 +107,12 @@ def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lamb
             weights = paper_weights(scoring.get("psnr_weight", config.score.psnr_weight), len(weights) - 1)
         relabelled = labels.labels is not None or labels.source != "auto"
         videos, training = read_scores(path, tuple(weights), labelled=not relabelled), read_training(path, weights)
+        lengths = labels.lengths() if relabelled else {}
         lengths = lengths or {video.name: int(video.frames[-1]) + 1 for video in videos}
         about |= {key: beside[key] for key in PROVENANCE if key in beside} | {"labels": f"column label of {path}"}
     elif args.direction:
-        weights, relabelled = {SIGNAL: 1.0 if args.direction == "normal" else -1.0}, bool(lengths or labels.labels)
+        weights, lengths = {SIGNAL: 1.0 if args.direction == "normal" else -1.0}, labels.lengths()
+        relabelled = bool(lengths or labels.labels)
         videos, lengths = read_foreign(Path(path), lengths, args.drop_first, args.crop)
         about["direction"] = f"high is {args.direction}"
     else:

@@ -111,6 +111,24 @@ def strongest_region(error: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int
     return regions == k, (x, y, x + w, y + h)
 
 
+def loud(maps: Sequence[FrameMap]) -> float:
+    """Find the error that is the brightest in pictures of these maps, so that few pixels are beyond."""
+    return float(np.quantile([m.error for m in maps], 0.999)) or 1.0 if maps else 1.0
+
+
+def heat(values: np.ndarray) -> np.ndarray:
+    """Turn values (H, W) in [0, 1] into colours (H, W, 3) uint8, BGR, of which equal steps look equally large."""
+    return cv2.applyColorMap((255 * values).round().astype(np.uint8), cv2.COLORMAP_INFERNO)
+
+
+def pictures(m: FrameMap, top: float) -> dict[str, np.ndarray]:
+    """Draw a map's four pictures by their titles, uint8, BGR or grey; errors from `top` on are brightest."""
+    error = np.clip(m.error / top, 0, 1)
+    overlay = m.image + error[..., None] * (heat(error).astype(np.float32) - m.image)
+    return {"frame": m.image, "prediction": m.prediction, "squared error": heat(error),
+            "error over frame": overlay.round().astype(np.uint8)}
+
+
 def choose_frames(videos: Sequence[VideoScores], normal: Sequence[np.ndarray],
                   count: int) -> list[tuple[int, int, str]]:
     """Choose frames on which the detector is most wrong: index in `videos`, frame, "miss" or "false alarm".
