@@ -102,6 +102,7 @@ def test_curves_and_shading():
     assert figure.axes[0].get_title() == "a_$x$_b" and not figure.axes[0].title.get_parse_math()
 
 
+@pytest.mark.slow
 def test_curves_of_an_evaluation(tmp_path):
     """Twelve videos on the first page, the thirteenth on the second; earlier pages are gone; one frame is enough."""
     (tmp_path / "curves_3.png").write_bytes(b"old")
@@ -220,8 +221,9 @@ def test_all_figures_as_real_files(tmp_path):
     assert dict(matplotlib.rcParams) == before
 
 
-def test_another_programs_scores_and_one_class(tmp_path, draw):
+def test_another_programs_scores_and_one_class(tmp_path, monkeypatch):
     """What cannot be drawn is said, run by run; nothing crashes on an undefined AUC."""
+    monkeypatch.setattr(script.figures, "save_figure", lambda figure, path: (path, path))
     write_evaluation(tmp_path / "theirs", weights={"score": -1.0}, config=None)
     write_evaluation(tmp_path / "normal", abnormal=False)
     save_maps(tmp_path / "normal" / "maps.npz", [])
@@ -234,8 +236,7 @@ def test_another_programs_scores_and_one_class(tmp_path, draw):
     assert [(stem, name) for state, stem, name in listed if state == "skipped"] == [
         ("fig4_roc", "normal:"), ("fig6_errors", "theirs:"), ("fig6_errors", "normal:"), ("fig7_gap", "normal:"),
         *((stem, name) for stem in ("fig8_variants", "fig9_gamma", "fig10_lambda") for name in ("theirs:", "normal:"))]
-    nothing = run(script.main, tmp_path / "normal", "--figures", 4, "--out", tmp_path / "none")
-    assert nothing.status == 1 and not list(tmp_path.glob("none/*"))
+    assert run(script.main, tmp_path / "normal", "--figures", 4).status == 1
 
 
 def test_chosen_videos(tmp_path, draw):
