@@ -64,8 +64,8 @@ def read_table(path: str | Path, required: Collection[str]) -> dict[str, np.ndar
                         f"it; it may be cut off") from None
     columns = {name: np.array(cells) for name, cells in zip(header, zip(*rows)) if name}
     if missing := [name for name in required if name not in columns]:
-        raise UserError(f"{path} has the columns {', '.join(columns)[:200]} (separated by commas) and lacks "
-                        f"{', '.join(missing)}; labels can be given with --labels")
+        raise UserError(f"{path} lacks the columns {', '.join(missing)} (it has: {', '.join(columns)[:200]}); cells "
+                        f"are separated by commas, labels can be given with --labels")
     for name in columns.keys() - {"video"}:
         try:
             columns[name] = np.where(columns[name] == "", "nan", columns[name]).astype(float)
