@@ -10,7 +10,7 @@ below, those of data, model and score matter here; loss and train are the traini
 """
 
 import runpy
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,6 @@ from lgn_net.report.outcome import finish
 from lgn_net.scores.evaluation import Evaluation, read_any
 from lgn_net.scores.maps import choose_frames, parse_frames
 from lgn_net.scores.protocols import Protocol, common_frames, normality_under, paper_weights
-from lgn_net.scores.results import MemoryUse, PixelResults, Provenance
 from lgn_net.scores.score_file import VideoScores, write_scores
 from lgn_net.terminal import progress, run_command
 
@@ -100,12 +99,15 @@ def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | Non
         calibration, memories = sample_normal(model, normal_videos, config, extra, device, bar) if extra else ([], [])
 
     # What else is known of the network and its predictions.
-    provenance = Provenance(**about, **origin, memories=[MemoryUse(**one) for one in memories] or None,
-                            localization=PixelResults(**localization.results()) if localization else None)
+    about |= origin
+    if memories:
+        about["memories"] = memories
+    if localization:
+        about["localization"] = localization.results()
     if quality:
         measured = quality.scores(videos, truth)
         write_scores(out / "quality.csv", measured, labelled=False)
-        provenance = replace(provenance, quality=summarize(measured))
+        about["quality"] = summarize(measured)
 
     # Signals to normality; the worst frames are predicted again, each by the memory that it met.
     weights = paper_weights(config.score.psnr_weight, len(model.memories))
@@ -115,7 +117,7 @@ def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | Non
     maps = draw_maps(model, videos, config, signals, scored, normal, wanted, device)
 
     # Normality to AUC, tables, files and report.
-    return finish(Evaluation(scored, weights, training, provenance), normal, config, args.protocol == "all", other, out,
+    return finish(Evaluation(scored, weights, training, about), normal, config, args.protocol == "all", other, out,
                   maps)
 
 

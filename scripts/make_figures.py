@@ -7,7 +7,7 @@
      6  fig6_errors    frame, prediction and error, where the evaluation left maps.npz
      7  fig7_gap       gap scores
      8  fig8_variants  ROC curves of runs of one data set whose model or loss differ, named by what differs
-     9  fig9_gamma     AUC and memory updates over gamma, where scripts/sweep.py left sweep_gamma.csv
+     9  fig9_gamma     AUC over gamma, where scripts/sweep.py left sweep_gamma.csv
     10  fig10_lambda   AUC over lambda
 
 RUN is a folder that evaluate.py wrote, or a run's folder with one in it. Each figure is written as .png and .pdf; what
@@ -15,14 +15,12 @@ cannot be drawn is skipped, and the list at the end says why.
 """
 
 import argparse
-import itertools
 import json
 import math
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -33,16 +31,13 @@ from lgn_net.report import figures
 from lgn_net.report.tables import percent
 from lgn_net.scores.evaluation import Evaluation, open_evaluation
 from lgn_net.scores.maps import load_maps
-from lgn_net.scores.metrics import Roc, auc, roc
+from lgn_net.scores.metrics import auc, roc
 from lgn_net.scores.protocols import Protocol, normality_under, paper_weights
-from lgn_net.scores.results import Results
 from lgn_net.scores.score_file import read_table
 from lgn_net.terminal import run_command
 
 STEMS = {4: "fig4_roc", 5: "fig5_curves", 6: "fig6_errors", 7: "fig7_gap", 8: "fig8_variants", 9: "fig9_gamma",
          10: "fig10_lambda"}
-# Knobs that need no word when runs differ in them.
-HARMLESS = ("seed", "data.workers", "data.cache", "train.log_every", "score.batch_size", "score.calibration")
 
 
 class Run(NamedTuple):
@@ -52,7 +47,7 @@ class Run(NamedTuple):
     group: str                         # data set and labels: only within a group can runs be compared
     folder: Path
     evaluation: Evaluation
-    results: Results
+    results: dict[str, Any]
     labels: list[np.ndarray]           # (n_v,) of each video
     normality: list[np.ndarray]        # likewise, as it was measured
     auc: float | None                  # over all frames; None when a class is missing
@@ -68,126 +63,109 @@ def main(argv: list[str]) -> int:
                         help="which; default: all, 4 to 10")
     parser.add_argument("--videos", nargs="+", metavar="VIDEO", help="which videos figure 5 shows; default: all")
     args = parser.parse_args(argv)
-    runs = open_runs(args.runs, args.names)
-
-    # Everything is drawn before anything is written; of figures 5 and 6 every run has pages of its own.
-    drawn: dict[str, Figure] = {}
-    lines = []
-    for number, stem in ((number, STEMS[number]) for number in dict.fromkeys(args.figures)):
-        reasons, done = [why_not(number, run, args) for run in runs], len(drawn)
-        usable = [run for run, why in zip(runs, reasons) if not why]
-        for shown in [[run] for run in usable] if number in (5, 6) else [usable][:len(usable)]:
-            own = "_" + re.sub(r"[^\w.-]+", "_", shown[0].name) if number in (5, 6) and len(runs) > 1 else ""
-            made = draw(number, shown, args)
-            drawn |= {f"{stem}{own}_{k}" if len(made) > 1 else stem + own: page for k, page in enumerate(made, 1)}
-        if usable and len(drawn) == done:
-            reasons.append("no two runs of one data set differ in model or loss")
-        lines += [("without" if len(drawn) > done else "skipped", stem, why) for why in reasons if why]
-    for stem, figure in drawn.items():
-        png, pdf = figures.save_figure(figure, args.out / stem)
-        lines.append(("written", stem, f"{png}, {pdf.suffix}"))
-    width = max(len(stem) for _, stem, _ in lines)
-    print("\n".join(f"{state}  {stem:<{width}}  {rest}" for state, stem, rest in lines))
+    runs, drawn = open_runs(args.runs, args.names), 0
+    for number in args.figures:
+        parts = []
+        for run in runs:
+            try:
+                parts.append((run, part(number, run, args.videos)))
+            except (UserError, OSError) as why:
+                print(f"skipped  {STEMS[number]}  {run.name}: {why}")
+        pages = draw(number, parts) if parts else {}
+        if parts and not pages:
+            print(f"skipped  {STEMS[number]}  no two runs of one data set differ in model or loss")
+        for name, figure in pages.items():
+            png, pdf = figures.save_figure(figure, args.out / (STEMS[number] + name))
+            print(f"written  {STEMS[number]}  {png}, {pdf.suffix}")
+            drawn += 1
     return 0 if drawn else 1
 
 
 def open_runs(folders: Sequence[str], names: Sequence[str] | None) -> list[Run]:
-    """Read the evaluations. UserError for a folder without one, one given twice, names that do not fit."""
-    if names and (len(names) != len(folders) or len(set(names)) < len(names)):
-        raise UserError(f"--names {' '.join(names)}: give {len(folders)} different ones, one for each run")
+    """Read the evaluations. UserError for a folder without one, and for names that do not fit."""
     opened = [open_evaluation(folder) for folder in folders]
-    paths = [folder.resolve() for _, _, folder in opened]
-    if len(set(paths)) < len(paths):
-        raise UserError(f"two of {' '.join(folders)} are the same evaluation; give each once")
-    if not names:                                    # the folders' own, or where two have the same, as they were typed
-        names = [path.parent.name if path.name.startswith("evaluation") else path.name for path in paths]
-        names = names if len(set(names)) == len(names) else folders
-    datasets = [dataset for dataset, _ in {(results.dataset, results.label_source) for _, results, _ in opened}]
+    paths = [folder.resolve() for _, folder in opened]
+    names = names or [(path.parent if path.name.startswith("evaluation") else path).name for path in paths]
+    if not len(set(names)) == len(names) == len(folders):
+        raise UserError(f"{len(folders)} runs are called {', '.join(names)}; give --names, a different one for each")
     runs = []
-    for name, (evaluation, results, folder) in zip(names, opened):
-        group, labels = results.dataset or "scores", [video.labels for video in evaluation.videos]
-        if datasets.count(results.dataset) > 1:
-            group += f", labels: {results.label_source or 'own'}"
-        normality = normality_under(Protocol.configured(results.scoring), *evaluation[:3])
+    for name, (evaluation, folder) in zip(names, opened):
+        results, labels = evaluation.about, [video.labels for video in evaluation.videos]
+        group = ", ".join(filter(None, (results["dataset"] or "scores", results["label_source"])))
+        normality = normality_under(Protocol.configured(results["scoring"]), *evaluation[:3])
         runs.append(Run(name, group, folder, evaluation, results, labels, normality, auc(labels, normality)))
     return runs
 
 
-def why_not(number: int, run: Run, args: argparse.Namespace) -> str | None:
-    """Say why a run is not in a figure; None where it is."""
-    file, command = {6: ("maps.npz", "evaluate.py --checkpoint"),
-                     9: ("sweep_gamma.csv", "scripts/sweep.py gamma")}.get(number, ("scores.csv", ""))
-    if not (run.folder / file).is_file():
-        return f"{run.name}: no {file} in the evaluation; {command} writes it"
-    if number == 5 and args.videos and not {video.name for video in run.evaluation.videos} & {*args.videos}:
-        return f"{run.name} has none of the videos {', '.join(args.videos)}"
-    if number == 10 and not {"psnr"} < {*run.evaluation.weights}:
-        return f"{run.name}: lambda weighs psnr against distance, it has only {', '.join(run.evaluation.weights)}"
-    return f"{run.name}: frames of one class only" if run.auc is None and number in (4, 7, 9, 10) else None
-
-
-def draw(number: int, runs: Sequence[Run], args: argparse.Namespace) -> list[Figure]:
-    """Draw the pages of a figure."""
-    groups = {group: [run for run in runs if run.group == group] for group in dict.fromkeys(run.group for run in runs)}
-    named = {f"{run.name} ({run.group})" if len(groups) > 1 else run.name: run for run in runs}
+def part(number: int, run: Run, videos: Sequence[str] | None) -> Any:
+    """Collect what a run gives to a figure, see `draw`. UserError or OSError saying why when it gives nothing."""
     if number == 5:
-        shown = [(video, x) for video, x in zip(runs[0].evaluation.videos, runs[0].normality)
-                 if not args.videos or video.name in args.videos]
+        shown = [(video, x) for video, x in zip(run.evaluation.videos, run.normality)
+                 if not videos or video.name in videos]
+        if not shown:
+            raise UserError(f"none of the videos {', '.join(videos or ())}")
         return figures.curve_pages(*zip(*shown))
     if number == 6:
-        return figures.draw_maps(load_maps(runs[0].folder / "maps.npz"))
-    if number == 7:
-        return [figures.gap_figure({group: {run.name: run.results.gap or 0.0 for run in members}
-                                    for group, members in groups.items()})]
+        if not (maps := load_maps(run.folder / "maps.npz")):
+            raise UserError("maps.npz holds no frames")
+        return figures.draw_maps(maps)
+    if run.auc is None:
+        raise UserError("frames of one class only")
+    if number == 8 and "config" not in run.results:
+        raise UserError("the network is not known")
     if number == 9:
-        columns, gammas = ("gamma", "auc", "memory_updates", "frames"), {}
-        for name, run in named.items():
-            table = read_table(run.folder / "sweep_gamma.csv", columns)
-            gammas[name] = [dict(zip(columns, row)) for row in zip(*map(table.numbers, columns))]
-        return [figures.gamma_figure(gammas, {name: (run.results.config or {}).get("score", {}).get("gamma")
-                                              for name, run in named.items()})]
+        table = read_table(run.folder / "sweep_gamma.csv", ("gamma", "auc"))
+        return ([{"gamma": gamma, "auc": value} for gamma, value in zip(table["gamma"], table["auc"])],
+                run.results["config"]["score"]["gamma"])
     if number == 10:
-        return [figures.lambda_figure({name: [{"lambda": k / 50, "auc": auc_at(run, k / 50)} for k in range(51)]
-                                       for name, run in named.items()},
-                                      {name: run.evaluation.weights["psnr"] for name, run in named.items()})]
-    panels = {group: variants(members, args.names) if number == 8 else {run.name: [run] for run in members}
-              for group, members in groups.items()}
-    lines = {group: dict(entry(*one) for one in alike.items()) for group, alike in panels.items() if alike}
-    return [figures.roc_figure(lines)] if lines else []
+        (scored, weights, training, _), protocol = run.evaluation, Protocol.configured(run.results["scoring"])
+        if not {"psnr"} < {*weights}:
+            raise UserError(f"lambda weighs psnr against distance, it has only {', '.join(weights)}")
+        rows = []
+        for value in np.linspace(0, 1, 51):
+            normal = normality_under(protocol, scored, paper_weights(value, len(weights) - 1), training)
+            rows.append({"lambda": value, "auc": auc(run.labels, normal, protocol.average)})
+        return rows, weights["psnr"]
+    return run.results["gap"]
 
 
-def entry(name: str, runs: Sequence[Run]) -> tuple[str, list[Roc]]:
-    """Make a line of a legend, the AUC of a run with its interval or the mean AUC of several, and its curves."""
-    areas = [run.auc for run in runs if run.auc is not None]
-    text, interval = f"{name}: {percent(float(np.mean(areas)), 1)} %", runs[0].results.interval
-    if len(runs) > 1:
-        text += f" (mean of {len(runs)} runs, {percent(min(areas), 1)} to {percent(max(areas), 1)})"
-    elif interval and math.isclose(areas[0], runs[0].results.auc or 0):          # else it is of a macro average, say
+def draw(number: int, parts: Sequence[tuple[Run, Any]]) -> dict[str, Figure]:
+    """Draw the pages of a figure of what `part` gives; their keys are added to the figure's name."""
+    if number in (5, 6):
+        return {re.sub(r"[^\w.-]+", "_", f"_{run.name}_{k}"): page for run, pages in parts
+                for k, page in enumerate(pages, 1)}
+    if number in (9, 10):
+        return {"": figures.sweep_figure("gamma" if number == 9 else "lambda", {run.name: one for run, one in parts})}
+    if number == 7:
+        return {"": figures.gap_figure({f"{run.name} ({run.group})": gap for run, gap in parts})}
+    groups: dict[str, list[Run]] = {}
+    for run, _ in parts:
+        groups.setdefault(run.group, []).append(run)
+    panels = {}
+    for group, runs in groups.items():
+        names = differences(runs) if number == 8 else [run.name for run in runs]
+        if names:
+            panels[group] = {legend(name, run): roc(run.labels, run.normality) for name, run in zip(names, runs)}
+    return {"": figures.roc_figure(panels)} if panels else {}
+
+
+def legend(name: str, run: Run) -> str:
+    """Make a line of a legend: the AUC of a run with its interval."""
+    interval, text = run.results["interval"], f"{name}: {percent(run.auc, 1)} %"
+    if interval and math.isclose(run.auc, run.results["auc"]):                   # else it is of a macro average, say
         text += f" ({percent(interval[0], 1)} to {percent(interval[1], 1)})"
-    return text, [curve for run in runs if (curve := roc(run.labels, run.normality))]
+    return text
 
 
-def variants(runs: Sequence[Run], keep_names: bool) -> dict[str, list[Run]]:
-    """Group runs by the knobs of model and loss in which they differ; {} where they differ in none."""
-    runs = [run for run in runs if run.results.config and run.auc is not None]
-    settings = [flatten(run.results.config or {}) for run in runs]
-    differ = [knob for knob in dict.fromkeys(itertools.chain(*settings))
-              if any(one.get(knob) != settings[0].get(knob) for one in settings)]
-    named = [knob for knob in differ if knob.startswith(("model.", "loss."))]
-    if named and (others := [knob for knob in differ if knob not in (*named, *HARMLESS)]):
-        warnings.warn(f"fig8_variants: runs of {runs[0].group} differ in {', '.join(others)}, too (not in its legend)")
-    alike: dict[str, list[Run]] = {}
+def differences(runs: Sequence[Run]) -> list[str]:
+    """Name runs by the knobs of model and loss in which they differ; [] where they differ in none."""
+    settings = [flatten({part: run.results["config"][part] for part in ("model", "loss")}) for run in runs]
+    differ = [knob for knob in settings[0] if any(knobs.get(knob) != settings[0][knob] for knobs in settings)]
+    names = []
     for run, knobs in zip(runs, settings):
-        says = ", ".join(f"{knob.partition('.')[2]} {json.dumps(knobs.get(knob))}" for knob in named)
-        alike.setdefault(run.name if keep_names else says.replace('"', ""), []).append(run)
-    return alike if named else {}
-
-
-def auc_at(run: Run, psnr_weight: float) -> float | None:
-    """Measure a run's scores with another lambda."""
-    (videos, weights, training, _), protocol = run.evaluation, Protocol.configured(run.results.scoring)
-    weights = paper_weights(psnr_weight, len(weights) - 1)
-    return auc(run.labels, normality_under(protocol, videos, weights, training), protocol.average)
+        says = ", ".join(f"{knob.partition('.')[2]} {json.dumps(knobs.get(knob))}" for knob in differ)
+        names.append(f"{says} ({run.name})".replace('"', ""))
+    return names if differ else []
 
 
 if __name__ == "__main__":

@@ -16,42 +16,35 @@ from lgn_net.config import config_from_dict, flatten
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable
 from lgn_net.report.outcome import finish
-from lgn_net.scores.evaluation import is_ours, read_any
+from lgn_net.scores.evaluation import is_ours, read_any, results_beside
 from lgn_net.scores.maps import judge_again, load_maps
 from lgn_net.scores.protocols import SCORING, Protocol, normality_under
-from lgn_net.scores.results import results_beside
 from lgn_net.terminal import run_command
 
 
 def main(argv: list[str]) -> int:
     """Run the command; return its exit status."""
     # The command line, on top of the knobs of the evaluation that left the scores.
+    argv = separate(argv)
     if argv and not argv[0].startswith("-"):
         argv = ["--scores", *argv]
-    argv = separate(argv)
     scores = peek(["--scores"], argv)[0].get("--scores", [""])[-1]
-    beside = results_beside(scores) if scores else None
-    of_network = flatten(asdict(config_from_dict(beside.config))) if beside and beside.config else {}
-    of_scoring = {f"score.{knob}": value for knob, value in beside.scoring.items()} if beside else {}
+    beside = results_beside(scores) if scores else {}
+    of_network = flatten(asdict(config_from_dict(beside["config"]))) if "config" in beside else {}
+    of_scoring = {f"score.{knob}": value for knob, value in beside.get("scoring", {}).items()}
     parser = command_parser(__doc__, "measure.py --scores FILE", needs_data=False)
-    parser.add_argument("--scores", help="A scores.csv, or with --direction another program's scores (.npy, .csv, "
-                                         ".txt, or a folder with such a file per video).")
+    parser.add_argument("--scores", required=True, help="A scores.csv, or with --direction another program's scores "
+                                                        "(.npy, .csv, .txt, or a folder with such a file per video).")
     measuring_arguments(parser)
     label_argument(parser)
     parser.add_argument("--out", help="Folder for the results; nothing is written unless it is given.")
     config, args = parse_command(parser, argv, of_network | of_scoring)
-
-    # Arguments that do not go together.
-    if not scores:
-        raise UserError("which scores? give a score file, or another program's scores")
-    foreign = [path for path in (scores, args.compare) if path and not is_ours(path)]
-    if bool(args.direction) != bool(foreign) or (not args.direction and (args.drop_first is not None or args.crop)):
-        raise UserError(f"--direction normal|abnormal says what another program's scores mean, --drop-first and --crop "
-                        f"of which frames they are; of {scores}{f' and {args.compare}' if args.compare else ''} "
-                        f"{' and '.join(foreign) or 'none'} is without the columns of this project's scores.csv")
-    free = ("data.label_source", *(f"score.{name}" for name in SCORING))
+    if (args.direction or args.drop_first is not None or args.crop) and all(
+            is_ours(path) for path in (scores, args.compare) if path):
+        raise UserError(f"--direction, --drop-first and --crop are for another program's scores, not for {scores}")
     for knob, value in flatten(asdict(config)).items():
-        if of_network.get(knob, value) != value and knob not in free:
+        free = knob == "data.label_source" or knob in {f"score.{name}" for name in SCORING}
+        if of_network.get(knob, value) != value and not free:
             raise UserError(f"{knob} was {of_network[knob]} when the network ran, and {scores} cannot tell what "
                             f"{value} would give; with --scores, choose lambda, {', '.join(SCORING[1:])} and labels")
     out = Path(args.out) if args.out else None

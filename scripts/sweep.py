@@ -11,11 +11,9 @@ in the evaluation's folder. The best value of a sweep was chosen with the test l
 import argparse
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-
-from matplotlib.figure import Figure
 
 from lgn_net.cli import command_parser, network_arguments, parse_command
 from lgn_net.device import pick_device
@@ -24,7 +22,7 @@ from lgn_net.files import check_writable, write_atomic
 from lgn_net.inference.around import load_network, load_test_set
 from lgn_net.inference.loop import to_scores
 from lgn_net.inference.sweep import sweep_gamma as run_sweep
-from lgn_net.report.figures import gamma_figure, lambda_figure, save_figure
+from lgn_net.report.figures import save_figure, sweep_figure
 from lgn_net.report.tables import markdown, percent
 from lgn_net.scores.evaluation import open_evaluation
 from lgn_net.scores.protocols import Protocol, measure, paper_weights
@@ -35,13 +33,14 @@ MULTIPLES = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6)     # of the configuration'
 
 def main(argv: list[str]) -> None:
     """Run the command."""
-    sweeps = {"lambda": sweep_lambda, "gamma": sweep_gamma}
-    if argv[:1] in (["-h"], ["--help"]):
+    if argv[:1] == ["lambda"]:
+        sweep_lambda(argv[1:])
+    elif argv[:1] == ["gamma"]:
+        sweep_gamma(argv[1:])
+    elif argv[:1] in (["-h"], ["--help"]):
         print(__doc__)
-    elif not argv or argv[0] not in sweeps:
-        raise UserError(f"sweep what? {' '.join(argv[:1]) or 'nothing'} was given; the first word is lambda or gamma")
     else:
-        sweeps[argv[0]](argv[1:])
+        raise UserError("sweep what? The first word is lambda or gamma")
 
 
 def sweep_lambda(argv: list[str]) -> None:
@@ -50,14 +49,14 @@ def sweep_lambda(argv: list[str]) -> None:
     parser.add_argument("folder", help="of an evaluation, or of a run with one in it")
     parser.add_argument("--steps", type=int, default=20, help="between 0 and 1 (default: 20)")
     args = parser.parse_args(argv)
-    (videos, weights, training, _), results, folder = open_evaluation(args.folder)
+    (videos, weights, training, results), folder = open_evaluation(args.folder)
     if "psnr" not in weights or len(weights) == 1:
         raise UserError(f"{folder} was scored by {', '.join(weights)} alone; lambda weighs psnr against distance")
-    protocol, rows = Protocol.configured(results.scoring), []
+    protocol, rows = Protocol.configured(results["scoring"]), []
     for value in (k / args.steps for k in range(args.steps + 1)):
         found = measure(videos, paper_weights(value, len(weights) - 1), protocol, training)
-        rows.append({"lambda": value, "auc": found.auc, "gap": found.gap})
-    finish("lambda", rows, weights["psnr"], protocol, folder, lambda_figure)
+        rows.append({"lambda": value, "auc": found["auc"], "gap": found["gap"]})
+    finish("lambda", rows, weights["psnr"], folder)
 
 
 def sweep_gamma(argv: list[str]) -> None:
@@ -90,32 +89,27 @@ def sweep_gamma(argv: list[str]) -> None:
     protocol, rows = Protocol.configured(asdict(config.score)), []
     for gamma in gammas:
         found = measure(to_scores(signals[gamma], videos, truth), weights, protocol)
-        rows.append({"gamma": gamma, "auc": found.auc, "gap": found.gap,
-                     **{f"auc_{name}": value for name, value in found.auc_of.items()},
-                     "memory_updates": sum(s.memory_updated for s in signals[gamma]), "frames": found.frames})
-    finish("gamma", rows, config.score.gamma, protocol, out, gamma_figure)
+        rows.append({"gamma": gamma, **{key: found[key] for key in ("auc", "gap", *(f"auc_{name}" for name in weights))
+                                        if key in found},
+                     "memory_updates": sum(s.memory_updated for s in signals[gamma]), "frames": found["frames"]})
+    finish("gamma", rows, config.score.gamma, out)
 
 
-def finish(knob: str, rows: Sequence[dict[str, float | None]], used: float, protocol: Protocol, out: Path,
-           draw: Callable[..., Figure]) -> None:
-    """Print the table, and write it with its picture by `draw`, whose curve is named by the parent of `out`.
+def finish(knob: str, rows: Sequence[dict[str, float | None]], used: float, out: Path) -> None:
+    """Print a row per value of the knob, AUCs in percent, and write them as CSV and as a picture.
 
-    `knob` is lambda or gamma, `used` its value in the configuration; a row per value, AUCs as fractions.
+    `knob` is lambda or gamma, `used` its value in the configuration; the curve is named by the parent of `out`.
     """
-    # The file, and the picture beside it.
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomic(out / f"sweep_{knob}.csv", text.getvalue())
-    pictures = save_figure(draw({out.parent.name: rows}, used), out / f"sweep_{knob}")
-
-    # The table: AUCs in percent, all else as it is.
-    forms: dict[str, Callable] = {knob: "{:g}".format, "gap": "{:.3f}".format, "memory_updates": str}
-    shown = [name for name in rows[0] if name != "frames"]
-    names = ["AUC %" if name == "auc" else name.replace("auc_", "AUC % ").replace("_", " ") for name in shown]
-    cells = [["-" if row[name] is None else forms.get(name, percent)(row[name]) for name in shown] for row in rows]
-    print(f"{protocol}; the configuration's {knob} is {used:g}\n\n{markdown(names, cells, left=0)}\n")
+    pictures = save_figure(sweep_figure(knob, {out.parent.name: (rows, used)}), out / f"sweep_{knob}")
+    header = [name.replace("auc", "AUC %").replace("_", " ") for name in rows[0]]
+    cells = [[percent(value) if name.startswith("auc") else "-" if value is None else f"{value:g}"
+              for name, value in row.items()] for row in rows]
+    print(f"the configuration's {knob} is {used:g}\n\n{markdown(header, cells, left=0)}\n")
     print("The best line was found with the test labels: an oracle, no result.")
     print(f"table    {out / f'sweep_{knob}.csv'}\npicture  {', '.join(map(str, pictures))}")
 

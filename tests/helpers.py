@@ -13,6 +13,9 @@ import cv2
 import numpy as np
 import torch
 
+from lgn_net.data.labels import read_ranges
+from lgn_net.datasets import BENCHMARKS
+from lgn_net.scores.score_file import VideoScores
 from lgn_net.terminal import run_command
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +42,20 @@ def write_data_set(folder: Path) -> None:
     write_videos(folder / "made/training/frames", [9, 8])
     write_videos(folder / "made/testing/frames", [8, 10])
     (folder / "made/labels.csv").write_text("video,start,end\n00,5,6\n01,4,4\n01,8,9\n")
+
+
+def published(dataset: str, source: str = "official", first: int = 0) -> dict[str, np.ndarray]:
+    """The labels of a benchmark that ship, by the name of the video, from frame `first` on."""
+    return {name: y[first:] for name, y in read_ranges(BENCHMARKS[dataset].truths[source]).items()}
+
+
+def made_scores(labels: dict[str, np.ndarray], seed: int = 0, skill: float = 1.0, first: int = 4) -> list[VideoScores]:
+    """A fair detector: PSNR falls and distance rises by `skill` standard deviations where a frame is abnormal."""
+    rng = np.random.default_rng(seed)
+    return [VideoScores(name, np.arange(first, first + len(y)),
+                        {"psnr": 30 - 3 * skill * y + rng.normal(0, 3, len(y)),
+                         "distance": 0.2 + 0.05 * skill * y + rng.normal(0, 0.05, len(y))}, y.astype(np.uint8))
+            for name, y in labels.items()]
 
 
 class Result(NamedTuple):

@@ -4,11 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
 
 from lgn_net.scores.metrics import (
     auc,
-    average_precision,
     bootstrap,
     equal_error_rate,
     interval,
@@ -59,12 +57,6 @@ def test_padded_chance_against_drawing():
     assert padded_chance(labels) == pytest.approx(np.mean(draws), abs=4 * np.std(draws) / np.sqrt(1000))
 
 
-def test_micro_and_macro_differ():
-    """Each video is ranked perfectly, but the normal frames of one lie below the abnormal ones of the other."""
-    labels, scores = [np.array([0, 1]), np.array([0, 1])], [np.array([0.9, 0.6]), np.array([0.5, 0.1])]
-    assert (auc(labels, scores, "macro"), auc(labels, scores, "micro")) == (1, 0.75)
-
-
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_has_no_numbers(label):
     labels, scores = [np.full(2, label), np.full(1, label)], [np.array([0.1, 0.2]), np.array([0.3])]
@@ -72,7 +64,7 @@ def test_one_class_has_no_numbers(label):
         assert auc(labels, scores, average) is None
         draws = bootstrap(labels, scores, average, 20)
         assert len(draws) == 20 and np.isnan(draws).all() and interval(draws) is None
-    assert roc(labels, scores) is average_precision(labels, scores) is None
+    assert roc(labels, scores) is None
     assert auc(labels, scores, "padded") > 0.5                          # the bias that its name is a warning of
     assert auc([np.array([0, 0]), np.array([1])], scores, "macro") is None            # both classes, but in no video
 
@@ -81,23 +73,13 @@ def test_equal_error_rate():
     y = np.array([0, 0, 0, 1, 1])
     for x, rate in ((1.0 - y, 0), (y, 1), (np.zeros(5), 0.5), (np.array([3, 2, 0, 1, 0]), 1 / 3)):
         # The last: at threshold 0 one of 3 normal frames in vain and one of 2 abnormal ones missed, at 1 none missed.
-        assert equal_error_rate(roc([y], [x])) == pytest.approx(rate)
-    for seed, levels in itertools.product(range(5), (2, 4, 10**6)):
+        assert equal_error_rate(*roc([y], [x])) == pytest.approx(rate)
+    for seed, levels in itertools.product(range(3), (2, 4, 10**6)):
         curve = roc(*drawn(seed, levels=levels))
-        along = np.linspace(0, 1, len(curve.true_positive))
-        fine = np.linspace(0, 1, 200_001)                                       # along the straight pieces of the curve
+        along, fine = np.linspace(0, 1, len(curve[0])), np.linspace(0, 1, 20_001)    # along its straight pieces
         false_positive, true_positive = (np.interp(fine, along, rate) for rate in curve)
         k = np.abs(false_positive - (1 - true_positive)).argmin()
-        assert equal_error_rate(curve) == pytest.approx(false_positive[k], abs=1e-3)
-
-
-def test_curve_and_average_precision_by_hand():
-    """From the least normal frame on: abnormal, normal, abnormal: precision 1 at half of the recall, 2/3 at all."""
-    labels, scores = [np.array([1, 0]), np.array([1])], [np.array([0.1, 0.4]), np.array([0.6])]
-    curve = roc(labels, scores)
-    assert (curve.false_positive.tolist(), curve.true_positive.tolist()) == ([0, 0, 1, 1], [0, 0.5, 0.5, 1])
-    assert average_precision(labels, scores) == pytest.approx(1 / 2 + 2 / 3 / 2)
-    assert average_precision([np.array([0, 0, 1]), np.array([1])], [np.full(3, 0.3), np.full(1, 0.3)]) == 0.5    # ties
+        assert equal_error_rate(*curve) == pytest.approx(false_positive[k], abs=2e-3)
 
 
 # ---------------------------------------------------------------------------------------------------------- resampling
@@ -120,36 +102,19 @@ def test_bootstrap_against_really_resampling(average):
         np.testing.assert_allclose(draws, expected, rtol=0, atol=1e-12)
         defined = np.array(expected)[~np.isnan(expected)]
         assert np.isnan(expected).any() == (average != "padded" and V == 3)
-        assert interval(draws, 0.9) == pytest.approx(np.quantile(defined, [0.05, 0.95]))
-        assert interval(draws) == interval(draws, 0.95) == pytest.approx(np.quantile(defined, [0.025, 0.975]))
+        assert interval(draws) == pytest.approx(np.quantile(defined, [0.025, 0.975]))
 
 
-def detectors(seed, better=0.0, videos=30):
-    """Labels and two noisy detectors alike, the first of which sees the abnormal frames by `better` more."""
-    rng = np.random.default_rng(seed)
-    labels = [rng.integers(0, 2, 10) for _ in range(videos)]
-    second, first = ([rng.normal(size=10) - (0.5 + extra) * y for y in labels] for extra in (0, better))
-    return labels, first, second
-
-
-def p_value(labels, first, second):
-    return paired_p_value(np.subtract(*(bootstrap(labels, x, resamples=400) for x in (first, second))))
-
-
-@pytest.mark.slow
 def test_p_values():
-    """Of equal detectors, of a better one; of equally good ones p < 0.1 in about a tenth of the cases, and so on."""
-    labels, first, second = detectors(0, better=1.5)
-    assert p_value(labels, first, [np.exp(x) for x in first]) == 1
-    assert p_value(labels, first, second) == p_value(labels, second, first) == pytest.approx(2 / 401)
+    """By hand; of equal detectors; of a better one, whichever comes first."""
+    assert paired_p_value(np.array([-1, 2, 3, np.nan, 4])) == 2 * (1 + 1) / (4 + 1)
     assert paired_p_value(np.full(5, np.nan)) == 1
-    p = np.array([p_value(*detectors(seed)) for seed in range(300)])
-    for bound in (0.1, 0.25, 0.5, 0.75):
-        assert abs((p < bound).mean() - bound) < 4 * np.sqrt(bound * (1 - bound) / len(p))       # 4 standard errors
-
-
-def test_as_scikit_learn_at_full_size():
-    """The counting of pairs on as many frames as ShanghaiTech has."""
     rng = np.random.default_rng(0)
-    y, x = rng.integers(0, 2, 40_363), rng.normal(size=40_363).round(2)
-    assert video_auc(y, x) == pytest.approx(roc_auc_score(y, -x), abs=1e-12) == auc([y], [x])
+    labels = [rng.integers(0, 2, 10) for _ in range(30)]
+    second, first = ([rng.normal(size=10) - effect * y for y in labels] for effect in (0.5, 2))
+
+    def p_value(first, second):
+        return paired_p_value(np.subtract(*(bootstrap(labels, x, resamples=400) for x in (first, second))))
+
+    assert p_value(first, [np.exp(x) for x in first]) == 1
+    assert p_value(first, second) == p_value(second, first) == pytest.approx(2 / 401)

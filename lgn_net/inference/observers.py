@@ -61,7 +61,7 @@ class Localization:
         self.kept = np.sum([pixels for pixels, _ in parts], axis=0), [row for _, rows in parts for row in rows]
 
     def results(self) -> dict:
-        """Collect every number of `lgn_net.scores.results.PixelResults`; None where it is undefined.
+        """Collect every number of `localization` in results.json; None where it is undefined.
 
         In the pixel-level AUC, errors that know nothing reach about 0, not 0.5, as a normal frame's maximum is set
         against the better part of a mask.

@@ -1,23 +1,23 @@
 """From scored frames to results.json, tables, pictures and the report: what evaluate.py and measure.py share."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lgn_net.config import Config
 from lgn_net.data.labels import shipped_truths
 from lgn_net.errors import UserError
+from lgn_net.files import to_json, write_atomic
 from lgn_net.report.page import write_report
 from lgn_net.report.tables import everything
 from lgn_net.scores.evaluation import Evaluation
 from lgn_net.scores.maps import FrameMap, save_maps
 from lgn_net.scores.metrics import padded_chance
 from lgn_net.scores.protocols import SCORING, Protocol, compare, grid, measure
-from lgn_net.scores.results import GridCell, Provenance, Results, write_results
 from lgn_net.scores.score_file import write_scores
-from lgn_net.terminal import optional
 
 
 def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, every_protocol: bool,
@@ -29,66 +29,67 @@ def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, eve
     is undefined.
     """
     # Everything is measured before anything is written.
-    results = results_of_scores(evaluation, config, every_protocol, other)
+    results, videos = results_of_scores(evaluation, config, every_protocol, other), evaluation.videos
     text = everything(results)
     if out:
-        videos = evaluation.videos
+        from lgn_net.report.figures import write_curves  # only now: printing needs no Matplotlib, which takes a second
         write_scores(out / "scores.csv", [video._replace(signals=video.signals | {"normality": x})
                                           for video, x in zip(videos, normal)])
         if evaluation.training:
             write_scores(out / "calibration.csv", evaluation.training, labelled=False)
         save_maps(out / "maps.npz", maps)
-        write_results(out / "results.json", results)
-        if figures := optional("lgn_net.report.figures", "no pictures of the curves"):
-            figures.write_curves(videos, normal, f"{results.dataset or 'scores'}: normality", out)
+        write_atomic(out / "results.json", to_json(results))
+        write_curves(videos, normal, f"{results['dataset'] or 'scores'}: normality", out)
         write_report(out / "report.html", results, videos, normal, maps)
         files = {"scores": "scores.csv", "results": "results.json", "curves": "curves_1.png", "report": "report.html"}
         text += "\n\n" + "\n".join(f"{name:<8} {out / file}" for name, file in files.items())
     print(text)
-    if results.auc is None:
-        raise UserError(f"the AUC is undefined: {results.abnormal_frames} of {results.frames} scored frames are "
+    if results["auc"] is None:
+        raise UserError(f"the AUC is undefined: {results['abnormal_frames']} of {results['frames']} scored frames are "
                         f"abnormal, and it needs both classes")
     return 0
 
 
 def results_of_scores(evaluation: Evaluation, config: Config, every_protocol: bool,
-                      other: Evaluation | None) -> Results:
+                      other: Evaluation | None) -> dict[str, Any]:
     """Compute the content of results.json; the arguments are those of `finish`."""
     videos, weights, training, about = evaluation
     protocol = Protocol.configured(asdict(config.score))
     # Whose labels these are; of Avenue, which has two truths, both are measured.
     labels = [video.labels for video in videos]
-    truths = shipped_truths([video.name for video in videos], [video.frames for video in videos], labels, about.dataset)
-    source = ", ".join(name for name, truth in truths.items() if all(map(np.array_equal, truth, labels))) or None
+    truths = shipped_truths([video.name for video in videos], [video.frames for video in videos], labels,
+                            about.get("dataset"))
+    sources = [name for name, truth in truths.items() if all(map(np.array_equal, truth, labels))]
+    source = ", ".join(sources) or None
     judged = {source: videos} | {name: [video._replace(labels=y) for video, y in zip(videos, truth)]
-                                 for name, truth in truths.items() if name not in (source or "").split(", ")}
-    if not every_protocol:
-        judged = {}
-    compared = None
+                                 for name, truth in truths.items() if name not in sources}
+    judged = judged if every_protocol else {}
+    # All numbers.
+    results = {"dataset": None, "labels": "none", "complete_benchmark": None} | about
+    results |= measure(videos, weights, protocol, training)
+    results |= {
+        "label_source": source, "protocol": describe(evaluation, protocol, config), "signals": dict(weights),
+        "scoring": {knob: getattr(config.score, knob) for knob in SCORING},
+        "grid": [dict(zip(("labels", *Protocol._fields, "auc"), (name, *cell, value)))
+                 for name, relabelled in judged.items() for cell, value in grid(relabelled, weights, training).items()],
+        "padded_chance": {name or "": padded_chance([video.labels for video in relabelled])
+                          for name, relabelled in judged.items()}}
+    if updated := [video.signals["memory_updated"] for video in videos if "memory_updated" in video.signals]:
+        results["memory_updates"] = int(sum(x.sum() for x in updated))
     if other:
         said = ", ".join(f"{signal} {abs(weight):g}" for signal, weight in other.weights.items())
-        compared = compare(videos, other.videos, (weights, other.weights), protocol, (training, other.training),
-                           f"{other.about.scores}" + f" ({said})" * (weights != other.weights))
-    updated = [video.signals["memory_updated"] for video in videos if "memory_updated" in video.signals]
-    return Results(
-        **{field.name: getattr(about, field.name) for field in fields(Provenance)},
-        **vars(measure(videos, weights, protocol, training)), label_source=source,
-        protocol=describe(evaluation, protocol, config), signals=dict(weights),
-        scoring={knob: getattr(config.score, knob) for knob in SCORING},
-        memory_updates=int(sum(x.sum() for x in updated)) if updated else None,
-        grid=[GridCell(name, *cell, value) for name, relabelled in judged.items()
-              for cell, value in grid(relabelled, weights, training).items()],
-        padded_chance={name or "": padded_chance([video.labels for video in relabelled])
-                       for name, relabelled in judged.items()},
-        compared=compared)
+        name = f"{other.about['scores']}" + f" ({said})" * (weights != other.weights)
+        results["compared"] = {"other": name} | compare(
+            videos, other.videos, (weights, other.weights), protocol, (training, other.training))
+    return results
 
 
 def describe(evaluation: Evaluation, protocol: Protocol, config: Config) -> str:
     """Say in a line what is measured."""
     knobs, left_out = config.score, config.model.window - 1
-    if evaluation.about.direction:
+    if "direction" in evaluation.about:
         return f"{protocol}, another program's scores"
-    if not evaluation.about.config:                                          # a score file alone
+    if "config" not in evaluation.about:                                     # a score file alone
         return f"{protocol}, lambda {knobs.psnr_weight:g}"
     update = {"frozen": "no test-time memory update",
               "carry": f"memory updated below gamma {knobs.gamma:g}, carried across videos",

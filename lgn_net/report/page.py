@@ -7,7 +7,7 @@ and the pictures. `report.css` gives the colours that the plots name (`--normal`
 import base64
 import hashlib
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +18,22 @@ import numpy as np
 from lgn_net.config import flatten
 from lgn_net.files import write_atomic
 from lgn_net.report.tables import comparison, frames_scored, numbers, percent
-from lgn_net.scores.maps import FrameMap
-from lgn_net.scores.metrics import AVERAGES, Roc, roc
+from lgn_net.scores.maps import FrameMap, heat, loud, pictures
+from lgn_net.scores.metrics import AVERAGES, roc
 from lgn_net.scores.normality import SCOPES
 from lgn_net.scores.protocols import PAPER, SIGMAS
-from lgn_net.scores.results import Results
 from lgn_net.scores.score_file import VideoScores, stretches
-from lgn_net.terminal import optional
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write_report(path: Path, results: Results, videos: Sequence[VideoScores], normal: Sequence[np.ndarray],
+def write_report(path: Path, results: Mapping[str, Any], videos: Sequence[VideoScores], normal: Sequence[np.ndarray],
                  maps: Sequence[FrameMap]) -> None:
     """Write the page, complete in one file.
 
     `normal` is the normality (n_v,) of each video; `maps` are frames to show with their errors, if any.
     """
-    plotly = optional("plotly.offline", "the report has no curves")
-    scripts = [plotly.get_plotlyjs(), (TEMPLATES / "report.js").read_text()] if plotly else []
+    from plotly.offline import get_plotlyjs  # only now: printing alone need not wait for it
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.policies["json.dumps_kwargs"] = {"default": packed, "sort_keys": True}
@@ -44,17 +41,20 @@ def write_report(path: Path, results: Results, videos: Sequence[VideoScores], no
         "percent": percent, "share": lambda value: "undefined" if value is None else f"{percent(value)} %",
         "sha256": lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}
     curve = roc([video.labels for video in videos], normal)
-    made_from = {key: value for key, value in vars(results).items() if isinstance(value, str | bool)}
-    top = float(np.quantile(np.concatenate([m.error.ravel() for m in maps]), 0.999)) or 1.0 if maps else 1.0
+    made_from = {key: value for key, value in results.items() if isinstance(value, str | bool)}
+    top = loud(maps)
     write_atomic(path, environment.get_template("report.html").render(
-        style=(TEMPLATES / "report.css").read_text(), scripts=scripts, results=results, numbers=numbers(results),
-        scored=frames_scored(results), compared=comparison(results.compared) if results.compared else "",
+        style=(TEMPLATES / "report.css").read_text(), scripts=[get_plotlyjs(), (TEMPLATES / "report.js").read_text()],
+        results=results, numbers=numbers(results), scored=frames_scored(results),
+        compared=comparison(results["compared"]) if "compared" in results else "",
         averages=AVERAGES, scopes=SCOPES, sigmas=SIGMAS, paper=PAPER,
-        provenance=[made_from | flatten({"signals": results.signals}), results.versions, flatten(results.config or {})],
-        curves=video_plots(videos, normal) if plotly else [],
-        roc=roc_plot(curve, results.eer or 0) if curve and plotly else None,
-        memory=memory_plots(results, videos) if plotly else [], maps=[(m, pictures(m, top)) for m in maps], top=top,
-        scale=data_uri(heat(np.linspace(0, 1, 256)[None]), ".png")))
+        provenance=[made_from | flatten({"signals": results["signals"]}), results.get("versions"),
+                    flatten(results.get("config", {}))],
+        curves=video_plots(videos, normal), roc=roc_plot(*curve, results["eer"]) if curve else None,
+        top=top,
+        maps=[(m, {title: data_uri(picture, "png" if title == "squared error" else "jpeg")
+                   for title, picture in pictures(m, top).items()}) for m in maps],
+        scale=data_uri(heat(np.linspace(0, 1, 256)[None]))))
 
 
 def packed(values: np.ndarray) -> dict:
@@ -67,26 +67,20 @@ def video_plots(videos: Sequence[VideoScores], normal: Sequence[np.ndarray]) -> 
     """Plot the normality over the frames of every video, abnormal periods shaded, all on one vertical axis."""
     low, high, plots = min(0.0, *map(np.min, normal)), max(1.0, *map(np.max, normal)), []
     room = 0.03 * (high - low)
-    for video, x in zip(videos, normal):
-        # What the reader sees of a frame: its signals are columns of `customdata`, other words are `text`.
-        abnormal, frames = video.labels == 1, video.frames
-        shown = {name: values for name, values in video.signals.items() if name not in ("normality", "memory_updated")}
-        lines = ["frame %{x}", "normality %{y:.4f}"]
+    for (_, frames, signals, labels), x in zip(videos, normal):
+        # What the reader sees of a frame; plotly.js takes <...> for markup and %{...} for a variable.
+        shown = {name: values for name, values in signals.items() if name != "normality"}
+        lines = ["frame %{x}", "normality %{y:.4f}", "label %{text}"]
         for k, name in enumerate(shown):
-            # Plotly takes <...> for markup and %{...} for a variable.
             label = html.escape(name.replace("_", " "), quote=False).replace("%", "&#37;")
-            lines.append(f"PSNR %{{customdata[{k}]:.2f}} dB" if name == "psnr" else f"{label} %{{customdata[{k}]:.4g}}")
+            lines.append(f"{label} %{{customdata[{k}]:.4g}}")
         trace = {"x": frames, "y": x, "mode": "lines" if len(x) > 1 else "markers",
-                 "text": np.where(abnormal, "abnormal", "normal").tolist(), "line": {"color": "--normal", "width": 1.5},
-                 "customdata": np.stack(list(shown.values()), axis=1)}
-        lines.append("label %{text}")
-        if "memory_updated" in video.signals:
-            lines.append("memory updated: %{hovertext}")
-            trace["hovertext"] = np.where(video.signals["memory_updated"] == 1, "yes", "no").tolist()
-        trace["hovertemplate"] = "<br>".join(lines) + "<extra></extra>"
+                 "text": np.where(labels == 1, "abnormal", "normal").tolist(),
+                 "line": {"color": "--normal", "width": 1.5}, "customdata": np.stack(list(shown.values()), axis=1),
+                 "hovertemplate": "<br>".join(lines) + "<extra></extra>"}
         shades = [{"type": "rect", "yref": "paper", "y0": 0, "y1": 1, "x0": frames[first] - 0.5,
                    "x1": frames[end - 1] + 0.5, "fillcolor": "--abnormal", "opacity": 0.25, "line": {"width": 0},
-                   "layer": "below"} for first, end in stretches(abnormal)]
+                   "layer": "below"} for first, end in stretches(labels == 1)]
         plots.append({"data": [trace], "layout": {
             "shapes": shades, "margin": {"l": 34, "r": 6, "t": 6, "b": 30}, "hovermode": "x",
             "xaxis": {"range": [frames[0] - 0.5, frames[-1] + 0.5], "tickformat": ".6~g", "nticks": 6},
@@ -94,68 +88,20 @@ def video_plots(videos: Sequence[VideoScores], normal: Sequence[np.ndarray]) -> 
     return plots
 
 
-def roc_plot(curve: Roc, eer: float) -> dict:
+def roc_plot(false_positive: np.ndarray, true_positive: np.ndarray, eer: float) -> dict:
     """Plot the ROC curve of all frames together, with the point of the equal error rate."""
     axis = {"range": [-0.01, 1.01], "tickformat": ".0%", "dtick": 0.25, "tick0": 0}
     chance = {"x": [0, 1], "y": [0, 1], "mode": "lines", "line": {"color": "--faint", "dash": "dash", "width": 1},
               "hoverinfo": "skip"}
-    line = {"x": curve.false_positive, "y": curve.true_positive, "mode": "lines",
-            "line": {"color": "--normal", "width": 2},
+    line = {"x": false_positive, "y": true_positive, "mode": "lines", "line": {"color": "--normal", "width": 2},
             "hovertemplate": "false positive rate %{x:.2%}<br>true positive rate %{y:.2%}<extra></extra>"}
     point = {"x": [eer], "y": [1 - eer], "mode": "markers", "marker": {"color": "--abnormal", "size": 10},
              "hovertemplate": "equal error rate %{x:.2%}<extra></extra>"}
-    return {"data": [chance, line, point], "layout": {
-        "xaxis": axis | {"title": {"text": "false positive rate"}},
-        "yaxis": axis | {"title": {"text": "true positive rate"}}}}
+    titles = {"xaxis": "false positive rate", "yaxis": "true positive rate"}
+    return {"data": [chance, line, point],
+            "layout": {name: axis | {"title": {"text": title}} for name, title in titles.items()}}
 
 
-def memory_plots(results: Results, videos: Sequence[VideoScores]) -> list[tuple[str, str, dict]]:
-    """Plot how training frames use each memory's items, and each distance; a title, a remark and the plot each."""
-    plots = []
-    for k, memory in enumerate(results.memories or [], 1):
-        counts = np.array(memory.queries_of_item)
-        bars = {"type": "bar", "x": np.arange(1, len(counts) + 1), "y": counts / counts.sum(),
-                "marker": {"color": "--normal"}, "hovertemplate": "item %{x}: %{y:.2%} of the queries<extra></extra>"}
-        remark = f"{memory.live_items} of {len(counts)} live, mean cosine between two {memory.item_cosine:.3f}"
-        plots.append((f"Memory {k}" if len(results.memories or []) > 1 else "Items", remark,
-                      share_plot([bars], "item", "queries")))
-    labels = np.concatenate([video.labels for video in videos])
-    for name in videos[0].signals:
-        if name.startswith("distance"):
-            values, lines = np.concatenate([video.signals[name] for video in videos]), []
-            edges = np.histogram_bin_edges(values, 40)
-            for label, kind in enumerate(("normal", "abnormal")):
-                heights = np.histogram(values[labels == label], edges)[0] / max((labels == label).sum(), 1)
-                lines.append({"x": edges, "y": np.append(heights, 0), "mode": "lines",
-                              "line": {"color": f"--{kind}", "shape": "hv", "width": 2},
-                              "hovertemplate": f"{kind} frames, %{{x:.4g}} and above: %{{y:.2%}}<extra></extra>"})
-            plots.append((name.replace("_", " ").capitalize(), "of normal (blue) and abnormal (orange) test frames",
-                          share_plot(lines, name.replace("_", " "), "frames")))
-    return plots
-
-
-def share_plot(traces: list[dict[str, Any]], x: str, whole: str) -> dict:
-    """Plot shares of a whole, in percent from zero."""
-    return {"data": traces, "layout": {
-        "xaxis": {"title": {"text": x}},
-        "yaxis": {"title": {"text": f"share of the {whole}"}, "tickformat": ".0%", "rangemode": "tozero"}}}
-
-
-def pictures(m: FrameMap, top: float) -> dict[str, str]:
-    """Draw a map's four pictures, errors from `top` on brightest, as addresses by their titles."""
-    error = np.clip(m.error / top, 0, 1)
-    overlay = m.image + error[..., None] * (heat(error).astype(np.float32) - m.image)
-    return {"frame": data_uri(m.image, ".jpg"), "prediction": data_uri(m.prediction, ".jpg"),
-            "squared error": data_uri(heat(error), ".png"),
-            "error over frame": data_uri(overlay.round().astype(np.uint8), ".jpg")}
-
-
-def heat(values: np.ndarray) -> np.ndarray:
-    """Turn values (H, W) in [0, 1] into colours (H, W, 3) uint8, BGR, of which equal steps look equally large."""
-    return cv2.applyColorMap((255 * values).round().astype(np.uint8), cv2.COLORMAP_INFERNO)
-
-
-def data_uri(image: np.ndarray, kind: str) -> str:
-    """Write a picture, (H, W, C) uint8 grey or BGR, as an address that holds it; `kind` is ".jpg" or ".png"."""
-    encoded = cv2.imencode(kind, image, [cv2.IMWRITE_JPEG_QUALITY, 92] if kind == ".jpg" else [])[1]
-    return f"data:image/{kind[1:].replace('jpg', 'jpeg')};base64,{base64.b64encode(encoded.tobytes()).decode()}"
+def data_uri(image: np.ndarray, kind: str = "png") -> str:
+    """Write a picture, (H, W, C) uint8 grey or BGR, as an address that holds it; `kind` is "jpeg" or "png"."""
+    return f"data:image/{kind};base64,{base64.b64encode(cv2.imencode(f'.{kind}', image)[1].tobytes()).decode()}"

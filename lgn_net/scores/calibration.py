@@ -18,9 +18,8 @@ def calibrate(videos: Sequence[VideoScores], weights: Mapping[str, float],
               peaks: Sequence[float] | np.ndarray) -> dict:
     """Turn the signals of normal frames into plain numbers, for a checkpoint.
 
-    `weights` are those of the signals in the normality, `peaks` the maxima of the smoothed error maps of some frames.
-    Returned are "frames", their number; "signals", mean and standard deviation of each; "shares" of the frames, and the
-    "normality" below which so many of them lie; "peak_error", where a picture of errors becomes loud.
+    Returned are the number of "frames"; mean and standard deviation of the "signals"; "shares" of the frames, and the
+    "normality" below which so many lie; "peak_error", the mean of the `peaks` of error maps, where a picture is loud.
     """
     signals = pooled(videos, weights)
     calibration = {"frames": len(signals["psnr"]), "shares": list(SHARES), "peak_error": float(np.mean(peaks)),
@@ -52,6 +51,5 @@ def check_calibration(calibration: dict | None, weights: Mapping[str, float], pa
         raise UserError(f"{path} does not say how it scores normal frames; give it --normal VIDEO, a normal stretch of "
                         f"your scene, or a checkpoint of scripts/export_weights.py")
     if not weights.keys() <= calibration["signals"].keys():
-        raise UserError(f"the calibration in {path} is of another network; export it again with "
-                        f"scripts/export_weights.py, or give --normal VIDEO")
+        raise UserError(f"the calibration in {path} is of another network; export it again, or give --normal VIDEO")
     return calibration

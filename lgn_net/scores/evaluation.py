@@ -1,8 +1,7 @@
 """Read scored frames with their labels from files: our own score file, or another program's scores."""
 
-import warnings
+import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,12 +12,13 @@ from lgn_net.data.labels import find_labels, load_label_folder, load_labels
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.datasets import facts_of, known_lengths
 from lgn_net.errors import UserError
-from lgn_net.scores.foreign import SIGNAL, first_line, parse_rule, read_foreign
+from lgn_net.scores.foreign import SIGNAL, first_line, read_foreign
 from lgn_net.scores.protocols import paper_weights
-from lgn_net.scores.results import Provenance, Results, results_beside
 from lgn_net.scores.score_file import VideoScores, read_scores
 
-PAPER_SIGNALS = {"psnr": 1.0, "distance": -1.0}        # of a score file with no results.json beside it
+# Keys of results.json that say what the scores are of. Measuring scores again takes them over.
+PROVENANCE = ("dataset", "complete_benchmark", "direction", "checkpoint", "versions", "config", "memories",
+              "localization", "quality")
 
 
 class Evaluation(NamedTuple):
@@ -27,7 +27,7 @@ class Evaluation(NamedTuple):
     videos: list[VideoScores]
     weights: Mapping[str, float]                  # of the signals in the normality, negative where high is abnormal
     training: list[VideoScores]                   # of training frames, for the normalisation by these; may be empty
-    about: Provenance
+    about: dict[str, Any]                         # where the scores are from: keys of results.json
 
 
 class LabelSource(NamedTuple):
@@ -38,8 +38,10 @@ class LabelSource(NamedTuple):
     labels: str | None = None          # file or folder
     source: str = "auto"               # or one of the truths that ship
 
-    def lengths(self) -> dict[str, int]:
-        """Count the frames of the test videos on disk, else of a benchmark's; {} when neither is known."""
+    def lengths(self) -> Mapping[str, int]:
+        """Count the frames of the test videos: those in a folder of labels, on disk, or a benchmark's; {}: unknown."""
+        if self.labels and Path(self.labels).is_dir():
+            return {name: len(y) for name, y in load_label_folder(self.labels).items()}
         if self.dataset_path:
             videos = index_videos(find_split(self.dataset_path, self.dataset or "", "testing"))
             return {video.name: len(video.frames) for video in videos}
@@ -50,21 +52,18 @@ class LabelSource(NamedTuple):
 
         UserError when there are none, or they do not fit the `lengths`, the number of frames by the video's name.
         """
-        dataset, truths = self.dataset or "", facts_of(self.dataset or "").truths
-        if self.labels and Path(self.labels).is_dir():
-            where, truth = self.labels, load_label_folder(self.labels)
+        dataset, truths = self.dataset or "", facts_of(self.dataset).truths
+        if self.labels:
+            where = self.labels
+        elif self.dataset_path:
+            folder = find_split(self.dataset_path, dataset, "testing")
+            where = str(find_labels(self.dataset_path, dataset, folder, self.source))
+        elif self.source in ("auto", *truths) and truths:
+            where = str(truths.get(self.source) or next(iter(truths.values())))
         else:
-            if self.labels:
-                where = self.labels
-            elif self.dataset_path:
-                folder = find_split(self.dataset_path, dataset, "testing")
-                where = str(find_labels(self.dataset_path, dataset, folder, self.source))
-            elif self.source in ("auto", *truths) and truths:
-                where = str(truths.get(self.source) or next(iter(truths.values())))
-            else:
-                raise UserError(f"no {self.source} labels of {dataset or 'these videos'} ship with this project; give "
-                                f"--dataset_type, or --labels FILE or FOLDER")
-            truth = load_labels(where, lengths)
+            raise UserError(f"no {self.source} labels of {dataset or 'these videos'} ship with this project; give "
+                            f"--dataset_type, or --labels FILE or FOLDER")
+        truth = load_label_folder(where) if Path(where).is_dir() else load_labels(where, lengths)
         for name, length in lengths.items():
             if (count := len(truth.get(name, ()))) != length:
                 raise UserError(f"labels {where}: {count} for video {name}, which has {length} frames; give the labels "
@@ -72,94 +71,66 @@ class LabelSource(NamedTuple):
         return truth, where
 
 
-def relabel(videos: list[VideoScores], truth: Mapping[str, np.ndarray], where: str) -> list[VideoScores]:
-    """Give scores the labels (T,) that `truth` has for all frames of each video; `where` names their source.
-
-    UserError when the labels are of other videos or end too early.
-    """
-    for name, frames, *_ in videos:
-        if name not in truth or frames[-1] >= len(truth[name]):
-            raise UserError(f"labels {where}: {len(truth.get(name, ()))} for video {name!r}, whose scores reach frame "
-                            f"{frames[-1]} (from 0); they are of the {len(truth)} videos {', '.join(list(truth)[:3])} "
-                            f"...; give the labels of these videos with --labels")
-    return [video._replace(labels=truth[video.name][video.frames].astype(np.uint8)) for video in videos]
+def results_beside(scores: str | Path) -> dict[str, Any]:
+    """Read the results.json (docs/protocols.md) beside a score file; {} where there is none. UserError if damaged."""
+    path = Path(scores).with_name("results.json")
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); evaluate again, or move it away and give --lambda") from None
 
 
-def is_ours(path: str) -> bool:
-    """Tell whether a file is a score file of this project: by its columns, or by the results.json beside it."""
-    if Path(path).suffix.lower() != ".csv" or Path(path).is_dir():
-        return False
-    columns = [name.strip() for name in first_line(path).split(",")]
-    beside = results_beside(path)
-    return "psnr" in columns or bool(beside and set(beside.signals) <= set(columns))
+def is_ours(path: str | Path) -> bool:
+    """Tell whether a file is a score file of this project: by its column psnr, or the results.json beside it."""
+    path = Path(path)
+    return path.suffix.lower() == ".csv" and not path.is_dir() and (
+        "psnr" in first_line(path) or path.with_name("results.json").is_file())
 
 
 def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lambda: bool = False) -> Evaluation:
-    """Read a file of scores, ours or another program's, as the command line says.
+    """Read a file of scores, ours or another program's, with the labels that the command line asks for.
 
-    `dataset` and, with `own_lambda`, lambda are those of the results.json beside the file where it has them. UserError
-    as in `read_evaluation` and `read_foreign_evaluation`, and for another program's scores without --direction.
+    `dataset` and, with `own_lambda`, lambda are those of the results.json beside our own file where it has them.
+    UserError as in `read_scores` or `read_foreign`, when labels do not fit, and for other scores without --direction.
     """
-    beside = results_beside(path)
-    dataset = dataset or (beside.dataset if beside else None)
-    labels = LabelSource(dataset, args.dataset_path, args.labels, config.data.label_source)
-    if is_ours(path):
-        scoring = beside.scoring if beside and own_lambda else {}
-        return read_evaluation(path, scoring.get("psnr_weight", config.score.psnr_weight), labels)
-    if not args.direction:
+    ours, beside = is_ours(path), results_beside(path)
+    labels = LabelSource(dataset or beside.get("dataset"), args.dataset_path, args.labels, config.data.label_source)
+    about: dict[str, Any] = {"dataset": labels.dataset, "scores": str(path), "labels": "none"}
+    training = []
+    if ours:
+        # What the network was stays true of its scores.
+        scoring = beside.get("scoring", {}) if own_lambda else {}
+        weights = beside.get("signals", {"psnr": 1.0, "distance": -1.0})
+        if "psnr" in weights:
+            weights = paper_weights(scoring.get("psnr_weight", config.score.psnr_weight), len(weights) - 1)
+        relabelled = labels.labels is not None or labels.source != "auto"
+        videos, training = read_scores(path, tuple(weights), labelled=not relabelled), read_training(path, weights)
+        lengths = labels.lengths() if relabelled else {}
+        lengths = lengths or {video.name: int(video.frames[-1]) + 1 for video in videos}
+        about |= {key: beside[key] for key in PROVENANCE if key in beside} | {"labels": f"column label of {path}"}
+    elif args.direction:
+        weights, lengths = {SIGNAL: 1.0 if args.direction == "normal" else -1.0}, labels.lengths()
+        relabelled = bool(lengths or labels.labels)
+        videos, lengths = read_foreign(Path(path), lengths, args.drop_first, args.crop)
+        about["direction"] = f"high is {args.direction}"
+    else:
         raise UserError(f"{path} holds no scores of this project (a CSV file with the columns video, frame, psnr, "
                         f"distance, label); those of another program need --direction normal|abnormal")
-    return read_foreign_evaluation(path, args.direction, parse_rule(args.drop_first, args.crop), labels)
-
-
-def read_evaluation(path: str | Path, psnr_weight: float, labels: LabelSource) -> Evaluation:
-    """Read our own score file, with the calibration.csv and the results.json beside it where there are any.
-
-    UserError as in `read_scores`, and when other labels are asked for and do not fit.
-    """
-    beside = results_beside(path)
-    signals = beside.signals if beside else PAPER_SIGNALS
-    weights = paper_weights(psnr_weight, len(signals) - 1) if "psnr" in signals else signals
-    about = beside or Provenance(dataset=labels.dataset)                # what the network was stays true of its scores
-    relabelled, where = labels.labels is not None or labels.source != "auto", f"column label of {path}"
-    videos = read_scores(path, tuple(weights), labelled=not relabelled)
     if relabelled:
-        labels = labels._replace(dataset=labels.dataset or about.dataset)
-        in_folder = labels.labels and Path(labels.labels).is_dir()
-        seen = {} if in_folder else {video.name: int(video.frames[-1]) + 1 for video in videos}
-        truth, where = labels.truth(labels.lengths() or seen)
-        videos, about = relabel(videos, truth, where), replace(about, quality=None)      # its means are of the classes
-    frames = sum(len(video.frames) for video in videos)
-    if beside and beside.frames != frames:
-        warnings.warn(f"{path} holds {frames} frames, the results.json beside it is of {beside.frames}: what that "
-                      f"says of all frames is left out")
-        about = replace(about, complete_benchmark=None, localization=None, quality=None)
-    return Evaluation(videos, weights, read_training(path, weights), replace(about, scores=str(path), labels=where))
+        truth, about["labels"] = labels.truth(lengths)
+        for name, frames, *_ in videos:
+            if frames[-1] >= (count := len(truth.get(name, ()))):
+                raise UserError(f"labels {about['labels']}: {count} for video {name!r}, whose scores reach frame "
+                                f"{frames[-1]} (from 0); they are of {', '.join(list(truth)[:3])} ...; give --labels")
+        videos = [video._replace(labels=truth[video.name][video.frames].astype(np.uint8)) for video in videos]
+        about.pop("quality", None)                                                       # its means are of the classes
+    return Evaluation(videos, weights, training, about)
 
 
-def read_foreign_evaluation(path: str | Path, direction: str, covered: slice, labels: LabelSource) -> Evaluation:
-    """Read another program's scores; `direction`, "normal" or "abnormal", says what a high one means.
-
-    `path` and `covered` as in `read_foreign`. UserError as there, and when labels are there that do not fit.
-    """
-    truth, where, lengths = None, "none", labels.lengths()
-    if lengths or (labels.labels and Path(labels.labels).is_dir()):
-        truth, where = labels.truth(lengths)
-        lengths = {name: len(y) for name, y in truth.items()}
-    videos, lengths = read_foreign(path, lengths, covered)
-    if labels.labels and truth is None:
-        truth, where = labels.truth(lengths)
-    if truth is not None:
-        videos = relabel(videos, truth, where)
-    elif not any(video.labels.any() for video in videos):
-        warnings.warn(f"no labels for {path}: give --labels, --dataset_type or --dataset_path; all frames count as "
-                      f"normal")
-    about = Provenance(scores=str(path), direction=f"high is {direction}", labels=where, dataset=labels.dataset)
-    return Evaluation(videos, {SIGNAL: 1.0 if direction == "normal" else -1.0}, [], about)
-
-
-def open_evaluation(folder: str | Path) -> tuple[Evaluation, Results, Path]:
-    """Read what evaluate.py left in its folder, as it was measured; return its results and the very folder, too.
+def open_evaluation(folder: str | Path) -> tuple[Evaluation, Path]:
+    """Read what evaluate.py left in its folder, as it was measured, and name the folder; `about` is all of its results.
 
     `folder` may also be the run's, with the evaluation (of last.pt, where there are several) in it. UserError when
     there is none.
@@ -168,18 +139,13 @@ def open_evaluation(folder: str | Path) -> tuple[Evaluation, Results, Path]:
     inside = folder / "evaluation_last" / "scores.csv", *sorted(folder.glob("*/scores.csv"))
     for path in (folder / "scores.csv", *inside):
         if path.is_file() and (results := results_beside(path)):
-            videos, weights = read_scores(path, tuple(results.signals)), results.signals
-            return Evaluation(videos, weights, read_training(path, weights), results), results, path.parent
+            weights = results["signals"]
+            return Evaluation(read_scores(path, tuple(weights)), weights, read_training(path, weights),
+                              results), path.parent
     raise UserError(f"{folder} holds no evaluation (scores.csv and results.json); make one with evaluate.py")
-
-
-def read_folder(folder: str | Path) -> Any:
-    """Read an evaluation, its results as a dictionary. Seam: for callers that do not take `open_evaluation` yet."""
-    evaluation, results, path = open_evaluation(folder)
-    return evaluation._replace(about=results.to_dict() | {"folder": str(path)})           # type: ignore[arg-type]
 
 
 def read_training(scores: str | Path, weights: Mapping[str, float]) -> list[VideoScores]:
     """Read the calibration.csv beside a score file; [] where there is none."""
     path = Path(scores).with_name("calibration.csv")
-    return read_scores(path, tuple(weights), labelled=False, consecutive=False) if path.is_file() else []
+    return read_scores(path, tuple(weights), labelled=False) if path.is_file() else []

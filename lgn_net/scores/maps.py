@@ -1,7 +1,4 @@
-"""Maps of single frames: where in a frame the prediction fails. Needs no torch.
-
-Boxes and numbers come from one map, the squared error of the prediction smoothed by a narrow Gaussian.
-"""
+"""Maps of single frames: where in a frame the prediction fails, by its squared error, smoothed. Needs no torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,33 +62,28 @@ def save_maps(path: str | Path, maps: Sequence[FrameMap]) -> None:
 
 
 def load_maps(path: str | Path) -> list[FrameMap]:
-    """Read what `save_maps` wrote. UserError when there is no such file or another one."""
-    try:
-        with np.load(path, allow_pickle=False) as columns:
-            fields = [name for name in FrameMap._fields if name in columns or name not in FrameMap._field_defaults]
-            rows = list(zip(*(columns[name] for name in fields)))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; evaluate.py writes it") from None
-    except Exception:                                     # a damaged zip fails in many ways
-        raise UserError(f"{path} holds no maps of frames, or is damaged; evaluate again") from None
-    return [FrameMap(str(video), int(frame), str(kind), float(normality), int(label), image, prediction, error,
-                     tuple(box.tolist()), *map(float, aspect))
-            for video, frame, kind, normality, label, image, prediction, error, box, *aspect in rows]
+    """Read what `save_maps` wrote. UserError for another file."""
+    with np.load(path) as file:
+        if set(file) != set(FrameMap._fields):
+            raise UserError(f"{path} holds no maps of frames of this version of evaluate.py; evaluate again")
+        arrays = ("image", "prediction", "error")
+        columns = [file[name] if name in arrays else file[name].tolist() for name in FrameMap._fields]
+    return [one._replace(box=(*one.box,)) for one in map(FrameMap._make, zip(*columns))]
 
 
-def judge_again(maps: Sequence[FrameMap], videos: Sequence[VideoScores],
-                normal: Sequence[np.ndarray]) -> list[FrameMap]:
+def judge_again(maps: Sequence[FrameMap], videos: Sequence[VideoScores], normal: Sequence[np.ndarray]) \
+        -> list[FrameMap]:
     """Give maps the normality and label that their frames have now; leave out frames that are not there any more.
 
     `normal` is (n,) for each of the `videos`. A map whose normality or label changed is called "chosen".
     """
-    again, names = [], [video.name for video in videos]
-    for one in maps:
-        if one.video in names and one.frame in (video := videos[names.index(one.video)]).frames:
-            i = np.searchsorted(video.frames, one.frame)
-            now = float(normal[names.index(one.video)][i]), int(video.labels[i])
-            same = abs(now[0] - one.normality) < 1e-9 and now[1] == one.label
-            again.append(one._replace(normality=now[0], label=now[1], kind=one.kind if same else "chosen"))
+    now = {(video.name, t): (x, y) for video, values in zip(videos, normal)
+           for t, x, y in zip(video.frames.tolist(), values.tolist(), video.labels.tolist())}
+    again = []
+    for one in (one for one in maps if (one.video, one.frame) in now):
+        x, y = now[one.video, one.frame]
+        kind = one.kind if abs(x - one.normality) < 1e-9 and y == one.label else "chosen"
+        again.append(one._replace(normality=x, label=y, kind=kind))
     return again
 
 
@@ -107,12 +99,10 @@ def smoothed(error: np.ndarray) -> np.ndarray:
 
 
 def strongest_region(error: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """Find the connected region that holds most of the error of a map (H, W), 0 or more.
+    """Find the connected region that holds most of the error of a map (H, W): bool (H, W), and its box x0, y0, x1, y1.
 
     Of the pixels whose smoothed error is at least half of its maximum, those that touch (by corners, too) form a
     region; the one with the greatest sum of smoothed errors is taken, the whole frame where the error is zero.
-
-    Returns the region, bool (H, W), and its box: x0, y0, x1, y1, the last two just outside.
     """
     error = smoothed(error)
     _, regions, stats, _ = cv2.connectedComponentsWithStats((error >= error.max() / 2).astype(np.uint8), connectivity=8)
@@ -121,27 +111,39 @@ def strongest_region(error: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int
     return regions == k, (x, y, x + w, y + h)
 
 
+def loud(maps: Sequence[FrameMap]) -> float:
+    """Find the error that is the brightest in pictures of these maps, so that few pixels are beyond."""
+    return float(np.quantile([m.error for m in maps], 0.999)) or 1.0 if maps else 1.0
+
+
+def heat(values: np.ndarray) -> np.ndarray:
+    """Turn values (H, W) in [0, 1] into colours (H, W, 3) uint8, BGR, of which equal steps look equally large."""
+    return cv2.applyColorMap((255 * values).round().astype(np.uint8), cv2.COLORMAP_INFERNO)
+
+
+def pictures(m: FrameMap, top: float) -> dict[str, np.ndarray]:
+    """Draw a map's four pictures by their titles, uint8, BGR or grey; errors from `top` on are brightest."""
+    error = np.clip(m.error / top, 0, 1)
+    overlay = m.image + error[..., None] * (heat(error).astype(np.float32) - m.image)
+    return {"frame": m.image, "prediction": m.prediction, "squared error": heat(error),
+            "error over frame": overlay.round().astype(np.uint8)}
+
+
 def choose_frames(videos: Sequence[VideoScores], normal: Sequence[np.ndarray],
                   count: int) -> list[tuple[int, int, str]]:
-    """Choose the frames on which the detector is most wrong, worst first.
+    """Choose frames on which the detector is most wrong: index in `videos`, frame, "miss" or "false alarm".
 
-    `count` misses, abnormal frames of the highest normality, then `count` false alarms, normal frames of the lowest;
-    fewer where there are no more. Two of a kind in one video are SPREAD or more frames apart, so that one event does
-    not fill the list. `normal` is (n,) for each of the `videos`.
-
-    Returns index in `videos`, index of the frame within its video, "miss" or "false alarm".
+    These are up to `count` misses, abnormal frames of the highest normality, worst first, then so many false alarms.
+    Two of a kind in one video are SPREAD or more frames apart, for one event must not fill the list.
     """
-    v = np.concatenate([np.full(len(video.frames), k) for k, video in enumerate(videos)]).tolist()
-    frame, label, value = (np.concatenate(x) for x in ([video.frames for video in videos],
-                                                       [video.labels for video in videos], normal))
     chosen = []
-    for kind, wanted, badness in (("miss", 1, value), ("false alarm", 0, -value)):
+    for kind, wanted, sign in (("miss", 1, -1), ("false alarm", 0, 1)):
+        worst_first = sorted((sign * x, k, t) for k, (video, values) in enumerate(zip(videos, normal))
+                             for t, x, y in zip(video.frames.tolist(), values.tolist(), video.labels) if y == wanted)
         taken: list[tuple[int, int, str]] = []
-        for k in np.argsort(-badness, kind="stable"):
-            if len(taken) == count:
-                break
-            if label[k] == wanted and all(v[k] != u or abs(frame[k] - t) >= SPREAD for u, t, _ in taken):
-                taken.append((v[k], int(frame[k]), kind))
+        for _, k, t in worst_first:
+            if len(taken) < count and all(k != other or abs(t - frame) >= SPREAD for other, frame, _ in taken):
+                taken.append((k, t, kind))
         chosen += taken
     return chosen
 
@@ -149,19 +151,13 @@ def choose_frames(videos: Sequence[VideoScores], normal: Sequence[np.ndarray],
 def parse_frames(texts: Sequence[str], videos: Sequence[VideoScores]) -> list[tuple[int, int, str]]:
     """Read frames that a user names, VIDEO:FRAME (from 0), as (index in `videos`, frame, "chosen").
 
-    UserError for a text of another form, an unknown video, and a frame that was not scored.
+    UserError for a frame that was not scored.
     """
     chosen, names = [], [video.name for video in videos]
     for text in texts:
         name, _, frame = text.rpartition(":")
-        if not (name and frame.isdecimal()):
-            raise UserError(f"frame {text!r} is not of the form VIDEO:FRAME, such as {names[0]}:{videos[0].frames[0]}")
-        if name not in names:
-            raise UserError(f"frame {text}: no video {name!r} was scored; the {len(names)} videos are "
-                            f"{', '.join(names)[:200]}")
-        frames = videos[names.index(name)].frames
-        if int(frame) not in frames:
-            raise UserError(f"frame {text} was not scored; of video {name} these were: {frames[0]} to {frames[-1]} "
-                            f"(from 0)")
+        if name not in names or not frame.isdecimal() or int(frame) not in videos[names.index(name)].frames:
+            known = ", ".join(f"{video.name}:{video.frames[0]} to {video.frames[-1]}" for video in videos)
+            raise UserError(f"--frames {text}: no such frame is scored; give VIDEO:FRAME, of {known[:500]}")
         chosen.append((names.index(name), int(frame), "chosen"))
     return chosen

@@ -6,10 +6,9 @@ frames together. Single videos and resamples are counted in pairs of frames here
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from sklearn.metrics import roc_auc_score, roc_curve
 
 AVERAGES = {
     "micro": "all frames of all videos together",
@@ -20,12 +19,9 @@ Arrays = Sequence[np.ndarray]
 
 
 def auc(labels: Arrays, normality: Arrays, average: str = "micro") -> float | None:
-    """Compute the area under the ROC curve of low normality as detector of abnormal frames; ties count half.
+    """Compute the area under the ROC curve of low normality as detector of abnormal frames, see `AVERAGES`.
 
-    `average`: "micro" over all frames of all videos concatenated; "macro": mean over the videos with both classes;
-    "padded": mean over all videos after each got a normal frame of normality 1 and an abnormal one of 0 (or beyond what
-    the scores reach): single-class videos then score high whatever the detector says. None, undefined, where no
-    (concatenated) video has both classes.
+    Ties count half. None, undefined, where no video (for "micro": not all of them together) has both classes.
     """
     if average == "micro":
         y, x = np.concatenate(labels), np.concatenate(normality)
@@ -35,7 +31,10 @@ def auc(labels: Arrays, normality: Arrays, average: str = "micro") -> float | No
 
 
 def video_aucs(labels: Arrays, normality: Arrays, average: str) -> list[float | None]:
-    """Compute the AUC of each video, for the average "macro" or "padded"; None for videos of one class."""
+    """Compute the AUC of each video, for the average "macro" or "padded"; None for videos of one class.
+
+    What is padded is a normal frame of normality 1 and an abnormal one of 0, or beyond what the scores reach.
+    """
     if average == "padded":
         low, high = min(0.0, *map(np.min, normality)), max(1.0, *map(np.max, normality))
         labels = [np.concatenate([y, [0, 1]]) for y in labels]
@@ -57,35 +56,21 @@ def pairs_in_order(abnormal: np.ndarray, normal: np.ndarray) -> np.ndarray:
     return len(normal) - (below + up_to) / 2
 
 
-class Roc(NamedTuple):
-    """Rates (k,) of a detector as its threshold falls, from none to all frames called abnormal."""
+def roc(labels: Arrays, normality: Arrays) -> tuple[np.ndarray, np.ndarray] | None:
+    """Compute the ROC curve over all frames: false and true positive rates (k,) as the threshold falls.
 
-    false_positive: np.ndarray
-    true_positive: np.ndarray
-
-
-def roc(labels: Arrays, normality: Arrays) -> Roc | None:
-    """Compute the ROC curve over all frames, with all of its points; None when a class is missing."""
-    y, x = np.concatenate(labels), np.concatenate(normality)
-    return Roc(*roc_curve(y, -x, drop_intermediate=False)[:2]) if y.min() != y.max() else None
-
-
-def equal_error_rate(curve: Roc) -> float:
-    """Compute the rate at which false positives equal misses, on a straight line between points of the curve."""
-    miss = 1 - curve.true_positive
-    k = np.flatnonzero(curve.false_positive >= miss)[0]                     # the first point past the crossing
-    before, after = (curve.false_positive - miss)[[k - 1, k]]               # < 0, >= 0
-    share = before / (before - after)
-    return float((1 - share) * curve.false_positive[k - 1] + share * curve.false_positive[k])
-
-
-def average_precision(labels: Arrays, normality: Arrays) -> float | None:
-    """Sum the precisions, each weighted by the recall it adds; None when a class is missing.
-
-    The chance level is the share of abnormal frames.
+    All of its points are there, from none to all frames called abnormal; None when a class is missing.
     """
     y, x = np.concatenate(labels), np.concatenate(normality)
-    return float(average_precision_score(y, -x)) if y.min() != y.max() else None
+    return roc_curve(y, -x, drop_intermediate=False)[:2] if y.min() != y.max() else None
+
+
+def equal_error_rate(false_positive: np.ndarray, true_positive: np.ndarray) -> float:
+    """Compute the rate at which false positives equal misses, on a straight line between points of a ROC curve."""
+    surplus = false_positive - (1 - true_positive)
+    k = np.flatnonzero(surplus >= 0)[0]                                      # the first point past the crossing
+    share = surplus[k - 1] / (surplus[k - 1] - surplus[k])
+    return float((1 - share) * false_positive[k - 1] + share * false_positive[k])
 
 
 def mean_where(values: Arrays, labels: Arrays, label: int) -> float | None:
@@ -100,13 +85,10 @@ def padded_chance(labels: Arrays) -> float:
     return float(np.mean([(n * p / 2 + n + p + 1) / ((n + 1) * (p + 1)) for n, p in counts]))
 
 
-def interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float] | None:
-    """Compute the percentile interval of what `bootstrap` drew, or of a difference of two; None where all are NaN."""
-    defined = draws[np.isfinite(draws)]
-    if not len(defined):
-        return None
-    low, high = np.quantile(defined, [(1 - level) / 2, 1 - (1 - level) / 2])
-    return float(low), float(high)
+def interval(draws: np.ndarray) -> tuple[float, float] | None:
+    """Compute the 95 % percentile interval of draws of `bootstrap`, or of a difference of two; None if all are NaN."""
+    defined, tail = draws[np.isfinite(draws)], (1 - 0.95) / 2
+    return tuple(np.quantile(defined, [tail, 1 - tail]).tolist()) if len(defined) else None
 
 
 def bootstrap(labels: Arrays, normality: Arrays, average: str = "micro", resamples: int = 1000,
@@ -121,13 +103,10 @@ def bootstrap(labels: Arrays, normality: Arrays, average: str = "micro", resampl
     if average == "micro":
         # Pairs of an abnormal frame of video i and a normal one of video j that are in order, (V, V), ties half: any
         # resample is a weighted sum of these.
-        abnormal, normal = (np.array([np.sum(y == c) for y in labels]) for c in (1, 0))
-        everywhere = np.concatenate([x[y == 1] for y, x in zip(labels, normality)])
-        starts, ordered = np.concatenate([[0], np.cumsum(abnormal)]), np.empty((V, V))
-        for j, (y, x) in enumerate(zip(labels, normality)):
-            running = np.concatenate([[0], np.cumsum(pairs_in_order(everywhere, np.sort(x[y == 0])))])
-            ordered[:, j] = np.diff(running[starts])
-        total, weight = ((drawn @ ordered) * drawn).sum(axis=1), (drawn @ abnormal) * (drawn @ normal)
+        abnormal, normal = ([np.sort(x[y == c]) for y, x in zip(labels, normality)] for c in (1, 0))
+        ordered = np.array([[pairs_in_order(a, n).sum() for n in normal] for a in abnormal])
+        total = ((drawn @ ordered) * drawn).sum(axis=1)
+        weight = (drawn @ [len(a) for a in abnormal]) * (drawn @ [len(n) for n in normal])
     else:
         values = np.array(video_aucs(labels, normality, average), float)       # None -> NaN
         both = np.isfinite(values)
@@ -137,10 +116,7 @@ def bootstrap(labels: Arrays, normality: Arrays, average: str = "micro", resampl
 
 
 def paired_p_value(difference: np.ndarray) -> float:
-    """Compute a two-sided p-value of the difference (resamples,) of two detectors: twice the share of the other sign.
-
-    NaN are left out. One is added to both counts, so that the value is never 0.
-    """
+    """Compute a two-sided p-value of a difference (resamples,), never 0: twice the share of the other sign, no NaN."""
     difference = difference[np.isfinite(difference)]
     tail = min(np.sum(difference <= 0), np.sum(difference >= 0))
     return float(min(1.0, 2 * (tail + 1) / (len(difference) + 1)))

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
 
 # How a signal is brought to a common scale before it is weighted; docs/protocols.md says who uses which.
 SCOPES = {
@@ -21,8 +20,8 @@ def normality(videos: Sequence[Mapping[str, np.ndarray]], weights: Mapping[str, 
 
     Args:
         videos: the signals (n_v,) of each video by name.
-        weights: of the signals; negative where a high value is abnormal. {"psnr": 0.6, "distance": -0.4} is the paper's
-            0.6 * minmax(PSNR) + 0.4 * (1 - minmax(D)), in [0, 1] where the absolute weights sum to 1.
+        weights: of the signals; negative where a high value is abnormal. The paper's 0.6 * minmax(PSNR) + 0.4 * (1 -
+            minmax(D)) is {"psnr": 0.6, "distance": -0.4}.
         scope: one of `SCOPES`. "none" takes the signals as they are; "training" gives them mean 0 and standard
             deviation 1 on the training frames; "causal" takes the smallest and the largest value of the video so far.
         training: for scope "training": each signal (m,) on training frames.
@@ -52,11 +51,3 @@ def rescale(signals: list[np.ndarray], scope: str, training: np.ndarray | None =
                      else (np.full(x.shape, over.min()), np.full(x.shape, over.max())))
         scaled.append(np.divide(x - low, high - low, out=np.full(x.shape, 0.5), where=high > low))
     return scaled
-
-
-def smooth(videos: list[np.ndarray], sigma: float) -> list[np.ndarray]:
-    """Smooth each video by a Gaussian of `sigma` frames, edges repeated; 0 leaves the videos as they are.
-
-    The Gaussian sees later frames, too, whatever the normalisation.
-    """
-    return [gaussian_filter1d(x, sigma, mode="nearest") for x in videos] if sigma else videos

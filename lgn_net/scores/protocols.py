@@ -1,32 +1,22 @@
 """Measure scored frames: the headline with its interval, and the AUC under every protocol of the field."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
+from sklearn.metrics import average_precision_score
 
 from lgn_net.errors import UserError
+from lgn_net.scores import metrics
 from lgn_net.scores.calibration import pooled
-from lgn_net.scores.metrics import (
-    AVERAGES,
-    auc,
-    average_precision,
-    bootstrap,
-    equal_error_rate,
-    interval,
-    mean_where,
-    paired_p_value,
-    roc,
-    video_auc,
-)
-from lgn_net.scores.normality import SCOPES, normality, smooth
-from lgn_net.scores.results import ClassMeans, Comparison, Measures, VideoResult
+from lgn_net.scores.normality import SCOPES, normality
 from lgn_net.scores.score_file import VideoScores, distance_names
 
 SIGMAS = (0.0, 3.0, 7.0, 15.0)
 RESAMPLES = 1000
 SCORING = ("psnr_weight", "normalize", "smoothing", "average")       # knobs of `score` that a score file leaves open
-BASELINES = {"auc_copy": "psnr_copy", "auc_linear": "psnr_linear", "auc_skill": "psnr - psnr_copy"}
+BASELINES = {"auc_copy": ("psnr_copy", 1.0), "auc_linear": ("psnr_linear", 1.0), "auc_skill": ("psnr - psnr_copy", 1.0)}
 
 
 class Protocol(NamedTuple):
@@ -34,7 +24,7 @@ class Protocol(NamedTuple):
 
     scope: str = "video"           # of the normalisation, see `SCOPES`
     sigma: float = 0.0             # of the Gaussian over the frames of a video; 0: none
-    average: str = "micro"         # see `AVERAGES`
+    average: str = "micro"         # see `metrics.AVERAGES`
 
     def __str__(self) -> str:
         smoothing = f"Gaussian of {self.sigma:g} frames per video" if self.sigma else "no smoothing"
@@ -47,7 +37,7 @@ class Protocol(NamedTuple):
 
 
 PAPER = Protocol()
-GRID = [Protocol(scope, sigma, average) for average in AVERAGES for scope in SCOPES for sigma in SIGMAS]
+GRID = [Protocol(scope, sigma, average) for average in metrics.AVERAGES for scope in SCOPES for sigma in SIGMAS]
 
 
 def paper_weights(psnr_weight: float, memories: int = 1) -> dict[str, float]:
@@ -63,12 +53,16 @@ def paper_weights(psnr_weight: float, memories: int = 1) -> dict[str, float]:
 
 def normality_under(protocol: Protocol, videos: Sequence[VideoScores], weights: Mapping[str, float],
                     training: Sequence[VideoScores] = ()) -> list[np.ndarray]:
-    """Compute the normality (n_v,) of each video. UserError when that needs `training` scores and there are none."""
+    """Compute the normality (n_v,) of each video, smoothed with the edges repeated; the Gaussian sees later frames.
+
+    UserError when the normalisation needs `training` scores and there are none.
+    """
     if protocol.scope == "training" and not training:
         raise UserError("the normalisation 'training' needs scores of training frames; evaluate.py writes them as "
                         "calibration.csv beside the score file where it finds the frames (--score.calibration)")
     known = pooled(training, weights) if protocol.scope == "training" else None
-    return smooth(normality([video.signals for video in videos], weights, protocol.scope, known), protocol.sigma)
+    normal = normality([video.signals for video in videos], weights, protocol.scope, known)
+    return [gaussian_filter1d(x, protocol.sigma, mode="nearest") for x in normal] if protocol.sigma else normal
 
 
 def grid(videos: Sequence[VideoScores], weights: Mapping[str, float],
@@ -79,47 +73,50 @@ def grid(videos: Sequence[VideoScores], weights: Mapping[str, float],
     for scope, sigma, _ in (protocol for protocol in GRID if protocol.average == "micro"):
         if scope != "training" or training:
             normal = normality_under(Protocol(scope, sigma), videos, weights, training)
-            values |= {Protocol(scope, sigma, average): auc(labels, normal, average) for average in AVERAGES}
+            for average in metrics.AVERAGES:
+                values[Protocol(scope, sigma, average)] = metrics.auc(labels, normal, average)
     return values
 
 
 def measure(videos: Sequence[VideoScores], weights: Mapping[str, float], protocol: Protocol = PAPER,
-            training: Sequence[VideoScores] = ()) -> Measures:
-    """Compute every number under one protocol."""
+            training: Sequence[VideoScores] = ()) -> dict[str, Any]:
+    """Compute every number under one protocol, by its key in results.json; what is undefined is None."""
     # The headline.
     labels = [video.labels for video in videos]
     normal = normality_under(protocol, videos, weights, training)
-    frames, abnormal = sum(map(len, labels)), int(sum(y.sum() for y in labels))
     two_class = sum(bool(y.min() != y.max()) for y in labels)
     several = (two_class if protocol.average == "macro" else len(videos)) > 1             # else nothing to resample
-    curve = roc(labels, normal)
+    draws = metrics.bootstrap(labels, normal, protocol.average, RESAMPLES)
+    curve, y, x = metrics.roc(labels, normal), np.concatenate(labels), np.concatenate(normal)
+    of_normal, of_abnormal = (metrics.mean_where(normal, labels, c) for c in (0, 1))
+    results: dict[str, Any] = {
+        "auc": metrics.auc(labels, normal, protocol.average),
+        "interval": metrics.interval(draws) if several else None,
+        "eer": metrics.equal_error_rate(*curve) if curve else None,
+        "average_precision": float(average_precision_score(y, -x)) if curve else None,
+        "chance": float(y.mean()),                                         # the average precision of random scores
+        "gap": None if of_normal is None or of_abnormal is None else of_normal - of_abnormal,
+        "videos": len(videos), "single_class_videos": len(videos) - two_class, "frames": len(y),
+        "abnormal_frames": int(y.sum()),
+        "per_video": [{"video": video.name, "frames": len(y), "abnormal_frames": int(y.sum()),
+                       "auc": metrics.video_auc(y, x), "mean_normality": float(x.mean())}
+                      for video, y, x in zip(videos, labels, normal)]}
 
-    # Each of its signals alone; and, as far as the files have them, the PSNR of predictors without a parameter, and by
-    # how much the network's PSNR is above that of copying the last frame.
-    signs = {name: np.copysign(1.0, weight) for name, weight in weights.items()}
-    known = [*videos, *(training if protocol.scope == "training" else ())]
+    # Each of several signals alone; and, as far as the files have them, the PSNR of predictors without a parameter, and
+    # by how much the network's PSNR is above that of copying the last frame.
+    alone = {f"auc_{name}": (name, np.copysign(1.0, weight)) for name, weight in weights.items() if len(weights) > 1}
+    nothing = np.array(np.nan)
     known = [video._replace(signals=video.signals | {
-        "psnr - psnr_copy": video.signals["psnr"] - video.signals["psnr_copy"]})
-             if {"psnr", "psnr_copy"} <= video.signals.keys() else video for video in known]
-    alone = {name: auc(labels, normality_under(protocol, known[:len(videos)], {name: signs.get(name, 1.0)},
-                                               known[len(videos):]), protocol.average)
-             for name in (*weights, *BASELINES.values())
-             if all(np.isfinite(video.signals.get(name, np.nan)).all() for video in known)}
-    means = {name: [mean_where([video.signals[name] for video in videos], labels, c) for c in (0, 1)]
-             for name in weights}
-    of_normal, of_abnormal = (mean_where(normal, labels, c) for c in (0, 1))
-    return Measures(
-        auc=auc(labels, normal, protocol.average),
-        interval=interval(bootstrap(labels, normal, protocol.average, RESAMPLES)) if several else None,
-        auc_of={name: alone[name] for name in weights} if len(weights) > 1 else {},
-        **{key: alone.get(name) for key, name in BASELINES.items()},
-        mean_of={name: ClassMeans(*pair) for name, pair in means.items()},
-        eer=equal_error_rate(curve) if curve else None, average_precision=average_precision(labels, normal),
-        chance=abnormal / frames,
-        gap=None if of_normal is None or of_abnormal is None else of_normal - of_abnormal,
-        videos=len(videos), single_class_videos=len(videos) - two_class, frames=frames, abnormal_frames=abnormal,
-        per_video=[VideoResult(video.name, len(y), int(y.sum()), video_auc(y, x), float(x.mean()))
-                   for video, y, x in zip(videos, labels, normal)])
+        "psnr - psnr_copy": video.signals.get("psnr", nothing) - video.signals.get("psnr_copy", nothing)})
+             for video in (*videos, *(training if protocol.scope == "training" else ()))]
+    for key, (name, sign) in (alone | BASELINES).items():
+        if all(np.isfinite(video.signals.get(name, nothing)).all() for video in known):
+            only = normality_under(protocol, known[:len(videos)], {name: sign}, known[len(videos):])
+            results[key] = metrics.auc(labels, only, protocol.average)
+    for name in weights:
+        for c, kind in enumerate(("normal", "abnormal")):
+            results[f"{name}_{kind}"] = metrics.mean_where([video.signals[name] for video in videos], labels, c)
+    return results
 
 
 def common_frames(first: Sequence[VideoScores], second: Sequence[VideoScores]) \
@@ -130,37 +127,35 @@ def common_frames(first: Sequence[VideoScores], second: Sequence[VideoScores]) \
     """
     places, common = {video.name: k for k, video in enumerate(second)}, []
     for k, a in enumerate(first):
-        if a.name not in places:
-            continue
-        b = second[places[a.name]]
-        _, i, j = np.intersect1d(a.frames, b.frames, assume_unique=True, return_indices=True)
-        if (wrong := np.flatnonzero(a.labels[i] != b.labels[j])).size:
-            raise UserError(f"the two score files disagree on the label of {len(wrong)} frames of video {a.name} "
-                            f"(first: frame {a.frames[i[wrong[0]]]}); compare files with the same labels")
-        if len(i):
-            common.append((k, places[a.name], i, j))
+        if a.name in places:
+            b = second[places[a.name]]
+            _, i, j = np.intersect1d(a.frames, b.frames, assume_unique=True, return_indices=True)
+            if (wrong := a.labels[i] != b.labels[j]).any():
+                raise UserError(f"the two score files disagree on the label of {wrong.sum()} frames of video {a.name} "
+                                f"(first: frame {a.frames[i][wrong][0]}); compare files with the same labels")
+            common += [(k, places[a.name], i, j)] if len(i) else []
     if not common:
         raise UserError(f"the two score files have no frame in common: videos {first[0].name}, {second[0].name} ...")
     return common
 
 
 def compare(first: Sequence[VideoScores], second: Sequence[VideoScores], weights: Sequence[Mapping[str, float]],
-            protocol: Protocol = PAPER, training: Sequence[Sequence[VideoScores]] = ((), ()),
-            other: str = "") -> Comparison:
+            protocol: Protocol = PAPER, training: Sequence[Sequence[VideoScores]] = ((), ())) -> dict[str, Any]:
     """Compare two score files on the frames that both hold, by the same resampled videos.
 
     Normality is made from all frames of each file; then frames that only one of them holds are left out. `weights` and
-    `training` are those of either file, see `normality_under`; `other` is the second one's name. UserError as in
-    `common_frames`.
+    `training` are those of either file, see `normality_under`. Returns what results.json has under "compared".
+    UserError as in `common_frames`.
     """
     common = common_frames(first, second)
     x, y = (normality_under(protocol, *of_file) for of_file in zip((first, second), weights, training))
     labels = [first[k].labels[i] for k, _, i, _ in common]
     normal = [x[k][i] for k, _, i, _ in common], [y[k][j] for _, k, _, j in common]
-    ours, theirs = (auc(labels, values, protocol.average) for values in normal)
-    draws = [bootstrap(labels, values, protocol.average, RESAMPLES) for values in normal]
+    ours, theirs = (metrics.auc(labels, values, protocol.average) for values in normal)
+    draws = np.subtract(*(metrics.bootstrap(labels, values, protocol.average, RESAMPLES) for values in normal))
     several, frames = len(labels) > 1, sum(map(len, labels))                  # one video cannot be resampled
-    return Comparison(
-        other, ours, theirs, None if ours is None or theirs is None else ours - theirs,
-        interval(draws[0] - draws[1]) if several else None, paired_p_value(draws[0] - draws[1]) if several else None,
-        len(labels), frames, *(sum(len(video.frames) for video in videos) - frames for videos in (first, second)))
+    left_out, left_out_other = (sum(len(video.frames) for video in videos) - frames for videos in (first, second))
+    return {"auc": ours, "auc_other": theirs, "difference": None if ours is None or theirs is None else ours - theirs,
+            "interval": metrics.interval(draws) if several else None,
+            "p_value": metrics.paired_p_value(draws) if several else None, "videos": len(labels), "frames": frames,
+            "frames_left_out": left_out, "frames_left_out_other": left_out_other}
