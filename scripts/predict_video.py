@@ -12,74 +12,65 @@ alarms.csv, curve.png and annotated.mp4. docs/video.md says what the numbers mea
 import argparse
 import csv
 import io
-import itertools
 import math
 import time
 import warnings
+from array import array
+from collections import defaultdict
 from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from lgn_net.config import Config
-from lgn_net.data.footage import find_footage, open_footage
-from lgn_net.device import pick_device
+from lgn_net import AnomalyDetector
+from lgn_net.data.footage import find_footage
+from lgn_net.errors import UserError
 from lgn_net.files import check_writable, write_atomic
-from lgn_net.model.build import build_model
-from lgn_net.model.lgn_net import FramePredictor
-from lgn_net.scores.calibration import calibrate, calibrated, check_calibration, pooled, threshold_at
-from lgn_net.scores.protocols import paper_weights
-from lgn_net.scores.score_file import VideoScores, read_scores, stretches, write_scores
+from lgn_net.scores.score_file import VideoScores, stretches, write_scores
 from lgn_net.terminal import StopOnSignal, progress, run_command
-from lgn_net.training.checkpoint import load_checkpoint, load_weights
 from lgn_net.video.overlay import Annotator, plot_normality, write_mp4
-from lgn_net.video.scoring import Record, score_frames, with_alarms
-
-FPS = 25.0                    # of the annotated video where the frame rate of the source is unknown
+from lgn_net.video.source import FPS
 
 
 def main(argv: list[str]) -> int:
     """Score a video, write the results, print what was found."""
     args = parse_arguments(argv)
-    config, content = load_checkpoint(args.checkpoint)
-    device = pick_device(args.device)
-    model = build_model(config).to(device)
-    load_weights(model, content["model"], args.checkpoint)
-    place, name = find_footage(args.video)
-    out = Path(args.out or f"predicted_{name}")
+    detector = AnomalyDetector.load(args.checkpoint, args.device, threshold=args.threshold,
+                                    false_alarms=args.false_alarms, min_frames=args.min_frames, gap=args.gap)
+    out = Path(args.out or f"predicted_{find_footage(args.video)[1]}")
     check_writable(out)
-
-    # What is normal, and below which normality a frame is low.
-    weights = paper_weights(config.score.psnr_weight, len(model.memories))
     if args.normal:
-        normal = [video for path in args.normal for video in score_normal(Path(path), model, config, device, weights)]
-        calibration = calibrate(normal, weights, pooled(normal, ["peak_error"])["peak_error"])
-    else:
-        calibration = check_calibration(content.get("calibration"), weights, args.checkpoint)
-    threshold = threshold_at(calibration, args.false_alarms) if args.threshold is None else args.threshold
+        detector.calibrate(*args.normal)
+    threshold, calibration = detector.limit(), detector.calibration
 
     # Score frame after frame, until the video, --seconds or the user's patience ends.
-    record, annotator, started = Record(), Annotator(threshold, calibration["peak_error"]), time.monotonic()
-    with (open_footage(place, config.data.channels, args.fps) as source, StopOnSignal() as stop,
-          progress("predict", source.length or 0, "frames") as bar,
-          nullcontext() if args.no_video else write_mp4(out / "annotated.mp4", source.fps or FPS) as write):
-        frames = itertools.takewhile(lambda frame: not (stop.received or frame.seconds >= args.seconds), source.frames)
-        scored_frames = score_frames(frames, model, config, device, args.update_memory, source.live)
-        judged = ((scored, float(calibrated(scored.signals, weights, calibration)) if scored.signals else math.nan)
-                  for scored in scored_frames)
-        for scored, normality, alarm in with_alarms(judged, threshold, args.min_frames, args.gap):
-            if write:
-                write(annotator.draw(record.count, scored.frame.picture, scored.error, normality, alarm))
-            record.add(scored, normality=normality, alarm=alarm)
-            bar.update()
-        scores, speed = record.scores(name), record.count / (time.monotonic() - started)
-
-    if not source.whole:
-        warnings.warn(f"{args.video} is cut off or damaged after {record.count} frames; it was scored up to there")
+    columns: dict[str, array] = defaultdict(lambda: array("d"))
+    annotator, started, count = Annotator(threshold, calibration["peak_error"]), time.monotonic(), 0
+    with StopOnSignal() as stop:
+        source = detector.open(args.video, fps=args.fps, seconds=args.seconds, stop=lambda: bool(stop.received))
+        with (progress("predict", source.length or 0, "frames") as bar,
+              nullcontext() if args.no_video else write_mp4(out / "annotated.mp4", source.fps or FPS) as write):
+            for frame in detector.watch(source, args.update_memory):
+                if write:
+                    write(annotator.draw(frame.number, frame.picture, frame.error, frame.normality, frame.alarm))
+                if frame.signals:
+                    for name, value in {**frame.signals, "normality": frame.normality, "alarm": frame.alarm,
+                                        "seconds": frame.seconds, "frame": frame.number}.items():
+                        columns[name].append(value)
+                bar.update()
+                count += 1
+            if not columns:
+                raise UserError(f"{source.name}: {count} frames, fewer than those of a window; nothing was scored")
+    if not source.footage.whole:
+        warnings.warn(f"{args.video} is cut off or damaged after {count} frames; it was scored up to there")
+    signals = {name: np.array(values) for name, values in columns.items()}
+    frames = signals.pop("frame").astype(int)
+    scores = VideoScores(source.name, frames, signals, np.zeros(len(frames), np.uint8))
     report(out, scores, calibration, threshold, args)
-    print(f"speed      {speed:.1f} frames a second ({device.type}, {torch.get_num_threads()} threads"
-          f"{'' if args.no_video else ', annotated video included'}); written into {out}")
+    print(f"speed      {count / (time.monotonic() - started):.1f} frames a second ({detector.device.type}, "
+          f"{torch.get_num_threads()} threads{'' if args.no_video else ', annotated video included'}); written into "
+          f"{out}")
     return 128 + stop.received if stop.received and not source.live else 0
 
 
@@ -107,19 +98,6 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--no_video", action="store_true", help="do without annotated.mp4; faster")
     parser.add_argument("--device", default="auto", help="cuda, cuda:1, mps or cpu; auto takes the first there is")
     return parser.parse_args(argv)
-
-
-def score_normal(path: Path, model: FramePredictor, config: Config, device: torch.device,
-                 weights: dict[str, float]) -> list[VideoScores]:
-    """Return the signals of a normal video, or those in its scores.csv. UserError for too few frames."""
-    if path.suffix.lower() == ".csv":
-        return read_scores(path, [*weights, "peak_error"], labelled=False)
-    record = Record()
-    with open_footage(path, config.data.channels) as source, progress("normal", source.length or 0, "frames") as bar:
-        for scored in score_frames(source.frames, model, config, device):
-            record.add(scored)
-            bar.update()
-    return [record.scores(str(path))]
 
 
 def report(out: Path, scores: VideoScores, calibration: dict, threshold: float, args: argparse.Namespace) -> None:

@@ -1,58 +1,64 @@
 """Frames as they come, with their signals and alarms; only a window and a batch of pictures are kept."""
 
-from array import array
-from collections import defaultdict, deque
+import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from lgn_net.config import Config, with_knobs
+from lgn_net.config import Config
 from lgn_net.data.clips import resize
 from lgn_net.data.footage import Frame
-from lgn_net.errors import UserError
 from lgn_net.inference.loop import predict
-from lgn_net.inference.stream import batched, encode_windows, for_inference
+from lgn_net.inference.stream import batched, encode_windows
 from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.scores.maps import as_array, error_map, smoothed
-from lgn_net.scores.score_file import VideoScores
+
+Numbered = tuple[int, Frame]                   # number of a frame in its video, from 0, and the frame
 
 
 class Scored(NamedTuple):
-    """A frame; the first n frames of a video have no signals."""
+    """A frame; the first n frames of a video, or after a gap in it, have no signals."""
 
+    number: int
     frame: Frame
     signals: dict[str, float] | None = None    # as in the score file
     error: np.ndarray | None = None            # squared error on [0, 1], (size, size)
 
 
-@torch.inference_mode()
-def score_frames(frames: Iterator[Frame], model: FramePredictor, config: Config, device: torch.device,
-                 updating: bool = False, live: bool = False) -> Iterator[Scored]:
-    """Score frames as they come, like `lgn_net.inference.loop.score_videos`.
+def without_gaps(frames: Iterator[Numbered | None]) -> Iterator[Iterator[Numbered]]:
+    """Split frames at each None, which stands for a gap; each part must be used up before the next one is taken."""
+    for first in filter(None, frames):
+        yield itertools.chain([first], iter(lambda: next(frames, None), None))
 
-    `frames` are those of one `Footage`; the model, on the device, stays as it is. `updating` updates a copy of the
-    memory by frames whose regular score is below gamma. `live` scores each frame at once, in a batch of its own.
+
+@torch.inference_mode()
+def score_frames(frames: Iterator[Numbered], model: FramePredictor, config: Config, device: torch.device,
+                 at_once: bool = False) -> Iterator[Scored]:
+    """Score consecutive frames as they come, like `lgn_net.inference.loop.score_videos`.
+
+    `model`, on the device, is made ready by `for_inference`; its memory changes where `score.memory_update` says so.
+    `at_once` scores each frame when it comes, in a batch of its own.
     """
-    config = with_knobs(config, {"score.memory_update": "carry" if updating else "frozen"})
-    model = for_inference(model, config)
-    waiting: deque[tuple[int, Frame]] = deque()            # frames that went into the network
+    waiting: deque[Numbered] = deque()                     # frames that went into the network
 
     def enter() -> Iterator[tuple[int, int, np.ndarray]]:
-        for t, frame in enumerate(frames):
-            waiting.append((t, frame))
+        for t, (number, frame) in enumerate(frames):
+            waiting.append((number, frame))
             yield 0, t, resize(frame.image, config.data.image_size)
 
-    batches = batched(enter(), 1 if live or updating else config.score.batch_size)
-    for scored in predict(model, encode_windows(model, batches, config, device), config):
+    unscored = config.model.window - 1
+    for scored in predict(model, encode_windows(model, batched(enter(), 1 if at_once else config.score.batch_size),
+                                                config, device), config):
         errors = error_map(as_array(scored.predicted), as_array(scored.target))
         for signals, error in zip(scored.signals, errors):
-            while waiting[0][0] < signals.frame:
-                yield Scored(waiting.popleft()[1])
-            peak = float(smoothed(error).max())
-            yield Scored(waiting.popleft()[1], signals.columns() | {"peak_error": peak}, error)
-    yield from (Scored(frame) for _, frame in waiting)
+            for _ in range(unscored):
+                yield Scored(*waiting.popleft())
+            unscored, peak = 0, float(smoothed(error).max())
+            yield Scored(*waiting.popleft(), signals.columns() | {"peak_error": peak}, error)
+    yield from itertools.starmap(Scored, waiting)
 
 
 def with_alarms(frames: Iterable[tuple[Scored, float]], threshold: float, length: int,
@@ -79,26 +85,3 @@ def with_alarms(frames: Iterable[tuple[Scored, float]], threshold: float, length
             yield from ((*item, on) for item in waiting)
             waiting, lows = [], 0
     yield from ((*item, False) for item in waiting)
-
-
-class Record:
-    """The numbers of a video's scored frames, eight bytes each: a camera may run for days."""
-
-    def __init__(self) -> None:
-        self.count = 0                         # of all frames
-        self.columns: dict[str, array] = defaultdict(lambda: array("d"))
-
-    def add(self, scored: Scored, **more: float) -> None:
-        """Append a frame's signals, time and `more`."""
-        self.count += 1
-        if scored.signals:
-            for name, value in {**scored.signals, **more, "seconds": scored.frame.seconds}.items():
-                self.columns[name].append(value)
-
-    def scores(self, name: str) -> VideoScores:
-        """Return the record as scores of a video of this name. UserError where no frame was scored."""
-        if not self.columns:
-            raise UserError(f"{name}: {self.count} frames, fewer than those of a window; nothing was scored")
-        signals = {key: np.array(values) for key, values in self.columns.items()}
-        frames = np.arange(self.count - len(signals["seconds"]), self.count)
-        return VideoScores(name, frames, signals, np.zeros(len(frames), np.uint8))

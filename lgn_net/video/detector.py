@@ -1,0 +1,177 @@
+"""The library: a trained network that says of each frame of a video how normal it is, and where alarms are.
+
+Example:
+    detector = AnomalyDetector.load("weights/ped2_small.pt").calibrate("normal.mp4")
+    for frame in detector.watch("video.mp4"):
+        print(frame.number, frame.normality, frame.alarm)
+"""
+
+import copy
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import cv2
+import numpy as np
+import torch
+
+from lgn_net.config import Config, with_knobs
+from lgn_net.data.footage import Frame, open_footage
+from lgn_net.device import pick_device
+from lgn_net.errors import UserError
+from lgn_net.inference.stream import for_inference
+from lgn_net.model.build import build_model
+from lgn_net.scores.calibration import calibrate, calibrated, check_calibration, pooled, threshold_at
+from lgn_net.scores.protocols import paper_weights
+from lgn_net.scores.score_file import VideoScores, read_scores
+from lgn_net.terminal import progress
+from lgn_net.training.checkpoint import load_checkpoint, load_weights
+from lgn_net.video.scoring import Numbered, Scored, score_frames, with_alarms, without_gaps
+from lgn_net.video.source import Source
+
+
+class FrameResult(NamedTuple):
+    """What the detector says of one frame."""
+
+    number: int                # in its source, from 0
+    seconds: float             # since the source's first frame, 0 or more; NaN where the frame rate is unknown
+    normality: float           # standard deviations of normal frames: 0 is their mean, -3 far out; NaN without a score
+    alarm: bool                # whether the frame is in an alarm
+    threshold: float           # the normality below which frames are low
+    signals: dict[str, float]  # psnr in dB, distance >= 0, regular_score in 0 to 1 ...; {} without a score
+    picture: np.ndarray        # uint8 (H, W, 3), blue-green-red
+    error: np.ndarray | None   # squared error of the prediction, float32 (size, size) in 0 to 1
+
+
+class Scores(NamedTuple):
+    """What the detector says of T frames; fields as in `FrameResult`."""
+
+    normality: np.ndarray              # float64 (T,), NaN for the first frames, before a window is full
+    alarm: np.ndarray                  # bool (T,)
+    signals: dict[str, np.ndarray]     # float64 (T,) each, likewise
+
+
+@dataclass
+class AnomalyDetector:
+    """A network, and what is normal to it; `load` makes one.
+
+    A frame is low when its normality is below `threshold`, or where that is None below the normality of the share
+    `false_alarms` (0 to 1) of the normal frames. Low frames with at most `gap` others between them, `min_frames` or
+    more from first to last, are an alarm.
+    """
+
+    model: Any                         # a `FramePredictor` made ready by `for_inference`
+    config: Config
+    calibration: dict | None           # see `lgn_net.scores.calibration`
+    device: torch.device
+    checkpoint: str | Path
+    _: KW_ONLY
+    threshold: float | None = None
+    false_alarms: float = 0.01
+    min_frames: int = 5
+    gap: int = 2
+
+    def __post_init__(self) -> None:
+        self.weights = paper_weights(self.config.score.psnr_weight, len(self.model.memories))
+
+    @classmethod
+    def load(cls, checkpoint: str | Path, device: str = "auto", **settings: Any) -> Self:
+        """Load a checkpoint; `settings` are the class's threshold, false_alarms, min_frames, gap.
+
+        One of scripts/export_weights.py says what is normal; any other needs `calibrate`. UserError for other files.
+        """
+        (config, content), place = load_checkpoint(checkpoint), pick_device(device)
+        model: Any = build_model(config).to(place)
+        load_weights(model, content["model"], checkpoint)
+        config = with_knobs(config, {"score.memory_update": "frozen"})
+        return cls(for_inference(model, config), config, content.get("calibration"), place, checkpoint, **settings)
+
+    def calibrate(self, *normal: str | Path) -> Self:
+        """Take these videos, folders of images, or scores.csv of such, as what is normal; returns the detector.
+
+        They show the scene of the videos to come, with nothing abnormal. UserError for too few frames.
+        """
+        videos = [video for path in normal for video in self.read_normal(Path(path))]
+        self.calibration = calibrate(videos, self.weights, pooled(videos, ["peak_error"])["peak_error"])
+        return self
+
+    def read_normal(self, path: Path) -> list[VideoScores]:
+        """Return the signals of a normal video, or those in its scores.csv. UserError for too few frames."""
+        names = [*self.weights, "peak_error"]
+        if path.suffix.lower() == ".csv":
+            return read_scores(path, names, labelled=False)
+        found: list[dict[str, float]] = []
+        with open_footage(path, self.config.data.channels) as footage, \
+                progress("normal", footage.length or 0, "frames") as bar:
+            for scored in score_frames(enumerate(footage.frames), self.model, self.config, self.device):
+                found += [scored.signals] if scored.signals else []
+                bar.update()
+        if not found:
+            raise UserError(f"{path}: {bar.n} frames, fewer than those of a window; nothing was scored")
+        signals = {name: np.array([one[name] for one in found]) for name in names}
+        return [VideoScores(str(path), np.arange(len(found)), signals, np.zeros(len(found), np.uint8))]
+
+    def limit(self) -> float:
+        """Return the normality below which a frame is low. UserError where it is not known what is normal."""
+        known = check_calibration(self.calibration, self.weights, self.checkpoint)
+        return threshold_at(known, self.false_alarms) if self.threshold is None else self.threshold
+
+    def open(self, video: str | Path | int, **how: Any) -> Source:
+        """Open a video file, a folder of images, a stream's address or a camera's number; `how`: see `Source`."""
+        return Source(video, self.config.data.channels, **how)
+
+    def watch(self, video: str | Path | int | Source, update_memory: bool = False, **how: Any) -> Iterator[FrameResult]:
+        """Score a video, each frame by those before it alone, and yield all frames in order.
+
+        A frame comes at most `min_frames` + `gap` frames late. Every video, and what follows a gap, starts anew.
+
+        Args:
+            video: as for `open`.
+            update_memory: update a copy of the memory by frames whose regular score is below gamma, as evaluations do.
+                Off by default: a camera runs for days, and a memory that follows it takes for normal whatever stays,
+                so that scores come to depend on the whole past, and the calibration no longer fits.
+            how: see `Source`.
+        """
+        self.limit()
+        source = video if isinstance(video, Source) else self.open(video, **how)
+        return self.judge(iter(source), source.live, update_memory)
+
+    def score(self, frames: Iterable[np.ndarray]) -> Scores:
+        """Score consecutive frames, uint8 (H, W, 3) blue-green-red, or (H, W) grey; they are one video of their own."""
+        found = [(one.normality, one.alarm, one.signals)
+                 for one in self.judge((t, self.to_frame(picture)) for t, picture in enumerate(frames))]
+        normality, alarm, signals = zip(*found) if found else ((), (), ())
+        return Scores(np.array(normality), np.array(alarm, bool),
+                      {name: np.array([one.get(name, math.nan) for one in signals])
+                       for name in max(signals, key=len, default={})})
+
+    def to_frame(self, picture: np.ndarray) -> Frame:
+        """Make the network's frame of a picture."""
+        if picture.ndim == 2:
+            picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
+        grey = self.config.data.channels == 1
+        return Frame(picture, cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None] if grey else picture, math.nan)
+
+    def judge(self, frames: Iterator[Numbered | None], live: bool = False,
+              update_memory: bool = False) -> Iterator[FrameResult]:
+        """Yield what `watch` does, of frames and gaps (None)."""
+        model, config, threshold = self.model, self.config, self.limit()
+        if update_memory:
+            model, config = copy.deepcopy(model), with_knobs(config, {"score.memory_update": "carry"})
+        for part in without_gaps(frames):
+            scored = score_frames(part, model, config, self.device, live or update_memory)
+            judged = ((one, self.normality(one)) for one in scored)
+            for one, normality, alarm in with_alarms(judged, threshold, self.min_frames, self.gap):
+                yield self.result(one, normality, alarm, threshold)
+
+    def normality(self, scored: Scored) -> float:
+        """Compute the normality of a scored frame, NaN where it has no score."""
+        signals: Any = scored.signals
+        return float(calibrated(signals, self.weights, self.calibration or {})) if signals else math.nan
+
+    def result(self, scored: Scored, normality: float, alarm: bool, threshold: float) -> FrameResult:
+        """Gather what is known of a frame."""
+        return FrameResult(scored.number, scored.frame.seconds, normality, alarm, threshold, scored.signals or {},
+                           scored.frame.picture, scored.error)
