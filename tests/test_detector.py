@@ -1,15 +1,30 @@
 """The library: `from lgn_net import AnomalyDetector`, on files, arrays, and sources that are cut, slow and silent."""
 
+import contextlib
+import http.server
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import datetime
+
 import cv2
 import numpy as np
 import pytest
-from helpers import shell
+from helpers import ROOT, load_script, run, shell
 from test_footage import write
 from test_predict_video import exported, frames_of, write_videos
 
 from lgn_net import AnomalyDetector
-from lgn_net.data.footage import Frame
+from lgn_net.data.footage import Frame, open_footage
 from lgn_net.errors import UserError
+from lgn_net.scores.score_file import read_scores
+from lgn_net.video import source
+from lgn_net.video.overlay import Annotator
+
+predict = load_script("scripts/predict_video.py")
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +47,9 @@ def pictures(data):
 
 
 def test_package_is_cheap_until_the_detector_is_asked_for():
-    done = shell("-c", "import sys, lgn_net as lgn; print(lgn.__version__, 'torch' in sys.modules, 'numpy' in sys.modules);"
+    done = shell("-c", "import sys, lgn_net as lgn; print(*(name in sys.modules for name in ('torch', 'numpy')));"
                        "print(lgn.AnomalyDetector.__name__, 'torch' in sys.modules); lgn.other")
-    assert done.out.split()[1:] == ["False", "False", "AnomalyDetector", "True"]
+    assert done.out.split() == ["False", "False", "AnomalyDetector", "True"]
     assert "AttributeError: module 'lgn_net' has no attribute 'other'" in done.err
 
 
@@ -70,3 +85,134 @@ def test_each_part_between_gaps_starts_anew(detector, pictures, tmp_path, update
     frames = [None, *((t, detector.to_frame(p)) for t, p in enumerate(pictures[:6])), None, None, (6, Frame(
         pictures[6], pictures[6][..., :1], 0.6))]
     assert [bool(frame.signals) for frame in detector.judge(iter(frames))] == [False] * 4 + [True] * 2 + [False]
+
+
+# --------------------------------------------------------------------------------------------------- live, on loopback
+
+class Camera(http.server.BaseHTTPRequestHandler):
+    """A network camera: each connection gets frames, then silence, then a cut, as planned."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        count, silence, pause = self.server.plan.pop(0) if self.server.plan else (0, 0, 0)
+        if not count:
+            time.sleep(silence)
+            return self.send_error(503)
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for t in range(count):
+                picture = cv2.circle(np.full((48, 64, 3), 40, np.uint8), (t % 64, 24), 8, (200, 200, 200), -1)
+                picture[:, :24] = np.random.default_rng(t).integers(0, 256, (48, 24, 1)) if 10 <= t < 30 else 40
+                jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
+                self.wfile.write(b"--next\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg))
+                self.wfile.write(jpeg + b"\r\n")
+                time.sleep(pause)
+            time.sleep(silence)
+        return None
+
+
+@pytest.fixture
+def camera(monkeypatch):
+    """A function that starts a camera with a plan: for each connection frames, seconds of silence, pause."""
+    monkeypatch.setattr(source, "PAUSE", (0.1, 0.4))
+    monkeypatch.setattr(source, "GAP", 0.7)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Camera) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+        def start(*plan):
+            server.plan = list(plan)
+            return f"http://me:secret@127.0.0.1:{server.server_port}/?key=secret"
+
+        yield start
+        server.shutdown()
+
+
+def test_stream_that_is_cut_restarted_and_stays_away(detector, camera):
+    address, gaps, watched = camera((30, 0, 0.02), (0, 0, 0), (20, 0, 0.02)), [], []
+    with pytest.warns(UserWarning, match=r"\*\*\*@.* is cut after frame \d+; waiting 2 s"), \
+            pytest.raises(source.SourceLost, match=r"\*\*\*@.*gave no picture for 2 seconds") as lost:
+        for frame in detector.watch(address, patience=2.0, on_gap=lambda: gaps.append(len(watched))):
+            watched.append(frame)
+    assert "secret" not in str(lost.value)
+    unscored = [frame.number for frame in watched if not frame.signals]
+    assert len(gaps) == 2 and gaps[1] == len(watched) and unscored[4:] == list(range(unscored[4], unscored[4] + 4))
+    assert watched[gaps[0]].number == 30 == unscored[4]
+    assert watched[gaps[0]].seconds - watched[gaps[0] - 1].seconds > 0.2
+
+
+def test_slow_network_drops_frames_and_does_not_lag(detector, camera, monkeypatch):
+    usual = type(detector).normality
+    monkeypatch.setattr(type(detector), "normality", lambda *args: time.sleep(0.06) or usual(*args))
+    opened, lags = detector.open(camera((100, 0, 0.02)), seconds=1.5), []
+    for frame in detector.watch(opened):
+        lags.append(opened.received - frame.number)
+    assert opened.dropped > 20 and max(lags[5:]) <= source.KEEP + 8 and 1.2 < frame.seconds < 1.5
+    assert frame.number > 2 * len(lags) and frame.alarm == (frame.normality < -1)        # the gaps are no new beginning
+
+
+@pytest.mark.parametrize(("plan", "options", "status", "words", "longest"), [
+    ([(20, 20, 0.02)], ["--seconds", 2], 0, "is silent after frame 19", 4),
+    ([(20, 20, 0.02)], ["--patience", 1.5], 3, "gave no picture for 1.5 seconds; is it still on?; scored up to", 4),
+    ([(0, 20, 0)], ["--seconds", 1], 2, "gave no picture in 1 seconds", 3),
+    ([], [], 2, "no stream answers at http://***@127.0.0.1", 3)])
+def test_silent_stream_ends_in_time_and_says_so(data, camera, tmp_path, plan, options, status, words, longest):
+    begin = time.monotonic()
+    done = run(predict.main, "--checkpoint", data / "small.pt", "--device", "cpu", "--out", tmp_path / "out",
+               "--no_video", "--video", camera(*plan), "--threshold", -1e9, *options)
+    assert done.status == status and words in done.err and time.monotonic() - begin < longest, done
+    assert "secret" not in done.out + done.err and (tmp_path / "out/scores.csv").exists() == (status != 2)
+
+
+def test_killed_process_leaves_every_closed_event(data, camera, tmp_path):
+    address, out = camera((40, 0, 0.02), (60, 60, 0.02)), tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "scripts/predict_video.py", "--checkpoint", data / "small.pt", "--out", out, "--no_video",
+         "--video", address, "--threshold", "1e9", "--on_alarm", f"cat >> {tmp_path}/told"],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    said = [process.stdout.readline() for _ in range(3)]
+    time.sleep(0.5)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+    assert [(one["event"], one["start"], one["end"]) for one in events] == [
+        ("begin", 4, 4), ("end", 4, 39), ("begin", 44, 44)]
+    assert [line.split()[1:4] for line in said] == [
+        ["begin", "frame", "4,"], ["end", "frame", "39,"], ["begin", "frame", "44,"]]
+    for event, line in zip(events, said):
+        moment = datetime.fromisoformat(event["end_time"])
+        assert f"{moment:%Y-%m-%d %H:%M:%S}" in line and abs(moment.timestamp() - time.time()) < 30
+        x0, y0, x1, y1 = event["box"]
+        assert 0 <= x0 < x1 <= 64 and 0 <= y0 < y1 <= 48 and (out / event["picture"]).exists()
+    scores = read_scores(out / "scores.csv", ["psnr", "normality"], labelled=False)[0]
+    first = scores.signals["normality"][:36]
+    assert events[1]["lowest_normality"] == pytest.approx(first.min(), abs=1e-4)
+    assert events[1]["lowest_frame"] == first.argmin() + 4
+    assert (np.diff(scores.signals["seconds"]) > 0).all() and scores.frames[36] == 44
+    told = (tmp_path / "told").read_text().splitlines()
+    assert [json.loads(one) for one in told] == events
+    assert (out / "alarms.csv").read_text().splitlines()[1].startswith("stream,4,39,")
+
+
+def test_interrupted_stream_leaves_whole_files(data, camera, tmp_path, monkeypatch):
+    """Ctrl-C at the twelfth frame."""
+    def draw(annotator, t, *args):
+        if t == 12:
+            signal.raise_signal(signal.SIGINT)
+        return usual(annotator, t, *args)
+
+    usual, out = Annotator.draw, tmp_path / "out"
+    monkeypatch.setattr(Annotator, "draw", draw)
+    done = run(predict.main, "--checkpoint", data / "small.pt", "--out", out, "--video", camera((100, 0, 0.05)),
+               "--threshold", -1e9)
+    scored = read_scores(out / "scores.csv", ["normality"], labelled=False)[0]
+    assert done.status == 0 and scored.name == "stream" and scored.frames.tolist() == list(range(4, 13))   # at once
+    with open_footage(out / "annotated.mp4") as footage:
+        seconds = [frame.seconds for frame in footage.frames]
+    assert len(seconds) == 13 and seconds[4:] == pytest.approx(scored.signals["seconds"], abs=1e-3)
+    assert {path.name for path in out.iterdir()} == {
+        "scores.csv", "alarms.csv", "events.jsonl", "curve.png", "annotated.mp4"}

@@ -113,7 +113,8 @@ def test_folder(tmp_path):
 
 @pytest.mark.parametrize(("text", "match"), [
     ("text.mp4", "holds no picture"), ("empty", "holds no images"), ("97", "no camera 97 answers"),
-    ("http://127.0.0.1:9/", "holds no picture"), ("gone.mp4", "no such video")])
+    ("http://me:secret@127.0.0.1:9/?key=secret", r"at http://\*\*\*@127.0.0.1:9/\?\*\*\* \(Connection refused\)"),
+    ("gone.mp4", "no such video")])
 def test_what_is_no_video(tmp_path, text, match):
     (tmp_path / "text.mp4").write_text("no video\n" * 100)
     (tmp_path / "empty").mkdir()
@@ -176,3 +177,12 @@ def test_written_video_is_one_that_browsers_play(tmp_path, H, W, fps):
         assert float(stream.average_rate) == pytest.approx(fps)
     for frame, picture in zip(read(tmp_path / "out/a.mp4")[0], pictures(15, H, W), strict=True):
         assert frame.picture.shape == (H + H % 2, W + W % 2, 3) and cv2.PSNR(frame.picture[:H, :W], picture) > 25
+
+
+def test_written_video_keeps_times_and_its_size(tmp_path):
+    times = [0, 0.04, 0.5, 7.25, 7.3]
+    with write_mp4(tmp_path / "a.mp4", 25) as add:
+        for picture, seconds in zip([*pictures(3), *pictures(2, 90, 120)], times):
+            add(picture, seconds)
+    frames = read(tmp_path / "a.mp4")[0]
+    assert [frame.seconds for frame in frames] == pytest.approx(times) and frames[4].picture.shape == (48, 64, 3)

@@ -1,14 +1,9 @@
 """scripts/export_weights.py and scripts/predict_video.py: the scores of everywhere, causal, in whole files."""
 
-import contextlib
 import functools
-import http.server
 import itertools
 import math
 import re
-import signal
-import threading
-import time
 
 import cv2
 import numpy as np
@@ -307,36 +302,3 @@ def test_cut_video_is_scored_as_far_as_it_goes_and_seconds_end_it(score, tmp_pat
     count = len(read_video(tmp_path / "out/annotated.mp4"))
     assert 10 < count == scored.frames[-1] + 1 < 30
     assert f"cut off or damaged after {count} frames" in " ".join(done.warnings())
-
-
-class Camera(http.server.BaseHTTPRequestHandler):
-    """A network camera of twenty pictures a second, for ever."""
-
-    def do_GET(self):
-        self.send_response(200)
-        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
-        self.end_headers()
-        with contextlib.suppress(OSError):
-            for t in itertools.count():
-                picture = cv2.circle(np.full((48, 64, 3), 40, np.uint8), (t % 64, 24), 8, (200, 200, 200), -1)
-                jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
-                self.wfile.write(b"--next\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg))
-                self.wfile.write(jpeg + b"\r\n")
-                time.sleep(0.05)
-
-
-def test_interrupted_stream_leaves_whole_files(score, tmp_path, monkeypatch):
-    """Ctrl-C at the twelfth frame."""
-    def draw(annotator, t, *args):
-        if t == 12:
-            signal.raise_signal(signal.SIGINT)
-        return usual(annotator, t, *args)
-
-    usual = Annotator.draw
-    monkeypatch.setattr(Annotator, "draw", draw)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Camera) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        _, scored = score("--video", f"http://127.0.0.1:{server.server_port}/camera.mjpg", "--threshold", -1e9)
-        server.shutdown()
-    assert scored.name == "stream" and scored.frames.tolist() == list(range(4, 13))               # at once, not later
-    assert len(read_video(tmp_path / "out/annotated.mp4")) == 13 and len(list((tmp_path / "out").iterdir())) == 4

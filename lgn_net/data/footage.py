@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import math
+import re
 import sys
 import time
 import warnings
@@ -20,7 +21,7 @@ from lgn_net.data.clips import read_frame, read_whole
 from lgn_net.data.videos import image_names
 from lgn_net.errors import UserError
 
-PATIENCE = 30.0                # seconds that a stream or camera may take for its next picture
+PATIENCE = 10.0                # seconds that a stream or camera may take for its next picture
 # FFmpeg's driver for cameras, the name that it gives to camera N, and options; AVFoundation's own default often fails.
 CAMERAS = {"linux": ("v4l2", "/dev/video{}", {}), "darwin": ("avfoundation", "{}", {"framerate": "30"})}
 
@@ -56,13 +57,20 @@ def find_footage(text: str) -> tuple[Path | str | int, str]:
         return text, "stream"
     if text.isdecimal():
         return int(text), f"camera_{text}"
-    raise UserError(f"{text}: no such video; give a file, a folder of images, the number of a camera or an address "
-                    f"like rtsp://...")
+    raise UserError(f"{shown(text)}: no such video; give a file, a folder of images, the number of a camera or an "
+                    f"address like rtsp://...")
 
 
 def slack(frames: int) -> int:
     """Return by how many frames the length in a header may be wrong."""
     return max(1, frames // 100)
+
+
+def shown(place: Path | str | int) -> str:
+    """Return a source as it may be printed: without user, password and query of an address."""
+    if isinstance(place, int):
+        return f"camera {place}"
+    return str(place) if isinstance(place, Path) else re.sub(r"\?.*", "?***", re.sub(r"(\w+:/*)?.*@", r"\1***@", place))
 
 
 @contextlib.contextmanager
@@ -85,13 +93,16 @@ def open_footage(place: Path | str | int, channels: int = 3, fps: float | None =
             stream = container.streams.video[0]
             rate = float(stream.guessed_rate or stream.average_rate or 0)
             length = stream.frames or round((container.duration or 0) / av.time_base * rate)
-            live = not isinstance(place, Path)
+            live = not isinstance(place, Path) and not container.duration         # an address may be a file's
             footage = Footage(iter(()), length if length > 0 and not live else None,
                               fps or (rate if 1 <= rate <= 1000 else None), live)
             decoded = decode(container, footage, channels, fps)
             footage.frames = itertools.chain([next(decoded)], decoded)
-        except (OSError, ValueError, IndexError, StopIteration):           # FFmpeg's errors are among these
+        except (OSError, ValueError, IndexError, StopIteration, av.FFmpegError) as error:
+            reason = getattr(error, "strerror", None) or "no picture came"
             raise UserError(f"no camera {place} answers; is it plugged in, and free?" if isinstance(place, int) else
+                            f"no stream answers at {shown(place)} ({reason}); are address, user and password right, "
+                            f"and is it on?" if isinstance(place, str) else
                             f"{place} holds no picture that FFmpeg can decode; is it a video?") from None
         yield footage
 

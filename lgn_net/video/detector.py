@@ -8,7 +8,7 @@ Example:
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -122,7 +122,8 @@ class AnomalyDetector:
         """Open a video file, a folder of images, a stream's address or a camera's number; `how`: see `Source`."""
         return Source(video, self.config.data.channels, **how)
 
-    def watch(self, video: str | Path | int | Source, update_memory: bool = False, **how: Any) -> Iterator[FrameResult]:
+    def watch(self, video: str | Path | int | Source, update_memory: bool = False,
+              on_gap: Callable[[], None] = lambda: None, **how: Any) -> Iterator[FrameResult]:
         """Score a video, each frame by those before it alone, and yield all frames in order.
 
         A frame comes at most `min_frames` + `gap` frames late. Every video, and what follows a gap, starts anew.
@@ -132,11 +133,12 @@ class AnomalyDetector:
             update_memory: update a copy of the memory by frames whose regular score is below gamma, as evaluations do.
                 Off by default: a camera runs for days, and a memory that follows it takes for normal whatever stays,
                 so that scores come to depend on the whole past, and the calibration no longer fits.
-            how: see `Source`.
+            on_gap: is called at a gap and at the end, at once, when the frames before it have been yielded.
+            how: see `Source`. A live source that stays away ends in its SourceLost, after its last frame.
         """
         self.limit()
         source = video if isinstance(video, Source) else self.open(video, **how)
-        return self.judge(iter(source), source.live, update_memory)
+        return self.judge(iter(source), source.live, update_memory, on_gap)
 
     def score(self, frames: Iterable[np.ndarray]) -> Scores:
         """Score consecutive frames, uint8 (H, W, 3) blue-green-red, or (H, W) grey; they are one video of their own."""
@@ -154,8 +156,8 @@ class AnomalyDetector:
         grey = self.config.data.channels == 1
         return Frame(picture, cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None] if grey else picture, math.nan)
 
-    def judge(self, frames: Iterator[Numbered | None], live: bool = False,
-              update_memory: bool = False) -> Iterator[FrameResult]:
+    def judge(self, frames: Iterator[Numbered | None], live: bool = False, update_memory: bool = False,
+              on_gap: Callable[[], None] = lambda: None) -> Iterator[FrameResult]:
         """Yield what `watch` does, of frames and gaps (None)."""
         model, config, threshold = self.model, self.config, self.limit()
         if update_memory:
@@ -165,6 +167,7 @@ class AnomalyDetector:
             judged = ((one, self.normality(one)) for one in scored)
             for one, normality, alarm in with_alarms(judged, threshold, self.min_frames, self.gap):
                 yield self.result(one, normality, alarm, threshold)
+            on_gap()
 
     def normality(self, scored: Scored) -> float:
         """Compute the normality of a scored frame, NaN where it has no score."""

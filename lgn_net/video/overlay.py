@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -20,6 +21,7 @@ from lgn_net.scores.maps import smoothed, strongest_region
 HEAT = (1, 3)                    # times the greatest error in a normal frame: where heat begins, and where it ends
 BOX = (255, 200, 0)              # light blue: unlike the heat, for colour-blind eyes, too
 LINE, LIMIT, ALARM, GROUND = (235, 235, 235), (60, 190, 255), (40, 40, 150), (28, 28, 28)     # of the strip
+TICKS = 90000                    # of a video's clock, a second
 H264 = {"preset": "veryfast", "crf": "20"}        # hardly slower than drawing, and lines and letters stay clear
 
 
@@ -40,11 +42,7 @@ class Annotator:
         # Heat, and a box around the strongest region.
         H, W, _ = picture.shape
         if error is not None:
-            picture, (h, w) = heat(picture, error, self.normal_peak), error.shape
-            if alarm:
-                x0, y0, x1, y1 = strongest_region(error)[1]
-                cv2.rectangle(picture, (x0 * W // w, y0 * H // h), (x1 * W // w - 1, y1 * H // h - 1), BOX,
-                              max(2, round(H / 150)))
+            picture = marked(picture, error, self.normal_peak) if alarm else heat(picture, error, self.normal_peak)
 
         # The strip.
         self.shown.append((normality, alarm))
@@ -73,6 +71,19 @@ class Annotator:
             cv2.polylines(strip, [points.astype(int)], False, LINE, 1, cv2.LINE_AA)
 
 
+def box_of(error: np.ndarray, H: int, W: int) -> tuple[int, int, int, int]:
+    """Find the strongest region of an error map (h, w) in a picture of H x W pixels: x0, y0, and x1, y1 outside it."""
+    (h, w), (x0, y0, x1, y1) = error.shape, strongest_region(error)[1]
+    return x0 * W // w, y0 * H // h, x1 * W // w, y1 * H // h
+
+
+def marked(picture: np.ndarray, error: np.ndarray, normal_peak: float) -> np.ndarray:
+    """Draw heat, and the box of an alarm."""
+    H, W, _ = picture.shape
+    x0, y0, x1, y1 = box_of(error, H, W)
+    return cv2.rectangle(heat(picture, error, normal_peak), (x0, y0), (x1 - 1, y1 - 1), BOX, max(2, round(H / 150)))
+
+
 def heat(picture: np.ndarray, error: np.ndarray, normal_peak: float) -> np.ndarray:
     """Lay an error map (h, w) over a picture (H, W, 3): clear where it is normal, then red, then yellow."""
     excess = np.clip((smoothed(error) / normal_peak - HEAT[0]) / (HEAT[1] - HEAT[0]), 0, 1)
@@ -83,22 +94,29 @@ def heat(picture: np.ndarray, error: np.ndarray, normal_peak: float) -> np.ndarr
 
 
 @contextlib.contextmanager
-def write_mp4(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
+def write_mp4(path: Path, fps: float) -> Iterator[Callable[..., None]]:
     """Write an H.264 video that browsers play; it takes its name when it is complete, UserError when it cannot be.
 
-    Yields a function that adds a picture, uint8 (H, W, 3); all have the size of the first one. H.264 needs even sizes:
-    an odd last column or row is repeated.
+    Yields a function that adds a picture, uint8 (H, W, 3), and its time in seconds, or where that is NaN the next one
+    by `fps`. All pictures get the size of the first one. H.264 needs even sizes: an odd last column or row is repeated.
     """
     with replacing(path) as file, av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(65535), options=H264)
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt, stream.codec_context.time_base, last = "yuv420p", Fraction(1, TICKS), -1
 
-        def write(picture: np.ndarray) -> None:
+        def write(picture: Any, seconds: float = math.nan) -> None:
+            nonlocal last
             H, W = picture.shape[:2]
             if not stream.codec_context.is_open:
                 stream.height, stream.width = H + H % 2, W + W % 2
             picture = np.pad(picture, ((0, H % 2), (0, W % 2), (0, 0)), "edge")
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+            if picture.shape[:2] != (stream.height, stream.width):
+                picture = cv2.resize(picture, (stream.width, stream.height))
+            frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
+            ticks = round(TICKS * seconds) if math.isfinite(seconds) else last + round(TICKS / fps) if last >= 0 else 0
+            frame.pts = last = max(ticks, last + 1)
+            frame.time_base = stream.codec_context.time_base
+            container.mux(stream.encode(frame))
 
         yield write
         container.mux(stream.encode())

@@ -1,40 +1,137 @@
-"""Where frames come from: a file or folder."""
+"""Where frames come from: a file or folder at its own speed, a camera or stream as it comes, the newest frames only."""
 
 import contextlib
 import math
+import threading
+import time
+import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lgn_net.data.footage import find_footage, open_footage
+from lgn_net.data.footage import Footage, Frame, find_footage, open_footage, shown
+from lgn_net.errors import UserError
 from lgn_net.video.scoring import Numbered
 
 FPS = 25.0                    # of a source that does not say it
 GAP = 5.0                     # seconds (and ten frames) without a frame, after which what comes does not follow
+KEEP = 4                      # frames of a live source that wait for the network; older ones are dropped
+PAUSE = 0.5, 16.0             # seconds until a cut source is opened again: at first, and at most
+
+
+class SourceLost(UserError):
+    """A live source gives no picture any more."""
 
 
 class Source:
     """An opened video, to iterate over once: its frames and their numbers, and None for a gap.
 
-    `length` is the number of frames that are to come, None where it is not known; `fps` may be None, too.
+    A live source is read by a thread. Frames that the network is too slow for are dropped; they count in the numbers.
+    After a cut the source is opened again, until for `patience` seconds there was no picture. `stop` and `seconds` of
+    the source's time end it. Attributes: `length`, the frames to come, None where it is not known; `fps` (or None);
+    `live`; `dropped`; `began`, the clock time of a live source's first frame (as in `time.time`).
     """
 
     def __init__(self, video: str | Path | int, channels: int = 3, fps: float | None = None, seconds: float = math.inf,
-                 stop: Callable[[], bool] = lambda: False):
-        self.place, self.name = find_footage(str(video))
-        self.seconds, self.stop, self.stack = seconds, stop, contextlib.ExitStack()
-        self.footage = self.stack.enter_context(open_footage(self.place, channels, fps))
-        self.fps, self.live, length = self.footage.fps, self.footage.live, self.footage.length
-        self.length = length and int(min(length, math.ceil(seconds * (self.fps or FPS) if seconds < 1e9 else length)))
+                 patience: float = 60.0, stop: Callable[[], bool] = lambda: False):
+        place, self.name = find_footage(str(video))
+        self.shown, self.seconds, self.patience, self.stop = shown(place), seconds, patience, stop
+        self.waiting: deque[tuple[int, int, Frame]] = deque()          # connection, number, frame
+        self.changed, self.ended, self.error = threading.Condition(), False, UserError("it is silent")
+        self.connection, self.received, self.dropped, self.began = 0, 0, 0, math.nan
+        self.stack, found, self.opened = contextlib.ExitStack(), None, time.monotonic()
+        if isinstance(place, Path):
+            found = self.stack.enter_context(open_footage(place, channels, fps))
+        else:
+            self.found: Footage | None = None
+            threading.Thread(target=self.read, args=(place, channels, fps), daemon=True).start()
+            while not (found := self.found):
+                self.wait()
+                if self.ended:
+                    raise self.error
+                if stop() or time.monotonic() - self.opened > min(seconds, patience):
+                    self.ended = True
+                    raise SourceLost(f"{self.shown} gave no picture in {time.monotonic() - self.opened:.0f} seconds")
+        self.footage, self.fps, self.live, self.length = found, found.fps, found.live, found.length
+        if found.length and seconds < math.inf:
+            self.length = min(found.length, math.ceil(seconds * (found.fps or FPS)))
+
+    def wait(self) -> None:
+        """Wait for the reading thread, at most a tenth of a second."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.waiting or self.ended, 0.1)
+
+    def read(self, place: str | int, channels: int, fps: float | None) -> None:
+        """Read a live source, in a thread of its own: FFmpeg may be silent for long. A stream of known length waits."""
+        pause, live = PAUSE[0], True
+        while live and not self.ended:
+            try:
+                with open_footage(place, channels, fps) as footage:
+                    live = footage.live
+                    for frame in footage.frames:
+                        pause = PAUSE[0]
+                        self.put(frame, footage)
+                        if self.ended:
+                            return
+            except UserError as error:
+                self.error, live = error, self.received > 0
+            self.connection += live
+            if live:
+                time.sleep(pause)
+                pause = min(2 * pause, PAUSE[1])
+        self.ended = True
+
+    def put(self, frame: Frame, footage: Footage) -> None:
+        """Add a frame for the network and give a live one its time; drop the oldest one where too many wait."""
+        with self.changed:
+            self.changed.wait_for(lambda: footage.live or self.ended or len(self.waiting) < KEEP)
+            if footage.live:
+                self.began = self.began if self.received else time.time()
+                self.opened = self.opened if self.received else time.monotonic()
+                frame = frame._replace(seconds=time.monotonic() - self.opened)
+            self.waiting.append((self.connection, self.received, frame))
+            self.received, self.found = self.received + 1, footage
+            if len(self.waiting) > KEEP:
+                self.waiting.popleft()
+                self.dropped += 1
+            self.changed.notify_all()
 
     def __iter__(self) -> Iterator[Numbered | None]:
-        """Yield numbered frames until the video, `seconds` or `stop` ends it."""
+        """Yield numbered frames and gaps until the source, `seconds` or `stop` ends them. SourceLost: see the class."""
         before, longest = 0.0, max(GAP, 10 / (self.fps or FPS))
-        with self.stack:
-            for t, frame in enumerate(self.footage.frames):
-                moment = t / (self.fps or FPS) if math.isnan(frame.seconds) else frame.seconds
-                if self.stop() or moment >= self.seconds:
-                    return
-                if moment - before > longest:
-                    yield None
-                before = moment
-                yield t, frame
+        try:
+            for item in self.arriving() if self.received else enumerate(self.footage.frames):
+                if item is not None:
+                    moment = item[0] / (self.fps or FPS) if math.isnan(item[1].seconds) else item[1].seconds
+                    if self.stop() or moment >= self.seconds:
+                        return
+                    if moment - before > longest:
+                        yield None
+                    before = moment
+                yield item
+        finally:
+            self.ended = True
+            self.stack.close()
+
+    def arriving(self) -> Iterator[Numbered | None]:
+        """Yield what the thread reads, None at a cut and in a silence, until it is too long or the time is over."""
+        last, connection, silent = time.monotonic(), 0, False
+        while not self.stop():
+            self.wait()
+            with self.changed:
+                ended, item = self.ended, self.waiting.popleft() if self.waiting else None
+                self.changed.notify_all()
+            now, cut = time.monotonic(), (item[0] if item else self.connection) != connection
+            if cut or (item is None and now - last > GAP and not silent):
+                if not ended:
+                    warnings.warn(f"{self.shown} is {'cut' if cut else 'silent'} after frame {self.received - 1}; "
+                                  f"waiting {self.patience:g} seconds for it to come back")
+                connection, silent = item[0] if item else self.connection, True
+                yield None
+            if item:
+                last, silent = now, False
+                yield item[1:]
+            elif ended or (self.live and now - self.opened >= self.seconds):
+                return
+            elif now - last > self.patience:
+                raise SourceLost(f"{self.shown} gave no picture for {self.patience:g} seconds; is it still on?")
