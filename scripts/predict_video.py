@@ -40,7 +40,6 @@ def main(argv: list[str]) -> int:
     check_writable(out)
     if args.normal:
         detector.calibrate(*args.normal)
-    detector.limit()
 
     # Score frame after frame, until the video, --seconds or the user's patience ends.
     started, status = time.monotonic(), 0
@@ -51,7 +50,8 @@ def main(argv: list[str]) -> int:
               nullcontext() if args.no_video else write_mp4(out / "annotated.mp4", source.fps or FPS) as write):
             output = Output(out, detector, source, write, args.on_alarm)
             try:
-                for frame in detector.watch(source, args.update_memory, on_gap=output.end_alarm):
+                for frame in detector.watch(source, args.calibrate, args.update_memory,
+                                            on_gap=output.end_alarm):
                     output.add(frame)
                     bar.update()
             except SourceLost as lost:
@@ -67,20 +67,18 @@ def main(argv: list[str]) -> int:
     # Say what was found, and how far the threshold can be believed.
     curve, calibration, threshold = output.finish(source.name), detector.calibration, frame.threshold
     normality, speed = curve["normality"], output.count / (time.monotonic() - started)
-    where = ", ".join(args.normal or ["the checkpoint's training videos"])
+    where = f"the source's first {args.calibrate:g} seconds" if args.calibrate else ", ".join(
+        args.normal or ["the checkpoint's training videos"])
     share = f"{100 * args.false_alarms:g} % of the normal frames are below" if args.threshold is None else "as given"
+    limit = "none: another scene" if math.isnan(threshold) else f"{threshold:+.2f} ({share})"
     print(f"frames     {source.received or output.count}, of which {len(normality)} scored and {source.dropped} dropped"
-          f"; normality {normality.mean():+.2f} on average, lowest {normality.min():+.2f} at frame "
-          f"{curve['frames'][normality.argmin()]:.0f}\n"
-          f"threshold  {threshold:+.2f} ({share}); normal: {calibration['frames']} frames of {where}\n"
+          f"; normality {np.nanmean(normality):+.2f} on average, lowest {np.nanmin(normality):+.2f} at frame "
+          f"{curve['frames'][np.nanargmin(normality)]:.0f}\n"
+          f"threshold  {limit}; normal: {calibration['frames']} frames of {where}\n"
           f"alarms     {output.alarms}, listed in alarms.csv and events.jsonl; "
           f"{100 * np.mean(normality < threshold):.1f} % of the frames are below the threshold\n"
           f"speed      {speed:.1f} frames a second ({detector.device.type}, {torch.get_num_threads()} threads"
           f"{'' if args.no_video else ', annotated video included'}); written into {out}")
-    lowest, *_, highest = calibration["normality"]
-    if not args.normal and np.mean((normality < lowest) | (normality > highest)) > 0.5:
-        warnings.warn("most frames are more or less normal than any training frame was: this is another scene, and "
-                      "threshold and alarms mean nothing; give --normal VIDEO, a stretch of it with nothing abnormal")
     return 128 + stop.received if stop.received and not source.live else status
 
 
@@ -92,9 +90,12 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--video", required=True,
                         help="video file, folder of images, number of a camera, or address of a stream (rtsp://...)")
     parser.add_argument("--out", help="folder for the results (default: predicted_<name of the video>)")
-    parser.add_argument("--normal", nargs="+", metavar="VIDEO",
+    normal = parser.add_mutually_exclusive_group()
+    normal.add_argument("--normal", nargs="+", metavar="VIDEO",
                         help="videos or folders of your scene with nothing abnormal in them, or scores.csv of such, "
                              "which say what is normal in place of the checkpoint's training frames")
+    normal.add_argument("--calibrate", type=float, default=0.0, metavar="SECONDS",
+                        help="or take the beginning of --video itself as normal, by median and median deviation")
     parser.add_argument("--threshold", type=float, help="normality below which a frame is low")
     parser.add_argument("--false_alarms", type=float, default=0.01, metavar="SHARE",
                         help="or the threshold below which this share of the normal frames lies (default: 0.01)")

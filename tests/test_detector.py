@@ -87,6 +87,44 @@ def test_each_part_between_gaps_starts_anew(detector, pictures, tmp_path, update
     assert [bool(frame.signals) for frame in detector.judge(iter(frames))] == [False] * 4 + [True] * 2 + [False]
 
 
+@pytest.mark.parametrize(("distance", "settings", "foreign"), [
+    (99, {}, True), (0, {}, False), (99, {"threshold": 1e9}, False)])
+def test_another_scene_is_told_of(data, pictures, recwarn, monkeypatch, distance, settings, foreign):
+    detector = AnomalyDetector.load(data / "small.pt", "cpu", **settings)
+    usual = type(detector).normality
+    monkeypatch.setattr(type(detector), "normality", lambda *args: 0.1 * (usual(*args)) - distance)
+    taken, numbers = [], []
+    for frame in detector.judge(taken.append(t) or (t, detector.to_frame(pictures[t % 20])) for t in range(80)):
+        numbers.append(frame.number)
+        assert np.isnan(frame.threshold) == foreign and (len(recwarn) == 1) == foreign and not (foreign and frame.alarm)
+        assert len(numbers) > 1 or len(taken) <= 54 + detector.config.score.batch_size
+    assert numbers == list(range(80)) and frame.alarm == bool(settings)
+    assert not foreign or "--normal VIDEO" in str(recwarn[0].message) and "--calibrate SEC" in str(recwarn[0].message)
+
+
+def test_beginning_taken_as_normal_by_median_and_mad(data, tmp_path):
+    """Of seven seconds the third one is abnormal, which must not spread what is normal."""
+    noise = np.random.default_rng(0).integers(0, 240, (90, 18, 22, 3), np.uint8)
+    noise[30:40] //= 4
+    noise[84:] //= 4
+    path = write(tmp_path / "a.avi", list(noise), "ffv1", "bgr0")
+    detector = AnomalyDetector.load(data / "last.pt", "cpu", min_frames=2)                      # without a calibration
+    watched = list(detector.watch(path, calibrate_seconds=7.0))
+    normality = np.array([frame.normality for frame in watched])
+    assert np.isnan(normality[:71]).all() and np.flatnonzero([frame.alarm for frame in watched]).min() in (84, 85)
+    x = np.array([[frame.signals["psnr"], frame.signals["distance"]] for frame in watched[4:71]])
+    middle = np.median(x, axis=0)
+    scale = 1.4826 * np.median(abs(x - middle), axis=0)
+    weights = np.array([0.6, -0.4])
+    known = ((x - middle) / scale) @ weights
+    assert normality[71:] == pytest.approx([((np.array([f.signals["psnr"], f.signals["distance"]]) - middle) / scale)
+                                            @ weights for f in watched[71:]])
+    limit = np.median(known) - 2.3263 * 1.4826 * np.median(abs(known - np.median(known)))             # 1 % below
+    assert detector.limit() == pytest.approx(limit, rel=1e-3) == watched[-1].threshold and not detector.of_training
+    with pytest.raises(UserError, match="ended before 60 seconds and 50 scored frames"):
+        list(detector.watch(path, calibrate_seconds=60))
+
+
 # --------------------------------------------------------------------------------------------------- live, on loopback
 
 class Camera(http.server.BaseHTTPRequestHandler):

@@ -1,11 +1,12 @@
 """Describe how a network sees normal frames in a few numbers: with them a video is scored without any other frames.
 
-Normality here is that of scope "training" in `lgn_net.scores.normality`. NumPy only.
+Normality here is that of scope "training" in `lgn_net.scores.normality`. NumPy and SciPy only.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from scipy.stats import norm
 
 from lgn_net.errors import UserError
 from lgn_net.scores.score_file import VideoScores
@@ -15,17 +16,27 @@ SHARES = (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.15,
 
 
 def calibrate(videos: Sequence[VideoScores], weights: Mapping[str, float],
-              peaks: Sequence[float] | np.ndarray) -> dict:
+              peaks: Sequence[float] | np.ndarray, robust: bool = False) -> dict:
     """Turn the signals of normal frames into plain numbers, for a checkpoint.
 
     Returned are the number of "frames"; mean and standard deviation of the "signals"; "shares" of the frames, and the
     "normality" below which so many lie; "peak_error", the mean of the `peaks` of error maps, where a picture is loud.
+    `robust` is for frames of which some may be abnormal: it takes the median for the mean, 1.4826 times the median
+    absolute deviation for the standard deviation, and the normality of a normal distribution with these two.
     """
-    signals = pooled(videos, weights)
-    calibration = {"frames": len(signals["psnr"]), "shares": list(SHARES), "peak_error": float(np.mean(peaks)),
-                   "signals": {name: {"mean": float(signals[name].mean()), "std": float(signals[name].std())}
+    signals, (middle, spread) = pooled(videos, weights), (np.median, mad) if robust else (np.mean, np.std)
+    calibration = {"frames": len(signals["psnr"]), "shares": list(SHARES), "peak_error": float(middle(peaks)),
+                   "signals": {name: {"mean": float(middle(signals[name])), "std": float(spread(signals[name]))}
                                for name in weights}}
-    return calibration | {"normality": np.quantile(calibrated(signals, weights, calibration), SHARES).tolist()}
+    normality = calibrated(signals, weights, calibration)
+    quantiles = middle(normality) + spread(normality) * norm.ppf(np.clip(SHARES, 1e-4, 1 - 1e-4)) if robust else \
+        np.quantile(normality, SHARES)
+    return calibration | {"normality": quantiles.tolist()}
+
+
+def mad(x: np.ndarray) -> float:
+    """Compute the median absolute deviation, scaled to be the standard deviation of a normal distribution."""
+    return float(1.4826 * np.median(np.abs(x - np.median(x))))
 
 
 def pooled(videos: Sequence[VideoScores], names: Iterable[str]) -> dict[str, np.ndarray]:

@@ -7,7 +7,9 @@ Example:
 """
 
 import copy
+import itertools
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -29,7 +31,9 @@ from lgn_net.scores.score_file import VideoScores, read_scores
 from lgn_net.terminal import progress
 from lgn_net.training.checkpoint import load_checkpoint, load_weights
 from lgn_net.video.scoring import Numbered, Scored, score_frames, with_alarms, without_gaps
-from lgn_net.video.source import Source
+from lgn_net.video.source import FPS, Source
+
+FIRST = 50                    # scored frames by which a scene is known, or that `calibrate_seconds` takes at least
 
 
 class FrameResult(NamedTuple):
@@ -39,7 +43,7 @@ class FrameResult(NamedTuple):
     seconds: float             # since the source's first frame, 0 or more; NaN where the frame rate is unknown
     normality: float           # standard deviations of normal frames: 0 is their mean, -3 far out; NaN without a score
     alarm: bool                # whether the frame is in an alarm
-    threshold: float           # the normality below which frames are low
+    threshold: float           # the normality below which frames are low; NaN while it is not known, or means nothing
     signals: dict[str, float]  # psnr in dB, distance >= 0, regular_score in 0 to 1 ...; {} without a score
     picture: np.ndarray        # uint8 (H, W, 3), blue-green-red
     error: np.ndarray | None   # squared error of the prediction, float32 (size, size) in 0 to 1
@@ -72,6 +76,7 @@ class AnomalyDetector:
     false_alarms: float = 0.01
     min_frames: int = 5
     gap: int = 2
+    of_training: bool = True           # the calibration is the checkpoint's: right for the scene of the training only
 
     def __post_init__(self) -> None:
         self.weights = paper_weights(self.config.score.psnr_weight, len(self.model.memories))
@@ -94,14 +99,18 @@ class AnomalyDetector:
         They show the scene of the videos to come, with nothing abnormal. UserError for too few frames.
         """
         videos = [video for path in normal for video in self.read_normal(Path(path))]
-        self.calibration = calibrate(videos, self.weights, pooled(videos, ["peak_error"])["peak_error"])
+        self.learn(videos)
         return self
+
+    def learn(self, videos: list[VideoScores], robust: bool = False) -> None:
+        """Take the signals of these videos as what is normal, see `lgn_net.scores.calibration.calibrate`."""
+        peaks = pooled(videos, ["peak_error"])["peak_error"]
+        self.calibration, self.of_training = calibrate(videos, self.weights, peaks, robust), False
 
     def read_normal(self, path: Path) -> list[VideoScores]:
         """Return the signals of a normal video, or those in its scores.csv. UserError for too few frames."""
-        names = [*self.weights, "peak_error"]
         if path.suffix.lower() == ".csv":
-            return read_scores(path, names, labelled=False)
+            return read_scores(path, [*self.weights, "peak_error"], labelled=False)
         found: list[dict[str, float]] = []
         with open_footage(path, self.config.data.channels) as footage, \
                 progress("normal", footage.length or 0, "frames") as bar:
@@ -110,8 +119,7 @@ class AnomalyDetector:
                 bar.update()
         if not found:
             raise UserError(f"{path}: {bar.n} frames, fewer than those of a window; nothing was scored")
-        signals = {name: np.array([one[name] for one in found]) for name in names}
-        return [VideoScores(str(path), np.arange(len(found)), signals, np.zeros(len(found), np.uint8))]
+        return [gathered(str(path), found)]
 
     def limit(self) -> float:
         """Return the normality below which a frame is low. UserError where it is not known what is normal."""
@@ -122,23 +130,28 @@ class AnomalyDetector:
         """Open a video file, a folder of images, a stream's address or a camera's number; `how`: see `Source`."""
         return Source(video, self.config.data.channels, **how)
 
-    def watch(self, video: str | Path | int | Source, update_memory: bool = False,
+    def watch(self, video: str | Path | int | Source, calibrate_seconds: float = 0.0, update_memory: bool = False,
               on_gap: Callable[[], None] = lambda: None, **how: Any) -> Iterator[FrameResult]:
         """Score a video, each frame by those before it alone, and yield all frames in order.
 
-        A frame comes at most `min_frames` + `gap` frames late. Every video, and what follows a gap, starts anew.
+        A frame comes at most `min_frames` + `gap` frames late; the first FIRST only when they show whether this is the
+        scene of the training, where the calibration is the checkpoint's. If it isn't, a warning says so, and there are
+        no alarms. A given `threshold` leaves that out. Every video, and what follows a gap, starts anew.
 
         Args:
             video: as for `open`.
+            calibrate_seconds: first take so many seconds, and FIRST scored frames or more, as what is normal, by median
+                and median absolute deviation: a few abnormal frames do little harm. UserError for too short a video.
             update_memory: update a copy of the memory by frames whose regular score is below gamma, as evaluations do.
                 Off by default: a camera runs for days, and a memory that follows it takes for normal whatever stays,
                 so that scores come to depend on the whole past, and the calibration no longer fits.
             on_gap: is called at a gap and at the end, at once, when the frames before it have been yielded.
             how: see `Source`. A live source that stays away ends in its SourceLost, after its last frame.
         """
-        self.limit()
+        if not calibrate_seconds:
+            self.limit()
         source = video if isinstance(video, Source) else self.open(video, **how)
-        return self.judge(iter(source), source.live, update_memory, on_gap)
+        return self.judge(iter(source), source.live, calibrate_seconds, update_memory, on_gap)
 
     def score(self, frames: Iterable[np.ndarray]) -> Scores:
         """Score consecutive frames, uint8 (H, W, 3) blue-green-red, or (H, W) grey; they are one video of their own."""
@@ -156,18 +169,48 @@ class AnomalyDetector:
         grey = self.config.data.channels == 1
         return Frame(picture, cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None] if grey else picture, math.nan)
 
-    def judge(self, frames: Iterator[Numbered | None], live: bool = False, update_memory: bool = False,
-              on_gap: Callable[[], None] = lambda: None) -> Iterator[FrameResult]:
+    def judge(self, frames: Iterator[Numbered | None], live: bool = False, calibrate_seconds: float = 0.0,
+              update_memory: bool = False, on_gap: Callable[[], None] = lambda: None) -> Iterator[FrameResult]:
         """Yield what `watch` does, of frames and gaps (None)."""
-        model, config, threshold = self.model, self.config, self.limit()
+        model, config, learned = self.model, self.config, list[dict[str, float]]()
         if update_memory:
             model, config = copy.deepcopy(model), with_knobs(config, {"score.memory_update": "carry"})
+        threshold, known = math.nan, False
         for part in without_gaps(frames):
             scored = score_frames(part, model, config, self.device, live or update_memory)
+            if calibrate_seconds:
+                for one in scored:
+                    yield self.result(one, math.nan, False, math.nan)
+                    learned += [one.signals] if one.signals else []
+                    seconds = one.number / FPS if math.isnan(one.frame.seconds) else one.frame.seconds
+                    if seconds >= calibrate_seconds and len(learned) >= FIRST:
+                        self.learn([gathered("", learned)], robust=True)
+                        calibrate_seconds = 0.0
+                        break
+            if not (known or calibrate_seconds):
+                threshold, known, held = self.limit(), True, []
+                if self.of_training and self.threshold is None:
+                    held = list(itertools.islice(scored, FIRST + config.model.window - 1))
+                    threshold = math.nan if self.is_foreign(held) else threshold
+                scored = itertools.chain(held, scored)
             judged = ((one, self.normality(one)) for one in scored)
             for one, normality, alarm in with_alarms(judged, threshold, self.min_frames, self.gap):
                 yield self.result(one, normality, alarm, threshold)
             on_gap()
+        if calibrate_seconds:
+            raise UserError(f"the video ended before {calibrate_seconds:g} seconds and {FIRST} scored frames could be "
+                            f"taken as normal ({len(learned)} were); give fewer seconds, or --normal VIDEO")
+
+    def is_foreign(self, beginning: list[Scored]) -> bool:
+        """Tell, with a warning, whether frames are of another scene than the training: far from all of its frames."""
+        lowest, *_, highest = (self.calibration or {})["normality"]
+        middle = float(np.median([self.normality(one) for one in beginning if one.signals] or [0.0]))
+        foreign = not 2 * lowest - highest <= middle <= 2 * highest - lowest
+        if foreign:
+            warnings.warn(f"this is another scene than the checkpoint's, and no alarms are raised: normality is "
+                          f"{middle:.1f} in the first frames (median), {lowest:.1f} to {highest:.1f} in training; give "
+                          f"--normal VIDEO of the scene with nothing abnormal, or --calibrate SECONDS")
+        return foreign
 
     def normality(self, scored: Scored) -> float:
         """Compute the normality of a scored frame, NaN where it has no score."""
@@ -178,3 +221,9 @@ class AnomalyDetector:
         """Gather what is known of a frame."""
         return FrameResult(scored.number, scored.frame.seconds, normality, alarm, threshold, scored.signals or {},
                            scored.frame.picture, scored.error)
+
+
+def gathered(name: str, found: list[dict[str, float]]) -> VideoScores:
+    """Gather the signals of n frames."""
+    signals = {key: np.array([one[key] for one in found]) for key in found[0]}
+    return VideoScores(name, np.arange(len(found)), signals, np.zeros(len(found), np.uint8))

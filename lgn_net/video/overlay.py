@@ -63,8 +63,9 @@ class Annotator:
         x = W - 2 * np.arange(len(normality), 0, -1)
         for left in x[alarms == 1]:
             strip[:, left:left + 2] = ALARM
-        reach = min(self.threshold, 0) - 4, max(self.threshold, 0) + 2
-        limit, *y = np.interp([self.threshold, *normality], reach, (h - 2, 1)).round()
+        threshold = 0.0 if math.isnan(self.threshold) else self.threshold
+        reach = min(threshold, 0) - 4, max(threshold, 0) + 2
+        limit, *y = np.interp([threshold, *normality], reach, (h - 2, 1)).round()
         cv2.line(strip, (0, int(limit)), (W, int(limit)), LIMIT, 1)
         points = np.stack([x + 1, y], axis=1)[~np.isnan(normality)]
         if len(points):
@@ -129,7 +130,8 @@ def plot_normality(path: Path, x: np.ndarray, normality: np.ndarray, threshold: 
     figure = Figure(figsize=(PAGE, 2.6), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(x, normality, color=BLUE, linewidth=0.8, label="normality")
-    axes.axhline(threshold, color="black", linestyle="--", linewidth=0.8, label=f"threshold {threshold:.2f}")
+    if not math.isnan(threshold):
+        axes.axhline(threshold, color="black", linestyle="--", linewidth=0.8, label=f"threshold {threshold:.2f}")
     axes.fill_between(x, 0, 1, where=alarm > 0, step="mid", transform=axes.get_xaxis_transform(), color=RED, alpha=0.25,
                       linewidth=0, label="alarm")
     axes.set(xlabel=unit, ylabel="normality", xlim=(x[0], max(x[-1], x[0] + 1e-3)), title=title)

@@ -122,7 +122,7 @@ class Source:
                 ended, item = self.ended, self.waiting.popleft() if self.waiting else None
                 self.changed.notify_all()
             now, cut = time.monotonic(), (item[0] if item else self.connection) != connection
-            if cut or (item is None and now - last > GAP and not silent):
+            if cut or (item is None and now - last > min(GAP, self.patience) and not silent):
                 if not ended:
                     warnings.warn(f"{self.shown} is {'cut' if cut else 'silent'} after frame {self.received - 1}; "
                                   f"waiting {self.patience:g} seconds for it to come back")
