@@ -163,6 +163,16 @@ def test_file_with_fewer_frames_than_its_header_says(tmp_path, make, length, cou
     assert len(list(tmp_path.glob("testing/frames/*/*"))) == (37 if whole else 0)
 
 
+def test_header_that_claims_absurdly_many_frames(tmp_path):
+    path = write(tmp_path / "a.avi", pictures(30), "mjpeg", "yuvj420p")
+    data = bytearray(path.read_bytes())
+    for at in data.index(b"avih") + 24, data.index(b"strh") + 40:
+        data[at:at + 4] = (2 ** 31 - 1).to_bytes(4, "little")
+    path.write_bytes(data)
+    frames, footage = read(path)
+    assert (len(frames), footage.length, footage.whole) == (30, None, True)
+
+
 # ----------------------------------------------------------------------------------------------------------- writing
 
 @pytest.mark.parametrize(("H", "W", "fps"), [(48, 64, 10), (49, 65, 30000 / 1001)])

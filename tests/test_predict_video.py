@@ -277,6 +277,15 @@ def test_strip_marks_alarms_at_the_right_and_forgets():
     assert line[:limit, 8].any() and line[limit + 1:, 18].any()
 
 
+@pytest.mark.parametrize(("H", "W"), [(640, 360), (426, 120), (240, 360), (720, 1280)])
+def test_text_of_the_strip_is_whole(H, W):
+    """The last letter of ALARM ends inside the picture, and the word is there."""
+    picture, band = np.zeros((H, W, 3), np.uint8), round(40 * max(0.35, H / 720))
+    drawn = [Annotator(-2.0, 1.0).draw(123456, picture, None, -123.45, alarm)[H:H + band].max(axis=(0, 2)) > 60
+             for alarm in (False, True)]
+    assert np.flatnonzero(drawn[1])[-1] < W - 1 and drawn[1].sum() > 1.1 * drawn[0].sum()
+
+
 def test_mishaps_are_sentences_and_leave_nothing(data, video, base, tmp_path):
     short = write_video(tmp_path / "short.avi", frames_of(video)[:4])
     (tmp_path / "labels.csv").write_text("video,frame\n00,5\n")
@@ -296,7 +305,9 @@ def test_cut_video_is_scored_as_far_as_it_goes_and_seconds_end_it(score, tmp_pat
     path = write_video(tmp_path / "cut.avi", noise)
     for seconds, count in ("1.2", 12), ("9", 40):
         done, scored = score("--video", path, "--seconds", seconds, "--no_video")
-        assert scored.frames[-1] == count - 1 and "cut off" not in done.err
+        assert scored.frames[-1] == count - 1 and "cut off" not in done.err and f"{count}/{count}" in done.err
+    folder = write_videos(tmp_path / "unknown", [40]) or tmp_path / "unknown/00"              # of no known frame rate
+    assert score("--video", folder, "--seconds", 0.5, "--no_video")[1].frames[-1] == 12
     path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
     done, scored = score("--video", path)
     count = len(read_video(tmp_path / "out/annotated.mp4"))

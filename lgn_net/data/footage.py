@@ -94,6 +94,8 @@ def open_footage(place: Path | str | int, channels: int = 3, fps: float | None =
             rate = float(stream.guessed_rate or stream.average_rate or 0)
             length = stream.frames or round((container.duration or 0) / av.time_base * rate)
             live = not isinstance(place, Path) and not container.duration         # an address may be a file's
+            if isinstance(place, Path) and length > place.stat().st_size:      # a frame has a byte at least
+                length = 0
             footage = Footage(iter(()), length if length > 0 and not live else None,
                               fps or (rate if 1 <= rate <= 1000 else None), live)
             decoded = decode(container, footage, channels, fps)

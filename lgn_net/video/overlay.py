@@ -52,8 +52,9 @@ class Annotator:
         strip = np.full((round(40 * scale) + max(16, H // 6), W, 3), GROUND, np.uint8)
         self.plot(strip[round(40 * scale):])
         text = f"frame {t}   {'no score yet' if math.isnan(normality) else f'normality {normality:+.2f}'}"
-        cv2.putText(strip, text + "   ALARM" * alarm, (4, round(28 * scale)), cv2.FONT_HERSHEY_SIMPLEX, scale, LINE,
-                    max(1, round(1.5 * scale)), cv2.LINE_AA)
+        longest = cv2.getTextSize(text + "   ALARM", cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0]
+        cv2.putText(strip, text + "   ALARM" * alarm, (4, round(28 * scale)), cv2.FONT_HERSHEY_SIMPLEX,
+                    scale * min(1, (W - 8) / longest), LINE, max(1, round(1.5 * scale)), cv2.LINE_AA)
         return np.vstack([picture, strip])
 
     def plot(self, strip: np.ndarray) -> None:
