@@ -2,11 +2,11 @@
 
     python scripts/predict_video.py --checkpoint weights/ped2_small.pt --video VIDEO.mp4
     python scripts/predict_video.py --checkpoint CKPT.pt --video VIDEO.mp4 --normal NORMAL.mp4 --out FOLDER
-    python scripts/predict_video.py --checkpoint CKPT.pt --video 0 --seconds 600
+    python scripts/predict_video.py --checkpoint CKPT.pt --video rtsp://... --calibrate 60 --on_alarm COMMAND
 
 A frame's score depends on the frames before it only. Normality is 0 on an average normal frame, negative where the
 network does worse; below the threshold a frame is low, and low frames that stay make an alarm. Writes scores.csv,
-alarms.csv, curve.png and annotated.mp4. docs/video.md says what the numbers mean.
+alarms.csv and events.jsonl at once, curve.png and annotated.mp4 at the end. docs/own-video.md explains the numbers.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
         warnings.warn(f"{source.shown} is cut off or damaged after {output.count} frames; it was scored up to there")
 
     # Say what was found, and how far the threshold can be believed.
-    curve, calibration, threshold = output.finish(source.name), detector.calibration, frame.threshold
+    curve, calibration, threshold = output.finish(), detector.calibration, frame.threshold
     normality, speed = curve["normality"], output.count / (time.monotonic() - started)
     where = f"the source's first {args.calibrate:g} seconds" if args.calibrate else ", ".join(
         args.normal or ["the checkpoint's training videos"])
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> int:
     limit = "none: another scene" if math.isnan(threshold) else f"{threshold:+.2f} ({share})"
     print(f"frames     {source.received or output.count}, of which {len(normality)} scored and {source.dropped} dropped"
           f"; normality {np.nanmean(normality):+.2f} on average, lowest {np.nanmin(normality):+.2f} at frame "
-          f"{curve['frames'][np.nanargmin(normality)]:.0f}\n"
+          f"{curve['frame'][np.nanargmin(normality)]:.0f}\n"
           f"threshold  {limit}; normal: {calibration['frames']} frames of {where}\n"
           f"alarms     {output.alarms}, listed in alarms.csv and events.jsonl; "
           f"{100 * np.mean(normality < threshold):.1f} % of the frames are below the threshold\n"

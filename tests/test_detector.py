@@ -1,6 +1,7 @@
 """The library: `from lgn_net import AnomalyDetector`, on files, arrays, and sources that are cut, slow and silent."""
 
 import contextlib
+import functools
 import http.server
 import json
 import signal
@@ -137,7 +138,9 @@ class Camera(http.server.BaseHTTPRequestHandler):
         count, silence, pause = self.server.plan.pop(0) if self.server.plan else (0, 0, 0)
         if not count:
             time.sleep(silence)
-            return self.send_error(503)
+            with contextlib.suppress(OSError):
+                self.send_error(503)
+            return
         self.send_response(200)
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
         self.end_headers()
@@ -150,7 +153,6 @@ class Camera(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(jpeg + b"\r\n")
                 time.sleep(pause)
             time.sleep(silence)
-        return None
 
 
 @pytest.fixture
@@ -185,6 +187,7 @@ def test_stream_that_is_cut_restarted_and_stays_away(detector, camera):
 
 def test_slow_network_drops_frames_and_does_not_lag(detector, camera, monkeypatch):
     usual = type(detector).normality
+    monkeypatch.setattr(source, "KEEP", 4)
     monkeypatch.setattr(type(detector), "normality", lambda *args: time.sleep(0.06) or usual(*args))
     opened, lags = detector.open(camera((100, 0, 0.02)), seconds=1.5), []
     for frame in detector.watch(opened):
@@ -193,10 +196,24 @@ def test_slow_network_drops_frames_and_does_not_lag(detector, camera, monkeypatc
     assert frame.number > 2 * len(lags) and frame.alarm == (frame.normality < -1)        # the gaps are no new beginning
 
 
+def test_file_at_an_address_is_read_like_a_file(detector, pictures, tmp_path, recwarn):
+    video = write(tmp_path / "a.mkv", pictures * 3, "ffv1", "bgr0")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        opened = detector.open(f"http://127.0.0.1:{server.server_port}/a.mkv")
+        watched = list(detector.watch(opened))
+        server.shutdown()
+    expected = list(detector.watch(video))
+    assert [frame.normality for frame in watched[4:]] == pytest.approx([frame.normality for frame in expected[4:]])
+    assert [frame.seconds for frame in watched] == [frame.seconds for frame in expected]
+    assert not (opened.live or opened.dropped or recwarn)
+
+
 @pytest.mark.parametrize(("plan", "options", "status", "words", "longest"), [
     ([(20, 20, 0.02)], ["--seconds", 2], 0, "is silent after frame 19", 4),
     ([(20, 20, 0.02)], ["--patience", 1.5], 3, "gave no picture for 1.5 seconds; is it still on?; scored up to", 4),
-    ([(0, 20, 0)], ["--seconds", 1], 2, "gave no picture in 1 seconds", 3),
+    ([(0, 20, 0)], ["--seconds", 1], 2, "gave no picture; is it on?", 3),
     ([], [], 2, "no stream answers at http://***@127.0.0.1", 3)])
 def test_silent_stream_ends_in_time_and_says_so(data, camera, tmp_path, plan, options, status, words, longest):
     begin = time.monotonic()
@@ -219,11 +236,10 @@ def test_killed_process_leaves_every_closed_event(data, camera, tmp_path):
     events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
     assert [(one["event"], one["start"], one["end"]) for one in events] == [
         ("begin", 4, 4), ("end", 4, 39), ("begin", 44, 44)]
-    assert [line.split()[1:4] for line in said] == [
-        ["begin", "frame", "4,"], ["end", "frame", "39,"], ["begin", "frame", "44,"]]
+    assert [line.split()[1::4][:2] for line in said] == [["begin", "4,"], ["end", "39,"], ["begin", "44,"]]
     for event, line in zip(events, said):
         moment = datetime.fromisoformat(event["end_time"])
-        assert f"{moment:%Y-%m-%d %H:%M:%S}" in line and abs(moment.timestamp() - time.time()) < 30
+        assert event["end_time"] in line and abs(moment.timestamp() - time.time()) < 30
         x0, y0, x1, y1 = event["box"]
         assert 0 <= x0 < x1 <= 64 and 0 <= y0 < y1 <= 48 and (out / event["picture"]).exists()
     scores = read_scores(out / "scores.csv", ["psnr", "normality"], labelled=False)[0]

@@ -48,6 +48,12 @@ class FrameResult(NamedTuple):
     picture: np.ndarray        # uint8 (H, W, 3), blue-green-red
     error: np.ndarray | None   # squared error of the prediction, float32 (size, size) in 0 to 1
 
+    @classmethod
+    def of(cls, one: Scored, normality: float = math.nan, alarm: bool = False, threshold: float = math.nan) -> Self:
+        """Gather what is known of a frame."""
+        return cls(one.number, one.frame.seconds, normality, alarm, threshold, one.signals or {}, one.frame.picture,
+                   one.error)
+
 
 class Scores(NamedTuple):
     """What the detector says of T frames; fields as in `FrameResult`."""
@@ -98,8 +104,7 @@ class AnomalyDetector:
 
         They show the scene of the videos to come, with nothing abnormal. UserError for too few frames.
         """
-        videos = [video for path in normal for video in self.read_normal(Path(path))]
-        self.learn(videos)
+        self.learn([video for path in normal for video in self.read_normal(Path(path))])
         return self
 
     def learn(self, videos: list[VideoScores], robust: bool = False) -> None:
@@ -180,7 +185,7 @@ class AnomalyDetector:
             scored = score_frames(part, model, config, self.device, live or update_memory)
             if calibrate_seconds:
                 for one in scored:
-                    yield self.result(one, math.nan, False, math.nan)
+                    yield FrameResult.of(one)
                     learned += [one.signals] if one.signals else []
                     seconds = one.number / FPS if math.isnan(one.frame.seconds) else one.frame.seconds
                     if seconds >= calibrate_seconds and len(learned) >= FIRST:
@@ -195,7 +200,7 @@ class AnomalyDetector:
                 scored = itertools.chain(held, scored)
             judged = ((one, self.normality(one)) for one in scored)
             for one, normality, alarm in with_alarms(judged, threshold, self.min_frames, self.gap):
-                yield self.result(one, normality, alarm, threshold)
+                yield FrameResult.of(one, normality, alarm, threshold)
             on_gap()
         if calibrate_seconds:
             raise UserError(f"the video ended before {calibrate_seconds:g} seconds and {FIRST} scored frames could be "
@@ -216,11 +221,6 @@ class AnomalyDetector:
         """Compute the normality of a scored frame, NaN where it has no score."""
         signals: Any = scored.signals
         return float(calibrated(signals, self.weights, self.calibration or {})) if signals else math.nan
-
-    def result(self, scored: Scored, normality: float, alarm: bool, threshold: float) -> FrameResult:
-        """Gather what is known of a frame."""
-        return FrameResult(scored.number, scored.frame.seconds, normality, alarm, threshold, scored.signals or {},
-                           scored.frame.picture, scored.error)
 
 
 def gathered(name: str, found: list[dict[str, float]]) -> VideoScores:

@@ -1,4 +1,4 @@
-"""The files of a video that is watched; all but the drawn ones grow line by line, for the process may be killed."""
+"""The files of a video that is watched; tables and events grow line by line, for the process may be killed."""
 
 import contextlib
 import csv
@@ -33,7 +33,7 @@ class Output:
                  command: str | None = None):
         self.out, self.detector, self.source, self.write, self.command = out, detector, source, write, command
         self.files: dict[str, IO[str]] = {}
-        self.frames, self.seconds, self.normality, self.alarm = (array("d") for _ in range(4))      # of the curve
+        self.curve = {name: array("d") for name in ("frame", "seconds", "normality", "alarm")}
         self.count = self.alarms = 0
         self.annotator = Annotator(math.nan, 1.0)
         self.on: tuple[FrameResult, ...] = ()                             # first, last and lowest frame of an alarm
@@ -49,11 +49,10 @@ class Output:
                        frame.seconds)
         if frame.signals:
             if not self.files:
-                self.start([*frame.signals])
+                self.start(frame.signals)
             numbers = [int(x) if x in (0, 1) else x for x in frame.signals.values()]
             self.row("scores.csv", [self.source.name, frame.number, *numbers, frame.normality, frame.seconds])
-            for values, value in zip((self.frames, self.seconds, self.normality, self.alarm),
-                                     (frame.number, frame.seconds, frame.normality, frame.alarm)):
+            for values, value in zip(self.curve.values(), (frame.number, frame.seconds, frame.normality, frame.alarm)):
                 values.append(value)
         if not frame.alarm:
             self.end_alarm()
@@ -61,79 +60,72 @@ class Output:
             self.on = self.on[0], frame, min(self.on[2], frame, key=lambda one: one.normality)
         else:
             self.on = frame, frame, frame
-            self.tell("begin")
+            self.tell("begin", "start")
 
     def end_alarm(self) -> None:
         """End the alarm that is on, if one is: at a frame outside it, at a gap, and at the end."""
         if self.on:
-            event = self.tell("end")
+            event = self.tell("end", "end")
             self.row("alarms.csv", [event[name] for name in ALARM])
             self.on, self.alarms = (), self.alarms + 1
 
-    def start(self, signals: list[str]) -> None:
+    def start(self, signals: dict[str, float]) -> None:
         """Open the files. Events of a live source are added to those of earlier runs."""
         self.out.mkdir(parents=True, exist_ok=True)
-        for name in "scores.csv", "alarms.csv", "events.jsonl":
-            mode = "a" if self.source.live and name == "events.jsonl" else "w"
-            self.files[name] = (self.out / name).open(mode, encoding="utf-8", newline="")
+        for name, mode in ("scores.csv", "w"), ("alarms.csv", "w"), ("events.jsonl", "a" if self.source.live else "w"):
+            self.files[name] = (self.out / name).open(mode, encoding="utf-8", newline="", buffering=1)
         self.row("scores.csv", ["video", "frame", *signals, "normality", "seconds"])
         self.row("alarms.csv", list(ALARM))
 
     def row(self, name: str, values: list) -> None:
         """Append a line to a table, NaN as an empty cell."""
         csv.writer(self.files[name], lineterminator="\n").writerow(["" if x != x else x for x in values])
-        self.files[name].flush()
 
-    def tell(self, kind: str) -> dict[str, Any]:
-        """Print the beginning or end of the alarm, append it to events.jsonl, save its picture, start the command."""
-        ends, lowest, live = dict(zip(("start", "end"), self.on)), self.on[2], self.source.live
+    def moment(self, end: str, frame: FrameResult) -> dict[str, Any]:
+        """Say of an alarm's start or end, its name, what frame it is, and when."""
+        clock = datetime.fromtimestamp(self.source.began + frame.seconds).astimezone() if self.source.live else None
+        return {end: frame.number, f"{end}_seconds": None if math.isnan(frame.seconds) else round(frame.seconds, 3),
+                f"{end}_time": clock and clock.isoformat(timespec="milliseconds")}
+
+    def tell(self, kind: str, end: str) -> dict[str, Any]:
+        """Print an alarm's beginning or end, append it to events.jsonl, save its picture, start the command."""
+        first, last, lowest = self.on
         error: Any = lowest.error
-        clock = {name: datetime.fromtimestamp(self.source.began + one.seconds).astimezone()
-                 for name, one in ends.items() if live}
-        seconds = {name: None if math.isnan(one.seconds) else round(one.seconds, 3) for name, one in ends.items()}
-        picture = f"alarm_{clock['start']:%Y%m%d_%H%M%S}.jpg" if live else f"alarm_{ends['start'].number}.jpg"
-        event = {"event": kind, "video": self.source.name} | {
-            name: one.number for name, one in ends.items()} | {
-            f"{name}_seconds": seconds[name] for name in ends} | {
-            f"{name}_time": clock[name].isoformat(timespec="milliseconds") if live else None for name in ends} | {
-            "lowest_normality": round(lowest.normality, 4), "lowest_frame": lowest.number,
-            "box": box_of(error, *lowest.picture.shape[:2]), "picture": picture, "threshold": lowest.threshold,
-            "min_frames": self.detector.min_frames, "gap": self.detector.gap,
-            "checkpoint": str(self.detector.checkpoint)}
+        event = {"event": kind, "video": self.source.name, **self.moment("start", first), **self.moment("end", last)}
+        picture = f"alarm_{event['start_time'] or event['start']}.jpg".replace(":", "")
+        event |= {"lowest_normality": round(lowest.normality, 4), "lowest_frame": lowest.number,
+                  "box": box_of(error, *lowest.picture.shape[:2]), "picture": picture, "threshold": lowest.threshold,
+                  "min_frames": self.detector.min_frames, "gap": self.detector.gap,
+                  "checkpoint": str(self.detector.checkpoint)}
         cv2.imwrite(str(self.out / picture), marked(lowest.picture, error, self.annotator.normal_peak))
-        text = json.dumps(event)
-        self.files["events.jsonl"].write(text + "\n")
-        self.files["events.jsonl"].flush()
-        name = "start" if kind == "begin" else "end"
-        when = [f"frame {event[name]}", f"{seconds[name]} s" if seconds[name] is not None else "",
-                f"{clock[name]:%Y-%m-%d %H:%M:%S}" if live else "", f"lowest normality {lowest.normality:+.2f}"]
-        tqdm.write(f"alarm {kind:5} " + ", ".join(filter(None, when)))
+        text = json.dumps(event) + "\n"
+        self.files["events.jsonl"].write(text)
+        when = ", ".join(str(x) for x in self.moment(end, first if end == "start" else last).values() if x is not None)
+        tqdm.write(f"alarm {kind:5} frame, seconds, time: {when}; lowest normality {lowest.normality:+.2f}")
         print(end="", flush=True)
         if self.command:
-            self.check_commands()
             process: Any = subprocess.Popen(self.command, shell=True, stdin=subprocess.PIPE, text=True)
             self.commands.append(process)
             with contextlib.suppress(BrokenPipeError), process.stdin:       # far less than a pipe holds
-                process.stdin.write(text + "\n")
+                process.stdin.write(text)
+            self.wait_for_commands(0)
         return event
 
-    def check_commands(self) -> None:
-        """Forget the commands that have ended; warn of those that failed."""
-        for one in self.commands:
-            if one.poll():
-                warnings.warn(f"--on_alarm {self.command} ended with status {one.returncode}")
-        self.commands = [one for one in self.commands if one.returncode is None]
-
-    def finish(self, title: str) -> dict[str, np.ndarray]:
-        """Draw curve.png, wait for the last commands, close the files; return the columns of the curve."""
-        curve = {name: np.array(getattr(self, name)) for name in ("frames", "seconds", "normality", "alarm")}
-        timed = np.isfinite(curve["seconds"]).all()
-        plot_normality(self.out / "curve", curve["seconds" if timed else "frames"], curve["normality"],
-                       self.annotator.threshold, curve["alarm"], title, "seconds" if timed else "frame")
+    def wait_for_commands(self, seconds: float) -> None:
+        """Forget the commands that have ended, with a warning of those that failed."""
         for one in self.commands:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                one.wait(10)
-        self.check_commands()
+                if one.wait(seconds):
+                    warnings.warn(f"--on_alarm {self.command} ended with status {one.returncode}")
+        self.commands = [one for one in self.commands if one.returncode is None]
+
+    def finish(self) -> dict[str, np.ndarray]:
+        """Draw curve.png and close everything; return the columns of the curve."""
+        curve = {name: np.array(values) for name, values in self.curve.items()}
+        unit = "seconds" if np.isfinite(curve["seconds"]).all() else "frame"
+        plot_normality(self.out / "curve", curve[unit], curve["normality"], self.annotator.threshold, curve["alarm"],
+                       self.source.name, unit)
+        self.wait_for_commands(10)
         for file in self.files.values():
             file.close()
         return curve

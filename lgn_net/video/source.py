@@ -15,7 +15,7 @@ from lgn_net.video.scoring import Numbered
 
 FPS = 25.0                    # of a source that does not say it
 GAP = 5.0                     # seconds (and ten frames) without a frame, after which what comes does not follow
-KEEP = 4                      # frames of a live source that wait for the network; older ones are dropped
+KEEP = 16                     # frames of a live source that wait for the network; older ones are dropped
 PAUSE = 0.5, 16.0             # seconds until a cut source is opened again: at first, and at most
 
 
@@ -37,29 +37,21 @@ class Source:
         place, self.name = find_footage(str(video))
         self.shown, self.seconds, self.patience, self.stop = shown(place), seconds, patience, stop
         self.waiting: deque[tuple[int, int, Frame]] = deque()          # connection, number, frame
-        self.changed, self.ended, self.error = threading.Condition(), False, UserError("it is silent")
+        self.changed, self.ended, self.error = threading.Condition(), False, UserError()
         self.connection, self.received, self.dropped, self.began = 0, 0, 0, math.nan
-        self.stack, found, self.opened = contextlib.ExitStack(), None, time.monotonic()
+        self.stack, self.opened, self.footage = contextlib.ExitStack(), time.monotonic(), Footage(iter(()), None, None)
         if isinstance(place, Path):
-            found = self.stack.enter_context(open_footage(place, channels, fps))
+            self.footage = self.stack.enter_context(open_footage(place, channels, fps))
         else:
-            self.found: Footage | None = None
             threading.Thread(target=self.read, args=(place, channels, fps), daemon=True).start()
-            while not (found := self.found):
-                self.wait()
-                if self.ended:
-                    raise self.error
+            while not (self.received or self.ended):
+                time.sleep(0.02)
                 if stop() or time.monotonic() - self.opened > min(seconds, patience):
-                    self.ended = True
-                    raise SourceLost(f"{self.shown} gave no picture in {time.monotonic() - self.opened:.0f} seconds")
-        self.footage, self.fps, self.live, self.length = found, found.fps, found.live, found.length
-        if found.length and seconds < math.inf:
-            self.length = min(found.length, math.ceil(seconds * (found.fps or FPS)))
-
-    def wait(self) -> None:
-        """Wait for the reading thread, at most a tenth of a second."""
-        with self.changed:
-            self.changed.wait_for(lambda: self.waiting or self.ended, 0.1)
+                    self.ended, self.error = True, SourceLost(f"{self.shown} gave no picture; is it on?")
+            if not self.received:
+                raise self.error
+        self.fps, self.live, length = self.footage.fps, self.footage.live, self.footage.length
+        self.length = length and int(min(length, math.ceil(min(seconds, 1e9) * (self.fps or FPS))))
 
     def read(self, place: str | int, channels: int, fps: float | None) -> None:
         """Read a live source, in a thread of its own: FFmpeg may be silent for long. A stream of known length waits."""
@@ -88,9 +80,9 @@ class Source:
             if footage.live:
                 self.began = self.began if self.received else time.time()
                 self.opened = self.opened if self.received else time.monotonic()
-                frame = frame._replace(seconds=time.monotonic() - self.opened)
+                frame = frame._replace(seconds=round(time.monotonic() - self.opened, 6))
             self.waiting.append((self.connection, self.received, frame))
-            self.received, self.found = self.received + 1, footage
+            self.received, self.footage = self.received + 1, footage
             if len(self.waiting) > KEEP:
                 self.waiting.popleft()
                 self.dropped += 1
@@ -110,15 +102,17 @@ class Source:
                     before = moment
                 yield item
         finally:
-            self.ended = True
+            with self.changed:
+                self.ended = True
+                self.changed.notify_all()
             self.stack.close()
 
     def arriving(self) -> Iterator[Numbered | None]:
         """Yield what the thread reads, None at a cut and in a silence, until it is too long or the time is over."""
         last, connection, silent = time.monotonic(), 0, False
         while not self.stop():
-            self.wait()
             with self.changed:
+                self.changed.wait_for(lambda: self.waiting or self.ended, 0.1)
                 ended, item = self.ended, self.waiting.popleft() if self.waiting else None
                 self.changed.notify_all()
             now, cut = time.monotonic(), (item[0] if item else self.connection) != connection
