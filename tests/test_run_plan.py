@@ -45,10 +45,11 @@ SERVER.set_forkserver_preload(["train", "evaluate"])
 
 def work(command, log):
     """Run train.py or evaluate.py in a fork, with its output in the log."""
-    sys.stdout = sys.stderr = open(log, "a")
     sys.argv = command
     os.setsid()
-    run_command(train.main if command[0].endswith("train.py") else evaluate.main)
+    with open(log, "a") as file:
+        sys.stdout = sys.stderr = file
+        run_command(train.main if command[0].endswith("train.py") else evaluate.main)
 
 
 class Forked(SERVER.Process):
