@@ -8,8 +8,17 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import TINY, Bomb, edit_checkpoint, load_script, run, sentence, write_data_set, write_videos
-from reference import random_official_state
+from helpers import (
+    TINY,
+    Bomb,
+    edit_checkpoint,
+    load_script,
+    random_official_state,
+    run,
+    sentence,
+    write_data_set,
+    write_videos,
+)
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import minmax_scale
 
