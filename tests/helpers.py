@@ -142,7 +142,8 @@ def random_official_state(seed: int, width: int = 64, hidden: int = 128, layers:
                           items: int = 10, system: str = "lgn_net", memory: bool = True) -> tuple[dict, torch.Tensor]:
     """Random weights under the names of the authors' file, also for the relatives without files, and items (M, D)."""
     config = Config(data=DataConfig(channels=channels), model=ModelConfig(
-        system, base_width=width, hidden_width=hidden, lstm_layers=layers, input_frames=n, memory=memory or system == "loc_net"))
+        system, base_width=width, hidden_width=hidden, lstm_layers=layers, input_frames=n,
+        memory=memory or system == "loc_net"))
     with torch.device("meta"):
         model = build_model(config)
     shapes = {official_name(name): value.shape for name, value in model.state_dict().items()
