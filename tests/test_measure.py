@@ -13,7 +13,8 @@ import evaluate
 from lgn_net.config import Config
 from lgn_net.report.tables import percent
 from lgn_net.scores.maps import FrameMap, load_maps, save_maps
-from lgn_net.scores.protocols import PAPER, Protocol, grid, normality_under, paper_weights
+from lgn_net.scores.protocols import PAPER, Protocol, compare, grid, normality_under, paper_weights
+from lgn_net.scores.results import Cell, Compared, MemoryUse, PerVideo, Results
 from lgn_net.scores.score_file import VideoScores, read_scores, write_scores
 
 main = load_script("scripts/measure.py").main
@@ -70,6 +71,19 @@ def test_results_are_those_of_before(tmp_path):
     new = flat(measured(tmp_path / "out", "--scores", golden / "scores.csv") | {"scores": "", "labels": ""})
     assert new == {key: pytest.approx(value, rel=1e-12) if isinstance(value, float) else value
                    for key, value in old.items()}
+
+
+def test_every_key_of_the_results_has_a_meaning():
+    """What lgn_net/scores/results.py lists is what the files hold; several distances go by the name of one."""
+    videos = made_scores(SMALL)
+    results = json.loads((ROOT / "tests/golden/results.json").read_text())
+    held = {re.sub(r"distance_\d", "distance", key) for key in results}
+    assert held == Results.__annotations__.keys() - {
+        "scores", "direction", "auc_copy", "auc_linear", "auc_skill", "compared", "localization", "quality"}
+    compared = compare(videos, videos, (paper_weights(0.6),) * 2)
+    for kind, content in ((PerVideo, results["per_video"][0]), (Cell, results["grid"][0]),
+                          (MemoryUse, results["memories"][0]), (Compared, compared | {"other": ""})):
+        assert content.keys() == kind.__annotations__.keys()
 
 
 def test_numbers_of_a_lone_file(small):

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from lgn_net.scores.evaluation import Evaluation
 from lgn_net.scores.maps import FrameMap, save_maps
 from lgn_net.scores.metrics import padded_chance
 from lgn_net.scores.protocols import SCORING, Protocol, compare, grid, measure
+from lgn_net.scores.results import Cell, Results
 from lgn_net.scores.score_file import write_scores
 
 
@@ -51,8 +51,8 @@ def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, eve
 
 
 def results_of_scores(evaluation: Evaluation, config: Config, every_protocol: bool,
-                      other: Evaluation | None) -> dict[str, Any]:
-    """Compute the content of results.json; the arguments are those of `finish`."""
+                      other: Evaluation | None) -> Results:
+    """Compute all results; the arguments are those of `finish`."""
     videos, weights, training, about = evaluation
     protocol = Protocol.configured(asdict(config.score))
     # Whose labels these are; of Avenue, which has two truths, both are measured.
@@ -65,12 +65,12 @@ def results_of_scores(evaluation: Evaluation, config: Config, every_protocol: bo
                                  for name, truth in truths.items() if name not in sources}
     judged = judged if every_protocol else {}
     # All numbers.
-    results = {"dataset": None, "labels": "none", "complete_benchmark": None} | about
+    results: Results = {"dataset": None, "labels": "none", "complete_benchmark": None} | about
     results |= measure(videos, weights, protocol, training)
     results |= {
         "label_source": source, "protocol": describe(evaluation, protocol, config), "signals": dict(weights),
         "scoring": {knob: getattr(config.score, knob) for knob in SCORING},
-        "grid": [dict(zip(("labels", *Protocol._fields, "auc"), (name, *cell, value)))
+        "grid": [Cell(labels=name, scope=cell.scope, sigma=cell.sigma, average=cell.average, auc=value)
                  for name, relabelled in judged.items() for cell, value in grid(relabelled, weights, training).items()],
         "padded_chance": {name or "": padded_chance([video.labels for video in relabelled])
                           for name, relabelled in judged.items()}}

@@ -7,9 +7,8 @@ and the pictures. `report.css` gives the colours that the plots name (`--normal`
 import base64
 import hashlib
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import jinja2
@@ -22,12 +21,13 @@ from lgn_net.scores.maps import FrameMap, heat, loud, pictures
 from lgn_net.scores.metrics import AVERAGES, roc
 from lgn_net.scores.normality import SCOPES
 from lgn_net.scores.protocols import PAPER, SIGMAS
+from lgn_net.scores.results import Results
 from lgn_net.scores.score_file import VideoScores, stretches
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write_report(path: Path, results: Mapping[str, Any], videos: Sequence[VideoScores], normal: Sequence[np.ndarray],
+def write_report(path: Path, results: Results, videos: Sequence[VideoScores], normal: Sequence[np.ndarray],
                  maps: Sequence[FrameMap]) -> None:
     """Write the page, complete in one file.
 
@@ -50,8 +50,8 @@ def write_report(path: Path, results: Mapping[str, Any], videos: Sequence[VideoS
         averages=AVERAGES, scopes=SCOPES, sigmas=SIGMAS, paper=PAPER,
         provenance=[made_from | flatten({"signals": results["signals"]}), results.get("versions"),
                     flatten(results.get("config", {}))],
-        curves=video_plots(videos, normal), roc=roc_plot(*curve, results["eer"]) if curve else None,
-        top=top,
+        curves=video_plots(videos, normal),
+        roc=roc_plot(*curve, results["eer"]) if curve and results["eer"] is not None else None, top=top,
         maps=[(m, {title: data_uri(picture, "png" if title == "squared error" else "jpeg")
                    for title, picture in pictures(m, top).items()}) for m in maps],
         scale=data_uri(heat(np.linspace(0, 1, 256)[None]))))

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from lgn_net.datasets import facts_of, known_lengths
 from lgn_net.errors import UserError
 from lgn_net.scores.foreign import SIGNAL, first_line, read_foreign
 from lgn_net.scores.protocols import paper_weights
+from lgn_net.scores.results import Results
 from lgn_net.scores.score_file import VideoScores, read_scores
 
 # Keys of results.json that say what the scores are of. Measuring scores again takes them over.
@@ -27,7 +28,7 @@ class Evaluation(NamedTuple):
     videos: list[VideoScores]
     weights: Mapping[str, float]                  # of the signals in the normality, negative where high is abnormal
     training: list[VideoScores]                   # of training frames, for the normalisation by these; may be empty
-    about: dict[str, Any]                         # where the scores are from: keys of results.json
+    about: Results                                # where the scores are from
 
 
 class LabelSource(NamedTuple):
@@ -71,8 +72,8 @@ class LabelSource(NamedTuple):
         return truth, where
 
 
-def results_beside(scores: str | Path) -> dict[str, Any]:
-    """Read the results.json (docs/protocols.md) beside a score file; {} where there is none. UserError if damaged."""
+def results_beside(scores: str | Path) -> Results:
+    """Read the results.json beside a score file; {} where there is none. UserError if damaged."""
     path = Path(scores).with_name("results.json")
     if not path.is_file():
         return {}
@@ -97,7 +98,7 @@ def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lamb
     """
     ours, beside = is_ours(path), results_beside(path)
     labels = LabelSource(dataset or beside.get("dataset"), args.dataset_path, args.labels, config.data.label_source)
-    about: dict[str, Any] = {"dataset": labels.dataset, "scores": str(path), "labels": "none"}
+    about: Results = {"dataset": labels.dataset, "scores": str(path), "labels": "none"}
     training = []
     if ours:
         # What the network was stays true of its scores.
@@ -109,7 +110,8 @@ def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lamb
         videos, training = read_scores(path, tuple(weights), labelled=not relabelled), read_training(path, weights)
         lengths = labels.lengths() if relabelled else {}
         lengths = lengths or {video.name: int(video.frames[-1]) + 1 for video in videos}
-        about |= {key: beside[key] for key in PROVENANCE if key in beside} | {"labels": f"column label of {path}"}
+        about |= cast(Results, {key: value for key, value in beside.items() if key in PROVENANCE})
+        about["labels"] = f"column label of {path}"
     elif args.direction:
         weights, lengths = {SIGNAL: 1.0 if args.direction == "normal" else -1.0}, labels.lengths()
         relabelled = bool(lengths or labels.labels)
