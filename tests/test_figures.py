@@ -104,8 +104,7 @@ def test_curves_and_shading():
 
 @pytest.mark.slow
 def test_curves_of_an_evaluation(tmp_path):
-    """Twelve videos on the first page, the thirteenth on the second; earlier pages are gone; one frame is enough."""
-    (tmp_path / "curves_3.png").write_bytes(b"old")
+    """Twelve videos on the first page, the thirteenth on the second; one frame is enough."""
     videos = [made(f"{n:02d}", np.arange(4, 4 + n), np.arange(n) % 2) for n in range(13, 0, -1)]
     write_curves(videos, [np.linspace(0, 1, len(video.frames)) for video in videos], "a_$t$", tmp_path)
     paths = sorted(tmp_path.iterdir())

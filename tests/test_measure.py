@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from dataclasses import asdict
 
 import numpy as np
@@ -134,6 +135,22 @@ def test_what_is_written_is_read_again(small, tmp_path):
     for weight, name in ((0, "distance"), (1, "psnr")):
         assert alone(tmp_path / "out/scores.csv", "--lambda", weight) == pytest.approx(100 * first[f"auc_{name}"],
                                                                                        abs=0.005)
+
+
+@pytest.mark.parametrize("library, lost, kept", [("matplotlib", "curves_1.png", "report.html"),
+                                                 ("plotly.offline", "report.html", "curves_1.png")])
+def test_a_missing_library_costs_its_own_file(small, tmp_path, monkeypatch, library, lost, kept):
+    """And one sentence; what an earlier run left goes, as it would show other numbers."""
+    for name in ("curves_1.png", "curves_3.png", "report.html"):
+        (tmp_path / name).write_bytes(b"old")
+    monkeypatch.setitem(sys.modules, library, None)                                            # importing it now fails
+    for module in ("figures", "page"):
+        monkeypatch.delitem(sys.modules, f"lgn_net.report.{module}", raising=False)
+    result = run(main, small, "--protocol", "paper", "--out", tmp_path)
+    warning, = result.warnings()
+    assert headline(result) > 50 and lost in warning and f"pip install {library.partition('.')[0]}" in warning
+    assert {path.name for path in tmp_path.iterdir()} == {small.name, "scores.csv", "results.json", "maps.npz", kept}
+    assert kept in result.out and lost not in result.out
 
 
 def test_one_class_and_one_video(tmp_path):

@@ -78,9 +78,7 @@ def curve_pages(videos: Sequence[VideoScores], normality: Sequence[np.ndarray], 
 
 
 def write_curves(videos: Sequence[VideoScores], normality: Sequence[np.ndarray], title: str, folder: Path) -> None:
-    """Write `curves_<k>.png` into an existing folder, in place of earlier ones."""
-    for old in folder.glob("curves_*.png"):
-        old.unlink()
+    """Write `curves_<k>.png` into an existing folder."""
     for k, page in enumerate(curve_pages(videos, normality, title), 1):
         save_figure(page, folder / f"curves_{k}", dpi=200, kinds=("png",))
 

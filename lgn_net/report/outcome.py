@@ -10,7 +10,6 @@ from lgn_net.config import Config
 from lgn_net.data.labels import shipped_truths
 from lgn_net.errors import UserError
 from lgn_net.files import to_json, write_atomic
-from lgn_net.report.page import write_report
 from lgn_net.report.tables import everything
 from lgn_net.scores.evaluation import Evaluation
 from lgn_net.scores.maps import FrameMap, save_maps
@@ -18,6 +17,7 @@ from lgn_net.scores.metrics import padded_chance
 from lgn_net.scores.protocols import SCORING, Protocol, compare, grid, measure
 from lgn_net.scores.results import Cell, Results
 from lgn_net.scores.score_file import write_scores
+from lgn_net.terminal import optional
 
 
 def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, every_protocol: bool,
@@ -32,17 +32,21 @@ def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, eve
     results, videos = results_of_scores(evaluation, config, every_protocol, other), evaluation.videos
     text = everything(results)
     if out:
-        from lgn_net.report.figures import write_curves  # only now: printing needs no Matplotlib, which takes a second
+        for old in (*out.glob("curves_*.png"), out / "report.html"):
+            old.unlink(missing_ok=True)
         write_scores(out / "scores.csv", [video._replace(signals=video.signals | {"normality": x})
                                           for video, x in zip(videos, normal)])
         if evaluation.training:
             write_scores(out / "calibration.csv", evaluation.training, labelled=False)
         save_maps(out / "maps.npz", maps)
         write_atomic(out / "results.json", to_json(results))
-        write_curves(videos, normal, f"{results['dataset'] or 'scores'}: normality", out)
-        write_report(out / "report.html", results, videos, normal, maps)
+        # Imported only now, as printing alone needs neither library; a missing one costs no more than its own file.
+        if figures := optional("lgn_net.report.figures", "no curves_1.png"):
+            figures.write_curves(videos, normal, f"{results['dataset'] or 'scores'}: normality", out)
+        if page := optional("lgn_net.report.page", "no report.html"):
+            page.write_report(out / "report.html", results, videos, normal, maps)
         files = {"scores": "scores.csv", "results": "results.json", "curves": "curves_1.png", "report": "report.html"}
-        text += "\n\n" + "\n".join(f"{name:<8} {out / file}" for name, file in files.items())
+        text += "\n\n" + "\n".join(f"{name:<8} {out / file}" for name, file in files.items() if (out / file).exists())
     print(text)
     if results["auc"] is None:
         raise UserError(f"the AUC is undefined: {results['abnormal_frames']} of {results['frames']} scored frames are "

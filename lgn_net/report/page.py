@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import jinja2
 import numpy as np
+from plotly.offline import get_plotlyjs
 
 from lgn_net.config import flatten
 from lgn_net.files import write_atomic
@@ -33,7 +34,6 @@ def write_report(path: Path, results: Results, videos: Sequence[VideoScores], no
 
     `normal` is the normality (n_v,) of each video; `maps` are frames to show with their errors, if any.
     """
-    from plotly.offline import get_plotlyjs  # only now: printing alone need not wait for it
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.policies["json.dumps_kwargs"] = {"default": packed, "sort_keys": True}
