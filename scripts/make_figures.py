@@ -105,7 +105,7 @@ def part(number: int, run: Run, videos: Sequence[str] | None) -> Any:
                  if not videos or video.name in videos]
         if not shown:
             raise UserError(f"none of the videos {', '.join(videos or ())}")
-        return figures.curve_pages(*zip(*shown))
+        return figures.curve_pages(*zip(*shown), point=run.results.get("at_eer"))
     if number == 6:
         if not (maps := load_maps(run.folder / "maps.npz")):
             raise UserError("maps.npz holds no frames")

@@ -99,6 +99,9 @@ def test_curves_and_shading():
         np.testing.assert_array_equal(axes.lines[0].get_xydata(), np.stack([video.frames, x], axis=1))
         low, high = axes.get_ylim()
         assert low <= -3 and high >= 20
+    marked, = curve_pages(videos, normality, point={"threshold": 1.0})
+    wrong = [[line.get_xdata().tolist() for line in axes.lines[2:]] for axes in marked.axes]    # false alarms, misses
+    assert wrong == [[[5, 9], [7]], [[], [7]]]
     assert figure.axes[0].get_title() == "a_$x$_b" and not figure.axes[0].title.get_parse_math()
 
 

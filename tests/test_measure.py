@@ -194,6 +194,14 @@ def test_compare(small, tmp_path):
         assert ("(psnr 1, distance 0)" in shown) == (ours != other)
         difference = float(re.search(r"difference ([-+][0-9.]+) points\n  \(95 % interval", shown)[1])
         assert difference == pytest.approx(first - second, abs=0.011)
+    # Another program's scores take the labels of ours, but for labels of their own.
+    scores = {"a": np.linspace(1, 0, 34), "b": np.arange(24.0), "c": np.arange(14.0)}
+    np.save(tmp_path / "flat.npy", np.concatenate(list(scores.values())))
+    (tmp_path / "theirs/table.csv").write_text("video,frame,score\n" + "".join(
+        f"{name},{t},{x}\n" for name, values in scores.items() for t, x in enumerate(values)))
+    shown = [run(main, small, "--compare", tmp_path / name, "--direction", "normal", "--protocol", "paper").out
+             for name in ("flat.npy", "theirs/table.csv")]
+    assert all("12 there)" in text and "against" in text for text in shown), shown
     # Nothing is written when the comparison fails.
     write_scores(tmp_path / "flipped.csv", [v._replace(labels=1 - v.labels) for v in read_scores(small, SIGNALS)])
     for name, words in (("flipped.csv", "disagree"), ("gone.csv", "gone.csv")):
@@ -219,6 +227,32 @@ def test_foreign_scores_by_the_command(tmp_path):
     for path in (tmp_path / "out/scores.csv", tmp_path / "theirs.npy"):
         assert "--direction" in sentence(run(main, path))
     assert "--direction" in sentence(run(main, tmp_path / "ours.csv", *rule))
+
+
+def test_a_wrong_direction_is_asked_for(small, tmp_path):
+    """The scores are near those that know the labels, read the wrong way round; alone and beside ours."""
+    folder = tmp_path / "truth"
+    folder.mkdir()
+    for name, y in SMALL.items():
+        np.save(folder / f"{name}.npy", np.r_[np.zeros(4), y])
+    for argv in ((folder,), (small, "--compare", folder)):                              # the labels as their own scores
+        for direction, asked in (("normal", True), ("abnormal", False)):
+            result = run(main, *argv, "--labels", folder, "--direction", direction, "--protocol", "paper")
+            assert result.status == 0 and asked == any("is --direction wrong?" in line for line in result.warnings())
+
+
+def test_decisions_of_the_threshold(small, tmp_path):
+    """They are in scores.csv, by the threshold in results.json, also when an earlier scores.csv is measured."""
+    for lam in (0.6, 1):
+        results = measured(tmp_path / "out", small, "--lambda", lam, "--protocol", "paper", "--false_positive_rate",
+                           0.2)
+        table = np.genfromtxt(tmp_path / "out/scores.csv", delimiter=",", names=True, dtype=None, encoding=None)
+        point = results["at_eer"]
+        assert np.array_equal(table["decision"], table["normality"] <= point["threshold"])
+        assert table["decision"][table["label"] == 1].mean() == point["true_positive_rate"]
+        assert point["false_positive_rate"] == pytest.approx(results["eer"], abs=0.1)
+        assert results["at_wanted"]["false_positive_rate"] <= results["wanted_false_positive_rate"] == 0.2
+        small = tmp_path / "out/scores.csv"
 
 
 @pytest.mark.parametrize("argv, word", [

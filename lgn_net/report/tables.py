@@ -52,7 +52,12 @@ def numbers(results: Results) -> list[tuple[str, str, str, str]]:
              for name in results["signals"] if f"auc_{name}" in results]
     # Other measures of the same normality.
     gap = "-" if results["gap"] is None else f"{results['gap']:.3f}"
+    points = {"threshold, equal errors": results["at_eer"],
+              f"threshold, {100 * results['wanted_false_positive_rate']:g} % false alarms": results["at_wanted"]}
     rows += [("equal error rate", percent(results["eer"]), "%", "over all frames"),
+             *((name, f"{point['threshold']:.4f}", "", f"abnormal up to it: {percent(point['true_positive_rate'])} % "
+                f"found, {percent(point['false_positive_rate'])} % false alarms")
+               for name, point in points.items() if point),
              ("average precision", percent(results["average_precision"]), "%",
               f"chance {percent(results['chance'])} %"),
              ("gap score", gap, "", "mean normality of normal minus abnormal frames")]

@@ -12,7 +12,7 @@ from lgn_net.scores import metrics
 from lgn_net.scores.calibration import pooled
 from lgn_net.scores.normality import SCOPES, normality
 from lgn_net.scores.results import Compared, Results
-from lgn_net.scores.score_file import VideoScores, distance_names
+from lgn_net.scores.score_file import VideoScores, distance_names, known_as
 
 SIGMAS = (0.0, 3.0, 7.0, 15.0)
 RESAMPLES = 1000
@@ -80,7 +80,7 @@ def grid(videos: Sequence[VideoScores], weights: Mapping[str, float],
 
 
 def measure(videos: Sequence[VideoScores], weights: Mapping[str, float], protocol: Protocol = PAPER,
-            training: Sequence[VideoScores] = ()) -> Results:
+            training: Sequence[VideoScores] = (), false_positive_rate: float = 0.05) -> Results:
     """Compute every number under one protocol; what is undefined is None."""
     # The headline.
     labels = [video.labels for video in videos]
@@ -94,6 +94,9 @@ def measure(videos: Sequence[VideoScores], weights: Mapping[str, float], protoco
         "auc": metrics.auc(labels, normal, protocol.average),
         "interval": metrics.interval(draws) if several else None,
         "eer": metrics.equal_error_rate(*curve) if curve else None,
+        "at_eer": metrics.operating_point(*curve, x) if curve else None,
+        "wanted_false_positive_rate": false_positive_rate,
+        "at_wanted": metrics.operating_point(*curve, x, false_positive_rate) if curve else None,
         "average_precision": float(average_precision_score(y, -x)) if curve else None,
         "chance": float(y.mean()),                                         # the average precision of random scores
         "gap": None if of_normal is None or of_abnormal is None else of_normal - of_abnormal,
@@ -126,6 +129,7 @@ def common_frames(first: Sequence[VideoScores], second: Sequence[VideoScores]) \
 
     UserError for no frame in common, or other labels on a frame that both hold.
     """
+    second = known_as("the second score file", second, [video.name for video in first])
     places, common = {video.name: k for k, video in enumerate(second)}, []
     for k, a in enumerate(first):
         if a.name in places:

@@ -2,6 +2,9 @@
 
 from typing import Any, TypedDict
 
+# A "threshold" of the normality, up to which a frame is called abnormal; "false_positive_rate", "true_positive_rate".
+OperatingPoint = dict[str, float]
+
 
 class PerVideo(TypedDict):
     """One test video."""
@@ -73,6 +76,9 @@ class Results(TypedDict, total=False):
     auc_linear: float | None            # of the PSNR of linear extrapolation
     auc_skill: float | None             # of the network's PSNR minus that of copying
     eer: float | None                   # equal error rate over all frames
+    at_eer: OperatingPoint | None       # where false positives and misses are the closest; column decision follows it
+    wanted_false_positive_rate: float
+    at_wanted: OperatingPoint | None    # where there are as many false positives as wanted, or a few less
     average_precision: float | None
     chance: float                       # average precision of random scores: the share of abnormal frames
     gap: float | None                   # mean normality of normal minus that of abnormal frames

@@ -5,6 +5,7 @@ Columns: video, frame (index in its video, from 0), any number of signals, label
 
 import csv
 import io
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -63,6 +64,11 @@ def read_table(path: str | Path, required: Collection[str]) -> dict[str, np.ndar
         raise UserError(f"{path} is no CSV file in UTF-8 with a header line and as many cells in every line below "
                         f"it; it may be cut off") from None
     columns = {name: np.array(cells) for name, cells in zip(header, zip(*rows)) if name}
+    if "video_frame" in columns and "video" not in columns:
+        pairs = [re.split(r"[\W_]+(?=\d+(?:\.[a-z]\w*)?$)", cell) for cell in columns["video_frame"].tolist()]
+        if wrong := [pair for pair in pairs if len(pair) != 2]:
+            raise UserError(f"{path}, column video_frame: {wrong[0][0]!r} is no video and frame such as 01_137")
+        columns["video"], columns["frame"] = np.array([(video, frame.split(".")[0]) for video, frame in pairs]).T
     if missing := [name for name in required if name not in columns]:
         raise UserError(f"{path} lacks the columns {', '.join(missing)} (it has: {', '.join(columns)[:200]}); cells "
                         f"are separated by commas, labels can be given with --labels")
@@ -75,10 +81,26 @@ def read_table(path: str | Path, required: Collection[str]) -> dict[str, np.ndar
     return columns
 
 
+def known_as(path: str | Path, videos: Sequence[VideoScores], names: Collection[str]) -> list[VideoScores]:
+    """Give videos the `names` that they are known by where a program wrote 01 as 1, with a warning.
+
+    Nothing is renamed unless every video is a number, and that of one known name alone.
+    """
+    own = [video.name for video in videos]
+    known = {name: [other for other in names if other.isdecimal() and int(other) == int(name)]
+             for name in own if name.isdecimal()}
+    renamed = [known[name][0] for name in own if len(known.get(name, ())) == 1]
+    if len(set(renamed)) < len(own) or renamed == own:
+        return list(videos)
+    warn(f"{path}: videos are matched by their numbers, its {own[0]} is {renamed[0]}")
+    return [video._replace(name=name) for video, name in zip(videos, renamed)]
+
+
 def read_scores(path: str | Path, signals: Collection[str], labelled: bool = True) -> list[VideoScores]:
     """Read a score file, sorted as in `by_video`, with all numeric columns; without the column `label` labels are 0.
 
-    UserError for a column of `signals`, or `label` if it must be `labelled`, that is missing or holds something else.
+    A decision is left out, as it belongs to a threshold. UserError for a column of `signals`, or `label` if it must be
+    `labelled`, that is missing or holds something else.
     """
     columns = read_table(path, ["video", "frame", *signals, *["label"] * labelled])
     names, frames = columns.pop("video"), columns.pop("frame")
@@ -87,7 +109,7 @@ def read_scores(path: str | Path, signals: Collection[str], labelled: bool = Tru
     if (bad := ~good).any():
         raise UserError(f"{path}: video {names[bad][0]}, frame {frames[bad][0]}, label {labels[bad][0]}: a frame is a "
                         f"whole number from 0, a label 0 or 1")
-    numeric = {name: values for name, values in columns.items() if values.dtype == float}
+    numeric = {name: values for name, values in columns.items() if values.dtype == float and name != "decision"}
     return by_video(path, names, frames.astype(int), numeric, labels, signals)
 
 
