@@ -1,5 +1,6 @@
 """scripts/measure.py: every number again from a score file, ours or another program's, without the network."""
 
+import csv
 import json
 import re
 import sys
@@ -8,6 +9,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 from helpers import ROOT, load_script, made_scores, published, run, sentence, shell
+from plotly.offline import get_plotlyjs
 from sklearn.metrics import roc_auc_score
 
 import evaluate
@@ -15,7 +17,7 @@ from lgn_net.config import Config
 from lgn_net.report.tables import percent
 from lgn_net.scores.maps import FrameMap, load_maps, save_maps
 from lgn_net.scores.protocols import PAPER, Protocol, compare, grid, normality_under, paper_weights
-from lgn_net.scores.results import Cell, Compared, MemoryUse, PerVideo, Results
+from lgn_net.scores.results import Cell, Compared, PerVideo, Results
 from lgn_net.scores.score_file import VideoScores, read_scores, write_scores
 
 main = load_script("scripts/measure.py").main
@@ -83,7 +85,7 @@ def test_every_key_of_the_results_has_a_meaning():
         "scores", "direction", "auc_copy", "auc_linear", "auc_skill", "compared", "localization", "quality"}
     compared = compare(videos, videos, (paper_weights(0.6),) * 2)
     for kind, content in ((PerVideo, results["per_video"][0]), (Cell, results["grid"][0]),
-                          (MemoryUse, results["memories"][0]), (Compared, compared | {"other": ""})):
+                          (Compared, compared | {"other": ""})):
         assert content.keys() == kind.__annotations__.keys()
 
 
@@ -227,6 +229,25 @@ def test_foreign_scores_by_the_command(tmp_path):
     for path in (tmp_path / "out/scores.csv", tmp_path / "theirs.npy"):
         assert "--direction" in sentence(run(main, path))
     assert "--direction" in sentence(run(main, tmp_path / "ours.csv", *rule))
+
+
+def test_nothing_of_a_file_arrives_raw(tmp_path):
+    """Markup, escapes of terminals, text from right to left, and formulas of spreadsheets, in names of any kind."""
+    evil = "=1+1\x1b[31m\u202e<img src=x onerror=alert(1)>"
+    videos = [video._replace(name=f"{evil}{k}", signals=video.signals | {f"@{evil}": video.signals["psnr"]})
+              for k, video in enumerate(made_scores(SMALL))]
+    write_scores(tmp_path / "s.csv", videos)
+    beside(tmp_path / "s.csv", memories=[{"live_items": evil, "queries_of_item": [1], "item_cosine": 0.5}],
+           versions={"git": evil})
+    result = run(main, tmp_path / "s.csv", "--dataset_type", evil, "--out", tmp_path / "out")
+    assert headline(result) > 50 and result.out.count("=1+1\\x1b[31m\\u202e<img") == 5
+    page = (tmp_path / "out/report.html").read_text().replace(get_plotlyjs(), "")
+    assert page.count("=1+1\\x1b[31m\\u202e&lt;img") >= 9 and "<img src=x" not in page
+    assert not set("\x1b\u202e") & {*page, *result.out, *result.err}
+    table = list(csv.reader((tmp_path / "out/scores.csv").open(newline="")))
+    assert not {cell[0] for cell in (*table[0], *next(zip(*table)))} & {*"=+-@"}
+    assert [video.name for video in read_scores(tmp_path / "out/scores.csv", SIGNALS)] == [v.name for v in videos]
+    assert "no\\x1b[1m" in sentence(run(main, tmp_path / "no\x1b[1m.csv"))
 
 
 def test_a_wrong_direction_is_asked_for(small, tmp_path):

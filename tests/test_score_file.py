@@ -69,7 +69,7 @@ def folder_of(path, arrays, save=np.save, suffix=".npy"):
 def test_round_trip_is_exact(tmp_path):
     """Numbers no decimal of which may go, and the names that folders can have."""
     rng, videos = np.random.default_rng(0), []
-    names = ["01", "1", "a,b", 'quo"te', "a b", "Köln", "#x", "line\r\nbreak", "-1", "nan", "video"]
+    names = ["01", "1", "a,b", 'quo"te', "a b", "Köln", "#x", "line\r\nbreak", "-1", "'-1", "'x", "=a", "nan", "video"]
     for v, name in enumerate(sorted(names, key=natural_key)):
         n = 2 + v
         signals = {"psnr": rng.normal(30, 5, n), "distance": rng.random(n) * 10.0**rng.integers(-300, 90, n),

@@ -25,7 +25,7 @@ from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.official import import_official
 from lgn_net.scores.evaluation import LabelSource
 from lgn_net.scores.maps import FrameMap, frame_map
-from lgn_net.scores.results import MemoryUse, Results
+from lgn_net.scores.results import Results
 from lgn_net.scores.score_file import VideoScores
 from lgn_net.training.checkpoint import check_architecture, load_checkpoint, load_weights
 
@@ -92,7 +92,7 @@ def find_masks(folder: Path, videos: Sequence[Video]) -> list[tuple[str, ...]]:
 
 @torch.inference_mode()
 def sample_normal(model: FramePredictor, videos: list[Video], config: Config, count: int, device: torch.device,
-                  bar: tqdm | None = None) -> tuple[list[FrameSignals], list[MemoryUse]]:
+                  bar: tqdm | None = None) -> tuple[list[FrameSignals], list[dict]]:
     """Score `count` windows, spread evenly over videos, with the memory frozen.
 
     Returns:

@@ -24,6 +24,7 @@ from lgn_net.scores.maps import FrameMap, loud, pictures
 from lgn_net.scores.metrics import mistakes
 from lgn_net.scores.results import OperatingPoint
 from lgn_net.scores.score_file import VideoScores, stretches
+from lgn_net.terminal import visible
 
 COLUMN, PAGE = 3.5, 7.16                                          # inches
 BLUE, RED = "#0072b2", "#d55e00"
@@ -51,7 +52,7 @@ def look(k: int) -> dict[str, Any]:
 
 def wrap(text: str, inches: float) -> str:
     """Break a text of 7 points into lines of about this length."""
-    return textwrap.fill(text, max(8, int(17 * inches)))
+    return textwrap.fill(visible(text), max(8, int(17 * inches)))
 
 
 @matplotlib.rc_context(STYLE)
@@ -74,10 +75,10 @@ def curve_pages(videos: Sequence[VideoScores], normality: Sequence[np.ndarray], 
                 axes.axhline(point["threshold"], color="0.4", linewidth=0.6, linestyle=":")
                 for marker, wrong in zip("^v", mistakes(labels, x, point)):
                     axes.plot(frames[wrong], x[wrong], marker, color=RED, markersize=2)
-            axes.set(title=name, ylim=(low - room, high + room), xlim=(frames[0], max(frames[-1], frames[0] + 1)),
-                     xlabel="frame" if panel > len(shown) - columns else "")
+            axes.set(title=visible(name), ylim=(low - room, high + room), xlabel="frame" if panel > len(shown) - columns
+                     else "", xlim=(frames[0], max(frames[-1], frames[0] + 1)))
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        figure.suptitle(title)
+        figure.suptitle(visible(title))
         handles = [Patch(color=RED, alpha=0.25, linewidth=0), *figure.axes[0].lines]
         names = ["abnormal", "normality", "threshold of equal errors", "false alarm", "miss"]
         figure.legend(handles, names[:len(handles)], loc="outside lower center", ncols=3 if columns == 1 else 5)

@@ -24,6 +24,7 @@ from lgn_net.scores.normality import SCOPES
 from lgn_net.scores.protocols import PAPER, SIGMAS
 from lgn_net.scores.results import OperatingPoint, Results
 from lgn_net.scores.score_file import VideoScores, stretches
+from lgn_net.terminal import visible
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -35,7 +36,8 @@ def write_report(path: Path, results: Results, videos: Sequence[VideoScores], no
     `normal` is the normality (n_v,) of each video; `maps` are frames to show with their errors, if any.
     """
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
-                                     lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+                                     lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+                                     finalize=lambda value: visible(value) if type(value) is str else value)
     environment.policies["json.dumps_kwargs"] = {"default": packed, "sort_keys": True}
     environment.filters |= {
         "percent": percent, "share": lambda value: "undefined" if value is None else f"{percent(value)} %",
@@ -73,7 +75,7 @@ def video_plots(videos: Sequence[VideoScores], normal: Sequence[np.ndarray],
         shown = {name: values for name, values in signals.items() if name != "normality"}
         lines = ["frame %{x}", "normality %{y:.4f}", "label %{text}"]
         for k, name in enumerate(shown):
-            label = html.escape(name.replace("_", " "), quote=False).replace("%", "&#37;")
+            label = html.escape(visible(name).replace("_", " "), quote=False).replace("%", "&#37;")
             lines.append(f"{label} %{{customdata[{k}]:.4g}}")
         trace = {"x": frames, "y": x, "mode": "lines" if len(x) > 1 else "markers",
                  "text": np.where(labels == 1, "abnormal", "normal").tolist(),

@@ -4,6 +4,7 @@ Columns: video, frame (index in its video, from 0), any number of signals, label
 """
 
 import csv
+import functools
 import io
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -16,6 +17,9 @@ import numpy as np
 from lgn_net.data.videos import natural_key
 from lgn_net.errors import UserError
 from lgn_net.files import write_atomic
+
+# How a name begins that a spreadsheet takes for a formula, unless a ' stands before it; ours do when they are written.
+FORMULA = r"(?='*[=+\-@\t\r])"
 
 
 class VideoScores(NamedTuple):
@@ -39,13 +43,13 @@ def stretches(flags: np.ndarray) -> np.ndarray:
 
 def write_scores(path: str | Path, videos: Sequence[VideoScores], labelled: bool = True) -> None:
     """Write a score file, floats in full precision; without the last column where `labelled` is false."""
-    text = io.StringIO()
+    text, marked = io.StringIO(), functools.partial(re.sub, f"^{FORMULA}", "'")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["video", "frame", *videos[0].signals, *["label"] * labelled])
+    writer.writerow(["video", "frame", *map(marked, videos[0].signals), *["label"] * labelled])
     for video in videos:
         columns = [[int(x) if x in (0, 1) else x for x in values.tolist()] for values in video.signals.values()]
         columns += [video.labels.tolist()] if labelled else []
-        writer.writerows([video.name, *row] for row in zip(video.frames.tolist(), *columns))
+        writer.writerows([marked(video.name), *row] for row in zip(video.frames.tolist(), *columns))
     write_atomic(Path(path), text.getvalue())
 
 
@@ -63,6 +67,8 @@ def read_table(path: str | Path, required: Collection[str]) -> dict[str, np.ndar
     except (ValueError, csv.Error):                                     # UnicodeDecodeError is a ValueError
         raise UserError(f"{path} is no CSV file in UTF-8 with a header line and as many cells in every line below "
                         f"it; it may be cut off") from None
+    header, *rows = [[re.sub(f"^'{FORMULA}", "", cell) if cell[:1] == "'" else cell for cell in row]
+                     for row in (header, *rows)]
     columns = {name: np.array(cells) for name, cells in zip(header, zip(*rows)) if name}
     if "video_frame" in columns and "video" not in columns:
         pairs = [re.split(r"[\W_]+(?=\d+(?:\.[a-z]\w*)?$)", cell) for cell in columns["video_frame"].tolist()]
