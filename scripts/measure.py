@@ -55,8 +55,7 @@ def main(argv: list[str]) -> int:
     dataset = config.data.dataset if given(argv, "--dataset_type", "--data.dataset") else None
     own_lambda = not given(argv, "--lambda", "--score.psnr_weight")
     evaluation = read_any(scores, config, args, dataset)
-    like = evaluation.videos if is_ours(scores) else []
-    other = read_any(args.compare, config, args, dataset, own_lambda, like) if args.compare else None
+    other = read_any(args.compare, config, args, dataset, own_lambda, evaluation.videos) if args.compare else None
 
     # Normality, numbers, files; the error maps beside the scores follow their frames' new normality.
     normal = normality_under(Protocol.configured(asdict(config.score)), evaluation.videos, evaluation.weights,

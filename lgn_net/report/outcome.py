@@ -16,7 +16,7 @@ from lgn_net.scores.evaluation import Evaluation
 from lgn_net.scores.maps import FrameMap, save_maps
 from lgn_net.scores.metrics import padded_chance
 from lgn_net.scores.protocols import SCORING, Protocol, compare, grid, measure
-from lgn_net.scores.results import Cell, Results
+from lgn_net.scores.results import Results
 from lgn_net.scores.score_file import write_scores
 from lgn_net.terminal import optional
 
@@ -77,7 +77,7 @@ def results_of_scores(evaluation: Evaluation, config: Config, every_protocol: bo
     results |= {
         "label_source": source, "protocol": describe(evaluation, protocol, config), "signals": dict(weights),
         "scoring": {knob: getattr(config.score, knob) for knob in SCORING},
-        "grid": [Cell(labels=name, scope=cell.scope, sigma=cell.sigma, average=cell.average, auc=value)
+        "grid": [{"labels": name, **cell._asdict(), "auc": value}
                  for name, relabelled in judged.items() for cell, value in grid(relabelled, weights, training).items()],
         "padded_chance": {name or "": padded_chance([video.labels for video in relabelled])
                           for name, relabelled in judged.items()}}

@@ -5,7 +5,7 @@ from typing import Any
 
 from lgn_net.scores.normality import SCOPES
 from lgn_net.scores.protocols import PAPER, RESAMPLES, SIGMAS
-from lgn_net.scores.results import Cell, Compared, Results
+from lgn_net.scores.results import Compared, Results
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -25,11 +25,11 @@ def percent(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{100 * value:.{digits}f}"
 
 
-def grid_table(cells: Iterable[Cell]) -> str:
+def grid_table(cells: Iterable[Mapping[str, Any]]) -> str:
     """Lay out the AUC % of the grid's cells for one set of labels; the paper's protocol in bold."""
     rows: dict[tuple[str, str], list[str]] = {}
     for cell in cells:
-        bold = "**" * ((cell["scope"], cell["sigma"], cell["average"]) == PAPER)
+        bold = "**" * (tuple(cell[key] for key in PAPER._fields) == PAPER)
         rows.setdefault((cell["average"], SCOPES[cell["scope"]]), []).append(f"{bold}{percent(cell['auc'])}{bold}")
     header = ["average", "normalisation", *(f"sigma {sigma:g}" if sigma else "unsmoothed" for sigma in SIGMAS)]
     return markdown(header, [[*names, *values] for names, values in rows.items()], left=2)

@@ -16,16 +16,6 @@ class PerVideo(TypedDict):
     mean_normality: float               # over its scored frames; mostly 0 to 1, as the normalisation makes it
 
 
-class Cell(TypedDict):
-    """The AUC under one protocol of the grid."""
-
-    labels: str | None                  # the source of the labels, as in label_source
-    scope: str                          # the normalisation: a key of SCOPES (normality.py)
-    sigma: float                        # of the Gaussian over the frames of a video, in frames; 0: none
-    average: str                        # a key of AVERAGES (metrics.py)
-    auc: float | None
-
-
 class Compared(TypedDict, total=False):
     """The comparison with a second score file, on the frames that both hold."""
 
@@ -79,7 +69,7 @@ class Results(TypedDict, total=False):
     frames: int                         # number of scored frames
     abnormal_frames: int                # number of scored frames labelled abnormal
     per_video: list[PerVideo]
-    grid: list[Cell]                    # every protocol, for each source of labels
+    grid: list[dict[str, Any]]          # labels (their source), scope, sigma in frames, average, auc; see protocols.py
     padded_chance: dict[str, float]     # AUC of random scores under the padded average, by the source of the labels
     compared: Compared
     memory_updates: int                 # number of frames that updated the memory

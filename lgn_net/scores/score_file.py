@@ -4,7 +4,6 @@ Columns: video, frame (index in its video, from 0), any number of signals, label
 """
 
 import csv
-import functools
 import io
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -18,8 +17,8 @@ from lgn_net.data.videos import natural_key
 from lgn_net.errors import UserError
 from lgn_net.files import write_atomic
 
-# How a name begins that a spreadsheet takes for a formula, unless a ' stands before it; ours do when they are written.
-FORMULA = r"(?='*[=+\-@\t\r])"
+# How a name begins that spreadsheets take for a formula; in our files it has a ' before it, which they do not show.
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 class VideoScores(NamedTuple):
@@ -43,13 +42,14 @@ def stretches(flags: np.ndarray) -> np.ndarray:
 
 def write_scores(path: str | Path, videos: Sequence[VideoScores], labelled: bool = True) -> None:
     """Write a score file, floats in full precision; without the last column where `labelled` is false."""
-    text, marked = io.StringIO(), functools.partial(re.sub, f"^{FORMULA}", "'")
+    text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["video", "frame", *map(marked, videos[0].signals), *["label"] * labelled])
+    marked = {name: "'" * bool(FORMULA.match(name)) + name for name in (*videos[0].signals, *(v.name for v in videos))}
+    writer.writerow(["video", "frame", *map(marked.get, videos[0].signals), *["label"] * labelled])
     for video in videos:
         columns = [[int(x) if x in (0, 1) else x for x in values.tolist()] for values in video.signals.values()]
         columns += [video.labels.tolist()] if labelled else []
-        writer.writerows([marked(video.name), *row] for row in zip(video.frames.tolist(), *columns))
+        writer.writerows([marked[video.name], *row] for row in zip(video.frames.tolist(), *columns))
     write_atomic(Path(path), text.getvalue())
 
 
@@ -67,7 +67,7 @@ def read_table(path: str | Path, required: Collection[str]) -> dict[str, np.ndar
     except (ValueError, csv.Error):                                     # UnicodeDecodeError is a ValueError
         raise UserError(f"{path} is no CSV file in UTF-8 with a header line and as many cells in every line below "
                         f"it; it may be cut off") from None
-    header, *rows = [[re.sub(f"^'{FORMULA}", "", cell) if cell[:1] == "'" else cell for cell in row]
+    header, *rows = [[cell[1:] if cell[:1] == "'" and FORMULA.match(cell) else cell for cell in row]
                      for row in (header, *rows)]
     columns = {name: np.array(cells) for name, cells in zip(header, zip(*rows)) if name}
     if "video_frame" in columns and "video" not in columns:
@@ -90,16 +90,14 @@ def read_table(path: str | Path, required: Collection[str]) -> dict[str, np.ndar
 def known_as(path: str | Path, videos: Sequence[VideoScores], names: Collection[str]) -> list[VideoScores]:
     """Give videos the `names` that they are known by where a program wrote 01 as 1, with a warning.
 
-    Nothing is renamed unless every video is a number, and that of one known name alone.
+    Nothing is renamed unless every video is known so, and no two names have the same number.
     """
-    own = [video.name for video in videos]
-    known = {name: [other for other in names if other.isdecimal() and int(other) == int(name)]
-             for name in own if name.isdecimal()}
-    renamed = [known[name][0] for name in own if len(known.get(name, ())) == 1]
-    if len(set(renamed)) < len(own) or renamed == own:
+    known, own = ({name.lstrip("0"): name for name in some} for some in (names, [video.name for video in videos]))
+    alike = len(known) == len(names) and len(own) == len(videos) and own.keys() <= known.keys()
+    if not alike or own.items() <= known.items():
         return list(videos)
-    warn(f"{path}: videos are matched by their numbers, its {own[0]} is {renamed[0]}")
-    return [video._replace(name=name) for video, name in zip(videos, renamed)]
+    warn(f"{path}: videos are matched by their numbers, its {next(iter(own.values()))} is {known[next(iter(own))]}")
+    return [video._replace(name=known[video.name.lstrip("0")]) for video in videos]
 
 
 def read_scores(path: str | Path, signals: Collection[str], labelled: bool = True) -> list[VideoScores]:
