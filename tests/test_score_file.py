@@ -245,8 +245,8 @@ def test_names_as_other_programs_write_them(tmp_path, text, said):
     path.write_text(text)
     with pytest.warns(UserWarning, match=said) if said else contextlib.nullcontext():
         videos = opened(path, labels=folder_of(tmp_path / "truth", truth), direction="normal").videos
-    assert [(v.name, v.frames.tolist(), v.signals["score"].tolist(), v.labels.tolist()) for v in videos] == [
-        ("01", [0, 1], [0.5, 0.25], [0, 1]), ("10", [4], [1], [1])]
+    assert same(videos, [VideoScores(name, np.array(t), {"score": np.array(x)}, np.array(y)) for name, t, x, y in (
+        ("01", [0, 1], [0.5, 0.25], [0, 1]), ("10", [4], [1.0], [1]))])
     folder = folder_of(tmp_path / "truth", {"001": np.zeros(2)})
     assert not said or "video '1'" in refusal(opened, path, labels=folder, direction="normal")
     path.write_text("video_frame,score\n01_0,1\nlast,1\n")

@@ -71,7 +71,7 @@ def read_table(path: str | Path, required: Collection[str]) -> dict[str, np.ndar
                      for row in (header, *rows)]
     columns = {name: np.array(cells) for name, cells in zip(header, zip(*rows)) if name}
     if "video_frame" in columns and "video" not in columns:
-        pairs = [re.split(r"[\W_]+(?=\d+(?:\.[a-z]\w*)?$)", cell) for cell in columns["video_frame"].tolist()]
+        pairs = [re.split(r"[\W_]+(?=\d+(?:\.[a-z]\w*)?$)", cell) for cell in columns.pop("video_frame").tolist()]
         if wrong := [pair for pair in pairs if len(pair) != 2]:
             raise UserError(f"{path}, column video_frame: {wrong[0][0]!r} is no video and frame such as 01_137")
         columns["video"], columns["frame"] = np.array([(video, frame.split(".")[0]) for video, frame in pairs]).T
