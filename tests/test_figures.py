@@ -99,13 +99,15 @@ def test_curves_and_shading():
         np.testing.assert_array_equal(axes.lines[0].get_xydata(), np.stack([video.frames, x], axis=1))
         low, high = axes.get_ylim()
         assert low <= -3 and high >= 20
+    marked, = curve_pages(videos, normality, point={"threshold": 1.0})
+    wrong = [[line.get_xdata().tolist() for line in axes.lines[2:]] for axes in marked.axes]    # false alarms, misses
+    assert wrong == [[[5, 9], [7]], [[], [7]]]
     assert figure.axes[0].get_title() == "a_$x$_b" and not figure.axes[0].title.get_parse_math()
 
 
 @pytest.mark.slow
 def test_curves_of_an_evaluation(tmp_path):
-    """Twelve videos on the first page, the thirteenth on the second; earlier pages are gone; one frame is enough."""
-    (tmp_path / "curves_3.png").write_bytes(b"old")
+    """Twelve videos on the first page, the thirteenth on the second; one frame is enough."""
     videos = [made(f"{n:02d}", np.arange(4, 4 + n), np.arange(n) % 2) for n in range(13, 0, -1)]
     write_curves(videos, [np.linspace(0, 1, len(video.frames)) for video in videos], "a_$t$", tmp_path)
     paths = sorted(tmp_path.iterdir())

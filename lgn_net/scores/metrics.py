@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from lgn_net.scores.results import OperatingPoint
+
 AVERAGES = {
     "micro": "all frames of all videos together",
     "macro": "mean over the videos with both classes",
@@ -71,6 +73,24 @@ def equal_error_rate(false_positive: np.ndarray, true_positive: np.ndarray) -> f
     k = np.flatnonzero(surplus >= 0)[0]                                      # the first point past the crossing
     share = surplus[k - 1] / (surplus[k - 1] - surplus[k])
     return float((1 - share) * false_positive[k - 1] + share * false_positive[k])
+
+
+def operating_point(false_positive: np.ndarray, true_positive: np.ndarray, normality: np.ndarray,
+                    wanted: float | None = None) -> OperatingPoint:
+    """Find the threshold with the most false positives up to the rate `wanted`, on the ROC curve of all frames (n,).
+
+    Without a rate: the threshold at which false positives and misses are the closest.
+    """
+    k = np.abs(false_positive + true_positive - 1).argmin() if wanted is None else (false_positive <= wanted).sum() - 1
+    levels = np.concatenate([[np.nextafter(normality.min(), -np.inf)], np.unique(normality)])    # a level per point
+    return {"threshold": float(levels[k]), "false_positive_rate": float(false_positive[k]),
+            "true_positive_rate": float(true_positive[k])}
+
+
+def mistakes(labels: np.ndarray, normality: np.ndarray, point: OperatingPoint) -> tuple[np.ndarray, np.ndarray]:
+    """Find the false alarms and the misses among frames (n,) at a threshold, each as bool (n,)."""
+    found = normality <= point["threshold"]
+    return found & (labels == 0), ~found & (labels == 1)
 
 
 def mean_where(values: Arrays, labels: Arrays, label: int) -> float | None:
