@@ -8,9 +8,9 @@ frames together. Single videos and resamples are counted in pairs of frames here
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from lgn_net.scores.results import OperatingPoint
+from lgn_net.scores.results import OperatingPoint, Results
 
 AVERAGES = {
     "micro": "all frames of all videos together",
@@ -18,6 +18,23 @@ AVERAGES = {
     "padded": "macro over all videos, each lengthened by a right answer of either class: biased",
 }
 Arrays = Sequence[np.ndarray]
+
+
+def all_frames(labels: Arrays, normality: Arrays, false_positive_rate: float) -> Results:
+    """Compute the metrics over all frames together that are no AUC; a further metric belongs here.
+
+    `false_positive_rate` is the one wanted of `at_wanted`. What is undefined is None.
+    """
+    curve, y, x = roc(labels, normality), np.concatenate(labels), np.concatenate(normality)
+    of_normal, of_abnormal = (mean_where(normality, labels, c) for c in (0, 1))
+    return {
+        "eer": equal_error_rate(*curve) if curve else None,
+        "at_eer": operating_point(*curve, x) if curve else None,
+        "wanted_false_positive_rate": false_positive_rate,
+        "at_wanted": operating_point(*curve, x, false_positive_rate) if curve else None,
+        "average_precision": float(average_precision_score(y, -x)) if curve else None,
+        "chance": float(y.mean()),                                         # the average precision of random scores
+        "gap": None if of_normal is None or of_abnormal is None else of_normal - of_abnormal}
 
 
 def auc(labels: Arrays, normality: Arrays, average: str = "micro") -> float | None:

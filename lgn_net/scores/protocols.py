@@ -5,7 +5,6 @@ from typing import NamedTuple, cast
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
-from sklearn.metrics import average_precision_score
 
 from lgn_net.errors import UserError
 from lgn_net.scores import metrics
@@ -88,20 +87,11 @@ def measure(videos: Sequence[VideoScores], weights: Mapping[str, float], protoco
     two_class = sum(bool(y.min() != y.max()) for y in labels)
     several = (two_class if protocol.average == "macro" else len(videos)) > 1             # else nothing to resample
     draws = metrics.bootstrap(labels, normal, protocol.average, RESAMPLES)
-    curve, y, x = metrics.roc(labels, normal), np.concatenate(labels), np.concatenate(normal)
-    of_normal, of_abnormal = (metrics.mean_where(normal, labels, c) for c in (0, 1))
-    results: Results = {
+    results: Results = metrics.all_frames(labels, normal, false_positive_rate) | {
         "auc": metrics.auc(labels, normal, protocol.average),
         "interval": metrics.interval(draws) if several else None,
-        "eer": metrics.equal_error_rate(*curve) if curve else None,
-        "at_eer": metrics.operating_point(*curve, x) if curve else None,
-        "wanted_false_positive_rate": false_positive_rate,
-        "at_wanted": metrics.operating_point(*curve, x, false_positive_rate) if curve else None,
-        "average_precision": float(average_precision_score(y, -x)) if curve else None,
-        "chance": float(y.mean()),                                         # the average precision of random scores
-        "gap": None if of_normal is None or of_abnormal is None else of_normal - of_abnormal,
-        "videos": len(videos), "single_class_videos": len(videos) - two_class, "frames": len(y),
-        "abnormal_frames": int(y.sum()),
+        "videos": len(videos), "single_class_videos": len(videos) - two_class, "frames": sum(map(len, labels)),
+        "abnormal_frames": int(sum(y.sum() for y in labels)),
         "per_video": [{"video": video.name, "frames": len(y), "abnormal_frames": int(y.sum()),
                        "auc": metrics.video_auc(y, x), "mean_normality": float(x.mean())}
                       for video, y, x in zip(videos, labels, normal)]}
