@@ -26,7 +26,7 @@ import numpy as np
 import scipy.io
 
 from lgn_net.data.clips import read_image
-from lgn_net.data.footage import open_footage, slack
+from lgn_net.data.footage import open_footage
 from lgn_net.data.labels import load_labels
 from lgn_net.data.videos import index_videos
 from lgn_net.datasets import difference_from_published, facts_of
@@ -130,8 +130,6 @@ def write_video(video: SourceVideo, home: Path, image_format: str, stop: threadi
             count += 1
             if stop.is_set():
                 raise KeyboardInterrupt
-        if count < expected:
-            warnings.warn(f"{video.split}/{video.name}: decoded {count} frames where its header says {expected}")
 
         # Masks, and labels, or else which masks have a pixel set.
         labels = video.labels
@@ -162,7 +160,7 @@ def encoded_frames(video: SourceVideo, image_format: str) -> Iterator[tuple[str,
             for frame in footage.frames:
                 yield suffix, encode(frame.picture, image_format), expected
                 count += 1
-        if count < expected - slack(expected) and not footage.whole:
+        if not footage.whole:
             raise UserError(f"{video.frames} stops early, decoded {count} of {expected} frames; get it again")
         return
     file = suffix, b""
