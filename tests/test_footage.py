@@ -148,7 +148,7 @@ def damaged(folder):
 
 
 def sparse(name, codec="libx264", form="yuv420p"):
-    """Ten pictures at 0 to 20.1 s: an AVI counts the gaps as frames, in the others the count is reckoned from the rate."""
+    """Ten pictures at 0 to 20.1 s; an AVI counts the gaps as frames, of others the count is reckoned from the rate."""
     return lambda folder: write(folder / name, pictures(10), codec, form, times=[0, 1, 2, 3, 30, 31, 60, 100, 200, 201])
 
 

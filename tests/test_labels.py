@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 import tarfile
 
 import numpy as np
@@ -120,6 +121,18 @@ def test_broken_files(write, tmp_path):
     refusal(tmp_path / "gone.npy")
     refusal(write("l.npy", np.array([Bomb(tmp_path / "ran")] * 14, object)))
     assert not (tmp_path / "ran").exists()
+
+
+def test_damaged_mat_ends_no_process(write):
+    """SciPy crashes by these mutations, the first five of 300 that do."""
+    path = write("l.mat", MAT)
+    good = path.read_bytes()
+    for seed in (2, 223, 225, 237, 278):
+        dice, data = random.Random(seed), bytearray(good)
+        for _ in range(dice.choice([1, 1, 2, 4])):
+            data[dice.randrange(128, len(data))] = dice.choice([0, 1, 255, dice.randrange(256)])
+        path.write_bytes(data)
+        assert "its reader crashed" in refusal(path)
 
 
 def test_find_labels(tmp_path):

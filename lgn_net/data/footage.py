@@ -109,8 +109,8 @@ def decode(container: InputContainer, footage: Footage, channels: int, fps: floa
     pictures that a cut without decoding hides, or that a variable frame rate skips; a warning then says so.
     """
     stream = container.streams.video[0]
-    length, duration = footage.length or 0, float(stream.duration * stream.time_base if stream.duration
-                                                  else (container.duration or 0) / av.time_base)
+    length, duration = footage.length or 0, float(stream.duration * stream.time_base if stream.duration and
+                                                  stream.time_base else (container.duration or 0) / av.time_base)
     stream.codec_context.thread_count = 1                                  # several videos are decoded at a time
     packets, t, first, last, step, shape, opened = 0, 0, None, 0.0, 0.0, None, time.monotonic()
     try:

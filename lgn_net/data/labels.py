@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
 
 from lgn_net.datasets import BENCHMARKS, canonical_name, facts_of, names_of, ucsd
-from lgn_net.datasets.common import load_array, mark, natural_key
+from lgn_net.datasets.common import load_array, load_mat, mark, natural_key
 from lgn_net.errors import UserError
 
 Labels = dict[str, np.ndarray]             # name of each video -> (T,)
@@ -95,8 +94,7 @@ def read_npy(path: Path, lengths: Mapping[str, int]) -> Labels:
 
 def read_mat(path: Path, lengths: Mapping[str, int]) -> Labels:
     """Read ano_pred's ranges."""
-    cells = scipy.io.loadmat(path)["gt"].ravel()
-    return from_ranges(lengths, [cell.reshape(2, -1).T.astype(int) - 1 for cell in cells])
+    return from_ranges(lengths, [cell.reshape(2, -1).T.astype(int) - 1 for cell in load_mat(path, "gt")])
 
 
 def read_ranges(path: Path) -> Labels:

@@ -23,14 +23,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-import scipy.io
 
 from lgn_net.data.clips import read_image
 from lgn_net.data.footage import open_footage
 from lgn_net.data.labels import load_labels
 from lgn_net.data.videos import index_videos
 from lgn_net.datasets import difference_from_published, facts_of
-from lgn_net.datasets.common import SPLIT_FOLDERS, Benchmark, SourceVideo, load_array, some
+from lgn_net.datasets.common import SPLIT_FOLDERS, Benchmark, SourceVideo, load_array, load_mat, some
 from lgn_net.errors import UserError
 from lgn_net.files import locked, replacing, replacing_folder, to_json, write_atomic
 from lgn_net.preparation.archives import unpack
@@ -189,10 +188,7 @@ def read_masks(masks: Path | tuple[Path, ...]) -> Iterator[np.ndarray]:
         yield from (mask > 0 for mask in load_array(masks))
     else:
         with ONE_MAT:
-            try:
-                yield from (cell > 0 for cell in scipy.io.loadmat(masks, variable_names=["volLabel"])["volLabel"].flat)
-            except Exception as error:                     # SciPy raises many kinds for a damaged file
-                raise UserError(f"{masks} is damaged ({error}); unpack the archive again") from None
+            yield from (cell > 0 for cell in load_mat(masks, "volLabel"))
 
 
 def write_labels(root: Path, args: Namespace, lengths: dict[str, int]) -> str | None:
