@@ -19,7 +19,7 @@ from lgn_net.inference.observers import (
     Localization,
     Quality,
     chance_to_touch,
-    read_mask,
+    resized_mask,
     summarize,
 )
 from lgn_net.scores.maps import (
@@ -149,9 +149,9 @@ def test_masks_are_found_and_lie_on_the_resized_frames(tmp_path):
     assert nothing == () and paths == tuple(str(tmp_path / f"02/{t}.png") for t in range(11))       # natural order
     with pytest.raises(UserError, match="02 holds 11 masks, but video 02 has 12 frames"):
         find_masks(tmp_path, [Video("02", tuple("abcdefghijkl"))])
-    assert np.array_equal(255 * read_mask(paths[0], 24, 24), read_frames(paths[:1], 1, 24)[0, 0])
-    assert read_mask(paths[1], 24, 24).all()
-    assert np.argwhere(read_mask(paths[2], 24, 24)).tolist() == [[0, 1]]
+    assert np.array_equal(255 * resized_mask(paths[0], 24, 24), read_frames(paths[:1], 1, 24)[0, 0])
+    assert resized_mask(paths[1], 24, 24).all()
+    assert np.argwhere(resized_mask(paths[2], 24, 24)).tolist() == [[0, 1]]
 
 
 def frames(*shape):

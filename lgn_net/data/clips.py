@@ -1,5 +1,6 @@
 """Frames of a video: decode, resize, scale; and which videos are long enough."""
 
+import contextlib
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,21 +13,44 @@ from torch import Tensor
 from lgn_net.data.videos import Video
 from lgn_net.errors import UserError
 
+FEW_LEVELS = 32          # 12-bit pixels in 16-bit files keep 16 grey levels when they become 8-bit pixels
+MAP_DEPTH = "map them to 8 bits: scripts/prepare_data.py custom --depth_range"
+
 cv2.setNumThreads(0)                     # frames are small; parallelism is over windows
 silence = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel      # OpenCV 4, 5
 silence(0)                               # our own messages name damaged frames
 
 
-def read_image(path: str | Path, flag: int = cv2.IMREAD_UNCHANGED) -> np.ndarray:
-    """Decode an image file with OpenCV, as it is unless `flag` says otherwise: (H, W, C). UserError when damaged."""
-    data = Path(path).read_bytes()
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
-    except cv2.error:                    # a header with absurd numbers
-        image = None
+def read_image(path: str | Path, flag: int = cv2.IMREAD_UNCHANGED, any_depth: bool = False) -> np.ndarray:
+    """Decode an image file with OpenCV, as it is unless `flag` says otherwise: (H, W, C).
+
+    UserError when it is damaged, or, unless `any_depth`, its pixels are not of 8 or 16 bits.
+    """
+    data, image = Path(path).read_bytes(), None
+    for how in (flag, cv2.IMREAD_UNCHANGED):                                 # colour and grey are of 8 bits only
+        with contextlib.suppress(cv2.error):                                 # a header with absurd numbers
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), how) if data and image is None else image
     if image is None or is_truncated(data):
         raise UserError(f"frame {path} is damaged or truncated ({len(data)} bytes); extract or unpack it again")
+    if image.dtype not in (np.uint8, np.uint16) and not any_depth:
+        raise UserError(f"frame {path} holds {image.dtype} pixels, {np.nanmin(image):g} to {np.nanmax(image):g}, not 8 "
+                        f"or 16 bits; {MAP_DEPTH} {np.nanmin(image):g} {np.nanmax(image):g}")
     return image.reshape(*image.shape[:2], -1)
+
+
+def read_mask(path: str | Path) -> np.ndarray:
+    """Read a mask, bool (H, W): whatever is not black is abnormal; of a JPEG, what is brighter than half."""
+    image = read_image(path, any_depth=True)[..., :3]                        # without transparency
+    return (image > (127 if Path(path).suffix.lower() in (".jpg", ".jpeg") else 0)).any(axis=2)
+
+
+def lost_depth(path: str | Path) -> str | None:
+    """Say in a sentence what 8 bits leave of an image with 12-bit pixels in 16 bits; None for all other images."""
+    image = read_image(path) if Path(path).suffix.lower() in (".png", ".tif", ".tiff", ".pgm") else np.zeros(1)
+    levels = len(np.unique(image >> 8)) if image.dtype == np.uint16 else FEW_LEVELS
+    return None if levels >= FEW_LEVELS else (
+        f"frame {path} has pixels of 16 bits, {image.min()} to {image.max()}, of which {levels} of 255 grey levels are "
+        f"left in 8 bits; {MAP_DEPTH} {image.min()} {image.max()}")
 
 
 def read_frame(path: str, channels: int) -> np.ndarray:
@@ -79,7 +103,10 @@ def to_float(frames: np.ndarray | Tensor) -> Tensor:
 
 
 def long_enough(videos: list[Video], length: int) -> list[int]:
-    """Return the indices of the videos that hold a window of `length` frames; warn of others. UserError if none."""
+    """Return the indices of the videos that hold a window of `length` frames. UserError if none.
+
+    Warn of the other videos, and when 8 bits leave little of the frames.
+    """
     keep = []
     for v, video in enumerate(videos):
         if len(video.frames) >= length:
@@ -89,4 +116,6 @@ def long_enough(videos: list[Video], length: int) -> list[int]:
                           f"skipped", stacklevel=2)
     if not keep:
         raise UserError(f"no video has the {length} frames of a window ({length - 1} inputs and the frame to predict)")
+    if note := lost_depth(videos[keep[0]].frames[length // 2]):
+        warnings.warn(note, stacklevel=2)
     return keep

@@ -9,7 +9,8 @@ import pkgutil
 from lgn_net.datasets.common import Benchmark, SourceVideo, matching
 
 # A user's own videos: video files in folders called `training` and `testing`, or `train` and `test`.
-VIDEOS = r"(train|test)(?:ing)?/([^/]+)\.(?:avi|mp4|m4v|mov|mkv|webm|mpg|mpeg|wmv|flv|ts|mts|3gp|ogv)"
+VIDEO_SUFFIXES = "avi|mp4|m4v|mov|mkv|webm|mpg|mpeg|wmv|flv|ts|mts|3gp|ogv"
+VIDEOS = rf"(train|test)(?:ing)?/([^/]+)\.(?:{VIDEO_SUFFIXES})"
 OWN_VIDEOS = Benchmark("", train=(0, 0), test=(0, 0), files=(VIDEOS,), find=lambda roots: (
     SourceVideo(f"{match[1].lower()}ing", match[2], path) for path, match in matching(roots, VIDEOS)))
 

@@ -24,7 +24,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lgn_net.data.clips import read_image
+from lgn_net.data.clips import read_image, read_mask
 from lgn_net.data.footage import open_footage
 from lgn_net.data.labels import load_labels
 from lgn_net.data.videos import index_videos
@@ -141,6 +141,9 @@ def write_video(video: SourceVideo, home: Path, image_format: str, stop: threadi
                 if len(pixels) != count:
                     raise UserError(f"{len(pixels)} masks, {count} frames; the masks are of another video")
             labels = np.array(pixels, np.uint8) if labels is None else labels
+            if labels.any() and not any(pixels):
+                warnings.warn(f"{video.split}/{video.name}: {labels.sum()} frames are abnormal by their labels, and no "
+                              f"mask has a pixel")
         if labels is not None:
             if len(labels) != count:
                 raise UserError(f"{len(labels)} labels, {count} frames; the labels are of another video")
@@ -183,7 +186,7 @@ def encode(image: np.ndarray, image_format: str) -> bytes:
 def read_masks(masks: Path | tuple[Path, ...]) -> Iterator[np.ndarray]:
     """Yield the masks (H, W) of one video, bool, frame after frame."""
     if isinstance(masks, tuple):
-        yield from (read_image(path)[..., 0] > 0 for path in masks)
+        yield from map(read_mask, masks)
     elif masks.suffix == ".npy":
         yield from (mask > 0 for mask in load_array(masks))
     else:

@@ -51,7 +51,7 @@ class LabelSource(NamedTuple):
         UserError when there are none, or they do not fit the `lengths`, the number of frames by the video's name.
         """
         dataset, truths = self.dataset or "", facts_of(self.dataset or "").truths
-        if self.labels and Path(self.labels).is_dir():
+        if self.labels and Path(self.labels).is_dir() and not lengths:
             where, truth = self.labels, load_label_folder(self.labels)
         else:
             if self.labels:
