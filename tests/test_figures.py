@@ -1,6 +1,7 @@
 """The figures show the numbers that are in the files, under the names that the user gave."""
 
 import json
+import warnings
 
 import cv2
 import matplotlib
@@ -11,7 +12,17 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from lgn_net.report.figures import curve_pages, draw_maps, gap_figure, look, sweep_figure, write_curves
+from lgn_net.report.figures import (
+    OTHER_SCRIPTS,
+    curve_pages,
+    draw_maps,
+    gap_figure,
+    look,
+    remark,
+    save_figure,
+    sweep_figure,
+    write_curves,
+)
 from lgn_net.report.plan_pictures import plan_figure
 from lgn_net.scores.maps import FrameMap, frame_map, load_maps, save_maps
 from lgn_net.scores.protocols import PAPER, measure, normality_under
@@ -309,3 +320,12 @@ def test_seven_curves_differ_in_dashes_and_in_grey():
     assert len({str(one["linestyle"]) for one in looks[:7]}) == 7
     assert len({(str(one["linestyle"]), one["marker"]) for one in looks}) == 14
     assert all(np.dot(to_rgb(one["color"]), (0.3, 0.59, 0.11)) < 0.75 for one in looks)
+
+
+def test_names_without_a_font_get_one_remark(tmp_path):
+    remark.cache_clear()
+    page, = curve_pages([VideoScores("监控录像", np.arange(9), {}, np.zeros(9, np.uint8))], [np.linspace(0, 1, 9)])
+    with warnings.catch_warnings(record=True, action="always") as said:
+        save_figure(page, tmp_path / "a")
+        save_figure(page, tmp_path / "b")
+    assert len(said) == (not OTHER_SCRIPTS) and all("Noto Sans CJK" in str(w.message) for w in said)

@@ -127,7 +127,8 @@ def test_regions_that_touch_the_mask(tmp_path):
 
 
 def test_undefined_without_abnormal_frames_or_masks(tmp_path):
-    normal = localized(tmp_path, np.zeros((3, 16, 16), bool), np.full((3, 16, 16), 0.1, np.float32))
+    with pytest.warns(UserWarning, match="none of 3 masks has an abnormal pixel"):
+        normal = localized(tmp_path, np.zeros((3, 16, 16), bool), np.full((3, 16, 16), 0.1, np.float32))
     half = np.zeros((1, 16, 16), bool)
     half[:, :8] = True                                                                        # ties count half
     assert localized(tmp_path / "half", half, np.full((1, 16, 16), 0.1, np.float32))["pixel_auc"] == 0.5

@@ -41,16 +41,24 @@ def read_image(path: str | Path, flag: int = cv2.IMREAD_UNCHANGED, any_depth: bo
 def read_mask(path: str | Path) -> np.ndarray:
     """Read a mask, bool (H, W): whatever is not black is abnormal; of a JPEG, what is brighter than half."""
     image = read_image(path, any_depth=True)[..., :3]                        # without transparency
-    return (image > (127 if Path(path).suffix.lower() in (".jpg", ".jpeg") else 0)).any(axis=2)
+    return image.max(axis=2) > (127 if Path(path).suffix.lower() in (".jpg", ".jpeg") else 0)
 
 
 def lost_depth(path: str | Path) -> str | None:
     """Say in a sentence what 8 bits leave of an image with 12-bit pixels in 16 bits; None for all other images."""
-    image = read_image(path) if Path(path).suffix.lower() in (".png", ".tif", ".tiff", ".pgm") else np.zeros(1)
-    levels = len(np.unique(image >> 8)) if image.dtype == np.uint16 else FEW_LEVELS
-    return None if levels >= FEW_LEVELS else (
-        f"frame {path} has pixels of 16 bits, {image.min()} to {image.max()}, of which {levels} of 255 grey levels are "
-        f"left in 8 bits; {MAP_DEPTH} {image.min()} {image.max()}")
+    if Path(path).suffix.lower() not in (".png", ".tif", ".tiff", ".pgm"):
+        return None
+    image = read_image(path)
+    if image.dtype != np.uint16 or (levels := len(np.unique(image >> 8))) >= FEW_LEVELS:
+        return None
+    return (f"frame {path} has pixels of 16 bits, {image.min()} to {image.max()}, of which {levels} of 255 grey levels "
+            f"are left in 8 bits; {MAP_DEPTH} {image.min()} {image.max()}")
+
+
+def to_8_bits(image: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Map pixels of any depth, `low` or less to 0 and `high` or more to 255: uint8, NaN as 0."""
+    scaled = np.clip((image.astype(np.float64) - low) / (high - low), 0, 1)
+    return np.nan_to_num(scaled * 255).round().astype(np.uint8)
 
 
 def read_frame(path: str, channels: int) -> np.ndarray:

@@ -24,7 +24,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lgn_net.data.clips import read_image, read_mask
+from lgn_net.data.clips import read_image, read_mask, to_8_bits
 from lgn_net.data.footage import open_footage
 from lgn_net.data.labels import load_labels
 from lgn_net.data.videos import index_videos
@@ -51,14 +51,16 @@ def prepare(sources: list[Path], args: Namespace) -> dict[str, Any]:
     root, archives, facts = args.out / args.name, args.out / f".{args.name}.unpacked", facts_of(args.dataset)
     # What tells one source from another: an archive's name and size, a folder's place.
     manifest: dict[str, Any] = {"dataset": args.dataset, "format": args.format, "source": [
-        str(path.resolve()) if path.is_dir() else f"{path.name}, {path.stat().st_size:,} bytes" for path in sources]}
+        str(path.resolve()) if path.is_dir() else f"{path.name}, {path.stat().st_size:,} bytes" for path in sources],
+        "depth_range": args.depth_range}
     args.out.mkdir(parents=True, exist_ok=True)
     with locked(args.out / f".{args.name}.lock", timeout=0):
         before = json.loads((root / "prepared.json").read_text()) if (root / "prepared.json").exists() else {}
         if root.exists() and any(before.get(key) != value for key, value in manifest.items()):
             raise UserError(f"{root} was made from {before.get('source', 'something else')} as {before.get('format')}; "
-                            f"give that and --format again, or another --out, or delete {root} first")
-        videos = read_source(facts, sources, archives)
+                            f"give that and --format (--depth_range, too, where it was given) again, or another --out, "
+                            f"or delete {root} first")
+        videos = [video._replace(depth=args.depth_range) for video in read_source(facts, sources, archives)]
         write_atomic(root / "prepared.json", to_json(manifest))
         write_videos([video for video in videos if not (root / video.split / "frames" / video.name).is_dir()], root,
                      args.format)
@@ -157,6 +159,8 @@ def encoded_frames(video: SourceVideo, image_format: str) -> Iterator[tuple[str,
     """
     suffix, count = f".{image_format}", 0
     if isinstance(video.frames, Path):
+        if video.depth:
+            raise UserError("it is a video file, and --depth_range is for images; leave it out")
         with open_footage(video.frames) as footage:
             expected = footage.length or 0
             for frame in footage.frames:
@@ -168,8 +172,11 @@ def encoded_frames(video: SourceVideo, image_format: str) -> Iterator[tuple[str,
     file = suffix, b""
     for t, path in enumerate(video.frames):
         try:
-            # Nothing is gained from a JPEG in another format.
-            image, is_kept = read_image(path), path.suffix.lower() in (".jpg", ".jpeg", suffix)
+            image, is_kept = read_image(path, any_depth=bool(video.depth)), False
+            if video.depth:
+                image = to_8_bits(image, *video.depth)
+            else:                                          # nothing is gained from a JPEG in another format
+                is_kept = path.suffix.lower() in (".jpg", ".jpeg", suffix)
             file = (path.suffix.lower(), path.read_bytes()) if is_kept else (suffix, encode(image, image_format))
         except UserError:
             if t != video.damaged:

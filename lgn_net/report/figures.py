@@ -7,12 +7,14 @@ dashes as well as by their colours (Okabe and Ito's), so that a grey copy can be
 import functools
 import re
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -38,14 +40,28 @@ STYLE: dict[Any, Any] = {
 VIDEOS_PER_PAGE, MAPS_PER_PAGE = 12, 6
 
 
+# Where they are installed, fonts for names in Chinese, Japanese and Korean.
+OTHER_SCRIPTS = [name for name in ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei",
+                                   "WenQuanYi Zen Hei", "Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB")
+                 if name in font_manager.get_font_names()]
+STYLE["font.family"] = ["DejaVu Sans", *OTHER_SCRIPTS]
+
+
 @matplotlib.rc_context(STYLE)
 def save_figure(figure: Figure, path: str | Path, dpi: int = 300, kinds: Sequence[str] = ("png", "pdf")) -> list[Path]:
     """Write `<path>.png` and `<path>.pdf`, the same bytes for the same figure, and return the two paths."""
     paths = [Path(f"{path}.{kind}") for kind in kinds]
-    for target, kind in zip(paths, kinds):
-        with replacing(target) as file:
-            figure.savefig(file, format=kind, dpi=dpi, metadata={"CreationDate": None} if kind == "pdf" else {})
+    with warnings.catch_warnings(record=True) as said:
+        for target, kind in zip(paths, kinds):
+            with replacing(target) as file:
+                figure.savefig(file, format=kind, dpi=dpi, metadata={"CreationDate": None} if kind == "pdf" else {})
+    for text in dict.fromkeys("no font here has some letters of the names in figures; install Noto Sans CJK"
+                              if "missing from font" in str(w.message) else str(w.message) for w in said):
+        remark(text)                                                 # Matplotlib warns of every letter of every figure
     return paths
+
+
+remark = functools.cache(warnings.warn)
 
 
 def look(k: int) -> dict[str, Any]:
