@@ -77,11 +77,11 @@ def test_near_misses_are_read(tmp_path, frame, found):
 @pytest.mark.parametrize(("dataset", "file", "below", "command"), [
     ("ped2", "UCSDped2/Train/Train001/001.tif", "", "ped2 --source {} --out prepared,"),
     ("ped2", "UCSD_Anomaly_Dataset.v1p2/UCSDped2/Train/Train001/001.tif", "",
-     "ped2 --source {}/UCSD_Anomaly_Dataset.v1p2 --out"),
+     "ped2 --source {} --out"),
     ("ped2", "ped2/Train/Train001/001.tif", "ped2", "ped2 --source {}/ped2 --out"),
-    ("avenue", "Avenue Dataset/training_videos/01.avi", "", "avenue --source '{}/Avenue Dataset' --out"),
-    ("shanghai", "shanghaitech/training/videos/01_001.avi", "", "shanghaitech --source {}/shanghaitech --out"),
-    ("mine", "mine/training/monday.MP4", "", "custom --source {}/mine --out prepared --name mine,")])
+    ("avenue", "Avenue Dataset/training_videos/01.avi", "", "avenue --source {} --out"),
+    ("shanghai", "shanghaitech/training/videos/01_001.avi", "", "shanghaitech --source {} --out"),
+    ("mine", "mine/training/monday.MP4", "", "custom --source {} --out prepared --name mine,")])
 def test_near_misses_that_a_command_mends(tmp_path, dataset, file, below, command):
     touch((tmp_path / file).parent, (tmp_path / file).name)
     touch(tmp_path / "UCSDped2/Test/Test001_gt", "001.bmp")
@@ -91,8 +91,8 @@ def test_near_misses_that_a_command_mends(tmp_path, dataset, file, below, comman
 
 
 @pytest.mark.parametrize(("name", "image", "said"), [
-    ("12.png", np.arange(3072, dtype=np.uint16).reshape(48, 64), "0 to 3071, of which 12 of 255"),
-    ("31.tif", np.full((8, 8), 700, np.uint16), "700 to 700, of which 1 of 255"),
+    ("12.png", np.arange(3072, dtype=np.uint16).reshape(48, 64), "0 to 3071, which leave 12 of 255"),
+    ("31.tif", np.full((8, 8), 700, np.uint16), "700 to 700, which leave 1 of 255"),
     ("16.png", np.arange(65536, dtype=np.uint16).reshape(256, 256), None),
     ("8.png", np.zeros((8, 8), np.uint8), None)])
 def test_lost_depth_is_said(tmp_path, name, image, said):

@@ -44,21 +44,17 @@ def read_mask(path: str | Path) -> np.ndarray:
     return image.max(axis=2) > (127 if Path(path).suffix.lower() in (".jpg", ".jpeg") else 0)
 
 
-def lost_depth(path: str | Path) -> str | None:
-    """Say in a sentence what 8 bits leave of an image with 12-bit pixels in 16 bits; None for all other images."""
-    if Path(path).suffix.lower() not in (".png", ".tif", ".tiff", ".pgm"):
-        return None
+def warn_of_lost_depth(path: str) -> None:
+    """Warn when 8 bits leave little of a frame, as of 12-bit pixels in 16 bits."""
     image = read_image(path)
-    if image.dtype != np.uint16 or (levels := len(np.unique(image >> 8))) >= FEW_LEVELS:
-        return None
-    return (f"frame {path} has pixels of 16 bits, {image.min()} to {image.max()}, of which {levels} of 255 grey levels "
-            f"are left in 8 bits; {MAP_DEPTH} {image.min()} {image.max()}")
+    if image.dtype == np.uint16 and (levels := len(np.unique(image >> 8))) < FEW_LEVELS:
+        warnings.warn(f"frame {path} has 16-bit pixels of {image.min()} to {image.max()}, which leave {levels} of 255 "
+                      f"grey levels in 8 bits; {MAP_DEPTH} {image.min()} {image.max()}")
 
 
 def to_8_bits(image: np.ndarray, low: float, high: float) -> np.ndarray:
     """Map pixels of any depth, `low` or less to 0 and `high` or more to 255: uint8, NaN as 0."""
-    scaled = np.clip((image.astype(np.float64) - low) / (high - low), 0, 1)
-    return np.nan_to_num(scaled * 255).round().astype(np.uint8)
+    return np.nan_to_num(255 * np.clip((image.astype(float) - low) / (high - low), 0, 1)).round().astype(np.uint8)
 
 
 def read_frame(path: str, channels: int) -> np.ndarray:
@@ -111,10 +107,7 @@ def to_float(frames: np.ndarray | Tensor) -> Tensor:
 
 
 def long_enough(videos: list[Video], length: int) -> list[int]:
-    """Return the indices of the videos that hold a window of `length` frames. UserError if none.
-
-    Warn of the other videos, and when 8 bits leave little of the frames.
-    """
+    """Return the indices of the videos that hold a window of `length` frames; warn of others. UserError if none."""
     keep = []
     for v, video in enumerate(videos):
         if len(video.frames) >= length:
@@ -124,6 +117,4 @@ def long_enough(videos: list[Video], length: int) -> list[int]:
                           f"skipped", stacklevel=2)
     if not keep:
         raise UserError(f"no video has the {length} frames of a window ({length - 1} inputs and the frame to predict)")
-    if note := lost_depth(videos[keep[0]].frames[length // 2]):
-        warnings.warn(note, stacklevel=2)
     return keep

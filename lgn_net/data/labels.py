@@ -75,13 +75,11 @@ def load_labels(path: str | Path, lengths: Mapping[str, int]) -> Labels:
     UserError: no such file, another format, or other lengths than the videos'.
     """
     path = Path(path)
-    read = (lambda path, _: load_label_folder(path)) if path.is_dir() else READERS.get(path.suffix.lower())
-    if not read:
+    if not (read := READERS.get("folder" if path.is_dir() else path.suffix.lower())):
         raise UserError(f"labels {path}: unknown format {path.suffix!r}; known: {', '.join(READERS)}")
     try:
         labels = read(path, lengths)
-        means = match_names(labels, lengths, path)
-        labels = {means.get(name, name): y for name, y in labels.items()}
+        labels = {video: labels[name] for name, video in match_names(labels, lengths, path).items()}
         if (found := {video: len(labels.get(video, ())) for video in lengths}) != lengths:
             raise ValueError(f"it is of {len(labels)} videos, and of these it has {list(found.values())} frames")
         if values := {value for y in labels.values() for value in np.unique(y).tolist()} - {0, 1}:
@@ -144,26 +142,23 @@ def read_csv(path: Path, lengths: Mapping[str, int]) -> Labels:
 def read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Read a CSV file: the names of its columns in small letters, and of each line its number and its cells by column.
 
-    Cells end at commas, semicolons or tabs, whichever the first line has most of, else at spaces. A column video_frame
-    (01_0014_003) becomes the columns video and frame. ValueError for a line with other cells than the first line.
+    Cells end at semicolons, tabs, commas or else spaces, whichever the first line has. A column video_frame, as
+    01_0014_003, also becomes the columns video and frame. ValueError for a line with other cells than the first.
     """
-    data = path.read_bytes()
-    lines = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig").splitlines()
-    lines = ["" if line.lower().startswith("sep=") else line for line in lines]                     # Excel's
-    head = next(filter(str.strip, lines), "")
-    separator = max(",;\t", key=head.count) if re.search("[,;\t]", head) else " "
-    parsed = [(number, [cell.strip() for cell in next(csv.reader([line], delimiter=separator, skipinitialspace=True,
-                                                                 strict=True))])
-              for number, line in enumerate(lines, 1) if line.strip()]
-    columns, rows = [name.lower() for name in parsed[0][1]] if parsed else [], []
-    for number, cells in parsed[1:]:
+    lines = [(number, line) for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1)
+             if line.strip() and not line.lower().startswith("sep=")]                               # Excel's first line
+    separator = next((mark for mark in ";\t," if lines and mark in lines[0][1]), " ")
+    table = [(number, [cell.strip() for cell in next(csv.reader([line], delimiter=separator, skipinitialspace=True,
+                                                                strict=True))]) for number, line in lines]
+    columns, rows = [name.lower() for name in table[0][1]] if table else [], []
+    for number, cells in table[1:]:
         if len(cells) < len(columns) or any(cells[len(columns):]):
             raise ValueError(f"line {number}: {len(cells)} cells, the first line has {len(columns)}")
         row = dict(zip(columns, cells))
-        if "video_frame" in row and (match := re.fullmatch(r"(.+)[_/](\d+)(\.\w+)?", row["video_frame"])):
-            row = {"video": match[1], "frame": match[2]} | row
+        if "video_frame" in row:
+            row["video"], _, row["frame"] = row["video_frame"].rpartition("_")
         rows.append((number, row))
-    return list(rows[0][1]) if rows else columns, rows
+    return columns + ["video", "frame"] * ("video_frame" in columns), rows
 
 
 def whole(cell: str) -> int:
@@ -178,25 +173,21 @@ def match_names(names: Collection[str], videos: Collection[str], source: object)
     """Find which video each name in a file means: {name: video}, without the names that mean none.
 
     A name means the video that is called so; else, with a warning, the only one that differs by capitals, a suffix such
-    as .mp4 or zeros before a number (spreadsheets drop them); else, where one of the two is a bare number, the only one
-    with the same number.
+    as .mp4 or zeros before a number (spreadsheets drop them); else the only one with the same number at its end, where
+    one of the two is nothing but a number.
     """
     def plain(name: str) -> str:
-        name = re.sub(rf"(\.({VIDEO_SUFFIXES})|(?<=\d)\.0)$", "", name.lower())
-        return re.sub(r"0*(\d+)", r"\1", name)
+        return re.sub(r"0*(\d+)", r"\1", re.sub(rf"(\.({VIDEO_SUFFIXES})|(?<=\d)\.0)$", "", name.lower()))
 
     def number(name: str) -> str:
-        digits = re.findall(r"\d+", plain(name))
-        return digits[0] if len(digits) == 1 else name
+        return re.sub(r"^\D+(?=\d+$)", "", plain(name))
 
     means = {name: name for name in names if name in videos}
     for key in (plain, number):
-        left = [name for name in names if name not in means]
-        free = [video for video in videos if video not in means.values()]
-        here, there = Counter(map(key, left)), Counter(map(key, free))
-        by_key = {key(video): video for video in free}
+        left, free = [name for name in names if name not in means], set(videos) - set(means.values())
+        here, there, by_key = Counter(map(key, left)), Counter(map(key, free)), {key(video): video for video in free}
         means |= {name: by_key[key(name)] for name in left if here[key(name)] == there[key(name)] == 1
-                  and (key is plain or plain(name).isdecimal() or plain(by_key[key(name)]).isdecimal())}
+                  and key(name) in (plain(name), plain(by_key[key(name)]))}
     if alike := [f"{name} for {video}" for name, video in means.items() if name != video]:
         warnings.warn(f"{source}: names are taken as those of videos: {some(alike)}")
     return means
@@ -204,4 +195,5 @@ def match_names(names: Collection[str], videos: Collection[str], source: object)
 
 READERS: dict[str, Callable[[Path, Mapping[str, int]], Labels]] = {
     ".npy": read_npy, ".mat": read_mat, ".csv": read_csv, ".json": lambda path, _: read_ranges(path),
+    "folder": lambda path, _: load_label_folder(path),
     ".m": lambda path, lengths: from_ranges(lengths, ucsd.read_ranges(path))}

@@ -56,13 +56,11 @@ def as_published(root: Path, dataset: str, split: str) -> None:
     """Raise UserError with the command that prepares a split which its publisher, or a camera, left below a folder."""
     name, facts = canonical_name(dataset), facts_of(dataset)
     which, more, patterns = (name, "", facts.files) if name in BENCHMARKS else ("custom", f" --name {name}", (VIDEOS,))
-    below = itertools.chain.from_iterable(root.glob("*/" * depth + "*.*") for depth in range(1, 6))
-    for path in itertools.islice(below, 100_000):
+    for path in itertools.chain.from_iterable(root.glob("*/" * depth + "*.*") for depth in range(1, 6)):
         match = fits(f"{root.resolve().name}/{path.relative_to(root)}", *patterns)
         if match and split[:4] in match[0].lower():
-            source = root / match.string[:match.start()].removeprefix(f"/{root.resolve().name}").strip("/")
             raise UserError(f"{root} holds {dataset} as it was published or filmed ({path.relative_to(root)}); run "
-                            f"python scripts/prepare_data.py {which} --source {shlex.quote(str(source))} --out "
+                            f"python scripts/prepare_data.py {which} --source {shlex.quote(str(root))} --out "
                             f"prepared{more}, and give prepared in place of {root}")
 
 

@@ -40,11 +40,10 @@ STYLE: dict[Any, Any] = {
 VIDEOS_PER_PAGE, MAPS_PER_PAGE = 12, 6
 
 
-# Where they are installed, fonts for names in Chinese, Japanese and Korean.
-OTHER_SCRIPTS = [name for name in ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei",
-                                   "WenQuanYi Zen Hei", "Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB")
-                 if name in font_manager.get_font_names()]
-STYLE["font.family"] = ["DejaVu Sans", *OTHER_SCRIPTS]
+# Fonts for names in Chinese, Japanese and Korean that are installed.
+CJK = {"Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "Microsoft YaHei", "SimHei", "PingFang SC"}
+STYLE["font.family"] = ["DejaVu Sans", *sorted(CJK & set(font_manager.get_font_names()))]
+remark = functools.cache(warnings.warn)
 
 
 @matplotlib.rc_context(STYLE)
@@ -59,9 +58,6 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 300, kinds: Sequenc
                               if "missing from font" in str(w.message) else str(w.message) for w in said):
         remark(text)                                                 # Matplotlib warns of every letter of every figure
     return paths
-
-
-remark = functools.cache(warnings.warn)
 
 
 def look(k: int) -> dict[str, Any]:
