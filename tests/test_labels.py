@@ -3,14 +3,16 @@
 import contextlib
 import hashlib
 import json
+import pickle
 import random
+import re
 import tarfile
 import warnings
 
 import numpy as np
 import pytest
 import scipy.io
-from helpers import Bomb
+from helpers import ROOT, Bomb
 
 from lgn_net.data.labels import find_labels, load_label_folder, load_labels, match_names, shipped_truths
 from lgn_net.datasets import BENCHMARKS
@@ -174,6 +176,21 @@ def test_damaged_mat_ends_no_process(write):
             data[dice.randrange(128, len(data))] = dice.choice([0, 1, 255, dice.randrange(256)])
         with contextlib.suppress(UserError):
             load_labels(write("l.mat", bytes(data)), VIDEOS)
+
+
+def test_recipes_for_other_forms(write, tmp_path, monkeypatch):
+    """Those of docs/data.md, run as they stand."""
+    monkeypatch.chdir(tmp_path)
+    write("Temporal_Anomaly_Annotation_for_Testing_Videos.txt", "a.mp4  Abuse  1  3  4  5 \nc.mp4  Arson  0  1  4  5\n"
+          "b.mp4  Normal  -1  -1  -1  -1\n")
+    (tmp_path / "x").mkdir()
+    for name, lines in {"a": "1,1.0,2.0\n2,4,4\n", "c": "1,0,0\n\n1,4,4\n"}.items():
+        write(f"x/{name}_tracks.txt", lines)
+    write("gt_label.json", pickle.dumps({f"{name}.npy": np.array(y) for name, y in zip(VIDEOS, TRUTH)}))
+    blocks = re.findall(r"```python\n(# .*?)```", (ROOT / "docs/data.md").read_text(), re.DOTALL)
+    for block, made in zip(blocks, ("labels.csv", "labels.csv", "labels"), strict=True):
+        exec(block, {})
+        assert load(tmp_path / made) == TRUTH
 
 
 def test_find_labels(tmp_path):
