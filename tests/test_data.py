@@ -81,7 +81,7 @@ def test_near_misses_are_read(tmp_path, frame, found):
     ("ped2", "ped2/Train/Train001/001.tif", "ped2", "ped2 --source {}/ped2 --out"),
     ("avenue", "Avenue Dataset/training_videos/01.avi", "", "avenue --source {} --out"),
     ("shanghai", "shanghaitech/training/videos/01_001.avi", "", "shanghaitech --source {} --out"),
-    ("mine", "mine/training/monday.MP4", "", "custom --source {} --out prepared --name mine,")])
+    ("mine", "mine/training/monday.MP4", "", "custom --name mine --source {} --out prepared,")])
 def test_near_misses_that_a_command_mends(tmp_path, dataset, file, below, command):
     touch((tmp_path / file).parent, (tmp_path / file).name)
     touch(tmp_path / "UCSDped2/Test/Test001_gt", "001.bmp")

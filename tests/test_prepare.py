@@ -264,7 +264,7 @@ def test_a_fifth_benchmark_takes_one_file(tmp_path, monkeypatch):
     """The example of docs/data.md: names of six digits, labels per video."""
     assert set(BENCHMARKS) == {"ped1", "ped2", "avenue", "shanghaitech"}                   # by the files in the folder
     example: dict = {}
-    exec(re.search(r"```python\n(.*?)```", (ROOT / "docs/data.md").read_text(), re.DOTALL)[1], example)
+    exec(re.search(r"```python\n(\"{3}.*?)```", (ROOT / "docs/data.md").read_text(), re.DOTALL)[1], example)
     monkeypatch.setitem(BENCHMARKS, "corridor", example["BENCHMARKS"]["corridor"])
     source = tmp_path / "published"
     for name, frames in {"Train/000001": 4, "Train/000002": 5, "Test/000209": 5, "Test/000210": 6}.items():

@@ -1,6 +1,7 @@
 """Folders of frames -> videos, in natural order. Decided here, once; file names carry no other meaning."""
 
 import itertools
+import re
 import shlex
 from pathlib import Path
 from typing import NamedTuple
@@ -35,10 +36,23 @@ def find_split(root: str | Path, dataset: str, split: str) -> Path:
     for candidate in candidates:
         if candidate.is_dir():
             return candidate
-    as_published(root, dataset, split)
-    for candidate in candidates:
-        if candidate.parent.is_dir() and any(image_names(path) for path in candidate.parent.iterdir() if path.is_dir()):
-            return candidate.parent
+
+    # Without the level `frames`; else files as they were published, or filmed.
+    name, home = canonical_name(dataset), root.resolve().name.lstrip(".")
+    which, files = (name, facts_of(name).files) if name in BENCHMARKS else (f"custom --name {name}", (VIDEOS,))
+
+    def published(path: Path) -> re.Match | None:
+        return fits(f"{home}/{path.relative_to(root).as_posix()}", *files)
+
+    for place in (candidate.parent for candidate in candidates if candidate.parent.is_dir()):
+        images = (path / name for path in place.iterdir() if path.is_dir() for name in image_names(path))
+        if (first := next(images, None)) and not published(first):
+            return place
+    for path in itertools.chain.from_iterable(root.glob("*/" * depth + "*.*") for depth in range(1, 6)):
+        if (match := published(path)) and split[:4] in match[0].lower():
+            raise UserError(f"{root} holds {dataset} as it was published or filmed ({path.relative_to(root)}); run "
+                            f"python scripts/prepare_data.py {which} --source {shlex.quote(str(root))} --out prepared, "
+                            f"and give prepared in place of {root}")
     raise UserError(f"no {split} frames of {dataset} in {root}: expected {candidates[0]}/<video>/<frame>.jpg "
                     f"(or {candidates[-2].relative_to(root)} when the path is the data set's own folder)")
 
@@ -50,18 +64,6 @@ def inside(folder: Path, *names: str) -> Path:
             path for path in sorted(folder.iterdir()) if path.name.lower() == name.lower() and path.is_dir()]
         folder = alike[0] if alike else folder / name
     return folder
-
-
-def as_published(root: Path, dataset: str, split: str) -> None:
-    """Raise UserError with the command that prepares a split which its publisher, or a camera, left below a folder."""
-    name, facts = canonical_name(dataset), facts_of(dataset)
-    which, more, patterns = (name, "", facts.files) if name in BENCHMARKS else ("custom", f" --name {name}", (VIDEOS,))
-    for path in itertools.chain.from_iterable(root.glob("*/" * depth + "*.*") for depth in range(1, 6)):
-        match = fits(f"{root.resolve().name}/{path.relative_to(root)}", *patterns)
-        if match and split[:4] in match[0].lower():
-            raise UserError(f"{root} holds {dataset} as it was published or filmed ({path.relative_to(root)}); run "
-                            f"python scripts/prepare_data.py {which} --source {shlex.quote(str(root))} --out "
-                            f"prepared{more}, and give prepared in place of {root}")
 
 
 def image_names(folder: Path) -> list[str]:

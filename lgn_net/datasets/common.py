@@ -87,7 +87,7 @@ def matching(roots: Iterable[Path], pattern: str) -> list[tuple[Path, re.Match]]
     for root in (root.resolve() for root in roots):
         for folder, _, names in os.walk(root, followlinks=True):
             for path in map(Path(folder).joinpath, names):
-                if match := fits(f"{root.name.lstrip('.')}/{path.relative_to(root)}", pattern):
+                if match := fits(f"{root.name.lstrip('.')}/{path.relative_to(root).as_posix()}", pattern):
                     found.append((path, match))
     return sorted(found, key=lambda pair: natural_key(str(pair[0])))
 
