@@ -78,10 +78,10 @@ def load_labels(path: str | Path, lengths: Mapping[str, int]) -> Labels:
     if not (read := READERS.get("folder" if path.is_dir() else path.suffix.lower())):
         raise UserError(f"labels {path}: unknown format {path.suffix!r}; known: {', '.join(READERS)}")
     try:
-        labels = read(path, lengths)
-        labels = {video: labels[name] for name, video in match_names(labels, lengths, path).items()}
+        given = read(path, lengths)
+        labels = {video: given[name] for name, video in match_names(given, lengths, path).items()}
         if (found := {video: len(labels.get(video, ())) for video in lengths}) != lengths:
-            raise ValueError(f"it is of {len(labels)} videos, and of these it has {list(found.values())} frames")
+            raise ValueError(f"it is of {len(given)} videos, and of these it has {list(found.values())} frames")
         if values := {value for y in labels.values() for value in np.unique(y).tolist()} - {0, 1}:
             raise ValueError(f"it holds {values}; expected 0 and 1")
         return {video: labels[video].astype(np.uint8) for video in lengths}
