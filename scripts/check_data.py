@@ -168,9 +168,9 @@ def faults(frames: list[Frame]) -> Iterator[str]:
         yield f"{len(same):,} of {len(frames):,} frames repeat the one before: {some(same)}"
     levels = max((frame.levels for frame in frames if frame.levels), default=256)
     if levels < FEW_LEVELS:
-        yield f"{levels} of 256 grey levels are used, as of 12 bits in 16-bit files; {MAP_DEPTH} 0 4095"
+        yield f"{levels} of 256 grey levels are used, as of 12 bits in 16-bit files; {MAP_DEPTH}"
     if any(frame.format.endswith("floats") for frame in frames):
-        yield f"pixels are floats, not 8 or 16 bits; {MAP_DEPTH} LOW HIGH"
+        yield f"pixels are floats, not 8 or 16 bits; {MAP_DEPTH}"
 
 
 def compare(data: str, dataset: str, sources: list[str]) -> dict[str, Any]:

@@ -249,7 +249,7 @@ def test_depth_range(tmp_path, kind, suffix):
     own = "custom", "--source", source, "--out", tmp_path / "DATA", "--name", "mine"
     if kind == np.float32:
         said = sentence(run(main, *own))
-        assert "holds float32 pixels, 0 to 4095" in said and "custom --depth_range 0 4095" in said
+        assert "holds float32 pixels, 0 to 4095" in said and "custom --depth_range LOW HIGH" in said
         shutil.rmtree(tmp_path / "DATA")
     assert "lower pixel first" in sentence(run(main, *own, "--depth_range", 9, 9))
     result = run(main, *own, "--depth_range", 0, 4095)

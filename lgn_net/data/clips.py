@@ -14,7 +14,7 @@ from lgn_net.data.videos import Video
 from lgn_net.errors import UserError
 
 FEW_LEVELS = 32          # 12-bit pixels in 16-bit files keep 16 grey levels when they become 8-bit pixels
-MAP_DEPTH = "map them to 8 bits: scripts/prepare_data.py custom --depth_range"
+MAP_DEPTH = "map them to 8 bits: scripts/prepare_data.py custom --depth_range LOW HIGH (of 12-bit pixels 0 4095)"
 
 cv2.setNumThreads(0)                     # frames are small; parallelism is over windows
 silence = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel      # OpenCV 4, 5
@@ -34,7 +34,7 @@ def read_image(path: str | Path, flag: int = cv2.IMREAD_UNCHANGED, any_depth: bo
         raise UserError(f"frame {path} is damaged or truncated ({len(data)} bytes); extract or unpack it again")
     if image.dtype not in (np.uint8, np.uint16) and not any_depth:
         raise UserError(f"frame {path} holds {image.dtype} pixels, {np.nanmin(image):g} to {np.nanmax(image):g}, not 8 "
-                        f"or 16 bits; {MAP_DEPTH} {np.nanmin(image):g} {np.nanmax(image):g}")
+                        f"or 16 bits without a sign; {MAP_DEPTH}")
     return image.reshape(*image.shape[:2], -1)
 
 
@@ -49,7 +49,7 @@ def warn_of_lost_depth(path: str) -> None:
     image = read_image(path)
     if image.dtype == np.uint16 and (levels := len(np.unique(image >> 8))) < FEW_LEVELS:
         warnings.warn(f"frame {path} has 16-bit pixels of {image.min()} to {image.max()}, which leave {levels} of 255 "
-                      f"grey levels in 8 bits; {MAP_DEPTH} {image.min()} {image.max()}")
+                      f"grey levels in 8 bits; {MAP_DEPTH}")
 
 
 def to_8_bits(image: np.ndarray, low: float, high: float) -> np.ndarray:
