@@ -1,6 +1,7 @@
 """The figures show the numbers that are in the files, under the names that the user gave."""
 
 import json
+import warnings
 
 import cv2
 import matplotlib
@@ -9,6 +10,7 @@ import pytest
 from helpers import load_script, run, sentence
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from lgn_net.report import figures
 from lgn_net.report.figures import curve_pages, draw_maps, gap_figure, sweep_figure, write_curves
 from lgn_net.report.plan import plan_figure
 from lgn_net.scores.maps import FrameMap, frame_map, judge_again, load_maps, save_maps
@@ -255,3 +257,12 @@ def test_errors_are_a_sentence(tmp_path, argv, expected):
     write_evaluation(tmp_path / "a")
     paths = [tmp_path / word if (tmp_path / word).is_dir() else word for word in argv]
     assert expected in sentence(run(script.main, *paths, "--out", tmp_path / "out"))
+
+
+def test_names_without_a_font_get_one_remark(tmp_path):
+    figures.remark.cache_clear()
+    page, = curve_pages([VideoScores("监控录像", np.arange(9), {}, np.zeros(9, np.uint8))], [np.linspace(0, 1, 9)])
+    with warnings.catch_warnings(record=True, action="always") as said:
+        figures.save_figure(page, tmp_path / "a")
+        figures.save_figure(page, tmp_path / "b")
+    assert ["Noto Sans CJK" in str(w.message) for w in said] == [True] * (len(figures.STYLE["font.family"]) == 1)

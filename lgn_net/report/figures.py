@@ -4,14 +4,17 @@ Widths are those of a column and of a page of two columns; text is 7 points or m
 dashes as well as by their colours (Okabe and Ito's), so that a grey copy can be read. Names are never read as formulas.
 """
 
+import functools
 import math
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -35,13 +38,23 @@ STYLE = matplotlib.rc_params_from_file(Path(__file__).with_name("templates") / "
 VIDEOS_PER_PAGE, MAPS_PER_PAGE = 12, 6
 
 
+# Fonts for names in Chinese, Japanese and Korean that are installed.
+CJK = {"Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "Microsoft YaHei", "SimHei", "PingFang SC"}
+STYLE["font.family"] = ["DejaVu Sans", *sorted(CJK & set(font_manager.get_font_names()))]
+remark = functools.cache(warnings.warn)
+
+
 @matplotlib.rc_context(STYLE)
 def save_figure(figure: Figure, path: str | Path, dpi: int = 300, kinds: Sequence[str] = ("png", "pdf")) -> list[Path]:
     """Write `<path>.png` and `<path>.pdf`, the same bytes for the same figure, and return the two paths."""
     paths = [Path(f"{path}.{kind}") for kind in kinds]
-    for target, kind in zip(paths, kinds):
-        with replacing(target) as file:
-            figure.savefig(file, format=kind, dpi=dpi, metadata={"CreationDate": None} if kind == "pdf" else {})
+    with warnings.catch_warnings(record=True) as said:
+        for target, kind in zip(paths, kinds):
+            with replacing(target) as file:
+                figure.savefig(file, format=kind, dpi=dpi, metadata={"CreationDate": None} if kind == "pdf" else {})
+    for text in dict.fromkeys("no font here has some letters of the names in figures; install Noto Sans CJK"
+                              if "missing from font" in str(w.message) else str(w.message) for w in said):
+        remark(text)                                                 # Matplotlib warns of every letter of every figure
     return paths
 
 

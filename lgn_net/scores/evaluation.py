@@ -53,7 +53,7 @@ class LabelSource(NamedTuple):
 
         UserError when there are none, or they do not fit the `lengths`, the number of frames by the video's name.
         """
-        dataset, truths = self.dataset or "", facts_of(self.dataset).truths
+        dataset, truths = self.dataset or "", facts_of(self.dataset or "").truths
         if self.labels:
             where = self.labels
         elif self.dataset_path:
@@ -64,7 +64,7 @@ class LabelSource(NamedTuple):
         else:
             raise UserError(f"no {self.source} labels of {dataset or 'these videos'} ship with this project; give "
                             f"--dataset_type, or --labels FILE or FOLDER")
-        truth = load_label_folder(where) if Path(where).is_dir() else load_labels(where, lengths)
+        truth = load_label_folder(where) if Path(where).is_dir() and not lengths else load_labels(where, lengths)
         for name, length in lengths.items():
             if (count := len(truth.get(name, ()))) != length:
                 raise UserError(f"labels {where}: {count} for video {name}, which has {length} frames; give the labels "
