@@ -235,8 +235,8 @@ def test_every_form_of_the_same_scores(tmp_path, masks, rule, first, last):
 
 
 @pytest.mark.parametrize("text, said", [
-    (",video,frame,score\n0,1,0,0.5\n1,1,1,0.25\n2,10,4,1\n", "its 1 is 01"),
-    ("video_frame,score\n1_0,0.5\n1_1,0.25\n10_4,1\n", "its 1 is 01"),
+    (",video,frame,score\n0,1,0,0.5\n1,1,1,0.25\n2,10,4,1\n", "1 for 01"),
+    ("video_frame,score\n1_0,0.5\n1_1,0.25\n10_4,1\n", "1 for 01"),
     ("video_frame,score\n01_000,0.5\n01_001,0.25\n10_004,1\n", ""),
     ("score,video_frame\n0.5,01/0.jpg\n0.25,01/1.jpg\n1,10/4.jpg\n", "")])
 def test_names_as_other_programs_write_them(tmp_path, text, said):
@@ -257,9 +257,9 @@ def test_our_own_file_after_pandas(tmp_path):
     videos = made_scores(published("ped2", first=4))
     numbered = [video._replace(name=str(int(video.name))) for video in videos]
     write_scores(tmp_path / "s.csv", numbered)
-    with pytest.warns(UserWarning, match="its 1 is 01"):
+    with pytest.warns(UserWarning, match="1 for 01"):
         assert same(opened(tmp_path / "s.csv", "ped2", "official").videos, videos)
-    with pytest.warns(UserWarning, match="its 1 is 01"):
+    with pytest.warns(UserWarning, match="1 for 01"):
         assert [(k, j) for k, j, *_ in common_frames(videos, numbered)] == [(k, k) for k in range(12)]
 
 

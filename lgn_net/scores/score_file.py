@@ -13,6 +13,7 @@ from warnings import warn
 
 import numpy as np
 
+from lgn_net.data.labels import match_names
 from lgn_net.data.videos import natural_key
 from lgn_net.errors import UserError
 from lgn_net.files import write_atomic
@@ -88,16 +89,9 @@ def read_table(path: str | Path, required: Collection[str]) -> dict[str, np.ndar
 
 
 def known_as(path: str | Path, videos: Sequence[VideoScores], names: Collection[str]) -> list[VideoScores]:
-    """Give videos the `names` that they are known by where a program wrote 01 as 1, with a warning.
-
-    Nothing is renamed unless every video is known so, and no two names have the same number.
-    """
-    known, own = ({name.lstrip("0"): name for name in some} for some in (names, [video.name for video in videos]))
-    alike = len(known) == len(names) and len(own) == len(videos) and own.keys() <= known.keys()
-    if not alike or own.items() <= known.items():
-        return list(videos)
-    warn(f"{path}: videos are matched by their numbers, its {next(iter(own.values()))} is {known[next(iter(own))]}")
-    return [video._replace(name=known[video.name.lstrip("0")]) for video in videos]
+    """Give videos the `names` that they are known by where all are known, as by `match_names`."""
+    means = match_names([video.name for video in videos], names, path)
+    return [video._replace(name=means[video.name]) for video in videos] if len(means) == len(videos) else [*videos]
 
 
 def read_scores(path: str | Path, signals: Collection[str], labelled: bool = True) -> list[VideoScores]:
