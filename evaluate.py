@@ -118,7 +118,7 @@ def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | Non
 
     # Normality to AUC, tables, files and report.
     return finish(Evaluation(scored, weights, training, about), normal, config, args.protocol == "all", other, out,
-                  maps)
+                  maps, args.false_positive_rate)
 
 
 def parse_arguments(argv: list[str]) -> tuple[Config, Namespace]:

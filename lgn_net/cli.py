@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import ClosedUnitInterval
 
 from lgn_net.config import RENAMED, Config, config_parser, flatten, parse
 from lgn_net.datasets import canonical_name
@@ -60,6 +61,8 @@ def measuring_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--drop-first", type=int,
                         help="With --direction: the first K frames of each video have no score.")
     parser.add_argument("--crop", help="With --direction: the scores are of these frames of each video, such as 8:-7.")
+    parser.add_argument("--false_positive_rate", type=ClosedUnitInterval, default=0.05,
+                        help="Report the threshold with so many false alarms, a share of the normal frames.")
     parser.add_argument("--protocol", choices=["all", "paper"], default="all",
                         help="all: the AUC under every protocol, too; paper: the headline only.")
 

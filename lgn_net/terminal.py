@@ -7,6 +7,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any, Self
 
 from tqdm import tqdm
@@ -25,11 +26,17 @@ def progress(title: str, total: int, unit: str, initial: int = 0) -> tqdm:
                 disable=os.environ.get("RANK", "0") != "0")
 
 
+def visible(text: str) -> str:
+    """Write out control characters, such as the first one of an ANSI escape, by their codes; line ends stay."""
+    return text if text.isprintable() else "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 @contextlib.contextmanager
 def plain_warnings() -> Iterator[None]:
     """Print warnings as one line `warning: ...` on stderr, without the place in the code."""
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: tqdm.write(f"warning: {message}", file=sys.stderr)
+        warnings.showwarning = lambda message, *_: tqdm.write(visible(f"warning: {message}"), file=sys.stderr)
         yield
 
 
@@ -70,8 +77,10 @@ class StopOnSignal:
 
 def run_command(main: Callable[[list[str]], int | None]) -> None:
     """Call `main(argv)` and exit: UserError, full disks and the like in one sentence with 2, divergence with 1."""
+    out: Any = sys.stdout
+    shown: Any = SimpleNamespace(write=lambda text: out.write(visible(text)), flush=out.flush, isatty=out.isatty)
     try:
-        with plain_warnings():
+        with plain_warnings(), contextlib.redirect_stdout(shown):
             sys.exit(main(sys.argv[1:]))
     except BrokenPipeError:                                                      # the reader, `head` say, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -82,7 +91,7 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
     except (UserError, OSError, TrainingDiverged) as error:
         # A data worker's error arrives as the text of its traceback; the sentence is its last line.
         sentence = (str(error).strip() or repr(error)).splitlines()[-1].rpartition("UserError: ")[2]
-        print(f"error: {sentence}", file=sys.stderr)
+        print(visible(f"error: {sentence}"), file=sys.stderr)
         sys.exit(1 if isinstance(error, TrainingDiverged) else 2)
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":                           # PyTorch's

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from lgn_net.data.clips import is_truncated, read_frame
+from lgn_net.data.clips import FEW_LEVELS, MAP_DEPTH, is_truncated, read_frame
 from lgn_net.data.labels import find_labels, load_labels, read_ranges
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.datasets import BENCHMARKS, difference_from_published, facts_of, known_lengths
@@ -34,7 +34,6 @@ from lgn_net.report.tables import markdown
 from lgn_net.terminal import progress, run_command
 
 LUMA_STEPS = 3688            # sum of JPEG's 64 quantisation steps of luma at quality 50
-FEW_LEVELS = 32              # 12-bit pixels in 16-bit files keep 16 grey levels when they become 8-bit pixels
 
 
 class Frame(NamedTuple):
@@ -133,8 +132,9 @@ def look(path: str, decode: bool) -> Frame:
     frame = Frame(os.path.basename(path), len(data))
     try:
         with Image.open(io.BytesIO(data)) as image:
-            size, form, steps = f"{image.width} x {image.height}", str(image.format), getattr(image, "quantization", {})
-        levels = np.count_nonzero(np.bincount(read_frame(path, 3).ravel())) if decode else None
+            size, steps = f"{image.width} x {image.height}", getattr(image, "quantization", {})
+            form, is_float = f"{image.format}{' of floats' * (image.mode == 'F')}", image.mode == "F"
+        levels = np.count_nonzero(np.bincount(read_frame(path, 3).ravel())) if decode and not is_float else None
     except Exception:                                                        # Pillow fails in many ways
         return frame
     if is_truncated(data):
@@ -168,7 +168,9 @@ def faults(frames: list[Frame]) -> Iterator[str]:
         yield f"{len(same):,} of {len(frames):,} frames repeat the one before: {some(same)}"
     levels = max((frame.levels for frame in frames if frame.levels), default=256)
     if levels < FEW_LEVELS:
-        yield f"{levels} of 256 grey levels are used, as of 12 bits in 16-bit files"
+        yield f"{levels} of 256 grey levels are used, as of 12 bits in 16-bit files; {MAP_DEPTH}"
+    if any(frame.format.endswith("floats") for frame in frames):
+        yield f"pixels are floats, not 8 or 16 bits; {MAP_DEPTH}"
 
 
 def compare(data: str, dataset: str, sources: list[str]) -> dict[str, Any]:

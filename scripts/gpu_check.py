@@ -3,23 +3,40 @@
     python scripts/gpu_check.py --json FILE
     python scripts/gpu_check.py --device cpu --size tiny      try it without a GPU
 
-Runs scripts/benchmark.py, whose weights are random and whose frames are noise, and tests/test_devices.py. FILE is
-written anew after each of them, and one that fails leaves the others alone; the exit status is then 1.
+FILE is written anew after each check, and a check that fails leaves the others alone. Weights are random, frames are
+noise. The exit status is 1 where the device does not agree with the CPU, or a check failed.
 """
 
 import argparse
-import json
+import importlib.util
+import os
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-from lgn_net.benchmark import machine
-from lgn_net.device import pick_device
-from lgn_net.files import ROOT, to_json, write_atomic
-from lgn_net.terminal import run_command
+import torch
 
-TINY = ["--data.image_size", "32", "--model.base_width", "4", "--model.lstm_layers", "1", "--train.batch_size", "2"]
+from lgn_net import benchmark
+from lgn_net.benchmark import PRECISIONS, conv_rate, difference, draw_video, machine, random_model
+from lgn_net.config import Config, with_knobs
+from lgn_net.data.videos import Video
+from lgn_net.device import pick_device, set_kernels
+from lgn_net.files import ROOT, to_json, write_atomic
+from lgn_net.inference.loop import score_videos
+from lgn_net.model.build import build_model
+from lgn_net.official import import_official, official_name
+from lgn_net.terminal import run_command
+from lgn_net.training.checkpoint import load_weights
+
+TINY = {"data.image_size": 32, "model.base_width": 4, "model.hidden_width": 4, "model.lstm_layers": 2,
+        "train.batch_size": 2, "score.batch_size": 2}
+STEPS, PATIENCE = 20, 8.0                        # steps measured, and seconds after which no further one begins
+PSNR_DB, DISTANCE, LOSS = 1e-3, 1e-6, 1e-4       # largest differences from the CPU in float32; the last one is relative
+CPU = torch.device("cpu")
 
 
 def main(argv: list[str]) -> int:
@@ -27,24 +44,106 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, mps or cpu (default: cuda)")
     parser.add_argument("--size", choices=["full", "tiny"], default="full", help="of network and frames")
-    parser.add_argument("--json", type=Path, help="file to write")
+    parser.add_argument("--json", help="file to write")
     args = parser.parse_args(argv)
-    result: dict = {"size": args.size, "machine": machine(pick_device(args.device))}
+    device, config = pick_device(args.device), with_knobs(Config(), TINY if args.size == "tiny" else {})
+    result: dict = {"size": args.size, "machine": machine(device)}
     with tempfile.TemporaryDirectory() as folder:
-        figures = Path(folder) / "figures.json"
-        how = ["--device", args.device, "--repeats", "2", "--json", str(figures), *TINY * (args.size == "tiny")]
-        for name, command in {
-                "evaluate": ["scripts/benchmark.py", "evaluate", "--frames", "64", *how],
-                "train": ["scripts/benchmark.py", "train", "--steps", "5", *how],
-                "tests": ["-m", "pytest", "-q", "-m", "not slow", "tests/test_devices.py"]}.items():
-            figures.unlink(missing_ok=True)
-            done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)
-            result[name] = json.loads(figures.read_text()) if figures.exists() else {}
-            result[name]["ok"] = done.returncode == 0
-            print(f"{name}: {'passed' if result[name]['ok'] else 'failed'}\n{done.stdout or done.stderr}", flush=True)
+        video = draw_video(Path(folder), config, config.train.batch_size + config.model.window - 1)
+        for check in (memory, convolution, scores, losses, training, evaluation, device_tests):
+            start = time.perf_counter()
+            try:
+                found = check(config, video, device)
+            except Exception as error:                    # whatever a GPU comes up with
+                found = {"ok": False, "error": f"{type(error).__name__}: {error}"}
+            result[check.__name__] = found | {"check_s": time.perf_counter() - start}
+            print(f"{check.__name__}: {result[check.__name__]}", flush=True)
             if args.json:
-                write_atomic(args.json, to_json(result))
-    return 0 if all(result[name]["ok"] for name in ("evaluate", "train", "tests")) else 1
+                write_atomic(Path(args.json), to_json(result))
+    return 0 if all(result[name].get("ok", True) for name in ("scores", "losses", "device_tests")) else 1
+
+
+def memory(_config: Config, _video: Video, device: torch.device) -> dict:
+    """Return the GPU's free and total memory in GB."""
+    return dict(zip(("free", "total"), (size / 1e9 for size in torch.cuda.mem_get_info(device)))) \
+        if device.type == "cuda" else {}
+
+
+def convolution(_config: Config, _video: Video, device: torch.device) -> dict:
+    """Measure TFLOP/s of a large convolution: the floor of all that follows."""
+    return {precision: conv_rate(device, precision) / 1e12 for precision in PRECISIONS}
+
+
+def scores(config: Config, video: Video, device: torch.device) -> dict:
+    """Score a video by a checkpoint pair in the authors' format on the device and on the CPU."""
+    model_path, items_path = (Path(video.frames[0]).with_name(name) for name in ("1model.pth", "1keys.pt"))
+    state = random_model(config, video, CPU).state_dict()
+    torch.save(state.pop("memory.items"), items_path)
+    torch.save({official_name(name): value for name, value in state.items()}, model_path)
+    config, state = import_official(config, model_path, items_path)
+    model = build_model(config)
+    load_weights(model, state, model_path)
+
+    # Let about half of the frames update the memory.
+    frozen = score_videos(model, [video], with_knobs(config, {"score.memory_update": "frozen"}), CPU)
+    config = with_knobs(config, {"score.gamma": statistics.median(s.regular_score for s in frozen)})
+    truth, found = score_videos(model, [video], config, CPU), {}
+    for precision in PRECISIONS:
+        set_kernels(precision)
+        setting = with_knobs(config, {"score.precision": precision})
+        found[precision] = difference(score_videos(model.to(device), [video], setting, device), truth)
+    exact = found["float32"]
+    return {"ok": exact["psnr_db"] <= PSNR_DB and exact["distance"] <= DISTANCE and not exact["updates"],
+            "frames": len(truth), "frames_that_update": sum(s.memory_updated for s in truth), **found}
+
+
+def losses(config: Config, video: Video, device: torch.device) -> dict:
+    """Train a tiny network for three steps on the device and on the CPU, from the same weights."""
+    here, truth = (benchmark.training(with_knobs(config, TINY), video, place, 3)[1]() for place in (device, CPU))
+    apart = [abs(a - b) / b for a, b in zip(here, truth)]
+    return {"ok": apart[0] <= LOSS, "relative_difference": apart}
+
+
+def training(config: Config, video: Video, device: torch.device) -> dict:
+    """Measure images per second of training steps in each precision, and in bfloat16 with repeatable kernels."""
+    found = {}
+    for name in (*PRECISIONS, "bfloat16, deterministic"):
+        knobs = {"train.precision": name.split(",")[0], "train.deterministic": name.endswith("deterministic")}
+        found[name] = rate(benchmark.training(with_knobs(config, knobs), video, device, 1)[1], config.train.batch_size)
+        if device.type == "cuda":
+            found[name]["peak_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
+            torch.cuda.reset_peak_memory_stats(device)
+    return found
+
+
+def evaluation(config: Config, video: Video, device: torch.device) -> dict:
+    """Measure frames per second of the evaluation in each precision; every frame updates the memory."""
+    model, found = random_model(config, video, device), {}
+    for precision in PRECISIONS:
+        setting = with_knobs(config, {"score.precision": precision, "score.gamma": 2.0})
+        found[precision] = rate(benchmark.evaluation(model, video, setting, device)[1],
+                                len(video.frames) - config.model.window + 1)
+    return found
+
+
+def rate(step: Callable[[], object], count: int) -> dict:
+    """Measure how many images or frames a second a step of `count` does, after three steps to warm up."""
+    for _ in range(3):
+        step()
+    start, steps = time.perf_counter(), 0
+    while steps < STEPS and time.perf_counter() - start < PATIENCE:
+        step()                                            # ends with numbers on the host
+        steps += 1
+    return {"per_s": steps * count / (time.perf_counter() - start), "steps": steps}
+
+
+def device_tests(_config: Config, _video: Video, device: torch.device) -> dict:
+    """Run the tests of devices, where there is a GPU and pytest."""
+    if device.type == "cpu" or not importlib.util.find_spec("pytest"):
+        return {"not_run": "no GPU" if device.type == "cpu" else "pytest is not installed"}
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "tests/test_devices.py"], cwd=ROOT, text=True,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, timeout=40, check=False)
+    return {"ok": done.returncode == 0, "end": done.stdout.splitlines()[-5:]}
 
 
 if __name__ == "__main__":

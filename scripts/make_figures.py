@@ -33,6 +33,7 @@ from lgn_net.scores.evaluation import Evaluation, open_evaluation
 from lgn_net.scores.maps import load_maps
 from lgn_net.scores.metrics import auc, roc
 from lgn_net.scores.protocols import Protocol, normality_under, paper_weights
+from lgn_net.scores.results import Results
 from lgn_net.scores.score_file import read_table
 from lgn_net.terminal import run_command
 
@@ -47,7 +48,7 @@ class Run(NamedTuple):
     group: str                         # data set and labels: only within a group can runs be compared
     folder: Path
     evaluation: Evaluation
-    results: dict[str, Any]
+    results: Results
     labels: list[np.ndarray]           # (n_v,) of each video
     normality: list[np.ndarray]        # likewise, as it was measured
     auc: float | None                  # over all frames; None when a class is missing
@@ -104,7 +105,7 @@ def part(number: int, run: Run, videos: Sequence[str] | None) -> Any:
                  if not videos or video.name in videos]
         if not shown:
             raise UserError(f"none of the videos {', '.join(videos or ())}")
-        return figures.curve_pages(*zip(*shown))
+        return figures.curve_pages(*zip(*shown), point=run.results.get("at_eer"))
     if number == 6:
         if not (maps := load_maps(run.folder / "maps.npz")):
             raise UserError("maps.npz holds no frames")

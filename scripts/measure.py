@@ -54,15 +54,15 @@ def main(argv: list[str]) -> int:
     # The scores with their labels, and those to compare with. A second file of ours keeps its own lambda.
     dataset = config.data.dataset if given(argv, "--dataset_type", "--data.dataset") else None
     own_lambda = not given(argv, "--lambda", "--score.psnr_weight")
-    other = read_any(args.compare, config, args, dataset, own_lambda) if args.compare else None
     evaluation = read_any(scores, config, args, dataset)
+    other = read_any(args.compare, config, args, dataset, own_lambda, evaluation.videos) if args.compare else None
 
     # Normality, numbers, files; the error maps beside the scores follow their frames' new normality.
     normal = normality_under(Protocol.configured(asdict(config.score)), evaluation.videos, evaluation.weights,
                              evaluation.training)
     maps = Path(scores).with_name("maps.npz")
     drawn = judge_again(load_maps(maps), evaluation.videos, normal) if out and maps.is_file() else []
-    return finish(evaluation, normal, config, args.protocol == "all", other, out, drawn)
+    return finish(evaluation, normal, config, args.protocol == "all", other, out, drawn, args.false_positive_rate)
 
 
 if __name__ == "__main__":

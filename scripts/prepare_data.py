@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
     """Prepare a data set and print what is there and what to type next."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=canonical_name, choices=[*BENCHMARKS, "custom"],
-                        help="which; custom: video files of your own")
+                        help="which; custom: video files or folders of images of your own")
     parser.add_argument("--source", type=Path, nargs="+", default=[], metavar="PATH",
                         help="the published archives, or folders; custom: one with the folders training and testing")
     parser.add_argument("--download", nargs="?", const="", metavar="ADDRESS",
@@ -39,10 +39,14 @@ def main(argv: list[str]) -> None:
                         help="of Avenue: the official masks, or the re-annotation that published numbers use (auto)")
     parser.add_argument("--labels", type=Path, help="custom: label file, such as a CSV of video,start,end")
     parser.add_argument("--name", help="custom: name of the data set (default: custom)")
+    parser.add_argument("--depth_range", type=float, nargs=2, metavar=("LOW", "HIGH"),
+                        help="custom, images of 16 bits or floats: the pixels that become 0 and 255, as 0 4095")
     args = parser.parse_args(argv)
     benchmark = facts_of(args.dataset)
-    if args.dataset != "custom" and (args.labels or args.name):
-        raise UserError("--labels and --name are for custom; a benchmark has its own")
+    if args.dataset != "custom" and (args.labels or args.name or args.depth_range):
+        raise UserError("--labels, --name and --depth_range are for custom; a benchmark has its own")
+    if args.depth_range and not args.depth_range[0] < args.depth_range[1]:
+        raise UserError(f"--depth_range {args.depth_range}: give the lower pixel first, as 0 4095")
     if args.label_source not in ("auto", "official", *benchmark.truths):
         raise UserError(f"no {args.label_source} labels of {args.dataset} ship with this project; leave it at auto")
     args.name = args.name or args.dataset

@@ -12,9 +12,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
+from reference import official_name, random_weights
 
+from lgn_net.config import Config, DataConfig, ModelConfig
 from lgn_net.data.labels import read_ranges
 from lgn_net.datasets import BENCHMARKS
+from lgn_net.model.build import build_model
 from lgn_net.scores.score_file import VideoScores
 from lgn_net.terminal import run_command
 
@@ -133,3 +136,20 @@ class Bomb:
 
     def __reduce__(self):
         return Path.touch, (self.mark,)
+
+
+def random_official_state(seed: int, width: int = 64, hidden: int = 128, layers: int = 4, n: int = 4, channels: int = 3,
+                          items: int = 10, system: str = "lgn_net", memory: bool = True) -> tuple[dict, torch.Tensor]:
+    """Random weights under the names of the authors' file, also for the relatives without files, and items (M, D)."""
+    config = Config(data=DataConfig(channels=channels), model=ModelConfig(
+        system, base_width=width, hidden_width=hidden, lstm_layers=layers, input_frames=n,
+        memory=memory or system == "loc_net"))
+    with torch.device("meta"):
+        model = build_model(config)
+    shapes = {official_name(name): value.shape for name, value in model.state_dict().items()
+              if not name.endswith("items")}
+    if system != "loc_net":                                               # in the files, never used
+        like = "encoder.moduleConv3.4"
+        shapes |= {name.replace(like, "encoder.moduleBatchNorm"): torch.Size([8 * width] * len(shape))
+                   for name, shape in shapes.items() if name.startswith(like)}
+    return random_weights(seed, shapes, items)

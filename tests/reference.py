@@ -9,7 +9,6 @@ this is the code (which produced the published numbers), unless an argument says
 Letters: B clips, n input frames, C channels, H W pixels, N = B*h*w queries, M items, D feature width.
 """
 
-import itertools
 import math
 
 import torch
@@ -440,79 +439,28 @@ def authors_evaluate(state: State, items: Tensor, videos: list[Tensor], gamma: f
 
 # ------------------------------------------------------------------------------------------------------- weights
 
-def random_official_state(seed: int, width: int = 64, hidden: int = 128, layers: int = 4, n: int = 4, channels: int = 3,
-                          items: int = 10, system: str = "lgn_net", memory: bool = True) -> tuple[State, Tensor]:
-    """Random weights under the names of the authors' file, and unit items (M, D). Defaults: the published shapes.
+def random_weights(seed: int, shapes: dict[str, torch.Size], items: int) -> tuple[State, Tensor]:
+    """Random weights of the given names and shapes, those of the authors' file, and unit items (M, D).
 
-    The relatives without published files get such names, too. Without memory the decoder takes the queries alone.
     Convolutions keep the variance of a ReLU network; BatchNorms are away from 0 and 1, so that none can be left out.
     """
-    rng = torch.Generator().manual_seed(seed)
-    state: State = {}
-
-    def add_conv(name: str, *shape: int, fan_in: float, bias: int = 0) -> None:
-        state[f"{name}.weight"] = torch.randn(*shape, generator=rng) * math.sqrt(2 / fan_in)
-        if bias:
-            state[f"{name}.bias"] = 0.1 * torch.randn(bias, generator=rng)
-
-    def add_norm(name: str, features: int) -> None:
-        state[f"{name}.weight"] = 0.6 + 0.8 * torch.rand(features, generator=rng)
-        state[f"{name}.bias"] = 0.2 * torch.randn(features, generator=rng)
-        state[f"{name}.running_mean"] = 0.2 * torch.randn(features, generator=rng)
-        state[f"{name}.running_var"] = 0.6 + 0.8 * torch.rand(features, generator=rng)
-        state[f"{name}.num_batches_tracked"] = torch.tensor(7)
-
-    def add_block(block: str, *widths: int, bare_last: bool = False) -> None:
-        for k, (before, after) in enumerate(itertools.pairwise(widths)):
-            add_conv(f"{block}.{3 * k}", after, before, 3, 3, fan_in=9 * before, bias=after)
-            if not (bare_last and k == len(widths) - 2):
-                add_norm(f"{block}.{3 * k + 1}", after)
-
-    def add_ups(block: str, *widths: int) -> None:                          # stride 2: 9/4 taps reach each pixel
-        for k, (before, after) in enumerate(itertools.pairwise(widths)):
-            add_conv(f"{block}.{3 * k}", before, after, 3, 3, fan_in=9 / 4 * before, bias=after)
-            add_norm(f"{block}.{3 * k + 1}", after)
-
-    w1, w2, w4, w8 = width, 2 * width, 4 * width, 8 * width
-    # What the decoder takes at the bottom, after the upsamplings to 1/4 and 1/2, and at full resolution.
-    bottom, in3, in2, in1 = {
-        "lgn_net": (w8, w4, w2, w1 + w1),                                   # F_glo; at last F'_glo and F'_loc
-        "lgn_st": (w8, w4, w2, w1 + w1),
-        "loc_net": (0, 0, 0, w1),                                           # F'_loc
-        "glo_net": (w8 + w8, w4, w2, w1),                                   # q and F_glo; F'_glo
-        "mnad_pred": (w8 + w8, w4 + w4, w2 + w2, w1 + w1),                  # and a skip at every level
-        "mnad_recon": (w8 + w8, w8, w4, w2),
-        "msn_net": (w8, w4 + w4, w2 + w2, w1),
-    }[system]
-    up3, up2, up1 = (w8, w4, w2) if system == "mnad_recon" else (w4, w2, w1)
-    if system != "loc_net":
-        add_block("encoder.moduleConv1", n * channels, w1, w1)
-        add_block("encoder.moduleConv2", w1, w2, w2)
-        add_block("encoder.moduleConv3", w2, w4, w4)
-        add_block("encoder.moduleConv4", w4, w8, w8, bare_last=True)
-        add_norm("encoder.moduleBatchNorm", w8)                             # in the files, never used
-        add_block("decoder.moduleConv", bottom if memory else w8, w8, w8)
-        add_ups("decoder.moduleUpsample4", w8, up3)
-        add_block("decoder.moduleDeconv3", in3, w4, w4)
-        add_ups("decoder.moduleUpsample3", w4, up2)
-        add_block("decoder.moduleDeconv2", in2, w2, w2)
-        add_ups("decoder.moduleUpsample2", w2, up1)
-    add_block("decoder.moduleDeconv1", in1, w1, w1, channels, bare_last=True)
-    if system in ("lgn_net", "lgn_st", "loc_net"):
-        add_block("pred.encoder", channels, w1, w1, w2, w2)
-        for layer in range(layers):
-            cell, below = f"pred.convlstm_list.{layer}", w2 if layer == 0 else hidden
-            if system == "lgn_net":
-                add_conv(f"{cell}.conv_x.0", 7 * hidden, below, 3, 3, fan_in=9 * below)
-                add_conv(f"{cell}.conv_h.0", 4 * hidden, hidden, 3, 3, fan_in=9 * hidden)
-                add_conv(f"{cell}.conv_m.0", 3 * hidden, hidden, 3, 3, fan_in=9 * hidden)
-                add_conv(f"{cell}.conv_o.0", hidden, 2 * hidden, 3, 3, fan_in=18 * hidden)
-                add_conv(f"{cell}.conv_last", hidden, 2 * hidden, 1, 1, fan_in=2 * hidden)
-            else:
-                add_conv(f"{cell}.conv_x.0", 4 * hidden, below, 3, 3, fan_in=9 * below, bias=4 * hidden)
-                add_conv(f"{cell}.conv_h.0", 4 * hidden, hidden, 3, 3, fan_in=9 * hidden, bias=4 * hidden)
-        add_ups("st_decoder", 2 * hidden, hidden, w1)
-    prototypes = torch.randn(items, w8, generator=rng)
+    rng, state = torch.Generator().manual_seed(seed), {}
+    of_norm = {name.rpartition(".")[0] for name in shapes if name.endswith("running_mean")}
+    for name, shape in shapes.items():
+        layer, _, kind = name.rpartition(".")
+        noise = torch.randn(shape, generator=rng) if kind != "num_batches_tracked" else 0
+        if kind == "num_batches_tracked":
+            state[name] = torch.tensor(7)
+        elif layer in of_norm and kind in ("weight", "running_var"):
+            state[name] = 0.6 + 0.8 * torch.rand(shape, generator=rng)
+        elif kind == "weight":                                              # stride 2: 9/4 taps reach each pixel
+            upsampled = "Upsample" in name or name.startswith("st_decoder")
+            fan_in = 9 / 4 * shape[0] if upsampled else shape[1:].numel()
+            state[name] = noise * math.sqrt(2 / fan_in)
+        else:
+            state[name] = (0.2 if layer in of_norm else 0.1) * noise
+    depth, = shapes.get("encoder.moduleConv4.3.bias", (1,))
+    prototypes = torch.randn(items, depth, generator=rng)
     return state, prototypes / prototypes.norm(dim=1, keepdim=True)
 
 

@@ -1,8 +1,7 @@
 """Benchmarks: the ways do the same work, what is counted is right, and the figures fit together."""
 
+import itertools
 import json
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -40,7 +39,8 @@ def data(tmp_path_factory):
 @pytest.fixture
 def quick(monkeypatch):
     """Convolve no large tensors."""
-    monkeypatch.setitem(main.__globals__, "conv_rate", lambda *_: 2e9)
+    for command in (main, gpu_check.main):
+        monkeypatch.setitem(command.__globals__, "conv_rate", lambda *_: 2e9)
 
 
 def tiny(name="lgn_net", **knobs):
@@ -138,16 +138,35 @@ def test_operations_are_those_counted_by_hand(tmp_path):
     assert flops(evaluation(model, video, config, CPU)[1]) == 2 * (truth - zeros) + (6 - 8) * of_frame
 
 
-@pytest.mark.parametrize("status", [0, 1])
-def test_gpu_check_gathers_what_others_find(tmp_path, monkeypatch, status):
-    """The benchmark's figures and whether each command passed."""
-    def command(argv, **_):
-        if "--json" in argv:
-            Path(argv[argv.index("--json") + 1]).write_text('{"ways": {}}')
-        return SimpleNamespace(returncode=status * ("train" in argv), stdout="said", stderr="")
-
-    monkeypatch.setattr(gpu_check.subprocess, "run", command)
+@pytest.mark.slow
+def test_gpu_check_on_the_cpu(tmp_path, quick, monkeypatch):
+    monkeypatch.setitem(gpu_check.main.__globals__, "STEPS", 1)
     done = run(gpu_check.main, "--device", "cpu", "--size", "tiny", "--json", tmp_path / "out.json")
+    assert done.status == 0, (done.out, done.err)
     result = json.loads((tmp_path / "out.json").read_text())
-    assert done.status == status and result["evaluate"] == {"ways": {}, "ok": True} and result["tests"] == {"ok": True}
-    assert result["train"]["ok"] == (status == 0) and "said" in done.out
+    assert result["scores"]["ok"] and result["losses"]["ok"] and result["scores"]["frames_that_update"] > 0
+    assert result["scores"]["float32"]["psnr_db"] < 1e-4 < result["scores"]["bfloat16"]["psnr_db"]
+    for check, count in (("training", 4), ("evaluation", 3)):
+        assert [rate["per_s"] > 0 for rate in result[check].values() if isinstance(rate, dict)] == [True] * count
+
+
+def test_gpu_check_keeps_what_it_has(tmp_path, quick, monkeypatch):
+    """A device whose scores are wrong, a check that fails, and a stop in the middle."""
+    def off(model, *args):
+        signals = score_videos(model, *args)
+        return signals if next(calls) < 2 else [*signals[:-1], signals[-1]._replace(psnr=signals[-1].psnr + 2e-3)]
+
+    def losses(*_):
+        raise RuntimeError("injected")
+
+    def training(*_):
+        raise KeyboardInterrupt
+
+    calls = itertools.count()
+    for name, fake in {"score_videos": off, "losses": losses, "training": training}.items():
+        monkeypatch.setitem(gpu_check.main.__globals__, name, fake)
+    done = run(gpu_check.main, "--device", "cpu", "--size", "tiny", "--json", tmp_path / "out.json")
+    assert done.status == 130
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert not result["scores"]["ok"] and result["scores"]["float32"]["psnr_db"] == pytest.approx(2e-3, rel=0.01)
+    assert "RuntimeError" in result["losses"]["error"] and "training" not in result

@@ -62,6 +62,12 @@ def dark(data):
         path.unlink()
 
 
+def floats(data):
+    for path in frame(data, ".").iterdir():
+        cv2.imwrite(str(path.with_suffix(".tif")), np.float32(cv2.imread(str(path), 0)))
+        path.unlink()
+
+
 def rewrite(data, **how):
     for video in VIDEOS["testing"]:
         for t in range(T):
@@ -78,6 +84,7 @@ FAULTS = {
     "renamed": (lambda d: frame(d, "005.jpg").rename(frame(d, "img005.jpg")), ["011.jpg before img005.jpg"]),
     "resized": (lambda d: write(frame(d, "005.jpg"), 0, shape=(24, 32, 3)), ["11 of 64 x 48, 1 of 32 x 24"]),
     "resized_testing": (lambda d: rewrite(d, shape=(24, 32, 3)), ["testing frames are 32 x 24, training frames 64"]),
+    "floats": (floats, ["training/02: pixels are floats", "--depth_range"]),
     "dark": (dark, ["training/02: 16 of 256 grey levels"]),
     "short_labels": (lambda d: labels(d, [0] * 11 + [1] * 12), ["23 labels", "24 frames"]),
     "no_labels": (lambda d: (d / "mine" / "frame_labels_mine.npy").unlink(), ["frame_labels_mine.npy", "--labels"]),

@@ -9,8 +9,8 @@ import pytest
 import torch
 from helpers import shell
 
-from lgn_net.data.clips import read_frame, read_frames, to_float
-from lgn_net.data.videos import find_split, index_videos
+from lgn_net.data.clips import read_frame, read_frames, read_mask, to_8_bits, to_float
+from lgn_net.data.videos import Video, find_split, index_videos
 from lgn_net.data.windows import Windows, epoch_batches, loader
 from lgn_net.datasets import difference_from_published
 from lgn_net.errors import UserError
@@ -62,6 +62,61 @@ def test_folder_layouts(tmp_path, folder, dataset):
     if folder == "{}ing":
         named = touch(tmp_path / "ped2/train/frames")                             # goes before the folder itself
         assert find_split(tmp_path, "ped2", "training") == named
+
+
+@pytest.mark.parametrize(("frame", "found"), [
+    ("Mine/Testing/Frames/01/0.jpg", "Mine/Testing/Frames"), ("mine/testing/01/0.JPG", "mine/testing"),
+    ("MINE/Test/01/0.png", "MINE/Test"), ("testing/01/0.jpg", "testing")])
+def test_near_misses_are_read(tmp_path, frame, found):
+    touch((tmp_path / frame).parent, (tmp_path / frame).name)
+    touch(tmp_path / found / "test_frame_mask", "01.npy")
+    folder = find_split(tmp_path, "mine", "testing")
+    assert folder == tmp_path / found and [video.name for video in index_videos(folder)] == ["01"]
+
+
+@pytest.mark.parametrize(("dataset", "file", "below", "command"), [
+    ("ped2", "UCSDped2/Train/Train001/001.tif", "", "ped2 --source {} --out prepared,"),
+    ("ped2", "UCSD_Anomaly_Dataset.v1p2/UCSDped2/Train/Train001/001.tif", "",
+     "ped2 --source {} --out"),
+    ("ped2", "ped2/Train/Train001/001.tif", "ped2", "ped2 --source {}/ped2 --out"),
+    ("avenue", "Avenue Dataset/training_videos/01.avi", "", "avenue --source {} --out"),
+    ("shanghai", "shanghaitech/training/videos/01_001.avi", "", "shanghaitech --source {} --out"),
+    ("mine", "mine/training/monday.MP4", "", "custom --name mine --source {} --out prepared,")])
+def test_near_misses_that_a_command_mends(tmp_path, dataset, file, below, command):
+    touch((tmp_path / file).parent, (tmp_path / file).name)
+    touch(tmp_path / "UCSDped2/Test/Test001_gt", "001.bmp")
+    with pytest.raises(UserError) as caught:
+        find_split(tmp_path / below, dataset, "training")
+    assert f"prepare_data.py {command.format(tmp_path)}" in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "image", "said"), [
+    ("12.png", np.arange(3072, dtype=np.uint16).reshape(48, 64), "0 to 3071, which leave 12 of 255"),
+    ("31.tif", np.full((8, 8), 700, np.uint16), "700 to 700, which leave 1 of 255"),
+    ("16.png", np.arange(65536, dtype=np.uint16).reshape(256, 256), None),
+    ("8.png", np.zeros((8, 8), np.uint8), None)])
+def test_lost_depth_is_said(tmp_path, name, image, said):
+    cv2.imwrite(str(tmp_path / name), image)
+    video = Video("01", 5 * (str(tmp_path / name),))
+    if said:
+        with pytest.warns(UserWarning, match=f"{said} .*--depth_range LOW HIGH"):
+            Windows([video], 5, 1, 8)
+    else:
+        Windows([video], 5, 1, 8)
+    assert np.array_equal(to_8_bits(image, 0, 4095), np.round(image.clip(0, 4095) / 4095 * 255))
+
+
+def test_masks_are_whatever_is_not_black(tmp_path):
+    """0 and 1, 0 and 255, red, transparent, of 16 bits, of floats; what JPEG leaves around an edge is none."""
+    mask = np.zeros((16, 16), np.uint8)
+    mask[4:9, 3:12] = 1
+    red, clear = np.zeros((16, 16, 3), np.uint8), np.full((16, 16, 4), 255, np.uint8)
+    red[..., 2], clear[..., :3] = 128 * mask, 255 * mask[..., None]
+    for name, image in {"01.png": mask, "255.bmp": 255 * mask, "red.png": red, "clear.png": clear,
+                        "16.png": mask.astype(np.uint16) * 300, "f.tiff": mask.astype(np.float32),
+                        "lossy.jpg": 255 * mask}.items():
+        cv2.imwrite(str(tmp_path / name), image)
+        assert np.array_equal(read_mask(tmp_path / name), mask > 0), name
 
 
 @pytest.mark.parametrize("names", [

@@ -8,8 +8,17 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import TINY, Bomb, edit_checkpoint, load_script, run, sentence, write_data_set, write_videos
-from reference import random_official_state
+from helpers import (
+    TINY,
+    Bomb,
+    edit_checkpoint,
+    load_script,
+    random_official_state,
+    run,
+    sentence,
+    write_data_set,
+    write_videos,
+)
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import minmax_scale
 
@@ -22,7 +31,7 @@ from lgn_net.scores.maps import load_maps, strongest_region
 
 import_official, sweep = load_script("scripts/import_official.py"), load_script("scripts/sweep.py")
 COLUMNS = ("video", "frame", "psnr", "distance", "regular_score", "memory_updated", "psnr_copy", "psnr_linear",
-           "normality", "label")
+           "normality", "decision", "label")
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +96,7 @@ def test_contract(base, checkpoint, plain, tmp_path):
     for name in ("scores.csv", "results.json"):
         assert (plain / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
     calibration = read_csv(plain / "calibration.csv")
-    assert table.dtype.names == COLUMNS and calibration.dtype.names == COLUMNS[:-2]
+    assert table.dtype.names == COLUMNS and calibration.dtype.names == COLUMNS[:-3]
     for columns, lengths in (table, (8, 10)), (calibration, (9, 8)):
         assert columns[["video", "frame"]].tolist() == [(v, t) for v in (0, 1) for t in range(4, lengths[v])]
     assert table["label"].tolist() == [0, 1, 1, 0] + [1, 0, 0, 0, 1, 1]

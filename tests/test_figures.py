@@ -1,6 +1,7 @@
 """The figures show the numbers that are in the files, under the names that the user gave."""
 
 import json
+import warnings
 
 import cv2
 import matplotlib
@@ -9,6 +10,7 @@ import pytest
 from helpers import load_script, run, sentence
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from lgn_net.report import figures
 from lgn_net.report.figures import curve_pages, draw_maps, gap_figure, sweep_figure, write_curves
 from lgn_net.report.plan import plan_figure
 from lgn_net.scores.maps import FrameMap, frame_map, judge_again, load_maps, save_maps
@@ -99,13 +101,15 @@ def test_curves_and_shading():
         np.testing.assert_array_equal(axes.lines[0].get_xydata(), np.stack([video.frames, x], axis=1))
         low, high = axes.get_ylim()
         assert low <= -3 and high >= 20
+    marked, = curve_pages(videos, normality, point={"threshold": 1.0})
+    wrong = [[line.get_xdata().tolist() for line in axes.lines[2:]] for axes in marked.axes]    # false alarms, misses
+    assert wrong == [[[5, 9], [7]], [[], [7]]]
     assert figure.axes[0].get_title() == "a_$x$_b" and not figure.axes[0].title.get_parse_math()
 
 
 @pytest.mark.slow
 def test_curves_of_an_evaluation(tmp_path):
-    """Twelve videos on the first page, the thirteenth on the second; earlier pages are gone; one frame is enough."""
-    (tmp_path / "curves_3.png").write_bytes(b"old")
+    """Twelve videos on the first page, the thirteenth on the second; one frame is enough."""
     videos = [made(f"{n:02d}", np.arange(4, 4 + n), np.arange(n) % 2) for n in range(13, 0, -1)]
     write_curves(videos, [np.linspace(0, 1, len(video.frames)) for video in videos], "a_$t$", tmp_path)
     paths = sorted(tmp_path.iterdir())
@@ -253,3 +257,12 @@ def test_errors_are_a_sentence(tmp_path, argv, expected):
     write_evaluation(tmp_path / "a")
     paths = [tmp_path / word if (tmp_path / word).is_dir() else word for word in argv]
     assert expected in sentence(run(script.main, *paths, "--out", tmp_path / "out"))
+
+
+def test_names_without_a_font_get_one_remark(tmp_path):
+    figures.remark.cache_clear()
+    page, = curve_pages([VideoScores("监控录像", np.arange(9), {}, np.zeros(9, np.uint8))], [np.linspace(0, 1, 9)])
+    with warnings.catch_warnings(record=True, action="always") as said:
+        figures.save_figure(page, tmp_path / "a")
+        figures.save_figure(page, tmp_path / "b")
+    assert ["Noto Sans CJK" in str(w.message) for w in said] == [True] * (len(figures.STYLE["font.family"]) == 1)

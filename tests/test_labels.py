@@ -1,15 +1,20 @@
 """Every label format against the same truth, written by hand; and whatever does not fit the videos is refused."""
 
+import contextlib
 import hashlib
 import json
+import pickle
+import random
+import re
 import tarfile
+import warnings
 
 import numpy as np
 import pytest
 import scipy.io
-from helpers import Bomb
+from helpers import ROOT, Bomb
 
-from lgn_net.data.labels import find_labels, load_label_folder, load_labels, shipped_truths
+from lgn_net.data.labels import find_labels, load_label_folder, load_labels, match_names, shipped_truths
 from lgn_net.datasets import BENCHMARKS
 from lgn_net.datasets.common import numbered
 from lgn_net.errors import UserError
@@ -79,6 +84,46 @@ def test_formats(write, name, content):
     assert load(write(name, content)) == TRUTH
 
 
+RANGES = "video,start,end\na,1,2\na,4,4\nc,0,0\nc,4,4\n"
+
+
+@pytest.mark.parametrize("content", [
+    RANGES.replace(",", ";"), "sep=;\r\n" + RANGES.replace(",", ";"), RANGES.replace(",", "\t"),
+    RANGES.replace(",", ", "), RANGES.replace(",", "  "), RANGES.upper().replace("A,", "a,").replace("C,", "c,"),
+    RANGES.replace("\n", ",\n"), RANGES.replace("\n", ".0\n").replace("end.0", "end"),
+    RANGES.replace(",", ";").replace("4\n", "4,0\n"), RANGES.replace("\n", ", fight\n"),
+    "".join(f"{'' if k == 0 else k - 1},{line}\n" for k, line in enumerate(RANGES.splitlines())),
+    ("video,frame,label\n" + ROWS).replace(",1\n", ",True\n").replace(",0\n", ",False\n"),
+    "Video_Frame,Label\n" + "".join(row.replace(",", "_", 1) + "\n" for row in ROWS.splitlines())])
+def test_dialects(write, content):
+    assert load(write("l.csv", content)) == TRUTH
+
+
+@pytest.mark.parametrize(("videos", "names", "means"), [
+    (["01", "02", "10"], ["1", "2", "10"], "01 02 10"), (["01", "02"], ["Test001", "Test002.avi"], "01 02"),
+    (["cam1", "Köln"], ["CAM1.MP4", "köln.mov"], "cam1 Köln"), (["01", "02"], ["1.0", "2.0"], "01 02"),
+    (["01_0014", "01_0015"], ["1_14", "01_0015.npy"], "01_0014 -"),
+    (["01", "1"], ["001", "1"], "01 1"), (["01", "001"], ["1"], "-"), (["01"], ["1", "001"], "- -"),
+    (["a1", "a2"], ["b1", "b2"], "- -"), (["12"], ["1_2", "cam1"], "- -")])
+def test_names(videos, names, means):
+    """By number where that is unambiguous, with a remark."""
+    with warnings.catch_warnings(record=True) as remarks:
+        found = match_names(names, videos, "l.csv")
+    assert [found.get(name, "-") for name in names] == means.split()
+    assert len(remarks) == any(name != video for name, video in found.items())
+
+
+def test_names_in_every_format(write, tmp_path):
+    by_number = {"01": 6, "02": 3, "03": 5}
+    rows = ["video,start,end", "1,1,2", "1,4,4", "3.mp4,0,0", "3.mp4,4,4"]
+    (folder := tmp_path / "test_frame_mask").mkdir()
+    for k, y in enumerate(TRUTH, 1):
+        np.save(folder / f"{k}.npy", np.array(y))
+    for path in (write("l.csv", "\n".join(rows)), write("l.json", as_json(videos=["1", "Test002", "3"])), folder):
+        with pytest.warns(UserWarning, match="1 for 01"):
+            assert load(path, by_number) == TRUTH
+
+
 def test_special_cases(write):
     named = write("l.json", as_json())
     assert load(named, {"c": 5, "a": 6}) == [TRUTH[2], TRUTH[0]]                  # a part of the videos, by name
@@ -122,6 +167,32 @@ def test_broken_files(write, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+def test_damaged_mat_ends_no_process(write):
+    """SciPy may crash by these mutations, of 300 the first that were seen to."""
+    good = write("l.mat", MAT).read_bytes()
+    for seed in (2, 223, 225, 237):
+        dice, data = random.Random(seed), bytearray(good)
+        for _ in range(dice.choice([1, 1, 2, 4])):
+            data[dice.randrange(128, len(data))] = dice.choice([0, 1, 255, dice.randrange(256)])
+        with contextlib.suppress(UserError):
+            load_labels(write("l.mat", bytes(data)), VIDEOS)
+
+
+def test_recipes_for_other_forms(write, tmp_path, monkeypatch):
+    """Those of docs/data.md, run as they stand."""
+    monkeypatch.chdir(tmp_path)
+    write("Temporal_Anomaly_Annotation_for_Testing_Videos.txt", "a.mp4  Abuse  1  3  4  5 \nc.mp4  Arson  0  1  4  5\n"
+          "b.mp4  Normal  -1  -1  -1  -1\n")
+    (tmp_path / "x").mkdir()
+    for name, lines in {"a": "1,1.0,2.0\n2,4,4\n", "c": "1,0,0\n\n1,4,4\n"}.items():
+        write(f"x/{name}_tracks.txt", lines)
+    write("gt_label.json", pickle.dumps({f"{name}.npy": np.array(y) for name, y in zip(VIDEOS, TRUTH)}))
+    blocks = re.findall(r"```python\n(# .*?)```", (ROOT / "docs/data.md").read_text(), re.DOTALL)
+    for block, made in zip(blocks, ("labels.csv", "labels.csv", "labels"), strict=True):
+        exec(block, {})
+        assert load(tmp_path / made) == TRUTH
+
+
 def test_find_labels(tmp_path):
     """Files beside the frames, in this order, go before those that ship."""
     split = tmp_path / "shanghai" / "testing" / "frames"
@@ -133,6 +204,8 @@ def test_find_labels(tmp_path):
         find_labels(tmp_path, "shanghai", split)
     shipped = BENCHMARKS["avenue"].truths
     assert find_labels(tmp_path, "avenue", split) == shipped["ano_pred"]
+    (split.parent / "test_frame_mask").mkdir()                                    # ShanghaiTech's own
+    assert find_labels(tmp_path, "shanghai", split) == split.parent / "test_frame_mask"
     for place in reversed(places):                                                # each goes before all later ones
         place.touch()
         assert find_labels(tmp_path, "shanghai", split) == place

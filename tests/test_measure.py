@@ -1,19 +1,23 @@
 """scripts/measure.py: every number again from a score file, ours or another program's, without the network."""
 
+import csv
 import json
 import re
+import sys
 from dataclasses import asdict
 
 import numpy as np
 import pytest
 from helpers import ROOT, load_script, made_scores, published, run, sentence, shell
+from plotly.offline import get_plotlyjs
 from sklearn.metrics import roc_auc_score
 
 import evaluate
 from lgn_net.config import Config
 from lgn_net.report.tables import percent
 from lgn_net.scores.maps import FrameMap, load_maps, save_maps
-from lgn_net.scores.protocols import PAPER, Protocol, grid, normality_under, paper_weights
+from lgn_net.scores.protocols import PAPER, Protocol, compare, grid, normality_under, paper_weights
+from lgn_net.scores.results import Compared, PerVideo, Results
 from lgn_net.scores.score_file import VideoScores, read_scores, write_scores
 
 main = load_script("scripts/measure.py").main
@@ -72,6 +76,18 @@ def test_results_are_those_of_before(tmp_path):
                    for key, value in old.items()}
 
 
+def test_every_key_of_the_results_has_a_meaning():
+    """What lgn_net/scores/results.py lists is what the files hold; several distances go by the name of one."""
+    videos = made_scores(SMALL)
+    results = json.loads((ROOT / "tests/golden/results.json").read_text())
+    held = {re.sub(r"distance_\d", "distance", key) for key in results}
+    assert held == Results.__annotations__.keys() - {
+        "scores", "direction", "auc_copy", "auc_linear", "auc_skill", "compared", "localization", "quality"}
+    compared = compare(videos, videos, (paper_weights(0.6),) * 2)
+    assert PerVideo.__annotations__.keys() == results["per_video"][0].keys()
+    assert Compared.__annotations__.keys() == compared.keys() | {"other"}
+
+
 def test_numbers_of_a_lone_file(small):
     """Nothing is beside it, and nothing is written; evaluate.py --scores gives the same."""
     result = run(main, small)
@@ -122,6 +138,22 @@ def test_what_is_written_is_read_again(small, tmp_path):
                                                                                        abs=0.005)
 
 
+@pytest.mark.parametrize("library, lost, kept", [("matplotlib", "curves_1.png", "report.html"),
+                                                 ("plotly.offline", "report.html", "curves_1.png")])
+def test_a_missing_library_costs_its_own_file(small, tmp_path, monkeypatch, library, lost, kept):
+    """And one sentence; what an earlier run left goes, as it would show other numbers."""
+    for name in ("curves_1.png", "curves_3.png", "report.html"):
+        (tmp_path / name).write_bytes(b"old")
+    monkeypatch.setitem(sys.modules, library, None)                                            # importing it now fails
+    for module in ("figures", "page"):
+        monkeypatch.delitem(sys.modules, f"lgn_net.report.{module}", raising=False)
+    result = run(main, small, "--protocol", "paper", "--out", tmp_path)
+    warning, = result.warnings()
+    assert headline(result) > 50 and lost in warning and f"pip install {library.partition('.')[0]}" in warning
+    assert {path.name for path in tmp_path.iterdir()} == {small.name, "scores.csv", "results.json", "maps.npz", kept}
+    assert kept in result.out and lost not in result.out
+
+
 def test_one_class_and_one_video(tmp_path):
     write_scores(tmp_path / "normal.csv", made_scores({"a": np.zeros(9, int), "b": np.zeros(5, int)}))
     result = run(main, tmp_path / "normal.csv", "--out", tmp_path / "out")
@@ -163,6 +195,13 @@ def test_compare(small, tmp_path):
         assert ("(psnr 1, distance 0)" in shown) == (ours != other)
         difference = float(re.search(r"difference ([-+][0-9.]+) points\n  \(95 % interval", shown)[1])
         assert difference == pytest.approx(first - second, abs=0.011)
+    # Another program's scores take the labels of ours.
+    (tmp_path / "table.csv").write_text("video_frame,score\n" + "".join(
+        f"{name}_{t},{t}\n" for name, y in SMALL.items() for t in range(4 + len(y))))
+    np.save(tmp_path / "flat.npy", np.concatenate([np.arange(4 + len(y)) for y in SMALL.values()]))
+    for name in ("table.csv", "flat.npy"):
+        shown = run(main, small, "--compare", tmp_path / name, "--direction", "normal", "--protocol", "paper").out
+        assert "difference" in shown and "0 frames here, 12 there)" in shown
     # Nothing is written when the comparison fails.
     write_scores(tmp_path / "flipped.csv", [v._replace(labels=1 - v.labels) for v in read_scores(small, SIGNALS)])
     for name, words in (("flipped.csv", "disagree"), ("gone.csv", "gone.csv")):
@@ -188,6 +227,49 @@ def test_foreign_scores_by_the_command(tmp_path):
     for path in (tmp_path / "out/scores.csv", tmp_path / "theirs.npy"):
         assert "--direction" in sentence(run(main, path))
     assert "--direction" in sentence(run(main, tmp_path / "ours.csv", *rule))
+
+
+def test_nothing_of_a_file_arrives_raw(tmp_path):
+    """Markup, escapes of terminals, text from right to left, and formulas of spreadsheets, in names of any kind."""
+    evil = "=1+1\x1b[31m\u202e<img src=x onerror=alert(1)>"
+    videos = [video._replace(name=f"{evil}{k}", signals=video.signals | {f"@{evil}": video.signals["psnr"]})
+              for k, video in enumerate(made_scores(SMALL))]
+    videos[2].signals["psnr"][9] = np.nan                                                        # a warning names it
+    write_scores(tmp_path / "s.csv", videos)
+    beside(tmp_path / "s.csv", memories=[{"live_items": evil, "queries_of_item": [1], "item_cosine": 0.5}],
+           versions={"git": evil})
+    result = run(main, tmp_path / "s.csv", "--dataset_type", evil, "--out", tmp_path / "out")
+    assert headline(result) > 50 and [text.count("=1+1\\x1b[31m\\u202e<img") for text in result[1:]] == [5, 1]
+    page = (tmp_path / "out/report.html").read_text().replace(get_plotlyjs(), "")
+    assert page.count("=1+1\\x1b[31m\\u202e&lt;img") >= 9 and "<img src=x" not in page
+    assert not set("\x1b\u202e") & {*page, *result.out, *result.err}
+    table = list(csv.reader((tmp_path / "out/scores.csv").open(newline="")))
+    assert not {cell[0] for cell in (*table[0], *next(zip(*table)))} & {*"=+-@"}
+    assert [video.name for video in read_scores(tmp_path / "out/scores.csv", SIGNALS)] == [v.name for v in videos]
+    assert "\x1b" not in sentence(run(main, tmp_path / "s.csv", "--labels", "no\x1b[1m.npy"))
+
+
+def test_a_wrong_direction_is_asked_for(small, tmp_path):
+    """The scores are near those that know the labels, read the wrong way round; alone and beside ours."""
+    folder = tmp_path / "truth"
+    folder.mkdir()
+    for name, y in SMALL.items():
+        np.save(folder / f"{name}.npy", np.r_[np.zeros(4), y])
+    for argv in ((folder,), (small, "--compare", folder)):                              # the labels as their own scores
+        for direction, asked in (("normal", True), ("abnormal", False)):
+            result = run(main, *argv, "--labels", folder, "--direction", direction, "--protocol", "paper")
+            assert result.status == 0 and asked == any("is --direction wrong?" in line for line in result.warnings())
+
+
+def test_decisions_of_the_threshold(small, tmp_path):
+    """They are in scores.csv, by the threshold in results.json, also when an earlier scores.csv is measured."""
+    for path, weight in ((small, 0.6), (tmp_path / "out/scores.csv", 1)):
+        results = measured(tmp_path / "out", path, "--lambda", weight, "--false_positive_rate", 0.2)
+        table = np.genfromtxt(tmp_path / "out/scores.csv", delimiter=",", names=True, dtype=None, encoding=None)
+        point = results["at_eer"]
+        assert np.array_equal(table["decision"], table["normality"] <= point["threshold"])
+        assert table["decision"][table["label"] == 1].mean() == point["true_positive_rate"]
+        assert results["at_wanted"]["false_positive_rate"] <= results["wanted_false_positive_rate"] == 0.2
 
 
 @pytest.mark.parametrize("argv, word", [

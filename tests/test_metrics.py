@@ -10,6 +10,8 @@ from lgn_net.scores.metrics import (
     bootstrap,
     equal_error_rate,
     interval,
+    mistakes,
+    operating_point,
     padded_chance,
     paired_p_value,
     roc,
@@ -80,6 +82,23 @@ def test_equal_error_rate():
         false_positive, true_positive = (np.interp(fine, along, rate) for rate in curve)
         k = np.abs(false_positive - (1 - true_positive)).argmin()
         assert equal_error_rate(*curve) == pytest.approx(false_positive[k], abs=2e-3)
+
+
+def test_operating_points_are_the_best_of_every_threshold():
+    """Most abnormal frames found with so many false alarms; or the closest to as many misses as false alarms."""
+    for seed, levels in itertools.product(range(3), (2, 4, 10**6)):
+        labels, scores = drawn(seed, levels=levels)
+        y, x = np.concatenate(labels), np.concatenate(scores)
+        tried = [((x[y == 0] <= t).mean(), (x[y == 1] <= t).mean()) for t in (-np.inf, *np.unique(x))]
+        for wanted in (None, 0, 0.05, 0.3, 1):
+            point = operating_point(*roc(labels, scores), x, wanted)
+            rates = point["false_positive_rate"], point["true_positive_rate"]
+            false_alarms, misses = mistakes(y, x, point)
+            assert rates == pytest.approx((false_alarms.sum() / (y == 0).sum(), 1 - misses.sum() / (y == 1).sum()))
+            if wanted is None:
+                assert abs(sum(rates) - 1) == pytest.approx(min(abs(sum(rates) - 1) for rates in tried))
+            else:
+                assert rates[1] == max(found for alarms, found in tried if alarms <= wanted) and rates[0] <= wanted
 
 
 # ---------------------------------------------------------------------------------------------------------- resampling

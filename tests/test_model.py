@@ -7,7 +7,8 @@ import pytest
 import reference
 import torch
 import torch.nn.functional as F
-from reference import e_loc, losses_of_family, official_name, random_official_state, st_lstm_cell
+from helpers import random_official_state
+from reference import e_loc, losses_of_family, official_name, st_lstm_cell
 from torch import nn
 from torch.testing import assert_close
 

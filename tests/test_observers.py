@@ -19,7 +19,7 @@ from lgn_net.inference.observers import (
     Localization,
     Quality,
     chance_to_touch,
-    read_mask,
+    resized_mask,
     summarize,
 )
 from lgn_net.scores.maps import (
@@ -127,7 +127,8 @@ def test_regions_that_touch_the_mask(tmp_path):
 
 
 def test_undefined_without_abnormal_frames_or_masks(tmp_path):
-    normal = localized(tmp_path, np.zeros((3, 16, 16), bool), np.full((3, 16, 16), 0.1, np.float32))
+    with pytest.warns(UserWarning, match="none of 3 masks has an abnormal pixel"):
+        normal = localized(tmp_path, np.zeros((3, 16, 16), bool), np.full((3, 16, 16), 0.1, np.float32))
     half = np.zeros((1, 16, 16), bool)
     half[:, :8] = True                                                                        # ties count half
     assert localized(tmp_path / "half", half, np.full((1, 16, 16), 0.1, np.float32))["pixel_auc"] == 0.5
@@ -149,9 +150,9 @@ def test_masks_are_found_and_lie_on_the_resized_frames(tmp_path):
     assert nothing == () and paths == tuple(str(tmp_path / f"02/{t}.png") for t in range(11))       # natural order
     with pytest.raises(UserError, match="02 holds 11 masks, but video 02 has 12 frames"):
         find_masks(tmp_path, [Video("02", tuple("abcdefghijkl"))])
-    assert np.array_equal(255 * read_mask(paths[0], 24, 24), read_frames(paths[:1], 1, 24)[0, 0])
-    assert read_mask(paths[1], 24, 24).all()
-    assert np.argwhere(read_mask(paths[2], 24, 24)).tolist() == [[0, 1]]
+    assert np.array_equal(255 * resized_mask(paths[0], 24, 24), read_frames(paths[:1], 1, 24)[0, 0])
+    assert resized_mask(paths[1], 24, 24).all()
+    assert np.argwhere(resized_mask(paths[2], 24, 24)).tolist() == [[0, 1]]
 
 
 def frames(*shape):

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
-from helpers import load_script, run
+from helpers import load_script, random_official_state, run
 from reference import (
     authors_evaluate,
     authors_training_steps,
@@ -14,7 +14,6 @@ from reference import (
     mnad_pred,
     mnad_recon,
     official_name,
-    random_official_state,
 )
 from torch import nn
 from torch.testing import assert_close
@@ -87,7 +86,7 @@ def test_published_names_and_shapes(system, there):
 
 @pytest.mark.parametrize("system, change", [
     ("lgn_net", {}), ("lgn_net", {"n": 2, "channels": 1}), ("lgn_net", {"n": 5, "hidden": 8, "layers": 1}),
-    ("mnad_pred", {}),
+    ("lgn_net", {"n": 3, "width": 3, "layers": 5, "items": 200}), ("mnad_pred", {}),
     ("mnad_pred", {"n": 1, "channels": 1}), ("mnad_pred", {"n": 5, "width": 3, "items": 20}), ("mnad_recon", {}),
     ("mnad_recon", {"channels": 1, "width": 6, "items": 2})], ids=str)
 def test_every_tensor_arrives_and_every_size_is_inferred(pair, system, change):

@@ -14,7 +14,7 @@ import pytest
 from lgn_net.report.page import write_report
 from lgn_net.report.tables import percent
 from lgn_net.scores.maps import FrameMap
-from lgn_net.scores.metrics import padded_chance, roc
+from lgn_net.scores.metrics import mistakes, operating_point, padded_chance, roc
 from lgn_net.scores.protocols import PAPER, compare, grid, measure, normality_under, paper_weights
 from lgn_net.scores.score_file import VideoScores
 
@@ -200,14 +200,20 @@ def test_hovering_shows_the_frame(browser, report):
 
 @pytest.mark.slow
 def test_plots_hold_the_numbers(browser, report):
-    """Abnormal periods half a frame to either side, and the ROC."""
+    """Abnormal periods half a frame to either side, false alarms and misses, and the ROC."""
     path, videos = report
+    normal = normality_under(PAPER, videos, WEIGHTS)
+    curve = roc([video.labels for video in videos], normal)
+    point = operating_point(*curve, np.concatenate(normal))
     open_page(browser, path)
-    spans = browser.execute_script("return [0, 1, 2].map(v => document.getElementById('curve' + v).layout.shapes.map("
-                                   "s => [s.x0, s.x1]))")
+    spans = browser.execute_script("return [curve0, curve1, curve2].map(plot => plot.layout.shapes.filter("
+                                   "s => s.type == 'rect').map(s => [s.x0, s.x1]))")
     assert spans == [[[video.frames[video.labels == 1][0] - 0.5, video.frames[-1] + 0.5]] for video in videos]
+    found = browser.execute_script("return [curve0, curve1, curve2].map(plot => plot.calcdata.slice(1).map("
+                                   "marks => marks.map(p => p.x).filter(x => x !== undefined)))")
+    assert found == [[video.frames[wrong].tolist() for wrong in mistakes(video.labels, x, point)]
+                     for video, x in zip(videos, normal)]
     points = np.array(browser.execute_script("return roc.calcdata[1].map(p => [p.x, p.y])"))
-    curve = roc([video.labels for video in videos], normality_under(PAPER, videos, WEIGHTS))
     np.testing.assert_allclose(points.T, curve, atol=1e-6)
 
 

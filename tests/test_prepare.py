@@ -238,11 +238,33 @@ def test_own_videos(tmp_path):
     assert "no labels for testing c" in run(main, *own[:3], *own[5:]).err
 
 
+@pytest.mark.parametrize(("kind", "suffix"), [(np.uint16, ".png"), (np.uint16, ".tif"), (np.float32, ".tiff")])
+def test_depth_range(tmp_path, kind, suffix):
+    """Images of a user's own, 12 bits in 16 or floats: mapped as asked; floats are named where nothing is asked."""
+    source, image = tmp_path / "s", np.linspace(0, 4095, H * W).reshape(H, W).astype(kind)
+    for name in ("training/a", "testing/frames/b"):
+        for t in range(3):
+            (source / name).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(source / name / f"{t}{suffix}"), image)
+    own = "custom", "--source", source, "--out", tmp_path / "DATA", "--name", "mine"
+    if kind == np.float32:
+        said = sentence(run(main, *own))
+        assert "holds float32 pixels, 0 to 4095" in said and "custom --depth_range LOW HIGH" in said
+        shutil.rmtree(tmp_path / "DATA")
+    assert "lower pixel first" in sentence(run(main, *own, "--depth_range", 9, 9))
+    result = run(main, *own, "--depth_range", 0, 4095)
+    assert result.status == 0, result
+    for folder in ("training/frames/a", "testing/frames/b"):
+        frames = read(tmp_path / "DATA/mine" / folder)
+        assert len(frames) == 3 and np.array_equal(frames[0][..., 0], np.round(image / 4095 * 255).astype(np.uint8))
+    assert "delete" in sentence(run(main, *own))
+
+
 def test_a_fifth_benchmark_takes_one_file(tmp_path, monkeypatch):
     """The example of docs/data.md: names of six digits, labels per video."""
     assert set(BENCHMARKS) == {"ped1", "ped2", "avenue", "shanghaitech"}                   # by the files in the folder
     example: dict = {}
-    exec(re.search(r"```python\n(.*?)```", (ROOT / "docs/data.md").read_text(), re.DOTALL)[1], example)
+    exec(re.search(r"```python\n(\"{3}.*?)```", (ROOT / "docs/data.md").read_text(), re.DOTALL)[1], example)
     monkeypatch.setitem(BENCHMARKS, "corridor", example["BENCHMARKS"]["corridor"])
     source = tmp_path / "published"
     for name, frames in {"Train/000001": 4, "Train/000002": 5, "Test/000209": 5, "Test/000210": 6}.items():

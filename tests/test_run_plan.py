@@ -39,20 +39,25 @@ rows:
 """
 
 
-class Forked(multiprocessing.get_context("fork").Process):
-    """Popen of train.py or evaluate.py as a fork of this process, which has imported everything."""
+SERVER = multiprocessing.get_context("forkserver")     # a process without threads, whose forks cannot find locks held
+SERVER.set_forkserver_preload(["train", "evaluate"])
+
+
+def work(command, log):
+    """Run train.py or evaluate.py in a fork, with its output in the log."""
+    sys.argv = command
+    os.setsid()
+    with open(log, "a") as file:
+        sys.stdout = sys.stderr = file
+        run_command(train.main if command[0].endswith("train.py") else evaluate.main)
+
+
+class Forked(SERVER.Process):
+    """Popen of train.py or evaluate.py, without the imports."""
 
     def __init__(self, command, stdout, **_):
-        super().__init__()
-        self.command, self.log = command[1:], stdout
+        super().__init__(target=work, args=(command[1:], stdout.name))
         self.start()
-
-    def run(self):
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
-        sys.stdout = sys.stderr = os.fdopen(os.dup(self.log.fileno()), "w")
-        sys.argv = self.command
-        run_command(train.main if sys.argv[0].endswith("train.py") else evaluate.main)
 
     def poll(self):
         return self.exitcode

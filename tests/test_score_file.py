@@ -1,5 +1,6 @@
 """Score files, ours and other programs': what is read is what was written; what does not fit is said, not guessed."""
 
+import contextlib
 import json
 import re
 import warnings
@@ -14,7 +15,7 @@ from lgn_net.data.videos import natural_key
 from lgn_net.datasets import BENCHMARKS
 from lgn_net.errors import UserError
 from lgn_net.scores.evaluation import open_evaluation, read_any
-from lgn_net.scores.protocols import Protocol, measure
+from lgn_net.scores.protocols import Protocol, common_frames, measure
 from lgn_net.scores.score_file import VideoScores, read_scores, write_scores
 
 HEADER = "video,frame,psnr,distance,label\n"
@@ -69,7 +70,7 @@ def folder_of(path, arrays, save=np.save, suffix=".npy"):
 def test_round_trip_is_exact(tmp_path):
     """Numbers no decimal of which may go, and the names that folders can have."""
     rng, videos = np.random.default_rng(0), []
-    names = ["01", "1", "a,b", 'quo"te', "a b", "Köln", "#x", "line\r\nbreak", "-1", "nan", "video"]
+    names = ["01", "1", "a,b", 'quo"te', "a b", "Köln", "#x", "line\r\nbreak", "-1", "'-1", "'x", "=a", "nan", "video"]
     for v, name in enumerate(sorted(names, key=natural_key)):
         n = 2 + v
         signals = {"psnr": rng.normal(30, 5, n), "distance": rng.random(n) * 10.0**rng.integers(-300, 90, n),
@@ -231,6 +232,35 @@ def test_every_form_of_the_same_scores(tmp_path, masks, rule, first, last):
         assert same(foreign(folders[0], labels=one_file, **rule).videos, evaluation.videos)
     if last is None:
         assert same(foreign(paths[-1], labels=one_file).videos, evaluation.videos)
+
+
+@pytest.mark.parametrize("text, said", [
+    (",video,frame,score\n0,1,0,0.5\n1,1,1,0.25\n2,10,4,1\n", "1 for 01"),
+    ("video_frame,score\n1_0,0.5\n1_1,0.25\n10_4,1\n", "1 for 01"),
+    ("video_frame,score\n01_000,0.5\n01_001,0.25\n10_004,1\n", ""),
+    ("score,video_frame\n0.5,01/0.jpg\n0.25,01/1.jpg\n1,10/4.jpg\n", "")])
+def test_names_as_other_programs_write_them(tmp_path, text, said):
+    """01 became 1, video and frame are one column; where two videos have one number, nothing is guessed."""
+    path, truth = tmp_path / "s.csv", {"01": np.array([0, 1]), "02": np.zeros(3), "10": np.arange(5) // 4}
+    path.write_text(text)
+    with pytest.warns(UserWarning, match=said) if said else contextlib.nullcontext():
+        videos = opened(path, labels=folder_of(tmp_path / "truth", truth), direction="normal").videos
+    assert same(videos, [VideoScores(name, np.array(t), {"score": np.array(x)}, np.array(y)) for name, t, x, y in (
+        ("01", [0, 1], [0.5, 0.25], [0, 1]), ("10", [4], [1.0], [1]))])
+    folder = folder_of(tmp_path / "truth", {"001": np.zeros(2)})
+    assert not said or "video '1'" in refusal(opened, path, labels=folder, direction="normal")
+    path.write_text("video_frame,score\n01_0,1\nlast,1\n")
+    assert "'last'" in refusal(opened, path, direction="normal")
+
+
+def test_our_own_file_after_pandas(tmp_path):
+    videos = made_scores(published("ped2", first=4))
+    numbered = [video._replace(name=str(int(video.name))) for video in videos]
+    write_scores(tmp_path / "s.csv", numbered)
+    with pytest.warns(UserWarning, match="1 for 01"):
+        assert same(opened(tmp_path / "s.csv", "ped2", "official").videos, videos)
+    with pytest.warns(UserWarning, match="1 for 01"):
+        assert [(k, j) for k, j, *_ in common_frames(videos, numbered)] == [(k, k) for k in range(12)]
 
 
 def test_directions_are_mirror_images_and_ours_exported_is_ours(tmp_path):

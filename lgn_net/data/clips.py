@@ -1,5 +1,6 @@
 """Frames of a video: decode, resize, scale; and which videos are long enough."""
 
+import contextlib
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,21 +13,48 @@ from torch import Tensor
 from lgn_net.data.videos import Video
 from lgn_net.errors import UserError
 
+FEW_LEVELS = 32          # 12-bit pixels in 16-bit files keep 16 grey levels when they become 8-bit pixels
+MAP_DEPTH = "map them to 8 bits: scripts/prepare_data.py custom --depth_range LOW HIGH (of 12-bit pixels 0 4095)"
+
 cv2.setNumThreads(0)                     # frames are small; parallelism is over windows
 silence = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel      # OpenCV 4, 5
 silence(0)                               # our own messages name damaged frames
 
 
-def read_image(path: str | Path, flag: int = cv2.IMREAD_UNCHANGED) -> np.ndarray:
-    """Decode an image file with OpenCV, as it is unless `flag` says otherwise: (H, W, C). UserError when damaged."""
-    data = Path(path).read_bytes()
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
-    except cv2.error:                    # a header with absurd numbers
-        image = None
+def read_image(path: str | Path, flag: int = cv2.IMREAD_UNCHANGED, any_depth: bool = False) -> np.ndarray:
+    """Decode an image file with OpenCV, as it is unless `flag` says otherwise: (H, W, C).
+
+    UserError when it is damaged, or, unless `any_depth`, its pixels are not of 8 or 16 bits.
+    """
+    data, image = Path(path).read_bytes(), None
+    for how in (flag, cv2.IMREAD_UNCHANGED):                                 # colour and grey are of 8 bits only
+        with contextlib.suppress(cv2.error):                                 # a header with absurd numbers
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), how) if data and image is None else image
     if image is None or is_truncated(data):
         raise UserError(f"frame {path} is damaged or truncated ({len(data)} bytes); extract or unpack it again")
+    if image.dtype not in (np.uint8, np.uint16) and not any_depth:
+        raise UserError(f"frame {path} holds {image.dtype} pixels, {np.nanmin(image):g} to {np.nanmax(image):g}, not 8 "
+                        f"or 16 bits without a sign; {MAP_DEPTH}")
     return image.reshape(*image.shape[:2], -1)
+
+
+def read_mask(path: str | Path) -> np.ndarray:
+    """Read a mask, bool (H, W): whatever is not black is abnormal; of a JPEG, what is brighter than half."""
+    image = read_image(path, any_depth=True)[..., :3]                        # without transparency
+    return image.max(axis=2) > (127 if Path(path).suffix.lower() in (".jpg", ".jpeg") else 0)
+
+
+def warn_of_lost_depth(path: str) -> None:
+    """Warn when 8 bits leave little of a frame, as of 12-bit pixels in 16 bits."""
+    image = read_image(path)
+    if image.dtype == np.uint16 and (levels := len(np.unique(image >> 8))) < FEW_LEVELS:
+        warnings.warn(f"frame {path} has 16-bit pixels of {image.min()} to {image.max()}, which leave {levels} of 255 "
+                      f"grey levels in 8 bits; {MAP_DEPTH}")
+
+
+def to_8_bits(image: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Map pixels of any depth, `low` or less to 0 and `high` or more to 255: uint8, NaN as 0."""
+    return np.nan_to_num(255 * np.clip((image.astype(float) - low) / (high - low), 0, 1)).round().astype(np.uint8)
 
 
 def read_frame(path: str, channels: int) -> np.ndarray:

@@ -42,8 +42,7 @@ class Footage:
     length: int | None         # number of frames that the source announces
     fps: float | None
     live: bool = False         # a camera or a stream: taken as it comes
-    whole: bool = True         # False once a file has turned out to be cut off or damaged; a clip that was cut without
-    #                            decoding is whole, and yet has fewer frames than `length`
+    whole: bool = True         # False once a file has turned out to be cut off or damaged
 
 
 def find_footage(text: str) -> tuple[Path | str | int, str]:
@@ -59,11 +58,6 @@ def find_footage(text: str) -> tuple[Path | str | int, str]:
         return int(text), f"camera_{text}"
     raise UserError(f"{shown(text)}: no such video; give a file, a folder of images, the number of a camera or an "
                     f"address like rtsp://...")
-
-
-def slack(frames: int) -> int:
-    """Return by how many frames the length in a header may be wrong."""
-    return max(1, frames // 100)
 
 
 def shown(place: Path | str | int) -> str:
@@ -123,11 +117,15 @@ def open_container(place: Path | str | int) -> InputContainer:
 def decode(container: InputContainer, footage: Footage, channels: int, fps: float | None) -> Iterator[Frame]:
     """Yield the frames of a video file, stream or camera, upright, with the pixels that OpenCV gives.
 
-    A damaged packet ends a file, not a live video; a change of size ends both. `footage.whole` is set at the end.
+    A damaged packet ends a file, not a live video; a change of size ends both. `footage.whole` is set at the end: true
+    when as many pictures are stored as the header says, or when they reach the header's duration. Headers also count
+    pictures that a cut without decoding hides, or that a variable frame rate skips; a warning then says so.
     """
     stream = container.streams.video[0]
+    length, duration = footage.length or 0, float(stream.duration * stream.time_base if stream.duration and
+                                                  stream.time_base else (container.duration or 0) / av.time_base)
     stream.codec_context.thread_count = 1                                  # several videos are decoded at a time
-    packets, t, first, shape, opened = 0, 0, None, None, time.monotonic()
+    packets, t, first, last, step, shape, opened = 0, 0, None, 0.0, 0.0, None, time.monotonic()
     try:
         for packet in container.demux(stream):
             packets += packet.size > 0
@@ -143,15 +141,21 @@ def decode(container: InputContainer, footage: Footage, channels: int, fps: floa
                     footage.whole = False
                     return
                 shape, first = picture.shape, frame.time if first is None else first
+                since = 0.0 if frame.time is None or first is None else frame.time - first
+                step, last = max(step, since - last), since
                 if footage.live:
                     seconds = time.monotonic() - opened
                 elif fps or frame.time is None or first is None:           # a bare stream of H.264 has no time stamps
                     seconds = t / footage.fps if footage.fps else math.nan
                 else:
-                    seconds = round(frame.time - first, 6)
+                    seconds = round(since, 6)
                 image = picture if channels == 3 else cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None]
                 yield Frame(picture, image, seconds)
                 t += 1
-        footage.whole = packets >= (footage.length or 0) - slack(footage.length or 0)
+        footage.whole = packets >= length - max(1, length // 100) or 0 < 0.99 * duration <= last + step
+        if footage.whole and t < stream.frames:
+            name = container.name.removeprefix("file:")
+            warnings.warn(f"{shown(name) if '://' in name else name}: decoded {t} frames where its header says "
+                          f"{stream.frames}; all that can be shown are used")
     except av.FFmpegError:
-        footage.whole = False
+        footage.whole = 0 < length - max(1, length // 100) <= t

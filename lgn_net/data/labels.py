@@ -2,15 +2,17 @@
 
 import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
 
-from lgn_net.datasets import BENCHMARKS, canonical_name, facts_of, names_of, ucsd
-from lgn_net.datasets.common import load_array, mark, natural_key
+from lgn_net.datasets import BENCHMARKS, VIDEO_SUFFIXES, canonical_name, facts_of, names_of, ucsd
+from lgn_net.datasets.common import load_array, load_mat, mark, natural_key, some
 from lgn_net.errors import UserError
 
 Labels = dict[str, np.ndarray]             # name of each video -> (T,)
@@ -20,17 +22,19 @@ def find_labels(root: str | Path, dataset: str, split_folder: Path, source: str 
     """Find the label file of a data set, whose test videos are in `split_folder`. UserError when there is none.
 
     The source "official" or "ano_pred" are labels that ship with the project. "auto" is the first of these files in the
-    data set's folder, then in `root`: `frame_labels_<dataset>.npy`, `<dataset>.mat`, `labels.csv`; else what ships.
+    data set's folder, then in `root`: `frame_labels_<dataset>.npy`, `<dataset>.mat`, `labels.csv`; then ShanghaiTech's
+    own folder `test_frame_mask` beside the frames; else what ships.
     """
     truths = facts_of(dataset).truths
     if source in truths:
         return truths[source]
     names = [file for name in names_of(dataset) for file in (f"frame_labels_{name}.npy", f"{name}.mat")]
-    places = [folder / name for folder in (split_folder.parent.parent, Path(root)) for name in (*names, "labels.csv")]
-    for place in (*filter(Path.is_file, places), *truths.values()) if source == "auto" else ():
+    testing = split_folder.parent if split_folder.name.lower() == "frames" else split_folder
+    places = [folder / name for folder in (testing.parent, Path(root)) for name in (*names, "labels.csv")]
+    for place in (*filter(Path.exists, [*places, testing / "test_frame_mask"]), *truths.values()) * (source == "auto"):
         return place
     raise UserError(f"no labels of {dataset} (--label_source {source}): expected one of {', '.join(names)}, labels.csv "
-                    f"in {split_folder.parent.parent} or {root}; or give --labels FILE")
+                    f"in {testing.parent} or {root}; or give --labels FILE")
 
 
 def shipped_truths(names: Sequence[str], frames: Sequence[np.ndarray], labels: Sequence[np.ndarray],
@@ -65,17 +69,19 @@ def load_labels(path: str | Path, lengths: Mapping[str, int]) -> Labels:
     `.mat`: ano_pred's cell array `gt`, per video a 2 x k matrix of first and last abnormal frame, from 1;
     `.m`: UCSD's `gt_frame` ranges, likewise from 1;
     `.json`: as in `datasets/ranges/`, from 0, by the names of the videos; it may hold more videos than these;
-    `.csv`: lines `video,start,end`, both included, from 0, or `video,frame,label`; what has no line is normal.
+    `.csv`: lines `video,start,end`, both included, from 0, or `video,frame,label`; what has no line is normal;
+    a folder: see `load_label_folder`.
 
     UserError: no such file, another format, or other lengths than the videos'.
     """
     path = Path(path)
-    if not (read := READERS.get(path.suffix.lower())):
+    if not (read := READERS.get("folder" if path.is_dir() else path.suffix.lower())):
         raise UserError(f"labels {path}: unknown format {path.suffix!r}; known: {', '.join(READERS)}")
     try:
-        labels = read(path, lengths)
+        given = read(path, lengths)
+        labels = {video: given[name] for name, video in match_names(given, lengths, path).items()}
         if (found := {video: len(labels.get(video, ())) for video in lengths}) != lengths:
-            raise ValueError(f"it is of {len(labels)} videos, and of these it has {list(found.values())} frames")
+            raise ValueError(f"it is of {len(given)} videos, and of these it has {list(found.values())} frames")
         if values := {value for y in labels.values() for value in np.unique(y).tolist()} - {0, 1}:
             raise ValueError(f"it holds {values}; expected 0 and 1")
         return {video: labels[video].astype(np.uint8) for video in lengths}
@@ -95,8 +101,7 @@ def read_npy(path: Path, lengths: Mapping[str, int]) -> Labels:
 
 def read_mat(path: Path, lengths: Mapping[str, int]) -> Labels:
     """Read ano_pred's ranges."""
-    cells = scipy.io.loadmat(path)["gt"].ravel()
-    return from_ranges(lengths, [cell.reshape(2, -1).T.astype(int) - 1 for cell in cells])
+    return from_ranges(lengths, [cell.reshape(2, -1).T.astype(int) - 1 for cell in load_mat(path, "gt")])
 
 
 def read_ranges(path: Path) -> Labels:
@@ -117,22 +122,78 @@ def from_ranges(lengths: Mapping[str, int], ranges: Sequence[Any]) -> Labels:
 def read_csv(path: Path, lengths: Mapping[str, int]) -> Labels:
     """Read ranges or frame labels by the name of the video."""
     labels = {video: np.zeros(length, np.uint8) for video, length in lengths.items()}
-    rows = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines(), strict=True)
-    columns = rows.fieldnames or []
-    if columns not in (["video", "start", "end"], ["video", "frame", "label"]):
+    columns, rows = read_rows(path)
+    kinds = [kind for kind in (("start", "end"), ("frame", "label")) if {"video", *kind} <= set(columns)]
+    if not kinds:
         raise ValueError(f"first line {','.join(columns)!r}; expected video,start,end or video,frame,label")
-    for row in rows:
+    means = match_names({row["video"]: None for _, row in rows}, lengths, path)
+    for number, row in rows:
         try:
-            video, first, second = row["video"], int(row[columns[1]]), int(row[columns[2]])
-            last, value = (second, 1) if columns[2] == "end" else (first, second)
-            if video not in labels:
-                raise ValueError(f"no video is called {video!r} (a spreadsheet drops zeros before a number)")
-            mark(video, labels[video], first, last, value)
-        except (ValueError, TypeError, OverflowError, UserError) as error:
-            raise ValueError(f"line {rows.line_num}: {error}") from None
+            first, second = (whole(row[name]) for name in kinds[0])
+            last, value = (second, 1) if kinds[0][1] == "end" else (first, second)
+            if row["video"] not in means:
+                raise ValueError(f"no video is called {row['video']!r}; there are {some(list(labels))}")
+            mark(means[row["video"]], labels[means[row["video"]]], first, last, value)
+        except (ValueError, UserError) as error:
+            raise ValueError(f"line {number}: {error}") from None
     return labels
+
+
+def read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Read a CSV file: the names of its columns in small letters, and of each line its number and its cells by column.
+
+    Cells end at semicolons, tabs, commas or else spaces, whichever the first line has. A column video_frame, as
+    01_0014_003, also becomes the columns video and frame. ValueError for a line with other cells than the first.
+    """
+    lines = [(number, line) for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1)
+             if line.strip() and not line.lower().startswith("sep=")]                               # Excel's first line
+    separator = next((mark for mark in ";\t," if lines and mark in lines[0][1]), " ")
+    table = [(number, [cell.strip() for cell in next(csv.reader([line], delimiter=separator, skipinitialspace=True,
+                                                                strict=True))]) for number, line in lines]
+    columns, rows = [name.lower() for name in table[0][1]] if table else [], []
+    for number, cells in table[1:]:
+        if len(cells) < len(columns) or any(cells[len(columns):]):
+            raise ValueError(f"line {number}: {len(cells)} cells, the first line has {len(columns)}")
+        row = dict(zip(columns, cells))
+        if "video_frame" in row:
+            row["video"], _, row["frame"] = row["video_frame"].rpartition("_")
+        rows.append((number, row))
+    return columns + ["video", "frame"] * ("video_frame" in columns), rows
+
+
+def whole(cell: str) -> int:
+    """Read a whole number, also as 10.0, 10,0, True or False. ValueError for anything else."""
+    number = float({"true": "1", "false": "0"}.get(cell.lower(), cell).replace(",", "."))
+    if number % 1 != 0:
+        raise ValueError(f"{cell!r} is no whole number")
+    return int(number)
+
+
+def match_names(names: Collection[str], videos: Collection[str], source: object) -> dict[str, str]:
+    """Find which video each name in a file means: {name: video}, without the names that mean none.
+
+    A name means the video that is called so; else, with a warning, the only one that differs by capitals, a suffix such
+    as .mp4 or zeros before a number (spreadsheets drop them); else the only one with the same number at its end, where
+    one of the two is nothing but a number.
+    """
+    def plain(name: str) -> str:
+        return re.sub(r"0*(\d+)", r"\1", re.sub(rf"(\.({VIDEO_SUFFIXES})|(?<=\d)\.0)$", "", name.lower()))
+
+    def number(name: str) -> str:
+        return re.sub(r"^\D+(?=\d+$)", "", plain(name))
+
+    means = {name: name for name in names if name in videos}
+    for key in (plain, number):
+        left, free = [name for name in names if name not in means], set(videos) - set(means.values())
+        here, there, by_key = Counter(map(key, left)), Counter(map(key, free)), {key(video): video for video in free}
+        means |= {name: by_key[key(name)] for name in left if here[key(name)] == there[key(name)] == 1
+                  and key(name) in (plain(name), plain(by_key[key(name)]))}
+    if alike := [f"{name} for {video}" for name, video in means.items() if name != video]:
+        warnings.warn(f"{source}: names are taken as those of videos: {some(alike)}")
+    return means
 
 
 READERS: dict[str, Callable[[Path, Mapping[str, int]], Labels]] = {
     ".npy": read_npy, ".mat": read_mat, ".csv": read_csv, ".json": lambda path, _: read_ranges(path),
+    "folder": lambda path, _: load_label_folder(path),
     ".m": lambda path, lengths: from_ranges(lengths, ucsd.read_ranges(path))}

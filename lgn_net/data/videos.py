@@ -1,14 +1,18 @@
 """Folders of frames -> videos, in natural order. Decided here, once; file names carry no other meaning."""
 
+import itertools
+import re
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
-from lgn_net.datasets import names_of
-from lgn_net.datasets.common import SPLIT_FOLDERS, natural_key
+from lgn_net.datasets import BENCHMARKS, VIDEOS, canonical_name, facts_of, names_of
+from lgn_net.datasets.common import SPLIT_FOLDERS, fits, natural_key
 from lgn_net.errors import UserError
 
 IMAGE_SUFFIXES = frozenset([".bmp", ".dib", ".jpeg", ".jpg", ".jpe", ".jp2", ".png", ".webp", ".avif", ".pbm", ".pgm",
                             ".ppm", ".pnm", ".tif", ".tiff", ".ras"])
+BESIDE = ("masks", "labels", "test_frame_mask", "test_pixel_mask")     # folders that are no videos
 
 
 class Video(NamedTuple):
@@ -21,19 +25,45 @@ class Video(NamedTuple):
 def find_split(root: str | Path, dataset: str, split: str) -> Path:
     """Find the folder of videos of a split, "training" or "testing" (`train` and `test` are found, too).
 
-    `root` holds the data set's folder, under its name or an alias, or is that folder itself. UserError when nothing is
-    there.
+    `root` holds the data set's folder, under its name or an alias, or is that folder itself; letters may be of either
+    case, and the level `frames` may lack. UserError when nothing is there, with the command for a published layout.
     """
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"--dataset_path {root}: no such folder")
-    candidates = [base / folder / "frames" for base in (*(root / name for name in names_of(dataset)), root)
+    candidates = [inside(base, folder, "frames") for base in (*(inside(root, name) for name in names_of(dataset)), root)
                   for folder in SPLIT_FOLDERS[split]]
     for candidate in candidates:
         if candidate.is_dir():
             return candidate
+
+    # Without the level `frames`; else files as they were published, or filmed.
+    name, home = canonical_name(dataset), root.resolve().name.lstrip(".")
+    which, files = (name, facts_of(name).files) if name in BENCHMARKS else (f"custom --name {name}", (VIDEOS,))
+
+    def published(path: Path) -> re.Match | None:
+        return fits(f"{home}/{path.relative_to(root).as_posix()}", *files)
+
+    for place in (candidate.parent for candidate in candidates if candidate.parent.is_dir()):
+        images = (path / name for path in place.iterdir() if path.is_dir() for name in image_names(path))
+        if (first := next(images, None)) and not published(first):
+            return place
+    for path in itertools.chain.from_iterable(root.glob("*/" * depth + "*.*") for depth in range(1, 6)):
+        if (match := published(path)) and split[:4] in match[0].lower():
+            raise UserError(f"{root} holds {dataset} as it was published or filmed ({path.relative_to(root)}); run "
+                            f"python scripts/prepare_data.py {which} --source {shlex.quote(str(root))} --out prepared, "
+                            f"and give prepared in place of {root}")
     raise UserError(f"no {split} frames of {dataset} in {root}: expected {candidates[0]}/<video>/<frame>.jpg "
                     f"(or {candidates[-2].relative_to(root)} when the path is the data set's own folder)")
+
+
+def inside(folder: Path, *names: str) -> Path:
+    """Go down to the sub-folder of this name, whatever the case of its letters."""
+    for name in names:
+        alike = [] if (folder / name).is_dir() or not folder.is_dir() else [
+            path for path in sorted(folder.iterdir()) if path.name.lower() == name.lower() and path.is_dir()]
+        folder = alike[0] if alike else folder / name
+    return folder
 
 
 def image_names(folder: Path) -> list[str]:
@@ -48,7 +78,8 @@ def index_videos(folder: str | Path) -> list[Video]:
     UserError for a folder without videos and for a video without frames.
     """
     videos = []
-    folders = [path for path in Path(folder).iterdir() if path.is_dir() and not path.name.startswith(".")]
+    folders = [path for path in Path(folder).iterdir()
+               if path.is_dir() and not path.name.startswith(".") and path.name not in BESIDE]
     for path in sorted(folders, key=lambda path: natural_key(path.name)):
         if not (names := image_names(path)):
             raise UserError(f"video {path} holds no image; remove the folder, or fill it with frames")

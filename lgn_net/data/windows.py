@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_convert
 
 from lgn_net.data.cache import PackedFrames
-from lgn_net.data.clips import long_enough, read_frames
+from lgn_net.data.clips import long_enough, read_frames, warn_of_lost_depth
 from lgn_net.data.videos import Video
 from lgn_net.terminal import progress
 
@@ -26,6 +26,7 @@ class Windows(Dataset):
         self.videos = videos
         self.index = [(v, start) for v in long_enough(videos, length)
                       for start in range(len(videos[v].frames) - length + 1)]
+        warn_of_lost_depth(videos[self.index[0][0]].frames[0])
         self.shape = (length, channels, size, size)
         self.packed = packed
         self.loaded: Tensor | None = None

@@ -5,13 +5,27 @@ Every module of this folder that has `BENCHMARKS`, a dictionary of `Benchmark` b
 
 import importlib
 import pkgutil
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
 
 from lgn_net.datasets.common import Benchmark, SourceVideo, matching
 
-# A user's own videos: video files in folders called `training` and `testing`, or `train` and `test`.
-VIDEOS = r"(train|test)(?:ing)?/([^/]+)\.(?:avi|mp4|m4v|mov|mkv|webm|mpg|mpeg|wmv|flv|ts|mts|3gp|ogv)"
-OWN_VIDEOS = Benchmark("", train=(0, 0), test=(0, 0), files=(VIDEOS,), find=lambda roots: (
-    SourceVideo(f"{match[1].lower()}ing", match[2], path) for path, match in matching(roots, VIDEOS)))
+# A user's own videos: video files, or folders of images, in `training` and `testing`, or `train` and `test`.
+VIDEO_SUFFIXES = "avi|mp4|m4v|mov|mkv|webm|mpg|mpeg|wmv|flv|ts|mts|3gp|ogv"
+VIDEOS = rf"(train|test)(?:ing)?/([^/]+)\.(?:{VIDEO_SUFFIXES})"
+IMAGES = r"(train|test)(?:ing)?/(?:frames/)?([^/]+)/[^/]+\.(?:png|jpe?g|bmp|tiff?|pgm|ppm)"
+
+
+def own_videos(roots: list[Path]) -> Iterator[SourceVideo]:
+    """Yield the videos of a user's own data set."""
+    for path, match in matching(roots, VIDEOS):
+        yield SourceVideo(f"{match[1].lower()}ing", match[2], path)
+    for (split, name), images in groupby(matching(roots, IMAGES), lambda pair: (pair[1][1].lower(), pair[1][2])):
+        yield SourceVideo(f"{split}ing", name, tuple(path for path, _ in images))
+
+
+OWN_VIDEOS = Benchmark("", train=(0, 0), test=(0, 0), files=(VIDEOS, IMAGES), find=own_videos)
 
 BENCHMARKS: dict[str, Benchmark] = {}
 for module in pkgutil.iter_modules(__path__, f"{__name__}."):

@@ -2,7 +2,10 @@
 
 import json
 import os
+import pickle
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -32,6 +35,7 @@ class SourceVideo(NamedTuple):
     labels: np.ndarray | None = None                 # uint8 (T,)
     masks: Path | tuple[Path, ...] | None = None     # .mat (cells of (H, W)), .npy (T, H, W), or image files
     damaged: int | None = None                       # index of a frame that is damaged in the published archive
+    depth: tuple[float, float] | None = None         # pixels of image files that become 0 and 255; None: as they are
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def matching(roots: Iterable[Path], pattern: str) -> list[tuple[Path, re.Match]]
     for root in (root.resolve() for root in roots):
         for folder, _, names in os.walk(root, followlinks=True):
             for path in map(Path(folder).joinpath, names):
-                if match := fits(f"{root.name.lstrip('.')}/{path.relative_to(root)}", pattern):
+                if match := fits(f"{root.name.lstrip('.')}/{path.relative_to(root).as_posix()}", pattern):
                     found.append((path, match))
     return sorted(found, key=lambda pair: natural_key(str(pair[0])))
 
@@ -94,6 +98,21 @@ def load_array(path: Path) -> np.ndarray:
         return np.load(path, mmap_mode="r")
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"{path} is no NumPy array, or truncated ({error}); unpack the archive again") from None
+
+
+def load_mat(path: Path, name: str) -> np.ndarray:
+    """Read the cells of a variable of a MATLAB file: (k,), object. UserError when the file is damaged.
+
+    SciPy runs in a process of its own, because a damaged file ends that process without an exception.
+    """
+    read = ("import pickle, sys, scipy.io\n"
+            "pickle.dump(scipy.io.loadmat(sys.argv[1], variable_names=sys.argv[2])[sys.argv[2]].ravel(), "
+            "sys.stdout.buffer)")
+    done = subprocess.run([sys.executable, "-c", read, path, name], capture_output=True, check=False)
+    if done.returncode:
+        cause = done.stderr.decode(errors="replace").strip().rpartition("\n")[2] or "its reader crashed"
+        raise UserError(f"{path} is damaged, or no MATLAB file with {name} ({cause}); get it again")
+    return pickle.loads(done.stdout)
 
 
 def mark(video: str, labels: np.ndarray, first: int, last: int, value: int = 1) -> None:

@@ -15,6 +15,7 @@ from lgn_net.datasets import common
 from lgn_net.datasets.common import RANGES, Archive, Benchmark, SourceVideo, matching, numbered
 
 FRAMES, MASKS, LABELS = r"(Train|Test)/\1(\d+)/\d+\.tif", r"Test/Test(\d+)_gt/(?:frame)?\d+\.bmp", r"Test/UCSDped\d\.m"
+HOME = "(?:UCSD)?{}"              # of one half of the archive
 PAGE = "http://www.svcl.ucsd.edu/projects/anomaly/dataset.htm"
 UCSD = Archive("http://www.svcl.ucsd.edu/projects/anomaly/UCSD_Anomaly_Dataset.tar.gz",
                "2329af326951f5097fdd114c50e853957d3e569493a49d22fc082a9fd791915b")
@@ -23,12 +24,13 @@ DAMAGED = {("ped1", "Test", 17): 141}      # Test017/142.tif is reported to be d
 
 def find_videos(roots: list[Path], dataset: str) -> Iterator[SourceVideo]:
     """Yield the videos of `dataset`, "ped1" or "ped2". UserError when a range fits no video."""
-    ranges = [video for path, _ in matching(roots, f"UCSD{dataset}/{LABELS}") for video in read_ranges(path)]
+    home = HOME.format(dataset)
+    ranges = [video for path, _ in matching(roots, f"{home}/{LABELS}") for video in read_ranges(path)]
     masks: dict[int, list[Path]] = {}
-    for path, match in matching(roots, f"UCSD{dataset}/{MASKS}"):
+    for path, match in matching(roots, f"{home}/{MASKS}"):
         masks.setdefault(int(match[1]), []).append(path)
     videos: dict[tuple[str, int], list[Path]] = {}
-    for path, match in matching(roots, f"UCSD{dataset}/{FRAMES}"):
+    for path, match in matching(roots, f"{home}/{FRAMES}"):
         videos.setdefault((match[1].title(), int(match[2])), []).append(path)
     for (title, number), frames in videos.items():
         labels, pixels = None, tuple(masks.get(number, ())) if title == "Test" else ()
@@ -51,7 +53,7 @@ def read_ranges(path: Path) -> list[list[tuple[int, int]]]:
 
 def benchmark(dataset: str, **facts: Any) -> Benchmark:
     """Describe one half of the archive."""
-    return Benchmark(PAGE, files=tuple(f"UCSD{dataset}/{pattern}" for pattern in (FRAMES, MASKS, LABELS)),
+    return Benchmark(PAGE, files=tuple(f"{HOME.format(dataset)}/{pattern}" for pattern in (FRAMES, MASKS, LABELS)),
                      find=partial(find_videos, dataset=dataset), aliases=(f"UCSD{dataset}",), archives=(UCSD,), **facts)
 
 

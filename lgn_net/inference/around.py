@@ -25,11 +25,12 @@ from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.official import import_official
 from lgn_net.scores.evaluation import LabelSource
 from lgn_net.scores.maps import FrameMap, frame_map
+from lgn_net.scores.results import Results
 from lgn_net.scores.score_file import VideoScores
 from lgn_net.training.checkpoint import check_architecture, load_checkpoint, load_weights
 
 
-def load_network(config: Config, args: Namespace, device: torch.device) -> tuple[Config, Any, dict]:
+def load_network(config: Config, args: Namespace, device: torch.device) -> tuple[Config, Any, Results]:
     """Load the network of `--checkpoint`, or of the authors' pair, onto the device.
 
     Returns the configuration with the network's sizes, the network, and where it is from, for results.json. UserError
@@ -49,7 +50,7 @@ def load_network(config: Config, args: Namespace, device: torch.device) -> tuple
     return config, model, {"config": asdict(config), "checkpoint": str(source), "versions": versions}
 
 
-def load_test_set(config: Config, args: Namespace) -> tuple[list[Video], dict[str, np.ndarray], dict]:
+def load_test_set(config: Config, args: Namespace) -> tuple[list[Video], dict[str, np.ndarray], Results]:
     """Find the test videos of `--dataset_path`, with the labels of `--labels` or else those found.
 
     Returns the videos, the labels (T,) of each by its name, and where both are from, for results.json. UserError where

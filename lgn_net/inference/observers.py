@@ -14,7 +14,7 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from lgn_net.data.clips import read_frame
+from lgn_net.data.clips import read_mask
 from lgn_net.data.videos import Video
 from lgn_net.scores.maps import as_array, error_map, smoothed, strongest_region
 from lgn_net.scores.metrics import auc, mean_where
@@ -47,7 +47,7 @@ class Localization:
             if not self.masks[video]:
                 rows.append((np.nan,) * 4)
                 continue
-            mask, strength = read_mask(self.masks[video][frame], *error.shape), smoothed(error)
+            mask, strength = resized_mask(self.masks[video][frame], *error.shape), smoothed(error)
             bins = (strength.view(np.uint32) >> 12).astype(np.int64)
             pixels += np.bincount((2 * bins + mask).ravel(), minlength=2 * BINS)
             touched = chance = np.nan
@@ -70,6 +70,9 @@ class Localization:
         compared = rows[~np.isnan(rows[:, 0])]
         abnormal, score, *region = compared.T
         normal_pixels, abnormal_pixels = pixels.reshape(BINS, 2).T
+        if len(compared) and not abnormal.any():
+            warnings.warn(f"none of {len(compared)} masks has an abnormal pixel; if the labels say otherwise, mend the "
+                          f"folder masks, or remove it and do without the pixel measures")
         pairs = float(abnormal_pixels.sum()) * float(normal_pixels.sum())
         below = np.cumsum(normal_pixels) - normal_pixels / 2                           # ties count half
         touched, chance = (float(x[abnormal == 1].mean()) if abnormal.any() else None for x in region)
@@ -85,13 +88,13 @@ class Localization:
         }
 
 
-def read_mask(path: str, H: int, W: int) -> np.ndarray:
+def resized_mask(path: str, H: int, W: int) -> np.ndarray:
     """Read a mask in the size of the network's frames: bool (H, W), true where abnormal. UserError when damaged.
 
     Pixels are those nearest to where the frame's own pixels are taken; an object so small that none is near counts with
     every pixel that it touches.
     """
-    mask = (read_frame(path, 1)[..., 0] > 127).astype(np.float32)
+    mask = read_mask(path).astype(np.float32)
     small = cv2.resize(mask, (W, H), interpolation=cv2.INTER_NEAREST_EXACT) > 0
     return small if small.any() or not mask.any() else cv2.resize(mask, (W, H), interpolation=cv2.INTER_AREA) > 0
 

@@ -23,14 +23,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-import scipy.io
 
-from lgn_net.data.clips import read_image
-from lgn_net.data.footage import open_footage, slack
+from lgn_net.data.clips import read_image, read_mask, to_8_bits
+from lgn_net.data.footage import open_footage
 from lgn_net.data.labels import load_labels
 from lgn_net.data.videos import index_videos
 from lgn_net.datasets import difference_from_published, facts_of
-from lgn_net.datasets.common import SPLIT_FOLDERS, Benchmark, SourceVideo, load_array, some
+from lgn_net.datasets.common import SPLIT_FOLDERS, Benchmark, SourceVideo, load_array, load_mat, some
 from lgn_net.errors import UserError
 from lgn_net.files import locked, replacing, replacing_folder, to_json, write_atomic
 from lgn_net.preparation.archives import unpack
@@ -52,14 +51,16 @@ def prepare(sources: list[Path], args: Namespace) -> dict[str, Any]:
     root, archives, facts = args.out / args.name, args.out / f".{args.name}.unpacked", facts_of(args.dataset)
     # What tells one source from another: an archive's name and size, a folder's place.
     manifest: dict[str, Any] = {"dataset": args.dataset, "format": args.format, "source": [
-        str(path.resolve()) if path.is_dir() else f"{path.name}, {path.stat().st_size:,} bytes" for path in sources]}
+        str(path.resolve()) if path.is_dir() else f"{path.name}, {path.stat().st_size:,} bytes" for path in sources],
+        "depth_range": args.depth_range}
     args.out.mkdir(parents=True, exist_ok=True)
     with locked(args.out / f".{args.name}.lock", timeout=0):
         before = json.loads((root / "prepared.json").read_text()) if (root / "prepared.json").exists() else {}
         if root.exists() and any(before.get(key) != value for key, value in manifest.items()):
             raise UserError(f"{root} was made from {before.get('source', 'something else')} as {before.get('format')}; "
-                            f"give that and --format again, or another --out, or delete {root} first")
-        videos = read_source(facts, sources, archives)
+                            f"give that and --format (--depth_range, too, where it was given) again, or another --out, "
+                            f"or delete {root} first")
+        videos = [video._replace(depth=args.depth_range) for video in read_source(facts, sources, archives)]
         write_atomic(root / "prepared.json", to_json(manifest))
         write_videos([video for video in videos if not (root / video.split / "frames" / video.name).is_dir()], root,
                      args.format)
@@ -130,8 +131,6 @@ def write_video(video: SourceVideo, home: Path, image_format: str, stop: threadi
             count += 1
             if stop.is_set():
                 raise KeyboardInterrupt
-        if count < expected:
-            warnings.warn(f"{video.split}/{video.name}: decoded {count} frames where its header says {expected}")
 
         # Masks, and labels, or else which masks have a pixel set.
         labels = video.labels
@@ -144,6 +143,9 @@ def write_video(video: SourceVideo, home: Path, image_format: str, stop: threadi
                 if len(pixels) != count:
                     raise UserError(f"{len(pixels)} masks, {count} frames; the masks are of another video")
             labels = np.array(pixels, np.uint8) if labels is None else labels
+            if labels.any() and not any(pixels):
+                warnings.warn(f"{video.split}/{video.name}: {labels.sum()} frames are abnormal by their labels, and no "
+                              f"mask has a pixel")
         if labels is not None:
             if len(labels) != count:
                 raise UserError(f"{len(labels)} labels, {count} frames; the labels are of another video")
@@ -157,19 +159,24 @@ def encoded_frames(video: SourceVideo, image_format: str) -> Iterator[tuple[str,
     """
     suffix, count = f".{image_format}", 0
     if isinstance(video.frames, Path):
+        if video.depth:
+            raise UserError("it is a video file, and --depth_range is for images; leave it out")
         with open_footage(video.frames) as footage:
             expected = footage.length or 0
             for frame in footage.frames:
                 yield suffix, encode(frame.picture, image_format), expected
                 count += 1
-        if count < expected - slack(expected) and not footage.whole:
+        if not footage.whole:
             raise UserError(f"{video.frames} stops early, decoded {count} of {expected} frames; get it again")
         return
     file = suffix, b""
     for t, path in enumerate(video.frames):
         try:
-            # Nothing is gained from a JPEG in another format.
-            image, is_kept = read_image(path), path.suffix.lower() in (".jpg", ".jpeg", suffix)
+            image, is_kept = read_image(path, any_depth=bool(video.depth)), False
+            if video.depth:
+                image = to_8_bits(image, *video.depth)
+            else:                                          # nothing is gained from a JPEG in another format
+                is_kept = path.suffix.lower() in (".jpg", ".jpeg", suffix)
             file = (path.suffix.lower(), path.read_bytes()) if is_kept else (suffix, encode(image, image_format))
         except UserError:
             if t != video.damaged:
@@ -186,15 +193,12 @@ def encode(image: np.ndarray, image_format: str) -> bytes:
 def read_masks(masks: Path | tuple[Path, ...]) -> Iterator[np.ndarray]:
     """Yield the masks (H, W) of one video, bool, frame after frame."""
     if isinstance(masks, tuple):
-        yield from (read_image(path)[..., 0] > 0 for path in masks)
+        yield from map(read_mask, masks)
     elif masks.suffix == ".npy":
         yield from (mask > 0 for mask in load_array(masks))
     else:
         with ONE_MAT:
-            try:
-                yield from (cell > 0 for cell in scipy.io.loadmat(masks, variable_names=["volLabel"])["volLabel"].flat)
-            except Exception as error:                     # SciPy raises many kinds for a damaged file
-                raise UserError(f"{masks} is damaged ({error}); unpack the archive again") from None
+            yield from (cell > 0 for cell in load_mat(masks, "volLabel"))
 
 
 def write_labels(root: Path, args: Namespace, lengths: dict[str, int]) -> str | None:

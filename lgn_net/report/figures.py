@@ -4,14 +4,17 @@ Widths are those of a column and of a page of two columns; text is 7 points or m
 dashes as well as by their colours (Okabe and Ito's), so that a grey copy can be read. Names are never read as formulas.
 """
 
+import functools
 import math
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -21,7 +24,10 @@ from matplotlib.ticker import MaxNLocator
 
 from lgn_net.files import replacing
 from lgn_net.scores.maps import FrameMap, loud, pictures
+from lgn_net.scores.metrics import mistakes
+from lgn_net.scores.results import OperatingPoint
 from lgn_net.scores.score_file import VideoScores, stretches
+from lgn_net.terminal import visible
 
 COLUMN, PAGE = 3.5, 7.16                                          # inches
 BLUE, RED = "#0072b2", "#d55e00"
@@ -32,13 +38,23 @@ STYLE = matplotlib.rc_params_from_file(Path(__file__).with_name("templates") / "
 VIDEOS_PER_PAGE, MAPS_PER_PAGE = 12, 6
 
 
+# Fonts for names in Chinese, Japanese and Korean that are installed.
+CJK = {"Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "Microsoft YaHei", "SimHei", "PingFang SC"}
+STYLE["font.family"] = ["DejaVu Sans", *sorted(CJK & set(font_manager.get_font_names()))]
+remark = functools.cache(warnings.warn)
+
+
 @matplotlib.rc_context(STYLE)
 def save_figure(figure: Figure, path: str | Path, dpi: int = 300, kinds: Sequence[str] = ("png", "pdf")) -> list[Path]:
     """Write `<path>.png` and `<path>.pdf`, the same bytes for the same figure, and return the two paths."""
     paths = [Path(f"{path}.{kind}") for kind in kinds]
-    for target, kind in zip(paths, kinds):
-        with replacing(target) as file:
-            figure.savefig(file, format=kind, dpi=dpi, metadata={"CreationDate": None} if kind == "pdf" else {})
+    with warnings.catch_warnings(record=True) as said:
+        for target, kind in zip(paths, kinds):
+            with replacing(target) as file:
+                figure.savefig(file, format=kind, dpi=dpi, metadata={"CreationDate": None} if kind == "pdf" else {})
+    for text in dict.fromkeys("no font here has some letters of the names in figures; install Noto Sans CJK"
+                              if "missing from font" in str(w.message) else str(w.message) for w in said):
+        remark(text)                                                 # Matplotlib warns of every letter of every figure
     return paths
 
 
@@ -49,12 +65,13 @@ def look(k: int) -> dict[str, Any]:
 
 def wrap(text: str, inches: float) -> str:
     """Break a text of 7 points into lines of about this length."""
-    return textwrap.fill(text, max(8, int(17 * inches)))
+    return textwrap.fill(visible(text), max(8, int(17 * inches)))
 
 
 @matplotlib.rc_context(STYLE)
-def curve_pages(videos: Sequence[VideoScores], normality: Sequence[np.ndarray], title: str = "") -> list[Figure]:
-    """Fig. 5: draw the normality (n_v,) over the frames of each video, abnormal periods shaded, twelve a page."""
+def curve_pages(videos: Sequence[VideoScores], normality: Sequence[np.ndarray], title: str = "",
+                point: OperatingPoint | None = None) -> list[Figure]:
+    """Fig. 5: draw the normality (n_v,) of each video, abnormal periods shaded, mistakes marked, twelve a page."""
     low, high = min(0.0, *map(np.min, normality)), max(1.0, *map(np.max, normality))
     room, pages = 0.02 * (high - low), []
     for start in range(0, len(videos), VIDEOS_PER_PAGE):
@@ -67,21 +84,25 @@ def curve_pages(videos: Sequence[VideoScores], normality: Sequence[np.ndarray], 
             for first, end in stretches(labels == 1):
                 axes.axvspan(frames[first] - 0.5, frames[end - 1] + 0.5, color=RED, alpha=0.25, linewidth=0)
             axes.plot(frames, x, color=BLUE, linewidth=0.9)
-            axes.set(title=name, ylim=(low - room, high + room), xlim=(frames[0], max(frames[-1], frames[0] + 1)),
-                     xlabel="frame" if panel > len(shown) - columns else "")
+            if point:
+                axes.axhline(point["threshold"], color="0.4", linewidth=0.6, linestyle=":")
+                for marker, wrong in zip("^v", mistakes(labels, x, point)):
+                    axes.plot(frames[wrong], x[wrong], marker, color=RED, markersize=2)
+            axes.set(title=visible(name), ylim=(low - room, high + room), xlabel="frame" if panel > len(shown) - columns
+                     else "", xlim=(frames[0], max(frames[-1], frames[0] + 1)))
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        figure.suptitle(title)
-        handles = [Patch(color=RED, alpha=0.25, linewidth=0), figure.axes[0].lines[0]]
-        figure.legend(handles, ["abnormal", "normality"], loc="outside lower center", ncols=2)
+        figure.suptitle(visible(title))
+        handles = [Patch(color=RED, alpha=0.25, linewidth=0), *figure.axes[0].lines]
+        names = ["abnormal", "normality", "threshold of equal errors", "false alarm", "miss"]
+        figure.legend(handles, names[:len(handles)], loc="outside lower center", ncols=3 if columns == 1 else 5)
         pages.append(figure)
     return pages
 
 
-def write_curves(videos: Sequence[VideoScores], normality: Sequence[np.ndarray], title: str, folder: Path) -> None:
-    """Write `curves_<k>.png` into an existing folder, in place of earlier ones."""
-    for old in folder.glob("curves_*.png"):
-        old.unlink()
-    for k, page in enumerate(curve_pages(videos, normality, title), 1):
+def write_curves(videos: Sequence[VideoScores], normality: Sequence[np.ndarray], title: str, folder: Path,
+                 point: OperatingPoint | None = None) -> None:
+    """Write `curves_<k>.png` into an existing folder."""
+    for k, page in enumerate(curve_pages(videos, normality, title, point), 1):
         save_figure(page, folder / f"curves_{k}", dpi=200, kinds=("png",))
 
 

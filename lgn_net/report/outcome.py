@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from warnings import warn
 
 import numpy as np
 
@@ -11,38 +11,45 @@ from lgn_net.config import Config
 from lgn_net.data.labels import shipped_truths
 from lgn_net.errors import UserError
 from lgn_net.files import to_json, write_atomic
-from lgn_net.report.page import write_report
-from lgn_net.report.tables import everything
+from lgn_net.report.tables import everything, percent
 from lgn_net.scores.evaluation import Evaluation
 from lgn_net.scores.maps import FrameMap, save_maps
 from lgn_net.scores.metrics import padded_chance
 from lgn_net.scores.protocols import SCORING, Protocol, compare, grid, measure
+from lgn_net.scores.results import Results
 from lgn_net.scores.score_file import write_scores
+from lgn_net.terminal import optional
 
 
 def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, every_protocol: bool,
-           other: Evaluation | None, out: Path | None, maps: Sequence[FrameMap]) -> int:
+           other: Evaluation | None, out: Path | None, maps: Sequence[FrameMap], false_positive_rate: float) -> int:
     """Measure, write all files into the folder `out` (None: nothing), and print; return the exit status.
 
     `normal` is the normality (n_v,) under the protocol of the configuration; `every_protocol` asks for the grid; `maps`
-    are the frames to show in the report. UserError for other labels than those of `other`, and, at the end, an AUC that
-    is undefined.
+    are the frames to show in the report; a threshold is reported for the `false_positive_rate`. UserError for other
+    labels than those of `other`, and, at the end, an AUC that is undefined.
     """
     # Everything is measured before anything is written.
-    results, videos = results_of_scores(evaluation, config, every_protocol, other), evaluation.videos
+    results = results_of_scores(evaluation, config, every_protocol, other, false_positive_rate)
+    videos, point = evaluation.videos, results["at_eer"]
     text = everything(results)
     if out:
-        from lgn_net.report.figures import write_curves  # only now: printing needs no Matplotlib, which takes a second
-        write_scores(out / "scores.csv", [video._replace(signals=video.signals | {"normality": x})
-                                          for video, x in zip(videos, normal)])
+        for old in (*out.glob("curves_*.png"), out / "report.html"):
+            old.unlink(missing_ok=True)
+        made = [{"normality": x} | ({"decision": (x <= point["threshold"]) * 1.0} if point else {}) for x in normal]
+        write_scores(out / "scores.csv", [video._replace(signals=video.signals | new)
+                                          for video, new in zip(videos, made)])
         if evaluation.training:
             write_scores(out / "calibration.csv", evaluation.training, labelled=False)
         save_maps(out / "maps.npz", maps)
         write_atomic(out / "results.json", to_json(results))
-        write_curves(videos, normal, f"{results['dataset'] or 'scores'}: normality", out)
-        write_report(out / "report.html", results, videos, normal, maps)
+        # Imported only now, as printing alone needs neither library; a missing one costs no more than its own file.
+        if figures := optional("lgn_net.report.figures", "no curves_1.png"):
+            figures.write_curves(videos, normal, f"{results['dataset'] or 'scores'}: normality", out, point)
+        if page := optional("lgn_net.report.page", "no report.html"):
+            page.write_report(out / "report.html", results, videos, normal, maps)
         files = {"scores": "scores.csv", "results": "results.json", "curves": "curves_1.png", "report": "report.html"}
-        text += "\n\n" + "\n".join(f"{name:<8} {out / file}" for name, file in files.items())
+        text += "\n\n" + "\n".join(f"{name:<8} {out / file}" for name, file in files.items() if (out / file).exists())
     print(text)
     if results["auc"] is None:
         raise UserError(f"the AUC is undefined: {results['abnormal_frames']} of {results['frames']} scored frames are "
@@ -51,8 +58,8 @@ def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, eve
 
 
 def results_of_scores(evaluation: Evaluation, config: Config, every_protocol: bool,
-                      other: Evaluation | None) -> dict[str, Any]:
-    """Compute the content of results.json; the arguments are those of `finish`."""
+                      other: Evaluation | None, false_positive_rate: float) -> Results:
+    """Compute all results; the arguments are those of `finish`."""
     videos, weights, training, about = evaluation
     protocol = Protocol.configured(asdict(config.score))
     # Whose labels these are; of Avenue, which has two truths, both are measured.
@@ -65,12 +72,12 @@ def results_of_scores(evaluation: Evaluation, config: Config, every_protocol: bo
                                  for name, truth in truths.items() if name not in sources}
     judged = judged if every_protocol else {}
     # All numbers.
-    results = {"dataset": None, "labels": "none", "complete_benchmark": None} | about
-    results |= measure(videos, weights, protocol, training)
+    results: Results = {"dataset": None, "labels": "none", "complete_benchmark": None} | about
+    results |= measure(videos, weights, protocol, training, false_positive_rate)
     results |= {
         "label_source": source, "protocol": describe(evaluation, protocol, config), "signals": dict(weights),
         "scoring": {knob: getattr(config.score, knob) for knob in SCORING},
-        "grid": [dict(zip(("labels", *Protocol._fields, "auc"), (name, *cell, value)))
+        "grid": [{"labels": name, **cell._asdict(), "auc": value}
                  for name, relabelled in judged.items() for cell, value in grid(relabelled, weights, training).items()],
         "padded_chance": {name or "": padded_chance([video.labels for video in relabelled])
                           for name, relabelled in judged.items()}}
@@ -81,6 +88,11 @@ def results_of_scores(evaluation: Evaluation, config: Config, every_protocol: bo
         name = f"{other.about['scores']}" + f" ({said})" * (weights != other.weights)
         results["compared"] = {"other": name} | compare(
             videos, other.videos, (weights, other.weights), protocol, (training, other.training))
+
+    for scored, value in ((evaluation, results["auc"]), (other, results.get("compared", {}).get("auc_other"))):
+        if scored and "direction" in scored.about and value is not None and value < 0.2:
+            warn(f"{scored.about['scores']}: AUC {percent(value)} % if {scored.about['direction']}; is --direction "
+                 f"wrong? The other one gives {percent(1 - value)} %")
     return results
 
 

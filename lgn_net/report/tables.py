@@ -5,6 +5,7 @@ from typing import Any
 
 from lgn_net.scores.normality import SCOPES
 from lgn_net.scores.protocols import PAPER, RESAMPLES, SIGMAS
+from lgn_net.scores.results import Compared, Results
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -34,9 +35,10 @@ def grid_table(cells: Iterable[Mapping[str, Any]]) -> str:
     return markdown(header, [[*names, *values] for names, values in rows.items()], left=2)
 
 
-def numbers(results: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+def numbers(results: Results) -> list[tuple[str, str, str, str]]:
     """List the headline and what belongs to it: name, value, unit, remark; values that are not defined are dashes."""
     # The headline, and what it is to be read beside.
+    alone: Mapping[str, Any] = results                                       # for keys that are made of a signal's name
     within = "no interval: one video cannot be resampled, or the frames are of one class"
     if results["interval"]:
         low, high = results["interval"]
@@ -46,16 +48,21 @@ def numbers(results: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         linear, skill = percent(results.get("auc_linear")), percent(results.get("auc_skill"))
         rows.append(("AUC, last frame copied", percent(results["auc_copy"]), "%",
                      f"linear extrapolation {linear} %, PSNR minus that of copying {skill} %"))
-    rows += [(f"AUC, {'PSNR' if name == 'psnr' else name} only", percent(results[f"auc_{name}"]), "%", "")
+    rows += [(f"AUC, {'PSNR' if name == 'psnr' else name} only", percent(alone[f"auc_{name}"]), "%", "")
              for name in results["signals"] if f"auc_{name}" in results]
     # Other measures of the same normality.
     gap = "-" if results["gap"] is None else f"{results['gap']:.3f}"
+    points = {"threshold, equal errors": results["at_eer"],
+              f"threshold, {100 * results['wanted_false_positive_rate']:g} % false alarms": results["at_wanted"]}
     rows += [("equal error rate", percent(results["eer"]), "%", "over all frames"),
+             *((name, f"{point['threshold']:.4f}", "", f"abnormal up to it: {percent(point['true_positive_rate'])} % "
+                f"found, {percent(point['false_positive_rate'])} % false alarms")
+               for name, point in points.items() if point),
              ("average precision", percent(results["average_precision"]), "%",
               f"chance {percent(results['chance'])} %"),
              ("gap score", gap, "", "mean normality of normal minus abnormal frames")]
-    rows += [(f"mean PSNR, {kind} frames", f"{results[f'psnr_{kind}']:.2f}", "dB", "")
-             for kind in ("normal", "abnormal") if results.get(f"psnr_{kind}") is not None]
+    rows += [(f"mean PSNR, {kind} frames", f"{alone[f'psnr_{kind}']:.2f}", "dB", "")
+             for kind in ("normal", "abnormal") if alone.get(f"psnr_{kind}") is not None]
     # What the network's run left.
     if "memory_updates" in results:
         rows.append(("memory updates", f"{results['memory_updates']:,}", "", ""))
@@ -79,7 +86,7 @@ def numbers(results: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def frames_scored(results: Mapping[str, Any]) -> str:
+def frames_scored(results: Results) -> str:
     """Say how much was scored, in a sentence."""
     videos, single = results["videos"], results["single_class_videos"]
     one_class = f" ({single} with frames of one class only)" if single else ""
@@ -87,7 +94,7 @@ def frames_scored(results: Mapping[str, Any]) -> str:
             f"{results['abnormal_frames']:,} abnormal")
 
 
-def everything(results: Mapping[str, Any]) -> str:
+def everything(results: Results) -> str:
     """Write the headline and what belongs to it, the AUCs under every protocol, those of the videos, the comparison."""
     source = f" ({results['label_source']})" if results["label_source"] else ""
     parts = [f"{results['dataset'] or 'scores'}: {frames_scored(results)}\nprotocol: {results['protocol']}\n"
@@ -108,7 +115,7 @@ def everything(results: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def comparison(result: Mapping[str, Any]) -> str:
+def comparison(result: Compared) -> str:
     """Write the comparison of two score files."""
     if result["difference"] is None:
         return f"compared with {result['other']}: undefined, the common frames are of one class"

@@ -1,9 +1,9 @@
 """Read scored frames with their labels from files: our own score file, or another program's scores."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -14,7 +14,8 @@ from lgn_net.datasets import facts_of, known_lengths
 from lgn_net.errors import UserError
 from lgn_net.scores.foreign import SIGNAL, first_line, read_foreign
 from lgn_net.scores.protocols import paper_weights
-from lgn_net.scores.score_file import VideoScores, read_scores
+from lgn_net.scores.results import Results
+from lgn_net.scores.score_file import VideoScores, known_as, read_scores
 
 # Keys of results.json that say what the scores are of. Measuring scores again takes them over.
 PROVENANCE = ("dataset", "complete_benchmark", "direction", "checkpoint", "versions", "config", "memories",
@@ -27,7 +28,7 @@ class Evaluation(NamedTuple):
     videos: list[VideoScores]
     weights: Mapping[str, float]                  # of the signals in the normality, negative where high is abnormal
     training: list[VideoScores]                   # of training frames, for the normalisation by these; may be empty
-    about: dict[str, Any]                         # where the scores are from: keys of results.json
+    about: Results                                # where the scores are from
 
 
 class LabelSource(NamedTuple):
@@ -52,7 +53,7 @@ class LabelSource(NamedTuple):
 
         UserError when there are none, or they do not fit the `lengths`, the number of frames by the video's name.
         """
-        dataset, truths = self.dataset or "", facts_of(self.dataset).truths
+        dataset, truths = self.dataset or "", facts_of(self.dataset or "").truths
         if self.labels:
             where = self.labels
         elif self.dataset_path:
@@ -63,7 +64,7 @@ class LabelSource(NamedTuple):
         else:
             raise UserError(f"no {self.source} labels of {dataset or 'these videos'} ship with this project; give "
                             f"--dataset_type, or --labels FILE or FOLDER")
-        truth = load_label_folder(where) if Path(where).is_dir() else load_labels(where, lengths)
+        truth = load_label_folder(where) if Path(where).is_dir() and not lengths else load_labels(where, lengths)
         for name, length in lengths.items():
             if (count := len(truth.get(name, ()))) != length:
                 raise UserError(f"labels {where}: {count} for video {name}, which has {length} frames; give the labels "
@@ -71,8 +72,8 @@ class LabelSource(NamedTuple):
         return truth, where
 
 
-def results_beside(scores: str | Path) -> dict[str, Any]:
-    """Read the results.json (docs/protocols.md) beside a score file; {} where there is none. UserError if damaged."""
+def results_beside(scores: str | Path) -> Results:
+    """Read the results.json beside a score file; {} where there is none. UserError if damaged."""
     path = Path(scores).with_name("results.json")
     if not path.is_file():
         return {}
@@ -83,22 +84,25 @@ def results_beside(scores: str | Path) -> dict[str, Any]:
 
 
 def is_ours(path: str | Path) -> bool:
-    """Tell whether a file is a score file of this project: by its column psnr, or the results.json beside it."""
+    """Tell whether a file is a score file of this project: by its column psnr, or normality with a results.json."""
     path = Path(path)
     return path.suffix.lower() == ".csv" and not path.is_dir() and (
-        "psnr" in first_line(path) or path.with_name("results.json").is_file())
+        "psnr" in (header := first_line(path)) or ("normality" in header and path.with_name("results.json").is_file()))
 
 
-def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lambda: bool = False) -> Evaluation:
+def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lambda: bool = False,
+             like: Sequence[VideoScores] = ()) -> Evaluation:
     """Read a file of scores, ours or another program's, with the labels that the command line asks for.
 
     `dataset` and, with `own_lambda`, lambda are those of the results.json beside our own file where it has them.
+    Scores of another program that bring no labels take those of the videos that they are `like`, where there are such.
     UserError as in `read_scores` or `read_foreign`, when labels do not fit, and for other scores without --direction.
     """
     ours, beside = is_ours(path), results_beside(path)
     labels = LabelSource(dataset or beside.get("dataset"), args.dataset_path, args.labels, config.data.label_source)
-    about: dict[str, Any] = {"dataset": labels.dataset, "scores": str(path), "labels": "none"}
-    training = []
+    about: Results = {"dataset": labels.dataset, "scores": str(path), "labels": "none"}
+    training, known = [], labels.lengths()
+    others = {video.name: np.bincount(video.frames, video.labels) for video in like}
     if ours:
         # What the network was stays true of its scores.
         scoring = beside.get("scoring", {}) if own_lambda else {}
@@ -107,19 +111,23 @@ def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lamb
             weights = paper_weights(scoring.get("psnr_weight", config.score.psnr_weight), len(weights) - 1)
         relabelled = labels.labels is not None or labels.source != "auto"
         videos, training = read_scores(path, tuple(weights), labelled=not relabelled), read_training(path, weights)
-        lengths = labels.lengths() if relabelled else {}
-        lengths = lengths or {video.name: int(video.frames[-1]) + 1 for video in videos}
-        about |= {key: beside[key] for key in PROVENANCE if key in beside} | {"labels": f"column label of {path}"}
+        videos = known_as(path, videos, known)
+        lengths = known or {video.name: int(video.frames[-1]) + 1 for video in videos}
+        about |= cast(Results, {key: value for key, value in beside.items() if key in PROVENANCE})
+        about["labels"] = f"column label of {path}"
     elif args.direction:
-        weights, lengths = {SIGNAL: 1.0 if args.direction == "normal" else -1.0}, labels.lengths()
-        relabelled = bool(lengths or labels.labels)
+        weights = {SIGNAL: 1.0 if args.direction == "normal" else -1.0}
+        lengths = known or {name: len(y) for name, y in others.items()}
         videos, lengths = read_foreign(Path(path), lengths, args.drop_first, args.crop)
+        videos = known_as(path, videos, lengths)
+        relabelled = bool(known or labels.labels or others and not any(video.labels.any() for video in videos))
         about["direction"] = f"high is {args.direction}"
     else:
         raise UserError(f"{path} holds no scores of this project (a CSV file with the columns video, frame, psnr, "
                         f"distance, label); those of another program need --direction normal|abnormal")
     if relabelled:
-        truth, about["labels"] = labels.truth(lengths)
+        of_others = others and not (known or labels.labels)
+        truth, about["labels"] = (others, "of the first score file") if of_others else labels.truth(lengths)
         for name, frames, *_ in videos:
             if frames[-1] >= (count := len(truth.get(name, ()))):
                 raise UserError(f"labels {about['labels']}: {count} for video {name!r}, whose scores reach frame "

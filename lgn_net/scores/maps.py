@@ -1,5 +1,6 @@
 """Maps of single frames: where in a frame the prediction fails, by its squared error, smoothed. Needs no torch."""
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -63,11 +64,13 @@ def save_maps(path: str | Path, maps: Sequence[FrameMap]) -> None:
 
 def load_maps(path: str | Path) -> list[FrameMap]:
     """Read what `save_maps` wrote. UserError for another file."""
-    with np.load(path) as file:
-        if set(file) != set(FrameMap._fields):
-            raise UserError(f"{path} holds no maps of frames of this version of evaluate.py; evaluate again")
-        arrays = ("image", "prediction", "error")
-        columns = [file[name] if name in arrays else file[name].tolist() for name in FrameMap._fields]
+    arrays = ("image", "prediction", "error")
+    try:
+        with np.load(path) as file:
+            columns = [file[name] if name in arrays else file[name].tolist() for name in FrameMap._fields]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} holds no maps of frames of this version of evaluate.py ({error}); evaluate again") \
+            from None
     return [one._replace(box=(*one.box,)) for one in map(FrameMap._make, zip(*columns))]
 
 

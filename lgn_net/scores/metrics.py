@@ -8,7 +8,9 @@ frames together. Single videos and resamples are counted in pairs of frames here
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+from lgn_net.scores.results import OperatingPoint, Results
 
 AVERAGES = {
     "micro": "all frames of all videos together",
@@ -16,6 +18,23 @@ AVERAGES = {
     "padded": "macro over all videos, each lengthened by a right answer of either class: biased",
 }
 Arrays = Sequence[np.ndarray]
+
+
+def all_frames(labels: Arrays, normality: Arrays, false_positive_rate: float) -> Results:
+    """Compute the metrics over all frames together that are no AUC; a further metric belongs here.
+
+    `false_positive_rate` is the one wanted of `at_wanted`. What is undefined is None.
+    """
+    curve, y, x = roc(labels, normality), np.concatenate(labels), np.concatenate(normality)
+    of_normal, of_abnormal = (mean_where(normality, labels, c) for c in (0, 1))
+    return {
+        "eer": equal_error_rate(*curve) if curve else None,
+        "at_eer": operating_point(*curve, x) if curve else None,
+        "wanted_false_positive_rate": false_positive_rate,
+        "at_wanted": operating_point(*curve, x, false_positive_rate) if curve else None,
+        "average_precision": float(average_precision_score(y, -x)) if curve else None,
+        "chance": float(y.mean()),                                         # the average precision of random scores
+        "gap": None if of_normal is None or of_abnormal is None else of_normal - of_abnormal}
 
 
 def auc(labels: Arrays, normality: Arrays, average: str = "micro") -> float | None:
@@ -71,6 +90,24 @@ def equal_error_rate(false_positive: np.ndarray, true_positive: np.ndarray) -> f
     k = np.flatnonzero(surplus >= 0)[0]                                      # the first point past the crossing
     share = surplus[k - 1] / (surplus[k - 1] - surplus[k])
     return float((1 - share) * false_positive[k - 1] + share * false_positive[k])
+
+
+def operating_point(false_positive: np.ndarray, true_positive: np.ndarray, normality: np.ndarray,
+                    wanted: float | None = None) -> OperatingPoint:
+    """Find the threshold with the most false positives up to the rate `wanted`, on the ROC curve of all frames (n,).
+
+    Without a rate: the threshold at which false positives and misses are the closest.
+    """
+    k = np.abs(false_positive + true_positive - 1).argmin() if wanted is None else (false_positive <= wanted).sum() - 1
+    levels = np.concatenate([[np.nextafter(normality.min(), -np.inf)], np.unique(normality)])    # a level per point
+    return {"threshold": float(levels[k]), "false_positive_rate": float(false_positive[k]),
+            "true_positive_rate": float(true_positive[k])}
+
+
+def mistakes(labels: np.ndarray, normality: np.ndarray, point: OperatingPoint) -> tuple[np.ndarray, np.ndarray]:
+    """Find the false alarms and the misses among frames (n,) at a threshold, each as bool (n,)."""
+    found = normality <= point["threshold"]
+    return found & (labels == 0), ~found & (labels == 1)
 
 
 def mean_where(values: Arrays, labels: Arrays, label: int) -> float | None:

@@ -1,17 +1,17 @@
 """Measure scored frames: the headline with its interval, and the AUC under every protocol of the field."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
-from sklearn.metrics import average_precision_score
 
 from lgn_net.errors import UserError
 from lgn_net.scores import metrics
 from lgn_net.scores.calibration import pooled
 from lgn_net.scores.normality import SCOPES, normality
-from lgn_net.scores.score_file import VideoScores, distance_names
+from lgn_net.scores.results import Compared, Results
+from lgn_net.scores.score_file import VideoScores, distance_names, known_as
 
 SIGMAS = (0.0, 3.0, 7.0, 15.0)
 RESAMPLES = 1000
@@ -79,25 +79,19 @@ def grid(videos: Sequence[VideoScores], weights: Mapping[str, float],
 
 
 def measure(videos: Sequence[VideoScores], weights: Mapping[str, float], protocol: Protocol = PAPER,
-            training: Sequence[VideoScores] = ()) -> dict[str, Any]:
-    """Compute every number under one protocol, by its key in results.json; what is undefined is None."""
+            training: Sequence[VideoScores] = (), false_positive_rate: float = 0.05) -> Results:
+    """Compute every number under one protocol; what is undefined is None."""
     # The headline.
     labels = [video.labels for video in videos]
     normal = normality_under(protocol, videos, weights, training)
     two_class = sum(bool(y.min() != y.max()) for y in labels)
     several = (two_class if protocol.average == "macro" else len(videos)) > 1             # else nothing to resample
     draws = metrics.bootstrap(labels, normal, protocol.average, RESAMPLES)
-    curve, y, x = metrics.roc(labels, normal), np.concatenate(labels), np.concatenate(normal)
-    of_normal, of_abnormal = (metrics.mean_where(normal, labels, c) for c in (0, 1))
-    results: dict[str, Any] = {
+    results: Results = metrics.all_frames(labels, normal, false_positive_rate) | {
         "auc": metrics.auc(labels, normal, protocol.average),
         "interval": metrics.interval(draws) if several else None,
-        "eer": metrics.equal_error_rate(*curve) if curve else None,
-        "average_precision": float(average_precision_score(y, -x)) if curve else None,
-        "chance": float(y.mean()),                                         # the average precision of random scores
-        "gap": None if of_normal is None or of_abnormal is None else of_normal - of_abnormal,
-        "videos": len(videos), "single_class_videos": len(videos) - two_class, "frames": len(y),
-        "abnormal_frames": int(y.sum()),
+        "videos": len(videos), "single_class_videos": len(videos) - two_class, "frames": sum(map(len, labels)),
+        "abnormal_frames": int(sum(y.sum() for y in labels)),
         "per_video": [{"video": video.name, "frames": len(y), "abnormal_frames": int(y.sum()),
                        "auc": metrics.video_auc(y, x), "mean_normality": float(x.mean())}
                       for video, y, x in zip(videos, labels, normal)]}
@@ -105,18 +99,18 @@ def measure(videos: Sequence[VideoScores], weights: Mapping[str, float], protoco
     # Each of several signals alone; and, as far as the files have them, the PSNR of predictors without a parameter, and
     # by how much the network's PSNR is above that of copying the last frame.
     alone = {f"auc_{name}": (name, np.copysign(1.0, weight)) for name, weight in weights.items() if len(weights) > 1}
-    nothing = np.array(np.nan)
+    nothing, of_signals = np.array(np.nan), dict[str, float | None]()
     known = [video._replace(signals=video.signals | {
         "psnr - psnr_copy": video.signals.get("psnr", nothing) - video.signals.get("psnr_copy", nothing)})
              for video in (*videos, *(training if protocol.scope == "training" else ()))]
     for key, (name, sign) in (alone | BASELINES).items():
         if all(np.isfinite(video.signals.get(name, nothing)).all() for video in known):
             only = normality_under(protocol, known[:len(videos)], {name: sign}, known[len(videos):])
-            results[key] = metrics.auc(labels, only, protocol.average)
+            of_signals[key] = metrics.auc(labels, only, protocol.average)
     for name in weights:
         for c, kind in enumerate(("normal", "abnormal")):
-            results[f"{name}_{kind}"] = metrics.mean_where([video.signals[name] for video in videos], labels, c)
-    return results
+            of_signals[f"{name}_{kind}"] = metrics.mean_where([video.signals[name] for video in videos], labels, c)
+    return cast(Results, results | of_signals)
 
 
 def common_frames(first: Sequence[VideoScores], second: Sequence[VideoScores]) \
@@ -125,6 +119,7 @@ def common_frames(first: Sequence[VideoScores], second: Sequence[VideoScores]) \
 
     UserError for no frame in common, or other labels on a frame that both hold.
     """
+    second = known_as("the second score file", second, [video.name for video in first])
     places, common = {video.name: k for k, video in enumerate(second)}, []
     for k, a in enumerate(first):
         if a.name in places:
@@ -140,12 +135,11 @@ def common_frames(first: Sequence[VideoScores], second: Sequence[VideoScores]) \
 
 
 def compare(first: Sequence[VideoScores], second: Sequence[VideoScores], weights: Sequence[Mapping[str, float]],
-            protocol: Protocol = PAPER, training: Sequence[Sequence[VideoScores]] = ((), ())) -> dict[str, Any]:
+            protocol: Protocol = PAPER, training: Sequence[Sequence[VideoScores]] = ((), ())) -> Compared:
     """Compare two score files on the frames that both hold, by the same resampled videos.
 
     Normality is made from all frames of each file; then frames that only one of them holds are left out. `weights` and
-    `training` are those of either file, see `normality_under`. Returns what results.json has under "compared".
-    UserError as in `common_frames`.
+    `training` are those of either file, see `normality_under`. UserError as in `common_frames`.
     """
     common = common_frames(first, second)
     x, y = (normality_under(protocol, *of_file) for of_file in zip((first, second), weights, training))

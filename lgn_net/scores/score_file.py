@@ -5,6 +5,7 @@ Columns: video, frame (index in its video, from 0), any number of signals, label
 
 import csv
 import io
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,9 +13,13 @@ from warnings import warn
 
 import numpy as np
 
+from lgn_net.data.labels import match_names
 from lgn_net.data.videos import natural_key
 from lgn_net.errors import UserError
 from lgn_net.files import write_atomic
+
+# How a name begins that spreadsheets take for a formula; in our files it has a ' before it, which they do not show.
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 class VideoScores(NamedTuple):
@@ -40,11 +45,12 @@ def write_scores(path: str | Path, videos: Sequence[VideoScores], labelled: bool
     """Write a score file, floats in full precision; without the last column where `labelled` is false."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["video", "frame", *videos[0].signals, *["label"] * labelled])
+    marked = {name: "'" * bool(FORMULA.match(name)) + name for name in (*videos[0].signals, *(v.name for v in videos))}
+    writer.writerow(["video", "frame", *map(marked.get, videos[0].signals), *["label"] * labelled])
     for video in videos:
         columns = [[int(x) if x in (0, 1) else x for x in values.tolist()] for values in video.signals.values()]
         columns += [video.labels.tolist()] if labelled else []
-        writer.writerows([video.name, *row] for row in zip(video.frames.tolist(), *columns))
+        writer.writerows([marked[video.name], *row] for row in zip(video.frames.tolist(), *columns))
     write_atomic(Path(path), text.getvalue())
 
 
@@ -62,7 +68,14 @@ def read_table(path: str | Path, required: Collection[str]) -> dict[str, np.ndar
     except (ValueError, csv.Error):                                     # UnicodeDecodeError is a ValueError
         raise UserError(f"{path} is no CSV file in UTF-8 with a header line and as many cells in every line below "
                         f"it; it may be cut off") from None
+    header, *rows = [[cell[1:] if cell[:1] == "'" and FORMULA.match(cell) else cell for cell in row]
+                     for row in (header, *rows)]
     columns = {name: np.array(cells) for name, cells in zip(header, zip(*rows)) if name}
+    if "video_frame" in columns and "video" not in columns:
+        pairs = [re.split(r"[\W_]+(?=\d+(?:\.[a-z]\w*)?$)", cell) for cell in columns.pop("video_frame").tolist()]
+        if wrong := [pair for pair in pairs if len(pair) != 2]:
+            raise UserError(f"{path}, column video_frame: {wrong[0][0]!r} is no video and frame such as 01_137")
+        columns["video"], columns["frame"] = np.array([(video, frame.split(".")[0]) for video, frame in pairs]).T
     if missing := [name for name in required if name not in columns]:
         raise UserError(f"{path} lacks the columns {', '.join(missing)} (it has: {', '.join(columns)[:200]}); cells "
                         f"are separated by commas, labels can be given with --labels")
@@ -75,10 +88,17 @@ def read_table(path: str | Path, required: Collection[str]) -> dict[str, np.ndar
     return columns
 
 
+def known_as(path: str | Path, videos: Sequence[VideoScores], names: Collection[str]) -> list[VideoScores]:
+    """Give videos the `names` that they are known by where all are known, as by `match_names`."""
+    means = match_names([video.name for video in videos], names, path)
+    return [video._replace(name=means[video.name]) for video in videos] if len(means) == len(videos) else [*videos]
+
+
 def read_scores(path: str | Path, signals: Collection[str], labelled: bool = True) -> list[VideoScores]:
     """Read a score file, sorted as in `by_video`, with all numeric columns; without the column `label` labels are 0.
 
-    UserError for a column of `signals`, or `label` if it must be `labelled`, that is missing or holds something else.
+    A decision is left out, as it belongs to a threshold. UserError for a column of `signals`, or `label` if it must be
+    `labelled`, that is missing or holds something else.
     """
     columns = read_table(path, ["video", "frame", *signals, *["label"] * labelled])
     names, frames = columns.pop("video"), columns.pop("frame")
@@ -87,7 +107,7 @@ def read_scores(path: str | Path, signals: Collection[str], labelled: bool = Tru
     if (bad := ~good).any():
         raise UserError(f"{path}: video {names[bad][0]}, frame {frames[bad][0]}, label {labels[bad][0]}: a frame is a "
                         f"whole number from 0, a label 0 or 1")
-    numeric = {name: values for name, values in columns.items() if values.dtype == float}
+    numeric = {name: values for name, values in columns.items() if values.dtype == float and name != "decision"}
     return by_video(path, names, frames.astype(int), numeric, labels, signals)
 
 
