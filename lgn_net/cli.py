@@ -84,6 +84,7 @@ def parse_command(parser: ArgumentParser, argv: list[str],
     """
     words = [ALIASES.get(word, word) for word in separate(argv)]
     words = [RENAMED.get((flag.removeprefix("--"), word), word) for flag, word in zip(["", *words], words)]
+    words = find_checkpoints(words)
     configs, words = peek(["--config"], words)
     flags = ["--resume", "--checkpoint", "--data.dataset", "--model_dir", "--model.name"]
     given = {flag: values[-1] for flag, values in peek(flags, words)[0].items()}
@@ -106,6 +107,17 @@ def parse_command(parser: ArgumentParser, argv: list[str],
     if family.is_file() and (files or not base):
         files = [*files, family]
     return parse(parser, [*(f"--config={file}" for file in files), *words])
+
+
+def find_checkpoints(words: list[str]) -> list[str]:
+    """Write the file in place of `--resume auto`, which is left out where there is none."""
+    folder = peek(["--exp_dir"], words)[0].get("--exp_dir", ["."])[-1]
+    for k, (flag, value) in enumerate(zip(words, words[1:])):
+        if (flag, value) == ("--resume", "auto"):
+            from lgn_net.training.checkpoint import newest_good  # only now: measuring scores needs no torch
+            path = newest_good(Path(folder))
+            return find_checkpoints(words[:k] + [flag, str(path)] * (path is not None) + words[k + 2:])
+    return words
 
 
 def separate(argv: list[str]) -> list[str]:

@@ -289,7 +289,7 @@ def test_other_networks_and_other_runs_are_refused(base, whole, tmp_path):
         said = sentence(run(train.main, *base, "--exp_dir", tmp_path / "new", flag, whole / "last.pt",
                             "--model.base_width", 8, "--model.memory_items", 6))
         assert "model.base_width is 4 there, 8 here" in said and "model.memory_items is 5 there, 6 here" in said
-    assert f"--resume {whole / 'last.pt'}" in sentence(run(train.main, *base, "--exp_dir", whole))
+    assert "--resume auto" in sentence(run(train.main, *base, "--exp_dir", whole))
     assert "train.lr is 0.001 there, 0.0005 here" in sentence(resume(base, whole, "--train.lr", 5e-4))
     assert "epoch_001.pt" in sentence(run(train.main, *base, "--exp_dir", tmp_path / "new", "--resume",
                                           whole / "epoch_001.pt"))        # which holds no optimizer

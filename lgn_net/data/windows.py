@@ -85,10 +85,11 @@ def belong_on(device: torch.device, choice: str, videos: list[Video], channels: 
 def loader(windows: Windows, batches: list[list[int]], workers: int, device: torch.device) -> Iterator[Tensor]:
     """Yield batches in the given order, uint8 (B, n + 1, C, size, size), decoded by `workers` processes.
 
-    They are on the CPU, unless the frames were loaded onto the device.
+    They are on the CPU, unless the frames were loaded onto the device. Packed frames need no processes.
     """
     if windows.loaded is not None:
         return (windows.__getitems__(batch) for batch in batches)
+    workers = 0 if windows.packed else workers
     return iter(DataLoader(windows, batch_sampler=batches, num_workers=workers, worker_init_fn=ignore_signals,
                            collate_fn=default_convert, pin_memory=device.type == "cuda", generator=torch.Generator()))
 

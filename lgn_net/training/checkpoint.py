@@ -1,11 +1,14 @@
 """One file is a whole run: weights, memory, optimizer, random state, position and configuration. Plain tensors only."""
 
+import warnings
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from lgn_net.config import Config, config_from_dict, flatten
 from lgn_net.errors import UserError
@@ -20,8 +23,20 @@ def save_checkpoint(path: str | Path, config: Config, model: dict, **state: obje
         torch.save({"format": FORMAT, "config": asdict(config), "model": model, **state}, file)
 
 
+def verify(path: str | Path) -> None:
+    """Raise UserError where a file's content is not what was written: PyTorch writes checksums, and ignores them."""
+    try:
+        bad = zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip()
+    except Exception as error:      # a damaged file can raise nearly anything
+        bad = type(error).__name__
+    if bad:
+        raise UserError(f"{path} is damaged ({bad} is not as it was written); copy it once more, or go on with the "
+                        f"newest good file of a run by --resume auto")
+
+
 def load_file(path: str | Path) -> Any:
-    """Load a PyTorch file on the CPU, `weights_only`: no code in it is run. UserError when it is no such file."""
+    """Load a PyTorch file on the CPU, `weights_only`: no code in it is run. UserError when it is none, or damaged."""
+    verify(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
@@ -47,6 +62,27 @@ def load_checkpoint(path: str | Path) -> tuple[Config, dict]:
         raise UserError(f"{path} was written by another version of this project: {error}") from None
 
 
+def newest_good(folder: Path) -> Path | None:
+    """Return a run's last.pt or, where that is damaged or missing, its newest good epoch_NNN.pt, and say so.
+
+    None where the folder holds no checkpoint; UserError where all are damaged.
+    """
+    epochs = sorted(folder.glob("epoch_*.pt"), key=lambda path: (len(path.name), path.name), reverse=True)
+    paths, damage = [path for path in (folder / "last.pt", *epochs) if path.exists()], ""
+    for path in paths:
+        try:
+            load_checkpoint(path)
+        except UserError as error:
+            damage = damage or str(error).partition(";")[0]
+        else:
+            if path.name != "last.pt":
+                warnings.warn(f"{damage or 'there is no last.pt'}; going on from {path}, with Adam's moments at 0")
+            return path
+    if paths:
+        raise UserError(f"{damage}, and no other checkpoint in {folder} is whole; choose another --exp_dir")
+    return None
+
+
 def load_weights(model: nn.Module, state: dict, path: str | Path) -> None:
     """Load a state_dict; UserError naming the file when names or shapes do not fit, or a number is not finite.
 
@@ -61,6 +97,23 @@ def load_weights(model: nn.Module, state: dict, path: str | Path) -> None:
         raise UserError(f"{path} does not hold the weights of this network: {reason}") from None
     if bad := [name for name, value in state.items() if not value.isfinite().all()]:
         raise UserError(f"{path} holds weights that are not finite ({bad[0]}); the run it is from had diverged")
+
+
+def restore(optimizer: torch.optim.Optimizer, scheduler: CosineAnnealingLR, steps_per_epoch: int, saved: dict,
+            path: str | Path) -> int:
+    """Give optimizer, schedule and PyTorch's random state what a checkpoint holds; return the number of steps done.
+
+    Of an epoch's file, which holds nothing of it, the schedule gets its position.
+    """
+    if "optimizer" in saved:
+        optimizer.load_state_dict(saved["optimizer"])
+        scheduler.load_state_dict(saved["scheduler"])
+        torch.set_rng_state(saved["rng"])
+    else:
+        with warnings.catch_warnings(action="ignore"):                         # that there was no step before
+            for _ in range(saved["step"] // steps_per_epoch):
+                scheduler.step()
+    return saved["step"]
 
 
 # Knobs that decide what the weights mean, and knobs that a continued run may change.

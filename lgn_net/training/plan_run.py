@@ -15,7 +15,7 @@ from filelock import Timeout
 from lgn_net.config import Config, config_from_dict, to_yaml
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, locked, to_json, write_atomic
-from lgn_net.training.checkpoint import FREE, differences, load_checkpoint
+from lgn_net.training.checkpoint import FREE, differences, load_checkpoint, newest_good
 
 AGAIN = 75                                  # EX_TEMPFAIL, the exit status of "stopped in time, give it again"
 # Knobs in which a run's folder may differ from the plan: those of speed, and those that only ask for a new evaluation
@@ -67,19 +67,20 @@ class Run:
         trained = bool(self.results_of(self.last))                     # also where its weights were removed
         if self.last.exists():
             # How far the training is. With `fit_minutes`, train.py chose the number of epochs.
-            made, saved = load_checkpoint(self.last)
+            good = newest_good(self.folder) or self.last
+            made, saved = load_checkpoint(good)
             if made.train.fit_minutes:
                 self.config = replace(self.config, train=replace(self.config.train, epochs=made.train.epochs))
             other = [line for knob, line in differences(self.config, made) if not knob.startswith((*SPEED, *LATER))]
             if other:
                 raise UserError(f"{self.folder} was made with other settings than the plan's: {'; '.join(other)}; move "
                                 f"it away, or choose another --exp_dir")
-            windows = sum(max(length - made.model.window + 1, 0) for length in saved["videos"].values())
-            steps_per_epoch = math.ceil(windows / made.train.batch_size)
+            windows = sum(max(length - made.model.window + 1, 0) for length in saved.get("videos", {}).values())
+            steps_per_epoch = max(math.ceil(windows / made.train.batch_size), 1)
             self.epochs, rest = divmod(saved["step"], steps_per_epoch)
             self.images = self.epochs * windows + rest * made.train.batch_size
             end = min(self.config.train.epochs * steps_per_epoch, self.config.train.max_steps or math.inf)
-            trained, self.versions = saved["step"] == end, saved["provenance"]
+            trained, self.versions = good == self.last and saved["step"] == end, saved["provenance"]
         kept = [self.epoch(k) for k in range(1, self.config.train.epochs) if self.every and k % self.every == 0]
         self.to_evaluate = [path for path in (self.last, *kept) if path.exists() and not self.results_of(path)]
         self.results = self.results_of(self.last) if trained else {}
@@ -110,7 +111,7 @@ class Run:
         # A checkpoint would bring some knobs of its own, but for a file that gives every knob.
         settings = ["--config", str(self.beside("yaml"))] if self.beside("yaml").exists() else []
         if stage == "train":
-            how = [*settings, "--resume", str(self.last)] if self.last.exists() else [*self.argv, *first_limits]
+            how = [*settings, "--resume", "auto"] if self.last.exists() else [*self.argv, *first_limits]
             return [sys.executable, str(ROOT / "train.py"), *how, *self.where, "--exp_dir", str(self.folder), *limits]
         checkpoint = (self.to_evaluate or [self.last])[0]
         little = ["--protocol", "paper", "--maps", "0", "--localize", "off"] if checkpoint != self.last else []

@@ -31,9 +31,9 @@ START, SCORED = 30.0, 32        # seconds that an evaluation takes to start and 
 
 def check_free(folder: Path, resume: str | None) -> None:
     """Raise UserError where a folder holds a run already, unless it is the one that is resumed."""
-    last = folder / "last.pt"
-    if (last.exists() or any(folder.glob("epoch_*.pt"))) and Path(resume or "").resolve() != last.resolve():
-        raise UserError(f"{folder} already holds a run; go on with --resume {last}, or choose another --exp_dir")
+    holds = (folder / "last.pt").exists() or any(folder.glob("epoch_*.pt"))
+    if holds and (not resume or Path(resume).resolve().parent != folder.resolve()):
+        raise UserError(f"{folder} already holds a run; go on with --resume auto, or choose another --exp_dir")
     check_writable(folder)
 
 
@@ -134,7 +134,7 @@ class Run:
         """Write epoch_NNN.pt, the state_dict after an epoch, counted from 1."""
         if not rank():
             path = self.folder / f"epoch_{epoch:03d}.pt"
-            save_checkpoint(path, self.config, model, step=step, provenance=self.about["provenance"])
+            save_checkpoint(path, self.config, model, step=step, **self.about)
 
 
 class EpochFitter:

@@ -1,0 +1,89 @@
+"""Damaged files of a run: noticed, named, and made again or replaced by the newest good one."""
+
+import pytest
+import torch
+from helpers import TINY, run, sentence, tensors, write_videos
+
+import train
+from lgn_net.errors import UserError
+from lgn_net.training.checkpoint import load_checkpoint
+from lgn_net.training.plan_run import Run
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """The arguments of every run here but --exp_dir."""
+    folder = tmp_path_factory.mktemp("made")
+    write_videos(folder / "made/training/frames", [6, 7])
+    (folder / "tiny.yaml").write_text(TINY)
+    return "--config", folder / "tiny.yaml", "--dataset_path", folder, "--device", "cpu"
+
+
+@pytest.fixture
+def whole(base, tmp_path):
+    """The folder of a run that is done."""
+    assert run(train.main, *base, "--exp_dir", tmp_path / "run").status == 0
+    return tmp_path / "run"
+
+
+def flip(path, bit=None):
+    """Change one bit of a file, by default in its middle."""
+    content = bytearray(path.read_bytes())
+    bit = 4 * len(content) if bit is None else bit
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+def test_every_flipped_bit_of_a_tensor_is_noticed(whole, tmp_path):
+    """300 bits of a checkpoint's tensors, each where its bytes lie in the file."""
+    content, copy = (whole / "last.pt").read_bytes(), tmp_path / "copy.pt"
+    stored = [bytes(t.untyped_storage()) for t in tensors(torch.load(whole / "last.pt")) if t.numel() > 8]
+    places = [(content.index(t), len(t)) for t in stored]
+    draw = torch.Generator().manual_seed(0)
+    for k in range(300):
+        first, length = places[k % len(places)]
+        copy.write_bytes(content)
+        flip(copy, 8 * first + int(torch.randint(8 * length, (), generator=draw)))
+        with pytest.raises(UserError, match=r"copy\.pt is damaged"):
+            load_checkpoint(copy)
+
+
+def test_auto_takes_the_newest_good_file(base, whole):
+    """A new run; of one with a damaged last.pt the newest good epoch; a run that is done ends with a good last.pt."""
+    def go_on(*more):
+        return run(train.main, *base, "--exp_dir", whole, "--resume", "auto", *more)
+
+    for damaged, begins in ((["last.pt"], 9), (["last.pt", "epoch_003.pt"], 6)):
+        for name in damaged:
+            flip(whole / name)
+        result = go_on()
+        assert result.status == 0, result
+        warning, = result.warnings()
+        assert "last.pt is damaged" in warning and f"going on from {whole / f'epoch_00{begins // 3}.pt'}" in warning
+        assert load_checkpoint(whole / "last.pt")[1]["scheduler"]["last_epoch"] == 3
+        assert load_checkpoint(whole / "last.pt")[1]["step"] == 9
+        rates = [line.split('"lr": ')[1].split(",")[0] for line in (whole / "log.jsonl").read_text().splitlines()]
+        assert [float(rate) for rate in rates] == pytest.approx(3 * [1e-3] + 3 * [0.75e-3] + 3 * [0.25e-3])
+    assert not go_on().warnings()
+    for path in whole.glob("*.pt"):
+        flip(path)
+    assert "no other checkpoint" in sentence(go_on())
+    for path in whole.glob("*.pt"):
+        path.unlink()
+    assert go_on("--train.max_steps", 1).status == 0
+
+
+def test_a_plan_goes_on_from_the_newest_good_file(base, whole, tmp_path):
+    """The next command continues; its end is the end of the run."""
+    config = load_checkpoint(whole / "last.pt")[0]
+    planned = Run("a", 0, whole, [*map(str, base[:2])], config, [*map(str, base[2:])])
+    planned.look()
+    assert planned.stage == "evaluate"
+    flip(whole / "last.pt")
+    with pytest.warns(UserWarning, match=r"going on from .*epoch_003\.pt"):
+        planned.look()
+    command = planned.command(planned.stage, [], [])
+    assert planned.stage == "train" and command[2:4] == ["--resume", "auto"]
+    assert run(train.main, *command[2:], "--config", base[1]).status == 0
+    planned.look()
+    assert planned.stage == "evaluate"
