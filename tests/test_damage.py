@@ -1,13 +1,16 @@
 """Damaged files of a run: noticed, named, and made again or replaced by the newest good one."""
 
+import shutil
+
 import pytest
 import torch
-from helpers import TINY, run, sentence, tensors, write_videos
+from helpers import TINY, edit_checkpoint, run, sentence, tensors, write_videos
 
 import train
 from lgn_net.errors import UserError
 from lgn_net.training.checkpoint import load_checkpoint
 from lgn_net.training.plan_run import Run
+from lgn_net.training.run import read_log
 
 
 @pytest.fixture(scope="module")
@@ -19,11 +22,18 @@ def base(tmp_path_factory):
     return "--config", folder / "tiny.yaml", "--dataset_path", folder, "--device", "cpu"
 
 
-@pytest.fixture
-def whole(base, tmp_path):
+@pytest.fixture(scope="module")
+def done(base, tmp_path_factory):
     """The folder of a run that is done."""
-    assert run(train.main, *base, "--exp_dir", tmp_path / "run").status == 0
-    return tmp_path / "run"
+    folder = tmp_path_factory.mktemp("done") / "run"
+    assert run(train.main, *base, "--exp_dir", folder).status == 0
+    return folder
+
+
+@pytest.fixture
+def whole(done, tmp_path):
+    """A copy of that folder, to be damaged."""
+    return shutil.copytree(done, tmp_path / "run")
 
 
 def flip(path, bit=None):
@@ -87,3 +97,34 @@ def test_a_plan_goes_on_from_the_newest_good_file(base, whole, tmp_path):
     assert run(train.main, *command[2:], "--config", base[1]).status == 0
     planned.look()
     assert planned.stage == "evaluate"
+
+
+def spoil(name, value):
+    """A change of an entry of last.pt, named by its keys."""
+    def change(content):
+        *place, last = name.split(".")
+        for key in place:
+            content = content[int(key) if key.isdecimal() else key]
+        content[int(last) if last.isdecimal() else last] = value
+    return change
+
+
+@pytest.mark.parametrize("name, value", [
+    ("optimizer.state.0.exp_avg", torch.zeros(3)), ("optimizer.state.1.exp_avg_sq", None), ("optimizer.state.2", []),
+    ("optimizer.state.0.exp_avg", torch.full((4, 4, 3, 3), torch.nan)), ("optimizer.param_groups.0.lr", torch.nan),
+    ("optimizer.param_groups.0.params", [0, 1]), ("optimizer.param_groups", "x"), ("scheduler.last_epoch", -1),
+    ("scheduler", {}), ("step", -5), ("step", 2.5), ("rng", torch.zeros(8)), ("rng", torch.zeros(5056).byte()),
+    ("rng", "x"), ("videos", [1]), ("model", 1), ("config", None), ("provenance", "x")])
+def test_training_state_that_does_not_fit(base, whole, tmp_path, name, value):
+    changed = edit_checkpoint(whole / "last.pt", tmp_path / "last.pt", spoil(name, value))
+    said = sentence(run(train.main, *base, "--exp_dir", tmp_path / "new", "--resume", changed))
+    assert "last.pt" in said and name.split(".")[-1] in said, said
+
+
+def test_lines_of_the_log_that_are_cut_are_left_out(base, whole):
+    log = whole / "log.jsonl"
+    text = log.read_bytes()
+    log.write_bytes(text[:-40] + b"\n[1]\n\xff\n" + b'{"step": "x"}\n{"step": 3')
+    assert [row["step"] for row in read_log(log)] == list(range(1, 9))
+    assert run(train.main, *base, "--exp_dir", whole, "--resume", whole / "epoch_002.pt").status == 0
+    assert [row["step"] for row in read_log(log)] == list(range(1, 10)) and log.read_bytes().startswith(text[:400])

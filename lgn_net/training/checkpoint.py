@@ -1,5 +1,6 @@
 """One file is a whole run: weights, memory, optimizer, random state, position and configuration. Plain tensors only."""
 
+import math
 import warnings
 import zipfile
 from dataclasses import asdict
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from lgn_net.config import Config, config_from_dict, flatten
@@ -56,6 +57,7 @@ def load_checkpoint(path: str | Path) -> tuple[Config, dict]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint of this project; the authors' files are read by "
                         f"scripts/import_official.py MODEL.pth KEYS.pt --out CKPT.pt")
+    check_entries(content, {"config": {}, "model": {}, "step": 0, "videos": {}, "provenance": {}}, path)
     try:
         return config_from_dict(content["config"]), content
     except UserError as error:
@@ -99,6 +101,33 @@ def load_weights(model: nn.Module, state: dict, path: str | Path) -> None:
         raise UserError(f"{path} holds weights that are not finite ({bad[0]}); the run it is from had diverged")
 
 
+# Entries that a checkpoint must have; others may be missing in one that another version of PyTorch wrote.
+NEEDED = {"config", "model", "optimizer", "scheduler", "rng", "state", "param_groups", "params", "lr", "betas", "eps",
+          "exp_avg", "exp_avg_sq", "last_epoch", "base_lrs"}
+
+
+def check_entries(value: Any, expected: Any, path: str | Path, name: str = "content") -> None:
+    """Raise UserError where an entry of a checkpoint has not the kind, shape or range of the expected one."""
+    inner: list[tuple] = []
+    if isinstance(expected, Tensor):
+        good = isinstance(value, Tensor) and (value.shape, value.dtype) == (expected.shape, expected.dtype)
+        good = good and bool(value.isfinite().all())
+    elif isinstance(expected, list | tuple):
+        good = isinstance(value, list | tuple) and len(value) == len(expected)
+        inner = [(entry, other, name) for entry, other in zip(value, expected)] if good else []
+    elif isinstance(expected, dict):
+        good = isinstance(value, dict) and NEEDED & set(expected) <= set(value)
+        inner = [(value[key], expected[key], f"{name}.{key}") for key in expected if key in value] if good else []
+    else:
+        good = type(value) is type(expected) or type(value) is int and isinstance(expected, float)
+        good = good and (not isinstance(value, int | float) or 0 <= value < math.inf)
+    if not good:
+        raise UserError(f"{path} was damaged or changed: its {name} does not fit this network, or is out of range; go "
+                        f"on with --resume RUN/epoch_NNN.pt")
+    for entry, other, key in inner:
+        check_entries(entry, other, path, key)
+
+
 def restore(optimizer: torch.optim.Optimizer, scheduler: CosineAnnealingLR, steps_per_epoch: int, saved: dict,
             path: str | Path) -> int:
     """Give optimizer, schedule and PyTorch's random state what a checkpoint holds; return the number of steps done.
@@ -106,9 +135,17 @@ def restore(optimizer: torch.optim.Optimizer, scheduler: CosineAnnealingLR, step
     Of an epoch's file, which holds nothing of it, the schedule gets its position.
     """
     if "optimizer" in saved:
+        adam = optimizer.state_dict()
+        adam["state"] = dict(enumerate({"step": torch.tensor(0.0), "exp_avg": weight, "exp_avg_sq": weight}
+                                       for weight in optimizer.param_groups[0]["params"]))
+        expected = {"optimizer": adam, "scheduler": scheduler.state_dict(), "rng": torch.get_rng_state()}
+        check_entries(saved, expected, path)
         optimizer.load_state_dict(saved["optimizer"])
-        scheduler.load_state_dict(saved["scheduler"])
-        torch.set_rng_state(saved["rng"])
+        scheduler.load_state_dict(saved["scheduler"] | {"T_max": scheduler.T_max})
+        try:
+            torch.set_rng_state(saved["rng"])
+        except RuntimeError as error:
+            raise UserError(f"{path} was damaged or changed: its rng is no random state ({error})") from None
     else:
         with warnings.catch_warnings(action="ignore"):                         # that there was no step before
             for _ in range(saved["step"] // steps_per_epoch):

@@ -16,12 +16,21 @@ from lgn_net.config import Config, config_from_dict, to_yaml
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, locked, to_json, write_atomic
 from lgn_net.training.checkpoint import FREE, differences, load_checkpoint, newest_good
+from lgn_net.training.run import read_log
 
 AGAIN = 75                                  # EX_TEMPFAIL, the exit status of "stopped in time, give it again"
 # Knobs in which a run's folder may differ from the plan: those of speed, and those that only ask for a new evaluation
 # or for more training.
 SPEED = (*(set(FREE) - {"score", "train.max_steps"}), "train.fit_minutes")
 LATER = ("score.", "data.label_source", "train.max_steps")
+
+
+def read_json(path: Path) -> dict:
+    """Read a file of one dictionary; {} where it is missing or damaged, since it will be made again."""
+    with contextlib.suppress(OSError, ValueError):
+        content = json.loads(path.read_text())
+        return content if isinstance(content, dict) else {}
+    return {}
 
 
 @dataclass
@@ -88,23 +97,18 @@ class Run:
 
     def results_of(self, checkpoint: Path) -> dict:
         """Return the results of a checkpoint; {} where it was not evaluated, or with other settings than the plan's."""
-        path = self.folder / f"evaluation_{checkpoint.stem}" / "results.json"
-        results = json.loads(path.read_text()) if path.is_file() else {}
-        same = results and all(knob.startswith(SPEED)
+        results = read_json(self.folder / f"evaluation_{checkpoint.stem}" / "results.json")
+        same = results.get("config") and all(knob.startswith(SPEED)
                                for knob, _ in differences(self.config, config_from_dict(results["config"])))
         return results if same else {}
 
     def live_items(self) -> dict[int, int]:
         """Return the live items in the last logged batch of each epoch."""
-        path = self.folder / "log.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-        rows = [json.loads(line) for line in lines if line.endswith("\n")]     # the last one may be torn
-        return {row["epoch"]: row["live_items"] for row in rows}
+        return {row["epoch"]: row["live_items"] for row in read_log(self.folder / "log.jsonl")}
 
     def times(self) -> dict:
         """Return the seconds that all commands of a stage took, by the stage's name."""
-        path = self.beside("times.json")
-        return json.loads(path.read_text()) if path.is_file() else {}
+        return read_json(self.beside("times.json"))
 
     def command(self, stage: str, limits: list[str], first_limits: list[str]) -> list[str]:
         """Return the command that trains, with options for every call and for the first one alone, or evaluates."""

@@ -37,6 +37,17 @@ def check_free(folder: Path, resume: str | None) -> None:
     check_writable(folder)
 
 
+def read_log(path: Path) -> list[dict]:
+    """Read the rows of a log.jsonl, without lines that are cut off or damaged; [] where there is none."""
+    rows = []
+    for line in path.read_text(errors="replace").split("\n") if path.is_file() else []:
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict) and {type(row.get(name)) for name in ("step", "epoch", "live_items")} == {int}:
+                rows.append(row)
+    return rows
+
+
 @dataclass
 class Run:
     """The folder of a run, open for its training.
@@ -66,9 +77,7 @@ class Run:
             raise UserError(f"another process is training in {self.folder}; wait for it, or choose another "
                             f"--exp_dir") from None
         path = self.folder / "log.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        write_atomic(path, "".join(line for line in lines
-                                   if line.endswith("\n") and json.loads(line)["step"] <= self.step))
+        write_atomic(path, "".join(f"{json.dumps(row)}\n" for row in read_log(path) if row["step"] <= self.step))
         write_atomic(self.folder / "config.yaml", to_yaml(self.config))
         from torch.utils.tensorboard import SummaryWriter  # only now: it takes a second
         self.file = self.closing.enter_context(path.open("a"))
