@@ -40,6 +40,7 @@ from lgn_net.training.run import MEASURED, WARM_UP, EpochFitter, Run, check_free
 from lgn_net.training.step import prepare, shares_of, train_step
 
 TIME_IS_UP = 75     # exit status after `train.minutes`
+PATIENCE = 25.0     # seconds between SIGTERM and the end, if need be without saving; torchrun kills after 30
 
 
 def main(argv: list[str]) -> int:
@@ -123,7 +124,7 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
 
     # A second signal ends no one of several processes: torchrun sends on what the whole group may have got already.
     sample_first = config.model.memory_init == "queries" and not args.init_from
-    with (StopOnSignal(second_ends=world_size() == 1) as stop, run,
+    with (StopOnSignal(second_ends=world_size() == 1, patience=PATIENCE) as stop, run,
           progress("train", t.last_step, "steps", initial=step) as bar):
         if mend:
             save(t)
