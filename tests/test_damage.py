@@ -121,6 +121,13 @@ def test_training_state_that_does_not_fit(base, whole, tmp_path, name, value):
     assert "last.pt" in said and name.split(".")[-1] in said, said
 
 
+@pytest.mark.parametrize("name", ["threads", "processes"])
+def test_another_number_of_threads_or_processes_is_said(base, whole, name):
+    edit_checkpoint(whole / "last.pt", whole / "last.pt", lambda saved: saved["provenance"].update({name: 7}))
+    warning, = run(train.main, *base, "--exp_dir", whole, "--resume", "auto").warnings()
+    assert f"7 {name}" in warning and f"1 {name}" in warning
+
+
 def test_lines_of_the_log_that_are_cut_are_left_out(base, whole):
     log = whole / "log.jsonl"
     text = log.read_bytes()
