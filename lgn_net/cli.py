@@ -1,6 +1,7 @@
 """What the commands share on the command line: the base configuration, and the authors' flags."""
 
 import argparse
+import difflib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -9,9 +10,10 @@ from jsonargparse import ArgumentParser, Namespace
 
 from lgn_net.config import RENAMED, Config, config_parser, flatten, parse
 from lgn_net.datasets import canonical_name
+from lgn_net.errors import UserError
 from lgn_net.files import ROOT
 
-# Flags of the paper and of the authors' README, and the knobs they set.
+# Flags of the paper, of the authors' README, and of the scripts of LGN-Net and MNAD, and the knobs they set.
 ALIASES = {
     "--dataset_type": "--data.dataset",
     "--label_source": "--data.label_source",
@@ -19,7 +21,31 @@ ALIASES = {
     "--loss_separate": "--loss.separateness",
     "--msize": "--model.memory_items",
     "--lambda": "--score.psnr_weight",
+    "--alpha": "--score.psnr_weight",
     "--gamma": "--score.gamma",
+    "--th": "--score.gamma",
+    "--batch_size": "--train.batch_size",
+    "--test_batch_size": "--score.batch_size",
+    "--epochs": "--train.epochs",
+    "--lr": "--train.lr",
+    "--num_workers": "--data.workers",
+    "--c": "--data.channels",
+    "--h": "--data.image_size",
+    "--w": "--data.image_size",
+}
+# Their other flags, and those of this project's other commands, with what to give instead.
+INSTEAD = {
+    "--gpus": "choose one GPU by --device cuda:1, several by torchrun (docs/scale.md)",
+    "--method": "choose the network by --model.name lgn_net, mnad_pred (their pred) or mnad_recon (their recon)",
+    "--t_length": "give --model.input_frames, which is one less: the frames before the predicted one",
+    "--fdim": "give --model.base_width; features are 8 times as deep, 512 by default",
+    "--mdim": "give --model.base_width; memory items are 8 times as deep, 512 by default",
+    "--num_workers_test": "leave it out; an evaluation decodes its frames without further processes",
+    "--checkpoint_path": "give --exp_dir RUN, the folder of the run",
+    "--checkpoint": "evaluate.py takes it; train.py --exp_dir RUN, with --resume auto to go on or --init_from CKPT",
+    "--model_dir": "evaluate.py takes the pair; train.py --init_from CKPT, made by scripts/import_official.py",
+    "--m_items_dir": "evaluate.py takes the pair; train.py --init_from CKPT, made by scripts/import_official.py",
+    "--exp_dir": "train.py takes it; for others name the run by --checkpoint RUN, the results by --out FOLDER",
 }
 
 
@@ -65,8 +91,8 @@ def measuring_arguments(parser: ArgumentParser) -> None:
 
 
 def given(argv: list[str], *flags: str) -> bool:
-    """Tell whether one of some flags stands on the command line."""
-    return any(word.partition("=")[0] in flags for word in argv)
+    """Tell whether one of some flags, or a short form of theirs, stands on the command line."""
+    return any({word, ALIASES.get(word)} & {*flags} for word in separate(argv))
 
 
 def parse_command(parser: ArgumentParser, argv: list[str],
@@ -82,7 +108,9 @@ def parse_command(parser: ArgumentParser, argv: list[str],
     3. configs/family/X.yaml for `--model.name X`, unless 1 stands without `--config`;
     4. single knobs.
     """
-    words = [ALIASES.get(word, word) for word in separate(argv)]
+    words = separate(argv)
+    check_flags(parser, words)
+    words = [ALIASES.get(word, word) for word in words]
     words = [RENAMED.get((flag.removeprefix("--"), word), word) for flag, word in zip(["", *words], words)]
     words = find_checkpoints(words)
     configs, words = peek(["--config"], words)
@@ -109,15 +137,37 @@ def parse_command(parser: ArgumentParser, argv: list[str],
     return parse(parser, [*(f"--config={file}" for file in files), *words])
 
 
+def check_flags(parser: ArgumentParser, words: list[str]) -> None:
+    """Raise UserError for a flag that the parser does not know, with what to give instead or what looks like it."""
+    known = [flag for action in parser._actions for flag in action.option_strings]
+    leaves: dict[str, list[str]] = {}
+    for flag in [*known, *ALIASES]:
+        leaves.setdefault(flag.rpartition(".")[2].strip("-"), []).append(flag)
+    for flag in words:
+        if flag.startswith("--") and flag not in known and flag not in ALIASES:
+            leaf = flag.rpartition(".")[2].strip("-").replace("-", "_")
+            near = [one for name in difflib.get_close_matches(leaf, leaves) for one in leaves[name]]
+            meant = f"did you mean {' or '.join(near[:3])}?" if near else "--help lists all flags"
+            raise UserError(f"{flag} is no flag of this command; {INSTEAD.get(flag, meant)}")
+    sizes, _ = peek(["--h", "--w"], words)
+    if len(values := {value for given in sizes.values() for value in given}) > 1:
+        raise UserError(f"--h and --w are {' and '.join(sorted(values))}; frames are resized to a square here: give "
+                        f"--data.image_size")
+
+
 def find_checkpoints(words: list[str]) -> list[str]:
-    """Write the file in place of `--resume auto`, which is left out where there is none."""
+    """Write RUN/last.pt for a folder RUN, and the file for `--resume auto`, which is left out where there is none."""
     folder = peek(["--exp_dir"], words)[0].get("--exp_dir", ["."])[-1]
-    for k, (flag, value) in enumerate(zip(words, words[1:])):
-        if (flag, value) == ("--resume", "auto"):
+    found: list[str] = []
+    for flag, word in zip(["", *words], words):
+        if flag == "--resume" and word == "auto":
             from lgn_net.training.checkpoint import newest_good  # only now: measuring scores needs no torch
             path = newest_good(Path(folder))
-            return find_checkpoints(words[:k] + [flag, str(path)] * (path is not None) + words[k + 2:])
-    return words
+            found = [*found, str(path)] if path else found[:-1]
+        else:
+            run = flag in ("--checkpoint", "--resume", "--init_from") and Path(word).is_dir()
+            found.append(str(Path(word) / "last.pt") if run else word)
+    return found
 
 
 def separate(argv: list[str]) -> list[str]:

@@ -76,6 +76,12 @@ def locked(path: Path, timeout: float = -1) -> Iterator[None]:
         lock.release()
 
 
+def results_folder(checkpoint: Path) -> Path:
+    """Return evaluation_<name> beside a checkpoint; for weights that come with the project, in the working folder."""
+    shipped = checkpoint.resolve().parent == ROOT / "weights"
+    return (Path() if shipped else checkpoint.parent) / f"evaluation_{checkpoint.stem}"
+
+
 def check_writable(folder: Path) -> None:
     """Raise UserError when a folder for results cannot be made or written to, before hours go into them."""
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())

@@ -1,13 +1,15 @@
 """Damaged files of a run: noticed, named, and made again or replaced by the newest good one."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
-from helpers import TINY, edit_checkpoint, run, sentence, tensors, write_videos
+from helpers import ROOT, TINY, edit_checkpoint, run, sentence, tensors, write_videos
 
 import train
 from lgn_net.errors import UserError
+from lgn_net.files import results_folder
 from lgn_net.training.checkpoint import load_checkpoint
 from lgn_net.training.plan_run import Run
 from lgn_net.training.run import read_log
@@ -119,6 +121,17 @@ def test_training_state_that_does_not_fit(base, whole, tmp_path, name, value):
     changed = edit_checkpoint(whole / "last.pt", tmp_path / "last.pt", spoil(name, value))
     said = sentence(run(train.main, *base, "--exp_dir", tmp_path / "new", "--resume", changed))
     assert "last.pt" in said and name.split(".")[-1] in said, said
+
+
+def test_a_folder_or_nothing_in_place_of_a_checkpoint(base, whole, tmp_path):
+    def start(checkpoint):
+        return run(train.main, *base, "--exp_dir", tmp_path / "new", "--train.max_steps", 1, "--init_from", checkpoint)
+
+    assert "nowhere.pt is not there" in sentence(start(tmp_path / "nowhere.pt"))
+    assert f"{tmp_path / 'last.pt'} is not there" in sentence(start(tmp_path))
+    assert start(whole).status == 0 and load_checkpoint(whole)[1]["step"] == 9
+    assert results_folder(whole / "last.pt") == whole / "evaluation_last"
+    assert results_folder(ROOT / "weights/ped2_small.pt") == Path("evaluation_ped2_small")
 
 
 @pytest.mark.parametrize("name", ["threads", "processes"])

@@ -37,10 +37,13 @@ def verify(path: str | Path) -> None:
 
 def load_file(path: str | Path) -> Any:
     """Load a PyTorch file on the CPU, `weights_only`: no code in it is run. UserError when it is none, or damaged."""
+    if not Path(path).is_file():
+        raise UserError(f"{path} is not there, or is no file; the checkpoints of a run are RUN/last.pt and "
+                        f"RUN/epoch_NNN.pt")
     verify(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+    except PermissionError:
         raise
     except Exception as error:      # a damaged file can raise nearly anything in the unpickler
         if "Unsupported global" in str(error) or "Unsupported class" in str(error):
@@ -48,11 +51,20 @@ def load_file(path: str | Path) -> Any:
                 f"{path} is a pickled module or holds other Python objects, which is not loaded since it can run code; "
                 f"where it was made, write its weights with torch.save(torch.load('{path}', weights_only=False)"
                 f".state_dict(), 'state.pth')") from None
-        raise UserError(f"{path} is no PyTorch file, or a damaged one ({type(error).__name__})") from None
+        with open(path, "rb") as file:
+            start = file.read(64).lstrip()
+        what = ("a saved web page; download the file that the page shows" if start.startswith(b"<") else
+                "a Git LFS pointer; git lfs pull fetches the file" if start.startswith(b"version https://git-lfs") else
+                f"no PyTorch file, or a damaged one ({type(error).__name__}); copy it once more")
+        raise UserError(f"{path} is {what}") from None
 
 
 def load_checkpoint(path: str | Path) -> tuple[Config, dict]:
-    """Load a checkpoint's configuration and its whole content, on the CPU. UserError for any other file."""
+    """Load the configuration and the whole content of a checkpoint, or of a run's last.pt, on the CPU.
+
+    UserError for any other file.
+    """
+    path = Path(path) / "last.pt" if Path(path).is_dir() else path
     content = load_file(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint of this project; the authors' files are read by "
