@@ -31,6 +31,7 @@ from lgn_net.datasets import difference_from_published
 from lgn_net.device import pick_device, provenance, seed_everything, set_kernels
 from lgn_net.distributed import check_equal, first_process_first, processes, reduce_sum, wait_for_all, world_size
 from lgn_net.errors import TrainingDiverged, UserError
+from lgn_net.files import writing
 from lgn_net.inference.around import sample_normal
 from lgn_net.model.build import build_model
 from lgn_net.model.losses import Losses
@@ -124,7 +125,7 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
 
     # A second signal ends no one of several processes: torchrun sends on what the whole group may have got already.
     sample_first = config.model.memory_init == "queries" and not args.init_from
-    with (StopOnSignal(second_ends=world_size() == 1, patience=PATIENCE) as stop, run,
+    with (writing(run.folder), StopOnSignal(second_ends=world_size() == 1, patience=PATIENCE) as stop, run,
           progress("train", t.last_step, "steps", initial=step) as bar):
         if mend:
             save(t)

@@ -372,6 +372,24 @@ def test_file_too_large_for_the_disk(base, tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".") and path.name != ".lock"]
 
 
+@pytest.mark.parametrize("full", ["log", "TensorBoard"])
+def test_log_too_large_for_the_disk(base, tmp_path, monkeypatch, full):
+    """The log, padded with lines of before, may grow by 9 bytes; or it fits, and so do checkpoints, and nothing else."""
+    assert run(train.main, *base, "--exp_dir", tmp_path, "--train.max_steps", 2).status == 0
+    log, limits = tmp_path / "log.jsonl", resource.getrlimit(resource.RLIMIT_FSIZE)
+    if full == "log":
+        log.write_text(40 * log.read_text())
+    else:
+        monkeypatch.setattr(run_folder, "save_checkpoint", lambda *_, **__: None)
+    before = (tmp_path / "last.pt").read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size + 9 if full == "log" else 3000, limits[1]))
+    try:
+        said = sentence(resume(base, tmp_path, "--train.max_steps", "null"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert f"cannot write {tmp_path}: File too large" in said and (tmp_path / "last.pt").read_bytes() == before
+
+
 # ---------------------------------------------------------------------------------------------------------- bad input
 
 @pytest.mark.slow
