@@ -241,14 +241,11 @@ def load(args: Namespace, config: Config, model: nn.Module, optimizer: torch.opt
     lengths = {video.name: len(video.frames) for video in windows.videos}
     if saved.get("videos", lengths) != lengths:
         raise UserError(f"{path} was trained on other frames than {args.dataset_path} holds; use --init_from")
-    here = {"processes": world_size()}
-    if next(model.parameters()).device.type == "cpu":
-        here["threads"] = torch.get_num_threads()
-    there = {name: saved.get("provenance", here).get(name, count) for name, count in here.items()}
-    if there != here:
-        was, now = (" and ".join(f"{count} {name}" for name, count in one.items()) for one in (there, here))
-        warnings.warn(f"{path} was trained by {was}, and goes on with {now}: its numbers will differ, by rounding at "
-                      f"least, from those of a run that never stopped; OMP_NUM_THREADS and torchrun set both")
+    here = {"threads": torch.get_num_threads(), "processes": world_size()}
+    for name, now in here.items():
+        if (was := saved.get("provenance", here).get(name, now)) != now:
+            warnings.warn(f"{path} was trained by {was} {name}, and goes on with {now} {name}: its numbers will differ "
+                          f"from those of a run that never stopped, at least by rounding")
     scheduler.T_max = config.train.epochs
     return config, restore(optimizer, scheduler, math.ceil(len(windows) / config.train.batch_size), saved, path)
 

@@ -31,13 +31,13 @@ ALIASES = {
     "--num_workers": "--data.workers",
     "--c": "--data.channels",
     "--h": "--data.image_size",
-    "--w": "--data.image_size",
 }
 # Their other flags, and those of this project's other commands, with what to give instead.
 INSTEAD = {
     "--gpus": "choose one GPU by --device cuda:1, several by torchrun (docs/scale.md)",
     "--method": "choose the network by --model.name lgn_net, mnad_pred (their pred) or mnad_recon (their recon)",
     "--t_length": "give --model.input_frames, which is one less: the frames before the predicted one",
+    "--w": "leave it out; frames become squares, of --data.image_size",
     "--fdim": "give --model.base_width; features are 8 times as deep, 512 by default",
     "--mdim": "give --model.base_width; memory items are 8 times as deep, 512 by default",
     "--num_workers_test": "leave it out; an evaluation decodes its frames without further processes",
@@ -112,10 +112,13 @@ def parse_command(parser: ArgumentParser, argv: list[str],
     check_flags(parser, words)
     words = [ALIASES.get(word, word) for word in words]
     words = [RENAMED.get((flag.removeprefix("--"), word), word) for flag, word in zip(["", *words], words)]
-    words = find_checkpoints(words)
     configs, words = peek(["--config"], words)
-    flags = ["--resume", "--checkpoint", "--data.dataset", "--model_dir", "--model.name"]
+    flags = ["--resume", "--checkpoint", "--data.dataset", "--model_dir", "--model.name", "--exp_dir"]
     given = {flag: values[-1] for flag, values in peek(flags, words)[0].items()}
+    if given.get("--resume") == "auto":
+        from lgn_net.training.checkpoint import newest_good
+        given["--resume"] = newest_good(Path(given.get("--exp_dir", "")))
+        words = peek(["--resume"], words)[1] + ["--resume", given["--resume"]] * (given["--resume"] != "")
 
     base = saved
     if source := given.get("--resume") or given.get("--checkpoint"):
@@ -149,25 +152,6 @@ def check_flags(parser: ArgumentParser, words: list[str]) -> None:
             near = [one for name in difflib.get_close_matches(leaf, leaves) for one in leaves[name]]
             meant = f"did you mean {' or '.join(near[:3])}?" if near else "--help lists all flags"
             raise UserError(f"{flag} is no flag of this command; {INSTEAD.get(flag, meant)}")
-    sizes, _ = peek(["--h", "--w"], words)
-    if len(values := {value for given in sizes.values() for value in given}) > 1:
-        raise UserError(f"--h and --w are {' and '.join(sorted(values))}; frames are resized to a square here: give "
-                        f"--data.image_size")
-
-
-def find_checkpoints(words: list[str]) -> list[str]:
-    """Write RUN/last.pt for a folder RUN, and the file for `--resume auto`, which is left out where there is none."""
-    folder = peek(["--exp_dir"], words)[0].get("--exp_dir", ["."])[-1]
-    found: list[str] = []
-    for flag, word in zip(["", *words], words):
-        if flag == "--resume" and word == "auto":
-            from lgn_net.training.checkpoint import newest_good  # only now: measuring scores needs no torch
-            path = newest_good(Path(folder))
-            found = [*found, str(path)] if path else found[:-1]
-        else:
-            run = flag in ("--checkpoint", "--resume", "--init_from") and Path(word).is_dir()
-            found.append(str(Path(word) / "last.pt") if run else word)
-    return found
 
 
 def separate(argv: list[str]) -> list[str]:

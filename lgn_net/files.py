@@ -87,6 +87,7 @@ def locked(path: Path, timeout: float = -1) -> Iterator[None]:
 
 def results_folder(checkpoint: Path) -> Path:
     """Return evaluation_<name> beside a checkpoint; for weights that come with the project, in the working folder."""
+    checkpoint = checkpoint / "last.pt" if checkpoint.is_dir() else checkpoint
     shipped = checkpoint.resolve().parent == ROOT / "weights"
     return (Path() if shipped else checkpoint.parent) / f"evaluation_{checkpoint.stem}"
 

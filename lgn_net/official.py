@@ -3,7 +3,6 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,16 +42,6 @@ def official_name(name: str) -> str:
     return name.replace("conv_1x1", "conv_last")
 
 
-def load_state(path: str | Path) -> Any:
-    """Load a state_dict without what DataParallel and the like wrap around it; any other content as it is."""
-    state = load_file(path)
-    for wrapping in ("state_dict", "model_state_dict"):
-        state = state[wrapping] if isinstance(state, dict) and wrapping in state else state
-    if not isinstance(state, dict):
-        return state
-    return {name.removeprefix("module.") if isinstance(name, str) else name: value for name, value in state.items()}
-
-
 def load_official(model_path: str | Path, items_path: str | Path | None) -> tuple[str, dict, dict]:
     """Read the authors' pair: their state_dict, and their memory items (M, D).
 
@@ -62,7 +51,7 @@ def load_official(model_path: str | Path, items_path: str | Path | None) -> tupl
     if items_path is None:
         raise UserError(f"{model_path} needs its memory items; the authors save them beside the model as <n>keys.pt, "
                         f"and without them every score is meaningless")
-    official, items = load_state(model_path), load_file(items_path)
+    official, items = load_file(model_path), load_file(items_path)
     if not isinstance(official, dict) or not isinstance(items, Tensor) or items.dim() != 2:
         raise UserError(f"{model_path} should hold a state_dict of tensors, and {items_path} the memory items, "
                         f"M x D; give the model first, then its items")
@@ -100,7 +89,7 @@ def import_official(config: Config, model_path: str | Path, items_path: str | Pa
 
 def official_system(model_path: str | Path) -> str:
     """Return which system the authors' model file holds, a key of `SYSTEMS`; "lgn_net" for any other content."""
-    content = load_state(model_path)
+    content = load_file(model_path)
     return infer_system(content) if isinstance(content, dict) else "lgn_net"
 
 

@@ -95,6 +95,8 @@ class StopOnSignal:
 
 def run_command(main: Callable[[list[str]], int | None]) -> None:
     """Call `main(argv)` and exit: UserError, full disks and the like in one sentence with 2, divergence with 1."""
+    # The full disk of a writer's thread reaches the main thread, too.
+    threading.excepthook = lambda args: isinstance(args.exc_value, OSError) or threading.__excepthook__(args)
     try:
         with plain_warnings():
             sys.exit(main(sys.argv[1:]))

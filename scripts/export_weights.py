@@ -114,15 +114,11 @@ def split_file(path: Path, folder: Path, size: int = 15 * 2**20) -> None:
 def join_parts(folder: Path, out: Path) -> None:
     """Join the parts in a folder to the file `out`, completely or not at all. UserError for missing or damaged ones."""
     index = next(folder.glob("*.parts.json"), folder / "NAME.parts.json")
-    try:
-        parts = [(folder / Path(part["name"]).name, part["sha256"]) for part in json.loads(index.read_text())["parts"]]
-    except (ValueError, TypeError, KeyError):
-        raise UserError(f"{index} is damaged; copy it once more") from None
     with replacing(out) as file:
-        for path, checksum in parts:
-            block = path.read_bytes()
-            if hashlib.sha256(block).hexdigest() != checksum:
-                raise UserError(f"{path} is damaged: its SHA-256 is not the one in {index.name}; copy "
+        for part in json.loads(index.read_text())["parts"]:
+            block = (folder / part["name"]).read_bytes()
+            if hashlib.sha256(block).hexdigest() != part["sha256"]:
+                raise UserError(f"{folder / part['name']} is damaged: its SHA-256 is not the one in {index.name}; copy "
                                 f"it once more")
             file.write(block)
     print(f"{out}: joined; every part is as it was written")

@@ -79,7 +79,7 @@ def test_auto_takes_the_newest_good_file(base, whole):
     assert not go_on().warnings()
     for path in whole.glob("*.pt"):
         flip(path)
-    assert "no other checkpoint" in sentence(go_on())
+    assert "no checkpoint in" in sentence(go_on())
     for path in whole.glob("*.pt"):
         path.unlink()
     assert go_on("--train.max_steps", 1).status == 0
@@ -114,13 +114,13 @@ def spoil(name, value):
 @pytest.mark.parametrize("name, value", [
     ("optimizer.state.0.exp_avg", torch.zeros(3)), ("optimizer.state.1.exp_avg_sq", None), ("optimizer.state.2", []),
     ("optimizer.state.0.exp_avg", torch.full((4, 4, 3, 3), torch.nan)), ("optimizer.param_groups.0.lr", torch.nan),
-    ("optimizer.param_groups.0.params", [0, 1]), ("optimizer.param_groups", "x"), ("scheduler.last_epoch", -1),
-    ("scheduler", {}), ("step", -5), ("step", 2.5), ("rng", torch.zeros(8)), ("rng", torch.zeros(5056).byte()),
-    ("rng", "x"), ("videos", [1]), ("model", 1), ("config", None), ("provenance", "x")])
+    ("optimizer.param_groups.0.params", [0, 1]), ("optimizer.param_groups", "x"), ("scheduler", 1), ("step", -5),
+    ("step", 2.5), ("rng", torch.zeros(8)), ("rng", torch.zeros(5056).byte()), ("rng", "x"), ("videos", [1]),
+    ("model", 1), ("config", None), ("provenance", "x")])
 def test_training_state_that_does_not_fit(base, whole, tmp_path, name, value):
     changed = edit_checkpoint(whole / "last.pt", tmp_path / "last.pt", spoil(name, value))
     said = sentence(run(train.main, *base, "--exp_dir", tmp_path / "new", "--resume", changed))
-    assert "last.pt" in said and name.split(".")[-1] in said, said
+    assert "last.pt was damaged or changed" in said and name.split(".")[0] in said, said
 
 
 def test_a_folder_or_nothing_in_place_of_a_checkpoint(base, whole, tmp_path):
@@ -129,8 +129,8 @@ def test_a_folder_or_nothing_in_place_of_a_checkpoint(base, whole, tmp_path):
 
     assert "nowhere.pt is not there" in sentence(start(tmp_path / "nowhere.pt"))
     assert f"{tmp_path / 'last.pt'} is not there" in sentence(start(tmp_path))
-    assert start(whole).status == 0 and load_checkpoint(whole)[1]["step"] == 9
-    assert results_folder(whole / "last.pt") == whole / "evaluation_last"
+    assert start(whole).status == 0
+    assert results_folder(whole / "last.pt") == results_folder(whole) == whole / "evaluation_last"
     assert results_folder(ROOT / "weights/ped2_small.pt") == Path("evaluation_ped2_small")
 
 

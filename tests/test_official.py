@@ -97,7 +97,7 @@ def test_every_tensor_arrives_and_every_size_is_inferred(pair, system, change):
     found, sizes, ours = load_official(*paths)
     assert found == system and sizes == {OURS[name]: size for name, size in wanted.items() if name != "items"}
     assert torch.equal(ours["memory.items"], items)
-    torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, paths[0])
+    torch.save({f"module.{name}": value for name, value in state.items()}, paths[0])
     assert load_official(*paths)[:2] == (found, sizes)                                # as DataParallel writes it
     arrived = {official_name(name): tensor for name, tensor in ours.items() if name != "memory.items"}
     assert set(state) - set(arrived) == {name for name in state if name.startswith("encoder.moduleBatchNorm.")}

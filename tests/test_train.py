@@ -374,7 +374,7 @@ def test_file_too_large_for_the_disk(base, tmp_path):
 
 @pytest.mark.parametrize("full", ["log", "TensorBoard"])
 def test_log_too_large_for_the_disk(base, tmp_path, monkeypatch, full):
-    """The log, padded with lines of before, may grow by 9 bytes; or it fits, and so do checkpoints, and nothing else."""
+    """The log, padded with lines of before, may grow by 9 bytes; or it and checkpoints fit, and nothing else."""
     assert run(train.main, *base, "--exp_dir", tmp_path, "--train.max_steps", 2).status == 0
     log, limits = tmp_path / "log.jsonl", resource.getrlimit(resource.RLIMIT_FSIZE)
     if full == "log":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from lgn_net.config import Config, config_from_dict, flatten
@@ -42,7 +42,7 @@ def load_file(path: str | Path) -> Any:
                         f"RUN/epoch_NNN.pt")
     verify(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError:
         raise
     except Exception as error:      # a damaged file can raise nearly anything in the unpickler
@@ -57,6 +57,8 @@ def load_file(path: str | Path) -> Any:
                 "a Git LFS pointer; git lfs pull fetches the file" if start.startswith(b"version https://git-lfs") else
                 f"no PyTorch file, or a damaged one ({type(error).__name__}); copy it once more")
         raise UserError(f"{path} is {what}") from None
+    prefixed = isinstance(content, dict) and all(str(name).startswith("module.") for name in content)
+    return {name.removeprefix("module."): content[name] for name in content} if prefixed else content   # DataParallel's
 
 
 def load_checkpoint(path: str | Path) -> tuple[Config, dict]:
@@ -69,32 +71,35 @@ def load_checkpoint(path: str | Path) -> tuple[Config, dict]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint of this project; the authors' files are read by "
                         f"scripts/import_official.py MODEL.pth KEYS.pt --out CKPT.pt")
-    check_entries(content, {"config": {}, "model": {}, "step": 0, "videos": {}, "provenance": {}}, path)
+    entries = {"step": 0, "videos": {}, "provenance": {}} | content
+    wrong = [name for name in ("config", "model", "videos", "provenance") if not isinstance(entries.get(name), dict)]
+    if wrong or type(entries["step"]) is not int or entries["step"] < 0:
+        raise UserError(f"{path} was damaged or changed: its {(*wrong, 'step')[0]} is none; copy it once more")
     try:
         return config_from_dict(content["config"]), content
     except UserError as error:
         raise UserError(f"{path} was written by another version of this project: {error}") from None
 
 
-def newest_good(folder: Path) -> Path | None:
+def newest_good(folder: Path) -> str:
     """Return a run's last.pt or, where that is damaged or missing, its newest good epoch_NNN.pt, and say so.
 
-    None where the folder holds no checkpoint; UserError where all are damaged.
+    "" where the folder holds no checkpoint; UserError where all are damaged.
     """
     epochs = sorted(folder.glob("epoch_*.pt"), key=lambda path: (len(path.name), path.name), reverse=True)
-    paths, damage = [path for path in (folder / "last.pt", *epochs) if path.exists()], ""
-    for path in paths:
+    damage = ""
+    for path in [folder / "last.pt"] * (folder / "last.pt").exists() + epochs:
         try:
             load_checkpoint(path)
         except UserError as error:
             damage = damage or str(error).partition(";")[0]
-        else:
-            if path.name != "last.pt":
-                warnings.warn(f"{damage or 'there is no last.pt'}; going on from {path}, with Adam's moments at 0")
-            return path
-    if paths:
-        raise UserError(f"{damage}, and no other checkpoint in {folder} is whole; choose another --exp_dir")
-    return None
+            continue
+        if path.name != "last.pt":
+            warnings.warn(f"{damage or 'there is no last.pt'}; going on from {path}, with Adam's moments at 0")
+        return str(path)
+    if damage:
+        raise UserError(f"no checkpoint in {folder} is whole: {damage}")
+    return ""
 
 
 def load_weights(model: nn.Module, state: dict, path: str | Path) -> None:
@@ -113,55 +118,32 @@ def load_weights(model: nn.Module, state: dict, path: str | Path) -> None:
         raise UserError(f"{path} holds weights that are not finite ({bad[0]}); the run it is from had diverged")
 
 
-# Entries that a checkpoint must have; others may be missing in one that another version of PyTorch wrote.
-NEEDED = {"config", "model", "optimizer", "scheduler", "rng", "state", "param_groups", "params", "lr", "betas", "eps",
-          "exp_avg", "exp_avg_sq", "last_epoch", "base_lrs"}
-
-
-def check_entries(value: Any, expected: Any, path: str | Path, name: str = "content") -> None:
-    """Raise UserError where an entry of a checkpoint has not the kind, shape or range of the expected one."""
-    inner: list[tuple] = []
-    if isinstance(expected, Tensor):
-        good = isinstance(value, Tensor) and (value.shape, value.dtype) == (expected.shape, expected.dtype)
-        good = good and bool(value.isfinite().all())
-    elif isinstance(expected, list | tuple):
-        good = isinstance(value, list | tuple) and len(value) == len(expected)
-        inner = [(entry, other, name) for entry, other in zip(value, expected)] if good else []
-    elif isinstance(expected, dict):
-        good = isinstance(value, dict) and NEEDED & set(expected) <= set(value)
-        inner = [(value[key], expected[key], f"{name}.{key}") for key in expected if key in value] if good else []
-    else:
-        good = type(value) is type(expected) or type(value) is int and isinstance(expected, float)
-        good = good and (not isinstance(value, int | float) or 0 <= value < math.inf)
-    if not good:
-        raise UserError(f"{path} was damaged or changed: its {name} does not fit this network, or is out of range; go "
-                        f"on with --resume RUN/epoch_NNN.pt")
-    for entry, other, key in inner:
-        check_entries(entry, other, path, key)
-
-
 def restore(optimizer: torch.optim.Optimizer, scheduler: CosineAnnealingLR, steps_per_epoch: int, saved: dict,
             path: str | Path) -> int:
     """Give optimizer, schedule and PyTorch's random state what a checkpoint holds; return the number of steps done.
 
-    Of an epoch's file, which holds nothing of it, the schedule gets its position.
+    An epoch's file holds nothing of it; the schedule gets its position. UserError where an entry does not fit.
     """
-    if "optimizer" in saved:
-        adam = optimizer.state_dict()
-        adam["state"] = dict(enumerate({"step": torch.tensor(0.0), "exp_avg": weight, "exp_avg_sq": weight}
-                                       for weight in optimizer.param_groups[0]["params"]))
-        expected = {"optimizer": adam, "scheduler": scheduler.state_dict(), "rng": torch.get_rng_state()}
-        check_entries(saved, expected, path)
-        optimizer.load_state_dict(saved["optimizer"])
-        scheduler.load_state_dict(saved["scheduler"] | {"T_max": scheduler.T_max})
-        try:
-            torch.set_rng_state(saved["rng"])
-        except RuntimeError as error:
-            raise UserError(f"{path} was damaged or changed: its rng is no random state ({error})") from None
-    else:
+    epochs, weights = saved["step"] // steps_per_epoch, optimizer.param_groups[0]["params"]
+    if "optimizer" not in saved:
         with warnings.catch_warnings(action="ignore"):                         # that there was no step before
-            for _ in range(saved["step"] // steps_per_epoch):
+            for _ in range(epochs):
                 scheduler.step()
+        return saved["step"]
+    try:
+        # Adam on a GPU, or a fused one, reads beyond the end of tensors that are too small.
+        good = all(state[name].shape == (weights[k].shape if "avg" in name else ()) and state[name].isfinite().all()
+                   for k, state in saved["optimizer"]["state"].items() for name in ("step", "exp_avg", "exp_avg_sq"))
+        optimizer.load_state_dict(saved["optimizer"])
+        scheduler.load_state_dict(saved["scheduler"] | {"T_max": scheduler.T_max, "last_epoch": epochs})
+        torch.set_rng_state(saved["rng"])
+        group, = optimizer.param_groups
+        good = good and all(0 <= value < math.inf for value in (group["lr"], group["eps"], *group["betas"]))
+    except Exception:               # what may stand in place of the entries raises nearly anything
+        good = False
+    if not good:
+        raise UserError(f"{path} was damaged or changed: its optimizer, scheduler or rng does not fit this network; go "
+                        f"on with --resume RUN/epoch_NNN.pt")
     return saved["step"]
 
 

@@ -76,7 +76,7 @@ class Run:
         trained = bool(self.results_of(self.last))                     # also where its weights were removed
         if self.last.exists():
             # How far the training is. With `fit_minutes`, train.py chose the number of epochs.
-            good = newest_good(self.folder) or self.last
+            good = newest_good(self.folder)
             made, saved = load_checkpoint(good)
             if made.train.fit_minutes:
                 self.config = replace(self.config, train=replace(self.config.train, epochs=made.train.epochs))
@@ -89,7 +89,7 @@ class Run:
             self.epochs, rest = divmod(saved["step"], steps_per_epoch)
             self.images = self.epochs * windows + rest * made.train.batch_size
             end = min(self.config.train.epochs * steps_per_epoch, self.config.train.max_steps or math.inf)
-            trained, self.versions = good == self.last and saved["step"] == end, saved["provenance"]
+            trained, self.versions = good == str(self.last) and saved["step"] == end, saved["provenance"]
         kept = [self.epoch(k) for k in range(1, self.config.train.epochs) if self.every and k % self.every == 0]
         self.to_evaluate = [path for path in (self.last, *kept) if path.exists() and not self.results_of(path)]
         self.results = self.results_of(self.last) if trained else {}
