@@ -51,7 +51,7 @@ INSTEAD = {
 
 def command_parser(description: str, usage: str, needs_data: bool = True) -> ArgumentParser:
     """Make a parser with every knob and the arguments that all commands have, with `usage` above its help."""
-    short = "\n".join(f"  {alias:<16} = {knob}" for alias, knob in ALIASES.items())
+    short = "\n".join(f"  {alias:<18} = {knob}" for alias, knob in ALIASES.items())
     parser = config_parser(description, f"Short forms:\n{short}\n--dataset_type X also reads configs/X.yaml, "
                                         f"where no configuration comes from --config or a checkpoint.\n--model.name X "
                                         f"also reads configs/family/X.yaml, except on top of a bare checkpoint.")

@@ -33,7 +33,7 @@ from lgn_net.scores.calibration import calibrate
 from lgn_net.scores.maps import as_array, error_map, smoothed
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.terminal import progress, run_command
-from lgn_net.training.checkpoint import load_checkpoint, load_weights, save_checkpoint, verify
+from lgn_net.training.checkpoint import load_checkpoint, load_file, load_weights, save_checkpoint
 
 PEAKS = 64                                               # windows whose greatest error is kept
 
@@ -99,7 +99,7 @@ def calibrate_network(args: argparse.Namespace, config: Config, state: dict[str,
 
 def split_file(path: Path, folder: Path, size: int = 15 * 2**20) -> None:
     """Write a file's parts of `size` bytes, `<name>.part00`, ..., and their checksums, `<name>.parts.json`."""
-    verify(path)
+    load_file(path)                                          # which looks at its checksums
     parts: list[dict] = []
     with path.open("rb") as source:
         while block := source.read(size):

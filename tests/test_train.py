@@ -360,34 +360,24 @@ def test_weights_that_are_not_finite_or_missing_are_refused(base, whole, tmp_pat
         assert word in said and "damaged.pt" in said
 
 
-def test_file_too_large_for_the_disk(base, tmp_path):
-    assert run(train.main, *base, "--exp_dir", tmp_path, "--train.max_steps", 2).status == 0
-    before, limits = (tmp_path / "last.pt").read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
-    try:
-        result = resume(base, tmp_path, "--train.max_steps", 3)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "large" in sentence(result) and (tmp_path / "last.pt").read_bytes() == before
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".") and path.name != ".lock"]
-
-
-@pytest.mark.parametrize("full", ["log", "TensorBoard"])
-def test_log_too_large_for_the_disk(base, tmp_path, monkeypatch, full):
-    """The log, padded with lines of before, may grow by 9 bytes; or it and checkpoints fit, and nothing else."""
+@pytest.mark.parametrize("full, named", [("checkpoint", "last.pt"), ("log", ""), ("TensorBoard", "")])
+def test_file_too_large_for_the_disk(base, tmp_path, monkeypatch, full, named):
+    """The log is padded with lines of before, and may grow by 9 bytes; of TensorBoard's there is no checkpoint."""
     assert run(train.main, *base, "--exp_dir", tmp_path, "--train.max_steps", 2).status == 0
     log, limits = tmp_path / "log.jsonl", resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = (tmp_path / "last.pt").read_bytes()
     if full == "log":
         log.write_text(40 * log.read_text())
-    else:
+    if full == "TensorBoard":
         monkeypatch.setattr(run_folder, "save_checkpoint", lambda *_, **__: None)
-    before = (tmp_path / "last.pt").read_bytes()
-    resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size + 9 if full == "log" else 3000, limits[1]))
+    most = {"checkpoint": len(before) // 2, "log": log.stat().st_size + 9, "TensorBoard": 3000}[full]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
     try:
         said = sentence(resume(base, tmp_path, "--train.max_steps", "null"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert f"cannot write {tmp_path}: File too large" in said and (tmp_path / "last.pt").read_bytes() == before
+    assert f"cannot write {tmp_path / named}: File too large" in said and (tmp_path / "last.pt").read_bytes() == before
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".") and path.name != ".lock"]
 
 
 # ---------------------------------------------------------------------------------------------------------- bad input

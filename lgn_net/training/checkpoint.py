@@ -1,6 +1,5 @@
 """One file is a whole run: weights, memory, optimizer, random state, position and configuration. Plain tensors only."""
 
-import math
 import warnings
 import zipfile
 from dataclasses import asdict
@@ -24,24 +23,17 @@ def save_checkpoint(path: str | Path, config: Config, model: dict, **state: obje
         torch.save({"format": FORMAT, "config": asdict(config), "model": model, **state}, file)
 
 
-def verify(path: str | Path) -> None:
-    """Raise UserError where a file's content is not what was written: PyTorch writes checksums, and ignores them."""
-    try:
-        bad = zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip()
-    except Exception as error:      # a damaged file can raise nearly anything
-        bad = type(error).__name__
-    if bad:
-        raise UserError(f"{path} is damaged ({bad} is not as it was written); copy it once more, or go on with the "
-                        f"newest good file of a run by --resume auto")
-
-
 def load_file(path: str | Path) -> Any:
-    """Load a PyTorch file on the CPU, `weights_only`: no code in it is run. UserError when it is none, or damaged."""
+    """Load a PyTorch file on the CPU, `weights_only`: no code in it is run. UserError when it is none, or damaged.
+
+    PyTorch writes checksums into its files, and does not look at them.
+    """
     if not Path(path).is_file():
         raise UserError(f"{path} is not there, or is no file; the checkpoints of a run are RUN/last.pt and "
                         f"RUN/epoch_NNN.pt")
-    verify(path)
     try:
+        if zipfile.is_zipfile(path) and (bad := zipfile.ZipFile(path).testzip()):
+            raise ValueError(f"the checksum of {bad}")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError:
         raise
@@ -55,17 +47,15 @@ def load_file(path: str | Path) -> Any:
             start = file.read(64).lstrip()
         what = ("a saved web page; download the file that the page shows" if start.startswith(b"<") else
                 "a Git LFS pointer; git lfs pull fetches the file" if start.startswith(b"version https://git-lfs") else
-                f"no PyTorch file, or a damaged one ({type(error).__name__}); copy it once more")
+                f"damaged, or no PyTorch file ({type(error).__name__}: {str(error).partition(chr(10))[0][:80]}); "
+                f"copy it once more or, of a run, go on with --resume auto")
         raise UserError(f"{path} is {what}") from None
     prefixed = isinstance(content, dict) and all(str(name).startswith("module.") for name in content)
     return {name.removeprefix("module."): content[name] for name in content} if prefixed else content   # DataParallel's
 
 
 def load_checkpoint(path: str | Path) -> tuple[Config, dict]:
-    """Load the configuration and the whole content of a checkpoint, or of a run's last.pt, on the CPU.
-
-    UserError for any other file.
-    """
+    """Load configuration and content of a checkpoint, or of a run's last.pt, on the CPU. UserError for other files."""
     path = Path(path) / "last.pt" if Path(path).is_dir() else path
     content = load_file(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -131,14 +121,12 @@ def restore(optimizer: torch.optim.Optimizer, scheduler: CosineAnnealingLR, step
                 scheduler.step()
         return saved["step"]
     try:
-        # Adam on a GPU, or a fused one, reads beyond the end of tensors that are too small.
+        # Adam reads beyond the end of tensors that are too small.
         good = all(state[name].shape == (weights[k].shape if "avg" in name else ()) and state[name].isfinite().all()
                    for k, state in saved["optimizer"]["state"].items() for name in ("step", "exp_avg", "exp_avg_sq"))
         optimizer.load_state_dict(saved["optimizer"])
         scheduler.load_state_dict(saved["scheduler"] | {"T_max": scheduler.T_max, "last_epoch": epochs})
         torch.set_rng_state(saved["rng"])
-        group, = optimizer.param_groups
-        good = good and all(0 <= value < math.inf for value in (group["lr"], group["eps"], *group["betas"]))
     except Exception:               # what may stand in place of the entries raises nearly anything
         good = False
     if not good:
