@@ -59,6 +59,7 @@ def main(argv: list[str]) -> None:
     if args.join:
         join_parts(args.join, args.out)
     elif args.parts:
+        load_file(args.checkpoint)                           # which looks at its checksums
         split_file(args.checkpoint, args.parts)
     else:
         export(args)
@@ -99,7 +100,6 @@ def calibrate_network(args: argparse.Namespace, config: Config, state: dict[str,
 
 def split_file(path: Path, folder: Path, size: int = 15 * 2**20) -> None:
     """Write a file's parts of `size` bytes, `<name>.part00`, ..., and their checksums, `<name>.parts.json`."""
-    load_file(path)                                          # which looks at its checksums
     parts: list[dict] = []
     with path.open("rb") as source:
         while block := source.read(size):
