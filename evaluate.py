@@ -23,7 +23,7 @@ from lgn_net.data.videos import find_split
 from lgn_net.device import pick_device
 from lgn_net.distributed import collect, processes, rank, world_size
 from lgn_net.errors import UserError
-from lgn_net.files import ROOT, check_writable
+from lgn_net.files import ROOT, check_writable, results_folder
 from lgn_net.inference.around import (
     draw_maps,
     find_masks,
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
         return runpy.run_path(str(ROOT / "scripts" / "measure.py"))["main"](argv)
     config, args = parse_arguments(argv)
     source = Path(args.checkpoint or args.model_dir)
-    out = Path(args.out or source.parent / f"evaluation_{source.stem}")
+    out = Path(args.out or results_folder(source))
     check_writable(out)
     own_lambda = not given(argv, "--lambda", "--score.psnr_weight")
     other = read_any(args.compare, config, args, config.data.dataset, own_lambda) if args.compare else None
@@ -127,7 +127,8 @@ def parse_arguments(argv: list[str]) -> tuple[Config, Namespace]:
                                      "--dataset_path DATA\n       evaluate.py --scores FILE", needs_data=False)
     network_arguments(parser)
     measuring_arguments(parser)
-    parser.add_argument("--out", help="Folder for the results; default: evaluation_<checkpoint>, beside that.")
+    parser.add_argument("--out", help="Folder for the results; default: evaluation_<checkpoint>, beside that "
+                                      "(for weights/ in the working folder).")
     parser.add_argument("--maps", type=int, default=4, help="Error maps of so many misses and so many false alarms.")
     parser.add_argument("--frames", nargs="+", default=[], help="Error maps of these frames as well, VIDEO:FRAME.")
     parser.add_argument("--localize", choices=["auto", "off"], default="auto",

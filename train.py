@@ -1,7 +1,7 @@
 """Train LGN-Net on a folder of frames.
 
     python train.py --config configs/ped2.yaml --dataset_path DATA --exp_dir RUN
-    python train.py --config configs/ped2.yaml --dataset_path DATA --exp_dir RUN --resume RUN/last.pt
+    python train.py --config configs/ped2.yaml --dataset_path DATA --exp_dir RUN --resume auto
     torchrun --nproc_per_node 4 train.py ...     on several GPUs, docs/scale.md
 
 RUN then holds config.yaml, log.jsonl, TensorBoard's files, last.pt (everything a continuation needs) and
@@ -31,24 +31,27 @@ from lgn_net.datasets import difference_from_published
 from lgn_net.device import pick_device, provenance, seed_everything, set_kernels
 from lgn_net.distributed import check_equal, first_process_first, processes, reduce_sum, wait_for_all, world_size
 from lgn_net.errors import TrainingDiverged, UserError
+from lgn_net.files import writing
 from lgn_net.inference.around import sample_normal
 from lgn_net.model.build import build_model
 from lgn_net.model.losses import Losses
 from lgn_net.terminal import StopOnSignal, progress, run_command
-from lgn_net.training.checkpoint import check_architecture, check_same_run, load_checkpoint, load_weights
+from lgn_net.training.checkpoint import check_architecture, check_same_run, load_checkpoint, load_weights, restore
 from lgn_net.training.run import MEASURED, WARM_UP, EpochFitter, Run, check_free
 from lgn_net.training.step import prepare, shares_of, train_step
 
 TIME_IS_UP = 75     # exit status after `train.minutes`
+PATIENCE = 25.0     # seconds between SIGTERM and the end, if need be without saving; torchrun kills after 30
 
 
 def main(argv: list[str]) -> int:
     """Read the command line and train."""
     parser = command_parser(__doc__, "train.py --config FILE --dataset_path DATA --exp_dir RUN "
-                                     "[--init_from CKPT | --resume RUN/last.pt]")
+                                     "[--init_from CKPT | --resume auto]")
     parser.add_argument("--exp_dir", required=True, help="Folder of this run; made if missing.")
     parser.add_argument("--init_from", help="Checkpoint whose weights and memory items the training starts from.")
-    parser.add_argument("--resume", help="The run's last.pt: go on exactly where it stopped.")
+    parser.add_argument("--resume", help="The run's last.pt: go on exactly where it stopped; auto: that or, where it "
+                                         "is damaged, the newest good epoch; a new run where there is neither.")
     config, args = parse_command(parser, argv)
     if args.init_from and args.resume:
         raise UserError("give --init_from to start a run, or --resume to go on with one, not both")
@@ -106,12 +109,13 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
     model = build_model(config).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr, fused=True)
     scheduler = CosineAnnealingLR(optimizer, T_max=config.train.epochs)
-    config, step = load(args, config, model, optimizer, scheduler, lengths)
+    config, step = load(args, config, model, optimizer, scheduler, windows)
     run = Run(Path(args.exp_dir), config, step, {"videos": lengths, "provenance": provenance(device)})
     t = Training(config, device, windows, model, model, optimizer, scheduler, run, step, deadline)
     print(f"{len(windows)} windows of {len({v for v, _ in windows.index})} videos, {t.steps_per_epoch} steps an epoch, "
           f"{sum(p.numel() for p in model.parameters()):,} parameters, on {run.about['provenance']['device']}")
-    if step >= t.last_step:                       # a run that is done stays as it is
+    mend = bool(args.resume) and Path(args.resume).name != "last.pt"
+    if step >= t.last_step and not mend:          # a run that is done stays as it is
         return conclude(t, None, args.dataset_path)
     if belong_on(device, config.data.on_device, videos, *format_):
         windows.load_onto(device)
@@ -121,8 +125,10 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
 
     # A second signal ends no one of several processes: torchrun sends on what the whole group may have got already.
     sample_first = config.model.memory_init == "queries" and not args.init_from
-    with (StopOnSignal(second_ends=world_size() == 1) as stop, run,
+    with (writing(run.folder), StopOnSignal(second_ends=world_size() == 1, patience=PATIENCE) as stop, run,
           progress("train", t.last_step, "steps", initial=step) as bar):
+        if mend:
+            save(t)
         while t.step < t.last_step and not t.ending:
             train_epoch(t, stop, bar, sample_first)
             finish_epoch(t)
@@ -213,7 +219,7 @@ def conclude(t: Training, received: int | None, dataset_path: str) -> int:
 
 
 def load(args: Namespace, config: Config, model: nn.Module, optimizer: torch.optim.Optimizer,
-         scheduler: CosineAnnealingLR, lengths: dict[str, int]) -> tuple[Config, int]:
+         scheduler: CosineAnnealingLR, windows: Windows) -> tuple[Config, int]:
     """Load what `--resume` or `--init_from` names, if anything.
 
     Returns the configuration, with the number of epochs that `fit_minutes` chose before; and the number of steps done.
@@ -230,14 +236,18 @@ def load(args: Namespace, config: Config, model: nn.Module, optimizer: torch.opt
         knobs = {"train.epochs": saved_config.train.epochs, "train.fit_minutes": saved_config.train.fit_minutes}
         config = with_knobs(config, knobs)
     check_same_run(config, saved_config, path)
-    if "optimizer" not in saved:
+    if "optimizer" not in saved and Path(path).resolve().parent != Path(args.exp_dir).resolve():
         raise UserError(f"{path} holds no optimizer state; go on with the run's last.pt")
-    if saved["videos"] != lengths:
+    lengths = {video.name: len(video.frames) for video in windows.videos}
+    if saved.get("videos", lengths) != lengths:
         raise UserError(f"{path} was trained on other frames than {args.dataset_path} holds; use --init_from")
-    optimizer.load_state_dict(saved["optimizer"])
-    scheduler.load_state_dict(saved["scheduler"])
-    torch.set_rng_state(saved["rng"])
-    return config, saved["step"]
+    here = {"threads": torch.get_num_threads(), "processes": world_size()}
+    for name, now in here.items():
+        if (was := saved.get("provenance", here).get(name, now)) != now:
+            warnings.warn(f"{path} was trained by {was} {name}, and goes on with {now} {name}: its numbers will differ "
+                          f"from those of a run that never stopped, at least by rounding")
+    scheduler.T_max = config.train.epochs
+    return config, restore(optimizer, scheduler, math.ceil(len(windows) / config.train.batch_size), saved, path)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What the commands share on the command line: the base configuration, and the authors' flags."""
 
 import argparse
+import difflib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,9 +11,10 @@ from jsonargparse.typing import ClosedUnitInterval
 
 from lgn_net.config import RENAMED, Config, config_parser, flatten, parse
 from lgn_net.datasets import canonical_name
+from lgn_net.errors import UserError
 from lgn_net.files import ROOT
 
-# Flags of the paper and of the authors' README, and the knobs they set.
+# Flags of the paper, of the authors' README, and of the scripts of LGN-Net and MNAD, and the knobs they set.
 ALIASES = {
     "--dataset_type": "--data.dataset",
     "--label_source": "--data.label_source",
@@ -20,13 +22,37 @@ ALIASES = {
     "--loss_separate": "--loss.separateness",
     "--msize": "--model.memory_items",
     "--lambda": "--score.psnr_weight",
+    "--alpha": "--score.psnr_weight",
     "--gamma": "--score.gamma",
+    "--th": "--score.gamma",
+    "--batch_size": "--train.batch_size",
+    "--test_batch_size": "--score.batch_size",
+    "--epochs": "--train.epochs",
+    "--lr": "--train.lr",
+    "--num_workers": "--data.workers",
+    "--c": "--data.channels",
+    "--h": "--data.image_size",
+}
+# Their other flags, and those of this project's other commands, with what to give instead.
+INSTEAD = {
+    "--gpus": "choose one GPU by --device cuda:1, several by torchrun (docs/scale.md)",
+    "--method": "choose the network by --model.name lgn_net, mnad_pred (their pred) or mnad_recon (their recon)",
+    "--t_length": "give --model.input_frames, which is one less: the frames before the predicted one",
+    "--w": "leave it out; frames become squares, of --data.image_size",
+    "--fdim": "give --model.base_width; features are 8 times as deep, 512 by default",
+    "--mdim": "give --model.base_width; memory items are 8 times as deep, 512 by default",
+    "--num_workers_test": "leave it out; an evaluation decodes its frames without further processes",
+    "--checkpoint_path": "give --exp_dir RUN, the folder of the run",
+    "--checkpoint": "evaluate.py takes it; train.py --exp_dir RUN, with --resume auto to go on or --init_from CKPT",
+    "--model_dir": "evaluate.py takes the pair; train.py --init_from CKPT, made by scripts/import_official.py",
+    "--m_items_dir": "evaluate.py takes the pair; train.py --init_from CKPT, made by scripts/import_official.py",
+    "--exp_dir": "train.py takes it; for others name the run by --checkpoint RUN, the results by --out FOLDER",
 }
 
 
 def command_parser(description: str, usage: str, needs_data: bool = True) -> ArgumentParser:
     """Make a parser with every knob and the arguments that all commands have, with `usage` above its help."""
-    short = "\n".join(f"  {alias:<16} = {knob}" for alias, knob in ALIASES.items())
+    short = "\n".join(f"  {alias:<18} = {knob}" for alias, knob in ALIASES.items())
     parser = config_parser(description, f"Short forms:\n{short}\n--dataset_type X also reads configs/X.yaml, "
                                         f"where no configuration comes from --config or a checkpoint.\n--model.name X "
                                         f"also reads configs/family/X.yaml, except on top of a bare checkpoint.")
@@ -68,8 +94,8 @@ def measuring_arguments(parser: ArgumentParser) -> None:
 
 
 def given(argv: list[str], *flags: str) -> bool:
-    """Tell whether one of some flags stands on the command line."""
-    return any(word.partition("=")[0] in flags for word in argv)
+    """Tell whether one of some flags, or a short form of theirs, stands on the command line."""
+    return any({word, ALIASES.get(word)} & {*flags} for word in separate(argv))
 
 
 def parse_command(parser: ArgumentParser, argv: list[str],
@@ -85,11 +111,17 @@ def parse_command(parser: ArgumentParser, argv: list[str],
     3. configs/family/X.yaml for `--model.name X`, unless 1 stands without `--config`;
     4. single knobs.
     """
-    words = [ALIASES.get(word, word) for word in separate(argv)]
+    words = separate(argv)
+    check_flags(parser, words)
+    words = [ALIASES.get(word, word) for word in words]
     words = [RENAMED.get((flag.removeprefix("--"), word), word) for flag, word in zip(["", *words], words)]
     configs, words = peek(["--config"], words)
-    flags = ["--resume", "--checkpoint", "--data.dataset", "--model_dir", "--model.name"]
+    flags = ["--resume", "--checkpoint", "--data.dataset", "--model_dir", "--model.name", "--exp_dir"]
     given = {flag: values[-1] for flag, values in peek(flags, words)[0].items()}
+    if given.get("--resume") == "auto":
+        from lgn_net.training.checkpoint import newest_good
+        given["--resume"] = newest_good(Path(given.get("--exp_dir", "")))
+        words = peek(["--resume"], words)[1] + ["--resume", given["--resume"]] * (given["--resume"] != "")
 
     base = saved
     if source := given.get("--resume") or given.get("--checkpoint"):
@@ -109,6 +141,20 @@ def parse_command(parser: ArgumentParser, argv: list[str],
     if family.is_file() and (files or not base):
         files = [*files, family]
     return parse(parser, [*(f"--config={file}" for file in files), *words])
+
+
+def check_flags(parser: ArgumentParser, words: list[str]) -> None:
+    """Raise UserError for a flag that the parser does not know, with what to give instead or what looks like it."""
+    known = [flag for action in parser._actions for flag in action.option_strings]
+    leaves: dict[str, list[str]] = {}
+    for flag in [*known, *ALIASES]:
+        leaves.setdefault(flag.rpartition(".")[2].strip("-"), []).append(flag)
+    for flag in words:
+        if flag.startswith("--") and flag not in known and flag not in ALIASES:
+            leaf = flag.rpartition(".")[2].strip("-").replace("-", "_")
+            near = [one for name in difflib.get_close_matches(leaf, leaves) for one in leaves[name]]
+            meant = f"did you mean {' or '.join(near[:3])}?" if near else "--help lists all flags"
+            raise UserError(f"{flag} is no flag of this command; {INSTEAD.get(flag, meant)}")
 
 
 def separate(argv: list[str]) -> list[str]:

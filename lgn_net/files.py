@@ -19,6 +19,18 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Raise UserError naming `path` where the disk is full."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        cause = error.__context__ if isinstance(error, RuntimeError) else error     # torch.save hides the disk's
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            raise UserError(f"cannot write {path}: {cause.strerror}; what was there before is unchanged") from None
+        raise
+
+
+@contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """Open a new file for writing; it takes the place of `path` only when nothing went wrong.
 
@@ -28,17 +40,14 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with writing(path), os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException as error:
+    except BaseException:
         os.unlink(temporary)
-        cause = error.__context__ if isinstance(error, RuntimeError) else error     # torch.save hides the disk's
-        if isinstance(cause, OSError) and not cause.filename:
-            raise UserError(f"cannot write {path}: {cause.strerror}; what was there before is unchanged") from None
         raise
 
 
@@ -74,6 +83,13 @@ def locked(path: Path, timeout: float = -1) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def results_folder(checkpoint: Path) -> Path:
+    """Return evaluation_<name> beside a checkpoint; for weights that come with the project, in the working folder."""
+    checkpoint = checkpoint / "last.pt" if checkpoint.is_dir() else checkpoint
+    shipped = checkpoint.resolve().parent == ROOT / "weights"
+    return (Path() if shipped else checkpoint.parent) / f"evaluation_{checkpoint.stem}"
 
 
 def check_writable(folder: Path) -> None:

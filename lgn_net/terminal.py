@@ -2,9 +2,12 @@
 
 import contextlib
 import importlib
+import multiprocessing
 import os
 import signal
+import socket
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -53,15 +56,22 @@ def optional(module: str, cost: str) -> Any:
 class StopOnSignal:
     """Turns the first SIGINT or SIGTERM into a flag to look at between steps; the second one ends the process.
 
-    With `second_ends=False` it does not.
+    With `second_ends=False` it does not. With `patience`, the process ends so many seconds after SIGTERM, whatever it
+    does: it may hang, or a step may take longer than torchrun and the like wait before they kill.
     """
 
-    def __init__(self, second_ends: bool = True):
+    def __init__(self, second_ends: bool = True, patience: float | None = None):
         self.received: int | None = None
-        self.second_ends = second_ends
+        self.second_ends, self.patience, self.left = second_ends, patience, threading.Event()
 
     def __enter__(self) -> Self:
         self.previous: dict[int, Any] = {s: signal.signal(s, self.receive) for s in (signal.SIGINT, signal.SIGTERM)}
+        if self.patience:
+            # Python runs `receive` only between two calls of the main thread; the socket gets the signal at once.
+            reader, self.writer = socket.socketpair()
+            self.writer.setblocking(False)
+            signal.set_wakeup_fd(self.writer.fileno(), warn_on_full_buffer=False)
+            threading.Thread(target=self.watch, args=(reader,), daemon=True).start()
         return self
 
     def receive(self, signum: int, _frame: object) -> None:
@@ -70,15 +80,32 @@ class StopOnSignal:
         if self.second_ends:
             signal.signal(signum, self.previous[signum])
 
+    def watch(self, reader: socket.socket) -> None:
+        """Wait for SIGTERM, then for the end of the block; end the process and its data workers where that is late."""
+        with reader:
+            while reader.recv(1) not in (b"", bytes([signal.SIGTERM])):
+                pass
+        if not self.left.wait(self.patience):
+            os.write(2, f"error: no step ended within {self.patience:g} s of SIGTERM; --resume auto goes on\n".encode())
+            for worker in multiprocessing.active_children():
+                worker.kill()
+            os._exit(128 + signal.SIGTERM)
+
     def __exit__(self, *_: object) -> None:
         for signum, handler in self.previous.items():
             signal.signal(signum, handler)
+        self.left.set()
+        if self.patience:
+            signal.set_wakeup_fd(-1)
+            self.writer.close()
 
 
 def run_command(main: Callable[[list[str]], int | None]) -> None:
     """Call `main(argv)` and exit: UserError, full disks and the like in one sentence with 2, divergence with 1."""
     out: Any = sys.stdout
     shown: Any = SimpleNamespace(write=lambda text: out.write(visible(text)), flush=out.flush, isatty=out.isatty)
+    # The full disk of a writer's thread reaches the main thread, too.
+    threading.excepthook = lambda args: isinstance(args.exc_value, OSError) or threading.__excepthook__(args)
     try:
         with plain_warnings(), contextlib.redirect_stdout(shown):
             sys.exit(main(sys.argv[1:]))
@@ -94,6 +121,10 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
         print(visible(f"error: {sentence}"), file=sys.stderr)
         sys.exit(1 if isinstance(error, TrainingDiverged) else 2)
     except RuntimeError as error:
+        if "DataLoader" in str(error):
+            print(f"error: the processes that decode frames do not answer ({str(error).splitlines()[0]}); give "
+                  f"--data.workers 0, or a container more shared memory (docker run --shm-size 8g)", file=sys.stderr)
+            sys.exit(2)
         if type(error).__name__ != "OutOfMemoryError":                           # PyTorch's
             raise
         print(f"error: the device's memory is full ({str(error).splitlines()[0]}); try a smaller --train.batch_size, "

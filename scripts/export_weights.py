@@ -33,7 +33,7 @@ from lgn_net.scores.calibration import calibrate
 from lgn_net.scores.maps import as_array, error_map, smoothed
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.terminal import progress, run_command
-from lgn_net.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from lgn_net.training.checkpoint import load_checkpoint, load_file, load_weights, save_checkpoint
 
 PEAKS = 64                                               # windows whose greatest error is kept
 
@@ -59,6 +59,7 @@ def main(argv: list[str]) -> None:
     if args.join:
         join_parts(args.join, args.out)
     elif args.parts:
+        load_file(args.checkpoint)                           # which looks at its checksums
         split_file(args.checkpoint, args.parts)
     else:
         export(args)

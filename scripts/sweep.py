@@ -18,7 +18,7 @@ from pathlib import Path
 from lgn_net.cli import command_parser, network_arguments, parse_command
 from lgn_net.device import pick_device
 from lgn_net.errors import UserError
-from lgn_net.files import check_writable, write_atomic
+from lgn_net.files import check_writable, results_folder, write_atomic
 from lgn_net.inference.around import load_network, load_test_set
 from lgn_net.inference.loop import to_scores
 from lgn_net.inference.sweep import sweep_gamma as run_sweep
@@ -73,7 +73,7 @@ def sweep_gamma(argv: list[str]) -> None:
         raise UserError("score.memory_update is frozen, and then gamma changes nothing; choose carry or reset")
     gammas = sorted(set(args.gammas or [factor * config.score.gamma for factor in MULTIPLES]))
     source = Path(args.checkpoint or args.model_dir)
-    out = Path(args.out or source.parent / f"evaluation_{source.stem}")
+    out = Path(args.out or results_folder(source))
     check_writable(out)
 
     # Frames to signals, for all gammas at once.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lgn_net.cli import command_parser, parse_command
+from lgn_net.cli import command_parser, given, parse_command
 from lgn_net.config import Config, ModelConfig, config_from_dict, knob_parser, parse, to_yaml
 from lgn_net.errors import UserError
 from lgn_net.training.checkpoint import check_architecture, check_same_run, save_checkpoint
@@ -164,7 +164,33 @@ def test_words_and_knobs_of_earlier_versions():
         assert f"--{section}.{knob}" in refusal(from_command, f"--{section}.{knob}", str(value))
 
 
+def test_flags_of_the_neighbours():
+    """Those of MNAD's and LGN-Net's scripts set their knobs."""
+    line = ("--batch_size 4 --test_batch_size=2 --epochs 7 --loss_compact 0.1 --loss_separate 0.2 --h 128 "
+            "--c 1 --lr 1e-3 --msize 5 --num_workers 0 --alpha 0.7 --th 0.015")
+    config = from_command(*line.split())
+    assert (config.train.batch_size, config.score.batch_size, config.train.epochs, config.train.lr) == (4, 2, 7, 1e-3)
+    assert (config.data.image_size, config.data.channels, config.data.workers) == (128, 1, 0)
+    assert published_knobs(config) == (5, 0.1, 0.2, 0.7, 0.015)
+    assert given(["--alpha=0.7"], "--score.psnr_weight") and not given(["--th", "1"], "--lambda")
+
+
 # -------------------------------------------------------------------------------------------------- what is wrong
+
+@pytest.mark.parametrize("argv, words", [
+    (["--gpus", "0", "1"], "--device torchrun"), (["--method", "pred"], "--model.name mnad_pred"),
+    (["--t_length", "5"], "--model.input_frames"), (["--fdim", "512"], "--model.base_width"),
+    (["--mdim", "512"], "--model.base_width"), (["--num_workers_test", "1"], "out"),
+    (["--checkpoint_path", "x"], "--exp_dir"), (["--checkpoint", "x"], "--exp_dir --resume --init_from"),
+    (["--model_dir", "x"], "scripts/import_official.py --init_from"), (["--m_items_dir", "x"], "--init_from"),
+    (["--exp_dir", "log"], "--checkpoint --out"), (["--h", "240", "--w", "360"], "--data.image_size"),
+    (["--workers", "2"], "--data.workers"), (["--batch-size", "2"], "--train.batch_size --score.batch_size"),
+    (["--train.memory_item", "2"], "--model.memory_items"), (["--data.image_siz=8"], "--data.image_size"),
+    (["--precision", "tf32"], "--train.precision --score.precision")], ids=str)
+def test_what_to_give_in_place_of_a_flag(argv, words):
+    said = refusal(from_command, *argv)
+    assert "no flag of" in said and all(word in said for word in words.split()), said
+
 
 @pytest.mark.parametrize("name", ["foo", "data.image_siz", "dat.image_size"])
 def test_unknown_names(name, write):

@@ -257,7 +257,7 @@ def test_bad_arguments(base, tmp_path):
 def test_files_that_are_no_checkpoints(data, checkpoint, tmp_path):
     state, path, mark = torch.load(checkpoint, weights_only=True)["model"], tmp_path / "no.pt", tmp_path / "exploded"
     for damage, words in [
-        (lambda: None, "no such file"), (lambda: path.write_bytes(b""), "no.pt"),
+        (lambda: None, "is not there"), (lambda: path.write_bytes(b""), "no.pt"),
         (lambda: path.write_bytes(checkpoint.read_bytes()[:9999]), "no.pt"),
         (lambda: torch.save(state, path), "import_official.py"), (lambda: torch.save(Bomb(mark), path), "run code"),
         (lambda: edit_checkpoint(checkpoint, path, lambda content: content["model"]["memory.items"].fill_(torch.nan)),

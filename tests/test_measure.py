@@ -273,7 +273,7 @@ def test_decisions_of_the_threshold(small, tmp_path):
 
 
 @pytest.mark.parametrize("argv, word", [
-    (["--checkpoint", "last.pt"], "last.pt"), (["--maps", 3], "--maps"), (["--drop-first", 4], "--direction"),
+    (["--checkpoint", "last.pt"], "evaluate.py"), (["--maps", 3], "--maps"), (["--drop-first", 4], "--direction"),
     (["--direction", "up"], "up"), (["--lambda", 2], "0 to 1"), (["--protocol", "best"], "best"),
     (["--labels", "nowhere.npy"], "nowhere.npy"), (["--label_source", "official"], "--dataset_type"),
     (["--compare", "nowhere.csv"], "nowhere.csv"),

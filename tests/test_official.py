@@ -96,6 +96,8 @@ def test_every_tensor_arrives_and_every_size_is_inferred(pair, system, change):
     found, sizes, ours = load_official(*paths)
     assert found == system and sizes == {OURS[name]: size for name, size in wanted.items() if name != "items"}
     assert torch.equal(ours["memory.items"], items)
+    torch.save({f"module.{name}": value for name, value in state.items()}, paths[0])
+    assert load_official(*paths)[:2] == (found, sizes)                                # as DataParallel writes it
     arrived = {official_name(name): tensor for name, tensor in ours.items() if name != "memory.items"}
     assert set(state) - set(arrived) == {name for name in state if name.startswith("encoder.moduleBatchNorm.")}
     assert all(torch.equal(tensor, state[name]) for name, tensor in arrived.items())
@@ -233,8 +235,10 @@ def test_files_that_are_missing_swapped_old_or_broken(pair, tmp_path):
             torch.save(content, path, _use_new_zipfile_serialization=zipped)
         assert_close(imported(paths)[1].memory.items, items)
         whole = paths[0].read_bytes()
-        for broken in (b"", b"<!DOCTYPE html><title>404 Not Found</title>", whole[:len(whole) // 2], whole[:-1]):
+        for broken, word in ((b"", "damaged"), (b"\n<!DOCTYPE html><title>404 Not Found</title>", "web page"),
+                             (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "git lfs pull"),
+                             (whole[:len(whole) // 2], "damaged"), (whole[:-1], "damaged")):
             paths[0].write_bytes(broken)
-            refused(paths, "60model.pth")
+            refused(paths, "60model.pth", word)
     torch.save(nn.Sequential(nn.Conv2d(3, 3, 3)), paths[0])
     refused(paths, "60model.pth", "pickled")                              # as MNAD publishes its models

@@ -20,6 +20,7 @@ from torch.testing import assert_close
 
 import train
 from lgn_net.config import Config, with_knobs
+from lgn_net.data import windows
 from lgn_net.data.clips import to_float
 from lgn_net.data.videos import index_videos
 from lgn_net.data.windows import Windows
@@ -217,6 +218,39 @@ def test_ctrl_c_leaves_no_process(base, tmp_path):
     assert f"at step {load(tmp_path / 'last.pt')['step']}; go on" in out.splitlines()[-1]
 
 
+HANGS = """
+import sys, time, train
+def step(*_):
+    time.sleep(0 if print("hangs", flush=True) else 1000)
+train.train_step, train.PATIENCE = step, 1
+train.run_command(train.main)
+"""
+
+
+@pytest.mark.slow
+def test_a_step_that_hangs_ends_after_sigterm(base, tmp_path):
+    long = [*base, "--data.workers", 2, "--exp_dir", tmp_path]
+    process = subprocess.Popen([sys.executable, "-c", HANGS, *map(str, long)], cwd=ROOT, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while process.stdout.readline() != "hangs\n":
+        assert process.poll() is None
+    process.terminate()
+    assert "no step ended within 1 s" in process.communicate(timeout=20)[1].splitlines()[-1]
+    assert process.returncode == 128 + signal.SIGTERM
+    deadline = time.monotonic() + 20
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+
+
+def test_data_workers_that_do_not_answer(base, tmp_path, monkeypatch):
+    """As where shared memory is too small."""
+    monkeypatch.setattr(windows, "PATIENCE", 0.5)
+    monkeypatch.setattr(windows.Windows, "__getitems__", lambda *_: time.sleep(5))
+    said = sentence(run(train.main, *base, "--exp_dir", tmp_path / "run", "--data.workers", 1))
+    assert "--data.workers 0" in said and "--shm-size" in said
+
+
 def wait_for_steps(process, folder):
     """Until the log of a run has two lines."""
     deadline = time.monotonic() + 240
@@ -272,8 +306,8 @@ def test_init_from_takes_weights_and_items(base, whole, tmp_path):
     config, saved = load_checkpoint(whole / "last.pt")
     model = build_model(config).train()
     model.load_state_dict(saved["model"])
-    windows = Windows(index_videos(base[3] / "made/training/frames"), 5, 1, 16)
-    clip = to_float(torch.stack([windows[0], windows[1]]))
+    data = Windows(index_videos(base[3] / "made/training/frames"), 5, 1, 16)
+    clip = to_float(torch.stack([data[0], data[1]]))
     with torch.no_grad():
         out = model(clip[:, :-1])
     nearest = torch.cdist(out.lookups[0].flat, saved["model"]["memory.items"]).min(dim=1).values
@@ -289,7 +323,7 @@ def test_other_networks_and_other_runs_are_refused(base, whole, tmp_path):
         said = sentence(run(train.main, *base, "--exp_dir", tmp_path / "new", flag, whole / "last.pt",
                             "--model.base_width", 8, "--model.memory_items", 6))
         assert "model.base_width is 4 there, 8 here" in said and "model.memory_items is 5 there, 6 here" in said
-    assert f"--resume {whole / 'last.pt'}" in sentence(run(train.main, *base, "--exp_dir", whole))
+    assert "--resume auto" in sentence(run(train.main, *base, "--exp_dir", whole))
     assert "train.lr is 0.001 there, 0.0005 here" in sentence(resume(base, whole, "--train.lr", 5e-4))
     assert "epoch_001.pt" in sentence(run(train.main, *base, "--exp_dir", tmp_path / "new", "--resume",
                                           whole / "epoch_001.pt"))        # which holds no optimizer
@@ -326,15 +360,23 @@ def test_weights_that_are_not_finite_or_missing_are_refused(base, whole, tmp_pat
         assert word in said and "damaged.pt" in said
 
 
-def test_file_too_large_for_the_disk(base, tmp_path):
+@pytest.mark.parametrize("full, named", [("checkpoint", "last.pt"), ("log", ""), ("TensorBoard", "")])
+def test_file_too_large_for_the_disk(base, tmp_path, monkeypatch, full, named):
+    """The log is padded with lines of before, and may grow by 9 bytes; of TensorBoard's there is no checkpoint."""
     assert run(train.main, *base, "--exp_dir", tmp_path, "--train.max_steps", 2).status == 0
-    before, limits = (tmp_path / "last.pt").read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    log, limits = tmp_path / "log.jsonl", resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = (tmp_path / "last.pt").read_bytes()
+    if full == "log":
+        log.write_text(40 * log.read_text())
+    if full == "TensorBoard":
+        monkeypatch.setattr(run_folder, "save_checkpoint", lambda *_, **__: None)
+    most = {"checkpoint": len(before) // 2, "log": log.stat().st_size + 9, "TensorBoard": 3000}[full]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
     try:
-        result = resume(base, tmp_path, "--train.max_steps", 3)
+        said = sentence(resume(base, tmp_path, "--train.max_steps", "null"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "large" in sentence(result) and (tmp_path / "last.pt").read_bytes() == before
+    assert f"cannot write {tmp_path / named}: File too large" in said and (tmp_path / "last.pt").read_bytes() == before
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".") and path.name != ".lock"]
 
 

@@ -10,39 +10,45 @@ import itertools
 import json
 import math
 import os
+import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from lgn_net.data.clips import stream_frames
+from lgn_net.data.clips import read_frames, stream_frames
 from lgn_net.data.videos import Video
-from lgn_net.errors import UserError
-from lgn_net.files import locked, replacing, to_json, write_atomic
+from lgn_net.files import locked, replacing, write_atomic
 from lgn_net.terminal import progress
 
 
 class PackedFrames:
-    """Reads frames of the packed file. Safe to use from several threads and processes."""
+    """Reads frames of the packed file. Safe to use from several threads and processes.
 
-    def __init__(self, path: Path, videos: list[Video], channels: int, size: int):
+    `checksums` has one CRC-32 per frame. A frame is checked when it is first read; where the file was damaged, it is
+    decoded again, and so is the whole file in the next run.
+    """
+
+    def __init__(self, path: Path, videos: list[Video], channels: int, size: int, checksums: list[int]):
         self.path = path
-        self.first = starts(videos)
+        self.videos, self.first = videos, starts(videos)
         self.shape = (channels, size, size)
+        self.checksums, self.checked = checksums, np.zeros(len(checksums), bool)
         self.file = path.open("rb", buffering=0)
 
     def read(self, video: int, start: int, out: np.ndarray) -> None:
         """Fill `out`, uint8 (T, C, size, size) and contiguous, with frames start, start + 1, ... of a video."""
-        offset = (self.first[video] + start) * math.prod(self.shape)
-        if os.preadv(self.file.fileno(), [out.data], offset) != out.nbytes:
-            raise UserError(f"packed frames {self.path} are cut short; delete the file, it will be made again")
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "file": None}                # for data workers that are spawned, not forked
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__ |= {**state, "file": state["path"].open("rb", buffering=0)}
+        first = self.first[video] + start
+        whole = os.preadv(self.file.fileno(), [out.data], first * math.prod(self.shape)) == out.nbytes
+        for t in range(len(out)):
+            if whole and (self.checked[first + t] or zlib.crc32(out[t]) == self.checksums[first + t]):
+                self.checked[first + t] = True
+                continue
+            warnings.warn(f"packed frames {self.path} are damaged; they are decoded, and packed again in the next run")
+            self.path.with_suffix(".json").unlink(missing_ok=True)
+            out[t] = read_frames(self.videos[video].frames[start + t:start + t + 1], *self.shape[:2])[0]
 
 
 def starts(videos: list[Video]) -> list[int]:
@@ -61,18 +67,22 @@ def pack_frames(videos: list[Video], channels: int, size: int, folder: str | Pat
     root = os.path.commonpath([os.path.dirname(video.frames[0]) for video in videos])
     place = hashlib.sha256(os.fsencode(os.path.abspath(root))).hexdigest()[:8]
     path = folder / f"{Path(root).parent.name}-{place}-{size}x{channels}.u8"
-    fingerprint = hashlib.sha256(f"1 {cv2.__version__} {channels} {size}".encode())
+    fingerprint = hashlib.sha256(f"2 {cv2.__version__} {channels} {size}".encode())
     for frame in itertools.chain(*(video.frames for video in videos)):
         stat = os.stat(frame)
         fingerprint.update(os.fsencode(f"{os.path.relpath(frame, root)} {stat.st_size} {stat.st_mtime_ns}\n"))
     folder.mkdir(parents=True, exist_ok=True)
-    index = path.with_suffix(".json")
+    index, total = path.with_suffix(".json"), sum(len(video.frames) for video in videos)
     with locked(path.with_suffix(".lock")):
-        if not (path.exists() and index.exists()
-                and json.loads(index.read_text()) == [fingerprint.hexdigest(), *stamp(path)]):
-            write_packed(path, videos, channels, size)
-            write_atomic(index, to_json([fingerprint.hexdigest(), *stamp(path)]))
-    return PackedFrames(path, videos, channels, size)
+        try:
+            *known, checksums = json.loads(index.read_text())
+            good = known == [fingerprint.hexdigest(), *stamp(path)] and len(checksums) == total
+        except (OSError, ValueError, TypeError):                 # missing, or damaged
+            good = False
+        if not good:
+            checksums = write_packed(path, videos, channels, size)
+            write_atomic(index, json.dumps([fingerprint.hexdigest(), *stamp(path), checksums]))
+    return PackedFrames(path, videos, channels, size, checksums)
 
 
 def stamp(path: Path) -> tuple[int, int]:
@@ -80,18 +90,24 @@ def stamp(path: Path) -> tuple[int, int]:
     return path.stat().st_size, path.stat().st_mtime_ns
 
 
-def write_packed(path: Path, videos: list[Video], channels: int, size: int) -> None:
-    """Decode all frames, one video per core at a time. The caller holds the lock."""
+def write_packed(path: Path, videos: list[Video], channels: int, size: int) -> list[int]:
+    """Decode all frames, one video per core at a time; return the CRC-32 of each. The caller holds the lock."""
     total, frame_bytes = sum(len(video.frames) for video in videos), channels * size * size
     for left in path.parent.glob(f".{path.name}.*"):             # by a process that was killed
         left.unlink()
     with replacing(path) as file, progress(f"pack {path.name}", total, "frames") as bar, \
             ThreadPoolExecutor(os.cpu_count()) as pool:
-        def pack(video: Video, first: int) -> int:
+        def pack(video: Video, first: int) -> list[int]:
+            checksums = []
             for t, frame in enumerate(stream_frames(video.frames, channels, size), first):
-                if os.pwrite(file.fileno(), frame.tobytes(), t * frame_bytes) != frame_bytes:
+                content = frame.tobytes()
+                checksums.append(zlib.crc32(content))
+                if os.pwrite(file.fileno(), content, t * frame_bytes) != frame_bytes:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return len(video.frames)
+            return checksums
 
-        for done in pool.map(pack, videos, starts(videos)):
-            bar.update(done)
+        checksums = []
+        for of_video in pool.map(pack, videos, starts(videos)):
+            checksums += of_video
+            bar.update(len(of_video))
+        return checksums

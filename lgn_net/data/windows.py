@@ -15,6 +15,8 @@ from lgn_net.data.clips import long_enough, read_frames, warn_of_lost_depth
 from lgn_net.data.videos import Video
 from lgn_net.terminal import progress
 
+PATIENCE = 120.0        # seconds in which a batch must arrive from the data workers
+
 
 class Windows(Dataset):
     """All windows of n + 1 consecutive frames, video after video: item i is a uint8 clip (n + 1, C, size, size).
@@ -86,12 +88,14 @@ def belong_on(device: torch.device, choice: str, videos: list[Video], channels: 
 def loader(windows: Windows, batches: list[list[int]], workers: int, device: torch.device) -> Iterator[Tensor]:
     """Yield batches in the given order, uint8 (B, n + 1, C, size, size), decoded by `workers` processes.
 
-    They are on the CPU, unless the frames were loaded onto the device.
+    They are on the CPU, unless the frames were loaded onto the device. Packed frames need no processes.
     """
     if windows.loaded is not None:
         return (windows.__getitems__(batch) for batch in batches)
+    workers = 0 if windows.packed else workers
     return iter(DataLoader(windows, batch_sampler=batches, num_workers=workers, worker_init_fn=ignore_signals,
-                           collate_fn=default_convert, pin_memory=device.type == "cuda", generator=torch.Generator()))
+                           timeout=PATIENCE if workers else 0, collate_fn=default_convert,
+                           pin_memory=device.type == "cuda", generator=torch.Generator()))
 
 
 def ignore_signals(_worker: int) -> None:

@@ -1,11 +1,14 @@
 """One file is a whole run: weights, memory, optimizer, random state, position and configuration. Plain tensors only."""
 
+import warnings
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from lgn_net.config import Config, config_from_dict, flatten
 from lgn_net.errors import UserError
@@ -21,10 +24,18 @@ def save_checkpoint(path: str | Path, config: Config, model: dict, **state: obje
 
 
 def load_file(path: str | Path) -> Any:
-    """Load a PyTorch file on the CPU, `weights_only`: no code in it is run. UserError when it is no such file."""
+    """Load a PyTorch file on the CPU, `weights_only`: no code in it is run. UserError when it is none, or damaged.
+
+    PyTorch writes checksums into its files, and does not look at them.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path} is not there, or is no file; the checkpoints of a run are RUN/last.pt and "
+                        f"RUN/epoch_NNN.pt")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+        if zipfile.is_zipfile(path) and (bad := zipfile.ZipFile(path).testzip()):
+            raise ValueError(f"the checksum of {bad}")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError:
         raise
     except Exception as error:      # a damaged file can raise nearly anything in the unpickler
         if "Unsupported global" in str(error) or "Unsupported class" in str(error):
@@ -32,19 +43,53 @@ def load_file(path: str | Path) -> Any:
                 f"{path} is a pickled module or holds other Python objects, which is not loaded since it can run code; "
                 f"where it was made, write its weights with torch.save(torch.load('{path}', weights_only=False)"
                 f".state_dict(), 'state.pth')") from None
-        raise UserError(f"{path} is no PyTorch file, or a damaged one ({type(error).__name__})") from None
+        with open(path, "rb") as file:
+            start = file.read(64).lstrip()
+        what = ("a saved web page; download the file that the page shows" if start.startswith(b"<") else
+                "a Git LFS pointer; git lfs pull fetches the file" if start.startswith(b"version https://git-lfs") else
+                f"damaged, or no PyTorch file ({type(error).__name__}: {str(error).partition(chr(10))[0][:80]}); "
+                f"copy it once more or, of a run, go on with --resume auto")
+        raise UserError(f"{path} is {what}") from None
+    prefixed = isinstance(content, dict) and all(str(name).startswith("module.") for name in content)
+    return {name.removeprefix("module."): content[name] for name in content} if prefixed else content   # DataParallel's
 
 
 def load_checkpoint(path: str | Path) -> tuple[Config, dict]:
-    """Load a checkpoint's configuration and its whole content, on the CPU. UserError for any other file."""
+    """Load configuration and content of a checkpoint, or of a run's last.pt, on the CPU. UserError for other files."""
+    path = Path(path) / "last.pt" if Path(path).is_dir() else path
     content = load_file(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint of this project; the authors' files are read by "
                         f"scripts/import_official.py MODEL.pth KEYS.pt --out CKPT.pt")
+    entries = {"step": 0, "videos": {}, "provenance": {}} | content
+    wrong = [name for name in ("config", "model", "videos", "provenance") if not isinstance(entries.get(name), dict)]
+    if wrong or type(entries["step"]) is not int or entries["step"] < 0:
+        raise UserError(f"{path} was damaged or changed: its {(*wrong, 'step')[0]} is none; copy it once more")
     try:
         return config_from_dict(content["config"]), content
     except UserError as error:
         raise UserError(f"{path} was written by another version of this project: {error}") from None
+
+
+def newest_good(folder: Path) -> str:
+    """Return a run's last.pt or, where that is damaged or missing, its newest good epoch_NNN.pt, and say so.
+
+    "" where the folder holds no checkpoint; UserError where all are damaged.
+    """
+    epochs = sorted(folder.glob("epoch_*.pt"), key=lambda path: (len(path.name), path.name), reverse=True)
+    damage = ""
+    for path in [folder / "last.pt"] * (folder / "last.pt").exists() + epochs:
+        try:
+            load_checkpoint(path)
+        except UserError as error:
+            damage = damage or str(error).partition(";")[0]
+            continue
+        if path.name != "last.pt":
+            warnings.warn(f"{damage or 'there is no last.pt'}; going on from {path}, with Adam's moments at 0")
+        return str(path)
+    if damage:
+        raise UserError(f"no checkpoint in {folder} is whole: {damage}")
+    return ""
 
 
 def load_weights(model: nn.Module, state: dict, path: str | Path) -> None:
@@ -61,6 +106,33 @@ def load_weights(model: nn.Module, state: dict, path: str | Path) -> None:
         raise UserError(f"{path} does not hold the weights of this network: {reason}") from None
     if bad := [name for name, value in state.items() if not value.isfinite().all()]:
         raise UserError(f"{path} holds weights that are not finite ({bad[0]}); the run it is from had diverged")
+
+
+def restore(optimizer: torch.optim.Optimizer, scheduler: CosineAnnealingLR, steps_per_epoch: int, saved: dict,
+            path: str | Path) -> int:
+    """Give optimizer, schedule and PyTorch's random state what a checkpoint holds; return the number of steps done.
+
+    An epoch's file holds nothing of it; the schedule gets its position. UserError where an entry does not fit.
+    """
+    epochs, weights = saved["step"] // steps_per_epoch, optimizer.param_groups[0]["params"]
+    if "optimizer" not in saved:
+        with warnings.catch_warnings(action="ignore"):                         # that there was no step before
+            for _ in range(epochs):
+                scheduler.step()
+        return saved["step"]
+    try:
+        # Adam reads beyond the end of tensors that are too small.
+        good = all(state[name].shape == (weights[k].shape if "avg" in name else ()) and state[name].isfinite().all()
+                   for k, state in saved["optimizer"]["state"].items() for name in ("step", "exp_avg", "exp_avg_sq"))
+        optimizer.load_state_dict(saved["optimizer"])
+        scheduler.load_state_dict(saved["scheduler"] | {"T_max": scheduler.T_max, "last_epoch": epochs})
+        torch.set_rng_state(saved["rng"])
+    except Exception:               # what may stand in place of the entries raises nearly anything
+        good = False
+    if not good:
+        raise UserError(f"{path} was damaged or changed: its optimizer, scheduler or rng does not fit this network; go "
+                        f"on with --resume RUN/epoch_NNN.pt")
+    return saved["step"]
 
 
 # Knobs that decide what the weights mean, and knobs that a continued run may change.

@@ -15,13 +15,22 @@ from filelock import Timeout
 from lgn_net.config import Config, config_from_dict, to_yaml
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, locked, to_json, write_atomic
-from lgn_net.training.checkpoint import FREE, differences, load_checkpoint
+from lgn_net.training.checkpoint import FREE, differences, load_checkpoint, newest_good
+from lgn_net.training.run import read_log
 
 AGAIN = 75                                  # EX_TEMPFAIL, the exit status of "stopped in time, give it again"
 # Knobs in which a run's folder may differ from the plan: those of speed, and those that only ask for a new evaluation
 # or for more training.
 SPEED = (*(set(FREE) - {"score", "train.max_steps"}), "train.fit_minutes")
 LATER = ("score.", "data.label_source", "train.max_steps")
+
+
+def read_json(path: Path) -> dict:
+    """Read a file of one dictionary; {} where it is missing or damaged, since it will be made again."""
+    with contextlib.suppress(OSError, ValueError):
+        content = json.loads(path.read_text())
+        return content if isinstance(content, dict) else {}
+    return {}
 
 
 @dataclass
@@ -67,19 +76,20 @@ class Run:
         trained = bool(self.results_of(self.last))                     # also where its weights were removed
         if self.last.exists():
             # How far the training is. With `fit_minutes`, train.py chose the number of epochs.
-            made, saved = load_checkpoint(self.last)
+            good = newest_good(self.folder)
+            made, saved = load_checkpoint(good)
             if made.train.fit_minutes:
                 self.config = replace(self.config, train=replace(self.config.train, epochs=made.train.epochs))
             other = [line for knob, line in differences(self.config, made) if not knob.startswith((*SPEED, *LATER))]
             if other:
                 raise UserError(f"{self.folder} was made with other settings than the plan's: {'; '.join(other)}; move "
                                 f"it away, or choose another --exp_dir")
-            windows = sum(max(length - made.model.window + 1, 0) for length in saved["videos"].values())
-            steps_per_epoch = math.ceil(windows / made.train.batch_size)
+            windows = sum(max(length - made.model.window + 1, 0) for length in saved.get("videos", {}).values())
+            steps_per_epoch = max(math.ceil(windows / made.train.batch_size), 1)
             self.epochs, rest = divmod(saved["step"], steps_per_epoch)
             self.images = self.epochs * windows + rest * made.train.batch_size
             end = min(self.config.train.epochs * steps_per_epoch, self.config.train.max_steps or math.inf)
-            trained, self.versions = saved["step"] == end, saved["provenance"]
+            trained, self.versions = good == str(self.last) and saved["step"] == end, saved["provenance"]
         kept = [self.epoch(k) for k in range(1, self.config.train.epochs) if self.every and k % self.every == 0]
         self.to_evaluate = [path for path in (self.last, *kept) if path.exists() and not self.results_of(path)]
         self.results = self.results_of(self.last) if trained else {}
@@ -87,30 +97,25 @@ class Run:
 
     def results_of(self, checkpoint: Path) -> dict:
         """Return the results of a checkpoint; {} where it was not evaluated, or with other settings than the plan's."""
-        path = self.folder / f"evaluation_{checkpoint.stem}" / "results.json"
-        results = json.loads(path.read_text()) if path.is_file() else {}
-        same = results and all(knob.startswith(SPEED)
+        results = read_json(self.folder / f"evaluation_{checkpoint.stem}" / "results.json")
+        same = results.get("config") and all(knob.startswith(SPEED)
                                for knob, _ in differences(self.config, config_from_dict(results["config"])))
         return results if same else {}
 
     def live_items(self) -> dict[int, int]:
         """Return the live items in the last logged batch of each epoch."""
-        path = self.folder / "log.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-        rows = [json.loads(line) for line in lines if line.endswith("\n")]     # the last one may be torn
-        return {row["epoch"]: row["live_items"] for row in rows}
+        return {row["epoch"]: row["live_items"] for row in read_log(self.folder / "log.jsonl")}
 
     def times(self) -> dict:
         """Return the seconds that all commands of a stage took, by the stage's name."""
-        path = self.beside("times.json")
-        return json.loads(path.read_text()) if path.is_file() else {}
+        return read_json(self.beside("times.json"))
 
     def command(self, stage: str, limits: list[str], first_limits: list[str]) -> list[str]:
         """Return the command that trains, with options for every call and for the first one alone, or evaluates."""
         # A checkpoint would bring some knobs of its own, but for a file that gives every knob.
         settings = ["--config", str(self.beside("yaml"))] if self.beside("yaml").exists() else []
         if stage == "train":
-            how = [*settings, "--resume", str(self.last)] if self.last.exists() else [*self.argv, *first_limits]
+            how = [*settings, "--resume", "auto"] if self.last.exists() else [*self.argv, *first_limits]
             return [sys.executable, str(ROOT / "train.py"), *how, *self.where, "--exp_dir", str(self.folder), *limits]
         checkpoint = (self.to_evaluate or [self.last])[0]
         little = ["--protocol", "paper", "--maps", "0", "--localize", "off"] if checkpoint != self.last else []

@@ -31,10 +31,21 @@ START, SCORED = 30.0, 32        # seconds that an evaluation takes to start and 
 
 def check_free(folder: Path, resume: str | None) -> None:
     """Raise UserError where a folder holds a run already, unless it is the one that is resumed."""
-    last = folder / "last.pt"
-    if (last.exists() or any(folder.glob("epoch_*.pt"))) and Path(resume or "").resolve() != last.resolve():
-        raise UserError(f"{folder} already holds a run; go on with --resume {last}, or choose another --exp_dir")
+    holds = (folder / "last.pt").exists() or any(folder.glob("epoch_*.pt"))
+    if holds and (not resume or Path(resume).resolve().parent != folder.resolve()):
+        raise UserError(f"{folder} already holds a run; go on with --resume auto, or choose another --exp_dir")
     check_writable(folder)
+
+
+def read_log(path: Path) -> list[dict]:
+    """Read the rows of a log.jsonl, without lines that are cut off or damaged; [] where there is none."""
+    rows = []
+    for line in path.read_text(errors="replace").split("\n") if path.is_file() else []:
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict) and {type(row.get(name)) for name in ("step", "epoch", "live_items")} == {int}:
+                rows.append(row)
+    return rows
 
 
 @dataclass
@@ -66,9 +77,7 @@ class Run:
             raise UserError(f"another process is training in {self.folder}; wait for it, or choose another "
                             f"--exp_dir") from None
         path = self.folder / "log.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        write_atomic(path, "".join(line for line in lines
-                                   if line.endswith("\n") and json.loads(line)["step"] <= self.step))
+        write_atomic(path, "".join(f"{json.dumps(row)}\n" for row in read_log(path) if row["step"] <= self.step))
         write_atomic(self.folder / "config.yaml", to_yaml(self.config))
         from torch.utils.tensorboard import SummaryWriter  # only now: it takes a second
         self.file = self.closing.enter_context(path.open("a"))
@@ -134,7 +143,7 @@ class Run:
         """Write epoch_NNN.pt, the state_dict after an epoch, counted from 1."""
         if not rank():
             path = self.folder / f"epoch_{epoch:03d}.pt"
-            save_checkpoint(path, self.config, model, step=step, provenance=self.about["provenance"])
+            save_checkpoint(path, self.config, model, step=step, **self.about)
 
 
 class EpochFitter:

@@ -1,0 +1,147 @@
+"""Damaged files of a run: noticed, named, and made again or replaced by the newest good one."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import ROOT, TINY, edit_checkpoint, run, sentence, tensors, write_videos
+
+import train
+from lgn_net.errors import UserError
+from lgn_net.files import results_folder
+from lgn_net.training.checkpoint import load_checkpoint
+from lgn_net.training.plan_run import Run
+from lgn_net.training.run import read_log
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """The arguments of every run here but --exp_dir."""
+    folder = tmp_path_factory.mktemp("made")
+    write_videos(folder / "made/training/frames", [6, 7])
+    (folder / "tiny.yaml").write_text(TINY)
+    return "--config", folder / "tiny.yaml", "--dataset_path", folder, "--device", "cpu"
+
+
+@pytest.fixture(scope="module")
+def done(base, tmp_path_factory):
+    """The folder of a run that is done."""
+    folder = tmp_path_factory.mktemp("done") / "run"
+    assert run(train.main, *base, "--exp_dir", folder).status == 0
+    return folder
+
+
+@pytest.fixture
+def whole(done, tmp_path):
+    """A copy of that folder, to be damaged."""
+    return shutil.copytree(done, tmp_path / "run")
+
+
+def flip(path, bit=None):
+    """Change one bit of a file, by default in its middle."""
+    content = bytearray(path.read_bytes())
+    bit = 4 * len(content) if bit is None else bit
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+def test_every_flipped_bit_of_a_tensor_is_noticed(whole, tmp_path):
+    """300 bits of a checkpoint's tensors, each where its bytes lie in the file."""
+    content, copy = (whole / "last.pt").read_bytes(), tmp_path / "copy.pt"
+    stored = [bytes(t.untyped_storage()) for t in tensors(torch.load(whole / "last.pt")) if t.numel() > 8]
+    places = [(content.index(t), len(t)) for t in stored]
+    draw = torch.Generator().manual_seed(0)
+    for k in range(300):
+        first, length = places[k % len(places)]
+        copy.write_bytes(content)
+        flip(copy, 8 * first + int(torch.randint(8 * length, (), generator=draw)))
+        with pytest.raises(UserError, match=r"copy\.pt is damaged"):
+            load_checkpoint(copy)
+
+
+def test_auto_takes_the_newest_good_file(base, whole):
+    """A new run; of one with a damaged last.pt the newest good epoch; a run that is done ends with a good last.pt."""
+    def go_on(*more):
+        return run(train.main, *base, "--exp_dir", whole, "--resume", "auto", *more)
+
+    for damaged, begins in ((["last.pt"], 9), (["last.pt", "epoch_003.pt"], 6)):
+        for name in damaged:
+            flip(whole / name)
+        result = go_on()
+        assert result.status == 0, result
+        warning, = result.warnings()
+        assert "last.pt is damaged" in warning and f"going on from {whole / f'epoch_00{begins // 3}.pt'}" in warning
+        assert load_checkpoint(whole / "last.pt")[1]["scheduler"]["last_epoch"] == 3
+        assert load_checkpoint(whole / "last.pt")[1]["step"] == 9
+        rates = [line.split('"lr": ')[1].split(",")[0] for line in (whole / "log.jsonl").read_text().splitlines()]
+        assert [float(rate) for rate in rates] == pytest.approx(3 * [1e-3] + 3 * [0.75e-3] + 3 * [0.25e-3])
+    assert not go_on().warnings()
+    for path in whole.glob("*.pt"):
+        flip(path)
+    assert "no checkpoint in" in sentence(go_on())
+    for path in whole.glob("*.pt"):
+        path.unlink()
+    assert go_on("--train.max_steps", 1).status == 0
+
+
+def test_a_plan_goes_on_from_the_newest_good_file(base, whole, tmp_path):
+    """The next command continues; its end is the end of the run."""
+    config = load_checkpoint(whole / "last.pt")[0]
+    planned = Run("a", 0, whole, [*map(str, base[:2])], config, [*map(str, base[2:])])
+    flip(whole / "last.pt")
+    with pytest.warns(UserWarning, match=r"going on from .*epoch_003\.pt"):
+        planned.look()
+    assert planned.stage == "train"
+    assert run(train.main, *planned.command("train", [], [])[2:], "--config", base[1]).status == 0
+    planned.look()
+    assert planned.stage == "evaluate"
+
+
+def spoil(name, value):
+    """A change of an entry of last.pt, named by its keys."""
+    def change(content):
+        *place, last = name.split(".")
+        for key in place:
+            content = content[int(key) if key.isdecimal() else key]
+        content[int(last) if last.isdecimal() else last] = value
+    return change
+
+
+@pytest.mark.parametrize("name, value", [
+    ("optimizer.state.0.exp_avg", torch.zeros(3)), ("optimizer.state.1.exp_avg_sq", None), ("optimizer.state.2", []),
+    ("optimizer.state.0.exp_avg", torch.full((4, 4, 3, 3), torch.nan)),
+    ("optimizer.param_groups.0.params", [0, 1]), ("optimizer.param_groups", "x"), ("scheduler", 1), ("step", -5),
+    ("step", 2.5), ("rng", torch.zeros(8)), ("rng", torch.zeros(5056).byte()), ("rng", "x"), ("videos", [1]),
+    ("model", 1), ("config", None), ("provenance", "x")])
+def test_training_state_that_does_not_fit(base, whole, tmp_path, name, value):
+    changed = edit_checkpoint(whole / "last.pt", tmp_path / "last.pt", spoil(name, value))
+    said = sentence(run(train.main, *base, "--exp_dir", tmp_path / "new", "--resume", changed))
+    assert "last.pt was damaged or changed" in said and name.split(".")[0] in said, said
+
+
+def test_a_folder_or_nothing_in_place_of_a_checkpoint(base, whole, tmp_path):
+    def start(checkpoint):
+        return run(train.main, *base, "--exp_dir", tmp_path / "new", "--train.max_steps", 1, "--init_from", checkpoint)
+
+    assert "nowhere.pt is not there" in sentence(start(tmp_path / "nowhere.pt"))
+    assert f"{tmp_path / 'last.pt'} is not there" in sentence(start(tmp_path))
+    assert start(whole).status == 0
+    assert results_folder(whole / "last.pt") == results_folder(whole) == whole / "evaluation_last"
+    assert results_folder(ROOT / "weights/ped2_small.pt") == Path("evaluation_ped2_small")
+
+
+@pytest.mark.parametrize("name", ["threads", "processes"])
+def test_another_number_of_threads_or_processes_is_said(base, whole, name):
+    edit_checkpoint(whole / "last.pt", whole / "last.pt", lambda saved: saved["provenance"].update({name: 7}))
+    warning, = run(train.main, *base, "--exp_dir", whole, "--resume", "auto").warnings()
+    assert f"7 {name}" in warning and f"1 {name}" in warning
+
+
+def test_lines_of_the_log_that_are_cut_are_left_out(base, whole):
+    log = whole / "log.jsonl"
+    text = log.read_bytes()
+    log.write_bytes(text[:-40] + b"\n[1]\n\xff\n" + b'{"step": "x"}\n{"step": 3')
+    assert [row["step"] for row in read_log(log)] == list(range(1, 9))
+    assert run(train.main, *base, "--exp_dir", whole, "--resume", whole / "epoch_002.pt").status == 0
+    assert [row["step"] for row in read_log(log)] == list(range(1, 10)) and log.read_bytes().startswith(text[:400])
