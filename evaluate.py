@@ -10,6 +10,7 @@ below, those of data, model and score matter here; loss and train are the traini
 """
 
 import runpy
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from jsonargparse import Namespace
 
 from lgn_net.cli import command_parser, given, measuring_arguments, network_arguments, parse_command
 from lgn_net.config import Config
-from lgn_net.data.videos import find_split
+from lgn_net.data.videos import Video, find_split
 from lgn_net.device import pick_device
 from lgn_net.distributed import collect, processes, rank, world_size
 from lgn_net.errors import UserError
@@ -34,6 +35,7 @@ from lgn_net.inference.around import (
 )
 from lgn_net.inference.loop import score_videos, to_scores, videos_of_process
 from lgn_net.inference.observers import Localization, Quality, summarize
+from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.report.outcome import finish
 from lgn_net.scores.evaluation import Evaluation, read_any
 from lgn_net.scores.maps import choose_frames, parse_frames
@@ -65,18 +67,7 @@ def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | Non
     normal_videos = training_videos(config, args)
     extra = min(sum(max(len(video.frames) - before, 0) for video in normal_videos), config.score.calibration)
 
-    # Whatever may be wrong with the arguments is said now, not after hours.
-    if world_size() > 1 and config.score.memory_update == "carry" and model.memories:
-        raise UserError("score.memory_update carry hands the memory from video to video, which several processes "
-                        "cannot; start without torchrun, or give --score.memory_update reset (or frozen)")
-    if config.score.normalize == "training" and not extra:
-        raise UserError("score.normalize is training, and there are no training frames beside the test frames, or "
-                        "score.calibration is 0; choose another normalisation")
-    to_come = [VideoScores(video.name, np.arange(before, len(video.frames)), {}, truth[video.name][before:])
-               for video in videos]
-    parse_frames(args.frames, to_come)
-    if other:
-        common_frames(to_come, other.videos)
+    refuse_mistakes(config, args, model, videos, truth, extra, other)
     mask_folder = find_split(args.dataset_path, config.data.dataset, "testing").with_name("masks")
     masks = find_masks(mask_folder, videos) if args.localize != "off" else []
     localization = Localization(masks) if any(masks) else None
@@ -119,6 +110,26 @@ def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | Non
     # Normality to AUC, tables, files and report.
     return finish(Evaluation(scored, weights, training, about), normal, config, args.protocol == "all", other, out,
                   maps, args.false_positive_rate)
+
+
+def refuse_mistakes(config: Config, args: Namespace, model: FramePredictor, videos: list[Video],
+                    truth: Mapping[str, np.ndarray], extra: int, other: Evaluation | None) -> None:
+    """Raise UserError now, not after hours, where arguments fit neither each other nor the data.
+
+    `extra` is the number of training windows for the normalisation.
+    """
+    if world_size() > 1 and config.score.memory_update == "carry" and model.memories:
+        raise UserError("score.memory_update carry hands the memory from video to video, which several processes "
+                        "cannot; start without torchrun, or give --score.memory_update reset (or frozen)")
+    if config.score.normalize == "training" and not extra:
+        raise UserError("score.normalize is training, and there are no training frames beside the test frames, or "
+                        "score.calibration is 0; choose another normalisation")
+    before = config.model.window - 1
+    to_come = [VideoScores(video.name, np.arange(before, len(video.frames)), {}, truth[video.name][before:])
+               for video in videos]
+    parse_frames(args.frames, to_come)
+    if other:
+        common_frames(to_come, other.videos)
 
 
 def parse_arguments(argv: list[str]) -> tuple[Config, Namespace]:
