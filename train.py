@@ -28,7 +28,7 @@ from lgn_net.data.cache import pack_frames
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.data.windows import Windows, belong_on, epoch_batches, loader
 from lgn_net.datasets import difference_from_published
-from lgn_net.device import pick_device, provenance, seed_everything, set_kernels
+from lgn_net.device import pick_device, provenance, seed_everything, set_kernels, settle_precision
 from lgn_net.distributed import check_equal, first_process_first, processes, reduce_sum, wait_for_all, world_size
 from lgn_net.errors import TrainingDiverged, UserError
 from lgn_net.files import writing
@@ -93,7 +93,6 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
     deadline = time.monotonic() + 60 * (config.train.minutes or math.inf)
     check_free(Path(args.exp_dir), args.resume)
     seed_everything(config.seed)
-    set_kernels(config.train.precision, config.train.deterministic)
 
     # The data: every window of n + 1 consecutive frames of the training videos.
     videos = index_videos(find_split(args.dataset_path, config.data.dataset, "training"))
@@ -110,6 +109,8 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr, fused=True)
     scheduler = CosineAnnealingLR(optimizer, T_max=config.train.epochs)
     config, step = load(args, config, model, optimizer, scheduler, windows)
+    config = settle_precision(config, "train", device)
+    set_kernels(config.train.precision, config.train.deterministic)
     run = Run(Path(args.exp_dir), config, step, {"videos": lengths, "provenance": provenance(device)})
     t = Training(config, device, windows, model, model, optimizer, scheduler, run, step, deadline)
     print(f"{len(windows)} windows of {len({v for v, _ in windows.index})} videos, {t.steps_per_epoch} steps an epoch, "
@@ -236,6 +237,8 @@ def load(args: Namespace, config: Config, model: nn.Module, optimizer: torch.opt
         knobs = {"train.epochs": saved_config.train.epochs, "train.fit_minutes": saved_config.train.fit_minutes}
         config = with_knobs(config, knobs)
     check_same_run(config, saved_config, path)
+    if config.train.precision == "auto":
+        config = with_knobs(config, {"train.precision": saved_config.train.precision})
     if "optimizer" not in saved and Path(path).resolve().parent != Path(args.exp_dir).resolve():
         raise UserError(f"{path} holds no optimizer state; go on with the run's last.pt")
     lengths = {video.name: len(video.frames) for video in windows.videos}

@@ -1,7 +1,6 @@
 """Measure speed: evaluation and training, as they are and as plainly as the authors' code computes, and their parts."""
 
 import copy
-import functools
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -13,11 +12,10 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
-from torch.utils.benchmark import Timer, timer
+from torch.utils.benchmark import timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from lgn_net.config import Config
@@ -56,18 +54,6 @@ def interleave(ways: Mapping[str, Callable[[], object]], rounds: int) -> tuple[d
 def machine(device: torch.device) -> dict:
     """Describe the machine: versions, processor, device, cores, load."""
     return provenance(device) | {"cores": os.cpu_count(), "load": [round(load, 2) for load in os.getloadavg()]}
-
-
-@functools.cache
-def conv_rate(device: torch.device, precision: str) -> float:
-    """Measure the FLOP/s of a large convolution: 256 to 256 channels, 3 x 3, on maps of 64 x 64, channels last."""
-    set_kernels(precision, deterministic=False)
-    dtype, B = torch.bfloat16 if precision == "bfloat16" else torch.float32, 32 if device.type == "cuda" else 1
-    x, weight = (torch.randn(*shape, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
-                 for shape in ((B, 256, 64, 64), (256, 256, 3, 3)))
-    call = partial(F.conv2d, x, weight, padding=1)
-    measured = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads()).blocked_autorange()
-    return flops(call) / min(measured.times)
 
 
 def flops(call: Callable[[], object]) -> int:

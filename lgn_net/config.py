@@ -120,9 +120,9 @@ class TrainConfig:
     """Write last.pt at least this often, between epochs too."""
     log_every: int = 10
     """Steps between lines of log.jsonl and points in TensorBoard."""
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
-    """tf32: convolutions on NVIDIA GPUs round to 10 bits, elsewhere as float32; bfloat16: they run under autocast.
-    Memory, losses and weights stay float32."""
+    precision: Literal["float32", "tf32", "bfloat16", "auto"] = "float32"
+    """tf32: convolutions on NVIDIA GPUs round to 10 bits, elsewhere as float32; bfloat16: they run under autocast;
+    auto: bfloat16 where a trial finds it faster, else float32. Memory, losses and weights stay float32."""
     accumulate: int = 1
     """Parts in which a step's batch goes through the network, for less memory; BatchNorm sees a part at a time."""
     checkpoint_activations: bool = False
@@ -157,7 +157,7 @@ class ScoreConfig:
     """Training windows, spread evenly, that are scored as well, for the normalisation by training frames; 0: none."""
     batch_size: int = 8
     """Windows encoded at once, large ones on a CPU fewer; changes the speed, the scores by no more than rounding."""
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16", "auto"] = "float32"
     """As train.precision; memory and scores stay float32, and in bfloat16 E_glo's first blocks, too (on a GPU TF32)."""
     kernels: Literal["auto", "direct", "winograd"] = "auto"
     """Convolutions of wide layers in float32 on a CPU: PyTorch's own, Winograd's, or by a trial what is faster here;

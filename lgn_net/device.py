@@ -1,20 +1,27 @@
 """Devices, precision, seeds, and the record of the machine that a result comes from."""
 
 import contextlib
+import functools
 import platform
 import random
 import re
 import subprocess
+import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch.utils.benchmark import Timer
 
 import lgn_net
+from lgn_net.config import Config, with_knobs
 from lgn_net.distributed import world_size
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT
+
+GAIN = 1.2      # how many times faster than float32 bfloat16 must be for `precision: auto`
 
 
 def pick_device(name: str) -> torch.device:
@@ -51,6 +58,37 @@ def set_kernels(precision: str, deterministic: bool = True) -> None:
     torch.backends.cudnn.allow_tf32 = precision != "float32"
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
+
+
+@functools.cache
+def conv_rate(device: torch.device, precision: str) -> float:
+    """Measure the FLOP/s of a large convolution: 256 to 256 channels, 3 x 3, on maps of 64 x 64, channels last."""
+    set_kernels(precision, deterministic=False)
+    dtype, B = torch.bfloat16 if precision == "bfloat16" else torch.float32, 32 if device.type == "cuda" else 1
+    x, weight = (torch.ones(*shape, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+                 for shape in ((B, 256, 64, 64), (256, 256, 3, 3)))
+    call = functools.partial(F.conv2d, x, weight, padding=1)
+    measured = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads()).blocked_autorange()
+    return 2 * 9 * 256 * 256 * 64 * 64 * B / min(measured.times)
+
+
+def settle_precision(config: Config, section: str, device: torch.device) -> Config:
+    """Replace `precision: auto` of a section by bfloat16 where that is at least `GAIN` times faster here, else float32.
+
+    Prints what was chosen. Warns where bfloat16 is asked for and slower.
+    """
+    knob, asked = f"{section}.precision", getattr(config, section).precision
+    if asked not in ("auto", "bfloat16"):
+        return config
+    gain = conv_rate(device, "bfloat16") / conv_rate(device, "float32")
+    if asked == "bfloat16":
+        if gain < 1:
+            warnings.warn(f"bfloat16 is {1 / gain:.1f} times slower than float32 on this processor; --{knob} float32 "
+                          f"is faster")
+        return config
+    chosen = "bfloat16" if gain >= GAIN else "float32"
+    print(f"{knob}: {chosen}; a large convolution in bfloat16 runs at {gain:.2f} times the speed of float32 here")
+    return with_knobs(config, {knob: chosen})
 
 
 def provenance(device: torch.device) -> dict:

@@ -31,7 +31,6 @@ from jsonargparse import Namespace
 from lgn_net.benchmark import (
     PRECISIONS,
     Work,
-    conv_rate,
     difference,
     draw_video,
     evaluation,
@@ -47,7 +46,7 @@ from lgn_net.config import Config, with_knobs
 from lgn_net.data.cache import pack_frames
 from lgn_net.data.videos import Video, find_split, index_videos
 from lgn_net.data.windows import Windows, epoch_batches, loader
-from lgn_net.device import pick_device
+from lgn_net.device import conv_rate, pick_device
 from lgn_net.errors import UserError
 from lgn_net.files import to_json, write_atomic
 from lgn_net.inference.loop import score_videos

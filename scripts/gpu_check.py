@@ -21,10 +21,10 @@ from pathlib import Path
 import torch
 
 from lgn_net import benchmark
-from lgn_net.benchmark import PRECISIONS, conv_rate, difference, draw_video, machine, random_model
+from lgn_net.benchmark import PRECISIONS, difference, draw_video, machine, random_model
 from lgn_net.config import Config, with_knobs
 from lgn_net.data.videos import Video
-from lgn_net.device import pick_device, set_kernels
+from lgn_net.device import conv_rate, pick_device, set_kernels
 from lgn_net.files import ROOT, to_json, write_atomic
 from lgn_net.inference.loop import score_videos
 from lgn_net.model.build import build_model

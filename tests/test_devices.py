@@ -9,6 +9,7 @@ from helpers import TINY, run, sentence, write_data_set
 
 import evaluate
 import train
+from lgn_net import device
 from lgn_net.scores.score_file import read_scores
 from lgn_net.training.checkpoint import load_checkpoint
 
@@ -70,6 +71,21 @@ def test_scores_are_those_of_the_cpu(base, tmp_path, device):
     assert (found["memory_updated"] == truth["memory_updated"]).all()
     rough = scores("rough", "--device", device, *gamma, "--score.precision", "bfloat16")
     np.testing.assert_allclose(rough["psnr"], truth["psnr"], atol=0.3)
+
+
+@pytest.mark.parametrize("asked, gain, chosen", [("auto", 1.1, "float32"), ("auto", 1.3, "bfloat16"),
+                                                 ("bfloat16", 0.5, "bfloat16"), ("float32", 9.0, "float32")])
+def test_precision_by_a_trial(base, tmp_path, monkeypatch, asked, gain, chosen):
+    """What a trial chose is the run's, also where it goes on on a machine with another gain."""
+    def goes_on(gain, *knobs):
+        monkeypatch.setattr(device, "conv_rate", lambda _, precision: gain if precision == "bfloat16" else 1.0)
+        done = run(train.main, *base, "--device", "cpu", "--exp_dir", tmp_path, "--train.precision", asked, *knobs)
+        assert done.status == 0 and ("2.0 times slower" in done.err) == (gain == 0.5), done
+        return load_checkpoint(tmp_path / "last.pt")[0].train.precision
+
+    assert goes_on(gain, "--train.max_steps", 1) == chosen
+    if asked == "auto":
+        assert goes_on(2.5 - gain, "--train.max_steps", 2, "--resume", tmp_path / "last.pt") == chosen
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

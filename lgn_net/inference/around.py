@@ -16,7 +16,7 @@ from lgn_net.config import Config, with_knobs
 from lgn_net.data.clips import long_enough
 from lgn_net.data.videos import Video, find_split, image_names, index_videos
 from lgn_net.datasets import BENCHMARKS, canonical_name, difference_from_published
-from lgn_net.device import provenance, set_kernels
+from lgn_net.device import provenance, set_kernels, settle_precision
 from lgn_net.errors import UserError
 from lgn_net.inference.loop import FrameSignals, predict
 from lgn_net.inference.stream import for_inference, stream_windows
@@ -43,6 +43,7 @@ def load_network(config: Config, args: Namespace, device: torch.device) -> tuple
         state = saved["model"]
     else:
         config, state = import_official(config, args.model_dir, args.m_items_dir)
+    config = settle_precision(config, "score", device)
     set_kernels(config.score.precision)
     model: Any = build_model(config).to(device)
     load_weights(model, state, source)

@@ -160,6 +160,10 @@ def check_same_run(config: Config, saved: Config, path: str | Path) -> None:
 
 
 def differences(config: Config, saved: Config) -> list[tuple[str, str]]:
-    """List every knob in which two configurations differ, with a line that shows both values."""
+    """List every knob in which two configurations differ, with a line that shows both values.
+
+    What a trial chose for `precision: auto` is no difference.
+    """
     ours, theirs = flatten(asdict(config)), flatten(asdict(saved))
-    return [(knob, f"{knob} is {theirs[knob]} there, {ours[knob]} here") for knob in ours if ours[knob] != theirs[knob]]
+    return [(knob, f"{knob} is {theirs[knob]} there, {ours[knob]} here") for knob in ours
+            if ours[knob] != theirs[knob] and not (knob.endswith(".precision") and ours[knob] == "auto")]
