@@ -16,13 +16,16 @@ figure is the median of --repeats rounds after one to warm up; a ratio compares 
 part of a large convolution's speed. Without --dataset_path the frames are noise.
 """
 
+import contextlib
+import importlib
 import itertools
-import resource
+import math
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,6 +58,9 @@ from lgn_net.report.tables import markdown
 from lgn_net.terminal import run_command
 
 SPLITS = {"evaluate": "testing", "train": "training", "gamma": "testing", "data": "training"}
+resource: Any = None                                      # Windows has no such module
+with contextlib.suppress(ImportError):
+    resource = importlib.import_module("resource")
 SWITCHES = ("compile", "checkpoint_activations")          # of the training
 
 
@@ -86,7 +92,7 @@ def main(argv: list[str]) -> None:
         found = measure(config, args, device, videos if args.what == "data" else [
             longest._replace(frames=longest.frames[:frames])])
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else \
-        1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if resource else math.nan
     print(f"\npeak memory, with what all ways hold: {peak / 1e6:,.0f} MB")
     if args.json:
         write_atomic(Path(args.json), to_json({

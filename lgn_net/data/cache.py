@@ -1,15 +1,15 @@
 """Packed frames: a split decoded and resized once, into one file of raw uint8 from which windows are read.
 
-The file is a plain C-ordered array (N, C, size, size) that `np.memmap` can open. Here it is read with `preadv`,
-straight into the batch, so that the resident memory stays that of a batch however large the data set is.
+The file is a plain C-ordered array (N, C, size, size) that `np.memmap` can open. Here it is read straight into the
+batch, so that the resident memory stays that of a batch however large the data set is.
 """
 
-import errno
 import hashlib
 import itertools
 import json
 import math
 import os
+import threading
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +25,7 @@ from lgn_net.terminal import progress
 
 
 class PackedFrames:
-    """Reads frames of the packed file. Safe to use from several threads and processes.
+    """Reads frames of the packed file. Safe to use from several threads.
 
     `checksums` has one CRC-32 per frame. A frame is checked when it is first read; where the file was damaged, it is
     decoded again, and so is the whole file in the next run.
@@ -36,12 +36,14 @@ class PackedFrames:
         self.videos, self.first = videos, starts(videos)
         self.shape = (channels, size, size)
         self.checksums, self.checked = checksums, np.zeros(len(checksums), bool)
-        self.file = path.open("rb", buffering=0)
+        self.file, self.lock = path.open("rb", buffering=0), threading.Lock()
 
     def read(self, video: int, start: int, out: np.ndarray) -> None:
         """Fill `out`, uint8 (T, C, size, size) and contiguous, with frames start, start + 1, ... of a video."""
         first = self.first[video] + start
-        whole = os.preadv(self.file.fileno(), [out.data], first * math.prod(self.shape)) == out.nbytes
+        with self.lock:
+            self.file.seek(first * math.prod(self.shape))
+            whole = self.file.readinto(out.data) == out.nbytes
         for t in range(len(out)):
             if whole and (self.checked[first + t] or zlib.crc32(out[t]) == self.checksums[first + t]):
                 self.checked[first + t] = True
@@ -102,11 +104,12 @@ def write_packed(path: Path, videos: list[Video], channels: int, size: int) -> l
             for t, frame in enumerate(stream_frames(video.frames, channels, size), first):
                 content = frame.tobytes()
                 checksums.append(zlib.crc32(content))
-                if os.pwrite(file.fileno(), content, t * frame_bytes) != frame_bytes:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                with lock:
+                    file.seek(t * frame_bytes)
+                    file.write(content)
             return checksums
 
-        checksums = []
+        checksums, lock = [], threading.Lock()
         for of_video in pool.map(pack, videos, starts(videos)):
             checksums += of_video
             bar.update(len(of_video))
