@@ -114,11 +114,15 @@ def split_file(path: Path, folder: Path, size: int = 15 * 2**20) -> None:
 def join_parts(folder: Path, out: Path) -> None:
     """Join the parts in a folder to the file `out`, completely or not at all. UserError for missing or damaged ones."""
     index = next(folder.glob("*.parts.json"), folder / "NAME.parts.json")
+    try:
+        parts = [(part["name"], part["sha256"]) for part in json.loads(index.read_bytes())["parts"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{index} is damaged ({error}); copy it once more") from None
     with replacing(out) as file:
-        for part in json.loads(index.read_text())["parts"]:
-            block = (folder / part["name"]).read_bytes()
-            if hashlib.sha256(block).hexdigest() != part["sha256"]:
-                raise UserError(f"{folder / part['name']} is damaged: its SHA-256 is not the one in {index.name}; copy "
+        for name, checksum in parts:
+            block = (folder / name).read_bytes()
+            if hashlib.sha256(block).hexdigest() != checksum:
+                raise UserError(f"{folder / name} is damaged: its SHA-256 is not the one in {index.name}; copy "
                                 f"it once more")
             file.write(block)
     print(f"{out}: joined; every part is as it was written")

@@ -19,7 +19,7 @@ def test_joined_as_before(tmp_path, size, count):
 
 
 @pytest.mark.parametrize("name, content", [("net.pt.part01", b"x" * 1000), ("net.pt.part02", None),
-                                           (".parts.json", None)])
+                                           (".parts.json", None), (".parts.json", b'{"parts": [1]}')])
 def test_damage_is_named_and_nothing_written(tmp_path, name, content):
     (tmp_path / "net.pt").write_bytes(bytes(2500))
     script.split_file(tmp_path / "net.pt", tmp_path / "parts", size=1000)
