@@ -1,4 +1,4 @@
-"""Check a GPU in less than 90 seconds: whether it computes what the CPU computes, and how fast.
+"""Check a GPU: whether it computes what the CPU computes, and how fast. It is made to take less than 90 seconds.
 
     python scripts/gpu_check.py --json FILE
     python scripts/gpu_check.py --device cpu --size tiny      try it without a GPU

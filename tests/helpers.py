@@ -61,6 +61,13 @@ def made_scores(labels: dict[str, np.ndarray], seed: int = 0, skill: float = 1.0
             for name, y in labels.items()]
 
 
+def write_training_set(folder: Path) -> tuple:
+    """Two training videos with 5 windows of 5 frames, and the tiny configuration; the arguments that name them."""
+    write_videos(folder / "made/training/frames", [6, 7])
+    (folder / "tiny.yaml").write_text(TINY)
+    return "--config", folder / "tiny.yaml", "--dataset_path", folder, "--device", "cpu"
+
+
 class Result(NamedTuple):
     """How a command ended."""
 

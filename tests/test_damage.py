@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT, TINY, edit_checkpoint, run, sentence, tensors, write_videos
+from helpers import ROOT, edit_checkpoint, run, sentence, tensors, write_training_set
 
 import train
 from lgn_net.errors import UserError
@@ -18,10 +18,7 @@ from lgn_net.training.run import read_log
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     """The arguments of every run here but --exp_dir."""
-    folder = tmp_path_factory.mktemp("made")
-    write_videos(folder / "made/training/frames", [6, 7])
-    (folder / "tiny.yaml").write_text(TINY)
-    return "--config", folder / "tiny.yaml", "--dataset_path", folder, "--device", "cpu"
+    return write_training_set(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture(scope="module")

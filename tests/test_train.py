@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 from filelock import FileLock
-from helpers import ROOT, TINY, edit_checkpoint, run, sentence, shell, tensors, write_videos
+from helpers import ROOT, edit_checkpoint, run, sentence, shell, tensors, write_training_set, write_videos
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.testing import assert_close
 
@@ -35,10 +35,7 @@ STATE = ("model", "optimizer", "scheduler", "rng", "step")
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     """The arguments of every run here but --exp_dir."""
-    folder = tmp_path_factory.mktemp("made")
-    write_videos(folder / "made/training/frames", [6, 7])
-    (folder / "tiny.yaml").write_text(TINY)
-    return "--config", folder / "tiny.yaml", "--dataset_path", folder, "--device", "cpu"
+    return write_training_set(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture(scope="module")
