@@ -8,6 +8,13 @@ RUN then holds config.yaml, log.jsonl, TensorBoard's files, last.pt (everything 
 epoch_NNN.pt (weights and memory of each epoch, for evaluate.py).
 """
 
+import sys
+
+from lgn_net.cli import parse_command, show_help, train_parser
+
+if __name__ == "__main__":      # before torch is imported, which takes seconds
+    show_help(train_parser(__doc__), sys.argv[1:], "data", "model", "loss", "train")
+
 import math
 import signal
 import time
@@ -22,7 +29,6 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from tqdm import tqdm
 
-from lgn_net.cli import command_parser, parse_command
 from lgn_net.config import Config, with_knobs
 from lgn_net.data.cache import pack_frames
 from lgn_net.data.videos import find_split, index_videos
@@ -41,18 +47,14 @@ from lgn_net.training.run import MEASURED, WARM_UP, EpochFitter, Run, check_free
 from lgn_net.training.step import prepare, shares_of, train_step
 
 TIME_IS_UP = 75     # exit status after `train.minutes`
+PUBLISHED_SIZE = 256 * 64       # pixels of a frame's side times `model.base_width`
+FIRST = 20          # steps after which the expected time is printed
 PATIENCE = 25.0     # seconds between SIGTERM and the end, if need be without saving; torchrun kills after 30
 
 
 def main(argv: list[str]) -> int:
     """Read the command line and train."""
-    parser = command_parser(__doc__, "train.py --config FILE --dataset_path DATA --exp_dir RUN "
-                                     "[--init_from CKPT | --resume auto]")
-    parser.add_argument("--exp_dir", required=True, help="Folder of this run; made if missing.")
-    parser.add_argument("--init_from", help="Checkpoint whose weights and memory items the training starts from.")
-    parser.add_argument("--resume", help="The run's last.pt: go on exactly where it stopped; auto: that or, where it "
-                                         "is damaged, the newest good epoch; a new run where there is neither.")
-    config, args = parse_command(parser, argv)
+    config, args = parse_command(train_parser(__doc__), argv)
     if args.init_from and args.resume:
         raise UserError("give --init_from to start a run, or --resume to go on with one, not both")
     with processes(pick_device(args.device)) as device:
@@ -116,6 +118,9 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
     print(f"{len(windows)} windows of {len({v for v, _ in windows.index})} videos, {t.steps_per_epoch} steps an epoch, "
           f"{sum(p.numel() for p in model.parameters()):,} parameters, on {run.about['provenance']['device']}")
     mend = bool(args.resume) and Path(args.resume).name != "last.pt"
+    if device.type == "cpu" and config.data.image_size * config.model.base_width >= PUBLISHED_SIZE:
+        warnings.warn("a network of the published size takes days on a CPU; configs/ped2_small.yaml and "
+                      "configs/avenue_small.yaml are made for one")
     if step >= t.last_step and not mend:          # a run that is done stays as it is
         return conclude(t, None, args.dataset_path)
     if belong_on(device, config.data.on_device, videos, *format_):
@@ -162,6 +167,10 @@ def train_epoch(t: Training, stop: StopOnSignal, bar: tqdm, sample_first: bool) 
         terms = "".join(f", {name} {value:.4g}" for name, value in losses._asdict().items())
         bar.set_postfix_str(f"epoch {epoch + 1}/{t.config.train.epochs}{terms}, live items {live_items}", refresh=False)
         bar.update()
+        if bar.n - bar.initial == FIRST and t.step < t.last_step:
+            seconds = bar.format_dict["elapsed"] / FIRST
+            tqdm.write(f"{seconds:.2f} s a step: about {bar.format_interval(seconds * (t.last_step - t.step))} for the "
+                       f"{t.last_step - t.step} steps to come")
 
         # With `fit_minutes` the first steps decide how many epochs there are.
         if t.fitter and (epochs := t.fitter.after_step()):
@@ -200,6 +209,7 @@ def save(t: Training) -> None:
 def check_finite(t: Training, what: str, values: Iterable[Tensor]) -> None:
     """Raise TrainingDiverged where a number is not finite."""
     if not all(value.isfinite().all() for value in values):
+        t.run.finish_writing()
         good = f"the last good checkpoint is {t.run.last}" if t.run.last.exists() else "there is no checkpoint yet"
         raise TrainingDiverged(f"step {t.step}: {what} not finite; {good}; try a lower --train.lr")
 

@@ -2,17 +2,19 @@
 
 import argparse
 import difflib
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from jsonargparse.typing import ClosedUnitInterval
 
-from lgn_net.config import RENAMED, Config, config_parser, flatten, parse
+from lgn_net.config import RENAMED, SECTIONS, Config, config_parser, flatten, parse
 from lgn_net.datasets import canonical_name
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT
+from lgn_net.terminal import answer_version
 
 # Flags of the paper, of the authors' README, and of the scripts of LGN-Net and MNAD, and the knobs they set.
 ALIASES = {
@@ -48,6 +50,17 @@ INSTEAD = {
     "--m_items_dir": "evaluate.py takes the pair; train.py --init_from CKPT, made by scripts/import_official.py",
     "--exp_dir": "train.py takes it; for others name the run by --checkpoint RUN, the results by --out FOLDER",
 }
+# The knobs that people turn; --help shows these alone, --help-all all of them.
+COMMON = {"data.dataset", "model.name", "model.memory", "model.read_grad", "loss.compactness", "loss.separateness",
+          "train.epochs", "train.batch_size", "train.lr", "train.precision", "data.label_source", "score.psnr_weight",
+          "score.gamma", "score.memory_update", "score.normalize", "score.smoothing", "score.precision"}
+
+
+class Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """The help of a command: its description line by line, and no types, which the values show."""
+
+    def _get_type_str(self, action: argparse.Action) -> None:
+        """Leave the type out."""
 
 
 def command_parser(description: str, usage: str, needs_data: bool = True) -> ArgumentParser:
@@ -57,11 +70,41 @@ def command_parser(description: str, usage: str, needs_data: bool = True) -> Arg
                                         f"where no configuration comes from --config or a checkpoint.\n--model.name X "
                                         f"also reads configs/family/X.yaml, except on top of a bare checkpoint.")
     parser.usage = f"{usage} [--section.knob VALUE ...]"
-    parser.formatter_class = type("Help", (parser.formatter_class, argparse.RawDescriptionHelpFormatter), {})
+    parser.formatter_class = Help
     parser.add_argument("--dataset_path", required=needs_data,
                         help="Folder that holds the data set's folder, or that folder itself.")
     parser.add_argument("--device", default="auto", help="cuda, cuda:1, mps or cpu; auto takes the first there is.")
     return parser
+
+
+def train_parser(description: str) -> ArgumentParser:
+    """Make the parser of train.py."""
+    parser = command_parser(description, "train.py --config FILE --dataset_path DATA --exp_dir RUN "
+                                         "[--init_from CKPT | --resume auto]")
+    parser.add_argument("--exp_dir", required=True, help="Folder of this run; made if missing.")
+    parser.add_argument("--init_from", help="Checkpoint whose weights and memory items the training starts from.")
+    parser.add_argument("--resume", help="The run's last.pt: go on exactly where it stopped; auto: that or, where it "
+                                         "is damaged, the newest good epoch; a new run where there is neither.")
+    return parser
+
+
+def show_help(parser: ArgumentParser, argv: list[str], *sections: str) -> None:
+    """Print the help, or the version, and exit, where it is asked for.
+
+    `--help` shows the command's own arguments and the knobs of `sections` that people turn, `--help-all` everything.
+    """
+    answer_version(argv)
+    if not {"-h", "--help", "--help-all"} & {*argv}:
+        return
+    for action in parser._actions:
+        section = action.dest.partition(".")[0]
+        rare = "--help-all" not in argv and not (section in sections and action.dest in COMMON)
+        if action.dest in (*SECTIONS, "print_config") or (section in SECTIONS and rare):
+            action.help = argparse.SUPPRESS
+    if "--help-all" not in argv:
+        parser.epilog = "These are the knobs that people turn; --help-all shows all of them, and the short forms."
+    parser.print_help()
+    sys.exit()
 
 
 def network_arguments(parser: ArgumentParser) -> None:
@@ -112,6 +155,7 @@ def parse_command(parser: ArgumentParser, argv: list[str],
     4. single knobs.
     """
     words = separate(argv)
+    show_help(parser, words, "data", "score")
     check_flags(parser, words)
     words = [ALIASES.get(word, word) for word in words]
     words = [RENAMED.get((flag.removeprefix("--"), word), word) for flag, word in zip(["", *words], words)]
@@ -144,7 +188,7 @@ def parse_command(parser: ArgumentParser, argv: list[str],
 
 
 def check_flags(parser: ArgumentParser, words: list[str]) -> None:
-    """Raise UserError for a flag that the parser does not know, with what to give instead or what looks like it."""
+    """Raise UserError for a flag that the parser does not know, and for one that is missing, with what to give."""
     known = [flag for action in parser._actions for flag in action.option_strings]
     leaves: dict[str, list[str]] = {}
     for flag in [*known, *ALIASES]:
@@ -155,6 +199,9 @@ def check_flags(parser: ArgumentParser, words: list[str]) -> None:
             near = [one for name in difflib.get_close_matches(leaf, leaves) for one in leaves[name]]
             meant = f"did you mean {' or '.join(near[:3])}?" if near else "--help lists all flags"
             raise UserError(f"{flag} is no flag of this command; {INSTEAD.get(flag, meant)}")
+    for action in parser._actions:
+        if action.required and not {*action.option_strings} & {*words}:
+            raise UserError(f"{action.option_strings[0]} is missing: {action.help}")
 
 
 def separate(argv: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ rejects unknown keys and wrong types. A file is given with `--config FILE`, a si
 
 import functools
 import math
+import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
@@ -236,7 +237,7 @@ def parse(parser: ArgumentParser, words: list[str] | dict) -> tuple[Config, Name
             require(isinstance(args[name], Namespace), name, args[name], "a section of `knob: value` lines")
         sections = parser.instantiate(args)
     except (ArgumentError, UnicodeDecodeError) as error:
-        raise UserError(" ".join(str(error).split())) from None
+        raise UserError(re.sub(r'Parser key "([\w.]+)"', r"--\1", " ".join(str(error).split()))) from None
     return Config(seed=args.seed, **{name: sections[name] for name in SECTIONS}), args
 
 

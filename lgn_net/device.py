@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils.benchmark import Timer
 
 import lgn_net
 from lgn_net.config import Config, with_knobs
@@ -63,6 +62,7 @@ def set_kernels(precision: str, deterministic: bool = True) -> None:
 @functools.cache
 def conv_rate(device: torch.device, precision: str) -> float:
     """Measure the FLOP/s of a large convolution: 256 to 256 channels, 3 x 3, on maps of 64 x 64, channels last."""
+    from torch.utils.benchmark import Timer  # only now: it looks for a CUDA toolkit, and says so
     set_kernels(precision, deterministic=False)
     dtype, B = torch.bfloat16 if precision == "bfloat16" else torch.float32, 32 if device.type == "cuda" else 1
     x, weight = (torch.ones(*shape, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)

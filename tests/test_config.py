@@ -1,12 +1,13 @@
 """Knobs: published defaults, files, command line, and one sentence for whatever does not fit."""
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from lgn_net.cli import command_parser, given, parse_command
-from lgn_net.config import Config, ModelConfig, config_from_dict, knob_parser, parse, to_yaml
+from lgn_net.cli import command_parser, given, parse_command, show_help, train_parser
+from lgn_net.config import Config, ModelConfig, config_from_dict, flatten, knob_parser, parse, to_yaml
 from lgn_net.errors import UserError
 from lgn_net.training.checkpoint import check_architecture, check_same_run, save_checkpoint
 
@@ -175,6 +176,17 @@ def test_flags_of_the_neighbours():
     assert given(["--alpha=0.7"], "--score.psnr_weight") and not given(["--th", "1"], "--lambda")
 
 
+def test_help_is_short_and_help_all_is_not(capsys):
+    shown = {}
+    for flag in ("--help", "--help-all"):
+        with pytest.raises(SystemExit):
+            show_help(train_parser("Train."), [flag], "data", "model", "loss", "train")
+        shown[flag] = set(re.findall(r"^  (--[\w.]+)", capsys.readouterr().out, re.MULTILINE))
+    knobs = {f"--{knob}" for knob in flatten(asdict(Config()))}
+    assert knobs < shown["--help-all"] and shown["--help"] < shown["--help-all"]
+    assert len(shown["--help"] & knobs) < 15 and {"--exp_dir", "--train.lr"} < shown["--help"]
+
+
 # -------------------------------------------------------------------------------------------------- what is wrong
 
 @pytest.mark.parametrize("argv, words", [
@@ -204,7 +216,8 @@ def test_unknown_names(name, write):
 @pytest.mark.parametrize("argv, word", [
     (["--dataset_typ", "1"], "--dataset_typ"), (["--lambda"], "psnr_weight"), (["--lambda", "2"], "psnr_weight"),
     (["--msize", "1.5"], "memory_items"), (["stray"], "stray"), (["--dataset_type"], "data"),
-    (["--dataset_type", "mine"], "mine"), (["--config", "none.yaml"], "none.yaml")], ids=str)
+    (["--dataset_type", "mine"], "mine"), (["--config", "none.yaml"], "none.yaml"),
+    (["--train.lr", "x"], "--train.lr")], ids=str)
 def test_bad_command_lines(argv, word):
     assert word in refusal(from_command, *argv)
 

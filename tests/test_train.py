@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -176,9 +177,11 @@ def test_a_run_that_is_stopped_goes_on(base, whole, tmp_path, each_step, how, st
     assert_same_run(tmp_path, whole)
 
 
-def test_last_is_written_between_epochs_and_after_a_crash_the_run_goes_on(base, whole, tmp_path, each_step):
+def test_last_is_written_between_epochs_and_after_a_crash_the_run_goes_on(base, whole, tmp_path, each_step,
+                                                                          monkeypatch):
     """The log is ahead of last.pt, and its end is torn."""
-    written = {}
+    written, write = {}, run_folder.Run.write
+    monkeypatch.setattr(run_folder.Run, "write", lambda r, *args, **kw: (write(r, *args, **kw), r.finish_writing()))
 
     def crash(step):
         written[step] = load(tmp_path / "last.pt")["step"] if (tmp_path / "last.pt").exists() else None
@@ -195,6 +198,24 @@ def test_last_is_written_between_epochs_and_after_a_crash_the_run_goes_on(base, 
     assert resume(base, tmp_path, "--train.save_minutes", 10).status == 0
     assert_same_run(tmp_path, whole)
     assert [step for step, _ in scalars(tmp_path)["train/loss"]] == list(range(1, STEPS + 1))
+
+
+def test_checkpoints_are_written_while_the_training_goes_on(tmp_path, monkeypatch):
+    """From a copy of the weights, in order; what fails is raised at the end."""
+    go, save = threading.Event(), run_folder.save_checkpoint
+    monkeypatch.setattr(run_folder, "save_checkpoint", lambda *args, **state: (go.wait(20), save(*args, **state)))
+    weights = {"w": torch.zeros(3)}
+    with pytest.raises(IsADirectoryError), run_folder.Run(tmp_path, Config(), 0, {}) as folder:
+        folder.save(1, weights)
+        folder.save_epoch(1, 1, weights)
+        weights["w"] += 1
+        assert not folder.last.exists()
+        go.set()
+        folder.finish_writing()
+        for path in (folder.last, tmp_path / "epoch_001.pt"):
+            assert not load(path)["model"]["w"].any()
+        (tmp_path / "epoch_002.pt").mkdir()
+        folder.save_epoch(2, 2, weights)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +13,7 @@ from typing import Any, Self
 import torch
 from filelock import Timeout
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from lgn_net.config import Config, to_yaml
 from lgn_net.data.clips import to_float
@@ -68,8 +70,10 @@ class Run:
 
     def __enter__(self) -> Self:
         self.saved, self.closing = time.monotonic(), contextlib.ExitStack()
+        self.writing: list[Future] = []
         if rank():
             return self
+        self.writer = self.closing.enter_context(ThreadPoolExecutor(1))
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self.closing.enter_context(locked(self.folder / ".lock", timeout=0))
@@ -85,7 +89,8 @@ class Run:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.closing.close()
+        with self.closing:
+            self.finish_writing()
 
     def log(self, step: int, epoch: int, lr: float, losses: Losses, live_items: int, images_per_s: float,
             memories: Sequence[PrototypeMemory], usage: Sequence[Tensor]) -> None:
@@ -135,15 +140,28 @@ class Run:
 
     def save(self, step: int, model: dict, **state: object) -> None:
         """Write last.pt: state_dict, and what else a continuation needs."""
-        if not rank():
-            save_checkpoint(self.last, self.config, model, step=step, **self.about, **state)
-            self.saved = time.monotonic()
+        self.write(self.last, model, step=step, **state)
+        self.saved = time.monotonic()
 
     def save_epoch(self, epoch: int, step: int, model: dict) -> None:
         """Write epoch_NNN.pt, the state_dict after an epoch, counted from 1."""
-        if not rank():
-            path = self.folder / f"epoch_{epoch:03d}.pt"
-            save_checkpoint(path, self.config, model, step=step, **self.about)
+        self.write(self.folder / f"epoch_{epoch:03d}.pt", model, step=step)
+
+    def write(self, path: Path, model: dict, **state: object) -> None:
+        """Write a checkpoint while the training goes on, from a copy in main memory.
+
+        One file is written after the other. At most one waits behind the one that is written.
+        """
+        if rank():
+            return
+        self.finish_writing(but=1)
+        copy = tree_map_only(Tensor, lambda x: x.detach().to("cpu", copy=True), {"model": model, **state})
+        self.writing.append(self.writer.submit(save_checkpoint, path, self.config, **copy, **self.about))
+
+    def finish_writing(self, but: int = 0) -> None:
+        """Wait until at most `but` checkpoints are still to be written; raise what their writing raised."""
+        while len(self.writing) > but:
+            self.writing.pop(0).result()
 
 
 class EpochFitter:
