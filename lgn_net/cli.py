@@ -200,8 +200,8 @@ def check_flags(parser: ArgumentParser, words: list[str]) -> None:
             meant = f"did you mean {' or '.join(near[:3])}?" if near else "--help lists all flags"
             raise UserError(f"{flag} is no flag of this command; {INSTEAD.get(flag, meant)}")
     for action in parser._actions:
-        if action.required and not {*action.option_strings} & {*words}:
-            raise UserError(f"{action.option_strings[0]} is missing: {action.help}")
+        if action.required and (flags := action.option_strings) and not {*flags} & {*words}:
+            raise UserError(f"{flags[0]} is missing: {action.help}")
 
 
 def separate(argv: list[str]) -> list[str]:

@@ -1,10 +1,19 @@
-"""The documents name what exists."""
+"""The documents name what exists, and what they say to type works."""
 
+import argparse
 import ast
+import importlib.util
 import re
+import shlex
+import shutil
 from pathlib import Path
 
+import jsonargparse
 import pytest
+
+from lgn_net import official
+from lgn_net.config import Config
+from lgn_net.training import checkpoint
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -41,3 +50,50 @@ def test_links_lead_somewhere(page):
             headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
             slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert anchor in slugs, f"{page.name}: {target}"
+
+
+def commands(page):
+    """The command lines in the code blocks of a page, each as its words."""
+    text = re.sub(r"\\\n\s*", " ", "\n".join(re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)))
+    for line in text.splitlines():
+        words = shlex.split(line.replace("[", "").replace("]", ""), comments=True)
+        if "torchrun" in words or words[:1] in (["python"], ["OMP_NUM_THREADS=1"]):
+            start = next((k for k, word in enumerate(words) if word.endswith(".py")), None)
+            if start is not None and not any(word == "..." or word[0] == "$" for word in words):
+                yield words[start:[*words, "|"].index("|")]
+
+
+class Parsed(Exception):
+    """The command has read its arguments."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_take_the_arguments_that_are_documented(page, monkeypatch):
+    for parser in (argparse.ArgumentParser, jsonargparse.ArgumentParser):
+        def parse_args(self, *args, parse=parser.parse_args, **kwargs):
+            parse(self, *args, **kwargs)
+            raise Parsed
+        monkeypatch.setattr(parser, "parse_args", parse_args)
+    monkeypatch.setattr(checkpoint, "load_checkpoint", lambda _: (Config(), {}))
+    monkeypatch.setattr(official, "official_system", lambda _: "lgn_net")
+    for words in commands(page):
+        path = ROOT / words[0]
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        with pytest.raises(Parsed):
+            module.main(words[1:])
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path):
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    project = tmp_path / "project"
+    shutil.copytree(ROOT, project, ignore=shutil.ignore_patterns(".*", "data", "runs", "results", "docs"))
+    shutil.copytree(ROOT / "lgn_net/data", project / "lgn_net/data")
+    notebook = nbformat.read(project / "notebooks/quickstart.ipynb", as_version=4)
+    client = nbclient.NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": project / "notebooks"}})
+    client.execute()
+    said = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+    assert "AUC" in said and "frames are in an alarm" in said and "error:" not in said
+    assert (project / "runs/notebook/evaluation_last/report.html").is_file()

@@ -1,0 +1,19 @@
+# LGN-Net in a container, for a CPU or for NVIDIA GPUs:
+#   docker build -t lgn_net .
+#   docker build -t lgn_net --build-arg DEVICE=cuda .
+#   docker run --rm --shm-size 8g -v /my/data:/data -v /my/runs:/runs lgn_net \
+#       train.py --config configs/ped2_small.yaml --dataset_path /data --exp_dir /runs/ped2
+# With GPUs add `--gpus all`. Processes that decode frames hand them over in shared memory, of which Docker gives 64 MB:
+# raise it by --shm-size, or do without these processes by --data.workers 0.
+FROM python:3.11-slim
+ARG DEVICE=cpu
+ENV PYTHONUNBUFFERED=1
+WORKDIR /lgn_net
+COPY . .
+# The CPU's PyTorch comes from an index of its own, 1 GB in place of 5.7; GPUs take the default one.
+RUN if [ "$DEVICE" = cpu ]; then \
+        pip install --no-cache-dir -c constraints.txt torch torchvision --index-url https://download.pytorch.org/whl/cpu; \
+    fi \
+    && pip install --no-cache-dir -r requirements.txt -c constraints.txt
+ENTRYPOINT ["python"]
+CMD ["train.py", "--help"]
