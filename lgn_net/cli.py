@@ -175,9 +175,11 @@ def parse_command(parser: ArgumentParser, argv: list[str],
     files = [*map(Path, configs.get("--config", []))]
     if not base and not files:
         if dataset := given.get("--data.dataset"):
-            files.append(ROOT / f"configs/{canonical_name(dataset)}.yaml")
-            if not files[0].is_file() and saved is not None:
-                files = []
+            file = ROOT / f"configs/{canonical_name(dataset)}.yaml"
+            if file.is_file():
+                files.append(file)
+            elif saved is None:
+                raise UserError(f"data set {dataset} has no file {file}; give --config FILE, such as configs/ped2.yaml")
         if "--model_dir" in given:
             from lgn_net.official import official_system
             files.append(family_file(official_system(given["--model_dir"])))

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import io
 import multiprocessing
 import os
 import signal
@@ -111,6 +112,8 @@ def answer_version(argv: list[str]) -> None:
 def run_command(main: Callable[[list[str]], int | None]) -> None:
     """Call `main(argv)` and exit: UserError, full disks and the like in one sentence with 2, divergence with 1."""
     out: Any = sys.stdout
+    if isinstance(out, io.TextIOWrapper):
+        out.reconfigure(errors="backslashreplace")                               # for a terminal without some letters
     shown: Any = SimpleNamespace(write=lambda text: out.write(visible(text)), flush=out.flush, isatty=out.isatty)
     # The full disk of a writer's thread reaches the main thread, too.
     threading.excepthook = lambda args: isinstance(args.exc_value, OSError) or threading.__excepthook__(args)
