@@ -41,7 +41,7 @@ from lgn_net.files import writing
 from lgn_net.inference.around import sample_normal
 from lgn_net.model.build import build_model
 from lgn_net.model.losses import Losses
-from lgn_net.terminal import StopOnSignal, progress, run_command
+from lgn_net.terminal import StopOnSignal, is_wide, progress, run_command
 from lgn_net.training.checkpoint import check_architecture, check_same_run, load_checkpoint, load_weights, restore
 from lgn_net.training.run import MEASURED, WARM_UP, EpochFitter, Run, check_free
 from lgn_net.training.step import prepare, shares_of, train_step
@@ -164,8 +164,9 @@ def train_epoch(t: Training, stop: StopOnSignal, bar: tqdm, sample_first: bool) 
         if t.step % knobs.log_every == 0:
             t.run.log(t.step, epoch + 1, t.optimizer.param_groups[0]["lr"], losses, live_items,
                       knobs.batch_size * (bar.format_dict["rate"] or 0), t.model.memories, usage)
-        terms = "".join(f", {name} {value:.4g}" for name, value in losses._asdict().items())
-        bar.set_postfix_str(f"epoch {epoch + 1}/{t.config.train.epochs}{terms}, live items {live_items}", refresh=False)
+        terms = ", ".join(f"{name if is_wide() else name[0]} {value:.3g}" for name, value in losses._asdict().items())
+        bar.set_postfix_str(f"{terms}, live items {live_items}" if is_wide() else f"{terms}, {live_items} live",
+                            refresh=False)
         bar.update()
         if bar.n - bar.initial == FIRST and t.step < t.last_step:
             seconds = bar.format_dict["elapsed"] / FIRST

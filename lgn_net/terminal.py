@@ -5,6 +5,7 @@ import importlib
 import io
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -20,12 +21,19 @@ import lgn_net
 from lgn_net.errors import TrainingDiverged, UserError
 
 
+def is_wide() -> bool:
+    """Return whether a line of 130 characters fits on stderr, as it does into a file."""
+    return not sys.stderr.isatty() or shutil.get_terminal_size().columns >= 130
+
+
 def progress(title: str, total: int, unit: str, initial: int = 0) -> tqdm:
     """Make a bar with rate and time left on stderr; a line every half minute where stderr is no terminal.
 
-    Of the processes of torchrun the first one shows it.
+    Of the processes of torchrun the first one shows it. A narrow terminal keeps the numbers and loses the bar.
     """
     form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
+    if not is_wide():
+        form = "{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
     return tqdm(total=total, initial=initial, desc=title, unit=f" {unit}", bar_format=form, dynamic_ncols=True,
                 smoothing=0.05, mininterval=0.2 if sys.stderr.isatty() else 30,
                 disable=os.environ.get("RANK", "0") != "0")
