@@ -168,7 +168,7 @@ def train_epoch(t: Training, stop: StopOnSignal, bar: tqdm, sample_first: bool) 
         bar.set_postfix_str(f"{terms}, live items {live_items}" if is_wide() else f"{terms}, {live_items} live",
                             refresh=False)
         bar.update()
-        if bar.n - bar.initial == FIRST and t.step < t.last_step:
+        if bar.n - bar.initial == FIRST and t.step < t.last_step and not t.fitter:
             seconds = bar.format_dict["elapsed"] / FIRST
             tqdm.write(f"{seconds:.2f} s a step: about {bar.format_interval(seconds * (t.last_step - t.step))} for the "
                        f"{t.last_step - t.step} steps to come")

@@ -103,6 +103,14 @@ def test_log_schedule_and_checkpoints(whole):
     assert not torch.equal(items[0], items[1]) and not torch.equal(items[1], items[2])       # what it learns is saved
 
 
+@pytest.mark.parametrize("missing", ["torch.utils.tensorboard", "torchvision.utils"])
+def test_a_missing_package_costs_its_own_output(base, tmp_path, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    result = run(train.main, *base, "--exp_dir", tmp_path, "--train.epochs", 1)
+    assert result.status == 0 and load(tmp_path / "last.pt")["step"] == 3
+    assert len(result.warnings()) == 1 and "TensorBoard" in result.warnings()[0]
+
+
 def test_seed_decides(base, whole, tmp_path):
     assert run(train.main, *base, "--exp_dir", tmp_path, "--seed", 1, "--train.max_steps", 1).status == 0
     assert log_of(tmp_path)[0]["loss"] != log_of(whole)[0]["loss"]

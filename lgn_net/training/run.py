@@ -24,6 +24,7 @@ from lgn_net.errors import UserError
 from lgn_net.files import check_writable, locked, write_atomic
 from lgn_net.model.losses import Losses
 from lgn_net.model.memory import PrototypeMemory
+from lgn_net.terminal import optional
 from lgn_net.training.checkpoint import save_checkpoint
 
 SAMPLES = 4                     # windows drawn for TensorBoard after every epoch
@@ -71,6 +72,7 @@ class Run:
     def __enter__(self) -> Self:
         self.saved, self.closing = time.monotonic(), contextlib.ExitStack()
         self.writing: list[Future] = []
+        self.board: Any = None
         if rank():
             return self
         self.writer = self.closing.enter_context(ThreadPoolExecutor(1))
@@ -83,9 +85,11 @@ class Run:
         path = self.folder / "log.jsonl"
         write_atomic(path, "".join(f"{json.dumps(row)}\n" for row in read_log(path) if row["step"] <= self.step))
         write_atomic(self.folder / "config.yaml", to_yaml(self.config))
-        from torch.utils.tensorboard import SummaryWriter  # only now: it takes a second
         self.file = self.closing.enter_context(path.open("a"))
-        self.board = self.closing.enter_context(SummaryWriter(self.folder, purge_step=self.step + 1))
+        self.vision = optional("torchvision.utils", "no pictures in TensorBoard")
+        if tensorboard := optional("torch.utils.tensorboard", "no files for TensorBoard"):
+            writer = tensorboard.SummaryWriter(self.folder, purge_step=self.step + 1)
+            self.board = self.closing.enter_context(writer)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -104,6 +108,8 @@ class Run:
         values = losses._asdict()
         row = {"step": step, "epoch": epoch, "lr": lr, "loss": values.pop("total"), **values, "live_items": live_items}
         print(json.dumps(row), file=self.file, flush=True)
+        if not self.board:
+            return
         for name, value in {**row, "images_per_s": images_per_s}.items():
             self.board.add_scalar(f"train/{name}", value, step)
         for k, (memory, count) in enumerate(zip(memories, usage), 1):
@@ -114,7 +120,7 @@ class Run:
     @torch.no_grad()
     def draw(self, step: int, model: Any, windows: Windows, device: torch.device) -> None:
         """Show some frames, their predictions and the errors in TensorBoard."""
-        if rank():
+        if not (self.board and self.vision):
             return
         some = [k * len(windows) // SAMPLES for k in range(min(SAMPLES, len(windows)))]
         clips = to_float(windows.__getitems__(some).to(device))
@@ -124,8 +130,7 @@ class Run:
         frames, predicted = ((x + 1) / 2 for x in (clips[:, -1], predicted.clamp(-1, 1)))
         error = (frames - predicted).square().mean(dim=1, keepdim=True).expand_as(frames)
         error = error / error.amax().clamp_min(1e-12)
-        from torchvision.utils import make_grid  # only now: it takes a second
-        grid = make_grid(torch.cat([frames, predicted, error]), nrow=len(frames))
+        grid = self.vision.make_grid(torch.cat([frames, predicted, error]), nrow=len(frames))
         self.board.add_image("frame, prediction, error", grid.flip(0) if grid.shape[0] == 3 else grid, step)
 
     def due(self) -> bool:
