@@ -35,13 +35,13 @@ from lgn_net.data.videos import find_split, index_videos
 from lgn_net.data.windows import Windows, belong_on, epoch_batches, loader
 from lgn_net.datasets import difference_from_published
 from lgn_net.device import pick_device, provenance, seed_everything, set_kernels, settle_precision
-from lgn_net.distributed import check_equal, first_process_first, processes, reduce_sum, wait_for_all, world_size
+from lgn_net.distributed import check_equal, first_process_first, processes, rank, reduce_sum, wait_for_all, world_size
 from lgn_net.errors import TrainingDiverged, UserError
 from lgn_net.files import writing
 from lgn_net.inference.around import sample_normal
 from lgn_net.model.build import build_model
 from lgn_net.model.losses import Losses
-from lgn_net.terminal import StopOnSignal, is_wide, progress, run_command
+from lgn_net.terminal import StopOnSignal, progress, run_command
 from lgn_net.training.checkpoint import check_architecture, check_same_run, load_checkpoint, load_weights, restore
 from lgn_net.training.run import MEASURED, WARM_UP, EpochFitter, Run, check_free
 from lgn_net.training.step import prepare, shares_of, train_step
@@ -65,7 +65,6 @@ def main(argv: list[str]) -> int:
 class Training:
     """What is trained, and how far it is."""
 
-    config: Config
     device: torch.device
     windows: Windows
     model: nn.Module
@@ -77,6 +76,11 @@ class Training:
     deadline: float                     # time.monotonic() at which `train.minutes` are over
     fitter: EpochFitter | None = None   # chooses the number of epochs, until it has
     ending: bool = False                # whether to stop before the last step
+
+    @property
+    def config(self) -> Config:
+        """The run's configuration."""
+        return self.run.config
 
     @property
     def steps_per_epoch(self) -> int:
@@ -114,26 +118,27 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
     config = settle_precision(config, "train", device)
     set_kernels(config.train.precision, config.train.deterministic)
     run = Run(Path(args.exp_dir), config, step, {"videos": lengths, "provenance": provenance(device)})
-    t = Training(config, device, windows, model, model, optimizer, scheduler, run, step, deadline)
+    t = Training(device, windows, model, model, optimizer, scheduler, run, step, deadline)
     print(f"{len(windows)} windows of {len({v for v, _ in windows.index})} videos, {t.steps_per_epoch} steps an epoch, "
           f"{sum(p.numel() for p in model.parameters()):,} parameters, on {run.about['provenance']['device']}")
-    mend = bool(args.resume) and Path(args.resume).name != "last.pt"
+    rewrite_last = (args.resume or "").endswith(".pt") and Path(args.resume).name != "last.pt"       # it is damaged
     if device.type == "cpu" and config.data.image_size * config.model.base_width >= PUBLISHED_SIZE:
         warnings.warn("a network of the published size takes days on a CPU; configs/ped2_small.yaml and "
                       "configs/avenue_small.yaml are made for one")
-    if step >= t.last_step and not mend:          # a run that is done stays as it is
+    if step >= t.last_step and not rewrite_last:          # a run that is done stays as it is
         return conclude(t, None, args.dataset_path)
     if belong_on(device, config.data.on_device, videos, *format_):
         windows.load_onto(device)
     if config.train.fit_minutes and step < WARM_UP + MEASURED:
-        t.fitter = EpochFitter(config, t.steps_per_epoch, lambda n: sample_normal(model, videos, config, n, device))
+        t.fitter = EpochFitter(config, t.steps_per_epoch, lambda n: sample_normal(model, videos, config, n, device),
+                               step)
     t.forward = prepare(model, config, device)
 
     # A second signal ends no one of several processes: torchrun sends on what the whole group may have got already.
     sample_first = config.model.memory_init == "queries" and not args.init_from
     with (writing(run.folder), StopOnSignal(second_ends=world_size() == 1, patience=PATIENCE) as stop, run,
           progress("train", t.last_step, "steps", initial=step) as bar):
-        if mend:
+        if rewrite_last:
             save(t)
         while t.step < t.last_step and not t.ending:
             train_epoch(t, stop, bar, sample_first)
@@ -155,8 +160,8 @@ def train_epoch(t: Training, stop: StopOnSignal, bar: tqdm, sample_first: bool) 
 
         # All processes learn the losses of the whole batch, and whether one of them is to stop.
         flag = losses.total.new_tensor([stop.received is not None or time.monotonic() > t.deadline])
-        *values, t.ending = reduce_sum(torch.cat([torch.stack(losses), flag])).tolist()           # waits for the device
-        losses = Losses(*values)
+        *values, ending = reduce_sum(torch.cat([torch.stack(losses), flag])).tolist()             # waits for the device
+        losses, t.ending = Losses(*values), ending > 0
         check_finite(t, f"the loss is {losses.total},", [torch.tensor(losses.total)])
 
         # Log and progress.
@@ -164,18 +169,17 @@ def train_epoch(t: Training, stop: StopOnSignal, bar: tqdm, sample_first: bool) 
         if t.step % knobs.log_every == 0:
             t.run.log(t.step, epoch + 1, t.optimizer.param_groups[0]["lr"], losses, live_items,
                       knobs.batch_size * (bar.format_dict["rate"] or 0), t.model.memories, usage)
-        terms = ", ".join(f"{name if is_wide() else name[0]} {value:.3g}" for name, value in losses._asdict().items())
-        bar.set_postfix_str(f"{terms}, live items {live_items}" if is_wide() else f"{terms}, {live_items} live",
-                            refresh=False)
+        terms = " ".join(f"{name[0]} {value:.3g}" for name, value in losses._asdict().items())
+        bar.set_postfix_str(f"{terms}, {live_items} live", refresh=False)
         bar.update()
-        if bar.n - bar.initial == FIRST and t.step < t.last_step and not t.fitter:
+        if t.step - t.run.step == FIRST and t.step < t.last_step and not (t.fitter or rank()):
             seconds = bar.format_dict["elapsed"] / FIRST
             tqdm.write(f"{seconds:.2f} s a step: about {bar.format_interval(seconds * (t.last_step - t.step))} for the "
                        f"{t.last_step - t.step} steps to come")
 
         # With `fit_minutes` the first steps decide how many epochs there are.
         if t.fitter and (epochs := t.fitter.after_step()):
-            t.run.config = t.config = with_knobs(t.config, {"train.epochs": epochs})
+            t.run.config = with_knobs(t.config, {"train.epochs": epochs})
             t.scheduler.T_max, t.fitter, bar.total = epochs, None, t.last_step
         if t.step >= t.last_step or t.ending:
             return
@@ -198,6 +202,8 @@ def finish_epoch(t: Training) -> None:
         save(t)
     if keep:
         t.run.save_epoch(epoch, t.step, t.model.state_dict())
+    if t.ending or t.step >= t.last_step:
+        t.run.finish_writing()
     wait_for_all()                                # torchrun ends all when one has ended: not while the first one writes
 
 

@@ -161,29 +161,29 @@ def parse_command(parser: ArgumentParser, argv: list[str],
     words = [RENAMED.get((flag.removeprefix("--"), word), word) for flag, word in zip(["", *words], words)]
     configs, words = peek(["--config"], words)
     flags = ["--resume", "--checkpoint", "--data.dataset", "--model_dir", "--model.name", "--exp_dir"]
-    given = {flag: values[-1] for flag, values in peek(flags, words)[0].items()}
-    if given.get("--resume") == "auto":
+    chosen = {flag: values[-1] for flag, values in peek(flags, words)[0].items()}
+    if chosen.get("--resume") == "auto":
         from lgn_net.training.checkpoint import newest_good
-        given["--resume"] = newest_good(Path(given.get("--exp_dir", "")))
-        words = peek(["--resume"], words)[1] + ["--resume", given["--resume"]] * (given["--resume"] != "")
+        chosen["--resume"] = newest_good(Path(chosen.get("--exp_dir", "")))
+        words = peek(["--resume"], words)[1] + ["--resume", chosen["--resume"]] * (chosen["--resume"] != "")
 
     base = saved
-    if source := given.get("--resume") or given.get("--checkpoint"):
+    if source := chosen.get("--resume") or chosen.get("--checkpoint"):
         from lgn_net.training.checkpoint import load_checkpoint  # only now: measuring scores needs no torch
         base = flatten(asdict(load_checkpoint(source)[0]))
     parser.set_defaults(dict(base or {}))
     files = [*map(Path, configs.get("--config", []))]
     if not base and not files:
-        if dataset := given.get("--data.dataset"):
+        if dataset := chosen.get("--data.dataset"):
             file = ROOT / f"configs/{canonical_name(dataset)}.yaml"
             if file.is_file():
                 files.append(file)
             elif saved is None:
                 raise UserError(f"data set {dataset} has no file {file}; give --config FILE, such as configs/ped2.yaml")
-        if "--model_dir" in given:
+        if "--model_dir" in chosen:
             from lgn_net.official import official_system
-            files.append(family_file(official_system(given["--model_dir"])))
-    family = family_file(given.get("--model.name", ""))
+            files.append(family_file(official_system(chosen["--model_dir"])))
+    family = family_file(chosen.get("--model.name", ""))
     if family.is_file() and (files or not base):
         files = [*files, family]
     return parse(parser, [*(f"--config={file}" for file in files), *words])

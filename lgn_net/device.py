@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 import lgn_net
 from lgn_net.config import Config, with_knobs
-from lgn_net.distributed import world_size
+from lgn_net.distributed import collect, world_size
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT
 
@@ -80,7 +80,7 @@ def settle_precision(config: Config, section: str, device: torch.device) -> Conf
     knob, asked = f"{section}.precision", getattr(config, section).precision
     if asked not in ("auto", "bfloat16"):
         return config
-    gain = conv_rate(device, "bfloat16") / conv_rate(device, "float32")
+    gain = collect(conv_rate(device, "bfloat16") / conv_rate(device, "float32"))[0]
     if asked == "bfloat16":
         if gain < 1:
             warnings.warn(f"bfloat16 is {1 / gain:.1f} times slower than float32 on this processor; --{knob} float32 "

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lgn_net.errors import TrainingDiverged, UserError
 
-PATIENCE = timedelta(days=7)        # of a process that is done, with one that still packs frames or scores a long video
+PATIENCE = timedelta(days=7)        # how long a process waits for one that still packs frames
 
 
 @contextlib.contextmanager

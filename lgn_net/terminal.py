@@ -21,18 +21,13 @@ import lgn_net
 from lgn_net.errors import TrainingDiverged, UserError
 
 
-def is_wide() -> bool:
-    """Return whether a line of 130 characters fits on stderr, as it does into a file."""
-    return not sys.stderr.isatty() or shutil.get_terminal_size().columns >= 130
-
-
 def progress(title: str, total: int, unit: str, initial: int = 0) -> tqdm:
     """Make a bar with rate and time left on stderr; a line every half minute where stderr is no terminal.
 
     Of the processes of torchrun the first one shows it. A narrow terminal keeps the numbers and loses the bar.
     """
     form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
-    if not is_wide():
+    if sys.stderr.isatty() and shutil.get_terminal_size().columns < 130:
         form = "{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
     return tqdm(total=total, initial=initial, desc=title, unit=f" {unit}", bar_format=form, dynamic_ncols=True,
                 smoothing=0.05, mininterval=0.2 if sys.stderr.isatty() else 30,
@@ -66,8 +61,8 @@ def optional(module: str, cost: str) -> Any:
 class StopOnSignal:
     """Turns the first SIGINT or SIGTERM into a flag to look at between steps; the second one ends the process.
 
-    With `second_ends=False` it does not. With `patience`, the process ends so many seconds after SIGTERM, whatever it
-    does: it may hang, or a step may take longer than torchrun and the like wait before they kill.
+    With `second_ends=False` a second signal is ignored. With `patience`, the process ends so many seconds after
+    SIGTERM, whatever it does: it may hang, or a step may take longer than torchrun and the like wait before they kill.
     """
 
     def __init__(self, second_ends: bool = True, patience: float | None = None):
@@ -96,7 +91,7 @@ class StopOnSignal:
             while reader.recv(1) not in (b"", bytes([signal.SIGTERM])):
                 pass
         if not self.left.wait(self.patience):
-            os.write(2, f"error: no step ended within {self.patience:g} s of SIGTERM; --resume auto goes on\n".encode())
+            os.write(2, f"error: not saved within {self.patience:g} s of SIGTERM; --resume auto goes on\n".encode())
             for worker in multiprocessing.active_children():
                 worker.kill()
             os._exit(128 + signal.SIGTERM)

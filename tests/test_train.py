@@ -261,7 +261,7 @@ def test_a_step_that_hangs_ends_after_sigterm(base, tmp_path):
     while process.stdout.readline() != "hangs\n":
         assert process.poll() is None
     process.terminate()
-    assert "no step ended within 1 s" in process.communicate(timeout=20)[1].splitlines()[-1]
+    assert "not saved within 1 s" in process.communicate(timeout=20)[1].splitlines()[-1]
     assert process.returncode == 128 + signal.SIGTERM
     deadline = time.monotonic() + 20
     with pytest.raises(ProcessLookupError):

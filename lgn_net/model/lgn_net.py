@@ -27,14 +27,18 @@ class FramePredictor(Protocol):
     memories: Sequence[PrototypeMemory]
 
     def frame_gates(self, frames: Tensor) -> Tensor | None:
-        """Compute what depends on single frames (T, C, H, W), for all windows with them; None without local branch."""
+        """Compute what depends on single frames (T, C, H, W), once for all windows that hold them.
+
+        Returns:
+            (T, G, H/4, W/4), see `LocalBranch.frame_gates`; None without local branch.
+        """
 
     def encode(self, clip: Tensor, gates: list[Tensor] | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Compute all that does not depend on the memory.
 
         Args:
             clip: (B, n, C, H, W) in [-1, 1], oldest frame first.
-            gates: `frame_gates` of the n frames, (B, ...) each, where they are known already.
+            gates: `frame_gates` of the n frames, (B, G, H/4, W/4) each, where they are known already.
 
         Returns:
             Queries of each memory, (B, D, h, w) in float32 and of unit length over D; and the context, further
@@ -126,7 +130,7 @@ class LocNet(nn.Module):
 
     Args:
         channels: see `LGNNet`, as for the others.
-        base_width: width.
+        base_width: channels of F'_loc.
         hidden_width: feature maps of the recurrent states.
         lstm_layers: stacked cells.
         fold_time: see `LocalBranch`.

@@ -12,7 +12,7 @@ from lgn_net.model.st_lstm import ConvLSTMCell, STLSTMCell
 
 
 class LocalBranch(nn.Module):
-    """Frames one by one through E_loc and a stack of recurrent cells, then up to full resolution: F'_loc.
+    """Encodes the frames one by one by E_loc, runs the recurrent cells over them, and upsamples to F'_loc.
 
     Args:
         channels: image channels C.
@@ -36,16 +36,19 @@ class LocalBranch(nn.Module):
         self.fold_time = fold_time
 
     def forward(self, clip: Tensor, gates: list[Tensor] | None = None) -> Tensor:
-        """Clip (B, T, C, H, W) in [-1, 1] -> F'_loc (B, width, H, W).
+        """Compute F'_loc (B, width, H, W) from a clip (B, T, C, H, W) in [-1, 1].
 
-        `gates`: what `frame_gates` gave for each of the T frames, where that is known already; (B, ...) each.
+        `gates`: what `frame_gates` gave for each of the T frames, where that is known already.
         """
         if gates is None:
             gates = [self.cells[0].conv_x(x) for x in self.encode(clip)]
         return self.deconv(self.recur(gates))
 
     def frame_gates(self, frames: Tensor) -> Tensor:
-        """Compute what depends on single frames (T, C, H, W): conv_x(x_t) of layer 1."""
+        """Compute what depends on single frames (T, C, H, W): conv_x(x_t) of layer 1, (T, 7*hidden, H/4, W/4).
+
+        With ConvLSTM cells it has 4*hidden channels.
+        """
         return self.cells[0].conv_x(self.encoder(frames))
 
     def encode(self, clip: Tensor) -> list[Tensor]:
@@ -57,7 +60,8 @@ class LocalBranch(nn.Module):
 
     def stp_net(self, gates: list[Tensor]) -> Tensor:
         """Run the ST-LSTMs over conv_x(x_t) of T frames; return the last cat(H, M) on top, (B, 2*hidden, H/4, W/4)."""
-        H, C = self.no_states(), self.no_states()
+        H: list = [None] * len(self.cells)                # None stands for a state of zeros
+        C = H.copy()
         M: Any = None
         for from_frame in gates:                          # M zigzags: up the layers, on to layer 1 of the next frame
             H[0], C[0], M = self.cells[0].step(from_frame, H[0], C[0], M)
@@ -67,13 +71,10 @@ class LocalBranch(nn.Module):
 
     def conv_lstm(self, gates: list[Tensor]) -> Tensor:
         """Run the ConvLSTMs over conv_x(x_t) of T frames; return the last cat(H, C) on top, (B, 2*hidden, H/4, W/4)."""
-        H, C = self.no_states(), self.no_states()
+        H: list = [None] * len(self.cells)
+        C = H.copy()
         for from_frame in gates:
             H[0], C[0] = self.cells[0].step(from_frame, H[0], C[0])
             for k, cell in enumerate(self.cells[1:], 1):
                 H[k], C[k] = cell(H[k - 1], H[k], C[k])
         return torch.cat([H[-1], C[-1]], dim=1)
-
-    def no_states(self) -> list:
-        """Return a None for each cell: states of zeros."""
-        return [None] * len(self.cells)

@@ -84,13 +84,12 @@ class PrototypeMemory(nn.Module):
         similarity = lookup.similarity                                                     # (N, M)
         chosen = F.one_hot(nearest, M).float()                                             # (N, M)
         counted = similarity if self.update_max == "all" else torch.where(chosen > 0, similarity, -1.0)
-        highest = torch.cat([counted, counted.new_full((1, M), -1.0)]).amax(dim=0)         # (M,), also of no query
+        highest = torch.cat([counted, counted.new_full((1, M), -1.0)]).amax(dim=0)         # (M,), -1 for no query
         if shared:
             highest = reduce_max(highest)
-        score = similarity.gather(1, nearest[:, None])[:, 0]                               # (N,)
-        weight = torch.exp(score - highest[nearest])                                       # (N,) in (0, 1]
+        weight = chosen * torch.exp(similarity - highest)                                  # (N, M) in [0, 1]
         with torch.autocast(similarity.device.type, enabled=False):
-            moves = (weight[:, None] * chosen).T @ lookup.flat.float()                     # (M, D)
+            moves = weight.T @ lookup.flat.float()                     # (M, D)
         moves = torch.cat([moves, chosen.sum(dim=0)[:, None]], dim=1)                      # one reduction for both
         moves, count = (reduce_sum(moves) if shared else moves).split([self.items.shape[1], 1], dim=1)
         self.items.copy_(torch.where(count > 0, F.normalize(self.items + moves, dim=1), self.items))

@@ -31,7 +31,7 @@ class PrototypeEncoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """D_lg: prototypes up to full resolution, joined with the local features, to the predicted frame.
+    """D_lg: decodes the prototypes, joined with the local features at full resolution, to the predicted frame.
 
     The relatives of LGN-Net have skips from E_glo instead of local features.
 

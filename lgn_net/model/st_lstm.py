@@ -15,17 +15,15 @@ class STLSTMCell(nn.Module):
     Args:
         in_channels: channels of x (features of the frame at layer 1, H of the layer below above that).
         hidden: channels of H, C and M.
-        kernel_size: odd; 3 in the paper.
         forget_bias: added to f and f' before the sigmoid.
     """
 
-    def __init__(self, in_channels: int, hidden: int, kernel_size: int = 3, forget_bias: float = 1.0):
+    def __init__(self, in_channels: int, hidden: int, forget_bias: float = 1.0):
         super().__init__()
-        padding = kernel_size // 2
-        self.conv_x = nn.Conv2d(in_channels, 7 * hidden, kernel_size, padding=padding, bias=False)
-        self.conv_h = nn.Conv2d(hidden, 4 * hidden, kernel_size, padding=padding, bias=False)
-        self.conv_m = nn.Conv2d(hidden, 3 * hidden, kernel_size, padding=padding, bias=False)
-        self.conv_o = nn.Conv2d(2 * hidden, hidden, kernel_size, padding=padding, bias=False)
+        self.conv_x = nn.Conv2d(in_channels, 7 * hidden, 3, padding=1, bias=False)
+        self.conv_h = nn.Conv2d(hidden, 4 * hidden, 3, padding=1, bias=False)
+        self.conv_m = nn.Conv2d(hidden, 3 * hidden, 3, padding=1, bias=False)
+        self.conv_o = nn.Conv2d(2 * hidden, hidden, 3, padding=1, bias=False)
         self.conv_1x1 = nn.Conv2d(2 * hidden, hidden, 1, bias=False)
         self.hidden = hidden
         self.forget_bias = forget_bias
@@ -63,14 +61,12 @@ class ConvLSTMCell(nn.Module):
     Args:
         in_channels: channels of x.
         hidden: channels of H and C.
-        kernel_size: odd.
     """
 
-    def __init__(self, in_channels: int, hidden: int, kernel_size: int = 3):
+    def __init__(self, in_channels: int, hidden: int):
         super().__init__()
-        padding = kernel_size // 2
-        self.conv_x = nn.Conv2d(in_channels, 4 * hidden, kernel_size, padding=padding)
-        self.conv_h = nn.Conv2d(hidden, 4 * hidden, kernel_size, padding=padding)
+        self.conv_x = nn.Conv2d(in_channels, 4 * hidden, 3, padding=1)
+        self.conv_h = nn.Conv2d(hidden, 4 * hidden, 3, padding=1)
 
     def forward(self, x: Tensor, H: Tensor | None, C: Tensor | None) -> tuple[Tensor, Tensor]:
         """Compute the new H, C from x (B, in, h, w) and H, C (B, hidden, h, w) of the step before, None for zeros."""

@@ -112,7 +112,8 @@ def restore(optimizer: torch.optim.Optimizer, scheduler: CosineAnnealingLR, step
             path: str | Path) -> int:
     """Give optimizer, schedule and PyTorch's random state what a checkpoint holds; return the number of steps done.
 
-    An epoch's file holds nothing of it; the schedule gets its position. UserError where an entry does not fit.
+    epoch_NNN.pt holds no optimizer state; only the schedule is moved to its epoch. UserError where an entry does not
+    fit.
     """
     epochs, weights = saved["step"] // steps_per_epoch, optimizer.param_groups[0]["params"]
     if "optimizer" not in saved:

@@ -19,7 +19,7 @@ from lgn_net.config import Config, to_yaml
 from lgn_net.data.clips import to_float
 from lgn_net.data.windows import Windows
 from lgn_net.datasets import BENCHMARKS, canonical_name
-from lgn_net.distributed import rank
+from lgn_net.distributed import collect, rank
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable, locked, write_atomic
 from lgn_net.model.losses import Losses
@@ -75,13 +75,13 @@ class Run:
         self.board: Any = None
         if rank():
             return self
-        self.writer = self.closing.enter_context(ThreadPoolExecutor(1))
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self.closing.enter_context(locked(self.folder / ".lock", timeout=0))
         except Timeout:
             raise UserError(f"another process is training in {self.folder}; wait for it, or choose another "
                             f"--exp_dir") from None
+        self.writer = self.closing.enter_context(ThreadPoolExecutor(1))
         path = self.folder / "log.jsonl"
         write_atomic(path, "".join(f"{json.dumps(row)}\n" for row in read_log(path) if row["step"] <= self.step))
         write_atomic(self.folder / "config.yaml", to_yaml(self.config))
@@ -165,18 +165,19 @@ class Run:
 
     def finish_writing(self, but: int = 0) -> None:
         """Wait until at most `but` checkpoints are still to be written; raise what their writing raised."""
-        while len(self.writing) > but:
+        while self.writing and (len(self.writing) > but or self.writing[0].done()):
             self.writing.pop(0).result()
 
 
 class EpochFitter:
     """Measures the first steps of a run and chooses its number of epochs, `train.epochs` at most.
 
-    `score` scores so many frames, to measure how long the evaluation of the benchmark's test frames takes.
+    `score` scores so many frames, to measure how long an evaluation of the benchmark's test frames takes. `first` steps
+    were done before. Of several processes, the first one chooses.
     """
 
-    def __init__(self, config: Config, steps_per_epoch: int, score: Callable[[int], object]):
-        self.config, self.steps_per_epoch, self.score = config, steps_per_epoch, score
+    def __init__(self, config: Config, steps_per_epoch: int, score: Callable[[int], object], first: int = 0):
+        self.config, self.steps_per_epoch, self.score, self.first = config, steps_per_epoch, score, first
         self.times = [time.monotonic()]
 
     def after_step(self) -> int | None:
@@ -190,8 +191,9 @@ class EpochFitter:
         benchmark = BENCHMARKS.get(canonical_name(self.config.data.dataset))
         reserve = START + (time.monotonic() - now) / SCORED * (benchmark.test[1] if benchmark else 0)
         left = 60 * minutes - (time.monotonic() - self.times[0]) - reserve
+        steps += self.first
         epochs = min(self.config.train.epochs, int((steps + left / a_step) / self.steps_per_epoch))
-        epochs = max(math.ceil(steps / self.steps_per_epoch), epochs)                      # of them, these have begun
+        epochs = collect(max(math.ceil(steps / self.steps_per_epoch), epochs))[0]          # at least the begun ones
         print(f"{epochs} epochs fit into {minutes:g} minutes: {a_step:.3f} s a step, {self.steps_per_epoch} steps an "
               f"epoch, {reserve:.0f} s for the evaluation", flush=True)
         return epochs

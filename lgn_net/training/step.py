@@ -34,7 +34,8 @@ class Share(NamedTuple):
 def shares_of(batch: list[int], parts: int) -> list[Share]:
     """Divide a batch of window indices among the processes, and return the shares of this one.
 
-    Each process gets `parts` shares or, of a small batch, fewer; all get as many, since they meet in every pass.
+    Each process gets `parts` shares or, of a small batch, fewer. All get equally many, because each pass synchronises
+    them.
     """
     parts = min(parts, math.ceil(len(batch) / world_size()))
     pieces = np.array_split(batch, parts * world_size())[rank() * parts:(rank() + 1) * parts]
