@@ -73,9 +73,9 @@ def main(argv: list[str]) -> int:
     limit = "none: another scene" if math.isnan(threshold) else f"{threshold:+.2f} ({share})"
     print(f"frames     {source.received or output.count}, of which {len(normality)} scored and {source.dropped} dropped"
           f"; normality {np.nanmean(normality):+.2f} on average, lowest {np.nanmin(normality):+.2f} at frame "
-          f"{curve['frame'][np.nanargmin(normality)]:.0f}\n"
+          f"{curve['number'][np.nanargmin(normality)]:.0f}\n"
           f"threshold  {limit}; normal: {calibration['frames']} frames of {where}\n"
-          f"alarms     {output.alarms}, listed in alarms.csv and events.jsonl; "
+          f"alarms     {len(output.events)}, listed in alarms.csv and events.jsonl; "
           f"{100 * np.mean(normality < threshold):.1f} % of the frames are below the threshold\n"
           f"speed      {speed:.1f} frames a second ({detector.device.type}, {torch.get_num_threads()} threads"
           f"{'' if args.no_video else ', annotated video included'}); written into {out}")

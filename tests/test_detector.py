@@ -67,7 +67,7 @@ def test_watching_a_file_is_scoring_its_pictures(detector, pictures, data, tmp_p
     assert detector.score([]).normality.shape == (0,) and detector.score(pictures[:3]).signals == {}
     normal = AnomalyDetector.load(data / "last.pt", "cpu")
     with pytest.raises(UserError, match="does not say how it scores normal frames"):
-        normal.watch(video)
+        next(normal.watch(video))
     assert np.nanmean(normal.calibrate(video).score(pictures).normality) == pytest.approx(0, abs=1e-6)
 
 
@@ -85,7 +85,7 @@ def test_each_part_between_gaps_starts_anew(detector, pictures, tmp_path, update
         assert detector.score(pictures).normality == pytest.approx(detector.score(pictures).normality, nan_ok=True)
     frames = [None, *((t, detector.to_frame(p)) for t, p in enumerate(pictures[:6])), None, None, (6, Frame(
         pictures[6], pictures[6][..., :1], 0.6))]
-    assert [bool(frame.signals) for frame in detector.judge(iter(frames))] == [False] * 4 + [True] * 2 + [False]
+    assert [bool(frame.signals) for frame in detector.watch(frames)] == [False] * 4 + [True] * 2 + [False]
 
 
 @pytest.mark.parametrize(("distance", "settings", "foreign"), [
@@ -95,7 +95,7 @@ def test_another_scene_is_told_of(data, pictures, recwarn, monkeypatch, distance
     usual = type(detector).normality
     monkeypatch.setattr(type(detector), "normality", lambda *args: 0.1 * (usual(*args)) - distance)
     taken, numbers = [], []
-    for frame in detector.judge(taken.append(t) or (t, detector.to_frame(pictures[t % 20])) for t in range(80)):
+    for frame in detector.watch(taken.append(t) or (t, detector.to_frame(pictures[t % 20])) for t in range(80)):
         numbers.append(frame.number)
         assert np.isnan(frame.threshold) == foreign and (len(recwarn) == 1) == foreign and not (foreign and frame.alarm)
         assert len(numbers) > 1 or len(taken) <= 54 + detector.config.score.batch_size
@@ -254,10 +254,10 @@ def test_killed_process_leaves_every_closed_event(data, camera, tmp_path):
 
 def test_interrupted_stream_leaves_whole_files(data, camera, tmp_path, monkeypatch):
     """Ctrl-C at the twelfth frame."""
-    def draw(annotator, t, *args):
-        if t == 12:
+    def draw(annotator, frame):
+        if frame.number == 12:
             signal.raise_signal(signal.SIGINT)
-        return usual(annotator, t, *args)
+        return usual(annotator, frame)
 
     usual, out = Annotator.draw, tmp_path / "out"
     monkeypatch.setattr(Annotator, "draw", draw)

@@ -25,7 +25,7 @@ from lgn_net.scores.protocols import paper_weights
 from lgn_net.scores.score_file import read_scores
 from lgn_net.training.checkpoint import load_checkpoint, save_checkpoint
 from lgn_net.video.overlay import Annotator, heat
-from lgn_net.video.scoring import with_alarms
+from lgn_net.video.scoring import FrameResult, with_alarms
 
 export, predict = load_script("scripts/export_weights.py"), load_script("scripts/predict_video.py")
 write_video = functools.partial(write, codec="ffv1", form="bgr0")
@@ -156,10 +156,10 @@ def test_alarms_against_a_slow_search(length, gap):
     """The longest runs of low frames with short gaps, found in "0110..."; and how long a frame waits for its answer."""
     for bits in itertools.product("01", repeat=10):
         low, taken, found, expected = "".join(bits), [], "", ["0"] * 10
-        frames = ((taken.append(t) or t, -float(x)) for t, x in enumerate(low))
-        for t, _, alarm in with_alarms(frames, -0.5, length, gap):
-            found += str(int(alarm))
-            assert len(taken) - t - 1 <= length + gap
+        frames = (taken.append(t) or shown(t, -float(x), threshold=-0.5) for t, x in enumerate(low))
+        for frame in with_alarms(frames, length, gap):
+            found += str(int(frame.alarm))
+            assert len(taken) - frame.number - 1 <= length + gap
         for run_of_lows in re.finditer(f"1(0{{0,{gap}}}1)*", low):
             if len(run_of_lows[0]) >= length:
                 expected[slice(*run_of_lows.span())] = "1" * len(run_of_lows[0])
@@ -226,6 +226,10 @@ def test_variants(data, video, score, tmp_path, knobs, first, distances):
 
 # --------------------------------------------------------------------------------------------------------------- video
 
+def shown(number, normality, alarm=False, picture=None, error=None, threshold=-2.0):
+    return FrameResult(number, math.nan, picture, {}, error, normality, threshold, alarm)
+
+
 def is_box(picture):
     """Where a picture is blue as the box is; grey and heat are not, even after lossy coding."""
     return picture[..., 0].astype(int) - picture[..., 2] > 60
@@ -247,8 +251,8 @@ def test_annotated_video_has_every_frame_and_the_box_in_alarms_only(score, tmp_p
         inside[first:last + 1] = True
         assert name == "square" and [float(x) for x in seconds] == [first / 10, last / 10]
         assert float(lowest) == pytest.approx(scored.signals["normality"][first - 4:last - 3].min(), abs=1e-4)
-    expected = with_alarms(((None, x) for x in scored.signals["normality"]), threshold, 1, 0)
-    assert inside.tolist() == 4 * [False] + [alarm for *_, alarm in expected] and 0 < inside.sum() < 36
+    expected = scored.signals["normality"] < threshold
+    assert inside.tolist() == 4 * [False] + expected.tolist() and 0 < inside.sum() < 36
     assert len(pictures) == 40 and pictures[0].shape == (90 + 14 + 16, 122, 3)
     assert np.array_equal([is_box(picture[:90]).sum() >= 8 for picture in pictures], inside)
     assert cv2.PSNR(pictures[0][:90, :121], frames[0]) > 25     # the picture itself, where there is no heat
@@ -262,15 +266,15 @@ def test_heat_and_box_are_where_the_error_is():
     hot = heat(picture, error, 0.01)
     assert (hot[20:28, 88:104, 2] > 150).all() and np.array_equal(hot[40:], picture[40:])
     assert np.array_equal(heat(picture, error, 0.2), picture)                  # no more than in normal frames
-    y, x = np.nonzero(is_box(Annotator(0.0, 0.01).draw(0, picture, error, -9.0, True)[:64]))
+    y, x = np.nonzero(is_box(Annotator(0.01).draw(shown(0, -9.0, True, picture, error))[:64]))
     assert (abs(np.array([x.min(), x.max() + 1, y.min(), y.max() + 1]) - [80, 112, 16, 32]) <= 4).all()
 
 
 def test_strip_marks_alarms_at_the_right_and_forgets():
-    annotator, picture = Annotator(-2.0, 1.0), np.zeros((60, 20, 3), np.uint8)
+    annotator, picture = Annotator(), np.zeros((60, 20, 3), np.uint8)
     for t in range(30):
         alarm = t >= 25 or 10 <= t < 15
-        drawn = annotator.draw(t, picture, None, -5.0 if alarm else math.nan if t < 22 else 0.0, alarm)[60 + 14:]
+        drawn = annotator.draw(shown(t, -5.0 if alarm else math.nan if t < 22 else 0.0, alarm, picture))[60 + 14:]
     red = (drawn == (40, 40, 150)).all(axis=2).any(axis=0)
     assert red.tolist() == [False] * 10 + [True] * 10
     line, limit = (drawn > 180).all(axis=2), (drawn[:, 1] == (60, 190, 255)).all(axis=1).argmax()
@@ -281,7 +285,7 @@ def test_strip_marks_alarms_at_the_right_and_forgets():
 def test_text_of_the_strip_is_whole(H, W):
     """The last letter of ALARM ends inside the picture, and the word is there."""
     picture, band = np.zeros((H, W, 3), np.uint8), round(40 * max(0.35, H / 720))
-    drawn = [Annotator(-2.0, 1.0).draw(123456, picture, None, -123.45, alarm)[H:H + band].max(axis=(0, 2)) > 60
+    drawn = [Annotator().draw(shown(123456, -123.45, alarm, picture))[H:H + band].max(axis=(0, 2)) > 60
              for alarm in (False, True)]
     assert np.flatnonzero(drawn[1])[-1] < W - 1 and drawn[1].sum() > 1.1 * drawn[0].sum()
 

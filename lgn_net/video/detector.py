@@ -30,29 +30,10 @@ from lgn_net.scores.protocols import paper_weights
 from lgn_net.scores.score_file import VideoScores, read_scores
 from lgn_net.terminal import progress
 from lgn_net.training.checkpoint import load_checkpoint, load_weights
-from lgn_net.video.scoring import Numbered, Scored, score_frames, with_alarms, without_gaps
+from lgn_net.video.scoring import FrameResult, Numbered, score_frames, with_alarms, without_gaps
 from lgn_net.video.source import FPS, Source
 
 FIRST = 50                    # scored frames by which a scene is known, or that `calibrate_seconds` takes at least
-
-
-class FrameResult(NamedTuple):
-    """What the detector says of one frame."""
-
-    number: int                # in its source, from 0
-    seconds: float             # since the source's first frame, 0 or more; NaN where the frame rate is unknown
-    normality: float           # standard deviations of normal frames: 0 is their mean, -3 far out; NaN without a score
-    alarm: bool                # whether the frame is in an alarm
-    threshold: float           # the normality below which frames are low; NaN while it is not known, or means nothing
-    signals: dict[str, float]  # psnr in dB, distance >= 0, regular_score in 0 to 1 ...; {} without a score
-    picture: np.ndarray        # uint8 (H, W, 3), blue-green-red
-    error: np.ndarray | None   # squared error of the prediction, float32 (size, size) in 0 to 1
-
-    @classmethod
-    def of(cls, one: Scored, normality: float = math.nan, alarm: bool = False, threshold: float = math.nan) -> Self:
-        """Gather what is known of a frame."""
-        return cls(one.number, one.frame.seconds, normality, alarm, threshold, one.signals or {}, one.frame.picture,
-                   one.error)
 
 
 class Scores(NamedTuple):
@@ -131,37 +112,10 @@ class AnomalyDetector:
         known = check_calibration(self.calibration, self.weights, self.checkpoint)
         return threshold_at(known, self.false_alarms) if self.threshold is None else self.threshold
 
-    def open(self, video: str | Path | int, **how: Any) -> Source:
-        """Open a video file, a folder of images, a stream's address or a camera's number; `how`: see `Source`."""
-        return Source(video, self.config.data.channels, **how)
-
-    def watch(self, video: str | Path | int | Source, calibrate_seconds: float = 0.0, update_memory: bool = False,
-              on_gap: Callable[[], None] = lambda: None, **how: Any) -> Iterator[FrameResult]:
-        """Score a video, each frame by those before it alone, and yield all frames in order.
-
-        A frame comes at most `min_frames` + `gap` frames late; the first FIRST only when they show whether this is the
-        scene of the training, where the calibration is the checkpoint's. If it isn't, a warning says so, and there are
-        no alarms. A given `threshold` leaves that out. Every video, and what follows a gap, starts anew.
-
-        Args:
-            video: as for `open`.
-            calibrate_seconds: first take so many seconds, and FIRST scored frames or more, as what is normal, by median
-                and median absolute deviation: a few abnormal frames do little harm. UserError for too short a video.
-            update_memory: update a copy of the memory by frames whose regular score is below gamma, as evaluations do.
-                Off by default: a camera runs for days, and a memory that follows it takes for normal whatever stays,
-                so that scores come to depend on the whole past, and the calibration no longer fits.
-            on_gap: is called at a gap and at the end, at once, when the frames before it have been yielded.
-            how: see `Source`. A live source that stays away ends in its SourceLost, after its last frame.
-        """
-        if not calibrate_seconds:
-            self.limit()
-        source = video if isinstance(video, Source) else self.open(video, **how)
-        return self.judge(iter(source), source.live, calibrate_seconds, update_memory, on_gap)
-
     def score(self, frames: Iterable[np.ndarray]) -> Scores:
         """Score consecutive frames, uint8 (H, W, 3) blue-green-red, or (H, W) grey; they are one video of their own."""
         found = [(one.normality, one.alarm, one.signals)
-                 for one in self.judge((t, self.to_frame(picture)) for t, picture in enumerate(frames))]
+                 for one in self.watch((t, self.to_frame(picture)) for t, picture in enumerate(frames))]
         normality, alarm, signals = zip(*found) if found else ((), (), ())
         return Scores(np.array(normality), np.array(alarm, bool),
                       {name: np.array([one.get(name, math.nan) for one in signals])
@@ -174,39 +128,65 @@ class AnomalyDetector:
         grey = self.config.data.channels == 1
         return Frame(picture, cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None] if grey else picture, math.nan)
 
-    def judge(self, frames: Iterator[Numbered | None], live: bool = False, calibrate_seconds: float = 0.0,
-              update_memory: bool = False, on_gap: Callable[[], None] = lambda: None) -> Iterator[FrameResult]:
-        """Yield what `watch` does, of frames and gaps (None)."""
+    def open(self, video: str | Path | int, **how: Any) -> Source:
+        """Open a video file, a folder of images, a stream's address or a camera's number; `how`: see `Source`."""
+        return Source(video, self.config.data.channels, **how)
+
+    def watch(self, video: str | Path | int | Iterable[Numbered | None], calibrate_seconds: float = 0.0,
+              update_memory: bool = False, on_gap: Callable[[], None] = lambda: None,
+              **how: Any) -> Iterator[FrameResult]:
+        """Score a video, each frame by those before it alone, and yield all frames in order.
+
+        A frame comes at most `min_frames` + `gap` frames late; the first FIRST only when they show whether this is the
+        scene of the training, where the calibration is the checkpoint's. If it isn't, a warning says so, and there are
+        no alarms. A given `threshold` leaves that out. Every video, and what follows a gap, starts anew.
+
+        Args:
+            video: as for `open`, or what `open` returned.
+            calibrate_seconds: first take so many seconds, and FIRST scored frames or more, as what is normal, by median
+                and median absolute deviation: a few abnormal frames do little harm. UserError for too short a video.
+            update_memory: update a copy of the memory by frames whose regular score is below gamma, as evaluations do.
+                Off by default: a camera runs for days, and a memory that follows it takes for normal whatever stays,
+                so that scores come to depend on the whole past, and the calibration no longer fits.
+            on_gap: is called at a gap and at the end, at once, when the frames before it have been yielded.
+            how: see `Source`. A live source that stays away ends in its SourceLost, after its last frame.
+        """
+        if not calibrate_seconds:
+            self.limit()
+        source = self.open(video, **how) if isinstance(video, str | Path | int) else video
+        frames, at_once = iter(source), update_memory or getattr(source, "live", False)
         model, config, learned = self.model, self.config, list[dict[str, float]]()
+        threshold, known = math.nan, False
         if update_memory:
             model, config = copy.deepcopy(model), with_knobs(config, {"score.memory_update": "carry"})
-        threshold, known = math.nan, False
         for part in without_gaps(frames):
-            scored = score_frames(part, model, config, self.device, live or update_memory)
-            if calibrate_seconds:
-                for one in scored:
-                    yield FrameResult.of(one)
-                    learned += [one.signals] if one.signals else []
-                    seconds = one.number / FPS if math.isnan(one.frame.seconds) else one.frame.seconds
-                    if seconds >= calibrate_seconds and len(learned) >= FIRST:
-                        self.learn([gathered("", learned)], robust=True)
-                        calibrate_seconds = 0.0
-                        break
+            scored = score_frames(part, model, config, self.device, at_once)
+
+            # Take the beginning as normal: its frames get no normality.
+            for one in scored if calibrate_seconds else ():
+                yield one
+                learned += [one.signals] if one.signals else []
+                seconds = one.number / FPS if math.isnan(one.seconds) else one.seconds
+                if seconds >= calibrate_seconds and len(learned) >= FIRST:
+                    self.learn([gathered("", learned)], robust=True)
+                    calibrate_seconds = 0.0
+                    break
+
+            # Hold the first frames until they show which scene this is.
             if not (known or calibrate_seconds):
-                threshold, known, held = self.limit(), True, []
+                threshold, known, held = self.limit(), True, list[FrameResult]()
                 if self.of_training and self.threshold is None:
                     held = list(itertools.islice(scored, FIRST + config.model.window - 1))
                     threshold = math.nan if self.is_foreign(held) else threshold
                 scored = itertools.chain(held, scored)
-            judged = ((one, self.normality(one)) for one in scored)
-            for one, normality, alarm in with_alarms(judged, threshold, self.min_frames, self.gap):
-                yield FrameResult.of(one, normality, alarm, threshold)
+            judged = (one._replace(normality=self.normality(one), threshold=threshold) for one in scored)
+            yield from with_alarms(judged, self.min_frames, self.gap)
             on_gap()
         if calibrate_seconds:
             raise UserError(f"the video ended before {calibrate_seconds:g} seconds and {FIRST} scored frames could be "
                             f"taken as normal ({len(learned)} were); give fewer seconds, or --normal VIDEO")
 
-    def is_foreign(self, beginning: list[Scored]) -> bool:
+    def is_foreign(self, beginning: list[FrameResult]) -> bool:
         """Tell, with a warning, whether frames are of another scene than the training: far from all of its frames."""
         lowest, *_, highest = (self.calibration or {})["normality"]
         middle = float(np.median([self.normality(one) for one in beginning if one.signals] or [0.0]))
@@ -217,9 +197,9 @@ class AnomalyDetector:
                           f"--normal VIDEO of the scene with nothing abnormal, or --calibrate SECONDS")
         return foreign
 
-    def normality(self, scored: Scored) -> float:
-        """Compute the normality of a scored frame, NaN where it has no score."""
-        signals: Any = scored.signals
+    def normality(self, one: FrameResult) -> float:
+        """Compute the normality of a frame, NaN where it has no score."""
+        signals: Any = one.signals
         return float(calibrated(signals, self.weights, self.calibration or {})) if signals else math.nan
 
 

@@ -1,10 +1,10 @@
 """The files of a video that is watched; tables and events grow line by line, for the process may be killed."""
 
-import contextlib
 import csv
 import json
 import math
 import subprocess
+import threading
 import warnings
 from array import array
 from collections.abc import Callable
@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lgn_net.video.detector import AnomalyDetector, FrameResult
-from lgn_net.video.overlay import Annotator, box_of, marked, plot_normality
+from lgn_net.video.overlay import Annotator, boxes_of, marked, plot_normality
 from lgn_net.video.source import Source
 
 ALARM = ("video", "start", "end", "start_seconds", "end_seconds", "lowest_normality")        # columns of alarms.csv
@@ -33,41 +33,40 @@ class Output:
                  command: str | None = None):
         self.out, self.detector, self.source, self.write, self.command = out, detector, source, write, command
         self.files: dict[str, IO[str]] = {}
-        self.curve = {name: array("d") for name in ("frame", "seconds", "normality", "alarm")}
-        self.count = self.alarms = 0
-        self.annotator = Annotator(math.nan, 1.0)
-        self.on: tuple[FrameResult, ...] = ()                             # first, last and lowest frame of an alarm
-        self.commands: list[subprocess.Popen] = []
+        self.columns = {name: array("d") for name in ("number", "seconds", "normality", "alarm")}
+        self.count, self.annotator = 0, Annotator()
+        self.on: list[FrameResult] = []                                   # first, last and lowest frame of an alarm
+        self.events: list[dict[str, Any]] = []                            # the ends of alarms
+        self.commands: list[threading.Thread] = []
 
     def add(self, frame: FrameResult) -> None:
         """Write what there is of a frame."""
         self.count += 1
-        self.annotator.threshold = frame.threshold
         self.annotator.normal_peak = (self.detector.calibration or {}).get("peak_error", 1.0)
         if self.write:
-            self.write(self.annotator.draw(frame.number, frame.picture, frame.error, frame.normality, frame.alarm),
-                       frame.seconds)
+            self.write(self.annotator.draw(frame), frame.seconds)
         if frame.signals:
             if not self.files:
                 self.start(frame.signals)
             numbers = [int(x) if x in (0, 1) else x for x in frame.signals.values()]
             self.row("scores.csv", [self.source.name, frame.number, *numbers, frame.normality, frame.seconds])
-            for values, value in zip(self.curve.values(), (frame.number, frame.seconds, frame.normality, frame.alarm)):
-                values.append(value)
+            for name, values in self.columns.items():
+                values.append(getattr(frame, name))
         if not frame.alarm:
             self.end_alarm()
         elif self.on:
-            self.on = self.on[0], frame, min(self.on[2], frame, key=lambda one: one.normality)
+            self.on = [self.on[0], frame, min(self.on[2], frame, key=lambda one: one.normality)]
         else:
-            self.on = frame, frame, frame
-            self.tell("begin", "start")
+            self.on = [frame] * 3
+            self.tell("begin", frame)
 
     def end_alarm(self) -> None:
         """End the alarm that is on, if one is: at a frame outside it, at a gap, and at the end."""
         if self.on:
-            event = self.tell("end", "end")
+            event = self.tell("end", self.on[1])
             self.row("alarms.csv", [event[name] for name in ALARM])
-            self.on, self.alarms = (), self.alarms + 1
+            self.events.append(event)
+            self.on = []
 
     def start(self, signals: dict[str, float]) -> None:
         """Open the files. Events of a live source are added to those of earlier runs."""
@@ -81,51 +80,53 @@ class Output:
         """Append a line to a table, NaN as an empty cell."""
         csv.writer(self.files[name], lineterminator="\n").writerow(["" if x != x else x for x in values])
 
-    def moment(self, end: str, frame: FrameResult) -> dict[str, Any]:
-        """Say of an alarm's start or end, its name, what frame it is, and when."""
-        clock = datetime.fromtimestamp(self.source.began + frame.seconds).astimezone() if self.source.live else None
-        return {end: frame.number, f"{end}_seconds": None if math.isnan(frame.seconds) else round(frame.seconds, 3),
-                f"{end}_time": clock and clock.isoformat(timespec="milliseconds")}
+    def moment(self, frame: FrameResult) -> tuple[int, float | None, str | None]:
+        """Return the number of a frame, its seconds if they are known, and the clock time of a live source."""
+        clock = None
+        if self.source.live:
+            moment = datetime.fromtimestamp(self.source.began + frame.seconds).astimezone()
+            clock = moment.isoformat(timespec="milliseconds")
+        return frame.number, None if math.isnan(frame.seconds) else round(frame.seconds, 3), clock
 
-    def tell(self, kind: str, end: str) -> dict[str, Any]:
+    def tell(self, kind: str, now: FrameResult) -> dict[str, Any]:
         """Print an alarm's beginning or end, append it to events.jsonl, save its picture, start the command."""
+        # The event, and its picture.
         first, last, lowest = self.on
-        error: Any = lowest.error
-        event = {"event": kind, "video": self.source.name, **self.moment("start", first), **self.moment("end", last)}
+        event: dict[str, Any] = {"event": kind, "video": self.source.name}
+        for end, frame in ("start", first), ("end", last):
+            event |= zip((end, f"{end}_seconds", f"{end}_time"), self.moment(frame))
         picture = f"alarm_{event['start_time'] or event['start']}.jpg".replace(":", "")
-        event |= {"lowest_normality": round(lowest.normality, 4), "lowest_frame": lowest.number,
-                  "box": box_of(error, *lowest.picture.shape[:2]), "picture": picture, "threshold": lowest.threshold,
+        boxes = boxes_of(lowest, self.annotator.normal_peak)
+        event |= {"lowest_normality": round(lowest.normality, 4), "lowest_frame": lowest.number, "box": boxes[0],
+                  "boxes": boxes, "picture": picture, "threshold": lowest.threshold,
                   "min_frames": self.detector.min_frames, "gap": self.detector.gap,
                   "checkpoint": str(self.detector.checkpoint)}
-        cv2.imwrite(str(self.out / picture), marked(lowest.picture, error, self.annotator.normal_peak))
+        cv2.imwrite(str(self.out / picture), marked(lowest, self.annotator.normal_peak))
+
+        # Who hears of it.
         text = json.dumps(event) + "\n"
         self.files["events.jsonl"].write(text)
-        when = ", ".join(str(x) for x in self.moment(end, first if end == "start" else last).values() if x is not None)
+        when = ", ".join(str(x) for x in self.moment(now) if x is not None)
         tqdm.write(f"alarm {kind:5} frame, seconds, time: {when}; lowest normality {lowest.normality:+.2f}")
         print(end="", flush=True)
         if self.command:
-            process: Any = subprocess.Popen(self.command, shell=True, stdin=subprocess.PIPE, text=True)
-            self.commands.append(process)
-            with contextlib.suppress(BrokenPipeError), process.stdin:       # far less than a pipe holds
-                process.stdin.write(text)
-            self.wait_for_commands(0)
+            self.commands = [one for one in self.commands if one.is_alive()]
+            self.commands.append(threading.Thread(target=self.call, args=(text,), daemon=True))
+            self.commands[-1].start()
         return event
 
-    def wait_for_commands(self, seconds: float) -> None:
-        """Forget the commands that have ended, with a warning of those that failed."""
-        for one in self.commands:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                if one.wait(seconds):
-                    warnings.warn(f"--on_alarm {self.command} ended with status {one.returncode}")
-        self.commands = [one for one in self.commands if one.returncode is None]
+    def call(self, event: str) -> None:
+        """Run the command with an event on its standard input; warn where it fails."""
+        done = subprocess.run(str(self.command), shell=True, input=event, text=True, check=False)
+        if done.returncode:
+            warnings.warn(f"--on_alarm {self.command} ended with status {done.returncode}")
 
     def finish(self) -> dict[str, np.ndarray]:
-        """Draw curve.png and close everything; return the columns of the curve."""
-        curve = {name: np.array(values) for name, values in self.curve.items()}
-        unit = "seconds" if np.isfinite(curve["seconds"]).all() else "frame"
-        plot_normality(self.out / "curve", curve[unit], curve["normality"], self.annotator.threshold, curve["alarm"],
-                       self.source.name, unit)
-        self.wait_for_commands(10)
+        """Draw curve.png and close everything; return the columns of the scored frames."""
+        curve = {name: np.array(values) for name, values in self.columns.items()}
+        plot_normality(self.out / "curve", curve, self.annotator.threshold, self.source.name)
+        for one in self.commands:
+            one.join(10)
         for file in self.files.values():
             file.close()
         return curve

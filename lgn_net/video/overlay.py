@@ -1,4 +1,4 @@
-"""A scored video to look at: errors as heat, the box of an alarm, normality over time. Pictures are uint8 BGR."""
+"""A scored video to look at: errors as heat, the boxes of an alarm, normality over time. Pictures are uint8 BGR."""
 
 import contextlib
 import math
@@ -12,13 +12,16 @@ import av
 import cv2
 import matplotlib
 import numpy as np
+from matplotlib.dates import DateFormatter
 from matplotlib.figure import Figure
 
 from lgn_net.files import replacing
 from lgn_net.report.figures import BLUE, PAGE, RED, STYLE, save_figure
-from lgn_net.scores.maps import smoothed, strongest_region
+from lgn_net.scores.maps import smoothed
+from lgn_net.video.scoring import FrameResult
 
 HEAT = (1, 3)                    # times the greatest error in a normal frame: where heat begins, and where it ends
+BURNS, MOST = 2, 5               # likewise, from where a region has a box; and how many have one
 BOX = (255, 200, 0)              # light blue: unlike the heat, for colour-blind eyes, too
 LINE, LIMIT, ALARM, GROUND = (235, 235, 235), (60, 190, 255), (40, 40, 150), (28, 28, 28)     # of the strip
 TICKS = 90000                    # of a video's clock, a second
@@ -26,34 +29,36 @@ H264 = {"preset": "veryfast", "crf": "20"}        # hardly slower than drawing, 
 
 
 class Annotator:
-    """Draws the frames of a video: heat over the picture, the box in alarms, and a strip below it.
+    """Draws the frames of a video: heat over the picture, the boxes in alarms, and a strip below it.
 
-    The strip holds a line of text, and the normality of the last frames, newest at the right. It reaches from 4 below
-    the threshold to 2 above it (or above 0, the mean of normal frames). Two pixels are a frame.
+    The strip holds a line of text, and the normality of the last frames, newest at the right. It reaches from 2 above
+    the threshold (or above 0, the mean of normal frames) to 4 below it, or to the lowest frame. Two pixels are a frame.
     """
 
-    def __init__(self, threshold: float, normal_peak: float):
+    def __init__(self, normal_peak: float = 1.0):
         """`normal_peak`: mean of the maximum of the smoothed error maps of normal frames."""
-        self.threshold, self.normal_peak = threshold, normal_peak
+        self.threshold, self.normal_peak = math.nan, normal_peak
         self.shown: deque[tuple[float, bool]] = deque()
 
-    def draw(self, t: int, picture: np.ndarray, error: np.ndarray | None, normality: float, alarm: bool) -> np.ndarray:
-        """Draw frame t (H, W, 3) with its error map (h, w); without a score it has none, and its normality is NaN."""
-        # Heat, and a box around the strongest region.
-        H, W, _ = picture.shape
-        if error is not None:
-            picture = marked(picture, error, self.normal_peak) if alarm else heat(picture, error, self.normal_peak)
+    def draw(self, frame: FrameResult) -> np.ndarray:
+        """Draw a frame: uint8, as wide as its picture, and higher by the strip."""
+        # Heat, and boxes.
+        picture, (H, W, _) = frame.picture, frame.picture.shape
+        if frame.error is not None:
+            picture = marked(frame, self.normal_peak) if frame.alarm else heat(picture, frame.error, self.normal_peak)
 
         # The strip.
-        self.shown.append((normality, alarm))
+        self.threshold = frame.threshold
+        self.shown.append((frame.normality, frame.alarm))
         if len(self.shown) > W // 2:
             self.shown.popleft()
         scale = max(0.35, H / 720)                                                                   # of the letters
         strip = np.full((round(40 * scale) + max(16, H // 6), W, 3), GROUND, np.uint8)
         self.plot(strip[round(40 * scale):])
-        text = f"frame {t}   {'no score yet' if math.isnan(normality) else f'normality {normality:+.2f}'}"
+        score = "no score yet" if math.isnan(frame.normality) else f"normality {frame.normality:+.2f}"
+        text = f"frame {frame.number}   {score}"
         longest = cv2.getTextSize(text + "   ALARM", cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0]
-        cv2.putText(strip, text + "   ALARM" * alarm, (4, round(28 * scale)), cv2.FONT_HERSHEY_SIMPLEX,
+        cv2.putText(strip, text + "   ALARM" * frame.alarm, (4, round(28 * scale)), cv2.FONT_HERSHEY_SIMPLEX,
                     scale * min(1, (W - 8) / longest), LINE, max(1, round(1.5 * scale)), cv2.LINE_AA)
         return np.vstack([picture, strip])
 
@@ -65,7 +70,7 @@ class Annotator:
         for left in x[alarms == 1]:
             strip[:, left:left + 2] = ALARM
         threshold = 0.0 if math.isnan(self.threshold) else self.threshold
-        reach = min(threshold, 0) - 4, max(threshold, 0) + 2
+        reach = np.fmin.reduce([min(threshold, 0) - 4, *normality]), max(threshold, 0) + 2
         limit, *y = np.interp([threshold, *normality], reach, (h - 2, 1)).round()
         cv2.line(strip, (0, int(limit)), (W, int(limit)), LIMIT, 1)
         points = np.stack([x + 1, y], axis=1)[~np.isnan(normality)]
@@ -73,17 +78,28 @@ class Annotator:
             cv2.polylines(strip, [points.astype(int)], False, LINE, 1, cv2.LINE_AA)
 
 
-def box_of(error: np.ndarray, H: int, W: int) -> tuple[int, int, int, int]:
-    """Find the strongest region of an error map (h, w) in a picture of H x W pixels: x0, y0, and x1, y1 outside it."""
-    (h, w), (x0, y0, x1, y1) = error.shape, strongest_region(error)[1]
-    return x0 * W // w, y0 * H // h, x1 * W // w, y1 * H // h
+def boxes_of(frame: FrameResult, normal_peak: float) -> list[list[int]]:
+    """Find what burns in a frame: x0, y0, and x1, y1 outside it, in pixels of its picture; up to MOST, strongest first.
+
+    A region burns where the smoothed error is BURNS times that of normal frames, or half of its maximum, or more. Its
+    box is around the pixels with half of the region's own maximum or more.
+    """
+    (H, W, _), error, boxes = frame.picture.shape, smoothed(np.asarray(frame.error)), []
+    burning = (error >= min(error.max() / 2, BURNS * normal_peak)).astype(np.uint8)
+    regions, (h, w) = cv2.connectedComponents(burning, connectivity=8)[1], error.shape
+    for k in 1 + np.argsort(-np.bincount(regions.ravel(), error.ravel())[1:])[:MOST]:
+        own = np.where(regions == k, error, 0)
+        x, y, dx, dy = cv2.boundingRect((own >= own.max() / 2).astype(np.uint8))
+        boxes.append([x * W // w, y * H // h, (x + dx) * W // w, (y + dy) * H // h])
+    return boxes
 
 
-def marked(picture: np.ndarray, error: np.ndarray, normal_peak: float) -> np.ndarray:
-    """Draw heat, and the box of an alarm."""
-    H, W, _ = picture.shape
-    x0, y0, x1, y1 = box_of(error, H, W)
-    return cv2.rectangle(heat(picture, error, normal_peak), (x0, y0), (x1 - 1, y1 - 1), BOX, max(2, round(H / 150)))
+def marked(frame: FrameResult, normal_peak: float) -> np.ndarray:
+    """Draw the heat and the boxes of an alarm over a frame."""
+    picture = heat(frame.picture, np.asarray(frame.error), normal_peak)
+    for x0, y0, x1, y1 in boxes_of(frame, normal_peak):
+        cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), BOX, max(2, round(len(picture) / 150)))
+    return picture
 
 
 def heat(picture: np.ndarray, error: np.ndarray, normal_peak: float) -> np.ndarray:
@@ -124,17 +140,35 @@ def write_mp4(path: Path, fps: float) -> Iterator[Callable[..., None]]:
         container.mux(stream.encode())
 
 
+def thinned(curve: dict[str, np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]:
+    """Join neighbouring frames of a curve to at most `count` points, so that hours can be drawn.
+
+    Returns times, or frame numbers where times are unknown; the lowest and the highest normality; whether there was an
+    alarm; and what the axis shows.
+    """
+    timed, n = bool(np.isfinite(curve["seconds"]).all()), len(curve["number"])
+    first = np.arange(0, n, -(-n // count))
+    x = (1000 * curve["seconds"]).astype("datetime64[ms]") if timed else curve["number"]
+    return (x[first], np.fmin.reduceat(curve["normality"], first), np.fmax.reduceat(curve["normality"], first),
+            np.maximum.reduceat(curve["alarm"], first), "hours : minutes : seconds" if timed else "frame")
+
+
 @matplotlib.rc_context(STYLE)  # type: ignore[arg-type]
-def plot_normality(path: Path, x: np.ndarray, normality: np.ndarray, threshold: float, alarm: np.ndarray, title: str,
-                   unit: str) -> None:
-    """Plot the normality (n,) of a video at the times x (n,) as `path`.png, frames with `alarm` (n,) shaded."""
+def plot_normality(path: Path, curve: dict[str, np.ndarray], threshold: float, title: str) -> None:
+    """Plot a curve (see `thinned`) as `path`.png, with its alarms shaded."""
+    x, lowest, highest, alarm, unit = thinned(curve, 1000)
     figure = Figure(figsize=(PAGE, 2.6), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(x, normality, color=BLUE, linewidth=0.8, label="normality")
+    axes.fill_between(x, lowest, highest, color=BLUE, alpha=0.3, linewidth=0)
+    axes.plot(x, lowest, color=BLUE, linewidth=0.8, label="normality" if len(x) == len(curve["number"]) else
+              f"lowest normality of {len(curve['number']) / len(x):.0f} frames")
     if not math.isnan(threshold):
         axes.axhline(threshold, color="black", linestyle="--", linewidth=0.8, label=f"threshold {threshold:.2f}")
     axes.fill_between(x, 0, 1, where=alarm > 0, step="mid", transform=axes.get_xaxis_transform(), color=RED, alpha=0.25,
                       linewidth=0, label="alarm")
-    axes.set(xlabel=unit, ylabel="normality", xlim=(x[0], max(x[-1], x[0] + 1e-3)), title=title)
+    axes.set(xlabel=unit, ylabel="normality", title=title)
+    axes.margins(x=0)
+    if unit != "frame":
+        axes.xaxis.set_major_formatter(DateFormatter("%H:%M:%S"))
     figure.legend(loc="outside lower center", ncols=3)
     save_figure(figure, path, dpi=150, kinds=("png",))
