@@ -6,7 +6,8 @@
 
 A frame's score depends on the frames before it only. Normality is 0 on an average normal frame, negative where the
 network does worse; below the threshold a frame is low, and low frames that stay make an alarm. Writes scores.csv,
-alarms.csv and events.jsonl at once, curve.png and annotated.mp4 at the end. docs/own-video.md explains the numbers.
+alarms.csv and events.jsonl at once; at the end annotated.mp4, curve.png, and report.html, the page to look at.
+docs/own-video.md explains the numbers.
 """
 
 import argparse
@@ -65,20 +66,23 @@ def main(argv: list[str]) -> int:
         warnings.warn(f"{source.shown} is cut off or damaged after {output.count} frames; it was scored up to there")
 
     # Say what was found, and how far the threshold can be believed.
-    curve, calibration, threshold = output.finish(), detector.calibration, frame.threshold
+    curve, calibration, threshold = output.curve(), detector.calibration, frame.threshold
     normality, speed = curve["normality"], output.count / (time.monotonic() - started)
     where = f"the source's first {args.calibrate:g} seconds" if args.calibrate else ", ".join(
         args.normal or ["the checkpoint's training videos"])
     share = f"{100 * args.false_alarms:g} % of the normal frames are below" if args.threshold is None else "as given"
     limit = "none: another scene" if math.isnan(threshold) else f"{threshold:+.2f} ({share})"
-    print(f"frames     {source.received or output.count}, of which {len(normality)} scored and {source.dropped} dropped"
-          f"; normality {np.nanmean(normality):+.2f} on average, lowest {np.nanmin(normality):+.2f} at frame "
-          f"{curve['number'][np.nanargmin(normality)]:.0f}\n"
-          f"threshold  {limit}; normal: {calibration['frames']} frames of {where}\n"
-          f"alarms     {len(output.events)}, listed in alarms.csv and events.jsonl; "
-          f"{100 * np.mean(normality < threshold):.1f} % of the frames are below the threshold\n"
-          f"speed      {speed:.1f} frames a second ({detector.device.type}, {torch.get_num_threads()} threads"
-          f"{'' if args.no_video else ', annotated video included'}); written into {out}")
+    facts = {
+        "frames": f"{source.received}, of which {len(normality)} scored and {source.dropped} dropped; normality "
+                  f"{np.nanmean(normality):+.2f} on average, lowest {np.nanmin(normality):+.2f} at frame "
+                  f"{curve['number'][np.nanargmin(normality)]:.0f}",
+        "threshold": f"{limit}; normal: {calibration['frames']} frames of {where}",
+        "alarms": f"{len(output.events)}, listed in alarms.csv and events.jsonl; "
+                  f"{100 * np.mean(normality < threshold):.1f} % of the frames are below the threshold",
+        "speed": f"{speed:.1f} frames a second ({detector.device.type}, {torch.get_num_threads()} threads"
+                 f"{'' if args.no_video else ', annotated video included'})"}
+    output.finish(facts)
+    print("\n".join(f"{name:10} {text}" for name, text in facts.items()), f"; written into {out}", sep="")
     return 128 + stop.received if stop.received and not source.live else status
 
 

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from lgn_net.terminal import optional
 from lgn_net.video.detector import AnomalyDetector, FrameResult
 from lgn_net.video.overlay import Annotator, boxes_of, marked, plot_normality
 from lgn_net.video.source import Source
@@ -121,12 +122,18 @@ class Output:
         if done.returncode:
             warnings.warn(f"--on_alarm {self.command} ended with status {done.returncode}")
 
-    def finish(self) -> dict[str, np.ndarray]:
-        """Draw curve.png and close everything; return the columns of the scored frames."""
-        curve = {name: np.array(values) for name, values in self.columns.items()}
-        plot_normality(self.out / "curve", curve, self.annotator.threshold, self.source.name)
+    def curve(self) -> dict[str, np.ndarray]:
+        """Return number, seconds, normality and alarm of the scored frames, (n,) each."""
+        return {name: np.array(values) for name, values in self.columns.items()}
+
+    def finish(self, facts: dict[str, str]) -> None:
+        """Draw curve.png, write report.html with the `facts` at its top, and close everything."""
+        curve, threshold, name = self.curve(), self.annotator.threshold, self.source.name
+        plot_normality(self.out / "curve", curve, threshold, name)
+        if page := optional("lgn_net.video.page", "report.html is left out"):
+            page.write_page(self.out, name, facts, curve, threshold, self.events,
+                            self.out / "annotated.mp4" if self.write else None)
         for one in self.commands:
             one.join(10)
         for file in self.files.values():
             file.close()
-        return curve

@@ -21,7 +21,7 @@ from lgn_net.scores.maps import smoothed
 from lgn_net.video.scoring import FrameResult
 
 HEAT = (1, 3)                    # times the greatest error in a normal frame: where heat begins, and where it ends
-BURNS, MOST = 2, 5               # likewise, from where a region has a box; and how many have one
+BURNS, MOST = 2, 5               # likewise, from where a region gets a box; and how many get one
 BOX = (255, 200, 0)              # light blue: unlike the heat, for colour-blind eyes, too
 LINE, LIMIT, ALARM, GROUND = (235, 235, 235), (60, 190, 255), (40, 40, 150), (28, 28, 28)     # of the strip
 TICKS = 90000                    # of a video's clock, a second
@@ -81,16 +81,18 @@ class Annotator:
 def boxes_of(frame: FrameResult, normal_peak: float) -> list[list[int]]:
     """Find what burns in a frame: x0, y0, and x1, y1 outside it, in pixels of its picture; up to MOST, strongest first.
 
-    A region burns where the smoothed error is BURNS times that of normal frames, or half of its maximum, or more. Its
-    box is around the pixels with half of the region's own maximum or more.
+    A region is where the smoothed error is greater than the greatest in normal frames, or half of its maximum; it burns
+    where that is BURNS times as great somewhere. Its box is around the pixels with half of its own maximum or more.
     """
-    (H, W, _), error, boxes = frame.picture.shape, smoothed(np.asarray(frame.error)), []
-    burning = (error >= min(error.max() / 2, BURNS * normal_peak)).astype(np.uint8)
-    regions, (h, w) = cv2.connectedComponents(burning, connectivity=8)[1], error.shape
+    (H, W, _), error = frame.picture.shape, smoothed(np.asarray(frame.error))
+    boxes: list[list[int]] = []
+    warm = (error >= min(error.max() / 2, normal_peak)).astype(np.uint8)
+    regions, (h, w) = cv2.connectedComponents(warm, connectivity=8)[1], error.shape
     for k in 1 + np.argsort(-np.bincount(regions.ravel(), error.ravel())[1:])[:MOST]:
         own = np.where(regions == k, error, 0)
-        x, y, dx, dy = cv2.boundingRect((own >= own.max() / 2).astype(np.uint8))
-        boxes.append([x * W // w, y * H // h, (x + dx) * W // w, (y + dy) * H // h])
+        if not boxes or own.max() >= BURNS * normal_peak:
+            x, y, dx, dy = cv2.boundingRect((own >= own.max() / 2).astype(np.uint8))
+            boxes.append([x * W // w, y * H // h, (x + dx) * W // w, (y + dy) * H // h])
     return boxes
 
 
@@ -121,6 +123,7 @@ def write_mp4(path: Path, fps: float) -> Iterator[Callable[..., None]]:
     with replacing(path) as file, av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(65535), options=H264)
         stream.pix_fmt, stream.codec_context.time_base, last = "yuv420p", Fraction(1, TICKS), -1
+        stream.gop_size = max(1, round(2 * fps))           # where one may jump to, and clips of the report begin
 
         def write(picture: Any, seconds: float = math.nan) -> None:
             nonlocal last
