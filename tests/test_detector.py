@@ -189,7 +189,7 @@ def test_slow_network_drops_frames_and_does_not_lag(detector, camera, monkeypatc
     usual = type(detector).normality
     monkeypatch.setattr(source, "KEEP", 4)
     monkeypatch.setattr(type(detector), "normality", lambda *args: time.sleep(0.06) or usual(*args))
-    opened, lags = detector.open(camera((100, 0, 0.02)), seconds=1.5), []
+    opened, lags = source.Source(camera((100, 0, 0.02)), 1, seconds=1.5), []
     for frame in detector.watch(opened):
         lags.append(opened.received - frame.number)
     assert opened.dropped > 20 and max(lags[5:]) <= source.KEEP + 8 and 1.2 < frame.seconds < 1.5
@@ -201,7 +201,7 @@ def test_file_at_an_address_is_read_like_a_file(detector, pictures, tmp_path, re
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        opened = detector.open(f"http://127.0.0.1:{server.server_port}/a.mkv")
+        opened = source.Source(f"http://127.0.0.1:{server.server_port}/a.mkv", 1)
         watched = list(detector.watch(opened))
         server.shutdown()
     expected = list(detector.watch(video))
@@ -254,10 +254,10 @@ def test_killed_process_leaves_every_closed_event(data, camera, tmp_path):
 
 def test_interrupted_stream_leaves_whole_files(data, camera, tmp_path, monkeypatch):
     """Ctrl-C at the twelfth frame."""
-    def draw(annotator, frame):
+    def draw(annotator, frame, peak):
         if frame.number == 12:
             signal.raise_signal(signal.SIGINT)
-        return usual(annotator, frame)
+        return usual(annotator, frame, peak)
 
     usual, out = Annotator.draw, tmp_path / "out"
     monkeypatch.setattr(Annotator, "draw", draw)
@@ -269,4 +269,4 @@ def test_interrupted_stream_leaves_whole_files(data, camera, tmp_path, monkeypat
         seconds = [frame.seconds for frame in footage.frames]
     assert len(seconds) == 13 and seconds[4:] == pytest.approx(scored.signals["seconds"], abs=1e-3)
     assert {path.name for path in out.iterdir()} == {
-        "scores.csv", "alarms.csv", "events.jsonl", "curve.png", "annotated.mp4"}
+        "scores.csv", "alarms.csv", "events.jsonl", "curve.png", "annotated.mp4", "report.html"}

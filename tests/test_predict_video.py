@@ -24,8 +24,8 @@ from lgn_net.scores.normality import normality
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.scores.score_file import read_scores
 from lgn_net.training.checkpoint import load_checkpoint, save_checkpoint
+from lgn_net.video.detector import FrameResult, with_alarms
 from lgn_net.video.overlay import Annotator, heat
-from lgn_net.video.scoring import FrameResult, with_alarms
 
 export, predict = load_script("scripts/export_weights.py"), load_script("scripts/predict_video.py")
 write_video = functools.partial(write, codec="ffv1", form="bgr0")
@@ -263,10 +263,11 @@ def test_heat_and_box_are_where_the_error_is():
     error = np.full((32, 32), 1e-4, np.float32)
     error[8:16, 20:28] = 0.1
     picture = np.full((64, 128, 3), 100, np.uint8)
-    hot = heat(picture, error, 0.01)
+    frame = shown(0, -9.0, True, picture, error)
+    hot = heat(frame, 0.01)
     assert (hot[20:28, 88:104, 2] > 150).all() and np.array_equal(hot[40:], picture[40:])
-    assert np.array_equal(heat(picture, error, 0.2), picture)                  # no more than in normal frames
-    y, x = np.nonzero(is_box(Annotator(0.01).draw(shown(0, -9.0, True, picture, error))[:64]))
+    assert np.array_equal(heat(frame, 0.2), picture)                  # no more than in normal frames
+    y, x = np.nonzero(is_box(Annotator().draw(frame, 0.01)[:64]))
     assert (abs(np.array([x.min(), x.max() + 1, y.min(), y.max() + 1]) - [80, 112, 16, 32]) <= 4).all()
 
 
@@ -274,7 +275,7 @@ def test_strip_marks_alarms_at_the_right_and_forgets():
     annotator, picture = Annotator(), np.zeros((60, 20, 3), np.uint8)
     for t in range(30):
         alarm = t >= 25 or 10 <= t < 15
-        drawn = annotator.draw(shown(t, -5.0 if alarm else math.nan if t < 22 else 0.0, alarm, picture))[60 + 14:]
+        drawn = annotator.draw(shown(t, -5.0 if alarm else math.nan if t < 22 else 0.0, alarm, picture), 1.0)[60 + 14:]
     red = (drawn == (40, 40, 150)).all(axis=2).any(axis=0)
     assert red.tolist() == [False] * 10 + [True] * 10
     line, limit = (drawn > 180).all(axis=2), (drawn[:, 1] == (60, 190, 255)).all(axis=1).argmax()
@@ -285,7 +286,7 @@ def test_strip_marks_alarms_at_the_right_and_forgets():
 def test_text_of_the_strip_is_whole(H, W):
     """The last letter of ALARM ends inside the picture, and the word is there."""
     picture, band = np.zeros((H, W, 3), np.uint8), round(40 * max(0.35, H / 720))
-    drawn = [Annotator().draw(shown(123456, -123.45, alarm, picture))[H:H + band].max(axis=(0, 2)) > 60
+    drawn = [Annotator().draw(shown(123456, -123.45, alarm, picture), 1.0)[H:H + band].max(axis=(0, 2)) > 60
              for alarm in (False, True)]
     assert np.flatnonzero(drawn[1])[-1] < W - 1 and drawn[1].sum() > 1.1 * drawn[0].sum()
 

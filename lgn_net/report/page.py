@@ -9,7 +9,6 @@ import hashlib
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import jinja2
@@ -36,11 +35,19 @@ def write_report(path: Path, results: Results, videos: Sequence[VideoScores], no
 
     `normal` is the normality (n_v,) of each video; `maps` are frames to show with their errors, if any.
     """
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
+                                     lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+                                     finalize=lambda value: visible(value) if type(value) is str else value)
+    environment.policies["json.dumps_kwargs"] = {"default": packed, "sort_keys": True}
+    environment.filters |= {
+        "percent": percent, "share": lambda value: "undefined" if value is None else f"{percent(value)} %",
+        "sha256": lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}
     curve = roc([video.labels for video in videos], normal)
     made_from = {key: value for key, value in results.items() if isinstance(value, str | bool)}
     top = loud(maps)
-    write_atomic(path, render(
-        "report.html", results=results, numbers=numbers(results), scored=frames_scored(results),
+    write_atomic(path, environment.get_template("report.html").render(
+        style=(TEMPLATES / "report.css").read_text(), scripts=[get_plotlyjs(), (TEMPLATES / "report.js").read_text()],
+        results=results, numbers=numbers(results), scored=frames_scored(results),
         compared=comparison(results["compared"]) if "compared" in results else "",
         averages=AVERAGES, scopes=SCOPES, sigmas=SIGMAS, paper=PAPER,
         provenance=[made_from | flatten({"signals": results["signals"]}), results.get("versions"),
@@ -50,20 +57,6 @@ def write_report(path: Path, results: Results, videos: Sequence[VideoScores], no
         maps=[(m, {title: data_uri(picture, "png" if title == "squared error" else "jpeg")
                    for title, picture in pictures(m, top).items()}) for m in maps],
         scale=data_uri(heat(np.linspace(0, 1, 256)[None]))))
-
-
-def render(template: str, **values: Any) -> str:
-    """Fill in a template, with every value escaped, and give it our style and scripts."""
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
-                                     lstrip_blocks=True, undefined=jinja2.StrictUndefined,
-                                     finalize=lambda value: visible(value) if type(value) is str else value)
-    environment.policies["json.dumps_kwargs"] = {"default": packed, "sort_keys": True}
-    environment.filters |= {
-        "percent": percent, "share": lambda value: "undefined" if value is None else f"{percent(value)} %",
-        "sha256": lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}
-    return environment.get_template(template).render(
-        style=(TEMPLATES / "report.css").read_text(), scripts=[get_plotlyjs(), (TEMPLATES / "report.js").read_text()],
-        **values)
 
 
 def packed(values: np.ndarray) -> dict:

@@ -1,6 +1,8 @@
 """The files of a video that is watched; tables and events grow line by line, for the process may be killed."""
 
+import base64
 import csv
+import io
 import json
 import math
 import subprocess
@@ -8,19 +10,24 @@ import threading
 import warnings
 from array import array
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 
+import av
 import cv2
-import numpy as np
+import jinja2
 from tqdm import tqdm
 
-from lgn_net.terminal import optional
+from lgn_net.files import write_atomic
 from lgn_net.video.detector import AnomalyDetector, FrameResult
 from lgn_net.video.overlay import Annotator, boxes_of, marked, plot_normality
-from lgn_net.video.source import Source
+from lgn_net.video.source import FPS, Source
 
+SHOWN = 50                    # alarms on the page, the least normal ones
+PAGES = jinja2.Environment(loader=jinja2.PackageLoader("lgn_net.report"), autoescape=True)
+PAGES.filters["base64"] = lambda content: base64.b64encode(content).decode()
+LEAD, LONGEST = 1.0, 10.0     # seconds of a clip before and after its alarm, and of the alarm at most
 ALARM = ("video", "start", "end", "start_seconds", "end_seconds", "lowest_normality")        # columns of alarms.csv
 
 
@@ -34,21 +41,20 @@ class Output:
                  command: str | None = None):
         self.out, self.detector, self.source, self.write, self.command = out, detector, source, write, command
         self.files: dict[str, IO[str]] = {}
-        self.columns = {name: array("d") for name in ("number", "seconds", "normality", "alarm")}
-        self.count, self.annotator = 0, Annotator()
+        self.columns = {name: array("d") for name in ("number", "seconds", "normality", "alarm")}     # of scored frames
+        self.annotator, self.peak, self.threshold = Annotator(), 1.0, math.nan
         self.on: list[FrameResult] = []                                   # first, last and lowest frame of an alarm
         self.events: list[dict[str, Any]] = []                            # the ends of alarms
         self.commands: list[threading.Thread] = []
 
     def add(self, frame: FrameResult) -> None:
         """Write what there is of a frame."""
-        self.count += 1
-        self.annotator.normal_peak = (self.detector.calibration or {}).get("peak_error", 1.0)
+        self.peak, self.threshold = (self.detector.calibration or {}).get("peak_error", 1.0), frame.threshold
         if self.write:
-            self.write(self.annotator.draw(frame), frame.seconds)
+            self.write(self.annotator.draw(frame, self.peak), frame.seconds)
         if frame.signals:
             if not self.files:
-                self.start(frame.signals)
+                self.open(frame.signals)
             numbers = [int(x) if x in (0, 1) else x for x in frame.signals.values()]
             self.row("scores.csv", [self.source.name, frame.number, *numbers, frame.normality, frame.seconds])
             for name, values in self.columns.items():
@@ -59,17 +65,17 @@ class Output:
             self.on = [self.on[0], frame, min(self.on[2], frame, key=lambda one: one.normality)]
         else:
             self.on = [frame] * 3
-            self.tell("begin", frame)
+            self.tell("begin")
 
     def end_alarm(self) -> None:
         """End the alarm that is on, if one is: at a frame outside it, at a gap, and at the end."""
         if self.on:
-            event = self.tell("end", self.on[1])
+            event = self.tell("end")
             self.row("alarms.csv", [event[name] for name in ALARM])
             self.events.append(event)
             self.on = []
 
-    def start(self, signals: dict[str, float]) -> None:
+    def open(self, signals: dict[str, float]) -> None:
         """Open the files. Events of a live source are added to those of earlier runs."""
         self.out.mkdir(parents=True, exist_ok=True)
         for name, mode in ("scores.csv", "w"), ("alarms.csv", "w"), ("events.jsonl", "a" if self.source.live else "w"):
@@ -81,33 +87,27 @@ class Output:
         """Append a line to a table, NaN as an empty cell."""
         csv.writer(self.files[name], lineterminator="\n").writerow(["" if x != x else x for x in values])
 
-    def moment(self, frame: FrameResult) -> tuple[int, float | None, str | None]:
-        """Return the number of a frame, its seconds if they are known, and the clock time of a live source."""
-        clock = None
-        if self.source.live:
-            moment = datetime.fromtimestamp(self.source.began + frame.seconds).astimezone()
-            clock = moment.isoformat(timespec="milliseconds")
-        return frame.number, None if math.isnan(frame.seconds) else round(frame.seconds, 3), clock
-
-    def tell(self, kind: str, now: FrameResult) -> dict[str, Any]:
+    def tell(self, kind: str) -> dict[str, Any]:
         """Print an alarm's beginning or end, append it to events.jsonl, save its picture, start the command."""
         # The event, and its picture.
         first, last, lowest = self.on
         event: dict[str, Any] = {"event": kind, "video": self.source.name}
         for end, frame in ("start", first), ("end", last):
-            event |= zip((end, f"{end}_seconds", f"{end}_time"), self.moment(frame))
+            clock = datetime.fromtimestamp(self.source.began + frame.seconds).astimezone() if self.source.live else None
+            event |= {end: frame.number, f"{end}_seconds": None if math.isnan(frame.seconds) else
+                      round(frame.seconds, 3), f"{end}_time": clock and clock.isoformat(timespec="milliseconds")}
         picture = f"alarm_{event['start_time'] or event['start']}.jpg".replace(":", "")
-        boxes = boxes_of(lowest, self.annotator.normal_peak)
+        boxes = boxes_of(lowest, self.peak)
         event |= {"lowest_normality": round(lowest.normality, 4), "lowest_frame": lowest.number, "box": boxes[0],
                   "boxes": boxes, "picture": picture, "threshold": lowest.threshold,
                   "min_frames": self.detector.min_frames, "gap": self.detector.gap,
                   "checkpoint": str(self.detector.checkpoint)}
-        cv2.imwrite(str(self.out / picture), marked(lowest, self.annotator.normal_peak))
+        cv2.imwrite(str(self.out / picture), marked(lowest, self.peak))
 
         # Who hears of it.
-        text = json.dumps(event) + "\n"
+        text, end = json.dumps(event) + "\n", "start" if kind == "begin" else "end"
         self.files["events.jsonl"].write(text)
-        when = ", ".join(str(x) for x in self.moment(now) if x is not None)
+        when = ", ".join(str(event[end + what]) for what in ("", "_seconds", "_time") if event[end + what] is not None)
         tqdm.write(f"alarm {kind:5} frame, seconds, time: {when}; lowest normality {lowest.normality:+.2f}")
         print(end="", flush=True)
         if self.command:
@@ -122,18 +122,40 @@ class Output:
         if done.returncode:
             warnings.warn(f"--on_alarm {self.command} ended with status {done.returncode}")
 
-    def curve(self) -> dict[str, np.ndarray]:
-        """Return number, seconds, normality and alarm of the scored frames, (n,) each."""
-        return {name: np.array(values) for name, values in self.columns.items()}
-
     def finish(self, facts: dict[str, str]) -> None:
         """Draw curve.png, write report.html with the `facts` at its top, and close everything."""
-        curve, threshold, name = self.curve(), self.annotator.threshold, self.source.name
-        plot_normality(self.out / "curve", curve, threshold, name)
-        if page := optional("lgn_net.video.page", "report.html is left out"):
-            page.write_page(self.out, name, facts, curve, threshold, self.events,
-                            self.out / "annotated.mp4" if self.write else None)
+        plot_normality(self.out / "curve", self.columns, self.threshold, self.source.name)
+        write_page(self.out, self.source.name, facts, self.events, self.out / "annotated.mp4" if self.write else None)
         for one in self.commands:
             one.join(10)
         for file in self.files.values():
             file.close()
+
+
+def write_page(out: Path, name: str, facts: dict[str, str], events: list[dict], video: Path | None) -> None:
+    """Write report.html: facts, curve.png, and the ends of alarms with their pictures, and clips of the `video`."""
+    alarms, lowest = [], sorted(events, key=lambda event: event["lowest_normality"])[:SHOWN]
+    for event in sorted(lowest, key=lambda event: event["start"]):
+        start, end = (event[k] / FPS if event[f"{k}_seconds"] is None else event[f"{k}_seconds"]
+                      for k in ("start", "end"))
+        clip = video and cut(video, start - LEAD, min(end, start + LONGEST) + LEAD)
+        alarms.append(event | {"snapshot": (out / event["picture"]).read_bytes(), "clip": clip,
+                               "times": [timedelta(seconds=int(moment)) for moment in (start, end)]})
+    write_atomic(out / "report.html", PAGES.get_template("video.html").render(
+        name=name, facts=facts, alarms=alarms, count=len(events), curve=(out / "curve.png").read_bytes()))
+
+
+def cut(video: Path, start: float, end: float) -> bytes:
+    """Cut seconds `start` to `end` out of a video, from the key frame before them, without coding them anew."""
+    file = io.BytesIO()
+    with av.open(str(video)) as source, av.open(file, "w", format="mp4") as target:
+        copy, first = target.add_stream_from_template(source.streams.video[0]), 0
+        source.seek(max(0, round(start * av.time_base)))
+        for packet in source.demux(video=0):
+            moved: Any = packet
+            if packet.dts is None or packet.dts * packet.time_base > end:
+                break
+            first = first or packet.dts
+            moved.dts, moved.pts, moved.stream = moved.dts - first, moved.pts - first, copy
+            target.mux(moved)
+    return file.getvalue()

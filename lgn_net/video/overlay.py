@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from matplotlib.figure import Figure
 from lgn_net.files import replacing
 from lgn_net.report.figures import BLUE, PAGE, RED, STYLE, save_figure
 from lgn_net.scores.maps import smoothed
-from lgn_net.video.scoring import FrameResult
+from lgn_net.video.detector import FrameResult
 
 HEAT = (1, 3)                    # times the greatest error in a normal frame: where heat begins, and where it ends
 BURNS, MOST = 2, 5               # likewise, from where a region gets a box; and how many get one
 BOX = (255, 200, 0)              # light blue: unlike the heat, for colour-blind eyes, too
+POINTS = 1000                    # of a curve at most; a picture has no more columns
 LINE, LIMIT, ALARM, GROUND = (235, 235, 235), (60, 190, 255), (40, 40, 150), (28, 28, 28)     # of the strip
 TICKS = 90000                    # of a video's clock, a second
 H264 = {"preset": "veryfast", "crf": "20"}        # hardly slower than drawing, and lines and letters stay clear
@@ -35,26 +36,22 @@ class Annotator:
     the threshold (or above 0, the mean of normal frames) to 4 below it, or to the lowest frame. Two pixels are a frame.
     """
 
-    def __init__(self, normal_peak: float = 1.0):
-        """`normal_peak`: mean of the maximum of the smoothed error maps of normal frames."""
-        self.threshold, self.normal_peak = math.nan, normal_peak
+    def __init__(self) -> None:
         self.shown: deque[tuple[float, bool]] = deque()
 
-    def draw(self, frame: FrameResult) -> np.ndarray:
-        """Draw a frame: uint8, as wide as its picture, and higher by the strip."""
-        # Heat, and boxes.
+    def draw(self, frame: FrameResult, normal_peak: float) -> np.ndarray:
+        """Draw a frame: uint8, as wide as its picture, and higher by the strip; `normal_peak`: see `heat`."""
         picture, (H, W, _) = frame.picture, frame.picture.shape
         if frame.error is not None:
-            picture = marked(frame, self.normal_peak) if frame.alarm else heat(picture, frame.error, self.normal_peak)
+            picture = (marked if frame.alarm else heat)(frame, normal_peak)
 
         # The strip.
-        self.threshold = frame.threshold
         self.shown.append((frame.normality, frame.alarm))
         if len(self.shown) > W // 2:
             self.shown.popleft()
         scale = max(0.35, H / 720)                                                                   # of the letters
         strip = np.full((round(40 * scale) + max(16, H // 6), W, 3), GROUND, np.uint8)
-        self.plot(strip[round(40 * scale):])
+        self.plot(strip[round(40 * scale):], 0.0 if math.isnan(frame.threshold) else frame.threshold)
         score = "no score yet" if math.isnan(frame.normality) else f"normality {frame.normality:+.2f}"
         text = f"frame {frame.number}   {score}"
         longest = cv2.getTextSize(text + "   ALARM", cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0]
@@ -62,14 +59,13 @@ class Annotator:
                     scale * min(1, (W - 8) / longest), LINE, max(1, round(1.5 * scale)), cv2.LINE_AA)
         return np.vstack([picture, strip])
 
-    def plot(self, strip: np.ndarray) -> None:
+    def plot(self, strip: np.ndarray, threshold: float) -> None:
         """Plot threshold, normality and alarms of the last frames into a strip (h, W, 3)."""
         h, W, _ = strip.shape
         normality, alarms = np.array(self.shown).T
         x = W - 2 * np.arange(len(normality), 0, -1)
         for left in x[alarms == 1]:
             strip[:, left:left + 2] = ALARM
-        threshold = 0.0 if math.isnan(self.threshold) else self.threshold
         reach = np.fmin.reduce([min(threshold, 0) - 4, *normality]), max(threshold, 0) + 2
         limit, *y = np.interp([threshold, *normality], reach, (h - 2, 1)).round()
         cv2.line(strip, (0, int(limit)), (W, int(limit)), LIMIT, 1)
@@ -98,19 +94,22 @@ def boxes_of(frame: FrameResult, normal_peak: float) -> list[list[int]]:
 
 def marked(frame: FrameResult, normal_peak: float) -> np.ndarray:
     """Draw the heat and the boxes of an alarm over a frame."""
-    picture = heat(frame.picture, np.asarray(frame.error), normal_peak)
+    picture = heat(frame, normal_peak)
     for x0, y0, x1, y1 in boxes_of(frame, normal_peak):
         cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), BOX, max(2, round(len(picture) / 150)))
     return picture
 
 
-def heat(picture: np.ndarray, error: np.ndarray, normal_peak: float) -> np.ndarray:
-    """Lay an error map (h, w) over a picture (H, W, 3): clear where it is normal, then red, then yellow."""
-    excess = np.clip((smoothed(error) / normal_peak - HEAT[0]) / (HEAT[1] - HEAT[0]), 0, 1)
+def heat(frame: FrameResult, normal_peak: float) -> np.ndarray:
+    """Lay a frame's errors over its picture: clear where it is normal, then red, then yellow.
+
+    `normal_peak` is the mean of the maximum of the smoothed error maps of normal frames.
+    """
+    picture, excess = frame.picture, smoothed(np.asarray(frame.error)) / normal_peak - HEAT[0]
+    excess = np.clip(excess / (HEAT[1] - HEAT[0]), 0, 1)
     strength = cv2.resize(excess, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
     colour = cv2.applyColorMap((255 * strength).astype(np.uint8), cv2.COLORMAP_AUTUMN)
-    opacity = 0.55 * np.sqrt(strength)
-    return (picture + opacity * (colour.astype(np.float32) - picture)).round().astype(np.uint8)
+    return (picture + 0.55 * np.sqrt(strength) * (colour.astype(np.float32) - picture)).round().astype(np.uint8)
 
 
 @contextlib.contextmanager
@@ -143,35 +142,26 @@ def write_mp4(path: Path, fps: float) -> Iterator[Callable[..., None]]:
         container.mux(stream.encode())
 
 
-def thinned(curve: dict[str, np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]:
-    """Join neighbouring frames of a curve to at most `count` points, so that hours can be drawn.
-
-    Returns times, or frame numbers where times are unknown; the lowest and the highest normality; whether there was an
-    alarm; and what the axis shows.
-    """
-    timed, n = bool(np.isfinite(curve["seconds"]).all()), len(curve["number"])
-    first = np.arange(0, n, -(-n // count))
-    x = (1000 * curve["seconds"]).astype("datetime64[ms]") if timed else curve["number"]
-    return (x[first], np.fmin.reduceat(curve["normality"], first), np.fmax.reduceat(curve["normality"], first),
-            np.maximum.reduceat(curve["alarm"], first), "hours : minutes : seconds" if timed else "frame")
-
-
 @matplotlib.rc_context(STYLE)  # type: ignore[arg-type]
-def plot_normality(path: Path, curve: dict[str, np.ndarray], threshold: float, title: str) -> None:
-    """Plot a curve (see `thinned`) as `path`.png, with its alarms shaded."""
-    x, lowest, highest, alarm, unit = thinned(curve, 1000)
+def plot_normality(path: Path, columns: Mapping[str, Sequence[float]], threshold: float, title: str) -> None:
+    """Plot normality over seconds, or over frame numbers where these are unknown, as `path`.png; alarms are shaded."""
+    # Join the frames of hours to at most POINTS points, of which the lowest normality is drawn.
+    number, seconds, normality, alarm = map(np.array, columns.values())
+    timed, joined = bool(np.isfinite(seconds).all()), -(-len(number) // POINTS)
+    first = np.arange(0, len(number), joined)
+    x = ((1000 * seconds).astype("datetime64[ms]") if timed else number)[first]
+
     figure = Figure(figsize=(PAGE, 2.6), layout="constrained")
     axes = figure.add_subplot()
-    axes.fill_between(x, lowest, highest, color=BLUE, alpha=0.3, linewidth=0)
-    axes.plot(x, lowest, color=BLUE, linewidth=0.8, label="normality" if len(x) == len(curve["number"]) else
-              f"lowest normality of {len(curve['number']) / len(x):.0f} frames")
+    axes.plot(x, np.fmin.reduceat(normality, first), color=BLUE, linewidth=0.8,
+              label=f"normality, lowest of {joined} frames" if joined > 1 else "normality")
     if not math.isnan(threshold):
         axes.axhline(threshold, color="black", linestyle="--", linewidth=0.8, label=f"threshold {threshold:.2f}")
-    axes.fill_between(x, 0, 1, where=alarm > 0, step="mid", transform=axes.get_xaxis_transform(), color=RED, alpha=0.25,
-                      linewidth=0, label="alarm")
-    axes.set(xlabel=unit, ylabel="normality", title=title)
+    axes.fill_between(x, 0, 1, where=np.maximum.reduceat(alarm, first) > 0, step="mid", color=RED, alpha=0.25,
+                      transform=axes.get_xaxis_transform(), linewidth=0, label="alarm")
+    axes.set(xlabel="hours : minutes : seconds" if timed else "frame", ylabel="normality", title=title)
     axes.margins(x=0)
-    if unit != "frame":
+    if timed:
         axes.xaxis.set_major_formatter(DateFormatter("%H:%M:%S"))
     figure.legend(loc="outside lower center", ncols=3)
     save_figure(figure, path, dpi=150, kinds=("png",))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from lgn_net.data.footage import Footage, Frame, find_footage, open_footage, shown
 from lgn_net.errors import UserError
-from lgn_net.video.scoring import Numbered
 
+Numbered = tuple[int, Frame]   # number of a frame in its video, from 0, and the frame
 FPS = 25.0                    # of a source that does not say it
 GAP = 5.0                     # seconds (and ten frames) without a frame, after which what comes does not follow
 KEEP = 16                     # frames that wait for the network; a live source's older ones are dropped
@@ -37,9 +37,9 @@ class Source:
         self.shown, self.seconds, self.patience, self.stop = shown(place), seconds, patience, stop
         self.footage = Footage(iter(()), None, None)
         self.waiting: deque[Numbered | None] = deque()                 # None: the source was cut
-        self.changed, self.ended = threading.Condition(), False
         self.error: Exception | None = None                            # of the thread
-        self.received, self.dropped, self.began, self.opened = 0, 0, math.nan, time.monotonic()
+        self.changed, self.ended, self.received, self.dropped = threading.Condition(), False, 0, 0
+        self.began, self.opened = math.nan, time.monotonic()
         threading.Thread(target=self.read, args=(place, channels, fps), daemon=True).start()
         patience = math.inf if isinstance(place, Path) else min(seconds, patience)
         while not (self.received or self.ended):
@@ -69,27 +69,21 @@ class Source:
                 self.waiting.append(None)
                 time.sleep(pause)
                 pause = min(2 * pause, PAUSE[1])
-        self.end()
+        self.ended = True
 
     def put(self, frame: Frame) -> None:
         """Add a frame for the network and give a live one its time; wait, or drop the oldest, where too many wait."""
         live = self.footage.live
         with self.changed:
             self.changed.wait_for(lambda: live or self.ended or len(self.waiting) < KEEP)
-            if live and not self.received:
-                self.began, self.opened = time.time(), time.monotonic()
             if live:
+                if not self.received:
+                    self.began, self.opened = time.time(), time.monotonic()
                 frame = frame._replace(seconds=round(time.monotonic() - self.opened, 6))
             self.waiting.append((self.received, frame))
             self.received += 1
             if len(self.waiting) > KEEP:
                 self.dropped += self.waiting.popleft() is not None
-            self.changed.notify_all()
-
-    def end(self) -> None:
-        """End both sides."""
-        with self.changed:
-            self.ended = True
             self.changed.notify_all()
 
     def __iter__(self) -> Iterator[Numbered | None]:
@@ -115,7 +109,7 @@ class Source:
                     yield number, frame
 
                 # A cut and a silence are gaps, too, of which the user hears at once.
-                elif items or (self.live and not (ended or silent) and now - last > min(GAP, self.patience)):
+                elif not silent and (items or (self.live and not ended and now - last > min(GAP, self.patience))):
                     if not ended:
                         warnings.warn(f"{self.shown} is {'cut' if items else 'silent'} after frame {self.received - 1};"
                                       f" waiting {self.patience:g} seconds for it to come back")
@@ -130,4 +124,6 @@ class Source:
                 elif self.live and now - last > self.patience:
                     raise SourceLost(f"{self.shown} gave no picture for {self.patience:g} seconds; is it still on?")
         finally:
-            self.end()
+            with self.changed:
+                self.ended = True
+                self.changed.notify_all()
