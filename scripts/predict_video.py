@@ -24,8 +24,7 @@ from lgn_net.data.footage import find_footage
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable
 from lgn_net.terminal import StopOnSignal, progress, run_command
-from lgn_net.video.output import Output
-from lgn_net.video.overlay import write_mp4
+from lgn_net.video.output import Output, write_mp4
 from lgn_net.video.source import FPS, Source, SourceLost
 
 LOST = 3                      # exit status where a camera or stream stays away
@@ -64,8 +63,7 @@ def main(argv: list[str]) -> int:
 
     # Say what was found, and how far the threshold can be believed.
     normality, threshold = np.array(output.columns["normality"]), frame.threshold
-    normal = [f"the source's first {args.calibrate:g} seconds"] if args.calibrate else args.normal or [
-        "the checkpoint's training videos"]
+    normal = args.normal or [f"its first {args.calibrate:g} seconds" if args.calibrate else "the training videos"]
     share = f"{100 * args.false_alarms:g} % of the normal frames are below" if args.threshold is None else "as given"
     limit = "none: another scene" if math.isnan(threshold) else f"{threshold:+.2f} ({share})"
     facts = {

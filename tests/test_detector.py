@@ -23,7 +23,7 @@ from lgn_net.data.footage import Frame, open_footage
 from lgn_net.errors import UserError
 from lgn_net.scores.score_file import read_scores
 from lgn_net.video import source
-from lgn_net.video.overlay import Annotator
+from lgn_net.video.output import Annotator
 
 predict = load_script("scripts/predict_video.py")
 

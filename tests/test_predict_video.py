@@ -25,7 +25,7 @@ from lgn_net.scores.protocols import paper_weights
 from lgn_net.scores.score_file import read_scores
 from lgn_net.training.checkpoint import load_checkpoint, save_checkpoint
 from lgn_net.video.detector import FrameResult, with_alarms
-from lgn_net.video.overlay import Annotator, heat
+from lgn_net.video.output import Annotator, heat
 
 export, predict = load_script("scripts/export_weights.py"), load_script("scripts/predict_video.py")
 write_video = functools.partial(write, codec="ffv1", form="bgr0")

@@ -22,7 +22,6 @@ from lgn_net.errors import UserError
 from lgn_net.inference.loop import predict
 from lgn_net.inference.stream import batched, encode_windows, for_inference
 from lgn_net.model.build import build_model
-from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.scores.calibration import calibrate, calibrated, check_calibration, pooled, threshold_at
 from lgn_net.scores.maps import as_array, error_map, smoothed
 from lgn_net.scores.protocols import paper_weights
@@ -217,12 +216,12 @@ def gathered(name: str, found: list[dict[str, float]]) -> VideoScores:
 
 
 @torch.inference_mode()
-def score_frames(frames: Iterator[Numbered], model: FramePredictor, config: Config, device: torch.device,
+def score_frames(frames: Iterator[Numbered], model: Any, config: Config, device: torch.device,
                  at_once: bool = False) -> Iterator[FrameResult]:
     """Score consecutive frames as they come, like `lgn_net.inference.loop.score_videos`; normality comes later.
 
-    `model`, on the device, is made ready by `for_inference`; its memory changes where `score.memory_update` says so.
-    `at_once` scores each frame when it comes, in a batch of its own.
+    `model` is a `FramePredictor`, made ready by `for_inference`; its memory changes where `score.memory_update` says
+    so. `at_once` scores each frame when it comes, in a batch of its own.
     """
     waiting: deque[FrameResult] = deque()                  # frames that went into the network
 

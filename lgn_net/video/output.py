@@ -1,6 +1,7 @@
-"""The files of a video that is watched; tables and events grow line by line, for the process may be killed."""
+"""What is made of a watched video: tables and events line by line, for the process may be killed; BGR pictures."""
 
 import base64
+import contextlib
 import csv
 import io
 import json
@@ -9,19 +10,26 @@ import subprocess
 import threading
 import warnings
 from array import array
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
 
 import av
 import cv2
 import jinja2
+import matplotlib
+import numpy as np
+from matplotlib.dates import DateFormatter
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from lgn_net.files import write_atomic
+from lgn_net.files import replacing, write_atomic
+from lgn_net.report.figures import BLUE, PAGE, RED, STYLE, save_figure
+from lgn_net.scores.maps import smoothed
 from lgn_net.video.detector import AnomalyDetector, FrameResult
-from lgn_net.video.overlay import Annotator, boxes_of, marked, plot_normality
 from lgn_net.video.source import FPS, Source
 
 SHOWN = 50                    # alarms on the page, the least normal ones
@@ -29,6 +37,12 @@ PAGES = jinja2.Environment(loader=jinja2.PackageLoader("lgn_net.report"), autoes
 PAGES.filters["base64"] = lambda content: base64.b64encode(content).decode()
 LEAD, LONGEST = 1.0, 10.0     # seconds of a clip before and after its alarm, and of the alarm at most
 ALARM = ("video", "start", "end", "start_seconds", "end_seconds", "lowest_normality")        # columns of alarms.csv
+HEAT = (1, 3)                    # times the greatest error in a normal frame: where heat begins, and where it ends
+BURNS, MOST = 2, 5               # likewise, from where a region gets a box; and how many get one
+BOX = (255, 200, 0)              # light blue: unlike the heat, for colour-blind eyes, too
+POINTS = 1000                    # of a curve at most; a picture has no more columns
+LINE, LIMIT, SHADE, GROUND = (235, 235, 235), (60, 190, 255), (40, 40, 150), (28, 28, 28)     # of the strip
+TICKS = 90000                    # of a video's clock, a second
 
 
 class Output:
@@ -45,20 +59,27 @@ class Output:
         self.annotator, self.peak, self.threshold = Annotator(), 1.0, math.nan
         self.on: list[FrameResult] = []                                   # first, last and lowest frame of an alarm
         self.events: list[dict[str, Any]] = []                            # the ends of alarms
-        self.commands: list[threading.Thread] = []
 
     def add(self, frame: FrameResult) -> None:
         """Write what there is of a frame."""
+        # Its picture; its line of scores, with which the files begin.
         self.peak, self.threshold = (self.detector.calibration or {}).get("peak_error", 1.0), frame.threshold
         if self.write:
             self.write(self.annotator.draw(frame, self.peak), frame.seconds)
         if frame.signals:
-            if not self.files:
-                self.open(frame.signals)
+            if not self.files:                                            # events of earlier runs of a camera stay
+                self.out.mkdir(parents=True, exist_ok=True)
+                for name in "scores.csv", "alarms.csv", "events.jsonl":
+                    mode = "a" if self.source.live and name == "events.jsonl" else "w"
+                    self.files[name] = (self.out / name).open(mode, encoding="utf-8", newline="", buffering=1)
+                self.row("scores.csv", ["video", "frame", *frame.signals, "normality", "seconds"])
+                self.row("alarms.csv", list(ALARM))
             numbers = [int(x) if x in (0, 1) else x for x in frame.signals.values()]
             self.row("scores.csv", [self.source.name, frame.number, *numbers, frame.normality, frame.seconds])
             for name, values in self.columns.items():
                 values.append(getattr(frame, name))
+
+        # The alarm that it begins, continues or ends.
         if not frame.alarm:
             self.end_alarm()
         elif self.on:
@@ -74,14 +95,6 @@ class Output:
             self.row("alarms.csv", [event[name] for name in ALARM])
             self.events.append(event)
             self.on = []
-
-    def open(self, signals: dict[str, float]) -> None:
-        """Open the files. Events of a live source are added to those of earlier runs."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        for name, mode in ("scores.csv", "w"), ("alarms.csv", "w"), ("events.jsonl", "a" if self.source.live else "w"):
-            self.files[name] = (self.out / name).open(mode, encoding="utf-8", newline="", buffering=1)
-        self.row("scores.csv", ["video", "frame", *signals, "normality", "seconds"])
-        self.row("alarms.csv", list(ALARM))
 
     def row(self, name: str, values: list) -> None:
         """Append a line to a table, NaN as an empty cell."""
@@ -111,9 +124,7 @@ class Output:
         tqdm.write(f"alarm {kind:5} frame, seconds, time: {when}; lowest normality {lowest.normality:+.2f}")
         print(end="", flush=True)
         if self.command:
-            self.commands = [one for one in self.commands if one.is_alive()]
-            self.commands.append(threading.Thread(target=self.call, args=(text,), daemon=True))
-            self.commands[-1].start()
+            threading.Thread(target=self.call, args=(text,)).start()
         return event
 
     def call(self, event: str) -> None:
@@ -126,8 +137,6 @@ class Output:
         """Draw curve.png, write report.html with the `facts` at its top, and close everything."""
         plot_normality(self.out / "curve", self.columns, self.threshold, self.source.name)
         write_page(self.out, self.source.name, facts, self.events, self.out / "annotated.mp4" if self.write else None)
-        for one in self.commands:
-            one.join(10)
         for file in self.files.values():
             file.close()
 
@@ -147,15 +156,153 @@ def write_page(out: Path, name: str, facts: dict[str, str], events: list[dict], 
 
 def cut(video: Path, start: float, end: float) -> bytes:
     """Cut seconds `start` to `end` out of a video, from the key frame before them, without coding them anew."""
-    file = io.BytesIO()
+    file, first = io.BytesIO(), None
     with av.open(str(video)) as source, av.open(file, "w", format="mp4") as target:
-        copy, first = target.add_stream_from_template(source.streams.video[0]), 0
+        copy = target.add_stream_from_template(source.streams.video[0])
         source.seek(max(0, round(start * av.time_base)))
         for packet in source.demux(video=0):
             moved: Any = packet
             if packet.dts is None or packet.dts * packet.time_base > end:
                 break
-            first = first or packet.dts
+            first = packet.dts if first is None else first
             moved.dts, moved.pts, moved.stream = moved.dts - first, moved.pts - first, copy
             target.mux(moved)
     return file.getvalue()
+
+
+class Annotator:
+    """Draws the frames of a video: heat over the picture, the boxes in alarms, and a strip below it.
+
+    The strip holds a line of text, and the normality of the last frames, newest at the right. It reaches from 2 above
+    the threshold (or above 0, the mean of normal frames) to 4 below it, or to the lowest frame. Two pixels are a frame.
+    """
+
+    def __init__(self) -> None:
+        self.shown: deque[tuple[float, bool]] = deque()
+
+    def draw(self, frame: FrameResult, normal_peak: float) -> np.ndarray:
+        """Draw a frame: uint8, as wide as its picture, and higher by the strip; `normal_peak`: see `heat`."""
+        picture, (H, W, _) = frame.picture, frame.picture.shape
+        if frame.error is not None:
+            picture = (marked if frame.alarm else heat)(frame, normal_peak)
+
+        # The strip.
+        self.shown.append((frame.normality, frame.alarm))
+        if len(self.shown) > W // 2:
+            self.shown.popleft()
+        scale = max(0.35, H / 720)                                                                   # of the letters
+        strip = np.full((round(40 * scale) + max(16, H // 6), W, 3), GROUND, np.uint8)
+        self.plot(strip[round(40 * scale):], 0.0 if math.isnan(frame.threshold) else frame.threshold)
+        score = "no score yet" if math.isnan(frame.normality) else f"normality {frame.normality:+.2f}"
+        text = f"frame {frame.number}   {score}"
+        longest = cv2.getTextSize(text + "   ALARM", cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0]
+        cv2.putText(strip, text + "   ALARM" * frame.alarm, (4, round(28 * scale)), cv2.FONT_HERSHEY_SIMPLEX,
+                    scale * min(1, (W - 8) / longest), LINE, max(1, round(1.5 * scale)), cv2.LINE_AA)
+        return np.vstack([picture, strip])
+
+    def plot(self, strip: np.ndarray, threshold: float) -> None:
+        """Plot threshold, normality and alarms of the last frames into a strip (h, W, 3)."""
+        h, W, _ = strip.shape
+        normality, alarms = np.array(self.shown).T
+        x = W - 2 * np.arange(len(normality), 0, -1)
+        for left in x[alarms == 1]:
+            strip[:, left:left + 2] = SHADE
+        reach = np.fmin.reduce([min(threshold, 0) - 4, *normality]), max(threshold, 0) + 2
+        limit, *y = np.interp([threshold, *normality], reach, (h - 2, 1)).round()
+        cv2.line(strip, (0, int(limit)), (W, int(limit)), LIMIT, 1)
+        points = np.stack([x + 1, y], axis=1)[~np.isnan(normality)]
+        if len(points):
+            cv2.polylines(strip, [points.astype(int)], False, LINE, 1, cv2.LINE_AA)
+
+
+def boxes_of(frame: FrameResult, normal_peak: float) -> list[list[int]]:
+    """Find what burns in a frame: x0, y0, and x1, y1 outside it, in pixels of its picture; up to MOST, strongest first.
+
+    A region is where the smoothed error is greater than the greatest in normal frames, or half of its maximum; it burns
+    where that is BURNS times as great somewhere. Its box is around the pixels with half of its own maximum or more.
+    """
+    (H, W, _), error = frame.picture.shape, smoothed(np.asarray(frame.error))
+    boxes: list[list[int]] = []
+    warm = (error >= min(error.max() / 2, normal_peak)).astype(np.uint8)
+    regions, (h, w) = cv2.connectedComponents(warm, connectivity=8)[1], error.shape
+    for k in 1 + np.argsort(-np.bincount(regions.ravel(), error.ravel())[1:])[:MOST]:
+        own = np.where(regions == k, error, 0)
+        if not boxes or own.max() >= BURNS * normal_peak:
+            x, y, dx, dy = cv2.boundingRect((own >= own.max() / 2).astype(np.uint8))
+            boxes.append([x * W // w, y * H // h, (x + dx) * W // w, (y + dy) * H // h])
+    return boxes
+
+
+def marked(frame: FrameResult, normal_peak: float) -> np.ndarray:
+    """Draw the heat and the boxes of an alarm over a frame."""
+    picture = heat(frame, normal_peak)
+    for x0, y0, x1, y1 in boxes_of(frame, normal_peak):
+        cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), BOX, max(2, round(len(picture) / 150)))
+    return picture
+
+
+def heat(frame: FrameResult, normal_peak: float) -> np.ndarray:
+    """Lay a frame's errors over its picture: clear where it is normal, then red, then yellow.
+
+    `normal_peak` is the mean of the maximum of the smoothed error maps of normal frames.
+    """
+    picture, excess = frame.picture, smoothed(np.asarray(frame.error)) / normal_peak - HEAT[0]
+    excess = np.clip(excess / (HEAT[1] - HEAT[0]), 0, 1)
+    strength = cv2.resize(excess, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
+    colour = cv2.applyColorMap((255 * strength).astype(np.uint8), cv2.COLORMAP_AUTUMN)
+    return (picture + 0.55 * np.sqrt(strength) * (colour.astype(np.float32) - picture)).round().astype(np.uint8)
+
+
+@contextlib.contextmanager
+def write_mp4(path: Path, fps: float) -> Iterator[Callable[..., None]]:
+    """Write an H.264 video that browsers play; it takes its name when it is complete, UserError when it cannot be.
+
+    Yields a function that adds a picture, uint8 (H, W, 3), and its time in seconds, or where that is NaN the next one
+    by `fps`. All pictures get the size of the first one. H.264 needs even sizes: an odd last column or row is repeated.
+    """
+    with replacing(path) as file, av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(65535),
+                                      options={"preset": "veryfast", "crf": "20"})     # lines and letters stay clear
+        stream.pix_fmt, stream.codec_context.time_base, last = "yuv420p", Fraction(1, TICKS), -1
+        stream.gop_size = max(1, round(2 * fps))           # where one may jump to, and clips of the report begin
+
+        def write(picture: Any, seconds: float = math.nan) -> None:
+            nonlocal last
+            H, W = picture.shape[:2]
+            if not stream.codec_context.is_open:
+                stream.height, stream.width = H + H % 2, W + W % 2
+            picture = np.pad(picture, ((0, H % 2), (0, W % 2), (0, 0)), "edge")
+            picture = cv2.resize(picture, (stream.width, stream.height))
+            frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
+            ticks = round(TICKS * seconds) if math.isfinite(seconds) else last + round(TICKS / fps) if last >= 0 else 0
+            frame.pts = last = max(ticks, last + 1)
+            frame.time_base = stream.codec_context.time_base
+            container.mux(stream.encode(frame))
+
+        yield write
+        container.mux(stream.encode())
+
+
+@matplotlib.rc_context(STYLE)  # type: ignore[arg-type]
+def plot_normality(path: Path, columns: dict[str, array], threshold: float, title: str) -> None:
+    """Plot normality over seconds, or over frame numbers where these are unknown, as `path`.png; alarms are shaded."""
+    # Join the frames of hours to at most POINTS points, of which the lowest normality is drawn.
+    number, seconds, normality, alarm = map(np.array, columns.values())
+    timed, joined = bool(np.isfinite(seconds).all()), -(-len(number) // POINTS)
+    first = np.arange(0, len(number), joined)
+    x = ((1000 * seconds).astype("datetime64[ms]") if timed else number)[first]
+
+    figure = Figure(figsize=(PAGE, 2.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(x, np.fmin.reduceat(normality, first), color=BLUE, linewidth=0.8,
+              label=f"normality, lowest of {joined} frames" if joined > 1 else "normality")
+    if not math.isnan(threshold):
+        axes.axhline(threshold, color="black", linestyle="--", linewidth=0.8, label=f"threshold {threshold:.2f}")
+    axes.fill_between(x, 0, 1, where=np.maximum.reduceat(alarm, first) > 0, step="mid", color=RED, alpha=0.25,
+                      transform=axes.get_xaxis_transform(), linewidth=0, label="alarm")
+    axes.set(xlabel="hours : minutes : seconds" if timed else "frame", ylabel="normality", title=title)
+    axes.margins(x=0)
+    if timed:
+        axes.xaxis.set_major_formatter(DateFormatter("%H:%M:%S"))
+    figure.legend(loc="outside lower center", ncols=3)
+    save_figure(figure, path, dpi=150, kinds=("png",))

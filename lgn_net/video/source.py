@@ -19,7 +19,7 @@ PAUSE = 0.5, 16.0             # seconds until a cut source is opened again: at f
 
 
 class SourceLost(UserError):
-    """A live source gives no picture any more."""
+    """Raised when a live source gives no picture any more."""
 
 
 class Source:
@@ -37,14 +37,13 @@ class Source:
         self.shown, self.seconds, self.patience, self.stop = shown(place), seconds, patience, stop
         self.footage = Footage(iter(()), None, None)
         self.waiting: deque[Numbered | None] = deque()                 # None: the source was cut
-        self.error: Exception | None = None                            # of the thread
+        self.error: Exception | None = None
         self.changed, self.ended, self.received, self.dropped = threading.Condition(), False, 0, 0
         self.began, self.opened = math.nan, time.monotonic()
         threading.Thread(target=self.read, args=(place, channels, fps), daemon=True).start()
-        patience = math.inf if isinstance(place, Path) else min(seconds, patience)
-        while not (self.received or self.ended):
+        while not (self.received or self.ended):                       # a file is waited for
             time.sleep(0.005)
-            if stop() or time.monotonic() - self.opened > patience:
+            if stop() or (time.monotonic() - self.opened > min(seconds, patience) and not isinstance(place, Path)):
                 self.ended, self.error = True, SourceLost(f"{self.shown} gave no picture; is it on?")
         if self.error and not self.received:
             raise self.error
