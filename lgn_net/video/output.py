@@ -291,6 +291,8 @@ def plot_normality(path: Path, columns: dict[str, array], threshold: float, titl
     timed, joined = bool(np.isfinite(seconds).all()), -(-len(number) // POINTS)
     first = np.arange(0, len(number), joined)
     x = ((1000 * seconds).astype("datetime64[ms]") if timed else number)[first]
+    shaded = np.maximum.reduceat(alarm, first) > 0
+    shaded[1:] |= shaded[:-1]                                          # a single point would have no width
 
     figure = Figure(figsize=(PAGE, 2.6), layout="constrained")
     axes = figure.add_subplot()
@@ -298,8 +300,8 @@ def plot_normality(path: Path, columns: dict[str, array], threshold: float, titl
               label=f"normality, lowest of {joined} frames" if joined > 1 else "normality")
     if not math.isnan(threshold):
         axes.axhline(threshold, color="black", linestyle="--", linewidth=0.8, label=f"threshold {threshold:.2f}")
-    axes.fill_between(x, 0, 1, where=np.maximum.reduceat(alarm, first) > 0, step="mid", color=RED, alpha=0.25,
-                      transform=axes.get_xaxis_transform(), linewidth=0, label="alarm")
+    axes.fill_between(x, 0, 1, where=shaded, step="pre", color=RED, alpha=0.25, linewidth=0.8, label="alarm",
+                      transform=axes.get_xaxis_transform())
     axes.set(xlabel="hours : minutes : seconds" if timed else "frame", ylabel="normality", title=title)
     axes.margins(x=0)
     if timed:
