@@ -25,11 +25,11 @@ def test_file_scores_ped2_as_pytorch_does(shared_data, tmp_path, name):
     assert run(export.main, weights, "--out", model).status == 0
     frames = [cv2.imread(str(path)) for path in sorted((shared_data / "ped2/testing/frames/04").iterdir())[30:60]]
 
-    # The outputs, for batches of several sizes, against the network as it is trained.
+    # The outputs, for batches of several sizes.
     detector = AnomalyDetector.load(weights, "cpu")
     scorer = export.Scorer(detector)
-    small = [cv2.resize(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), (96, 96)) for frame in frames]
-    windows = np.stack([np.stack(small[t:t + 5])[:, None] for t in range(26)]).astype(np.float32) / 127.5 - 1
+    small = np.stack([cv2.resize(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), (96, 96)) for frame in frames])[:, None]
+    windows = np.stack([small[t:t + 5] for t in range(26)]).astype(np.float32) / 127.5 - 1
     session = runtime.InferenceSession(model)
     for batch in windows[:1], windows[1:]:
         with torch.inference_mode():
