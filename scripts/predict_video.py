@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
     share = f"{100 * args.false_alarms:g} % of the normal frames are below" if args.threshold is None else "as given"
     limit = "none: another scene" if math.isnan(threshold) else f"{threshold:+.2f} ({share})"
     facts = {
-        "frames": f"{source.received}, of which {len(normality)} scored and {source.dropped} dropped; normality "
+        "frames": f"{bar.n + source.dropped}, of which {len(normality)} scored and {source.dropped} dropped; normality "
                   f"{np.nanmean(normality):+.2f} on average, lowest {np.nanmin(normality):+.2f}",
         "threshold": f"{limit}; normal: {detector.calibration['frames']} frames of {', '.join(normal)}",
         "alarms": f"{len(output.events)}, listed in alarms.csv and events.jsonl; "
@@ -101,8 +101,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         help="end, with status 3, when a camera or stream gives no picture for so long (default: 60)")
     add("--on_alarm", metavar="COMMAND", help="run this when an alarm begins or ends, with the event as JSON on stdin")
     add("--fps", type=float, help="frames a second, for a folder of images or where a file is wrong about it")
-    add("--update_memory", action="store_true",
-        help="update the memory by frames that look normal (regular score below gamma)")
+    add("--update_memory", action="store_true", help="update the memory by frames with a regular score below gamma")
     add("--no_video", action="store_true", help="do without annotated.mp4; faster")
     add("--device", default="auto", help="cuda, cuda:1, mps or cpu; auto takes the first there is")
     return parser.parse_args(argv)

@@ -147,8 +147,8 @@ def write_page(out: Path, name: str, facts: dict[str, str], events: list[dict], 
     for event in sorted(lowest, key=lambda event: event["start"]):
         start, end = (event[k] / FPS if event[f"{k}_seconds"] is None else event[f"{k}_seconds"]
                       for k in ("start", "end"))
-        clip = video and cut(video, start - LEAD, min(end, start + LONGEST) + LEAD)
-        alarms.append(event | {"snapshot": (out / event["picture"]).read_bytes(), "clip": clip,
+        alarms.append(event | {"snapshot": (out / event["picture"]).read_bytes(),
+                               "clip": video and cut(video, start - LEAD, min(end, start + LONGEST) + LEAD),
                                "times": [timedelta(seconds=int(moment)) for moment in (start, end)]})
     write_atomic(out / "report.html", PAGES.get_template("video.html").render(
         name=name, facts=facts, alarms=alarms, count=len(events), curve=(out / "curve.png").read_bytes()))
@@ -181,7 +181,7 @@ class Annotator:
         self.shown: deque[tuple[float, bool]] = deque()
 
     def draw(self, frame: FrameResult, normal_peak: float) -> np.ndarray:
-        """Draw a frame: uint8, as wide as its picture, and higher by the strip; `normal_peak`: see `heat`."""
+        """Draw a frame, and the strip below it; `normal_peak` is the "peak_error" of a calibration."""
         picture, (H, W, _) = frame.picture, frame.picture.shape
         if frame.error is not None:
             picture = (marked if frame.alarm else heat)(frame, normal_peak)
@@ -242,10 +242,7 @@ def marked(frame: FrameResult, normal_peak: float) -> np.ndarray:
 
 
 def heat(frame: FrameResult, normal_peak: float) -> np.ndarray:
-    """Lay a frame's errors over its picture: clear where it is normal, then red, then yellow.
-
-    `normal_peak` is the mean of the maximum of the smoothed error maps of normal frames.
-    """
+    """Lay a frame's errors over its picture, clear up to the greatest of normal frames, then red, then yellow."""
     picture, excess = frame.picture, smoothed(np.asarray(frame.error)) / normal_peak - HEAT[0]
     excess = np.clip(excess / (HEAT[1] - HEAT[0]), 0, 1)
     strength = cv2.resize(excess, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]

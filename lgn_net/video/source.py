@@ -72,10 +72,9 @@ class Source:
 
     def put(self, frame: Frame) -> None:
         """Add a frame for the network and give a live one its time; wait, or drop the oldest, where too many wait."""
-        live = self.footage.live
         with self.changed:
-            self.changed.wait_for(lambda: live or self.ended or len(self.waiting) < KEEP)
-            if live:
+            self.changed.wait_for(lambda: self.footage.live or self.ended or len(self.waiting) < KEEP)
+            if self.footage.live:
                 if not self.received:
                     self.began, self.opened = time.time(), time.monotonic()
                 frame = frame._replace(seconds=round(time.monotonic() - self.opened, 6))
@@ -116,7 +115,7 @@ class Source:
                     yield None
 
                 # The end: of a file, of the time, of the patience.
-                elif ended and not self.live and self.error:
+                elif ended and self.error:
                     raise self.error
                 elif ended or (self.live and now - self.opened >= self.seconds):
                     return
