@@ -131,8 +131,6 @@ def pictures(video):
     return frames_of(video)
 
 
-# -------------------------------------------------------------------------------------------------------------- export
-
 def test_calibration_is_that_of_sampled_windows(data):
     config, model, content = network(data / "small.pt")
     signals, _ = sample_normal(model, index_videos(data / "made/training/frames"), config, 256, CPU)
@@ -181,8 +179,6 @@ def test_alarms_against_a_slow_search(length, gap):
         assert found == "".join(expected), low
 
 
-# -------------------------------------------------------------------------------------------------------------- scores
-
 def test_scores_are_those_of_an_evaluation(data, video, score, tmp_path):
     config, content = load_checkpoint(data / "small.pt")
     for place in video, write_video(tmp_path / "00.avi", frames_of(video)):
@@ -210,8 +206,6 @@ def test_colour_scores_with_memory_updates(data, score, tmp_path):
         assert_same_scores(scored, evaluated(small, tmp_path / "png", mode), [*COLUMNS, "memory_updated"])
     assert 0 < scored.signals["memory_updated"].sum() < len(scored.frames)
 
-
-# --------------------------------------------------------------------------------------------------------------- video
 
 def shown(number, normality, alarm=False, picture=None, error=None, threshold=-2.0):
     return FrameResult(number, math.nan, picture, {}, error, normality, threshold, alarm)
@@ -347,8 +341,6 @@ def test_cut_video_is_scored_as_far_as_it_goes_and_seconds_end_it(score, tmp_pat
     assert f"cut off or damaged after {count} frames" in " ".join(done.warnings())
 
 
-# --------------------------------------------------------------------------------------------------------- library
-
 def test_watching_a_file_is_scoring_its_pictures(detector, pictures, data, score, tmp_path):
     video = write(tmp_path / "00.avi", pictures, "ffv1", "bgr0")
     watched, scores = list(detector.watch(video)), detector.score(pictures)
@@ -427,13 +419,11 @@ def test_beginning_taken_as_normal_by_median_and_mad(data, tmp_path):
         list(detector.watch(path, calibrate_seconds=60))
 
 
-# --------------------------------------------------------------------------------------------------- live, on loopback
-
 class Camera(http.server.BaseHTTPRequestHandler):
     """A network camera: each connection gets frames, then silence, then a cut, as planned."""
 
     def log_message(self, *_):
-        pass
+        """Nothing: the command's own output is looked at."""
 
     def do_GET(self):
         count, silence, pause = self.server.plan.pop(0) if self.server.plan else (0, 0, 0)

@@ -80,7 +80,7 @@ class Source:
                 frame = frame._replace(seconds=round(time.monotonic() - self.opened, 6))
             self.waiting.append((self.received, frame))
             self.received += 1
-            if len(self.waiting) > KEEP:
+            if self.footage.live and len(self.waiting) > KEEP:
                 self.dropped += self.waiting.popleft() is not None
             self.changed.notify_all()
 
