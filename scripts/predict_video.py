@@ -4,9 +4,9 @@
     python scripts/predict_video.py --checkpoint CKPT.pt --video VIDEO.mp4 --normal NORMAL.mp4 --out FOLDER
     python scripts/predict_video.py --checkpoint CKPT.pt --video rtsp://... --calibrate 60 --on_alarm COMMAND
 
-A frame's score depends on the frames before it only. Normality is 0 on an average normal frame, negative where the
-network does worse; below the threshold a frame is low, and low frames that stay make an alarm. Writes scores.csv,
-alarms.csv and events.jsonl at once, curve.png and annotated.mp4 at the end. docs/own-video.md explains the numbers.
+Normality is 0 on an average normal frame, negative where the network does worse; low frames that stay make an alarm.
+Writes scores.csv, alarms.csv and events.jsonl at once; at the end annotated.mp4, curve.png, and report.html, the page
+to look at. docs/own-video.md explains the numbers.
 """
 
 import argparse
@@ -24,9 +24,8 @@ from lgn_net.data.footage import find_footage
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable
 from lgn_net.terminal import StopOnSignal, progress, run_command
-from lgn_net.video.output import Output
-from lgn_net.video.overlay import write_mp4
-from lgn_net.video.source import FPS, SourceLost
+from lgn_net.video.output import Output, write_mp4
+from lgn_net.video.source import FPS, Source, SourceLost
 
 LOST = 3                      # exit status where a camera or stream stays away
 
@@ -44,14 +43,13 @@ def main(argv: list[str]) -> int:
     # Score frame after frame, until the video, --seconds or the user's patience ends.
     started, status = time.monotonic(), 0
     with StopOnSignal() as stop:
-        source = detector.open(args.video, fps=args.fps, seconds=args.seconds, patience=args.patience,
-                               stop=lambda: bool(stop.received))
+        source = Source(args.video, detector.config.data.channels, args.fps, args.seconds, args.patience,
+                        stop=lambda: bool(stop.received))
         with (progress("predict", source.length or 0, "frames") as bar,
               nullcontext() if args.no_video else write_mp4(out / "annotated.mp4", source.fps or FPS) as write):
             output = Output(out, detector, source, write, args.on_alarm)
             try:
-                for frame in detector.watch(source, args.calibrate, args.update_memory,
-                                            on_gap=output.end_alarm):
+                for frame in detector.watch(source, args.calibrate, args.update_memory, output.end_alarm):
                     output.add(frame)
                     bar.update()
             except SourceLost as lost:
@@ -59,59 +57,53 @@ def main(argv: list[str]) -> int:
                 status = LOST
             output.end_alarm()
             if not output.files:
-                raise UserError(f"{source.name}: {output.count} frames, fewer than those of a window; nothing was "
-                                f"scored")
+                raise UserError(f"{source.name}: {bar.n} frames, fewer than those of a window; nothing was scored")
     if not (source.footage.whole or source.live):
-        warnings.warn(f"{source.shown} is cut off or damaged after {output.count} frames; it was scored up to there")
+        warnings.warn(f"{source.shown} is cut off or damaged after {bar.n} frames; it was scored up to there")
 
     # Say what was found, and how far the threshold can be believed.
-    curve, calibration, threshold = output.finish(), detector.calibration, frame.threshold
-    normality, speed = curve["normality"], output.count / (time.monotonic() - started)
-    where = f"the source's first {args.calibrate:g} seconds" if args.calibrate else ", ".join(
-        args.normal or ["the checkpoint's training videos"])
+    normality, threshold = np.array(output.columns["normality"]), frame.threshold
+    normal = args.normal or [f"its first {args.calibrate:g} seconds" if args.calibrate else "the training videos"]
     share = f"{100 * args.false_alarms:g} % of the normal frames are below" if args.threshold is None else "as given"
     limit = "none: another scene" if math.isnan(threshold) else f"{threshold:+.2f} ({share})"
-    print(f"frames     {source.received or output.count}, of which {len(normality)} scored and {source.dropped} dropped"
-          f"; normality {np.nanmean(normality):+.2f} on average, lowest {np.nanmin(normality):+.2f} at frame "
-          f"{curve['frame'][np.nanargmin(normality)]:.0f}\n"
-          f"threshold  {limit}; normal: {calibration['frames']} frames of {where}\n"
-          f"alarms     {output.alarms}, listed in alarms.csv and events.jsonl; "
-          f"{100 * np.mean(normality < threshold):.1f} % of the frames are below the threshold\n"
-          f"speed      {speed:.1f} frames a second ({detector.device.type}, {torch.get_num_threads()} threads"
-          f"{'' if args.no_video else ', annotated video included'}); written into {out}")
+    facts = {
+        "frames": f"{bar.n + source.dropped}, of which {len(normality)} scored and {source.dropped} dropped; normality "
+                  f"{np.nanmean(normality):+.2f} on average, lowest {np.nanmin(normality):+.2f}",
+        "threshold": f"{limit}; normal: {detector.calibration['frames']} frames of {', '.join(normal)}",
+        "alarms": f"{len(output.events)}, listed in alarms.csv and events.jsonl; "
+                  f"{100 * np.mean(normality < threshold):.1f} % of the frames are below the threshold",
+        "speed": f"{bar.n / (time.monotonic() - started):.1f} frames a second ({detector.device.type}, "
+                 f"{torch.get_num_threads()} threads{'' if args.no_video else ', annotated video included'})"}
+    output.finish(facts)
+    print("\n".join(f"{name:10} {text}" for name, text in facts.items()), f"; written into {out}", sep="")
     return 128 + stop.received if stop.received and not source.live else status
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True,
-                        help="of scripts/export_weights.py, or with --normal any checkpoint")
-    parser.add_argument("--video", required=True,
-                        help="video file, folder of images, number of a camera, or address of a stream (rtsp://...)")
-    parser.add_argument("--out", help="folder for the results (default: predicted_<name of the video>)")
+    add = parser.add_argument
+    add("--checkpoint", required=True, help="of scripts/export_weights.py, or with --normal any checkpoint")
+    add("--video", required=True, help="video file, folder of images, camera's number, or address of a stream")
+    add("--out", help="folder for the results (default: predicted_<name of the video>)")
     normal = parser.add_mutually_exclusive_group()
-    normal.add_argument("--normal", nargs="+", metavar="VIDEO",
-                        help="videos or folders of your scene with nothing abnormal in them, or scores.csv of such, "
-                             "which say what is normal in place of the checkpoint's training frames")
+    normal.add_argument("--normal", nargs="+", metavar="VIDEO", help="normal videos or folders of your scene, or "
+                        "scores.csv of such, which say what is normal in place of the checkpoint's training frames")
     normal.add_argument("--calibrate", type=float, default=0.0, metavar="SECONDS",
                         help="or take the beginning of --video itself as normal, by median and median deviation")
-    parser.add_argument("--threshold", type=float, help="normality below which a frame is low")
-    parser.add_argument("--false_alarms", type=float, default=0.01, metavar="SHARE",
-                        help="or the threshold below which this share of the normal frames lies (default: 0.01)")
-    parser.add_argument("--min_frames", type=int, default=5, help="an alarm lasts at least so many frames (default: 5)")
-    parser.add_argument("--gap", type=int, default=2, help="so many frames that are not low do not end it (default: 2)")
-    parser.add_argument("--seconds", type=float, default=math.inf, help="stop after so many seconds of the video")
-    parser.add_argument("--patience", type=float, default=60, metavar="SECONDS",
-                        help="end, with status 3, when a camera or stream gives no picture for so long (default: 60)")
-    parser.add_argument("--on_alarm", metavar="COMMAND",
-                        help="run this at the beginning and end of an alarm, with the event as JSON on standard input")
-    parser.add_argument("--fps", type=float,
-                        help="frames a second, for a folder of images or where a file is wrong about it")
-    parser.add_argument("--update_memory", action="store_true",
-                        help="update the memory by frames that look normal (regular score below gamma)")
-    parser.add_argument("--no_video", action="store_true", help="do without annotated.mp4; faster")
-    parser.add_argument("--device", default="auto", help="cuda, cuda:1, mps or cpu; auto takes the first there is")
+    add("--threshold", type=float, help="normality below which a frame is low")
+    add("--false_alarms", type=float, default=0.01, metavar="SHARE",
+        help="or the threshold below which this share of the normal frames lies (default: 0.01)")
+    add("--min_frames", type=int, default=5, help="an alarm lasts at least so many frames (default: 5)")
+    add("--gap", type=int, default=2, help="so many frames that are not low do not end it (default: 2)")
+    add("--seconds", type=float, default=math.inf, help="stop after so many seconds of the video")
+    add("--patience", type=float, default=60, metavar="SECONDS",
+        help="end, with status 3, when a camera or stream gives no picture for so long (default: 60)")
+    add("--on_alarm", metavar="COMMAND", help="run this when an alarm begins or ends, with the event as JSON on stdin")
+    add("--fps", type=float, help="frames a second, for a folder of images or where a file is wrong about it")
+    add("--update_memory", action="store_true", help="update the memory by frames with a regular score below gamma")
+    add("--no_video", action="store_true", help="do without annotated.mp4; faster")
+    add("--device", default="auto", help="cuda, cuda:1, mps or cpu; auto takes the first there is")
     return parser.parse_args(argv)
 
 

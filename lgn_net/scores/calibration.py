@@ -4,6 +4,7 @@ Normality here is that of scope "training" in `lgn_net.scores.normality`. NumPy 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.stats import norm
@@ -47,8 +48,9 @@ def pooled(videos: Sequence[VideoScores], names: Iterable[str]) -> dict[str, np.
 def calibrated(signals: Mapping[str, np.ndarray], weights: Mapping[str, float], calibration: dict) -> np.ndarray:
     """Compute the normality (n,): each signal minus its mean, over its spread on normal frames, weighted and summed."""
     scale = calibration["signals"]
-    return np.sum([weight * (signals[name] - scale[name]["mean"]) / (scale[name]["std"] or 1.0)
-                   for name, weight in weights.items()], axis=0)
+    terms: Any = [weight * (signals[name] - scale[name]["mean"]) / (scale[name]["std"] or 1.0)
+                  for name, weight in weights.items()]
+    return sum(terms)                                                  # of arrays, or of tensors in an export
 
 
 def threshold_at(calibration: dict, share: float) -> float:

@@ -1,15 +1,10 @@
-"""The library: a trained network that says of each frame of a video how normal it is, and where alarms are.
-
-Example:
-    detector = AnomalyDetector.load("weights/ped2_small.pt").calibrate("normal.mp4")
-    for frame in detector.watch("video.mp4"):
-        print(frame.number, frame.normality, frame.alarm)
-"""
+"""The library: a trained network that says of each frame of a video how normal it is, and where alarms are."""
 
 import copy
 import itertools
 import math
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -20,39 +15,35 @@ import numpy as np
 import torch
 
 from lgn_net.config import Config, with_knobs
+from lgn_net.data.clips import resize
 from lgn_net.data.footage import Frame, open_footage
 from lgn_net.device import pick_device
 from lgn_net.errors import UserError
-from lgn_net.inference.stream import for_inference
+from lgn_net.inference.loop import predict
+from lgn_net.inference.stream import batched, encode_windows, for_inference
 from lgn_net.model.build import build_model
 from lgn_net.scores.calibration import calibrate, calibrated, check_calibration, pooled, threshold_at
+from lgn_net.scores.maps import as_array, error_map, smoothed
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.scores.score_file import VideoScores, read_scores
 from lgn_net.terminal import progress
 from lgn_net.training.checkpoint import load_checkpoint, load_weights
-from lgn_net.video.scoring import Numbered, Scored, score_frames, with_alarms, without_gaps
-from lgn_net.video.source import FPS, Source
+from lgn_net.video.source import FPS, Numbered, Source
 
 FIRST = 50                    # scored frames by which a scene is known, or that `calibrate_seconds` takes at least
 
 
 class FrameResult(NamedTuple):
-    """What the detector says of one frame."""
+    """What the detector says of one frame. The first n frames of a video, or after a gap in it, have no score."""
 
-    number: int                # in its source, from 0
-    seconds: float             # since the source's first frame, 0 or more; NaN where the frame rate is unknown
-    normality: float           # standard deviations of normal frames: 0 is their mean, -3 far out; NaN without a score
-    alarm: bool                # whether the frame is in an alarm
-    threshold: float           # the normality below which frames are low; NaN while it is not known, or means nothing
-    signals: dict[str, float]  # psnr in dB, distance >= 0, regular_score in 0 to 1 ...; {} without a score
-    picture: np.ndarray        # uint8 (H, W, 3), blue-green-red
-    error: np.ndarray | None   # squared error of the prediction, float32 (size, size) in 0 to 1
-
-    @classmethod
-    def of(cls, one: Scored, normality: float = math.nan, alarm: bool = False, threshold: float = math.nan) -> Self:
-        """Gather what is known of a frame."""
-        return cls(one.number, one.frame.seconds, normality, alarm, threshold, one.signals or {}, one.frame.picture,
-                   one.error)
+    number: int                        # in its source, from 0
+    seconds: float                     # since the source's first frame, 0 or more; NaN where the frame rate is unknown
+    picture: np.ndarray                # uint8 (H, W, 3), blue-green-red
+    signals: dict[str, float] = {}     # psnr in dB, distance >= 0, regular_score in 0 to 1 ...; {} without a score
+    error: np.ndarray | None = None    # squared error of the prediction, float32 (size, size) in 0 to 1
+    normality: float = math.nan        # standard deviations of normal frames: 0 is their mean; NaN without a score
+    threshold: float = math.nan        # the normality below which frames are low; NaN where that is not known
+    alarm: bool = False                # whether the frame is in an alarm
 
 
 class Scores(NamedTuple):
@@ -88,15 +79,16 @@ class AnomalyDetector:
         self.weights = paper_weights(self.config.score.psnr_weight, len(self.model.memories))
 
     @classmethod
-    def load(cls, checkpoint: str | Path, device: str = "auto", **settings: Any) -> Self:
-        """Load a checkpoint; `settings` are the class's threshold, false_alarms, min_frames, gap.
+    def load(cls, checkpoint: str | Path, device: str = "auto", knobs: dict[str, object] | None = None,
+             **settings: Any) -> Self:
+        """Load a checkpoint, with these knobs changed; `settings`: threshold, false_alarms, min_frames, gap.
 
         One of scripts/export_weights.py says what is normal; any other needs `calibrate`. UserError for other files.
         """
         (config, content), place = load_checkpoint(checkpoint), pick_device(device)
         model: Any = build_model(config).to(place)
         load_weights(model, content["model"], checkpoint)
-        config = with_knobs(config, {"score.memory_update": "frozen"})
+        config = with_knobs(config, {"score.memory_update": "frozen"} | (knobs or {}))
         return cls(for_inference(model, config), config, content.get("calibration"), place, checkpoint, **settings)
 
     def calibrate(self, *normal: str | Path) -> Self:
@@ -104,13 +96,13 @@ class AnomalyDetector:
 
         They show the scene of the videos to come, with nothing abnormal. UserError for too few frames.
         """
-        self.learn([video for path in normal for video in self.read_normal(Path(path))])
-        return self
+        return self.learn([video for path in normal for video in self.read_normal(Path(path))])
 
-    def learn(self, videos: list[VideoScores], robust: bool = False) -> None:
+    def learn(self, videos: list[VideoScores], robust: bool = False) -> Self:
         """Take the signals of these videos as what is normal, see `lgn_net.scores.calibration.calibrate`."""
         peaks = pooled(videos, ["peak_error"])["peak_error"]
         self.calibration, self.of_training = calibrate(videos, self.weights, peaks, robust), False
+        return self
 
     def read_normal(self, path: Path) -> list[VideoScores]:
         """Return the signals of a normal video, or those in its scores.csv. UserError for too few frames."""
@@ -131,37 +123,9 @@ class AnomalyDetector:
         known = check_calibration(self.calibration, self.weights, self.checkpoint)
         return threshold_at(known, self.false_alarms) if self.threshold is None else self.threshold
 
-    def open(self, video: str | Path | int, **how: Any) -> Source:
-        """Open a video file, a folder of images, a stream's address or a camera's number; `how`: see `Source`."""
-        return Source(video, self.config.data.channels, **how)
-
-    def watch(self, video: str | Path | int | Source, calibrate_seconds: float = 0.0, update_memory: bool = False,
-              on_gap: Callable[[], None] = lambda: None, **how: Any) -> Iterator[FrameResult]:
-        """Score a video, each frame by those before it alone, and yield all frames in order.
-
-        A frame comes at most `min_frames` + `gap` frames late; the first FIRST only when they show whether this is the
-        scene of the training, where the calibration is the checkpoint's. If it isn't, a warning says so, and there are
-        no alarms. A given `threshold` leaves that out. Every video, and what follows a gap, starts anew.
-
-        Args:
-            video: as for `open`.
-            calibrate_seconds: first take so many seconds, and FIRST scored frames or more, as what is normal, by median
-                and median absolute deviation: a few abnormal frames do little harm. UserError for too short a video.
-            update_memory: update a copy of the memory by frames whose regular score is below gamma, as evaluations do.
-                Off by default: a camera runs for days, and a memory that follows it takes for normal whatever stays,
-                so that scores come to depend on the whole past, and the calibration no longer fits.
-            on_gap: is called at a gap and at the end, at once, when the frames before it have been yielded.
-            how: see `Source`. A live source that stays away ends in its SourceLost, after its last frame.
-        """
-        if not calibrate_seconds:
-            self.limit()
-        source = video if isinstance(video, Source) else self.open(video, **how)
-        return self.judge(iter(source), source.live, calibrate_seconds, update_memory, on_gap)
-
     def score(self, frames: Iterable[np.ndarray]) -> Scores:
         """Score consecutive frames, uint8 (H, W, 3) blue-green-red, or (H, W) grey; they are one video of their own."""
-        found = [(one.normality, one.alarm, one.signals)
-                 for one in self.judge((t, self.to_frame(picture)) for t, picture in enumerate(frames))]
+        found = [(one.normality, one.alarm, one.signals) for one in self.watch(enumerate(map(self.to_frame, frames)))]
         normality, alarm, signals = zip(*found) if found else ((), (), ())
         return Scores(np.array(normality), np.array(alarm, bool),
                       {name: np.array([one.get(name, math.nan) for one in signals])
@@ -169,57 +133,79 @@ class AnomalyDetector:
 
     def to_frame(self, picture: np.ndarray) -> Frame:
         """Make the network's frame of a picture."""
-        if picture.ndim == 2:
-            picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
+        picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR) if picture.ndim == 2 else picture
         grey = self.config.data.channels == 1
         return Frame(picture, cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None] if grey else picture, math.nan)
 
-    def judge(self, frames: Iterator[Numbered | None], live: bool = False, calibrate_seconds: float = 0.0,
-              update_memory: bool = False, on_gap: Callable[[], None] = lambda: None) -> Iterator[FrameResult]:
-        """Yield what `watch` does, of frames and gaps (None)."""
-        model, config, learned = self.model, self.config, list[dict[str, float]]()
+    def watch(self, video: str | Path | int | Iterable[Numbered | None], calibrate_seconds: float = 0.0,
+              update_memory: bool = False, on_gap: Callable[[], None] = lambda: None,
+              **how: Any) -> Iterator[FrameResult]:
+        """Score a video, each frame by those before it alone, and yield all frames in order.
+
+        A frame comes at most `min_frames` + `gap` frames late. Where the calibration is the checkpoint's and no
+        `threshold` is given, the first FIRST come when they show whether this is the scene of the training; if not, a
+        warning says so, and there are no alarms. Every video, and what follows a gap, starts anew.
+
+        Args:
+            video: a file, a folder of images, a stream's address, a camera's number; or a `Source`, or what it yields.
+            calibrate_seconds: first take so many seconds, and FIRST scored frames or more, as what is normal, by median
+                and median absolute deviation: a few abnormal frames do little harm. UserError for too short a video.
+            update_memory: update a copy of the memory by frames whose regular score is below gamma, as evaluations do.
+                Off by default: a camera runs for days, and a memory that follows it takes for normal whatever stays,
+                so that scores come to depend on the whole past, and the calibration no longer fits.
+            on_gap: is called at each gap and at the end, when the frames before it have been yielded.
+            how: see `Source`. A live source that stays away ends in its SourceLost, after its last frame.
+        """
+        if not calibrate_seconds:
+            self.limit()
+        model, config, learned, threshold, known = self.model, self.config, list[dict[str, float]](), math.nan, False
+        source = Source(video, config.data.channels, **how) if isinstance(video, str | Path | int) else video
         if update_memory:
             model, config = copy.deepcopy(model), with_knobs(config, {"score.memory_update": "carry"})
-        threshold, known = math.nan, False
-        for part in without_gaps(frames):
-            scored = score_frames(part, model, config, self.device, live or update_memory)
-            if calibrate_seconds:
-                for one in scored:
-                    yield FrameResult.of(one)
-                    learned += [one.signals] if one.signals else []
-                    seconds = one.number / FPS if math.isnan(one.frame.seconds) else one.frame.seconds
-                    if seconds >= calibrate_seconds and len(learned) >= FIRST:
-                        self.learn([gathered("", learned)], robust=True)
-                        calibrate_seconds = 0.0
-                        break
+        frames, at_once = iter(source), update_memory or getattr(source, "live", False)
+
+        # Score each part between two gaps as a video of its own.
+        for first in filter(None, frames):
+            part = itertools.chain([first], iter(lambda: next(frames, None), None))
+            scored = score_frames(part, model, config, self.device, at_once)
+
+            # Take the beginning as normal: its frames get no normality.
+            for one in scored if calibrate_seconds else ():
+                yield one
+                learned += [one.signals] if one.signals else []
+                seconds = one.number / FPS if math.isnan(one.seconds) else one.seconds
+                if seconds >= calibrate_seconds and len(learned) >= FIRST:
+                    self.learn([gathered("", learned)], robust=True)
+                    calibrate_seconds = 0.0
+                    break
+
+            # Hold the first frames until they show which scene this is.
             if not (known or calibrate_seconds):
-                threshold, known, held = self.limit(), True, []
+                threshold, known, held = self.limit(), True, list[FrameResult]()
                 if self.of_training and self.threshold is None:
                     held = list(itertools.islice(scored, FIRST + config.model.window - 1))
                     threshold = math.nan if self.is_foreign(held) else threshold
                 scored = itertools.chain(held, scored)
-            judged = ((one, self.normality(one)) for one in scored)
-            for one, normality, alarm in with_alarms(judged, threshold, self.min_frames, self.gap):
-                yield FrameResult.of(one, normality, alarm, threshold)
+            judged = (one._replace(normality=self.normality(one), threshold=threshold) for one in scored)
+            yield from with_alarms(judged, self.min_frames, self.gap)
             on_gap()
         if calibrate_seconds:
             raise UserError(f"the video ended before {calibrate_seconds:g} seconds and {FIRST} scored frames could be "
                             f"taken as normal ({len(learned)} were); give fewer seconds, or --normal VIDEO")
 
-    def is_foreign(self, beginning: list[Scored]) -> bool:
+    def is_foreign(self, beginning: list[FrameResult]) -> bool:
         """Tell, with a warning, whether frames are of another scene than the training: far from all of its frames."""
         lowest, *_, highest = (self.calibration or {})["normality"]
         middle = float(np.median([self.normality(one) for one in beginning if one.signals] or [0.0]))
-        foreign = not 2 * lowest - highest <= middle <= 2 * highest - lowest
-        if foreign:
+        if foreign := not 2 * lowest - highest <= middle <= 2 * highest - lowest:
             warnings.warn(f"this is another scene than the checkpoint's, and no alarms are raised: normality is "
                           f"{middle:.1f} in the first frames (median), {lowest:.1f} to {highest:.1f} in training; give "
                           f"--normal VIDEO of the scene with nothing abnormal, or --calibrate SECONDS")
         return foreign
 
-    def normality(self, scored: Scored) -> float:
-        """Compute the normality of a scored frame, NaN where it has no score."""
-        signals: Any = scored.signals
+    def normality(self, one: FrameResult) -> float:
+        """Compute the normality of a frame, NaN where it has no score."""
+        signals: Any = one.signals
         return float(calibrated(signals, self.weights, self.calibration or {})) if signals else math.nan
 
 
@@ -227,3 +213,55 @@ def gathered(name: str, found: list[dict[str, float]]) -> VideoScores:
     """Gather the signals of n frames."""
     signals = {key: np.array([one[key] for one in found]) for key in found[0]}
     return VideoScores(name, np.arange(len(found)), signals, np.zeros(len(found), np.uint8))
+
+
+@torch.inference_mode()
+def score_frames(frames: Iterator[Numbered], model: Any, config: Config, device: torch.device,
+                 at_once: bool = False) -> Iterator[FrameResult]:
+    """Score consecutive frames as they come, like `lgn_net.inference.loop.score_videos`; normality comes later.
+
+    `model` is a `FramePredictor`, made ready by `for_inference`; its memory changes where `score.memory_update` says
+    so. `at_once` scores each frame when it comes, in a batch of its own.
+    """
+    waiting: deque[FrameResult] = deque()                  # frames that went into the network
+
+    def enter() -> Iterator[tuple[int, int, np.ndarray]]:
+        for t, (number, frame) in enumerate(frames):
+            waiting.append(FrameResult(number, frame.seconds, frame.picture))
+            yield 0, t, resize(frame.image, config.data.image_size)
+
+    unscored = config.model.window - 1
+    for scored in predict(model, encode_windows(model, batched(enter(), 1 if at_once else config.score.batch_size),
+                                                config, device), config):
+        errors = error_map(as_array(scored.predicted), as_array(scored.target))
+        for signals, error in zip(scored.signals, errors):
+            for _ in range(unscored):
+                yield waiting.popleft()
+            unscored, peak = 0, float(smoothed(error).max())
+            yield waiting.popleft()._replace(signals=signals.columns() | {"peak_error": peak}, error=error)
+    yield from waiting
+
+
+def with_alarms(frames: Iterable[FrameResult], length: int, gap: int) -> Iterator[FrameResult]:
+    """Tell of each frame with a normality whether it is in an alarm, at most `length` + `gap` frames later.
+
+    A frame is low when its normality is below its threshold; NaN never is. Low frames with at most `gap` other frames
+    between them belong together. They are an alarm, from the first to the last of them, if that is `length` frames or
+    more.
+    """
+    waiting: list[FrameResult] = []            # undecided frames; outside an alarm the first of them is low
+    lows = 0                                   # of these, the frames up to the last low one
+    on = False                                 # the frame before them is in an alarm
+    for frame in frames:
+        waiting.append(frame)
+        if frame.normality < frame.threshold:
+            lows = len(waiting)
+            on = on or lows >= length
+            decided = on
+        else:
+            decided = len(waiting) - lows > gap or not (on or lows)
+            on = on and not decided
+        if decided:
+            yield from (one._replace(alarm=on) for one in waiting)
+            waiting, lows = [], 0
+    yield from waiting

@@ -1,26 +1,48 @@
-"""The files of a video that is watched; tables and events grow line by line, for the process may be killed."""
+"""What is made of a watched video: tables and events line by line, for the process may be killed; BGR pictures."""
 
+import base64
 import contextlib
 import csv
+import io
 import json
 import math
 import subprocess
+import threading
 import warnings
 from array import array
-from collections.abc import Callable
-from datetime import datetime
+from collections import deque
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
 
+import av
 import cv2
+import jinja2
+import matplotlib
 import numpy as np
+from matplotlib.dates import DateFormatter
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from lgn_net.files import replacing, write_atomic
+from lgn_net.report.figures import BLUE, PAGE, RED, STYLE, save_figure
+from lgn_net.scores.maps import smoothed
 from lgn_net.video.detector import AnomalyDetector, FrameResult
-from lgn_net.video.overlay import Annotator, box_of, marked, plot_normality
-from lgn_net.video.source import Source
+from lgn_net.video.source import FPS, Source
 
+SHOWN = 50                    # alarms on the page, the least normal ones
+PAGES = jinja2.Environment(loader=jinja2.PackageLoader("lgn_net.report"), autoescape=True)
+PAGES.filters["base64"] = lambda content: base64.b64encode(content).decode()
+LEAD, LONGEST = 1.0, 10.0     # seconds of a clip before and after its alarm, and of the alarm at most
 ALARM = ("video", "start", "end", "start_seconds", "end_seconds", "lowest_normality")        # columns of alarms.csv
+HEAT = (1, 3)                    # times the greatest error in a normal frame: where heat begins, and where it ends
+BURNS, MOST = 2, 5               # likewise, from where a region gets a box; and how many get one
+BOX = (255, 200, 0)              # light blue: unlike the heat, for colour-blind eyes, too
+POINTS = 1000                    # of a curve at most; a picture has no more columns
+LINE, LIMIT, SHADE, GROUND = (235, 235, 235), (60, 190, 255), (40, 40, 150), (28, 28, 28)     # of the strip
+TICKS = 90000                    # of a video's clock, a second
 
 
 class Output:
@@ -33,99 +55,253 @@ class Output:
                  command: str | None = None):
         self.out, self.detector, self.source, self.write, self.command = out, detector, source, write, command
         self.files: dict[str, IO[str]] = {}
-        self.curve = {name: array("d") for name in ("frame", "seconds", "normality", "alarm")}
-        self.count = self.alarms = 0
-        self.annotator = Annotator(math.nan, 1.0)
-        self.on: tuple[FrameResult, ...] = ()                             # first, last and lowest frame of an alarm
-        self.commands: list[subprocess.Popen] = []
+        self.columns = {name: array("d") for name in ("number", "seconds", "normality", "alarm")}     # of scored frames
+        self.annotator, self.peak, self.threshold = Annotator(), 1.0, math.nan
+        self.on: list[FrameResult] = []                                   # first, last and lowest frame of an alarm
+        self.events: list[dict[str, Any]] = []                            # the ends of alarms
 
     def add(self, frame: FrameResult) -> None:
         """Write what there is of a frame."""
-        self.count += 1
-        self.annotator.threshold = frame.threshold
-        self.annotator.normal_peak = (self.detector.calibration or {}).get("peak_error", 1.0)
+        # Its picture; its line of scores, with which the files begin.
+        self.peak, self.threshold = (self.detector.calibration or {}).get("peak_error", 1.0), frame.threshold
         if self.write:
-            self.write(self.annotator.draw(frame.number, frame.picture, frame.error, frame.normality, frame.alarm),
-                       frame.seconds)
+            self.write(self.annotator.draw(frame, self.peak), frame.seconds)
         if frame.signals:
-            if not self.files:
-                self.start(frame.signals)
+            if not self.files:                                            # events of earlier runs of a camera stay
+                self.out.mkdir(parents=True, exist_ok=True)
+                for name in "scores.csv", "alarms.csv", "events.jsonl":
+                    mode = "a" if self.source.live and name == "events.jsonl" else "w"
+                    self.files[name] = (self.out / name).open(mode, encoding="utf-8", newline="", buffering=1)
+                self.row("scores.csv", ["video", "frame", *frame.signals, "normality", "seconds"])
+                self.row("alarms.csv", list(ALARM))
             numbers = [int(x) if x in (0, 1) else x for x in frame.signals.values()]
             self.row("scores.csv", [self.source.name, frame.number, *numbers, frame.normality, frame.seconds])
-            for values, value in zip(self.curve.values(), (frame.number, frame.seconds, frame.normality, frame.alarm)):
-                values.append(value)
+            for name, values in self.columns.items():
+                values.append(getattr(frame, name))
+
+        # The alarm that it begins, continues or ends.
         if not frame.alarm:
             self.end_alarm()
         elif self.on:
-            self.on = self.on[0], frame, min(self.on[2], frame, key=lambda one: one.normality)
+            self.on = [self.on[0], frame, min(self.on[2], frame, key=lambda one: one.normality)]
         else:
-            self.on = frame, frame, frame
-            self.tell("begin", "start")
+            self.on = [frame] * 3
+            self.tell("begin")
 
     def end_alarm(self) -> None:
         """End the alarm that is on, if one is: at a frame outside it, at a gap, and at the end."""
         if self.on:
-            event = self.tell("end", "end")
+            event = self.tell("end")
             self.row("alarms.csv", [event[name] for name in ALARM])
-            self.on, self.alarms = (), self.alarms + 1
-
-    def start(self, signals: dict[str, float]) -> None:
-        """Open the files. Events of a live source are added to those of earlier runs."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        for name, mode in ("scores.csv", "w"), ("alarms.csv", "w"), ("events.jsonl", "a" if self.source.live else "w"):
-            self.files[name] = (self.out / name).open(mode, encoding="utf-8", newline="", buffering=1)
-        self.row("scores.csv", ["video", "frame", *signals, "normality", "seconds"])
-        self.row("alarms.csv", list(ALARM))
+            self.events.append(event)
+            self.on = []
 
     def row(self, name: str, values: list) -> None:
         """Append a line to a table, NaN as an empty cell."""
         csv.writer(self.files[name], lineterminator="\n").writerow(["" if x != x else x for x in values])
 
-    def moment(self, end: str, frame: FrameResult) -> dict[str, Any]:
-        """Say of an alarm's start or end, its name, what frame it is, and when."""
-        clock = datetime.fromtimestamp(self.source.began + frame.seconds).astimezone() if self.source.live else None
-        return {end: frame.number, f"{end}_seconds": None if math.isnan(frame.seconds) else round(frame.seconds, 3),
-                f"{end}_time": clock and clock.isoformat(timespec="milliseconds")}
-
-    def tell(self, kind: str, end: str) -> dict[str, Any]:
+    def tell(self, kind: str) -> dict[str, Any]:
         """Print an alarm's beginning or end, append it to events.jsonl, save its picture, start the command."""
+        # The event, and its picture.
         first, last, lowest = self.on
-        error: Any = lowest.error
-        event = {"event": kind, "video": self.source.name, **self.moment("start", first), **self.moment("end", last)}
+        event: dict[str, Any] = {"event": kind, "video": self.source.name}
+        for end, frame in ("start", first), ("end", last):
+            clock = datetime.fromtimestamp(self.source.began + frame.seconds).astimezone() if self.source.live else None
+            event |= {end: frame.number, f"{end}_seconds": None if math.isnan(frame.seconds) else
+                      round(frame.seconds, 3), f"{end}_time": clock and clock.isoformat(timespec="milliseconds")}
         picture = f"alarm_{event['start_time'] or event['start']}.jpg".replace(":", "")
-        event |= {"lowest_normality": round(lowest.normality, 4), "lowest_frame": lowest.number,
-                  "box": box_of(error, *lowest.picture.shape[:2]), "picture": picture, "threshold": lowest.threshold,
+        boxes = boxes_of(lowest, self.peak)
+        event |= {"lowest_normality": round(lowest.normality, 4), "lowest_frame": lowest.number, "box": boxes[0],
+                  "boxes": boxes, "picture": picture, "threshold": lowest.threshold,
                   "min_frames": self.detector.min_frames, "gap": self.detector.gap,
                   "checkpoint": str(self.detector.checkpoint)}
-        cv2.imwrite(str(self.out / picture), marked(lowest.picture, error, self.annotator.normal_peak))
-        text = json.dumps(event) + "\n"
+        cv2.imwrite(str(self.out / picture), marked(lowest, self.peak))
+
+        # Who hears of it.
+        text, end = json.dumps(event) + "\n", "start" if kind == "begin" else "end"
         self.files["events.jsonl"].write(text)
-        when = ", ".join(str(x) for x in self.moment(end, first if end == "start" else last).values() if x is not None)
+        when = ", ".join(str(event[end + what]) for what in ("", "_seconds", "_time") if event[end + what] is not None)
         tqdm.write(f"alarm {kind:5} frame, seconds, time: {when}; lowest normality {lowest.normality:+.2f}")
         print(end="", flush=True)
         if self.command:
-            process: Any = subprocess.Popen(self.command, shell=True, stdin=subprocess.PIPE, text=True)
-            self.commands.append(process)
-            with contextlib.suppress(BrokenPipeError), process.stdin:       # far less than a pipe holds
-                process.stdin.write(text)
-            self.wait_for_commands(0)
+            threading.Thread(target=self.call, args=(text,)).start()
         return event
 
-    def wait_for_commands(self, seconds: float) -> None:
-        """Forget the commands that have ended, with a warning of those that failed."""
-        for one in self.commands:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                if one.wait(seconds):
-                    warnings.warn(f"--on_alarm {self.command} ended with status {one.returncode}")
-        self.commands = [one for one in self.commands if one.returncode is None]
+    def call(self, event: str) -> None:
+        """Run the command with an event on its standard input; warn where it fails."""
+        done = subprocess.run(str(self.command), shell=True, input=event, text=True, check=False)
+        if done.returncode:
+            warnings.warn(f"--on_alarm {self.command} ended with status {done.returncode}")
 
-    def finish(self) -> dict[str, np.ndarray]:
-        """Draw curve.png and close everything; return the columns of the curve."""
-        curve = {name: np.array(values) for name, values in self.curve.items()}
-        unit = "seconds" if np.isfinite(curve["seconds"]).all() else "frame"
-        plot_normality(self.out / "curve", curve[unit], curve["normality"], self.annotator.threshold, curve["alarm"],
-                       self.source.name, unit)
-        self.wait_for_commands(10)
+    def finish(self, facts: dict[str, str]) -> None:
+        """Draw curve.png, write report.html with the `facts` at its top, and close everything."""
+        plot_normality(self.out / "curve", self.columns, self.threshold, self.source.name)
+        write_page(self.out, self.source.name, facts, self.events, self.out / "annotated.mp4" if self.write else None)
         for file in self.files.values():
             file.close()
-        return curve
+
+
+def write_page(out: Path, name: str, facts: dict[str, str], events: list[dict], video: Path | None) -> None:
+    """Write report.html: facts, curve.png, and the ends of alarms with their pictures, and clips of the `video`."""
+    alarms, lowest = [], sorted(events, key=lambda event: event["lowest_normality"])[:SHOWN]
+    for event in sorted(lowest, key=lambda event: event["start"]):
+        start, end = (event[k] / FPS if event[f"{k}_seconds"] is None else event[f"{k}_seconds"]
+                      for k in ("start", "end"))
+        alarms.append(event | {"snapshot": (out / event["picture"]).read_bytes(),
+                               "clip": video and cut(video, start - LEAD, min(end, start + LONGEST) + LEAD),
+                               "times": [timedelta(seconds=int(moment)) for moment in (start, end)]})
+    write_atomic(out / "report.html", PAGES.get_template("video.html").render(
+        name=name, facts=facts, alarms=alarms, count=len(events), curve=(out / "curve.png").read_bytes()))
+
+
+def cut(video: Path, start: float, end: float) -> bytes:
+    """Cut seconds `start` to `end` out of a video, from the key frame before them, without coding them anew."""
+    file, first = io.BytesIO(), None
+    with av.open(str(video)) as source, av.open(file, "w", format="mp4") as target:
+        copy = target.add_stream_from_template(source.streams.video[0])
+        source.seek(max(0, round(start * av.time_base)))
+        for packet in source.demux(video=0):
+            moved: Any = packet
+            if packet.dts is None or packet.dts * packet.time_base > end:
+                break
+            first = packet.dts if first is None else first
+            moved.dts, moved.pts, moved.stream = moved.dts - first, moved.pts - first, copy
+            target.mux(moved)
+    return file.getvalue()
+
+
+class Annotator:
+    """Draws the frames of a video: heat over the picture, the boxes in alarms, and a strip below it.
+
+    The strip holds a line of text, and the normality of the last frames, newest at the right. It reaches from 2 above
+    the threshold (or above 0, the mean of normal frames) to 4 below it, or to the lowest frame. Two pixels are a frame.
+    """
+
+    def __init__(self) -> None:
+        self.shown: deque[tuple[float, bool]] = deque()
+
+    def draw(self, frame: FrameResult, normal_peak: float) -> np.ndarray:
+        """Draw a frame, and the strip below it; `normal_peak` is the "peak_error" of a calibration."""
+        picture, (H, W, _) = frame.picture, frame.picture.shape
+        if frame.error is not None:
+            picture = (marked if frame.alarm else heat)(frame, normal_peak)
+
+        # The strip.
+        self.shown.append((frame.normality, frame.alarm))
+        if len(self.shown) > W // 2:
+            self.shown.popleft()
+        scale = max(0.35, H / 720)                                                                   # of the letters
+        strip = np.full((round(40 * scale) + max(16, H // 6), W, 3), GROUND, np.uint8)
+        self.plot(strip[round(40 * scale):], 0.0 if math.isnan(frame.threshold) else frame.threshold)
+        score = "no score yet" if math.isnan(frame.normality) else f"normality {frame.normality:+.2f}"
+        text = f"frame {frame.number}   {score}"
+        longest = cv2.getTextSize(text + "   ALARM", cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0]
+        cv2.putText(strip, text + "   ALARM" * frame.alarm, (4, round(28 * scale)), cv2.FONT_HERSHEY_SIMPLEX,
+                    scale * min(1, (W - 8) / longest), LINE, max(1, round(1.5 * scale)), cv2.LINE_AA)
+        return np.vstack([picture, strip])
+
+    def plot(self, strip: np.ndarray, threshold: float) -> None:
+        """Plot threshold, normality and alarms of the last frames into a strip (h, W, 3)."""
+        h, W, _ = strip.shape
+        normality, alarms = np.array(self.shown).T
+        x = W - 2 * np.arange(len(normality), 0, -1)
+        for left in x[alarms == 1]:
+            strip[:, left:left + 2] = SHADE
+        reach = np.fmin.reduce([min(threshold, 0) - 4, *normality]), max(threshold, 0) + 2
+        limit, *y = np.interp([threshold, *normality], reach, (h - 2, 1)).round()
+        cv2.line(strip, (0, int(limit)), (W, int(limit)), LIMIT, 1)
+        points = np.stack([x + 1, y], axis=1)[~np.isnan(normality)]
+        if len(points):
+            cv2.polylines(strip, [points.astype(int)], False, LINE, 1, cv2.LINE_AA)
+
+
+def boxes_of(frame: FrameResult, normal_peak: float) -> list[list[int]]:
+    """Find what burns in a frame: x0, y0, and x1, y1 outside it, in pixels of its picture; up to MOST, strongest first.
+
+    A region is where the smoothed error is greater than the greatest in normal frames, or half of its maximum; it burns
+    where that is BURNS times as great somewhere. Its box is around the pixels with half of its own maximum or more.
+    """
+    (H, W, _), error = frame.picture.shape, smoothed(np.asarray(frame.error))
+    boxes: list[list[int]] = []
+    warm = (error >= min(error.max() / 2, normal_peak)).astype(np.uint8)
+    regions, (h, w) = cv2.connectedComponents(warm, connectivity=8)[1], error.shape
+    for k in 1 + np.argsort(-np.bincount(regions.ravel(), error.ravel())[1:])[:MOST]:
+        own = np.where(regions == k, error, 0)
+        if not boxes or own.max() >= BURNS * normal_peak:
+            x, y, dx, dy = cv2.boundingRect((own >= own.max() / 2).astype(np.uint8))
+            boxes.append([x * W // w, y * H // h, (x + dx) * W // w, (y + dy) * H // h])
+    return boxes
+
+
+def marked(frame: FrameResult, normal_peak: float) -> np.ndarray:
+    """Draw the heat and the boxes of an alarm over a frame."""
+    picture = heat(frame, normal_peak)
+    for x0, y0, x1, y1 in boxes_of(frame, normal_peak):
+        cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), BOX, max(2, round(len(picture) / 150)))
+    return picture
+
+
+def heat(frame: FrameResult, normal_peak: float) -> np.ndarray:
+    """Lay a frame's errors over its picture, clear up to the greatest of normal frames, then red, then yellow."""
+    picture, excess = frame.picture, smoothed(np.asarray(frame.error)) / normal_peak - HEAT[0]
+    excess = np.clip(excess / (HEAT[1] - HEAT[0]), 0, 1)
+    strength = cv2.resize(excess, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
+    colour = cv2.applyColorMap((255 * strength).astype(np.uint8), cv2.COLORMAP_AUTUMN)
+    return (picture + 0.55 * np.sqrt(strength) * (colour.astype(np.float32) - picture)).round().astype(np.uint8)
+
+
+@contextlib.contextmanager
+def write_mp4(path: Path, fps: float) -> Iterator[Callable[..., None]]:
+    """Write an H.264 video that browsers play; it takes its name when it is complete, UserError when it cannot be.
+
+    Yields a function that adds a picture, uint8 (H, W, 3), and its time in seconds, or where that is NaN the next one
+    by `fps`. All pictures get the size of the first one. H.264 needs even sizes: an odd last column or row is repeated.
+    """
+    with replacing(path) as file, av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(65535),
+                                      options={"preset": "veryfast", "crf": "20"})     # lines and letters stay clear
+        stream.pix_fmt, stream.codec_context.time_base, last = "yuv420p", Fraction(1, TICKS), -1
+        stream.gop_size = max(1, round(2 * fps))           # where one may jump to, and clips of the report begin
+
+        def write(picture: Any, seconds: float = math.nan) -> None:
+            nonlocal last
+            H, W = picture.shape[:2]
+            if not stream.codec_context.is_open:
+                stream.height, stream.width = H + H % 2, W + W % 2
+            picture = np.pad(picture, ((0, H % 2), (0, W % 2), (0, 0)), "edge")
+            picture = cv2.resize(picture, (stream.width, stream.height))
+            frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
+            ticks = round(TICKS * seconds) if math.isfinite(seconds) else last + round(TICKS / fps) if last >= 0 else 0
+            frame.pts = last = max(ticks, last + 1)
+            frame.time_base = stream.codec_context.time_base
+            container.mux(stream.encode(frame))
+
+        yield write
+        container.mux(stream.encode())
+
+
+@matplotlib.rc_context(STYLE)  # type: ignore[arg-type]
+def plot_normality(path: Path, columns: dict[str, array], threshold: float, title: str) -> None:
+    """Plot normality over seconds, or over frame numbers where these are unknown, as `path`.png; alarms are shaded."""
+    # Join the frames of hours to at most POINTS points, of which the lowest normality is drawn.
+    number, seconds, normality, alarm = map(np.array, columns.values())
+    timed, joined = bool(np.isfinite(seconds).all()), -(-len(number) // POINTS)
+    first = np.arange(0, len(number), joined)
+    x = ((1000 * seconds).astype("datetime64[ms]") if timed else number)[first]
+    shaded = np.maximum.reduceat(alarm, first) > 0
+    shaded[1:] |= shaded[:-1]                                          # a single point would have no width
+
+    figure = Figure(figsize=(PAGE, 2.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(x, np.fmin.reduceat(normality, first), color=BLUE, linewidth=0.8,
+              label=f"normality, lowest of {joined} frames" if joined > 1 else "normality")
+    if not math.isnan(threshold):
+        axes.axhline(threshold, color="black", linestyle="--", linewidth=0.8, label=f"threshold {threshold:.2f}")
+    axes.fill_between(x, 0, 1, where=shaded, step="pre", color=RED, alpha=0.25, linewidth=0.8, label="alarm",
+                      transform=axes.get_xaxis_transform())
+    axes.set(xlabel="hours : minutes : seconds" if timed else "frame", ylabel="normality", title=title)
+    axes.margins(x=0)
+    if timed:
+        axes.xaxis.set_major_formatter(DateFormatter("%H:%M:%S"))
+    figure.legend(loc="outside lower center", ncols=3)
+    save_figure(figure, path, dpi=150, kinds=("png",))

@@ -1,0 +1,86 @@
+"""Write a network as one ONNX file, which scores windows of frames without PyTorch, and check it by ONNX Runtime.
+
+    python scripts/export_onnx.py weights/ped2_small.pt --out model.onnx
+
+The file takes "window" (B, T, C, size, size), T consecutive frames in [-1, 1], oldest first, and gives of the last ones
+"prediction" (B, C, size, size), "psnr" in dB, "distance", "regular_score" and, where the checkpoint holds a
+calibration, "normality", all (B,). Memory items and calibration are constants in it; its metadata hold T as "window",
+C as "channels", "image_size", and the "threshold" below which 1 % of the normal frames lie; see docs/deploy.md.
+"""
+
+import argparse
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lgn_net import AnomalyDetector
+from lgn_net.errors import UserError
+from lgn_net.files import check_writable, replacing
+from lgn_net.inference.signals import psnr, query_distance, regular_score
+from lgn_net.scores.calibration import calibrated
+from lgn_net.scores.score_file import distance_names
+from lgn_net.terminal import run_command
+
+
+class Scorer(nn.Module):
+    """A detector's network, with the signals of its predictions."""
+
+    def __init__(self, detector: AnomalyDetector):
+        super().__init__()
+        self.detector, self.model = detector, detector.model
+
+    def forward(self, window: Tensor) -> dict[str, Tensor]:
+        """Score windows (B, T, C, size, size) in [-1, 1] as the file does; see there."""
+        config, calibration, target = self.detector.config, self.detector.calibration, window[:, -1]
+        queries, context = self.model.encode(window[:, :config.model.input_frames])
+        lookups = self.model.read(queries)
+        predicted = self.model.decode(lookups, context)
+        D = [query_distance(lookup, memory) for lookup, memory in zip(lookups, self.model.memories)]
+        signals = {"psnr": psnr(predicted, target, config.score.psnr_peak), **dict(zip(distance_names(len(D)), D))}
+        more = {"normality": calibrated(signals, self.detector.weights, calibration)} if calibration else {}
+        return {"prediction": predicted, **signals, "regular_score": regular_score(predicted, target), **more}
+
+
+def main(argv: list[str]) -> None:
+    """Export a checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", help="of scripts/export_weights.py; others give no normality")
+    parser.add_argument("--out", type=Path, required=True, help="file to write")
+    args = parser.parse_args(argv)
+    check_writable(args.out.parent)
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"the export needs {error.name}: pip install onnx onnxscript onnxruntime") from None
+
+    # Export the network, with windows of noise for an example.
+    detector = AnomalyDetector.load(args.checkpoint, "cpu", {"score.kernels": "direct", "score.precision": "float32"})
+    scorer, T, config = Scorer(detector).eval(), detector.config.model.window, detector.config.data
+    noise = 2 * torch.rand(3, T, config.channels, config.image_size, config.image_size) - 1
+    with torch.inference_mode():
+        expected = {name: x.numpy() for name, x in scorer(noise).items()}
+    with warnings.catch_warnings(action="ignore"):
+        program = torch.onnx.export(scorer, (noise,), dynamo=True, verbose=False, input_names=["window"],
+                                    output_names=list(expected), dynamic_shapes={"window": {0: "batch"}})
+    facts = {"window": T, "channels": config.channels, "image_size": config.image_size} | (
+        {"threshold": detector.limit()} if detector.calibration else {})
+    program.model.metadata_props.update({name: str(value) for name, value in facts.items()})
+    content = program.model_proto.SerializeToString()
+
+    # Compare the outputs, but for the normality, which divides their rounding by small spreads; write what agrees.
+    found = onnxruntime.InferenceSession(content).run(list(expected), {"window": noise.numpy()})
+    worst = max(float((abs(x - y) / np.maximum(1, abs(x))).max())
+                for (name, x), y in zip(expected.items(), found) if name != "normality")
+    if worst > 1e-5:                          # relative to a value where that is beyond 1
+        raise UserError(f"ONNX Runtime and PyTorch differ by {worst:.1e}; try other versions of the two")
+    with replacing(args.out) as file:
+        file.write(content)
+    print(f"{args.out}: {len(content) / 1e6:.2f} MB, {facts}; ONNX Runtime and PyTorch differ by {worst:.1e}")
+
+
+if __name__ == "__main__":
+    run_command(main)
