@@ -4,7 +4,7 @@
 const shape = own => ({line: {width: 0}, layer: "below", ...own});
 
 /* The normality over the frames of a video, abnormal periods shaded, false alarms and misses marked. */
-function curve(video, colour) {
+function curvePlot(video, colour) {
   // plotly.js takes <...> in a name for markup and %{...} for a variable.
   const safe = name => name.replace(/[<>&%]/g, sign => `&#${sign.charCodeAt(0)};`);
   const [low, high] = video.ends, room = 0.03 * (high - low), [first, last] = video.range;
@@ -27,7 +27,7 @@ function curve(video, colour) {
 }
 
 /* The ROC curve of all frames together, with the point of the equal error rate. */
-function roc({curve: [x, y], eer}, colour) {
+function rocPlot({curve: [x, y], eer}, colour) {
   const axis = text => ({range: [-0.01, 1.01], tickformat: ".0%", dtick: 0.25, tick0: 0, title: {text}});
   const chance = {x: [0, 1], y: [0, 1], mode: "lines", hoverinfo: "skip",
                   line: {color: colour("--faint"), dash: "dash", width: 1}};
@@ -49,7 +49,7 @@ function draw() {
                   hoverlabel: {bgcolor: colour("--page"), bordercolor: colour("--faint"), align: "left", font}};
   document.querySelectorAll(".plot").forEach(plot => setTimeout(() => {
     const numbers = JSON.parse(plot.previousElementSibling.textContent);
-    const {data, layout} = (plot.id === "roc" ? roc : curve)(numbers, colour);
+    const {data, layout} = (plot.id === "roc" ? rocPlot : curvePlot)(numbers, colour);
     const axes = {xaxis: axis(layout.xaxis), yaxis: axis(layout.yaxis)};
     Plotly.react(plot, data, {...common, ...layout, ...axes}, {responsive: true, displayModeBar: false});
   }));
