@@ -126,8 +126,8 @@ def part(number: int, run: Run, videos: Sequence[str] | None) -> Any:
     if auc(run.labels, run.normality) is None:
         raise UserError("frames of one class only")
     if number == 7:
-        alone = psnr_gap(run.evaluation, Protocol.configured(results["scoring"]))
-        return [results["gap"]] + [alone] * ("psnr" in run.evaluation.weights)
+        gaps = results["gap"], psnr_gap(run.evaluation, Protocol.configured(results["scoring"]))
+        return [gap for gap in gaps if gap is not None]
     if number == 8 and "config" not in results:
         raise UserError("the network is not known")
     if number == 9:
@@ -150,7 +150,8 @@ def draw(number: int, parts: Sequence[tuple[Run, Any]]) -> dict[str, Figure]:
         rows.setdefault(run.row, []).append((run, value))
     named = {}
     for row in rows.values():
-        common = os.path.commonpath([run.name for run, _ in row]) or " ".join(run.name for run, _ in row)
+        names = [run.name for run, _ in row]
+        common = os.path.commonpath(names) or " ".join(names)
         named[common if len(row) == 1 else f"{common}, {len(row)} runs"] = row
     if number in (9, 10):
         return {"": figures.sweep_figure("gamma" if number == 9 else "lambda",

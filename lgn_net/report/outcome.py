@@ -80,9 +80,8 @@ def results_of_scores(evaluation: Evaluation, config: Config, every_protocol: bo
     # All numbers.
     results: Results = {"identity": "", "dataset": None, "labels": "none", "complete_benchmark": None} | about
     results |= measure(videos, weights, protocol, training, false_positive_rate)
-    if "psnr" in weights:
-        results["gap_psnr"] = psnr_gap(evaluation, protocol)
     results |= {
+        "gap_psnr": psnr_gap(evaluation, protocol),
         "label_source": source, "protocol": describe(evaluation, protocol, config), "signals": dict(weights),
         "scoring": {knob: getattr(config.score, knob) for knob in SCORING},
         "grid": [{"labels": name, **cell._asdict(), "auc": value}
@@ -106,8 +105,9 @@ def results_of_scores(evaluation: Evaluation, config: Config, every_protocol: bo
 
 
 def psnr_gap(evaluation: Evaluation, protocol: Protocol) -> float | None:
-    """Compute the gap of the PSNR alone, at lambda 1: the one scale of systems with and without memory."""
-    return measure(evaluation.videos, {"psnr": 1.0}, protocol, evaluation.training)["gap"]
+    """Compute the gap at lambda 1, of the PSNR alone: the one scale of all systems; None where there is no PSNR."""
+    videos, weights, training, _ = evaluation
+    return measure(videos, {"psnr": 1.0}, protocol, training)["gap"] if "psnr" in weights else None
 
 
 def lambda_rows(evaluation: Evaluation, steps: int) -> list[dict[str, float | None]]:
