@@ -41,7 +41,8 @@ def drawn_videos(lengths=(400, 300, 5), names=NAMES, abnormal=True):
 def results_of(videos, weights=WEIGHTS, **about):
     """What evaluate.py writes to results.json."""
     return {"identity": "a line", "published": None, "dataset": None, "labels": "none", "label_source": None,
-            "protocol": str(PAPER), "signals": weights, "grid": [], "padded_chance": {}} | measure(videos, weights) | about
+            "protocol": str(PAPER), "signals": weights, "grid": [], "padded_chance": {}, **measure(videos, weights),
+            **about}
 
 
 def cells_of(videos, labels):

@@ -22,11 +22,15 @@ from test_prepare import ped2_files
 
 import evaluate
 import train
-from lgn_net.report.plan import plan_table
+from lgn_net.report.plan import plan_tables
+from lgn_net.report.tables import latex, markdown
 from lgn_net.terminal import run_command
 from lgn_net.training import plan_run
 
 run_plan = load_script("scripts/run_plan.py")
+# What scripts/reproduce_ped2.sh puts before its user's options.
+SHIPPED = ("--plan", ROOT / "plans/reproduce_ped2.yaml", *(ROOT / "scripts/reproduce_ped2.sh").read_text().split(
+    "\"$@\"")[0].split("reproduce_ped2.yaml\"")[1].replace("\\", "").split())
 EPOCHS = 4                         # of the published run's stand-in; 5 steps each: 9 windows in batches of 2
 PLAN = """
 title: Two rows
@@ -95,7 +99,7 @@ def base(made, tmp_path):
 @pytest.fixture(scope="module")
 def published(made):
     """The arguments of scripts/reproduce_ped2.sh, for a trial."""
-    return "--reproduce", "--config", made / "six.yaml", "--dataset_path", made, "--device", "cpu", "--every", 3
+    return *SHIPPED, "--config", made / "six.yaml", "--dataset_path", made, "--device", "cpu", "--every", 3
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +153,12 @@ def test_a_plan_and_given_again(base, tmp_path):
         (("LGN-Net", "lgn_net"), ("Loc-Net, narrow", "loc_net_narrow"))]
     assert all(float(r["train_s"]) > 0 and float(r["evaluate_s"]) > 0 for r in rows)
     table = (tmp_path / "runs/plan.md").read_text()
-    assert table.startswith("# Two rows\n\nIs it so?\n\n") and table.rstrip() in done.out
+    assert table.startswith("# Two rows\n\nIs it so?\n\ndata set made; pixels a side 16; channels 1; epochs 2; proto")
+    printed = [line.split() for line in done.out.splitlines()]
+    assert all(line.split() in printed for line in table.splitlines() if "---" not in line)
+    assert printed.count(["#", "Two", "rows"]) == 1 and done.out.count("| LGN-Net ") == 2       # lines that changed
+    tex = (tmp_path / "runs/plan.tex").read_text()
+    assert tex.count(r"\begin{tabular}{l" + 14 * "r") == 1 and r"AUC \% & sd" in tex and r"\_steps 4" in tex
     assert all((tmp_path / f"runs/plan.{kind}").stat().st_size > 1000 for kind in ("png", "pdf"))
 
     # Given again, with weights that were removed; then with another lambda, which only asks for a new evaluation.
@@ -173,7 +182,7 @@ def test_killed_and_stopped(base, tmp_path):
 
     def start(sent, *more):
         """Start the command, send it a signal once something is logged, and return status and output."""
-        command = map(str, (sys.executable, ROOT / "scripts/ablate.py", *base, *more))
+        command = map(str, (sys.executable, ROOT / "scripts/run_plan.py", *base, *more))
         process = subprocess.Popen([*command], stdout=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 120
         while not list((tmp_path / "runs").glob("*/*/log.jsonl")) and time.monotonic() < deadline:
@@ -224,26 +233,35 @@ def test_a_row_that_fails_leaves_the_others(base, tmp_path):
 
 def test_tables_by_hand():
     """Student's t for two and three seeds, paired differences over common seeds, three memories, dashes for nothing."""
-    def one(row, seed, published, auc=None, psnr=0.5, live=None, seconds=None, **more):
-        results = {"auc": auc, "auc_psnr": psnr, "gap": 0.1, "psnr_normal": 30.0, "psnr_abnormal": 28.0} | more
+    def one(row, seed, published, auc=None, live=(), seconds=None, memories=(), **more):
+        signals = {"psnr": 1.0, **{f"distance{name}": 0.0 for name in memories}}
+        results = {"auc": auc, "gap": 0.1, "gap_psnr": 0.2, "psnr_normal": 30.0, "psnr_abnormal": 28.0, "auc_copy": 0.9,
+                   "auc_linear": 0.8, "auc_skill": 0.4, "signals": signals, "dataset": f"d_{seed % 2}"} | more
         return {"row": row, "seed": seed, "published_auc": published, "results": results if auc else {},
                 "live_items": live, "train_s": seconds, "evaluate_s": seconds}
 
-    memories = {"auc_distance_2": 0.5, "auc_distance_3": None}
-    runs = [*(one("MSN-Net", k, 80.0, auc, live=14, seconds=60.0, auc_distance_1=0.25 + auc / 4, **memories)
+    three = {"memories": ("_1", "_2", "_3"), "auc_distance_2": 0.5, "auc_distance_3": None, "auc_psnr": 0.5}
+    runs = [*(one("MSN-Net", k, 80.0, auc, [3, 14], 60.0, auc_distance_1=0.25 + auc / 4, **three)
               for k, auc in enumerate((0.5, 1.0))), one("MSN-Net", 2, 80.0),
-            *(one("other", k, None, auc, None) for k, auc in ((1, 0.8), (2, 0.7), (0, 0.6)))]
-    lines = plan_table("x", ["why", "how"], runs).splitlines()
-    assert lines[:5] == ["# x", "", "why", "", "how"]
-    first, second, gap = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines
-                          if line.startswith(("| MSN-Net", "| other")))
+            *(one("other", k, None, auc) for k, auc in ((1, 0.8), (2, 0.7), (0, 0.6)))]
+    (caption, header, (first, second)), (_, _, (gap,)) = plan_tables(runs, "all rows: --x 1")
     # 50 and 100: sd 35.36, half of the interval 12.706 * 35.36 / sqrt(2) = 317.7. 60, 70, 80: 4.303 * 10 / sqrt(3).
-    assert first == ["MSN-Net", "2 of 3", "75.00", "35.36", "-242.7 to 392.7", "50.00", "43.75 / 50.00 / -", "0.100",
-                     "14.0", "30.00 / 28.00", "1.0", "80.0", "-5.0"]
-    assert second == ["other", "3 of 3", "70.00", "10.00", "45.2 to 94.8", "70.00", "-", "0.100", "-", "30.00 / 28.00",
-                      "-", "-", "-"]
-    # Seeds 0 and 1 are common: +10 and -20; half of the interval is 12.706 * 21.21 / sqrt(2) = 190.6.
-    assert gap == ["other", "2", "-5.00", "-195.6 to +185.6", "0", "-", "-", "0", "-", "-"]
+    assert first == ["MSN-Net", "2 of 3", "75.00", "35.36", "-242.7 to 392.7", "50.00", "43.75 / 50.00 / -",
+                     "90.00 / 80.00 / 40.00", "0.100", "0.200", "14.0", "30.00 / 28.00", "1.0", "80.0", "-5.0"]
+    assert second == ["other", "3 of 3", "70.00", "10.00", "45.2 to 94.8", "70.00", "-", "90.00 / 80.00 / 40.00",
+                      "0.100", "0.200", "-", "30.00 / 28.00", "-", "-", "-"]
+    # Seeds 0 and 1 are common: +10 and -20, half of the interval is 12.706 * 21.21 / sqrt(2) = 190.6; p of t = -1/3
+    # with one degree of freedom is 1 - 2 atan(1/3) / pi. Without a memory the AUC is that of the PSNR: +10 and +30.
+    assert gap == ["other", "2", "-5.00", "-195.6 to +185.6", "0.795", "2", "+20.00", "-107.1 to +147.1", "0.295",
+                   "0", "-", "-", "-"]
+    assert caption == "data set d_0 or d_1; all rows: --x 1"
+
+    # On the page of a terminal, and for LaTeX.
+    wide = markdown(header, [first], width=80).split("\n\n")
+    assert len(wide) > 2 and all(len(line) <= 80 for table in wide for line in table.splitlines())
+    assert [cell.strip() for table in wide for cell in table.splitlines()[2].split("|")[2:-1]] == first[1:]
+    assert r"\caption{50\% of a\_b}" in latex(["a", "b"], [["c & d", "1"]], "50% of a_b")
+    assert "\nc \\& d & 1 \\\\\n\\bottomrule" in latex(["a", "b"], [["c & d", "1"]], "")
 
 
 def test_dry_run(base, made, tmp_path):
@@ -316,7 +334,7 @@ def test_splits_at_different_times(published, made, tmp_path):
         shutil.copytree(made / "made" / split, tmp_path / split / "made" / split)
     shutil.copy(made / "made/labels.csv", tmp_path / "testing/made")
     # 60 epochs of 5 steps: after the 50 measured ones the time is over, so that train.py chooses the 10 it has done.
-    argv = "--reproduce", "--config", made / "long.yaml", "--device", "cpu", *places(tmp_path), "--fit", 0.001
+    argv = *SHIPPED, "--config", made / "long.yaml", "--device", "cpu", *places(tmp_path), "--fit", 0.001
     argv_of = {split: (*argv, "--every", 5, "--dataset_path", tmp_path / split) for split in ("training", "testing")}
     assert "no training frames" in sentence(run(run_plan.main, *argv_of["testing"]))
     assert run(run_plan.main, *argv_of["training"], "--train-only").status == 0
@@ -335,7 +353,7 @@ def test_ped2_as_published_is_prepared(published, tmp_path):
         path = tmp_path / "data" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    argv = *published[:3], "--dataset_path", tmp_path / "data", *published[5:7], *places(tmp_path)
+    argv = *published, "--dataset_path", tmp_path / "data", *places(tmp_path)
     said = sentence(run(run_plan.main, *argv, "--", "--data.dataset", "ped2"))
     assert "2 videos with 15 frames here, 16 videos with 2550 frames" in said
     assert (tmp_path / "data/ped2/prepared.json").is_file() and not (tmp_path / "run").exists()
@@ -347,7 +365,8 @@ def test_rows_of_results(whole, tmp_path):
     unfinished = result | {"status": "training, epoch 3 of 60", "auc": None, "interval": None, "oracle": None}
     for name, one in (("a", result), ("b", unfinished)):
         (tmp_path / f"{name}.json").write_text(json.dumps(one))
-    _, _, first, second = run(run_plan.main, "--table", tmp_path / "a.json", tmp_path / "b.json").out.splitlines()
+    printed = run(run_plan.main, *SHIPPED, "--table", tmp_path / "a.json", tmp_path / "b.json").out
+    _, _, first, second = printed.splitlines()
     assert first.startswith("| LGN-Net, `model.read_grad true`, seed 0 | 60.0")
     assert f"| {100 * result['auc']:.2f} " in first and f"{100 * result['auc'] - 60:+.2f}" in first
     assert "training, epoch 3 of 60" in second and f"{100 * result['auc']:.2f}" not in second
@@ -357,7 +376,7 @@ def test_names_of_published_runs():
     """Every command of docs/results.md has a place of its own, and a row of the plan is the same run as its knobs."""
     commands = re.findall(r"`scripts/reproduce_ped2\.sh (--seed.*?)`", (ROOT / "docs/results.md").read_text())
     commands = [*dict.fromkeys(commands), "--rows 'LGN-Net read_grad'", "--fast", "--fit 9"]
-    runs = [run_plan.read_plan(run_plan.parse_arguments(["--reproduce", *shlex.split(command)]))[1]
+    runs = [run_plan.read_plan(run_plan.parse_arguments([*map(str, SHIPPED), *shlex.split(command)]))[1]
             for command in commands]
     names = [one.row for one, in runs]
     assert len(set(names)) == len(names) - 1 >= 6 and all(one.folder == Path("runs") / one.row for one, in runs)
