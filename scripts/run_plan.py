@@ -5,7 +5,6 @@
     python scripts/run_plan.py --plan plans/table2.yaml ... -- --train.epochs 2           # knobs of every row, after --
     python scripts/run_plan.py --plan plans/table2.yaml ... --dry-run                     # one command for each run
     scripts/reproduce_ped2.sh --seed 0 --dataset_path DATA [--minutes 9]                  # the published Ped2 run
-    scripts/reproduce_ped2.sh --table results/*.json                                      # rows for docs/results.md
 
 Each run is RUNS/<row>/seed_<k> with its log beside it. The command may be stopped or killed and given again: finished
 runs stay, and begun runs go on from their last checkpoint. RUNS/<plan>.md and .tex (the tables), .csv (the runs) and
@@ -21,7 +20,6 @@ reproduce_ped2.sh 75, too); 1 a run failed, see its log; 2 wrong input.
 
 import argparse
 import itertools
-import json
 import math
 import os
 import re
@@ -41,7 +39,7 @@ from lgn_net.datasets import canonical_name, difference_from_published
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, check_writable, to_json, write_atomic
 from lgn_net.report.figures import save_figure
-from lgn_net.report.plan import SIGNALS, draw_curve, plan_csv, plan_figure, plan_tables, result_table
+from lgn_net.report.plan import SIGNALS, draw_curve, plan_csv, plan_figure, plan_tables
 from lgn_net.report.tables import PUBLISHED, latex, markdown, percent, terminal_width
 from lgn_net.terminal import StopOnSignal, run_command
 from lgn_net.training.checkpoint import differences
@@ -54,9 +52,6 @@ FAST = ["--train.precision", "bfloat16", "--score.precision", "bfloat16", "--tra
 def main(argv: list[str]) -> int:
     """Run the plan of a command line; return the exit status."""
     args = parse_arguments(argv)
-    if args.table:
-        print(result_table([json.loads(path.read_text()) for path in args.table]))
-        return 0
     plan, runs = read_plan(args)
     for run in runs:
         run.look()
@@ -111,7 +106,6 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     add("--dry-run", action="store_true", help="print the commands only, a line for each run")
     add("--reproduce", action="store_true", help="what scripts/reproduce_ped2.sh does, see above")
     add("--results", type=Path, default=Path("results"), help="folder of the results of reproduce_ped2.sh")
-    add("--table", type=Path, nargs="+", metavar="FILE", help="print rows of such results, and do no more")
     args = parser.parse_args(argv[:cut])
     args.knobs = argv[cut + 1:] + FAST * args.fast
     args.every *= not args.fast
@@ -144,7 +138,6 @@ def read_plan(args: argparse.Namespace) -> tuple[dict, list[Run]]:
     # Its runs. What is published of a system holds for rows that choose nothing but the system.
     base = ["--config", args.config or str(ROOT / plan["config"])]
     chosen = [name for name in rows if name in args.rows] if args.rows else list(rows)[:1 if args.reproduce else None]
-    systems = {knobs[name]["model.name"]: name for name in reversed(rows)}                 # the first row of each
     runs = []
     for seed, name in itertools.product(dict.fromkeys(args.seeds), chosen):
         words = [word for knob, value in knobs[name].items() for word in (f"--{knob}", value)]
@@ -152,12 +145,12 @@ def read_plan(args: argparse.Namespace) -> tuple[dict, list[Run]]:
         config, folder = parse(argv), args.exp_dir / re.sub(r"\W+", "_", name.lower()).strip("_") / f"seed_{seed}"
         run = Run(name, seed, folder, argv, config, ["--dataset_path", args.dataset_path, "--device", args.device],
                   args.every)
+        published = rows[name]["published"]
+        if args.reproduce or {*rows[name]["set"]} <= {"model.name"}:
+            published = PUBLISHED.get(config.model.name, {}) | published
         if args.reproduce:
-            name = systems.get(config.model.name, config.model.name)      # the knobs may have made another system of it
-            run = published_run(run, name, parse([*base, "--model.name", config.model.name]), args)
-        row = rows.get(name, {"set": {}, "published": {}})
-        of_system = PUBLISHED.get(config.model.name, {}) if {*row["set"]} <= {"model.name"} else {}
-        auc = (of_system | row["published"]).get(canonical_name(config.data.dataset))
+            run = published_run(run, parse([*base, "--model.name", config.model.name]), args)
+        auc = published.get(canonical_name(config.data.dataset))
         run.published = auc and float(auc)
         runs.append(run)
     if len({run.folder for run in runs}) < len(runs):
@@ -165,19 +158,17 @@ def read_plan(args: argparse.Namespace) -> tuple[dict, list[Run]]:
     return plan, runs
 
 
-def published_run(run: Run, system: str, plain: Config, args: argparse.Namespace) -> Run:
+def published_run(run: Run, plain: Config, args: argparse.Namespace) -> Run:
     """Name a run of reproduce_ped2.sh, and its folder, after all that differs from the `plain` configuration."""
     knobs = flatten(asdict(run.config))
-    changed = {knob: knobs[knob] for knob, _ in differences(run.config, plain)
-               if not knob.startswith(("seed", *SPEED))}
-    parts = [knob.removeprefix("model.").replace(".", "_") + ("" if value is True else f"_{value}")
-             for knob, value in changed.items() if not (args.fast and f"--{knob}" in FAST)]
+    changed = [knob for knob, _ in differences(run.config, plain) if not knob.startswith(("seed", *SPEED))]
+    parts = [knob.removeprefix("model.").replace(".", "_") + ("" if knobs[knob] is True else f"_{knobs[knob]}")
+             for knob in changed if not (args.fast and f"--{knob}" in FAST)]
     parts += ["fast"] * args.fast + ([f"fit_{args.fit:g}"] if args.fit else [])
     config, model = Path(run.argv[1]).stem, run.config.model.name.replace("lgn_net", "lgn")
     name = "_".join([config, model, *parts, f"seed{run.seed}"]).replace("/", "_")
     alone = len(args.seeds) == len(args.rows or [1]) == 1 and args.exp_dir != Path("runs")
-    return replace(run, row=name, folder=args.exp_dir if alone else args.exp_dir / name,
-                   about={"system": system, "changed": changed})
+    return replace(run, row=name, folder=args.exp_dir if alone else args.exp_dir / name)
 
 
 def parse(argv: list[str]) -> Config:
@@ -290,7 +281,7 @@ def write_result(run: Run, args: argparse.Namespace, plan: dict) -> str:
     status = {"": "complete", "evaluate": "evaluating", "train": f"training, epoch {run.epochs + 1} of {epochs}"}
     result = {
         "name": run.row, "status": status[run.stage], "epochs_done": run.epochs, "seed": run.seed,
-        **run.about, "configuration": plan["config"],
+        "configuration": plan["config"],
         "published": run.published and round(run.published / 100, 6),
         **{key: run.results.get(key) for key in (*keys, "interval")},
         "oracle": None if run.stage else max(curve, key=lambda one: one["auc"] or 0)

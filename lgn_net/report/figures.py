@@ -100,29 +100,16 @@ def curve_pages(videos: Sequence[VideoScores], normality: Sequence[np.ndarray], 
     return pages
 
 
-def write_curves(videos: Sequence[VideoScores], normality: Sequence[np.ndarray], title: str, folder: Path,
-                 point: OperatingPoint | None = None) -> None:
-    """Write `curves_<k>.png` into an existing folder."""
-    for k, page in enumerate(curve_pages(videos, normality, title, point), 1):
-        save_figure(page, folder / f"curves_{k}", dpi=200, kinds=("png",))
-
-
-def over_runs(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Average curves (x, y) over their common x: x, mean and standard deviation of y; one curve stays as it is."""
-    if len(curves) == 1:
-        return *curves[0], np.full(len(curves[0][0]), np.nan)
-    low, high = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
-    common = np.unique(np.concatenate([x[(low <= x) & (x <= high)] for x, _ in curves]))
-    y = np.stack([np.interp(common, *curve) for curve in curves])
-    return common, y.mean(axis=0), y.std(axis=0, ddof=1)
-
-
 def plot_runs(axes: Axes, k: int, curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> Line2D:
     """Plot the k-th curve of a figure: that of a run, or the mean of several with a band of a standard deviation."""
-    x, mean, sd = over_runs(curves)
+    x, y = curves[0]
     if len(curves) > 1:
-        axes.fill_between(x, mean - sd, mean + sd, color=COLOURS[k % len(COLOURS)], alpha=0.2, linewidth=0)
-    return axes.plot(x, mean, **look(k))[0]
+        every = np.unique(np.concatenate([x for x, _ in curves]))
+        x = every[(every >= max(x[0] for x, _ in curves)) & (every <= min(x[-1] for x, _ in curves))]
+        values = [np.interp(x, *curve) for curve in curves]
+        y, sd = np.mean(values, axis=0), np.std(values, axis=0, ddof=1)
+        axes.fill_between(x, y - sd, y + sd, color=COLOURS[k % len(COLOURS)], alpha=0.2, linewidth=0)
+    return axes.plot(x, y, **look(k))[0]
 
 
 @matplotlib.rc_context(STYLE)

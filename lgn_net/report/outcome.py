@@ -51,7 +51,9 @@ def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, eve
         write_atomic(out / "results.json", to_json(results))
         # Imported only now, as printing alone needs neither library; a missing one costs no more than its own file.
         if figures := optional("lgn_net.report.figures", "no curves_1.png"):
-            figures.write_curves(videos, normal, f"{results['dataset'] or 'scores'}: normality", out, point)
+            title = f"{results['dataset'] or 'scores'}: normality"
+            for k, curves in enumerate(figures.curve_pages(videos, normal, title, point), 1):
+                figures.save_figure(curves, out / f"curves_{k}", dpi=200, kinds=("png",))
         if page := optional("lgn_net.report.page", "no report.html"):
             page.write_report(out / "report.html", results, videos, normal, maps)
         names = {"scores": "scores.csv", "results": "results.json", "curves": "curves_1.png", "report": "report.html"}
@@ -82,7 +84,8 @@ def results_of_scores(evaluation: Evaluation, config: Config, every_protocol: bo
     results |= measure(videos, weights, protocol, training, false_positive_rate)
     results |= {
         "gap_psnr": psnr_gap(evaluation, protocol),
-        "label_source": source, "protocol": describe(evaluation, protocol, config), "signals": dict(weights),
+        "protocol": WORDS.protocol(protocol, config.score, config.model.window - 1, len(weights) > 1, about),
+        "label_source": source, "signals": dict(weights),
         "scoring": {knob: getattr(config.score, knob) for knob in SCORING},
         "grid": [{"labels": name, **cell._asdict(), "auc": value}
                  for name, relabelled in judged.items() for cell, value in grid(relabelled, weights, training).items()],
@@ -140,19 +143,3 @@ def identify(results: Results, config: Config) -> Results:
     checkpoint = "/".join(Path(results.get("checkpoint", "")).parts[-2:])
     return {"identity": WORDS.identity(results, changed, size, checkpoint, labels),
             "published": theirs and round(theirs / 100, 6)}
-
-
-def describe(evaluation: Evaluation, protocol: Protocol, config: Config) -> str:
-    """Say in a line what is measured."""
-    knobs, left_out = config.score, config.model.window - 1
-    if "direction" in evaluation.about:
-        return f"{protocol}, another program's scores"
-    if "config" not in evaluation.about:                                     # a score file alone
-        return f"{protocol}, lambda {knobs.psnr_weight:g}"
-    update = {"frozen": "no test-time memory update",
-              "carry": f"memory updated below gamma {knobs.gamma:g}, carried across videos",
-              "reset": f"memory updated below gamma {knobs.gamma:g}, reset before each video"}[knobs.memory_update]
-    has_memory = len(evaluation.weights) > 1
-    scored_by = f"lambda {knobs.psnr_weight:g}, {update}" if has_memory else "PSNR only, no memory"
-    unscored = f"first {left_out} frames of a video not scored" if left_out else "every frame scored"
-    return f"{protocol}, {scored_by}, {unscored}, PSNR peak: {knobs.psnr_peak}"

@@ -7,7 +7,6 @@ epoch), and the seconds `train_s` and `evaluate_s`; these two and the published 
 
 import csv
 import io
-import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,10 +18,9 @@ from scipy.stats import ttest_1samp
 
 from lgn_net.config import flatten
 from lgn_net.report.figures import BLUE, COLUMN, RED, STYLE, save_figure, sweep_figure, wrap
-from lgn_net.report.tables import Table, markdown, percent
+from lgn_net.report.tables import Table
 
 SIGNALS = {"AUC": "auc", "PSNR only": "auc_psnr", "distance only": "auc_distance"}
-CONFIG = "configs/ped2.yaml"                # the configuration of the published Ped2 run
 # Columns of the list of runs, and what the caption of a table says, by their keys in results.json.
 MEASURED = ("auc", "auc_psnr", "gap", "psnr_normal", "psnr_abnormal", "memory_updates")
 FACTS = {"data set": "dataset", "pixels a side": "config.data.image_size", "channels": "config.data.channels",
@@ -38,22 +36,24 @@ def plan_tables(runs: Sequence[Mapping], overrides: str) -> list[Table]:
     rows = []
     for name, group in by_row(runs).items():
         done = [run for run in group if run["results"]]
-        aucs, published = [*by_seed(done, "auc").values()], known([group[0]["published_auc"]])
+        aucs, published = [*by_seed(done, "auc").values()], group[0]["published_auc"]
         distances = [f"auc_{signal}" for run in done[:1] for signal in run["results"]["signals"] if signal != "psnr"]
-        minutes = [seconds / 60 for seconds in known(run["train_s"] for run in done)]
+        live = [run["live_items"][-1] for run in done if run["live_items"] and distances]
         rows.append([
             name, f"{len(done)} of {len(group)}", mean(aucs), f"{statistics.stdev(aucs):.2f}" if len(aucs) > 1 else "-",
             interval(aucs)[0], means(done, "auc_psnr"), means(done, *distances) or "-",
             means(done, "auc_copy", "auc_linear", "auc_skill"), means(done, "gap", digits=3),
-            means(done, "gap_psnr", digits=3), mean([run["live_items"][-1] for run in done if run["live_items"]
-                                                     and distances], 1),
-            means(done, "psnr_normal", "psnr_abnormal"), mean(minutes, 1), mean(published, 1),
-            f"{statistics.mean(aucs) - published[0]:+.1f}" if aucs and published else "-"])
+            means(done, "gap_psnr", digits=3), mean(live, 1), means(done, "psnr_normal", "psnr_abnormal"),
+            mean([run["train_s"] / 60 for run in done if run["train_s"]], 1),
+            "-" if published is None else f"{published:.1f}",
+            f"{statistics.mean(aucs) - published:+.1f}" if aucs and published else "-"])
+    header = ["row", "n", "AUC %", "sd", "95 % interval", "PSNR only", "distance only", "copy / linear / skill", "gap",
+              "gap, lambda 1", "live items", "PSNR normal / abnormal", "minutes", "published", "difference"]
+
+    # The caption says what the runs have in common.
     told = {name: dict.fromkeys(str(value) for run in runs if (value := flatten(run["results"]).get(key)) is not None)
             for name, key in FACTS.items()}
     caption = "; ".join([f"{name} {' or '.join(values)}" for name, values in told.items() if values] + [overrides])
-    header = ["row", "n", "AUC %", "sd", "95 % interval", "PSNR only", "distance only", "copy / linear / skill", "gap",
-              "gap, lambda 1", "live items", "PSNR normal / abnormal", "minutes", "published", "difference"]
     return [(caption, header, rows), *differences(runs)]
 
 
@@ -104,11 +104,6 @@ def by_seed(runs: Iterable[Mapping], key: str) -> dict[int, float]:
     return values
 
 
-def known(values: Iterable[float | None]) -> list[float]:
-    """Return the values that are not None."""
-    return [value for value in values if value is not None]
-
-
 def mean(values: Sequence[float], digits: int = 2, sign: str = "") -> str:
     """Format the mean with so many decimals; a dash for no values."""
     return f"{statistics.mean(values):{sign}.{digits}f}" if values else "-"
@@ -126,25 +121,6 @@ def interval(values: Sequence[float], sign: str = "") -> tuple[str, str]:
     test = ttest_1samp(values, 0)
     low, high = test.confidence_interval(0.95)
     return f"{low:{sign}.1f} to {high:{sign}.1f}", f"{test.pvalue:.3f}"
-
-
-def result_table(results: Sequence[Mapping]) -> str:
-    """Return a Markdown row for each file of results/, as in docs/results.md; its status where it is not complete."""
-    rows = []
-    for one in results:
-        words = [f"`{one['configuration']}`"] * (one["configuration"] != CONFIG)
-        words += [f"`{knob} {json.dumps(value).strip(chr(34))}`" for knob, value in one["changed"].items()]
-        cells = [one["status"], "-", "-", "-", "-", "-"]
-        if one["status"] == "complete":
-            auc, published, ends, best = one["auc"], one["published"], one["interval"], one["oracle"]
-            cells = [percent(auc), f"{percent(ends[0], 1)} to {percent(ends[1], 1)}" if ends else "-",
-                     f"{100 * (auc - published):+.2f}" if published and auc is not None else "-",
-                     percent(one["auc_psnr"]), percent(one["auc_distance"]),
-                     f"{percent(best['auc'])} (epoch {best['epoch']})"]
-        rows.append([", ".join([one["system"], *words, f"seed {one['seed']}"]), percent(one["published"], 1), *cells,
-                     f"`{one['command']}`"])
-    return markdown(["run", "published AUC", "measured here", "95 % interval", "difference", "PSNR only",
-                     "distance only", "oracle", "command"], rows, left=9)
 
 
 @matplotlib.rc_context(STYLE)

@@ -9,22 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import yaml
 
 from lgn_net.scores.metrics import AVERAGES
 from lgn_net.scores.normality import SCOPES
 from lgn_net.scores.protocols import PAPER, RESAMPLES, SIGMAS
-from lgn_net.scores.results import Compared, Results
+from lgn_net.scores.results import Results
 from lgn_net.terminal import visible
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]           # caption, header, rows
 TEMPLATES = Path(__file__).parent / "templates"
-# Published AUCs in percent: Tables I and II of the LGN-Net paper; MNAD's are those of its own paper (CVPR 2020).
-PUBLISHED = {"lgn_net": {"ped2": 97.1, "avenue": 89.3, "shanghaitech": 73.0},
-             "lgn_st": {"avenue": 88.8, "shanghaitech": 72.1},
-             "glo_net": {"avenue": 88.5, "shanghaitech": 70.3},
-             "loc_net": {"avenue": 84.7, "shanghaitech": 71.4},
-             "mnad_pred": {"ped2": 97.0, "avenue": 88.5, "shanghaitech": 70.5},
-             "mnad_recon": {"ped2": 90.2, "avenue": 82.8, "shanghaitech": 69.8}}
+PUBLISHED: dict[str, dict[str, float]] = yaml.safe_load((TEMPLATES / "published.yaml").read_text())
 # LaTeX's own characters, and how they are written.
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
     c: f"\\{c}" for c in "&%$#_{}"}
@@ -78,25 +73,16 @@ def fill(text: str, width: int, indent: int) -> str:
     return "\n".join(textwrap.fill(line, width, subsequent_indent=" " * indent) for line in text.splitlines())
 
 
-def templates() -> jinja2.Environment:
-    """Make the environment of the templates; in HTML files every value is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=jinja2.select_autoescape(["html"]), trim_blocks=True,
-        lstrip_blocks=True, undefined=jinja2.StrictUndefined,
-        finalize=lambda value: visible(value) if type(value) is str else value)
-    environment.filters |= {"percent": percent, "fill": fill,
-                            "share": lambda value: "undefined" if value is None else f"{percent(value)} %"}
-    environment.globals |= {"resamples": RESAMPLES, "averages": AVERAGES, "scopes": SCOPES, "sigmas": SIGMAS,
-                            "paper": PAPER}
-    return environment
-
-ENVIRONMENT = templates()
-WORDS: Any = ENVIRONMENT.get_template("words.txt").module
-
-
-def comparison(result: Compared) -> str:
-    """Write the comparison of two score files."""
-    return WORDS.comparison(result)
+# In HTML files every value is escaped.
+ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=jinja2.select_autoescape(["html"]), trim_blocks=True,
+    lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+    finalize=lambda value: visible(value) if type(value) is str else value)
+ENVIRONMENT.filters |= {"percent": percent, "fill": fill,
+                        "share": lambda value: "undefined" if value is None else f"{percent(value)} %"}
+ENVIRONMENT.globals |= {"resamples": RESAMPLES, "averages": AVERAGES, "scopes": SCOPES, "sigmas": SIGMAS,
+                        "paper": PAPER}
+WORDS: Any = ENVIRONMENT.get_template("words.txt").module                  # its macros, as functions
 
 
 def grid_table(cells: Iterable[Mapping[str, Any]], width: int) -> str:

@@ -50,7 +50,6 @@ class Run:
     where: list[str]
     every: int = 0
     published: float | None = None
-    about: dict = field(default_factory=dict)       # what the file of a published run says of it
     epochs: int = 0                                 # that are complete
     images: int = 0                                 # windows trained on
     versions: dict = field(default_factory=dict)
