@@ -37,14 +37,13 @@ QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1)
 
 def main(argv: list[str]) -> None:
     """Run the command."""
-    if argv[:1] == ["lambda"]:
-        sweep_lambda(argv[1:])
-    elif argv[:1] == ["gamma"]:
-        sweep_gamma(argv[1:])
-    elif argv[:1] in (["-h"], ["--help"]):
+    if argv[:1] in (["-h"], ["--help"]):
         print(__doc__)
-    else:
+        return
+    sweep = {("lambda",): sweep_lambda, ("gamma",): sweep_gamma}.get((*argv[:1],))
+    if not sweep:
         raise UserError("sweep what? The first word is lambda or gamma")
+    sweep(argv[1:])
 
 
 def sweep_lambda(argv: list[str]) -> None:

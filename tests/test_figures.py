@@ -11,9 +11,9 @@ from helpers import load_script, run, sentence
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from lgn_net.report import figures
-from lgn_net.report.figures import curve_pages, draw_maps, sweep_figure, write_curves
+from lgn_net.report.figures import curve_pages, draw_maps
 from lgn_net.report.plan import plan_figure
-from lgn_net.scores.maps import FrameMap, frame_map, judge_again, load_maps, save_maps
+from lgn_net.scores.maps import FrameMap, frame_map, save_maps
 from lgn_net.scores.protocols import PAPER, measure, normality_under
 from lgn_net.scores.score_file import VideoScores, write_scores
 
@@ -79,7 +79,8 @@ def test_roc_points_and_their_auc_are_scikit_learns(tmp_path, draw):
     assert axes.lines[0].get_color() != axes.lines[1].get_color()
     np.testing.assert_array_equal(axes.lines[2].get_xydata(), [[0, 0], [1, 1]])                          # chance
 
-    path = tmp_path / "first" / "evaluation_last" / "results.json"          # of a macro average: another AUC's interval
+    # The interval is left out where it is another AUC's, as that of a macro average.
+    path = tmp_path / "first" / "evaluation_last" / "results.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"auc": 0.5}))
     axes, = draw([tmp_path / "first"], "--figures", 4)["fig4_roc"].axes
     assert texts(axes.get_legend().get_texts())[0].endswith(" %")
@@ -105,33 +106,12 @@ def test_curves_and_shading():
     wrong = [[line.get_xdata().tolist() for line in axes.lines[2:]] for axes in marked.axes]    # false alarms, misses
     assert wrong == [[[5, 9], [7]], [[], [7]]]
     assert figure.axes[0].get_title() == "a_$x$_b" and not figure.axes[0].title.get_parse_math()
+    lengths = range(1, 14)
+    pages = curve_pages([made(f"{n}", np.arange(n), np.arange(n) % 2) for n in lengths], [*map(np.zeros, lengths)])
+    assert [len(page.axes) for page in pages] == [12, 1]
 
 
-@pytest.mark.slow
-def test_curves_of_an_evaluation(tmp_path):
-    """Twelve videos on the first page, the thirteenth on the second; one frame is enough."""
-    videos = [made(f"{n:02d}", np.arange(4, 4 + n), np.arange(n) % 2) for n in range(13, 0, -1)]
-    write_curves(videos, [np.linspace(0, 1, len(video.frames)) for video in videos], "a_$t$", tmp_path)
-    paths = sorted(tmp_path.iterdir())
-    assert [path.name for path in paths] == ["curves_1.png", "curves_2.png"]
-    tall, low = (cv2.imread(str(path)) for path in paths)
-    assert tall.shape[1] > 2 * low.shape[1] and tall.shape[0] > 2 * low.shape[0]                       # 12; 1
-
-
-def test_maps_keep_the_recorded_aspect_and_follow_the_normality(tmp_path):
-    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((20, 50, 3), np.uint8))
-    one = frame_map("01", 5, "miss", 0.5, 1, *2 * [np.zeros((3, 8, 8), np.float32)], str(tmp_path / "0.png"))
-    save_maps(tmp_path / "maps.npz", [one])
-    one, = load_maps(tmp_path / "maps.npz")
-    assert one.aspect == 2.5
-    video = made("01", np.array([4, 5]), np.array([0, 1]))
-    for x, y, kind in ((0.5, 1, "miss"), (0.6, 1, "chosen"), (0.5, 0, "chosen")):
-        videos = [video._replace(labels=np.array([0, y]))]
-        again, = judge_again([one, one._replace(frame=6)], videos, [np.array([0, x])])
-        assert (again.normality, again.label, again.kind) == (x, y, kind)
-
-
-def test_error_maps():
+def test_error_maps(tmp_path):
     """Blue-green-red is shown as red-green-blue, errors on one scale, the box where it is, in the frame's aspect."""
     image = np.zeros((4, 6, 3), np.uint8)
     image[..., 0] = 200                                                                                  # blue
@@ -146,6 +126,8 @@ def test_error_maps():
     assert panels[3].patches[0].get_bbox().bounds == (-0.5, -0.5, 6, 4)
     assert panels[0].get_ylabel() == "v_$1$\nframe 0\nmiss\nabnormal\nnormality 0.50"
     assert len(second.axes) == 2 * 4 + 1
+    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((20, 50, 3), np.uint8))                        # of a recorded frame
+    assert frame_map("01", 5, "miss", 0.5, 1, *2 * [np.zeros((3, 8, 8))], str(tmp_path / "0.png")).aspect == 2.5
 
 
 def test_seeds_are_a_mean_in_a_band(tmp_path, draw):
@@ -190,25 +172,18 @@ def test_seeds_lie_on_the_line_of_their_row():
     assert sorted(texts(figure.legends[0].get_texts())) == sorted(drawn)
 
 
-def test_lambda_ends_are_the_single_signals(tmp_path, draw):
-    """0: the distance alone, 1: the PSNR alone; a ring at the run's own lambda, whose AUC is that of results.json."""
+def test_sweeps_mark_the_runs_own_value(tmp_path, draw):
+    """lambda 0: the distance alone, 1: the PSNR alone. gamma: sorted, an undefined AUC is a gap; rings at the run's."""
     _, results = write_evaluation(tmp_path)
-    curve, ring = (line.get_xydata() for line in draw([tmp_path], "--figures", 10)["fig10_lambda"].axes[0].lines)
+    (tmp_path / "sweep_gamma.csv").write_text(SWEEP)
+    drawn = draw([tmp_path], "--figures", 9, 10)
+    curve, ring = (line.get_xydata() for line in drawn["fig10_lambda"].axes[0].lines)
     np.testing.assert_allclose(curve[:, 0], np.arange(51) / 50)
     np.testing.assert_allclose(curve[[0, -1], 1], [100 * results[f"auc_{name}"] for name in ("distance", "psnr")])
     np.testing.assert_allclose(ring, [[0.6, 100 * results["auc"]]])
-
-
-def test_gamma_curves_from_the_sweeps_file(tmp_path, draw):
-    """Sorted by gamma, an undefined AUC is a gap, a ring at the run's gamma; and as scripts/sweep.py calls it."""
-    write_evaluation(tmp_path)
-    (tmp_path / "sweep_gamma.csv").write_text(SWEEP)
-    curve, ring = (line.get_xydata() for line in draw([tmp_path], "--figures", 9)["fig9_gamma"].axes[0].lines)
+    curve, ring = (line.get_xydata() for line in drawn["fig9_gamma"].axes[0].lines)
     np.testing.assert_allclose(curve, [[0, 50], [0.006, 70], [0.012, 80], [0.02, np.nan]])
     np.testing.assert_allclose(ring, [[0.009, 75]])
-    curve = np.array([0.5, 1]), np.array([np.nan, 0.9])
-    lines = sweep_figure("gamma", {"a": [(*curve, 1.0)], "_$b$": [(*curve, 2.0)]}).axes[0].lines
-    np.testing.assert_array_equal([line.get_xydata()[-1] for line in lines], [[1, 90], [1, 90], [1, 90], [2, np.nan]])
 
 
 def test_variants_are_named_by_what_differs(tmp_path, draw):
@@ -258,17 +233,11 @@ def test_another_programs_scores_and_one_class(tmp_path, monkeypatch):
     assert result.status == 0 and not result.warnings()
     listed = [tuple(line.split()[:3]) for line in result.out.splitlines()]
     assert [stem for state, stem, _ in listed if state == "written"] == ["fig4_roc", "fig7_gap"]
-    assert [(stem, name) for state, stem, name in listed if state == "skipped"] == [
+    assert {(stem, name) for state, stem, name in listed if state == "skipped"} == {
         ("fig4_roc", "normal:"), ("fig6_errors", "theirs:"), ("fig6_errors", "normal:"), ("fig7_gap", "normal:"),
-        *((stem, name) for stem in ("fig8_variants", "fig9_gamma", "fig10_lambda") for name in ("theirs:", "normal:"))]
+        *((stem, name) for stem in ("fig8_variants", "fig9_gamma", "fig10_lambda") for name in ("theirs:", "normal:"))}
     assert run(script.main, tmp_path / "normal", "--figures", 4).status == 1
-
-
-def test_chosen_videos(tmp_path, draw):
-    write_evaluation(tmp_path / "run" / "evaluation_last")
-    figure = draw([tmp_path / "run"], "--figures", 5, "--videos", "v_$x$_2")["fig5_curves_run_1"]
-    assert [axes.get_title() for axes in figure.axes] == ["v_$x$_2"] and figure.get_figwidth() == 3.5
-    assert "none of the videos 99" in draw([tmp_path / "run"], "--figures", 5, "--videos", 99)["fig5_curves"]
+    assert "none of the videos 99" in run(script.main, tmp_path / "theirs", "--figures", 5, "--videos", 99).out
 
 
 @pytest.mark.parametrize(("argv", "expected"), [
