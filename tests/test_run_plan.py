@@ -321,6 +321,17 @@ def test_in_one_go(published, whole):
     assert "model.read_grad is False there, True here" in said and "--exp_dir" in said
 
 
+def test_gammas_by_quantiles_of_the_regular_score(made, whole, tmp_path):
+    """Of training frames, beside 0 and the configuration's: from no update to some, the more the higher gamma is."""
+    argv = "gamma", "--checkpoint", whole / "run/last.pt", "--dataset_path", made, "--device", "cpu", "--out", tmp_path
+    done = run(load_script("scripts/sweep.py").main, *argv)
+    assert "quantiles of the regular score of 9 training frames" in done.out, done
+    rows = list(csv.DictReader((tmp_path / "sweep_gamma.csv").read_text().splitlines()))
+    gammas, updates = ([float(row[key]) for row in rows] for key in ("gamma", "memory_updates"))
+    assert len(gammas) == 10 and gammas == sorted(gammas) and gammas[0] == 0 and 0.009 in gammas
+    assert updates == sorted(updates) and updates[0] == 0 < updates[-1] <= float(rows[0]["frames"]) == 10
+
+
 @pytest.mark.slow
 def test_splits_at_different_times(published, made, tmp_path):
     """Training without the testing split, evaluation without the training split; a fitted run keeps its epochs."""
