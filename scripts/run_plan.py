@@ -6,11 +6,10 @@
     python scripts/run_plan.py --plan plans/table2.yaml ... --dry-run                     # one command for each run
     scripts/reproduce_ped2.sh --seed 0 --dataset_path DATA [--minutes 9]                  # the published Ped2 run
 
-Each run is RUNS/<row>/seed_<k> with its log beside it. The command may be stopped or killed and given again: finished
-runs stay, and begun runs go on from their last checkpoint. RUNS/<plan>.md and .tex (the tables), .csv (the runs) and
-.png (their AUCs; .pdf, too) are rewritten whenever a run is done, and the lines of the table that changed are printed.
-Several commands may use one RUNS, on several GPUs for example (--device cuda:1): each takes runs that no other command
-works on.
+Each run is RUNS/<row>/seed_<k> with its log beside it. The command may be stopped or killed and given again: begun runs
+go on from their last checkpoint. RUNS/<plan>.md and .tex (tables), .csv (runs), .png and .pdf (AUCs) are rewritten when
+a run is done, and the lines of the table that changed are printed. Several commands may use one RUNS, on several GPUs
+for example (--device cuda:1): each takes runs that no other command works on.
 
 scripts/reproduce_ped2.sh takes one row of plans/reproduce_ped2.yaml and one seed, prepares the frames where they are
 missing, and writes results/<name>.json: the result of the last epoch, beside it that of the best, an oracle. Exit
@@ -89,12 +88,10 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     add("--plan", type=Path, required=True, help="YAML file with the rows, as those in plans/")
     add("--rows", nargs="+", metavar="ROW", help="only these rows of the plan")
     add("--dataset_path", required=True, metavar="DATA", help="folder with the data set's folder, or that folder")
-    add("--exp_dir", type=Path, required=True, metavar="RUNS", help="folder of all runs; of reproduce_ped2.sh the "
-                                                                    "run's own (default: runs/<name>)")
+    add("--exp_dir", type=Path, required=True, metavar="RUNS", help="of all runs; of reproduce_ped2.sh the run's own")
     add("--seeds", "--seed", type=int, nargs="+", default=[0, 1, 2])
     add("--config", help="configuration under the rows, in place of the plan's `config` and its `set`")
-    add("--jobs", type=int, default=1, choices=range(1, 100), metavar="N",
-        help="runs at a time; they share the processor's threads")
+    add("--jobs", type=int, default=1, choices=range(1, 100), metavar="N", help="runs at a time; they share the threads")
     add("--device", default="auto", help="cuda, cuda:1, mps or cpu")
     add("--minutes", type=float, default=math.inf, help="stop and save in time to end after so many minutes")
     add("--every", type=int, default=0, metavar="K", help="keep and evaluate every K-th epoch, too (default: 0, none)")
@@ -230,6 +227,7 @@ def work(runs: list[Run], args: argparse.Namespace, plan: dict, stop: StopOnSign
                     write_outputs(runs, args, plan)
             time.sleep(POLL)
     finally:
+        running = [run for run in running if run.process]
         for run in running:
             run.process.terminate()                                    # train.py saves and ends
         for run in running:

@@ -64,9 +64,9 @@ def texts(artists):
 
 def test_roc_points_and_their_auc_are_scikit_learns(tmp_path, draw):
     """The curve, and the legend's AUC with the interval of results.json; two runs differ in dashes and colour."""
-    written = [write_evaluation(tmp_path / name / "evaluation_last", CONFIG | {"loss": {"margin": seed}}, seed)
+    written = [write_evaluation(tmp_path / name / "seed_0/evaluation_last", CONFIG | {"loss": {"margin": seed}}, seed)
                for seed, name in enumerate(("first", "second"))]
-    axes, = draw([tmp_path / "first", tmp_path / "second"], "--figures", 4)["fig4_roc"].axes
+    axes, = draw([tmp_path / "first/seed_0", tmp_path / "second/seed_0"], "--figures", 4)["fig4_roc"].axes
     for line, text, name, (videos, results) in zip(axes.lines, texts(axes.get_legend().get_texts()),
                                                    ("first", "second"), written):
         labels, normal = (np.concatenate(x) for x in ([video.labels for video in videos],
@@ -80,9 +80,9 @@ def test_roc_points_and_their_auc_are_scikit_learns(tmp_path, draw):
     np.testing.assert_array_equal(axes.lines[2].get_xydata(), [[0, 0], [1, 1]])                          # chance
 
     # The interval is left out where it is another AUC's, as that of a macro average.
-    path = tmp_path / "first" / "evaluation_last" / "results.json"
+    path = tmp_path / "first/seed_0/evaluation_last/results.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"auc": 0.5}))
-    axes, = draw([tmp_path / "first"], "--figures", 4)["fig4_roc"].axes
+    axes, = draw([tmp_path / "first/seed_0"], "--figures", 4)["fig4_roc"].axes
     assert texts(axes.get_legend().get_texts())[0].endswith(" %")
 
 

@@ -183,8 +183,8 @@ def test_plots_hold_the_numbers(browser, report):
     curve = roc([video.labels for video in videos], normal)
     point = operating_point(*curve, np.concatenate(normal))
     open_page(browser, path)
-    shown = browser.execute_script("let {hovertemplate, text} = curve1.data[0];"
-                                   "return [hovertemplate, text.slice(-1)[0], Array.from(curve1._fullData[0].customdata[7])]")
+    shown = browser.execute_script("let {hovertemplate, text, customdata} = curve1._fullData[0];"
+                                   "return [hovertemplate, text.slice(-1)[0], Array.from(customdata[7])]")
     nasty = re.sub("[<>&%]", lambda sign: f"&#{ord(sign[0])};", NASTY)
     assert shown[0].startswith("frame %{x}<br>normality %{y:.4f}<br>label %{text}<br>psnr %{customdata[0]:.4g}<br>")
     assert f"<br>{nasty} %{{customdata[4]:.4g}}<extra>" in shown[0] and shown[1] == "abnormal"
