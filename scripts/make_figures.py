@@ -151,8 +151,8 @@ def draw(number: int, parts: Sequence[tuple[Run, Any]]) -> dict[str, Figure]:
     named = {}
     for row in rows.values():
         names = [run.name for run, _ in row]
-        common = os.path.commonpath(names) or " ".join(names)
-        named[common if len(row) == 1 else f"{common}, {len(row)} runs"] = row
+        common = os.path.commonpath(names) + (f", {len(row)} runs" if len(row) > 1 else "")
+        named[" ".join(names) if common in named or common.startswith(",") else common] = row
     if number in (9, 10):
         return {"": figures.sweep_figure("gamma" if number == 9 else "lambda",
                                          {name: [value for _, value in row] for name, row in named.items()})}

@@ -36,7 +36,7 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1
     What is wider than `width` characters becomes several tables, each with the first columns again.
     """
     # Each table takes as many columns as fit, one at least beside the first ones.
-    widths = [max(map(len, column)) for column in zip(header, *rows)]
+    widths = [max(2, *map(len, column)) for column in zip(header, *rows)]                  # 2: for the rule -:
     first = list(range(max(left, 1)))
     tables = [first.copy()]
     for k in range(len(first), len(widths)):
@@ -53,14 +53,14 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1
 
 
 def latex(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
-    """Write a table for LaTeX with the package booktabs; the first column is text, the others numbers."""
+    """Write a table for LaTeX, as wide as the page, with the packages booktabs and graphicx; see `markdown`."""
     def escaped(text: str) -> str:
         return re.sub(r"[\\~^&%$#_{}]", lambda found: LATEX[found[0]], text)
 
     lines = [" & ".join(map(escaped, cells)) + r" \\" for cells in (header, *rows)]
-    return "\n".join([r"\begin{table*}", r"\centering\footnotesize", rf"\caption{{{escaped(caption)}}}",
+    return "\n".join([r"\begin{table*}", rf"\caption{{{escaped(caption)}}}", r"\resizebox{\textwidth}{!}{",
                       rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\toprule", lines[0], r"\midrule",
-                      *lines[1:], r"\bottomrule", r"\end{tabular}", r"\end{table*}", ""])
+                      *lines[1:], r"\bottomrule", r"\end{tabular}}", r"\end{table*}", ""])
 
 
 def percent(value: float | None, digits: int = 2) -> str:
