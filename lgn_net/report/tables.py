@@ -1,6 +1,5 @@
 """Write results as text: tables for a terminal, for Markdown and for LaTeX, and the words of the templates."""
 
-import re
 import shutil
 import sys
 import textwrap
@@ -21,8 +20,8 @@ Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]           # caption, 
 TEMPLATES = Path(__file__).parent / "templates"
 PUBLISHED: dict[str, dict[str, float]] = yaml.safe_load((TEMPLATES / "published.yaml").read_text())
 # LaTeX's own characters, and how they are written.
-LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
-    c: f"\\{c}" for c in "&%$#_{}"}
+LATEX = str.maketrans({"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
+    c: f"\\{c}" for c in "&%$#_{}"})
 
 
 def terminal_width() -> int:
@@ -54,11 +53,8 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1
 
 def latex(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
     """Write a table for LaTeX, as wide as the page, with the packages booktabs and graphicx; see `markdown`."""
-    def escaped(text: str) -> str:
-        return re.sub(r"[\\~^&%$#_{}]", lambda found: LATEX[found[0]], text)
-
-    lines = [" & ".join(map(escaped, cells)) + r" \\" for cells in (header, *rows)]
-    return "\n".join([r"\begin{table*}", rf"\caption{{{escaped(caption)}}}", r"\resizebox{\textwidth}{!}{",
+    lines = [" & ".join(cell.translate(LATEX) for cell in cells) + r" \\" for cells in (header, *rows)]
+    return "\n".join([r"\begin{table*}", rf"\caption{{{caption.translate(LATEX)}}}", r"\resizebox{\textwidth}{!}{",
                       rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\toprule", lines[0], r"\midrule",
                       *lines[1:], r"\bottomrule", r"\end{tabular}}", r"\end{table*}", ""])
 
