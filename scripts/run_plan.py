@@ -114,6 +114,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     args.printed = set()                                           # lines of the table that stand in the output
     return args
 
+
 def read_plan(args: argparse.Namespace) -> tuple[dict, list[Run]]:
     """Read the plan and its runs, all rows with the first seed first; UserError for a plan that cannot be run."""
     # The file. Values stay as they are written, as the command line wants them.
@@ -126,6 +127,7 @@ def read_plan(args: argparse.Namespace) -> tuple[dict, list[Run]]:
         if args.config:
             plan |= {"config": args.config, "set": {}}
         knobs = {name: {"model.name": "lgn_net"} | plan["set"] | row["set"] for name, row in rows.items()}
+        base = ["--config", args.config or str(ROOT / plan["config"])]
     except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"plan {args.plan}: {' '.join(str(error).split())}; expected title, config, rows with "
                         f"`name: {{set: {{knob: value}}}}` as in plans/table2.yaml") from None
@@ -133,7 +135,6 @@ def read_plan(args: argparse.Namespace) -> tuple[dict, list[Run]]:
         raise UserError(f"plan {args.plan} has no row {absent.pop()!r}; it has {', '.join(map(repr, rows))}")
 
     # Its runs. What is published of a system holds for rows that choose nothing but the system.
-    base = ["--config", args.config or str(ROOT / plan["config"])]
     chosen = [name for name in rows if name in args.rows] if args.rows else list(rows)[:1 if args.reproduce else None]
     runs = []
     for seed, name in itertools.product(dict.fromkeys(args.seeds), chosen):

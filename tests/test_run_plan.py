@@ -278,11 +278,15 @@ def test_dry_run(base, made, tmp_path):
 
 
 def test_plans_that_ship(tmp_path):
-    """Every row is a configuration that stands."""
+    """Every row is a configuration that stands; one that chooses nothing but the system has what is published of it."""
+    published = {}
     for plan in (ROOT / "plans").glob("*.yaml"):
         argv = "--plan", plan, "--dataset_path", tmp_path, "--exp_dir", tmp_path / "runs", "--seeds", 0, "--dry-run"
         result = run(run_plan.main, *argv)
         assert len(result.out.splitlines()) == len(yaml.safe_load(plan.read_text())["rows"]), result
+        runs = run_plan.read_plan(run_plan.parse_arguments([*map(str, argv)]))[1]
+        published[plan.stem] = [one.published for one in runs]
+    assert published["five_rows"] == [97.1, None, None, 97.0, None] and published["table1"] == [90.2, 97.0, None, 97.1]
 
 
 @pytest.mark.parametrize("content, word", [
