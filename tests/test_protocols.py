@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lgn_net.errors import UserError
-from lgn_net.report.tables import WORDS
+from lgn_net.report.tables import comparison
 from lgn_net.scores.metrics import AVERAGES, auc
 from lgn_net.scores.normality import SCOPES, normality
 from lgn_net.scores.protocols import GRID, SIGMAS, Protocol, compare, grid, measure, normality_under, paper_weights
@@ -196,7 +196,7 @@ def test_compare_on_the_frames_that_both_hold():
     assert result["interval"][0] < result["difference"] < result["interval"][1] and 0 < result["p_value"] <= 1
     assert [result[key] for key in ("videos", "frames", "frames_left_out", "frames_left_out_other")] == [
         3, 11 + 16 + 19, 10 + 2, 3]
-    assert "12 frames here, 3 there" in WORDS.comparison(result | {"other": "o.csv"})
+    assert "12 frames here, 3 there" in comparison(result | {"other": "o.csv"})
     back = compare(theirs, ours, (paper_weights(0.2), HALF))
     assert back["difference"] == -result["difference"] and back["frames_left_out"] == 3
 
@@ -218,11 +218,11 @@ def test_compare_of_one_video_of_one_class_and_what_cannot_be_compared():
     second[0] = second[0]._replace(labels=first[0].labels)
     result = compare(first, second, (HALF, HALF))
     assert result["difference"] != 0 and result["interval"] is result["p_value"] is None
-    assert "one video" in WORDS.comparison(result | {"other": "o.csv"})
+    assert "one video" in comparison(result | {"other": "o.csv"})
     videos = made()
     normal = [video._replace(labels=0 * video.labels) for video in videos]
     undefined = compare(normal, normal, (HALF, HALF))
-    assert undefined["difference"] is None and "undefined" in WORDS.comparison(undefined | {"other": "o.csv"})
+    assert undefined["difference"] is None and "undefined" in comparison(undefined | {"other": "o.csv"})
     flipped = [*videos[:2], videos[2]._replace(labels=1 - videos[2].labels)]
     with pytest.raises(UserError, match=r"disagree.*16 frames of video 2"):
         compare(videos, flipped, (HALF, HALF))

@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 
 from lgn_net.config import flatten
 from lgn_net.files import write_atomic
-from lgn_net.report.tables import ENVIRONMENT, TEMPLATES, WORDS
+from lgn_net.report.tables import ENVIRONMENT, TEMPLATES, WORDS, comparison
 from lgn_net.scores.maps import FrameMap, heat, loud, pictures, strong_boxes
 from lgn_net.scores.metrics import mistakes, roc
 from lgn_net.scores.results import OperatingPoint, Results
@@ -41,7 +41,7 @@ def write_report(path: Path, results: Results, videos: Sequence[VideoScores], no
     write_atomic(path, ENVIRONMENT.get_template("report.html").render(
         style=(TEMPLATES / "report.css").read_text(), scripts=[get_plotlyjs(), (TEMPLATES / "report.js").read_text()],
         results=results, scored=WORDS.scored(results), within=WORDS.within(results),
-        compared=WORDS.comparison(results["compared"]) if "compared" in results else "",
+        compared=comparison(results["compared"]) if "compared" in results else "",
         provenance=[made_from | flatten({"signals": results["signals"]}), results.get("versions"),
                     flatten(results.get("config", {}))],
         curves=curves, point=point, top=top, maps=drawn, scale=data_uri(heat(np.linspace(0, 1, 256)[None])),

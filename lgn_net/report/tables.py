@@ -79,6 +79,7 @@ ENVIRONMENT.filters |= {"percent": percent, "fill": fill,
 ENVIRONMENT.globals |= {"resamples": RESAMPLES, "averages": AVERAGES, "scopes": SCOPES, "sigmas": SIGMAS,
                         "paper": PAPER}
 WORDS: Any = ENVIRONMENT.get_template("words.txt").module                  # its macros, as functions
+comparison = WORDS.comparison                                              # of two score files
 
 
 def grid_table(cells: Iterable[Mapping[str, Any]], width: int) -> str:
