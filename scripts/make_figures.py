@@ -66,6 +66,7 @@ def main(argv: list[str]) -> int:
                         help="which; default: all, 4 to 10")
     parser.add_argument("--videos", nargs="+", metavar="VIDEO", help="which videos figure 5 shows; default: all")
     args = parser.parse_args(argv)
+    # Figure after figure: what each run gives to it, its pages, its files.
     runs, drawn = open_runs(args.runs, args.names), 0
     for number in args.figures:
         parts = []

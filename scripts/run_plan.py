@@ -50,6 +50,7 @@ FAST = ["--train.precision", "bfloat16", "--score.precision", "bfloat16", "--tra
 
 def main(argv: list[str]) -> int:
     """Run the plan of a command line; return the exit status."""
+    # What is to be done.
     args = parse_arguments(argv)
     plan, runs = read_plan(args)
     for run in runs:
@@ -64,6 +65,7 @@ def main(argv: list[str]) -> int:
     if args.reproduce:
         find_data(Path(args.dataset_path), runs, args.stages)
 
+    # Do it, and say how it ended.
     with StopOnSignal(second_ends=False) as stop:                  # at a second signal the runs are saving already
         work(runs, args, plan, stop)
     for run in runs:
@@ -251,6 +253,7 @@ def write_outputs(runs: list[Run], args: argparse.Namespace, plan: dict) -> None
         parts = [part for caption, *table in tables for part in (f"{caption}.", markdown(*table, width=width))]
         return "\n\n".join([f"# {plan['title']}", *question, *parts])
 
+    # Files are written whole; of the text, what is new is printed.
     write_atomic(Path(f"{path}.md"), text(sys.maxsize) + "\n")
     write_atomic(Path(f"{path}.tex"), "\n".join(latex(*table, caption) for caption, *table in tables))
     write_atomic(Path(f"{path}.csv"), plan_csv(rows))

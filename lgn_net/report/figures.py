@@ -197,6 +197,7 @@ def sweep_figure(knob: str, runs: Mapping[str, Sequence[tuple[Any, Any, float | 
     labels = [*(wrap(name, COLUMN - 0.8) for name in runs), *[f"{symbol} of the configuration"] * marked]
     figure = Figure(figsize=(COLUMN, 2.5 + 0.14 * "\n".join(labels).count("\n")), layout="constrained")
     axes = figure.subplots()
+    # A curve for each name, and a ring at the value of the configuration.
     ring: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 7, "markerfacecolor": "none"}
     handles: list[Line2D] = []
     for k, of_name in enumerate(runs.values()):

@@ -126,6 +126,7 @@ def interval(values: Sequence[float], sign: str = "") -> tuple[str, str]:
 @matplotlib.rc_context(STYLE)
 def plan_figure(title: str, runs: Sequence[Mapping]) -> Figure:
     """Draw every row of a plan on a line of its own: a dot for each seed, bars at the means, the published AUC."""
+    # Bars at the means behind a dot for each seed, a diamond at the published AUC.
     groups = by_row(runs)
     figure = Figure(figsize=(COLUMN, 1.1 + 0.21 * len(groups)), layout="constrained")
     axes = figure.subplots()
