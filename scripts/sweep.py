@@ -4,8 +4,9 @@
     python scripts/sweep.py gamma --checkpoint RUN/last.pt --dataset_path DATA [--gammas 0 0.005 0.01]
 
 lambda weighs the PSNR against the distance after the fact. gamma decides which test frames the memory learns from, so
-the network has to run; what does not depend on the memory runs once for all gammas. Both leave a CSV file and a picture
-in the evaluation's folder. The best value of a sweep was chosen with the test labels: no result of its own.
+the network has to run; what does not depend on the memory runs once for all gammas. Without --gammas they are quantiles
+of the regular score on training frames, beside 0 and the configuration's. Both leave a CSV file and a picture in the
+evaluation's folder. The best value of a sweep was chosen with the test labels: no result of its own.
 """
 
 import argparse
@@ -15,32 +16,34 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from lgn_net.cli import command_parser, network_arguments, parse_command
 from lgn_net.device import pick_device
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable, results_folder, write_atomic
-from lgn_net.inference.around import load_network, load_test_set
+from lgn_net.inference.around import load_network, load_test_set, sample_normal, training_videos
 from lgn_net.inference.loop import to_scores
 from lgn_net.inference.sweep import sweep_gamma as run_sweep
 from lgn_net.report.figures import save_figure, sweep_figure
-from lgn_net.report.tables import markdown, percent
+from lgn_net.report.outcome import lambda_rows
+from lgn_net.report.tables import markdown, percent, terminal_width
 from lgn_net.scores.evaluation import open_evaluation
 from lgn_net.scores.protocols import Protocol, measure, paper_weights
 from lgn_net.terminal import progress, run_command
 
-MULTIPLES = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6)     # of the configuration's gamma
+QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1)
 
 
 def main(argv: list[str]) -> None:
     """Run the command."""
-    if argv[:1] == ["lambda"]:
-        sweep_lambda(argv[1:])
-    elif argv[:1] == ["gamma"]:
-        sweep_gamma(argv[1:])
-    elif argv[:1] in (["-h"], ["--help"]):
+    if argv[:1] in (["-h"], ["--help"]):
         print(__doc__)
-    else:
+        return
+    sweep = {("lambda",): sweep_lambda, ("gamma",): sweep_gamma}.get((*argv[:1],))
+    if not sweep:
         raise UserError("sweep what? The first word is lambda or gamma")
+    sweep(argv[1:])
 
 
 def sweep_lambda(argv: list[str]) -> None:
@@ -49,14 +52,8 @@ def sweep_lambda(argv: list[str]) -> None:
     parser.add_argument("folder", help="of an evaluation, or of a run with one in it")
     parser.add_argument("--steps", type=int, default=20, help="between 0 and 1 (default: 20)")
     args = parser.parse_args(argv)
-    (videos, weights, training, results), folder = open_evaluation(args.folder)
-    if "psnr" not in weights or len(weights) == 1:
-        raise UserError(f"{folder} was scored by {', '.join(weights)} alone; lambda weighs psnr against distance")
-    protocol, rows = Protocol.configured(results["scoring"]), []
-    for value in (k / args.steps for k in range(args.steps + 1)):
-        found = measure(videos, paper_weights(value, len(weights) - 1), protocol, training)
-        rows.append({"lambda": value, "auc": found["auc"], "gap": found["gap"]})
-    finish("lambda", rows, weights["psnr"], folder)
+    evaluation, folder = open_evaluation(args.folder)
+    finish("lambda", lambda_rows(evaluation, args.steps), evaluation.weights.get("psnr", 0.0), folder)
 
 
 def sweep_gamma(argv: list[str]) -> None:
@@ -64,38 +61,48 @@ def sweep_gamma(argv: list[str]) -> None:
     # The command line.
     parser = command_parser(__doc__ or "", "sweep.py gamma --checkpoint CKPT --dataset_path DATA")
     network_arguments(parser)
-    parser.add_argument("--gammas", type=float, nargs="+", help=f"Default: {MULTIPLES} times the configuration's.")
+    parser.add_argument("--gammas", type=float, nargs="+",
+                        help=f"Default: 0, the configuration's, and the quantiles {', '.join(map(str, QUANTILES))} of "
+                             f"the regular score of training frames.")
     parser.add_argument("--out", help="Default: evaluation_<name of the checkpoint>, beside it.")
     config, args = parse_command(parser, argv)
     if bool(args.checkpoint) == bool(args.model_dir):
         raise UserError("give --checkpoint CKPT, or the authors' pair --model_dir MODEL.pth --m_items_dir KEYS.pt")
     if config.score.memory_update == "frozen":
         raise UserError("score.memory_update is frozen, and then gamma changes nothing; choose carry or reset")
-    gammas = sorted(set(args.gammas or [factor * config.score.gamma for factor in MULTIPLES]))
-    source = Path(args.checkpoint or args.model_dir)
-    out = Path(args.out or results_folder(source))
+    out = Path(args.out or results_folder(Path(args.checkpoint or args.model_dir)))
     check_writable(out)
 
-    # Frames to signals, for all gammas at once.
+    # The gammas, without a look at the test set.
     device = pick_device(args.device)
     config, model, _ = load_network(config, args, device)
     videos, truth, _ = load_test_set(config, args)
-    weights = paper_weights(config.score.psnr_weight, len(model.memories))
+    gammas, says = args.gammas, ""
+    if not gammas:
+        if not (normal := training_videos(config, args)):
+            raise UserError("there are no training frames beside the test frames, whose regular scores would say which "
+                            "gammas matter; give --gammas")
+        R = [s.regular_score for s in sample_normal(model, normal, config, config.score.calibration or 256, device)[0]]
+        gammas = [0, config.score.gamma, *np.quantile(R, QUANTILES).tolist()]
+        says = f"gammas are quantiles of the regular score of {len(R)} training frames, 0 and the configuration's"
+    gammas = sorted(set(gammas))
+
+    # Frames to signals, for all gammas at once.
     windows = sum(max(len(video.frames) - config.model.window + 1, 0) for video in videos)
     with progress(f"{len(gammas)} gammas", windows, "frames") as bar:
         signals = run_sweep(model, videos, config, gammas, device, bar)
 
     # Signals to a row per gamma.
-    protocol, rows = Protocol.configured(asdict(config.score)), []
+    weights, rows = paper_weights(config.score.psnr_weight, len(model.memories)), []
     for gamma in gammas:
-        found = measure(to_scores(signals[gamma], videos, truth), weights, protocol)
+        found = measure(to_scores(signals[gamma], videos, truth), weights, Protocol.configured(asdict(config.score)))
         rows.append({"gamma": gamma, **{key: found[key] for key in ("auc", "gap", *(f"auc_{name}" for name in weights))
                                         if key in found},
                      "memory_updates": sum(s.memory_updated for s in signals[gamma]), "frames": found["frames"]})
-    finish("gamma", rows, config.score.gamma, out)
+    finish("gamma", rows, config.score.gamma, out, says)
 
 
-def finish(knob: str, rows: Sequence[dict[str, float | None]], used: float, out: Path) -> None:
+def finish(knob: str, rows: Sequence[dict[str, float | None]], used: float, out: Path, says: str = "") -> None:
     """Print a row per value of the knob, AUCs in percent, and write them as CSV and as a picture.
 
     `knob` is lambda or gamma, `used` its value in the configuration; the curve is named by the parent of `out`.
@@ -105,11 +112,13 @@ def finish(knob: str, rows: Sequence[dict[str, float | None]], used: float, out:
     writer.writeheader()
     writer.writerows(rows)
     write_atomic(out / f"sweep_{knob}.csv", text.getvalue())
-    pictures = save_figure(sweep_figure(knob, {out.parent.name: (rows, used)}), out / f"sweep_{knob}")
+    curve = [np.array([row[key] for row in rows], float) for key in (knob, "auc")]
+    pictures = save_figure(sweep_figure(knob, {out.parent.name: [(*curve, used)]}), out / f"sweep_{knob}")
     header = [name.replace("auc", "AUC %").replace("_", " ") for name in rows[0]]
-    cells = [[percent(value) if name.startswith("auc") else "-" if value is None else f"{value:g}"
+    cells = [[percent(value) if name.startswith("auc") else "-" if value is None else f"{value:.4g}"
               for name, value in row.items()] for row in rows]
-    print(f"the configuration's {knob} is {used:g}\n\n{markdown(header, cells, left=0)}\n")
+    print("\n".join([f"the configuration's {knob} is {used:g}", *filter(None, [says])]))
+    print(f"\n{markdown(header, cells, left=0, width=terminal_width())}\n")
     print("The best line was found with the test labels: an oracle, no result.")
     print(f"table    {out / f'sweep_{knob}.csv'}\npicture  {', '.join(map(str, pictures))}")
 

@@ -11,9 +11,9 @@ from helpers import load_script, run, sentence
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from lgn_net.report import figures
-from lgn_net.report.figures import curve_pages, draw_maps, gap_figure, sweep_figure, write_curves
+from lgn_net.report.figures import curve_pages, draw_maps
 from lgn_net.report.plan import plan_figure
-from lgn_net.scores.maps import FrameMap, frame_map, judge_again, load_maps, save_maps
+from lgn_net.scores.maps import FrameMap, frame_map, save_maps
 from lgn_net.scores.protocols import PAPER, measure, normality_under
 from lgn_net.scores.score_file import VideoScores, write_scores
 
@@ -24,7 +24,7 @@ CONFIG = {"seed": 0, "model": {"read_grad": False, "memory_items": 10}, "loss": 
 SWEEP = "gamma,auc\n0.012,0.8\n0,0.5\n0.006,0.7\n0.02,\n"
 
 
-def write_evaluation(folder, weights=WEIGHTS, config=CONFIG, seed=0, names=("01", "v_$x$_2"), abnormal=True):
+def write_evaluation(folder, config=CONFIG, seed=0, weights=WEIGHTS, names=("01", "v_$x$_2"), abnormal=True):
     """A folder as evaluate.py leaves it; returns its scores with the normality."""
     random, videos = np.random.default_rng(seed), []
     for name in names:
@@ -64,9 +64,9 @@ def texts(artists):
 
 def test_roc_points_and_their_auc_are_scikit_learns(tmp_path, draw):
     """The curve, and the legend's AUC with the interval of results.json; two runs differ in dashes and colour."""
-    written = [write_evaluation(tmp_path / name / "evaluation_last", seed=seed)
+    written = [write_evaluation(tmp_path / name / "seed_0/evaluation_last", CONFIG | {"loss": {"margin": seed}}, seed)
                for seed, name in enumerate(("first", "second"))]
-    axes, = draw([tmp_path / "first", tmp_path / "second"], "--figures", 4)["fig4_roc"].axes
+    axes, = draw([tmp_path / "first/seed_0", tmp_path / "second/seed_0"], "--figures", 4)["fig4_roc"].axes
     for line, text, name, (videos, results) in zip(axes.lines, texts(axes.get_legend().get_texts()),
                                                    ("first", "second"), written):
         labels, normal = (np.concatenate(x) for x in ([video.labels for video in videos],
@@ -79,9 +79,10 @@ def test_roc_points_and_their_auc_are_scikit_learns(tmp_path, draw):
     assert axes.lines[0].get_color() != axes.lines[1].get_color()
     np.testing.assert_array_equal(axes.lines[2].get_xydata(), [[0, 0], [1, 1]])                          # chance
 
-    path = tmp_path / "first" / "evaluation_last" / "results.json"          # of a macro average: another AUC's interval
+    # The interval is left out where it is another AUC's, as that of a macro average.
+    path = tmp_path / "first/seed_0/evaluation_last/results.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"auc": 0.5}))
-    axes, = draw([tmp_path / "first"], "--figures", 4)["fig4_roc"].axes
+    axes, = draw([tmp_path / "first/seed_0"], "--figures", 4)["fig4_roc"].axes
     assert texts(axes.get_legend().get_texts())[0].endswith(" %")
 
 
@@ -105,53 +106,55 @@ def test_curves_and_shading():
     wrong = [[line.get_xdata().tolist() for line in axes.lines[2:]] for axes in marked.axes]    # false alarms, misses
     assert wrong == [[[5, 9], [7]], [[], [7]]]
     assert figure.axes[0].get_title() == "a_$x$_b" and not figure.axes[0].title.get_parse_math()
+    lengths = range(1, 14)
+    pages = curve_pages([made(f"{n}", np.arange(n), np.arange(n) % 2) for n in lengths], [*map(np.zeros, lengths)])
+    assert [len(page.axes) for page in pages] == [12, 1]
 
 
-@pytest.mark.slow
-def test_curves_of_an_evaluation(tmp_path):
-    """Twelve videos on the first page, the thirteenth on the second; one frame is enough."""
-    videos = [made(f"{n:02d}", np.arange(4, 4 + n), np.arange(n) % 2) for n in range(13, 0, -1)]
-    write_curves(videos, [np.linspace(0, 1, len(video.frames)) for video in videos], "a_$t$", tmp_path)
-    paths = sorted(tmp_path.iterdir())
-    assert [path.name for path in paths] == ["curves_1.png", "curves_2.png"]
-    tall, low = (cv2.imread(str(path)) for path in paths)
-    assert tall.shape[1] > 2 * low.shape[1] and tall.shape[0] > 2 * low.shape[0]                       # 12; 1
-
-
-def test_maps_keep_the_recorded_aspect_and_follow_the_normality(tmp_path):
-    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((20, 50, 3), np.uint8))
-    one = frame_map("01", 5, "miss", 0.5, 1, *2 * [np.zeros((3, 8, 8), np.float32)], str(tmp_path / "0.png"))
-    save_maps(tmp_path / "maps.npz", [one])
-    one, = load_maps(tmp_path / "maps.npz")
-    assert one.aspect == 2.5
-    video = made("01", np.array([4, 5]), np.array([0, 1]))
-    for x, y, kind in ((0.5, 1, "miss"), (0.6, 1, "chosen"), (0.5, 0, "chosen")):
-        videos = [video._replace(labels=np.array([0, y]))]
-        again, = judge_again([one, one._replace(frame=6)], videos, [np.array([0, x])])
-        assert (again.normality, again.label, again.kind) == (x, y, kind)
-
-
-def test_error_maps():
+def test_error_maps(tmp_path):
     """Blue-green-red is shown as red-green-blue, errors on one scale, the box where it is, in the frame's aspect."""
     image = np.zeros((4, 6, 3), np.uint8)
     image[..., 0] = 200                                                                                  # blue
     maps = [FrameMap("v_$1$", k, "miss", 0.5, 1, image, image[..., :1] // 2, np.full((4, 6), k, np.float32),
-                     (1, 2, 4, 3), 3.0) for k in range(8)]
+                     (0, 0, 6, 4), 3.0) for k in range(8)]
     first, second = draw_maps(maps)
     panels = first.axes[:4]
     assert panels[0].images[0].get_array()[0, 0].tolist() == [0, 0, 200]
     assert panels[1].images[0].get_array()[0, 0] == 100
     assert {page.axes[-1].get_ylim()[1] for page in (first, second)} == {7.0}
     assert [axes.get_aspect() for axes in panels] == [0.5] * 4                                   # 6 x 4 pixels as 3 : 1
-    assert panels[3].patches[0].get_bbox().bounds == (0.5, 1.5, 3, 1)
+    assert panels[3].patches[0].get_bbox().bounds == (-0.5, -0.5, 6, 4)
     assert panels[0].get_ylabel() == "v_$1$\nframe 0\nmiss\nabnormal\nnormality 0.50"
     assert len(second.axes) == 2 * 4 + 1
+    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((20, 50, 3), np.uint8))                        # of a recorded frame
+    assert frame_map("01", 5, "miss", 0.5, 1, *2 * [np.zeros((3, 8, 8))], str(tmp_path / "0.png")).aspect == 2.5
 
 
-def test_gap_values_are_written_on_their_bars():
-    axes, = gap_figure({"a": 0.25, "_$b$": -0.125}).axes
-    assert [bar.get_width() for bar in axes.patches] == [0.25, -0.125]
-    assert texts(axes.get_yticklabels()) == ["a", "_$b$"] and texts(axes.texts) == ["0.250", "-0.125"]
+def test_seeds_are_a_mean_in_a_band(tmp_path, draw):
+    """Runs that differ in the seed alone; names are what differs in paths; gaps as evaluated and at lambda 1."""
+    folders = [tmp_path / row / f"seed_{seed}" / "evaluation_last" for row in ("a", "b_$x$") for seed in range(3)]
+    results = []
+    for k, folder in enumerate(folders):
+        config = CONFIG | {"seed": k % 3, "loss": {"margin": k // 3}}
+        results.append(write_evaluation(folder, config, k)[1])
+        (folder / "sweep_gamma.csv").write_text(f"gamma,auc\n{k / 8},0.{k + 1}\n1,0.9\n2,0.{k + 1}\n")
+    drawn = draw(folders, "--figures", 4, 7, 9, 10)
+    axes, = drawn["fig10_lambda"].axes
+    aucs = 100 * np.array([[one[f"auc_{name}"] for name in ("distance", "psnr")] for one in results[:3]])
+    np.testing.assert_allclose(axes.lines[0].get_ydata()[[0, -1]], aucs.mean(axis=0))
+    edge = axes.collections[0].get_paths()[0].vertices
+    np.testing.assert_allclose(edge[edge[:, 0] == 1, 1].min(), (aucs.mean(axis=0) - aucs.std(axis=0, ddof=1))[1])
+    x, y = drawn["fig9_gamma"].axes[0].lines[0].get_xydata().T                # from the greatest of the smallest gammas
+    np.testing.assert_allclose(x, [0.25, 1, 2])
+    np.testing.assert_allclose(y[1:], [90, 20])
+    mean = np.mean([100 * one["auc"] for one in results[:3]])
+    legend = texts(drawn["fig4_roc"].axes[0].get_legend().get_texts())
+    assert [text.split(":")[0] for text in legend] == ["a, 3 runs", "b_$x$, 3 runs"]
+    assert f": {mean:.1f} % (" in legend[0]
+    axes, = drawn["fig7_gap"].axes
+    gaps = [np.mean([one["gap"] for one in some]) for some in (results[:3], results[3:])]
+    np.testing.assert_allclose([bar.get_width() for bar in axes.patches[:2]], gaps)
+    assert texts(axes.texts)[:2] == [f"{gap:.3f}" for gap in gaps] and len(axes.patches) == 4
 
 
 def test_seeds_lie_on_the_line_of_their_row():
@@ -169,36 +172,29 @@ def test_seeds_lie_on_the_line_of_their_row():
     assert sorted(texts(figure.legends[0].get_texts())) == sorted(drawn)
 
 
-def test_lambda_ends_are_the_single_signals(tmp_path, draw):
-    """0: the distance alone, 1: the PSNR alone; a ring at the run's own lambda, whose AUC is that of results.json."""
+def test_sweeps_mark_the_runs_own_value(tmp_path, draw):
+    """lambda 0: the distance alone, 1: the PSNR alone. gamma: sorted, an undefined AUC is a gap; rings at the run's."""
     _, results = write_evaluation(tmp_path)
-    curve, ring = (line.get_xydata() for line in draw([tmp_path], "--figures", 10)["fig10_lambda"].axes[0].lines)
+    (tmp_path / "sweep_gamma.csv").write_text(SWEEP)
+    drawn = draw([tmp_path], "--figures", 9, 10)
+    curve, ring = (line.get_xydata() for line in drawn["fig10_lambda"].axes[0].lines)
     np.testing.assert_allclose(curve[:, 0], np.arange(51) / 50)
     np.testing.assert_allclose(curve[[0, -1], 1], [100 * results[f"auc_{name}"] for name in ("distance", "psnr")])
     np.testing.assert_allclose(ring, [[0.6, 100 * results["auc"]]])
-
-
-def test_gamma_curves_from_the_sweeps_file(tmp_path, draw):
-    """Sorted by gamma, an undefined AUC is a gap, a ring at the run's gamma; and as scripts/sweep.py calls it."""
-    write_evaluation(tmp_path)
-    (tmp_path / "sweep_gamma.csv").write_text(SWEEP)
-    curve, ring = (line.get_xydata() for line in draw([tmp_path], "--figures", 9)["fig9_gamma"].axes[0].lines)
+    curve, ring = (line.get_xydata() for line in drawn["fig9_gamma"].axes[0].lines)
     np.testing.assert_allclose(curve, [[0, 50], [0.006, 70], [0.012, 80], [0.02, np.nan]])
     np.testing.assert_allclose(ring, [[0.009, 75]])
-    rows = [{"gamma": 0.5, "auc": None}, {"gamma": 1.0, "auc": 0.9}]
-    lines = sweep_figure("gamma", {"a": (rows, 1.0), "_$b$": (rows, 2.0)}).axes[0].lines
-    np.testing.assert_array_equal([line.get_xydata()[-1] for line in lines], [[1, 90], [1, 90], [1, 90], [2, np.nan]])
 
 
 def test_variants_are_named_by_what_differs(tmp_path, draw):
     other = CONFIG | {"model": CONFIG["model"] | {"read_grad": True}, "score": {"gamma": 0.5}}
     for name, config in (("a", CONFIG), ("b", CONFIG | {"seed": 1}), ("c", other)):
-        write_evaluation(tmp_path / name, config=config)
-    runs = [tmp_path / name for name in "abc"]
+        write_evaluation(tmp_path / name, config)
+    runs = [*(tmp_path / name for name in "abc"), "--names", *"abc"]
     axes, = draw(runs, "--figures", 8)["fig8_variants"].axes
     assert [text.split(":")[0] for text in texts(axes.get_legend().get_texts())] == [
         "read_grad false (a)", "read_grad false (b)", "read_grad true (c)"]
-    assert "no two runs" in draw(runs[:2], "--figures", 8)["fig8_variants"]
+    assert "no two runs" in draw([*runs[:2], "--names", *"ab"], "--figures", 8)["fig8_variants"]
 
 
 @pytest.mark.slow
@@ -206,7 +202,7 @@ def test_all_figures_as_real_files(tmp_path):
     """PNG of 300 dots per inch and PDF with TrueType text, for a run with an odd name; made again, the same bytes."""
     evaluation, out, before = tmp_path / "a_$x$_b" / "evaluation_last", tmp_path / "out", dict(matplotlib.rcParams)
     write_evaluation(evaluation)
-    write_evaluation(tmp_path / "c", config=CONFIG | {"loss": {"margin": 2.0}}, seed=1)
+    write_evaluation(tmp_path / "c", CONFIG | {"loss": {"margin": 2.0}}, 1)
     (evaluation / "sweep_gamma.csv").write_text(SWEEP)
     save_maps(evaluation / "maps.npz", [FrameMap("v_$x$_2", 5, "top", 0.1, 1, *2 * [np.zeros((8, 8, 1), np.uint8)],
                                                  np.ones((8, 8), np.float32), (0, 0, 2, 2))])
@@ -228,7 +224,7 @@ def test_all_figures_as_real_files(tmp_path):
 def test_another_programs_scores_and_one_class(tmp_path, monkeypatch):
     """What cannot be drawn is said, run by run; nothing crashes on an undefined AUC."""
     monkeypatch.setattr(script.figures, "save_figure", lambda figure, path: (path, path))
-    write_evaluation(tmp_path / "theirs", weights={"score": -1.0}, config=None)
+    write_evaluation(tmp_path / "theirs", None, weights={"score": -1.0})
     write_evaluation(tmp_path / "normal", abnormal=False)
     save_maps(tmp_path / "normal" / "maps.npz", [])
     (tmp_path / "theirs" / "sweep_gamma.csv").write_text("gamma\n0\n")
@@ -237,17 +233,11 @@ def test_another_programs_scores_and_one_class(tmp_path, monkeypatch):
     assert result.status == 0 and not result.warnings()
     listed = [tuple(line.split()[:3]) for line in result.out.splitlines()]
     assert [stem for state, stem, _ in listed if state == "written"] == ["fig4_roc", "fig7_gap"]
-    assert [(stem, name) for state, stem, name in listed if state == "skipped"] == [
+    assert {(stem, name) for state, stem, name in listed if state == "skipped"} == {
         ("fig4_roc", "normal:"), ("fig6_errors", "theirs:"), ("fig6_errors", "normal:"), ("fig7_gap", "normal:"),
-        *((stem, name) for stem in ("fig8_variants", "fig9_gamma", "fig10_lambda") for name in ("theirs:", "normal:"))]
+        *((stem, name) for stem in ("fig8_variants", "fig9_gamma", "fig10_lambda") for name in ("theirs:", "normal:"))}
     assert run(script.main, tmp_path / "normal", "--figures", 4).status == 1
-
-
-def test_chosen_videos(tmp_path, draw):
-    write_evaluation(tmp_path / "run" / "evaluation_last")
-    figure = draw([tmp_path / "run"], "--figures", 5, "--videos", "v_$x$_2")["fig5_curves_run_1"]
-    assert [axes.get_title() for axes in figure.axes] == ["v_$x$_2"] and figure.get_figwidth() == 3.5
-    assert "none of the videos 99" in draw([tmp_path / "run"], "--figures", 5, "--videos", 99)["fig5_curves"]
+    assert "none of the videos 99" in run(script.main, tmp_path / "theirs", "--figures", 5, "--videos", 99).out
 
 
 @pytest.mark.parametrize(("argv", "expected"), [

@@ -82,7 +82,8 @@ def test_every_key_of_the_results_has_a_meaning():
     results = json.loads((ROOT / "tests/golden/results.json").read_text())
     held = {re.sub(r"distance_\d", "distance", key) for key in results}
     assert held == Results.__annotations__.keys() - {
-        "scores", "direction", "auc_copy", "auc_linear", "auc_skill", "compared", "localization", "quality"}
+        "scores", "direction", "auc_copy", "auc_linear", "auc_skill", "compared", "localization", "quality",
+        "parameters"}
     compared = compare(videos, videos, (paper_weights(0.6),) * 2)
     assert PerVideo.__annotations__.keys() == results["per_video"][0].keys()
     assert Compared.__annotations__.keys() == compared.keys() | {"other"}
@@ -174,7 +175,7 @@ def test_both_truths_of_avenue(tmp_path):
                                         truth["ano_pred"][name]) for name, y in truth[known].items()])
         argv = path, "--score.normalize", "dataset"
         own, others = run(main, *argv).out.split("labels: official (bold")
-        assert "(ano_pred)" in own and "labels: ano_pred (bold" in own
+        assert "labels ano_pred;" in own and "labels: ano_pred (bold" in own
         for source, text in (("ano_pred", own), ("official", others)):
             values[known, source] = alone(*argv, "--dataset_type", "avenue", "--label_source", source)
             assert values[known, source] == float(re.search(r"min-max over all videos +\| +([0-9.]+)", text)[1])

@@ -278,10 +278,11 @@ def test_the_worst_frames_by_hand():
     normal[0][77] = 0.7
     normal[0][[3, 30, 10]] = 0.0, 0.2, 0.1                    # false alarms; 10 is too near to 3
     assert choose_frames(videos, normal, 2) == [(0, 56, "miss"), (0, 81, "miss"), (0, 7, "false alarm"),
-                                                (0, 34, "false alarm")]
+                                                (0, 34, "false alarm"), (1, 4, "detection"), (1, 29, "detection")]
     normal[1][2] = 0.85                                       # between the two, in another video
     assert choose_frames(videos, normal, 3)[:3] == [(0, 56, "miss"), (1, 6, "miss"), (0, 81, "miss")]
-    assert choose_frames([scored("01", [1] * 30)], [np.linspace(0, 1, 30)], 5) == [(0, 33, "miss"), (0, 8, "miss")]
+    assert choose_frames([scored("01", [1] * 30)], [np.linspace(0, 1, 30)], 5) == [
+        (0, 33, "miss"), (0, 8, "miss"), (0, 4, "detection"), (0, 29, "detection")]
 
 
 def test_frames_that_a_user_names():

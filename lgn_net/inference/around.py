@@ -48,7 +48,9 @@ def load_network(config: Config, args: Namespace, device: torch.device) -> tuple
     model: Any = build_model(config).to(device)
     load_weights(model, state, source)
     versions = provenance(device) | {"kernels": for_inference(model, config).kernels}
-    return config, model, {"config": asdict(config), "checkpoint": str(source), "versions": versions}
+    parameters = sum(weight.numel() for weight in model.parameters())
+    return config, model, {"config": asdict(config), "checkpoint": str(source), "parameters": parameters,
+                           "versions": versions}
 
 
 def load_test_set(config: Config, args: Namespace) -> tuple[list[Video], dict[str, np.ndarray], Results]:

@@ -15,6 +15,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib import font_manager
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -23,7 +24,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from lgn_net.files import replacing
-from lgn_net.scores.maps import FrameMap, loud, pictures
+from lgn_net.scores.maps import FrameMap, loud, pictures, strong_boxes
 from lgn_net.scores.metrics import mistakes
 from lgn_net.scores.results import OperatingPoint
 from lgn_net.scores.score_file import VideoScores, stretches
@@ -99,18 +100,23 @@ def curve_pages(videos: Sequence[VideoScores], normality: Sequence[np.ndarray], 
     return pages
 
 
-def write_curves(videos: Sequence[VideoScores], normality: Sequence[np.ndarray], title: str, folder: Path,
-                 point: OperatingPoint | None = None) -> None:
-    """Write `curves_<k>.png` into an existing folder."""
-    for k, page in enumerate(curve_pages(videos, normality, title, point), 1):
-        save_figure(page, folder / f"curves_{k}", dpi=200, kinds=("png",))
+def plot_runs(axes: Axes, k: int, curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> Line2D:
+    """Plot the k-th curve of a figure: that of a run, or the mean of several with a band of a standard deviation."""
+    x, y = curves[0]
+    if len(curves) > 1:
+        every = np.unique(np.concatenate([x for x, _ in curves]))
+        x = every[(every >= max(x[0] for x, _ in curves)) & (every <= min(x[-1] for x, _ in curves))]
+        values = [np.interp(x, *curve) for curve in curves]
+        y, sd = np.mean(values, axis=0), np.std(values, axis=0, ddof=1)
+        axes.fill_between(x, y - sd, y + sd, color=COLOURS[k % len(COLOURS)], alpha=0.2, linewidth=0)
+    return axes.plot(x, y, **look(k))[0]
 
 
 @matplotlib.rc_context(STYLE)
-def roc_figure(panels: Mapping[str, Mapping[str, tuple]]) -> Figure:
+def roc_figure(panels: Mapping[str, Mapping[str, Sequence[tuple]]]) -> Figure:
     """Fig. 4 and 8: draw a square panel with its legend below for each title; the diagonal is chance.
 
-    `panels` gives for each title and label of its legend a curve: false and true positive rates.
+    `panels` gives for each title and label of its legend the curves of its runs: false and true positive rates.
     """
     columns = min(2, len(panels))
     rows, width = math.ceil(len(panels) / columns), columns * COLUMN
@@ -119,7 +125,7 @@ def roc_figure(panels: Mapping[str, Mapping[str, tuple]]) -> Figure:
     figure = Figure(figsize=(width, rows * (COLUMN + 0.4 + 0.17 * lines)), layout="constrained")
     for k, (title, curves) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, k + 1, box_aspect=1)
-        handles = [axes.plot(*curve, **look(j))[0] for j, curve in enumerate(curves.values())]
+        handles = [plot_runs(axes, j, of_runs) for j, of_runs in enumerate(curves.values())]
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.7, linestyle=(0, (1, 2)), zorder=0)
         axes.set(xlim=(0, 1), ylim=(0, 1.01), title=title, xlabel="false positive rate", ylabel="true positive rate")
         axes.legend(handles, labels[k], title="AUC (95 % interval)", loc="upper left", alignment="left",
@@ -142,8 +148,9 @@ def draw_maps(maps: Sequence[FrameMap]) -> list[Figure]:
                 axes.imshow(picture[..., ::-1].squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="none",
                             aspect=one.error.shape[1] / len(one.error) / one.aspect)          # from BGR, or grey
                 axes.set_title(title if one is shown[0] else "")
-            x0, y0, x1, y1 = one.box
-            row[3].add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor="white"))
+            for k, (x0, y0, x1, y1) in enumerate(strong_boxes(one.error)):
+                row[3].add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor="white",
+                                           linestyle=":" if k else "-"))
             says = [wrap(one.video, 0.8), f"frame {one.frame}", one.kind, "abnormal" if one.label else "normal",
                     f"normality {one.normality:.2f}"]
             row[0].set_ylabel("\n".join(says), rotation=0, ha="right", va="center", fontsize=7)
@@ -154,42 +161,54 @@ def draw_maps(maps: Sequence[FrameMap]) -> list[Figure]:
 
 
 @matplotlib.rc_context(STYLE)
-def gap_figure(gaps: Mapping[str, float]) -> Figure:
-    """Fig. 7: draw a bar per run with its value beside it."""
-    figure = Figure(figsize=(COLUMN, 0.4 * len(gaps) + 0.8), layout="constrained")
-    axes = figure.subplots()
-    bars = axes.barh([wrap(name, 1.2) for name in gaps], list(gaps.values()), height=0.6, color=BLUE)
-    axes.bar_label(bars, fmt="%.3f", padding=3, fontsize=7)
+def gap_figure(gaps: Mapping[str, Sequence[float]]) -> Figure:
+    """Fig. 7: draw the gap of each run as it was evaluated, and below it, if there is one, that at lambda 1."""
+    figure = Figure(figsize=(COLUMN, 0.5 * len(gaps) + 1), layout="constrained")
+    axes, places = figure.subplots(), np.arange(len(gaps))
+    for k, (colour, label) in enumerate(((BLUE, "as evaluated"), ("0.7", "at lambda 1: PSNR only"))):
+        values = [of_run[k] if len(of_run) > k else math.nan for of_run in gaps.values()]
+        bars = axes.barh(places + 0.35 * k, values, height=0.32, color=colour, label=label)
+        axes.bar_label(bars, ["" if math.isnan(value) else f"{value:.3f}" for value in values], padding=3, fontsize=7)
+    axes.set_yticks(places + 0.17, [wrap(name, 1.2) for name in gaps])
     axes.invert_yaxis()
     axes.margins(x=0.25)                                                                           # for the numbers
     axes.axvline(0, color="black", linewidth=0.6)
     axes.spines.left.set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("gap: mean normality of normal minus\nthat of abnormal frames")
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
-@matplotlib.rc_context(STYLE)
-def sweep_figure(knob: str, runs: Mapping[str, tuple[Sequence[Mapping], float]]) -> Figure:
-    """Fig. 9 and 10: draw the AUC over "gamma" or "lambda".
+# What figures show on their x axis, by the knob: its symbol and its meaning.
+KNOBS = {"gamma": ("γ", "threshold of the regular score"), "lambda": ("λ", "0: distance only, 1: PSNR only"),
+         "epoch": ("epoch", "of the training")}
 
-    `runs` gives for each name a row per value, with the knob and "auc" (a fraction; None where undefined), and the
-    value of the run's configuration, which a ring marks.
+
+@matplotlib.rc_context(STYLE)
+def sweep_figure(knob: str, runs: Mapping[str, Sequence[tuple[Any, Any, float | None]]]) -> Figure:
+    """Fig. 9 and 10: draw the AUC over "gamma", "lambda" or "epoch".
+
+    `runs` gives for each name one or several runs: values (k,) of the knob, the AUC (k,) at each, a fraction or NaN,
+    and the value of the run's configuration, which a ring marks; None: there is none.
     """
-    symbol, meaning = {"gamma": ("γ", "threshold of the regular score"),
-                       "lambda": ("λ", "0: distance only, 1: PSNR only")}[knob]
-    labels = [*(wrap(name, COLUMN - 0.8) for name in runs), f"{symbol} of the configuration"]
+    symbol, meaning = KNOBS[knob]
+    marked = any(used is not None for of_name in runs.values() for _, _, used in of_name)
+    labels = [*(wrap(name, COLUMN - 0.8) for name in runs), *[f"{symbol} of the configuration"] * marked]
     figure = Figure(figsize=(COLUMN, 2.5 + 0.14 * "\n".join(labels).count("\n")), layout="constrained")
     axes = figure.subplots()
+    # A curve for each name, and a ring at the value of the configuration.
     ring: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 7, "markerfacecolor": "none"}
     handles: list[Line2D] = []
-    for k, (rows, used) in enumerate(runs.values()):
-        x, y = np.array(sorted((row[knob], np.nan if row["auc"] is None else 100 * row["auc"]) for row in rows)).T
-        handles += axes.plot(x, y, **look(k))
-        axes.plot(used, np.interp(used, x, y, left=np.nan, right=np.nan), **ring, color=COLOURS[k % len(COLOURS)])
+    for k, of_name in enumerate(runs.values()):
+        orders = [np.argsort(x) for x, _, _ in of_name]
+        handles.append(plot_runs(axes, k, [(x[i], 100 * y[i]) for (x, y, _), i in zip(of_name, orders)]))
+        if (used := of_name[0][2]) is not None:
+            x, y = map(np.asarray, handles[k].get_data())
+            axes.plot(used, np.interp(used, x, y, left=np.nan, right=np.nan), **ring, color=COLOURS[k % len(COLOURS)])
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.grid(axis="y")
     axes.set(xlabel=f"{symbol} ({meaning})", ylabel="AUC %")
-    figure.legend([*handles, Line2D([], [], color="black", **ring)], labels, loc="outside lower center",
+    figure.legend([*handles, *[Line2D([], [], color="black", **ring)] * marked], labels, loc="outside lower center",
                   alignment="left")
     return figure

@@ -1,5 +1,7 @@
 """From scored frames to results.json, tables, pictures and the report: what evaluate.py and measure.py share."""
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -7,18 +9,23 @@ from warnings import warn
 
 import numpy as np
 
-from lgn_net.config import Config
+from lgn_net.cli import parse_command
+from lgn_net.config import Config, flatten, knob_parser
 from lgn_net.data.labels import shipped_truths
+from lgn_net.datasets import canonical_name
 from lgn_net.errors import UserError
 from lgn_net.files import to_json, write_atomic
-from lgn_net.report.tables import everything, percent
+from lgn_net.report.tables import PUBLISHED, WORDS, everything, percent
 from lgn_net.scores.evaluation import Evaluation
 from lgn_net.scores.maps import FrameMap, save_maps
-from lgn_net.scores.metrics import padded_chance
-from lgn_net.scores.protocols import SCORING, Protocol, compare, grid, measure
+from lgn_net.scores.metrics import all_frames, auc, padded_chance
+from lgn_net.scores.protocols import SCORING, Protocol, compare, grid, measure, normality_under, paper_weights
 from lgn_net.scores.results import Results
 from lgn_net.scores.score_file import write_scores
 from lgn_net.terminal import optional
+
+# Knobs that tell one network from another, beside its system.
+IDENTITY = ("model.", "loss.", "train.epochs", "train.batch_size", "train.lr", "train.precision")
 
 
 def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, every_protocol: bool,
@@ -31,8 +38,7 @@ def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, eve
     """
     # Everything is measured before anything is written.
     results = results_of_scores(evaluation, config, every_protocol, other, false_positive_rate)
-    videos, point = evaluation.videos, results["at_eer"]
-    text = everything(results)
+    videos, point, files = evaluation.videos, results["at_eer"], dict[str, Path]()
     if out:
         for old in (*out.glob("curves_*.png"), out / "report.html"):
             old.unlink(missing_ok=True)
@@ -45,12 +51,14 @@ def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, eve
         write_atomic(out / "results.json", to_json(results))
         # Imported only now, as printing alone needs neither library; a missing one costs no more than its own file.
         if figures := optional("lgn_net.report.figures", "no curves_1.png"):
-            figures.write_curves(videos, normal, f"{results['dataset'] or 'scores'}: normality", out, point)
+            title = f"{results['dataset'] or 'scores'}: normality"
+            for k, curves in enumerate(figures.curve_pages(videos, normal, title, point), 1):
+                figures.save_figure(curves, out / f"curves_{k}", dpi=200, kinds=("png",))
         if page := optional("lgn_net.report.page", "no report.html"):
             page.write_report(out / "report.html", results, videos, normal, maps)
-        files = {"scores": "scores.csv", "results": "results.json", "curves": "curves_1.png", "report": "report.html"}
-        text += "\n\n" + "\n".join(f"{name:<8} {out / file}" for name, file in files.items() if (out / file).exists())
-    print(text)
+        names = {"scores": "scores.csv", "results": "results.json", "curves": "curves_1.png", "report": "report.html"}
+        files = {name: out / file for name, file in names.items() if (out / file).exists()}
+    print(everything(results, files))
     if results["auc"] is None:
         raise UserError(f"the AUC is undefined: {results['abnormal_frames']} of {results['frames']} scored frames are "
                         f"abnormal, and it needs both classes")
@@ -72,10 +80,12 @@ def results_of_scores(evaluation: Evaluation, config: Config, every_protocol: bo
                                  for name, truth in truths.items() if name not in sources}
     judged = judged if every_protocol else {}
     # All numbers.
-    results: Results = {"dataset": None, "labels": "none", "complete_benchmark": None} | about
+    results: Results = {"identity": "", "dataset": None, "labels": "none", "complete_benchmark": None} | about
     results |= measure(videos, weights, protocol, training, false_positive_rate)
     results |= {
-        "label_source": source, "protocol": describe(evaluation, protocol, config), "signals": dict(weights),
+        "gap_psnr": psnr_gap(evaluation, protocol),
+        "protocol": WORDS.protocol(protocol, config.score, config.model.window - 1, len(weights) > 1, about),
+        "label_source": source, "signals": dict(weights),
         "scoring": {knob: getattr(config.score, knob) for knob in SCORING},
         "grid": [{"labels": name, **cell._asdict(), "auc": value}
                  for name, relabelled in judged.items() for cell, value in grid(relabelled, weights, training).items()],
@@ -83,6 +93,7 @@ def results_of_scores(evaluation: Evaluation, config: Config, every_protocol: bo
                           for name, relabelled in judged.items()}}
     if updated := [video.signals["memory_updated"] for video in videos if "memory_updated" in video.signals]:
         results["memory_updates"] = int(sum(x.sum() for x in updated))
+    results |= identify(results, config)
     if other:
         said = ", ".join(f"{signal} {abs(weight):g}" for signal, weight in other.weights.items())
         name = f"{other.about['scores']}" + f" ({said})" * (weights != other.weights)
@@ -96,17 +107,39 @@ def results_of_scores(evaluation: Evaluation, config: Config, every_protocol: bo
     return results
 
 
-def describe(evaluation: Evaluation, protocol: Protocol, config: Config) -> str:
-    """Say in a line what is measured."""
-    knobs, left_out = config.score, config.model.window - 1
-    if "direction" in evaluation.about:
-        return f"{protocol}, another program's scores"
-    if "config" not in evaluation.about:                                     # a score file alone
-        return f"{protocol}, lambda {knobs.psnr_weight:g}"
-    update = {"frozen": "no test-time memory update",
-              "carry": f"memory updated below gamma {knobs.gamma:g}, carried across videos",
-              "reset": f"memory updated below gamma {knobs.gamma:g}, reset before each video"}[knobs.memory_update]
-    has_memory = len(evaluation.weights) > 1
-    scored_by = f"lambda {knobs.psnr_weight:g}, {update}" if has_memory else "PSNR only, no memory"
-    unscored = f"first {left_out} frames of a video not scored" if left_out else "every frame scored"
-    return f"{protocol}, {scored_by}, {unscored}, PSNR peak: {knobs.psnr_peak}"
+def psnr_gap(evaluation: Evaluation, protocol: Protocol) -> float | None:
+    """Compute the gap at lambda 1, of the PSNR alone: the one scale of all systems; None where there is no PSNR."""
+    videos, weights, training, _ = evaluation
+    return measure(videos, {"psnr": 1.0}, protocol, training)["gap"] if "psnr" in weights else None
+
+
+def lambda_rows(evaluation: Evaluation, steps: int) -> list[dict[str, float | None]]:
+    """Measure a score file with every lambda from 0 to 1; UserError where the PSNR stands alone."""
+    videos, weights, training, results = evaluation
+    if not {"psnr"} < {*weights}:
+        raise UserError(f"lambda weighs psnr against distance, it has only {', '.join(weights)}")
+    protocol, labels, rows = Protocol.configured(results["scoring"]), [video.labels for video in videos], []
+    for value in (k / steps for k in range(steps + 1)):
+        normal = normality_under(protocol, videos, paper_weights(value, len(weights) - 1), training)
+        gap = all_frames(labels, normal, 0.05)["gap"]
+        rows.append({"lambda": value, "auc": auc(labels, normal, protocol.average), "gap": gap})
+    return rows
+
+
+def identify(results: Results, config: Config) -> Results:
+    """Say in a line what was measured, of which network, on what data and how; find the published AUC, a fraction."""
+    labels = results["label_source"] or re.sub(r"\S*/", "", results["labels"])           # no path of this machine
+    if "config" not in results:
+        return {"identity": WORDS.identity(results, [], "", "", labels), "published": None}
+    # The configuration published for this system, with Ped2's hyper-parameters on data that the paper does not have.
+    knobs = flatten(asdict(config))
+    system, dataset = knobs["model.name"], canonical_name(knobs["data.dataset"])
+    like = dataset if dataset in PUBLISHED["lgn_net"] else "ped2"
+    published = flatten(asdict(parse_command(knob_parser(), ["--data.dataset", like, "--model.name", system], {})[0]))
+    changed = [f"{knob.partition('.')[2]} {json.dumps(value)}".replace('"', "") for knob, value in knobs.items()
+               if knob.startswith(IDENTITY) and value != published[knob]]
+    side, theirs = knobs["data.image_size"], PUBLISHED.get(system, {}).get(dataset)
+    size = f"{side} x {side} {'grey' if knobs['data.channels'] == 1 else 'colour'}"
+    checkpoint = "/".join(Path(results.get("checkpoint", "")).parts[-2:])
+    return {"identity": WORDS.identity(results, changed, size, checkpoint, labels),
+            "published": theirs and round(theirs / 100, 6)}

@@ -1,14 +1,12 @@
 """A plan's runs as tables and pictures: means over the seeds with intervals, a line for each run, published runs.
 
 A run is a mapping: `row` (its name in the plan), `seed`, `published_auc` in percent, `results` (the content of
-results.json, {} before the run is done), `live_items` (the nearest of some query of the last logged batch), and the
-seconds `train_s` and `evaluate_s`; the last four may be None.
+results.json, {} before the run is done), `live_items` (the nearest of some query, in the last logged batch of each
+epoch), and the seconds `train_s` and `evaluate_s`; these two and the published AUC may be None.
 """
 
 import csv
 import io
-import json
-import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,69 +14,77 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-from scipy.stats import t as student
+from scipy.stats import ttest_1samp
 
-from lgn_net.report.figures import BLUE, COLUMN, RED, STYLE, look, save_figure, wrap
-from lgn_net.report.tables import markdown, percent
+from lgn_net.config import flatten
+from lgn_net.report.figures import BLUE, COLUMN, RED, STYLE, save_figure, sweep_figure, wrap
+from lgn_net.report.tables import Table
 
-SIGNALS = ("auc", "auc_psnr", "auc_distance")
-CONFIG = "configs/ped2.yaml"                # the configuration of the published Ped2 run
+SIGNALS = {"AUC": "auc", "PSNR only": "auc_psnr", "distance only": "auc_distance"}
+# Columns of the list of runs, and what the caption of a table says, by their keys in results.json.
 MEASURED = ("auc", "auc_psnr", "gap", "psnr_normal", "psnr_abnormal", "memory_updates")
+FACTS = {"data set": "dataset", "pixels a side": "config.data.image_size", "channels": "config.data.channels",
+         "epochs": "config.train.epochs", "protocol": "protocol", "device": "versions.device",
+         "processor": "versions.processor", "commit": "versions.git"}
 
 
-def distance_aucs(results: Mapping) -> list[float | None]:
-    """Return the AUC of the distance to each memory alone, a fraction each; [] without a memory."""
-    return [value for key, value in sorted(results.items()) if key.startswith("auc_distance")]
+def plan_tables(runs: Sequence[Mapping], overrides: str) -> list[Table]:
+    """Make a row per system with mean, sd and Student's 95 % interval; and the paired differences to the first row.
 
-
-def plan_table(title: str, question: Sequence[str], runs: Sequence[Mapping]) -> str:
-    """Return the plan's question, a row per system with mean, sd and 95 % interval, and the paired differences."""
+    `overrides` names the knobs that all rows have changed, for the caption.
+    """
     rows = []
     for name, group in by_row(runs).items():
         done = [run for run in group if run["results"]]
-        aucs, alone = ([*percents(done, key).values()] for key in ("auc", "auc_psnr"))
-        distances = [mean([100 * value for value in known(values)], 2)
-                     for values in zip(*(distance_aucs(run["results"]) for run in done))]
-        gap, normal, abnormal = (known(run["results"].get(key) for run in done)
-                                 for key in ("gap", "psnr_normal", "psnr_abnormal"))
-        live, seconds = (known(run[key] for run in done) for key in ("live_items", "train_s"))
-        published = known([group[0]["published_auc"]])
+        aucs, published = [*by_seed(done, "auc").values()], group[0]["published_auc"]
+        distances = [f"auc_{signal}" for run in done[:1] for signal in run["results"]["signals"] if signal != "psnr"]
+        live = [run["live_items"][-1] for run in done if run["live_items"] and distances]
         rows.append([
-            name, f"{len(done)} of {len(group)}", mean(aucs, 2), *spread(aucs), mean(alone or aucs, 2),
-            " / ".join(distances) or "-", mean(gap, 3), mean(live, 1), f"{mean(normal, 2)} / {mean(abnormal, 2)}",
-            mean([one / 60 for one in seconds], 1), mean(published, 1),
-            f"{statistics.mean(aucs) - published[0]:+.1f}" if aucs and published else "-"])
-    header = ["row", "n", "AUC %", "sd", "95 % interval", "PSNR only", "distance only", "gap", "live items",
-              "PSNR normal / abnormal", "minutes", "published", "difference"]
-    return "\n\n".join(filter(None, [f"# {title}", *question, markdown(header, rows), difference_table(runs)])) + "\n"
+            name, f"{len(done)} of {len(group)}", mean(aucs), f"{statistics.stdev(aucs):.2f}" if len(aucs) > 1 else "-",
+            interval(aucs)[0], means(done, "auc_psnr"), means(done, *distances) or "-",
+            means(done, "auc_copy", "auc_linear", "auc_skill"), means(done, "gap", digits=3),
+            means(done, "gap_psnr", digits=3), mean(live, 1), means(done, "psnr_normal", "psnr_abnormal"),
+            mean([run["train_s"] / 60 for run in done if run["train_s"]], 1),
+            "-" if published is None else f"{published:.1f}",
+            f"{statistics.mean(aucs) - published:+.1f}" if aucs and published else "-"])
+    header = ["row", "n", "AUC %", "sd", "95 % interval", "PSNR only", "distance only", "copy / linear / skill", "gap",
+              "gap, lambda 1", "live items", "PSNR normal / abnormal", "minutes", "published", "difference"]
+
+    # The caption says what the runs have in common.
+    told = {name: dict.fromkeys(str(value) for run in runs if (value := flatten(run["results"]).get(key)) is not None)
+            for name, key in FACTS.items()}
+    caption = "; ".join([f"{name} {' or '.join(values)}" for name, values in told.items() if values] + [overrides])
+    return [(caption, header, rows), *differences(runs)]
 
 
-def difference_table(runs: Sequence[Mapping]) -> str:
-    """Return the differences of each row to the first row, seed by seed: n, mean and 95 % interval; "" without any."""
+def differences(runs: Sequence[Mapping]) -> list[Table]:
+    """Make the differences of each row to the first row, seed by seed: n, mean, 95 % interval, p; [] without any."""
     (first, base), *others = by_row(runs).items()
     rows = []
     for name, group in others:
         cells: list[str] = []
-        for key in SIGNALS:
-            theirs, own = percents(base, key), percents(group, key)
+        for key in SIGNALS.values():
+            theirs, own = by_seed(base, key), by_seed(group, key)
             gaps = [own[seed] - theirs[seed] for seed in own if seed in theirs]
-            cells += [str(len(gaps)), mean(gaps, 2, "+"), spread(gaps, "+")[1]]
+            cells += [str(len(gaps)), mean(gaps, sign="+"), *interval(gaps, "+")]
         rows.append([name, *cells])
-    if all(row[1] == "0" for row in rows):
-        return ""
-    header = ["row", *(word for name in ("AUC", "PSNR only", "distance only") for word in ("n", name, "95 % interval"))]
-    return f"Each row less {first}, in points, over their common seeds:\n\n{markdown(header, rows)}"
+    header = ["row", *(word for name in SIGNALS for word in ("n", name, "95 % interval", "p"))]
+    caption = f"Each row less {first}, in points, over their common seeds, with the p-value of a paired t-test"
+    return [] if all(row[1] == "0" for row in rows) else [(caption, header, rows)]
 
 
 def plan_csv(runs: Sequence[Mapping]) -> str:
     """Return a line of comma-separated values for each run that is done."""
-    text, others = io.StringIO(), ("live_items", "train_s", "evaluate_s", "published_auc")
+    text, others = io.StringIO(), ("train_s", "evaluate_s", "published_auc")
+    beside = ("gap_psnr", "auc_copy", "auc_linear", "auc_skill")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "seed", *MEASURED, "auc_distance", *others])
-    writer.writerows([run["row"], run["seed"], *(run["results"].get(name) for name in MEASURED),
-                      " ".join(map(str, distance_aucs(run["results"]))), *(run[name] for name in others)]
-                     for run in runs if run["results"])
+    writer.writerow(["row", "seed", *MEASURED, "auc_distance", "live_items", *others, *beside])
+    for run in runs:
+        if results := run["results"]:
+            distances = [str(results.get(f"auc_{name}")) for name in results["signals"] if name != "psnr"]
+            writer.writerow([run["row"], run["seed"], *map(results.get, MEASURED), " ".join(distances),
+                             run["live_items"][-1] if run["live_items"] and distances else None,
+                             *(run[name] for name in others), *map(results.get, beside)])
     return text.getvalue()
 
 
@@ -87,57 +93,45 @@ def by_row(runs: Sequence[Mapping]) -> dict[str, list[Mapping]]:
     return {name: [run for run in runs if run["row"] == name] for name in dict.fromkeys(run["row"] for run in runs)}
 
 
-def percents(runs: Iterable[Mapping], key: str) -> dict[int, float]:
-    """Return an AUC in percent by seed, of the runs that have it."""
-    return {run["seed"]: 100 * run["results"][key] for run in runs if run["results"].get(key) is not None}
+def by_seed(runs: Iterable[Mapping], key: str) -> dict[int, float]:
+    """Return a number of results.json by seed, of the runs that have it; AUCs in percent."""
+    values = {}
+    for run in runs:
+        # Without a memory the PSNR is all that there is.
+        alone = key == "auc_psnr" and [*run["results"].get("signals", ())] == ["psnr"]
+        if (value := run["results"].get("auc" if alone else key)) is not None:
+            values[run["seed"]] = 100 * value if key.startswith("auc") else value
+    return values
 
 
-def known(values: Iterable[float | None]) -> list[float]:
-    """Return the values that are not None."""
-    return [value for value in values if value is not None]
-
-
-def mean(values: Sequence[float], digits: int, sign: str = "") -> str:
+def mean(values: Sequence[float], digits: int = 2, sign: str = "") -> str:
     """Format the mean with so many decimals; a dash for no values."""
     return f"{statistics.mean(values):{sign}.{digits}f}" if values else "-"
 
 
-def spread(values: Sequence[float], sign: str = "") -> tuple[str, str]:
-    """Return standard deviation and Student's 95 % interval of the mean; dashes for fewer than two values."""
+def means(runs: Sequence[Mapping], *keys: str, digits: int = 2) -> str:
+    """Format the means of some numbers of results.json over the runs."""
+    return " / ".join(mean([*by_seed(runs, key).values()], digits) for key in keys)
+
+
+def interval(values: Sequence[float], sign: str = "") -> tuple[str, str]:
+    """Format Student's 95 % interval of the mean, and the p-value that it is 0; dashes for fewer than two values."""
     if len(values) < 2:
         return "-", "-"
-    sd = statistics.stdev(values)
-    low, high = student.interval(0.95, len(values) - 1, statistics.mean(values), sd / math.sqrt(len(values)))
-    return f"{sd:.2f}", f"{low:{sign}.1f} to {high:{sign}.1f}"
-
-
-def result_table(results: Sequence[Mapping]) -> str:
-    """Return a Markdown row for each file of results/, as in docs/results.md; its status where it is not complete."""
-    rows = []
-    for one in results:
-        words = [f"`{one['configuration']}`"] * (one["configuration"] != CONFIG)
-        words += [f"`{knob} {json.dumps(value).strip(chr(34))}`" for knob, value in one["changed"].items()]
-        row = [", ".join([one["system"], *words, f"seed {one['seed']}"]), percent(one["published"], 1)]
-        if one["status"] == "complete":
-            auc, published, interval, best = one["auc"], one["published"], one["interval"], one["oracle"]
-            row += [percent(auc), f"{percent(interval[0], 1)} to {percent(interval[1], 1)}" if interval else "-",
-                    f"{100 * (auc - published):+.2f}" if published and auc is not None else "-",
-                    *(percent(one[key]) for key in SIGNALS[1:]), f"{percent(best['auc'])} (epoch {best['epoch']})"]
-        else:
-            row += [one["status"], "-", "-", "-", "-", "-"]
-        rows.append([*row, f"`{one['command']}`"])
-    return markdown(["run", "published AUC", "measured here", "95 % interval", "difference", "PSNR only",
-                     "distance only", "oracle", "command"], rows, left=9)
+    test = ttest_1samp(values, 0)
+    low, high = test.confidence_interval(0.95)
+    return f"{low:{sign}.1f} to {high:{sign}.1f}", f"{test.pvalue:.3f}"
 
 
 @matplotlib.rc_context(STYLE)
 def plan_figure(title: str, runs: Sequence[Mapping]) -> Figure:
     """Draw every row of a plan on a line of its own: a dot for each seed, bars at the means, the published AUC."""
+    # Bars at the means behind a dot for each seed, a diamond at the published AUC.
     groups = by_row(runs)
     figure = Figure(figsize=(COLUMN, 1.1 + 0.21 * len(groups)), layout="constrained")
     axes = figure.subplots()
     for y, group in enumerate(groups.values()):
-        aucs, alone = (list(percents(group, key).values()) for key in ("auc", "auc_psnr"))
+        aucs, alone = (list(by_seed(group, key).values()) for key in ("auc", "auc_psnr"))
         for values, colour, width, label in ((alone, "0.6", 1.0, "PSNR only, mean"), (aucs, BLUE, 1.8, "AUC, mean")):
             if values:
                 axes.plot(np.mean(values), y, "|", color=colour, markersize=9, markeredgewidth=width, label=label)
@@ -155,22 +149,8 @@ def plan_figure(title: str, runs: Sequence[Mapping]) -> Figure:
     return figure
 
 
-@matplotlib.rc_context(STYLE)
-def draw_curve(result: Mapping, path: Path) -> None:
-    """Draw the AUC over the epochs, the published AUC as a line, and below them the live items."""
-    figure = Figure(figsize=(COLUMN, 3.6), layout="constrained")
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
-    epochs = [row["epoch"] for row in result["curve"]]
-    for k, (key, label) in enumerate(zip(SIGNALS, ("AUC", "PSNR only", "distance only"))):
-        values = [math.nan if row[key] is None else 100 * row[key] for row in result["curve"]]
-        top.plot(epochs, values, **look(k) | {"marker": "o^s"[k], "markersize": 3, "markevery": 1}, label=label)
-    if result["published"]:
-        top.axhline(100 * result["published"], color="0.5", linewidth=0.8, linestyle=(0, (1, 2)), label="published")
-    top.set(ylabel="AUC %", title=f"{result['name']}: {result['status']}")
-    bottom.plot(range(1, len(result["live_items"]) + 1), result["live_items"], **look(0))
-    bottom.set(ylabel="live items", xlabel="epoch", xlim=(0, None), ylim=(0, None))
-    for axes in (top, bottom):
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.grid(axis="y")
-    figure.legend(loc="outside lower center", ncols=2, alignment="left")
-    save_figure(figure, path)
+def draw_curve(curve: Sequence[Mapping], path: Path) -> None:
+    """Draw the AUCs over the epochs; `curve` has a row per epoch with the keys of `SIGNALS`."""
+    epochs = np.array([row["epoch"] for row in curve])
+    save_figure(sweep_figure("epoch", {name: [(epochs, np.array([row[key] for row in curve], float), None)]
+                                       for name, key in SIGNALS.items()}), path)

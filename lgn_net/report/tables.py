@@ -1,23 +1,62 @@
-"""Write numbers as aligned text: tables that read well in a terminal and are Markdown, to be pasted."""
+"""Write results as text: tables for a terminal, for Markdown and for LaTeX, and the words of the templates."""
 
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import jinja2
+import yaml
+
+from lgn_net.scores.metrics import AVERAGES
 from lgn_net.scores.normality import SCOPES
 from lgn_net.scores.protocols import PAPER, RESAMPLES, SIGMAS
-from lgn_net.scores.results import Compared, Results
+from lgn_net.scores.results import Results
+from lgn_net.terminal import visible
+
+Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]           # caption, header, rows
+TEMPLATES = Path(__file__).parent / "templates"
+PUBLISHED: dict[str, dict[str, float]] = yaml.safe_load((TEMPLATES / "published.yaml").read_text())
+# LaTeX's own characters, and how they are written.
+LATEX = str.maketrans({"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
+    c: f"\\{c}" for c in "&%$#_{}"})
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Lay out an aligned Markdown table; the first `left` columns are text, the others numbers."""
-    widths = [max(map(len, column)) for column in zip(header, *rows)]
+def terminal_width() -> int:
+    """Return the columns of the terminal; no limit where the output goes to a file or to another program."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
 
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.ljust(width) if k < left else cell.rjust(width)
-                                 for k, (cell, width) in enumerate(zip(cells, widths))) + " |"
 
-    rules = ["-" * (width + 2) if k < left else "-" * (width + 1) + ":" for k, width in enumerate(widths)]
-    return "\n".join([line(header), "|" + "|".join(rules) + "|", *map(line, rows)])
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, width: int = sys.maxsize) -> str:
+    """Lay out an aligned Markdown table; the first `left` columns are text, the others numbers.
+
+    What is wider than `width` characters becomes several tables, each with the first columns again.
+    """
+    # Each table takes as many columns as fit, one at least beside the first ones.
+    widths = [max(2, *map(len, column)) for column in zip(header, *rows)]                  # 2: for the rule -:
+    first = list(range(max(left, 1)))
+    tables = [first.copy()]
+    for k in range(len(first), len(widths)):
+        if len(tables[-1]) > len(first) and sum(widths[j] + 3 for j in [*tables[-1], k]) + 1 > width:
+            tables.append(first.copy())
+        tables[-1].append(k)
+
+    def line(cells: Sequence[str], columns: Sequence[int]) -> str:
+        return "| " + " | ".join(cells[k].ljust(widths[k]) if k < left else cells[k].rjust(widths[k])
+                                 for k in columns) + " |"
+
+    rules = ["-" * widths[k] if k < left else "-" * (widths[k] - 1) + ":" for k in range(len(widths))]
+    return "\n\n".join("\n".join(line(cells, columns) for cells in (header, rules, *rows)) for columns in tables)
+
+
+def latex(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
+    """Write a table for LaTeX, as wide as the page, with the packages booktabs and graphicx; see `markdown`."""
+    lines = [" & ".join(cell.translate(LATEX) for cell in cells) + r" \\" for cells in (header, *rows)]
+    return "\n".join([r"\begin{table*}", rf"\caption{{{caption.translate(LATEX)}}}", r"\resizebox{\textwidth}{!}{",
+                      rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\toprule", lines[0], r"\midrule",
+                      *lines[1:], r"\bottomrule", r"\end{tabular}}", r"\end{table*}", ""])
 
 
 def percent(value: float | None, digits: int = 2) -> str:
@@ -25,105 +64,41 @@ def percent(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{100 * value:.{digits}f}"
 
 
-def grid_table(cells: Iterable[Mapping[str, Any]]) -> str:
+def fill(text: str, width: int, indent: int) -> str:
+    """Break each line of a text after `width` characters at most; what follows is indented."""
+    return "\n".join(textwrap.fill(line, width, subsequent_indent=" " * indent) for line in text.splitlines())
+
+
+# In HTML files every value is escaped.
+ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=jinja2.select_autoescape(["html"]), trim_blocks=True,
+    lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+    finalize=lambda value: visible(value) if type(value) is str else value)
+ENVIRONMENT.filters |= {"percent": percent, "fill": fill,
+                        "share": lambda value: "undefined" if value is None else f"{percent(value)} %"}
+ENVIRONMENT.globals |= {"resamples": RESAMPLES, "averages": AVERAGES, "scopes": SCOPES, "sigmas": SIGMAS,
+                        "paper": PAPER}
+WORDS: Any = ENVIRONMENT.get_template("words.txt").module                  # its macros, as functions
+comparison = WORDS.comparison                                              # of two score files
+
+
+def grid_table(cells: Iterable[Mapping[str, Any]], width: int) -> str:
     """Lay out the AUC % of the grid's cells for one set of labels; the paper's protocol in bold."""
     rows: dict[tuple[str, str], list[str]] = {}
     for cell in cells:
         bold = "**" * (tuple(cell[key] for key in PAPER._fields) == PAPER)
         rows.setdefault((cell["average"], SCOPES[cell["scope"]]), []).append(f"{bold}{percent(cell['auc'])}{bold}")
     header = ["average", "normalisation", *(f"sigma {sigma:g}" if sigma else "unsmoothed" for sigma in SIGMAS)]
-    return markdown(header, [[*names, *values] for names, values in rows.items()], left=2)
+    return markdown(header, [[*names, *values] for names, values in rows.items()], left=2, width=width)
 
 
-def numbers(results: Results) -> list[tuple[str, str, str, str]]:
-    """List the headline and what belongs to it: name, value, unit, remark; values that are not defined are dashes."""
-    # The headline, and what it is to be read beside.
-    alone: Mapping[str, Any] = results                                       # for keys that are made of a signal's name
-    within = "no interval: one video cannot be resampled, or the frames are of one class"
-    if results["interval"]:
-        low, high = results["interval"]
-        within = f"95 % interval {percent(low, 1)} to {percent(high, 1)}, {RESAMPLES:,} resamples of the videos"
-    rows = [("AUC", percent(results["auc"]), "%", within)]
-    if "auc_copy" in results:
-        linear, skill = percent(results.get("auc_linear")), percent(results.get("auc_skill"))
-        rows.append(("AUC, last frame copied", percent(results["auc_copy"]), "%",
-                     f"linear extrapolation {linear} %, PSNR minus that of copying {skill} %"))
-    rows += [(f"AUC, {'PSNR' if name == 'psnr' else name} only", percent(alone[f"auc_{name}"]), "%", "")
-             for name in results["signals"] if f"auc_{name}" in results]
-    # Other measures of the same normality.
-    gap = "-" if results["gap"] is None else f"{results['gap']:.3f}"
-    points = {"threshold, equal errors": results["at_eer"],
-              f"threshold, {100 * results['wanted_false_positive_rate']:g} % false alarms": results["at_wanted"]}
-    rows += [("equal error rate", percent(results["eer"]), "%", "over all frames"),
-             *((name, f"{point['threshold']:.4f}", "", f"abnormal up to it: {percent(point['true_positive_rate'])} % "
-                f"found, {percent(point['false_positive_rate'])} % false alarms")
-               for name, point in points.items() if point),
-             ("average precision", percent(results["average_precision"]), "%",
-              f"chance {percent(results['chance'])} %"),
-             ("gap score", gap, "", "mean normality of normal minus abnormal frames")]
-    rows += [(f"mean PSNR, {kind} frames", f"{alone[f'psnr_{kind}']:.2f}", "dB", "")
-             for kind in ("normal", "abnormal") if alone.get(f"psnr_{kind}") is not None]
-    # What the network's run left.
-    if "memory_updates" in results:
-        rows.append(("memory updates", f"{results['memory_updates']:,}", "", ""))
-    memories = results.get("memories", [])
-    rows += [("live items" if len(memories) == 1 else f"live items, memory {k}", f"{memory['live_items']}", "",
-              f"of {len(memory['queries_of_item'])}, on training frames; mean cosine between items "
-              f"{memory['item_cosine']:.3f}") for k, memory in enumerate(memories, 1)]
-    if found := results.get("localization"):
-        rows += [("pixel AUC", percent(found["pixel_auc"]), "%",
-                  f"every pixel of {found['frames_with_mask']:,} frames with masks"),
-                 ("pixel-level AUC", percent(found["pixel_level_auc"]), "%",
-                  "40 % of a mask, no pixel of a normal frame; chance is near 0"),
-                 ("strongest region on mask", percent(found["region_on_mask"]), "%",
-                  f"of {found['abnormal_frames']:,} abnormal frames; placed at random "
-                  f"{percent(found['region_on_mask_chance'])} %")]
-    quality = results.get("quality", {})
-    for key in (key for key in ("ssim", "lpips") if quality.get(key) is not None):
-        of_class = {kind: quality[f"{key}_{kind}"] for kind in ("normal", "abnormal")}
-        rows.append((key.upper(), f"{quality[key]:.4f}", "",
-                     ", ".join(f"{kind} {mean:.4f}" for kind, mean in of_class.items() if mean is not None)))
-    return rows
-
-
-def frames_scored(results: Results) -> str:
-    """Say how much was scored, in a sentence."""
-    videos, single = results["videos"], results["single_class_videos"]
-    one_class = f" ({single} with frames of one class only)" if single else ""
-    return (f"{videos} video{'s'[:videos != 1]}{one_class}, {results['frames']:,} frames scored, "
-            f"{results['abnormal_frames']:,} abnormal")
-
-
-def everything(results: Results) -> str:
-    """Write the headline and what belongs to it, the AUCs under every protocol, those of the videos, the comparison."""
-    source = f" ({results['label_source']})" if results["label_source"] else ""
-    parts = [f"{results['dataset'] or 'scores'}: {frames_scored(results)}\nprotocol: {results['protocol']}\n"
-             f"labels:   {results['labels']}{source}",
-             "\n".join(f"  {name:<28}{value:>9} {unit:<2}  {remark}".rstrip()
-                       for name, value, unit, remark in numbers(results))]
-    for name, chance in results["padded_chance"].items():
-        cells = [cell for cell in results["grid"] if cell["labels"] == (name or None)]
-        parts.append(f"AUC % under other protocols, labels: {name or results['labels']} (bold: the paper's)\n\n"
-                     f"{grid_table(cells)}\n"
-                     f"padded is biased: scores drawn at random reach {percent(chance, 1)} % there")
-    if results["grid"]:
-        parts.append(markdown(["video", "frames", "abnormal", "AUC %", "mean normality"],
-                              [[row["video"], str(row["frames"]), str(row["abnormal_frames"]), percent(row["auc"]),
-                                f"{row['mean_normality']:.3f}"] for row in results["per_video"]]))
-    if "compared" in results:
-        parts.append(comparison(results["compared"]))
-    return "\n\n".join(parts)
-
-
-def comparison(result: Compared) -> str:
-    """Write the comparison of two score files."""
-    if result["difference"] is None:
-        return f"compared with {result['other']}: undefined, the common frames are of one class"
-    within = "no interval: one video cannot be resampled"
-    if result["interval"]:
-        low, high = result["interval"]
-        within = (f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}, p = {result['p_value']:.3f}; "
-                  f"{result['videos']} videos resampled in pairs, {RESAMPLES:,} times")
-    return (f"compared with {result['other']}: AUC {percent(result['auc'])} against {percent(result['auc_other'])} %, "
-            f"difference {100 * result['difference']:+.2f} points\n  ({within}; left out, as only one of the two holds "
-            f"them: {result['frames_left_out']} frames here, {result['frames_left_out_other']} there)")
+def everything(results: Results, files: Mapping[str, Path]) -> str:
+    """Write what the terminal shows of an evaluation: identity, numbers, tables, the `files` by name, headline."""
+    width = terminal_width()
+    grids = [(name, grid_table((cell for cell in results["grid"] if cell["labels"] == (name or None)), width), chance)
+             for name, chance in results["padded_chance"].items()]
+    videos = markdown(["video", "frames", "abnormal", "AUC %", "mean normality"],
+                      [[row["video"], str(row["frames"]), str(row["abnormal_frames"]), percent(row["auc"]),
+                        f"{row['mean_normality']:.3f}"] for row in results["per_video"]], width=width)
+    return ENVIRONMENT.get_template("terminal.txt").render(results=results, grids=grids, videos=videos, files=files,
+                                                           width=width)

@@ -18,8 +18,8 @@ from lgn_net.scores.results import Results
 from lgn_net.scores.score_file import VideoScores, known_as, read_scores
 
 # Keys of results.json that say what the scores are of. Measuring scores again takes them over.
-PROVENANCE = ("dataset", "complete_benchmark", "direction", "checkpoint", "versions", "config", "memories",
-              "localization", "quality")
+PROVENANCE = ("dataset", "complete_benchmark", "direction", "checkpoint", "parameters", "versions", "config",
+              "memories", "localization", "quality")
 
 
 class Evaluation(NamedTuple):

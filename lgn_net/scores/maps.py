@@ -15,6 +15,7 @@ from lgn_net.scores.score_file import VideoScores
 
 SMOOTHING = 1 / 32        # standard deviation of the Gaussian over an error map, of the frame's height: 8 of 256 pixels
 SPREAD = 25               # frames between two chosen ones of a kind in a video, a second of most benchmarks
+Box = tuple[int, int, int, int]        # x0, y0, x1, y1; x1, y1 are just outside
 
 
 class FrameMap(NamedTuple):
@@ -22,13 +23,13 @@ class FrameMap(NamedTuple):
 
     video: str                # its name
     frame: int                # index within its video, from 0
-    kind: str                 # why it was chosen: "miss", "false alarm", "top", "chosen"
+    kind: str                 # why it was chosen: "miss", "false alarm", "detection", "top", "chosen"
     normality: float
     label: int                # 1 is abnormal
     image: np.ndarray         # uint8 (H, W, C), blue-green-red or grey: the true frame
     prediction: np.ndarray    # likewise
     error: np.ndarray         # float32 (H, W), squared error on [0, 1], mean over channels
-    box: tuple[int, int, int, int]     # x0, y0, x1, y1 around the strongest region; x1, y1 are just outside
+    box: Box                  # around the strongest region
     aspect: float = 1.0       # width over height of the frame as it was recorded; 1 where that is not known
 
 
@@ -101,17 +102,30 @@ def smoothed(error: np.ndarray) -> np.ndarray:
     return cv2.GaussianBlur(error, (0, 0), SMOOTHING * len(error), borderType=cv2.BORDER_REFLECT)
 
 
-def strongest_region(error: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+def strongest_region(error: np.ndarray) -> tuple[np.ndarray, Box]:
     """Find the connected region that holds most of the error of a map (H, W): bool (H, W), and its box x0, y0, x1, y1.
 
     Of the pixels whose smoothed error is at least half of its maximum, those that touch (by corners, too) form a
     region; the one with the greatest sum of smoothed errors is taken, the whole frame where the error is zero.
     """
+    regions, boxes, order = strong_regions(error)
+    return regions == order[0], boxes[order[0]]
+
+
+def strong_boxes(error: np.ndarray) -> list[Box]:
+    """Find the boxes of the regions of an error map (H, W) that hold at least half as much as the strongest, first."""
+    _, boxes, order = strong_regions(error)
+    return [boxes[k] for k in order]
+
+
+def strong_regions(error: np.ndarray) -> tuple[np.ndarray, list[Box], list[int]]:
+    """Find the regions of an error map: the number of each pixel's (H, W), the boxes by number, the strong numbers."""
     error = smoothed(error)
     _, regions, stats, _ = cv2.connectedComponentsWithStats((error >= error.max() / 2).astype(np.uint8), connectivity=8)
-    k = 1 + np.bincount(regions.ravel(), error.ravel())[1:].argmax()                  # 0 is what lies outside
-    x, y, w, h = stats[k, :4].tolist()
-    return regions == k, (x, y, x + w, y + h)
+    sums = np.bincount(regions.ravel(), error.ravel())
+    sums[0] = -1                                                                      # 0 is what lies outside
+    order = [k for k in np.argsort(-sums, kind="stable").tolist() if sums[k] >= max(sums) / 2]
+    return regions, [(x, y, x + w, y + h) for x, y, w, h, _ in stats.tolist()], order
 
 
 def loud(maps: Sequence[FrameMap]) -> float:
@@ -134,17 +148,18 @@ def pictures(m: FrameMap, top: float) -> dict[str, np.ndarray]:
 
 def choose_frames(videos: Sequence[VideoScores], normal: Sequence[np.ndarray],
                   count: int) -> list[tuple[int, int, str]]:
-    """Choose frames on which the detector is most wrong: index in `videos`, frame, "miss" or "false alarm".
+    """Choose frames to look at: index in `videos`, frame, and "miss", "false alarm" or "detection".
 
-    These are up to `count` misses, abnormal frames of the highest normality, worst first, then so many false alarms.
-    Two of a kind in one video are SPREAD or more frames apart, for one event must not fill the list.
+    These are up to `count` misses, abnormal frames of the highest normality, worst first, then so many false alarms,
+    then so many abnormal frames of the lowest normality. Two of a kind in one video are SPREAD or more frames apart,
+    for one event must not fill the list.
     """
     chosen = []
-    for kind, wanted, sign in (("miss", 1, -1), ("false alarm", 0, 1)):
-        worst_first = sorted((sign * x, k, t) for k, (video, values) in enumerate(zip(videos, normal))
-                             for t, x, y in zip(video.frames.tolist(), values.tolist(), video.labels) if y == wanted)
+    for kind, wanted, sign in (("miss", 1, -1), ("false alarm", 0, 1), ("detection", 1, 1)):
+        first = sorted((sign * x, k, t) for k, (video, values) in enumerate(zip(videos, normal))
+                       for t, x, y in zip(video.frames.tolist(), values.tolist(), video.labels) if y == wanted)
         taken: list[tuple[int, int, str]] = []
-        for _, k, t in worst_first:
+        for _, k, t in first:
             if len(taken) < count and all(k != other or abs(t - frame) >= SPREAD for other, frame, _ in taken):
                 taken.append((k, t, kind))
         chosen += taken

@@ -34,6 +34,7 @@ class Compared(TypedDict, total=False):
 class Results(TypedDict, total=False):
     """Everything; the keys of other signals (distance_1 ..., score) are made like those of psnr and distance."""
 
+    identity: str                       # a line: system, size, knobs not published, checkpoint, data, labels, protocol
     dataset: str | None                 # name of the data set
     labels: str                         # file or folder of the labels
     label_source: str | None            # which of the truths that ship these are
@@ -41,6 +42,8 @@ class Results(TypedDict, total=False):
     scores: str                         # file of the scores, where no network ran
     direction: str                      # what a high score of another program means
     checkpoint: str                     # file of the network
+    parameters: int                     # number of weights of the network
+    published: float | None             # AUC of the system on this data set, at its published size
     versions: dict[str, Any]            # of the code and its libraries, and the device
     config: dict[str, Any]              # the configuration, section by section
     protocol: str                       # what was measured, in a line
@@ -64,6 +67,7 @@ class Results(TypedDict, total=False):
     average_precision: float | None
     chance: float                       # average precision of random scores: the share of abnormal frames
     gap: float | None                   # mean normality of normal minus that of abnormal frames
+    gap_psnr: float | None              # gap of the PSNR alone, at lambda 1: comparable with systems without memory
     videos: int                         # number of scored videos
     single_class_videos: int            # number of videos whose frames are of one class
     frames: int                         # number of scored frames

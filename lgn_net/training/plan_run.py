@@ -38,7 +38,7 @@ class Run:
     """A row of the plan with a seed.
 
     `argv` is the configuration as train.py's options, `config` the same parsed; `where` are the options of data and
-    device; `published` is an AUC in percent; with `every` K > 0 the weights of every K-th epoch are evaluated, too.
+    device; with `every` K > 0 the weights of every K-th epoch are evaluated, too; `published` is an AUC in percent.
     `look` finds the rest: how far the training is, and the results of the last epoch.
     """
 
@@ -50,8 +50,6 @@ class Run:
     where: list[str]
     every: int = 0
     published: float | None = None
-    system: str = ""                                # of a published run, which also differs in these knobs
-    changed: dict = field(default_factory=dict)
     epochs: int = 0                                 # that are complete
     images: int = 0                                 # windows trained on
     versions: dict = field(default_factory=dict)
@@ -59,6 +57,7 @@ class Run:
     results: dict = field(default_factory=dict)
     stage: str = "train"                            # what is to be done next: train, evaluate, or "" for nothing
     failed: bool = False
+    process: subprocess.Popen | None = None
 
     def __post_init__(self):
         self.last = self.folder / "last.pt"
@@ -75,7 +74,7 @@ class Run:
         """Find out what is left to do; UserError when the folder was made with other settings than the plan's."""
         trained = bool(self.results_of(self.last))                     # also where its weights were removed
         if self.last.exists():
-            # How far the training is. With `fit_minutes`, train.py chose the number of epochs.
+            # The settings. With `fit_minutes`, train.py chose the number of epochs.
             good = newest_good(self.folder)
             made, saved = load_checkpoint(good)
             if made.train.fit_minutes:
@@ -84,6 +83,8 @@ class Run:
             if other:
                 raise UserError(f"{self.folder} was made with other settings than the plan's: {'; '.join(other)}; move "
                                 f"it away, or choose another --exp_dir")
+
+            # How far the training is.
             windows = sum(max(length - made.model.window + 1, 0) for length in saved.get("videos", {}).values())
             steps_per_epoch = max(math.ceil(windows / made.train.batch_size), 1)
             self.epochs, rest = divmod(saved["step"], steps_per_epoch)
@@ -102,13 +103,12 @@ class Run:
                                for knob, _ in differences(self.config, config_from_dict(results["config"])))
         return results if same else {}
 
-    def live_items(self) -> dict[int, int]:
-        """Return the live items in the last logged batch of each epoch."""
-        return {row["epoch"]: row["live_items"] for row in read_log(self.folder / "log.jsonl")}
-
-    def times(self) -> dict:
-        """Return the seconds that all commands of a stage took, by the stage's name."""
-        return read_json(self.beside("times.json"))
+    def summary(self) -> dict:
+        """Return the run as the tables and pictures of `lgn_net.report.plan` take it."""
+        times = read_json(self.beside("times.json"))
+        live = {row["epoch"]: row["live_items"] for row in read_log(self.folder / "log.jsonl")}      # the last of each
+        return {"row": self.row, "seed": self.seed, "published_auc": self.published, "results": self.results,
+                "live_items": [*live.values()], "train_s": times.get("train"), "evaluate_s": times.get("evaluate")}
 
     def command(self, stage: str, limits: list[str], first_limits: list[str]) -> list[str]:
         """Return the command that trains, with options for every call and for the first one alone, or evaluates."""
@@ -137,7 +137,8 @@ class Run:
 
     def end(self, stopping: bool) -> bool:
         """Note the time of a command that ended, and look what comes next; return whether it may start."""
-        status, before, times = self.process.returncode, (self.stage, self.to_evaluate), self.times()
+        status, before = self.process.returncode if self.process else 0, (self.stage, self.to_evaluate)
+        times = read_json(self.beside("times.json"))
         times[self.stage] = round(times.get(self.stage, 0) + time.monotonic() - self.started, 3)
         write_atomic(self.beside("times.json"), to_json(times))
         self.look()
@@ -146,15 +147,14 @@ class Run:
         return status == 0 and not self.failed
 
     def claim(self) -> bool:
-        """Lock the run; False when another command works on it, or a training whose command was killed goes on."""
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(locked(self.beside("lock"), timeout=0))
-                if (self.folder / ".lock").exists():
-                    with locked(self.folder / ".lock", timeout=0):     # train.py's own
-                        pass
-            except Timeout:
-                return False
-            self.lock = stack.pop_all()
+        """Lock the run and look; False when another command works on it, or a training whose command was killed."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.lock = contextlib.ExitStack()
+        try:
+            self.lock.enter_context(locked(self.beside("lock"), timeout=0))
+            with locked(self.folder / ".lock", timeout=0):             # train.py's own
+                self.look()
+        except Timeout:
+            self.lock.close()
+            return False
         return True
