@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from lgn_net.data.clips import FEW_LEVELS, MAP_DEPTH, is_truncated, read_frame
+from lgn_net.data.clips import FEW_LEVELS, MAP_DEPTH, grey_levels, is_truncated, read_image
 from lgn_net.data.labels import find_labels, load_labels, read_ranges
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.datasets import BENCHMARKS, difference_from_published, facts_of, known_lengths
@@ -37,13 +37,14 @@ LUMA_STEPS = 3688            # sum of JPEG's 64 quantisation steps of luma at qu
 
 
 class Frame(NamedTuple):
-    """What is known of an image file; only its name and bytes when it is damaged."""
+    """What is known of an image file; only its name, bytes and fault when it cannot be read."""
 
     name: str
     bytes: int
+    fault: str = ""
     size: str = ""                       # "360 x 240"
     format: str = ""                     # "JPEG 95", with the quality; "PNG"
-    content: int | None = None           # checksum of the file; None: damaged
+    content: int | None = None           # checksum of the file
     levels: int | None = None            # how many of the 256 grey levels occur; None: not decoded
 
 
@@ -128,27 +129,26 @@ def examine(args: argparse.Namespace) -> dict[str, Any]:
 
 def look(path: str, decode: bool) -> Frame:
     """Read the header and the end of an image file, and its pixels if `decode`."""
-    data = Path(path).read_bytes()
-    frame = Frame(os.path.basename(path), len(data))
+    data, name = Path(path).read_bytes(), os.path.basename(path)
     try:
+        if is_truncated(data):
+            raise EOFError
         with Image.open(io.BytesIO(data)) as image:
-            size, steps = f"{image.width} x {image.height}", getattr(image, "quantization", {})
-            form, is_float = f"{image.format}{' of floats' * (image.mode == 'F')}", image.mode == "F"
-        levels = np.count_nonzero(np.bincount(read_frame(path, 3).ravel())) if decode and not is_float else None
-    except Exception:                                                        # Pillow fails in many ways
-        return frame
-    if is_truncated(data):
-        return frame
+            size, form, steps = f"{image.width} x {image.height}", str(image.format), getattr(image, "quantization", {})
+        levels = grey_levels(read_image(path)) if decode else None
+    except Exception as error:                                               # Pillow fails in many ways
+        return Frame(name, len(data), f"{error}" if isinstance(error, UserError) and "pixels" in f"{error}" else
+                     f"{name} of {len(data):,} bytes is damaged or truncated")
     if steps:
         scale = sum(steps[0]) / LUMA_STEPS
         form += f" {100.4 - 50 * scale if scale < 1 else 50 / scale:.0f}"
-    return Frame(frame.name, frame.bytes, size, form, zlib.crc32(data), levels)
+    return Frame(name, len(data), "", size, form, zlib.crc32(data), levels)
 
 
 def faults(frames: list[Frame]) -> Iterator[str]:
     """Yield what is wrong with a video, as sentences."""
-    if damaged := [f"{frame.name} of {frame.bytes:,} bytes" for frame in frames if frame.content is None]:
-        yield f"frames are damaged or truncated: {some(damaged)}"
+    if unread := [frame.fault for frame in frames if frame.fault]:
+        yield some(unread)
 
     # The number that counts the frames rises by one step. Where several numbers change, they are a time of day.
     numbers = zip(*([int(digits) for digits in re.findall(r"\d+", Path(frame.name).stem)] for frame in frames))
@@ -166,11 +166,8 @@ def faults(frames: list[Frame]) -> Iterator[str]:
     same = [b.name for a, b in zip(frames, frames[1:]) if a.content == b.content is not None]
     if len(same) > len(frames) / 5:
         yield f"{len(same):,} of {len(frames):,} frames repeat the one before: {some(same)}"
-    levels = max((frame.levels for frame in frames if frame.levels), default=256)
-    if levels < FEW_LEVELS:
+    if (levels := max((frame.levels for frame in frames if frame.levels), default=256)) < FEW_LEVELS:
         yield f"{levels} of 256 grey levels are used, as of 12 bits in 16-bit files; {MAP_DEPTH}"
-    if any(frame.format.endswith("floats") for frame in frames):
-        yield f"pixels are floats, not 8 or 16 bits; {MAP_DEPTH}"
 
 
 def compare(data: str, dataset: str, sources: list[str]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ import pytest
 
 from lgn_net.datasets.common import Archive
 from lgn_net.errors import UserError
-from lgn_net.preparation import archives
-from lgn_net.preparation.archives import download, unpack
+from lgn_net.datasets import archives
+from lgn_net.datasets.archives import download, unpack
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 

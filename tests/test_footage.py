@@ -9,12 +9,14 @@ import av
 import cv2
 import numpy as np
 import pytest
+from helpers import load_script
 
 from lgn_net.data.footage import find_footage, open_footage
 from lgn_net.datasets.common import SourceVideo
 from lgn_net.errors import UserError
-from lgn_net.preparation.prepare import write_video
 from lgn_net.video.overlay import write_mp4
+
+write_video = load_script("scripts/prepare_data.py").write_video
 
 COARSE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
 

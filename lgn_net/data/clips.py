@@ -38,16 +38,30 @@ def read_image(path: str | Path, flag: int = cv2.IMREAD_UNCHANGED, any_depth: bo
     return image.reshape(*image.shape[:2], -1)
 
 
+def is_truncated(data: bytes) -> bool:
+    """Tell whether an image file lacks its end although OpenCV decodes it (the rest is then filled with grey)."""
+    if data[:2] == b"\xff\xd8":                             # JPEG: no end mark after the start of the last scan
+        return b"\xff\xd9" not in data[data.rfind(b"\xff\xda"):]
+    if data[:4] == b"\x89PNG":
+        return b"IEND\xaeB`\x82" not in data
+    return data[:2] == b"BM" and len(data) < int.from_bytes(data[2:6], "little")
+
+
 def read_mask(path: str | Path) -> np.ndarray:
     """Read a mask, bool (H, W): whatever is not black is abnormal; of a JPEG, what is brighter than half."""
     image = read_image(path, any_depth=True)[..., :3]                        # without transparency
     return image.max(axis=2) > (127 if Path(path).suffix.lower() in (".jpg", ".jpeg") else 0)
 
 
+def grey_levels(image: np.ndarray) -> int:
+    """Count how many of 256 grey levels an image of 8 or 16 bits keeps in 8 bits."""
+    return len(np.unique(image >> 8 if image.dtype == np.uint16 else image))
+
+
 def warn_of_lost_depth(path: str) -> None:
-    """Warn when 8 bits leave little of a frame, as of 12-bit pixels in 16 bits."""
+    """Warn when 8 bits leave little of a frame, as of 12-bit pixels in 16 bits. UserError when they cannot hold it."""
     image = read_image(path)
-    if image.dtype == np.uint16 and (levels := len(np.unique(image >> 8))) < FEW_LEVELS:
+    if image.dtype == np.uint16 and (levels := grey_levels(image)) < FEW_LEVELS:
         warnings.warn(f"frame {path} has 16-bit pixels of {image.min()} to {image.max()}, which leave {levels} of 255 "
                       f"grey levels in 8 bits; {MAP_DEPTH}")
 
@@ -60,17 +74,6 @@ def to_8_bits(image: np.ndarray, low: float, high: float) -> np.ndarray:
 def read_frame(path: str, channels: int) -> np.ndarray:
     """Decode a frame: uint8 (H, W, C), blue-green-red or grey. UserError when it is damaged."""
     return read_image(path, cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE)
-
-
-def is_truncated(data: bytes) -> bool:
-    """Tell whether an image file lacks its end although OpenCV decodes it (the rest is then filled with grey)."""
-    if data[:2] == b"\xff\xd8":                             # JPEG: no end mark after the start of the last scan
-        return b"\xff\xd9" not in data[data.rfind(b"\xff\xda"):]
-    if data[:4] == b"\x89PNG":
-        return b"IEND\xaeB`\x82" not in data
-    if data[:2] == b"BM":
-        return len(data) < int.from_bytes(data[2:6], "little")
-    return False
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
@@ -108,13 +111,10 @@ def to_float(frames: np.ndarray | Tensor) -> Tensor:
 
 def long_enough(videos: list[Video], length: int) -> list[int]:
     """Return the indices of the videos that hold a window of `length` frames; warn of others. UserError if none."""
-    keep = []
-    for v, video in enumerate(videos):
-        if len(video.frames) >= length:
-            keep.append(v)
-        else:
-            warnings.warn(f"video {video.name} has {len(video.frames)} frames, fewer than the {length} of a window; "
-                          f"skipped", stacklevel=2)
+    keep = [v for v, video in enumerate(videos) if len(video.frames) >= length]
+    for v in sorted({*range(len(videos))} - {*keep}):
+        warnings.warn(f"video {videos[v].name} has {len(videos[v].frames)} frames, fewer than the {length} of a "
+                      f"window; skipped")
     if not keep:
         raise UserError(f"no video has the {length} frames of a window ({length - 1} inputs and the frame to predict)")
     return keep

@@ -122,9 +122,11 @@ def decode(container: InputContainer, footage: Footage, channels: int, fps: floa
     pictures that a cut without decoding hides, or that a variable frame rate skips; a warning then says so.
     """
     stream = container.streams.video[0]
+    if not stream.codec_context:
+        raise ValueError("no decoder")
+    stream.codec_context.thread_count = 1                                  # several videos are decoded at a time
     length, duration = footage.length or 0, float(stream.duration * stream.time_base if stream.duration and
                                                   stream.time_base else (container.duration or 0) / av.time_base)
-    stream.codec_context.thread_count = 1                                  # several videos are decoded at a time
     packets, t, first, last, step, shape, opened = 0, 0, None, 0.0, 0.0, None, time.monotonic()
     try:
         for packet in container.demux(stream):
