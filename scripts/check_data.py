@@ -130,15 +130,17 @@ def examine(args: argparse.Namespace) -> dict[str, Any]:
 def look(path: str, decode: bool) -> Frame:
     """Read the header and the end of an image file, and its pixels if `decode`."""
     data, name = Path(path).read_bytes(), os.path.basename(path)
+    size, form, steps, levels = "", "", {}, None
     try:
-        if is_truncated(data):
-            raise EOFError
         with Image.open(io.BytesIO(data)) as image:
             size, form, steps = f"{image.width} x {image.height}", str(image.format), getattr(image, "quantization", {})
-        levels = grey_levels(read_image(path)) if decode else None
-    except Exception as error:                                               # Pillow fails in many ways
-        return Frame(name, len(data), f"{error}" if isinstance(error, UserError) and "pixels" in f"{error}" else
-                     f"{name} of {len(data):,} bytes is damaged or truncated")
+    except Exception:                                            # Pillow fails in many ways; OpenCV has the last word
+        decode = True
+    try:
+        if decode or is_truncated(data):
+            levels = grey_levels(read_image(path))
+    except UserError as error:
+        return Frame(name, len(data), str(error))
     if steps:
         scale = sum(steps[0]) / LUMA_STEPS
         form += f" {100.4 - 50 * scale if scale < 1 else 50 / scale:.0f}"

@@ -46,7 +46,8 @@ def addresses(clip):
     ("ped2/testing/frames/01/0.jpg", "ped2", "ped2/testing/frames"), ("ped2/test/frames/01/0.jpg", "ped2", 3),
     ("testing/frames/01/0.jpg", "ped2", 2), ("shanghai/test/frames/01/0.jpg", "shanghaitech", 3),
     ("shanghaitech/testing/frames/01/0.jpg", "shanghai", 3), ("UCSDped2/test/frames/01/0.jpg", "ped2", 3),
-    ("Mine/Testing/Frames/01/0.jpg", "mine", 3), ("mine/testing/01/0.JPG", "mine", 2), ("MINE/Test/01/0.png", "mine", 2),
+    ("Mine/Testing/Frames/01/0.jpg", "mine", 3), ("mine/testing/01/0.JPG", "mine", 2),
+    ("MINE/Test/01/0.png", "mine", 2),
     ("testing/01/0.jpg", "mine", 1)])
 def test_folder_layouts(tmp_path, frame, dataset, found):
     """Any of these names, in letters of either case, with or without the level `frames`."""
