@@ -27,7 +27,7 @@ def read_image(path: str | Path, flag: int = cv2.IMREAD_UNCHANGED, any_depth: bo
     UserError when it is damaged, or, unless `any_depth`, its pixels are not of 8 or 16 bits.
     """
     data, image = Path(path).read_bytes(), None
-    for how in (flag, cv2.IMREAD_UNCHANGED):                                 # colour and grey are of 8 bits only
+    for how in dict.fromkeys((flag, cv2.IMREAD_UNCHANGED)):                  # colour and grey are of 8 bits only
         with contextlib.suppress(cv2.error):                                 # a header with absurd numbers
             image = cv2.imdecode(np.frombuffer(data, np.uint8), how) if data and image is None else image
     if image is None or is_truncated(data):

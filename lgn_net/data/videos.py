@@ -83,6 +83,8 @@ def index_videos(folder: str | Path) -> list[Video]:
     videos = []
     folders = [path for path in Path(folder).iterdir() if path.is_dir() and not BESIDE.fullmatch(path.name)]
     for path in sorted(folders, key=lambda path: natural_key(path.name)):
+        if path.name.encode(errors="replace").decode() != path.name:
+            raise UserError(f"video {str(path).encode(errors='replace').decode()}: the name is no UTF-8; rename it")
         if not (names := image_names(path)):
             raise UserError(f"video {path} holds no image; remove the folder, or fill it with frames")
         videos.append(Video(path.name, tuple(str(path / name) for name in names)))

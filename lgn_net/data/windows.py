@@ -108,8 +108,8 @@ def ignore_signals(_worker: int) -> None:
 def end_workers() -> None:
     """Kill data workers that an exception left alive: they ignore SIGTERM, and Python would wait for them for ever."""
     if workers := multiprocessing.active_children():
-        handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)               # PyTorch's would raise
+        if hasattr(signal, "SIGCHLD"):                                        # not on Windows
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)                     # PyTorch's would raise
         for worker in workers:
             worker.kill()
             worker.join()
-        signal.signal(signal.SIGCHLD, handler)
