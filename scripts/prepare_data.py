@@ -124,8 +124,8 @@ def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:
             before = {}
         if root.exists() and any(before.get(key) != value for key, value in manifest.items()):
             raise UserError(f"{root} was made from {str(before.get('source', 'something else'))[:200]} as "
-                            f"{str(before.get('format'))[:9]}; give that and --format (--depth_range, too, where it was "
-                            f"given) again, or another --out, or delete {root} first")
+                            f"{str(before.get('format'))[:9]}; give that and --format (--depth_range, too, where it "
+                            f"was given) again, or another --out, or delete {root} first")
         videos = [video._replace(depth=args.depth_range) for video in read_source(facts, sources, archives)]
         write_atomic(root / "prepared.json", to_json(manifest))
         write_videos([video for video in videos if not (root / video.split / "frames" / video.name).is_dir()], root,

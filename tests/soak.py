@@ -16,6 +16,7 @@ import random
 import re
 import resource
 import select
+import shutil
 import signal
 import sys
 import tarfile
@@ -61,7 +62,7 @@ def forked(main, argv=(), seconds=120.0, limit=None):
     """
     reader, writer = os.pipe()
     if not (child := os.fork()):
-        os.setsid()
+        os.setpgid(0, 0)
         os.dup2(writer, 1)
         os.dup2(writer, 2)
         sys.argv, status = ["command", *map(str, argv)], 70
@@ -75,6 +76,8 @@ def forked(main, argv=(), seconds=120.0, limit=None):
             traceback.print_exc()
         sys.stdout.flush()
         os._exit(status)
+    with contextlib.suppress(OSError):                                            # the child was first
+        os.setpgid(child, child)
     os.close(writer)
     end, printed = time.monotonic() + seconds, b""
     while select.select([reader], [], [], max(0, end - time.monotonic()))[0]:
@@ -131,7 +134,7 @@ def state(folder):
 
 def stopped(dice, seconds, stop):
     """Stop each command twice, and give it again: its end is that of a run that nobody stopped."""
-    names, wanted, took, start = list(commands(Path())), {}, {}, 0.0
+    names, wanted, took, start = list(commands(Path()))[:None if seconds > 100 else -1], {}, {}, 0.0
     # A plan starts processes, which takes long.
     for trial, name in enumerate(itertools.chain(names, itertools.cycle(10 * names[:-1] + names[-1:]))):
         start = start or (time.monotonic() if trial == len(names) else 0.0)
@@ -268,8 +271,9 @@ def fuzz(dice, seconds):
     for path, read in tried.items():
         content, seed = path.read_bytes(), dice.randrange(2 ** 32)
 
-        def work(_, path=path, read=read, content=content, draw=random.Random(seed)):
+        def work(_, path=path, read=read, content=content, seed=seed):
             """In a process of its own, since it may crash."""
+            draw = random.Random(seed)
             end, count = time.monotonic() + seconds / len(tried), 0
             warnings.simplefilter("ignore")
             signal.signal(signal.SIGALRM, lambda *_: 1 / 0)                       # it hangs
@@ -317,8 +321,8 @@ def hostile(dice, seconds):
     trials = []
 
     # Code in pickles and YAML.
-    calls = [Call(os.system, (f"touch {mark}",)), Call(exec, (f"open({str(mark)!r}, 'w')",)), Call(os.mkdir, (str(mark),)),
-             Call(Path.touch, (mark,))]
+    calls = [Call(os.system, (f"touch {mark}",)), Call(exec, (f"open({str(mark)!r}, 'w')",)),
+             Call(os.mkdir, (str(mark),)), Call(Path.touch, (mark,))]
     shapes = [lambda x: x, lambda x: {"model": x}, lambda x: [x], lambda x: {"format": x, "config": {}},
               lambda x: {"format": "lgn_net checkpoint 1", "config": {"seed": x}, "model": {}}]
     for k, content in enumerate(shape(call) for call in calls for shape in shapes):
@@ -353,9 +357,10 @@ def hostile(dice, seconds):
         yield f"{path.name}: {out}" if out else ""
 
     # Names that are markup, escapes of the terminal, or formulas, through a check, an evaluation and its measures.
-    for k, name in enumerate(["<img src=x onerror=alert(1)>", "<script>alert(1)<!-", "\x1b[31mred\x1b]0;x\x07", "@SUM(1)",
-                              "=HYPERLINK(1)", "+1+1", "-1", "a\nb", "a\rb", "\"'><b>", "{{7*7}}", "$x^2$", "%s%n", "a,b",
-                              "\u202egnp", "a;b", " a", "a&b", b"\xff".decode(errors="surrogateescape")]):
+    names = ["<img src=x onerror=alert(1)>", "<script>alert(1)<!-", "\"'><b>", "a&b", "{{7*7}}", "\x1b[31mred\x1b]0;x",
+             "a\nb", "a\rb", "\u202egnp", b"\xff".decode(errors="surrogateescape"), "=HYPERLINK(1)", "@SUM(1)", "+1+1",
+             "-1", "a,b", "a;b", " a", "$x^2$", "%s%n"]
+    for k, name in enumerate(names):
         data = home / f"set{k}"
         for place in (f"testing/frames/{name}", "training/frames/01"):
             (data / "made" / place).parent.mkdir(parents=True)
@@ -414,7 +419,11 @@ def main(argv):
                 print(f"    {promise.__name__}: {result}", file=sys.stderr)
         failed = sum(map(bool, results))
         failures += failed
-        print(f"{promise.__name__}: {len(results)} trials, {failed} failed, {time.monotonic() - start:.0f} s", flush=True)
+        if results:
+            took = time.monotonic() - start
+            print(f"{promise.__name__}: {len(results)} trials, {failed} failed, {took:.0f} s", flush=True)
+    if not failures:
+        shutil.rmtree(base())
     return failures > 0
 
 

@@ -74,7 +74,7 @@ def rewrite(data, **how):
 FAULTS = {
     "truncated": (lambda d: frame(d, "005.jpg").write_bytes(frame(d, "005.jpg").read_bytes()[:-40]),
                   ["training/02: frame ", "005.jpg is damaged or truncated"]),
-    "html": (lambda d: frame(d, "005.jpg").write_text("<html>not found</html>"), ["005.jpg is damaged or truncated (22 bytes)"]),
+    "html": (lambda d: frame(d, "005.jpg").write_text("<html>not found</html>"), ["005.jpg is damaged", "(22 bytes)"]),
     "stuck": (stuck, ["training/02: 8 of 12 frames repeat the one before: 004.jpg"]),
     "deleted": (lambda d: frame(d, "005.jpg").unlink(), ["training/02: frames seem lost", "004.jpg before 006.jpg"]),
     "copied": (lambda d: shutil.copy(frame(d, "009.jpg"), frame(d, "005 (1).jpg")), ["005 (1).jpg before 005.jpg"]),
@@ -83,7 +83,7 @@ FAULTS = {
     "resized_testing": (lambda d: rewrite(d, shape=(24, 32, 3)), ["testing frames are 32 x 24, training frames 64"]),
     "floats": (converted(".tif", np.float32), ["float32 pixels", "--depth_range"]),
     "signed": (converted(".tiff", lambda image: np.int16(image) - 99), ["int16 pixels", "--depth_range"]),
-    "dark": (converted(".png", lambda image: image // 16), ["training/02: 16 of 256 grey levels"]),        # 12 bits in 16
+    "dark": (converted(".png", lambda image: image // 16), ["training/02: 16 of 256 grey levels"]),
     "short_labels": (lambda d: labels(d, [0] * 11 + [1] * 12), ["23 labels", "24 frames"]),
     "no_labels": (lambda d: (d / "mine" / "frame_labels_mine.npy").unlink(), ["frame_labels_mine.npy", "--labels"]),
     "one_class": (lambda d: labels(d, [0] * 24), ["AUC"]),

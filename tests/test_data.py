@@ -13,7 +13,6 @@ from helpers import shell
 from lgn_net.data.clips import read_frame, read_frames, read_mask, to_8_bits, to_float
 from lgn_net.data.videos import Video, find_split, index_videos
 from lgn_net.data.windows import Windows, epoch_batches, loader
-from lgn_net.datasets import difference_from_published
 from lgn_net.errors import UserError
 
 PICTURE = cv2.resize(np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8), (37, 22))     # H = 22, W = 37
@@ -98,13 +97,6 @@ def test_what_is_no_frame_is_passed_over(tmp_path):
     for folder, match in ((tmp_path, "02 holds no image"), (tmp_path / "01", "01 holds no videos")):
         with pytest.raises(UserError, match=match):
             index_videos(folder)
-
-
-def test_what_is_told_of_incomplete_benchmarks():
-    assert difference_from_published("ped2", "testing", [180] * 9 + [150, 120, 120]) is None
-    assert difference_from_published("mine", "testing", [3]) is None
-    sentence = difference_from_published("shanghai", "training", [100, 20])
-    assert all(number in sentence for number in ("2 videos", "120 frames", "330 videos", "274515 frames"))
 
 
 # ------------------------------------------------------------------------------------------------------- windows

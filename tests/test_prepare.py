@@ -184,7 +184,8 @@ def test_avenue_archives(tmp_path, image_format):
     result = run(main, *command)
     assert result.status == 0 and "testing:  2 videos, 15 frames\nlabels:   official, 5 frames abnormal" in result.out
     assert "the source's own labels are used" in result.err  # these are not the published videos
-    assert labels_of(out, "avenue") == [[0] * 4 + [1] * 2, [0] * 6 + [1] * 3] and tree(out / "avenue/training") == before
+    assert labels_of(out, "avenue") == [[0] * 4 + [1] * 2, [0] * 6 + [1] * 3]
+    assert tree(out / "avenue/training") == before
     for name in AVENUE:
         folder = out / "avenue" / name.replace("_videos/", "/frames/").removesuffix(".avi")
         assert {path.suffix for path in folder.iterdir()} == {f".{image_format}"}

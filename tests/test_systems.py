@@ -1,4 +1,4 @@
-"""Every command on a system that lacks what only Unix has, as Windows does."""
+"""Every command on a system that lacks what only Unix has, as Windows does; two minutes of tests/soak.py."""
 
 import json
 import os
@@ -49,6 +49,14 @@ def test_commands_without_unix(tmp_path):
     (tmp_path / "stub").mkdir()
     (tmp_path / "stub/sitecustomize.py").write_text(WITHOUT_UNIX)
     words = [[command, "--help"] for command in COMMANDS] + [command.format(tmp_path).split() for command in WORK]
-    done = subprocess.run([sys.executable, "-c", RUN], cwd=ROOT, capture_output=True, text=True, input=json.dumps(words),
-                          env=os.environ | {"PYTHONPATH": f"{tmp_path / 'stub'}:{ROOT}"}, check=False)
+    done = subprocess.run([sys.executable, "-c", RUN], cwd=ROOT, capture_output=True, text=True, check=False,
+                          input=json.dumps(words), env=os.environ | {"PYTHONPATH": f"{tmp_path / 'stub'}:{ROOT}"})
     assert not done.stdout and not done.returncode, done.stdout + done.stderr[-1000:]
+
+
+@pytest.mark.slow
+def test_two_minutes_of_soak():
+    """Kills, full disks, damage, fuzz and hostile files; `make soak` takes half an hour."""
+    done = subprocess.run([sys.executable, "tests/soak.py", "--minutes", "2"], cwd=ROOT, capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]

@@ -169,7 +169,8 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
             raise ValueError(f"line {number}: {len(cells)} cells, the first line has {len(columns)}")
         row = dict(zip(columns, cells))
         if "video_frame" in row:
-            row["video"], row["frame"] = re.fullmatch(r"(.*?)[_/]?(\d*)(?:\.[a-z]\w*)?", row["video_frame"]).groups()
+            name = re.sub(r"\.[a-z]\w*$", "", row["video_frame"]).replace("/", "_")
+            row["video"], _, row["frame"] = name.rpartition("_")
         rows.append((number, row))
     return columns + ["video", "frame"] * ("video_frame" in columns), rows
 
