@@ -51,28 +51,30 @@ class Frame(NamedTuple):
 def main(argv: list[str]) -> int:
     """Check a data set, or compare two label files. Return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", metavar="DATA", nargs="?", default=".",
-                        help="folder that holds the data set's folder, or that folder itself (default: this folder)")
-    parser.add_argument("--dataset", required=True, help=f"{', '.join(BENCHMARKS)}, toy, or your own")
-    parser.add_argument("--labels", metavar="FILE", help="label file; default: as evaluate.py finds it")
-    parser.add_argument("--full", action="store_true", help="decode every frame")
-    parser.add_argument("--json", action="store_true", help="print the same as JSON")
-    parser.add_argument("--compare-labels", nargs="*", metavar="FILE",
-                        help="only show where two label files, or official and ano_pred, differ; alone: Avenue's two")
+    add = parser.add_argument
+    add("data", metavar="DATA", nargs="?", default=".",
+        help="folder that holds the data set's folder, or that folder itself (default: this folder)")
+    add("--dataset", required=True, help=f"{', '.join(BENCHMARKS)}, toy, or your own")
+    add("--labels", metavar="FILE", help="label file; default: as evaluate.py finds it")
+    add("--full", action="store_true", help="decode every frame")
+    add("--json", action="store_true", help="print the same as JSON")
+    add("--compare-labels", nargs="*", metavar="FILE",
+        help="only show where two label files, or official and ano_pred, differ; alone: Avenue's two")
     args = parser.parse_args(argv)
     content = examine(args) if args.compare_labels is None else compare(args.data, args.dataset, args.compare_labels)
+    problems = content.get("problem", [])
     if args.json:
         print(to_json(content), end="")
-    else:
-        for key, value in content.items():
-            if key in ("note", "problem"):
-                print("".join(f"{key}: {text}\n" for text in value), end="")
-            else:
-                print(f"{key}: {value}" if isinstance(value, str) else f"\n{key}\n{table(value)}\n")
-        if "problem" in content:
-            print(f"{len(content['problem'])} problems; to make videos again, delete their folders and run "
-                  f"scripts/prepare_data.py" if content["problem"] else "OK")
-    return len(content.get("problem", [])) > 0
+        return bool(problems)
+    for key, value in content.items():
+        if key in ("note", "problem"):
+            print("".join(f"{key}: {text}\n" for text in value), end="")
+        else:
+            print(f"{key}: {value}" if isinstance(value, str) else f"\n{key}\n{table(value)}\n")
+    if "problem" in content:
+        print(f"{len(problems)} problems; to make videos again, delete their folders and run scripts/prepare_data.py"
+              if problems else "OK")
+    return bool(problems)
 
 
 def examine(args: argparse.Namespace) -> dict[str, Any]:
@@ -88,9 +90,9 @@ def examine(args: argparse.Namespace) -> dict[str, Any]:
             continue
 
         # Each video by itself, and against the published numbers.
-        rows, published = [], known_lengths(args.dataset, split)
-        with ThreadPoolExecutor(os.cpu_count()) as pool, \
-                progress("check", sum(len(video.frames) for video in videos), "frames") as bar:
+        lengths, published = {video.name: len(video.frames) for video in videos}, known_lengths(args.dataset, split)
+        content[split] = []
+        with ThreadPoolExecutor(os.cpu_count()) as pool, progress("check", sum(lengths.values()), "frames") as bar:
             for name, paths in videos:
                 frames = list(pool.map(look, paths, [args.full or t == len(paths) // 2 for t in range(len(paths))]))
                 bar.update(len(paths))
@@ -98,12 +100,10 @@ def examine(args: argparse.Namespace) -> dict[str, Any]:
                 if published.get(name, len(paths)) != len(paths):
                     problems.append(f"{split}/{name}: {len(paths)} of {published[name]} frames")
                 middle = frames[len(paths) // 2]
-                rows.append({"video": name, "size": middle.size, "format": middle.format, "frames": len(paths),
-                             "published": published.get(name), "MB": sum(frame.bytes for frame in frames) / 1e6})
-        lengths = {row["video"]: row["frames"] for row in rows}
-        if different := difference_from_published(args.dataset, split, list(lengths.values())):
-            problems.append(different)
-        content[split] = rows
+                content[split].append({
+                    "video": name, "size": middle.size, "format": middle.format, "frames": len(paths),
+                    "published": published.get(name), "MB": sum(frame.bytes for frame in frames) / 1e6})
+        problems += filter(None, [difference_from_published(args.dataset, split, list(lengths.values()))])
 
     # To a model trained on sharper or larger frames, compression is an anomaly.
     for key, found in ("size", problems), ("format", notes):

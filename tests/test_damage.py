@@ -41,6 +41,7 @@ def flip(path, bit=None):
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_auto_takes_the_newest_good_file(base, whole):
     """A new run; of one with a damaged last.pt the newest good epoch; a run that is done ends with a good last.pt."""
     def go_on(*more):

@@ -134,7 +134,7 @@ def test_special_cases(write):
     ("l.csv", "video,start,end\nb,-1,1", ["video b"]), ("l.csv", "video,start,end\na,3,2", ["video a"]),
     ("l.csv", "video,start,end\na,one,2", ["line 2"]), ("l.csv", "video,start,end\na,1", ["line 2"]),
     ("l.csv", "video,frame,label\na,6,1", ["video a", "6 frames"]), ("l.csv", "video,frame,label\na,1,2", ["{2}"]),
-    ("l.csv", "a,1,2", ["a,1,2", "video,start,end"]), ("l.csv", "", ["video,start,end"]),
+    ("l.csv", "a,1,2", ["a,1,2", "video,start,end"]), ("l.csv", "", ["expected video,start,end"]),
     *(("l.csv", f"video,start,end\na,1,{text}\n", ["line 2"]) for text in UNREAL),
     *(("l.json", as_json().replace("[1, 2]", f"[1, {text}]"), []) for text in UNREAL),
     ("l.npy", np.array([{}] * 14, object), []), ("l.npy", b"hello", []), ("l.mat", b"hello", ["damaged"]),

@@ -203,12 +203,14 @@ def test_shanghaitech_archive(tmp_path):
         for kind, array in {"frame": masks.any((1, 2)), "pixel": masks}.items():
             np.save(target := io.BytesIO(), array.astype(np.int8 if kind == "frame" else np.uint8))
             files[f"shanghaitech/testing/test_{kind}_mask/{name}.npy"] = target.getvalue()
-    del files["shanghaitech/testing/test_pixel_mask/01_0015.npy"]
+    np.save(target := io.BytesIO(), np.zeros_like(masks))
+    files["shanghaitech/testing/test_pixel_mask/01_0015.npy"] = target.getvalue()
     for name, length in {"01_001": 6, "13_007": 3}.items():
         files[f"shanghaitech/training/videos/{name}.avi"] = write_avi(tmp_path / "x.avi", length).read_bytes()
     out = tmp_path / "DATA"
     result = run(main, "shanghai", "--source", write_tar(tmp_path / "s.tar.gz", files), "--out", out)
-    assert "2 videos with 9 frames here, 330 videos with 274515" in result.warnings()[0]
+    assert "2 videos with 9 frames here, 330 videos with 274515" in result.warnings()[1]
+    assert "testing/01_0015: 1 frames are abnormal by their labels, and no mask has a pixel" in result.warnings()[0]
     assert labels_of(out, "shanghaitech") == [[0, 0, 0, 1, 1], [0, 0, 0, 1]]
     assert [len(read(out / f"shanghaitech/training/frames/{name}")) for name in ("01_001", "13_007")] == [6, 3]
     for t in range(5):  # published frames: byte for byte

@@ -19,7 +19,8 @@ from lgn_net.errors import UserError
 Labels = dict[str, np.ndarray]             # name of each video -> (T,)
 # Other words in CSV files for the same columns and values.
 SYNONYMS = {"video_name": "video", "name": "video", "filename": "video", "start_frame": "start", "first": "start",
-            "begin": "start", "end_frame": "end", "last": "end", "frame_id": "frame", "abnormal": "label"}
+            "begin": "start", "end_frame": "end", "last": "end", "frame_id": "frame", "abnormal": "label",
+            "anomaly_score": "score", "videoframe": "video_frame"}
 WORDS = {"true": "1", "false": "0", "abnormal": "1", "normal": "0"}
 
 
@@ -128,12 +129,13 @@ def from_ranges(lengths: Mapping[str, int], ranges: Sequence[Any]) -> Labels:
 def read_csv(path: Path, lengths: Mapping[str, int]) -> Labels:
     """Read ranges or frame labels by the name of the video."""
     labels = {video: np.zeros(length, np.uint8) for video, length in lengths.items()}
-    columns, rows = read_rows(path)
-    kind = next((kind for kind in (("start", "end"), ("frame", "label")) if {"video", *kind} <= set(columns)), None)
+    columns, lines = read_rows(path)
+    rows = {number: dict(zip(columns, cells)) for number, cells in lines}
+    kind = next((kind for kind in (("start", "end"), ("frame", "label")) if {"video", *kind} <= {*columns}), None)
     if not kind:
         raise ValueError(f"first line {','.join(columns)[:200]!r}; expected video,start,end or video,frame,label")
-    means = match_names({row["video"]: None for _, row in rows}, lengths, path)
-    for number, row in rows:
+    means = match_names({row["video"]: None for row in rows.values()}, lengths, path)
+    for number, row in rows.items():
         try:
             first, second = (whole(row[name]) for name in kind)
             if row["video"] not in means:
@@ -145,34 +147,45 @@ def read_csv(path: Path, lengths: Mapping[str, int]) -> Labels:
     return labels
 
 
-def read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Read a CSV file: the names of its columns in small letters, and of each line its number and its cells by column.
+def read_rows(path: str | Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Read a CSV file of labels or scores: the names of its columns, and each line's number and cells, as many.
 
     Text is UTF-8, UTF-16 as Excel writes it, or Latin-1. Cells end at semicolons, tabs, bars, commas or else spaces,
-    whichever the first line has. A column video_frame, as 01_0014_003, also becomes the columns video and frame.
-    ValueError for a line with other cells than the first.
+    whichever the first line has. Known columns have the names of `SYNONYMS`; a column video_frame, as 01_0014_003 or
+    01/003.jpg, becomes video and frame. ValueError for no such file.
     """
-    data = path.read_bytes()
+    data = Path(path).read_bytes()
     try:
         text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError:
         text = data.decode("latin-1")
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1)
-             if line.strip() and not line.lower().startswith(("#", "sep="))]                        # Excel's first line
-    separator = next((mark for mark in ";\t|," if lines and mark in lines[0][1]), " ")
-    table = [(number, [cell.strip() for cell in next(csv.reader([line], delimiter=separator, skipinitialspace=True,
-                                                                strict=True))]) for number, line in lines]
-    names = [re.sub(r"\W+", "_", name.lower()) for name in table[0][1]] if table else []
-    columns, rows = [SYNONYMS.get(name, name) for name in names], []
-    for number, cells in table[1:]:
-        if len(cells) < len(columns) or any(cells[len(columns):]):
-            raise ValueError(f"line {number}: {len(cells)} cells, the first line has {len(columns)}")
-        row = dict(zip(columns, cells))
-        if "video_frame" in row:
-            name = re.sub(r"\.[a-z]\w*$", "", row["video_frame"]).replace("/", "_")
-            row["video"], _, row["frame"] = name.rpartition("_")
-        rows.append((number, row))
-    return columns + ["video", "frame"] * ("video_frame" in columns), rows
+    lines = [f"{line}\n" for line in (text if "\n" in text else text.replace("\r", "\n")).split("\n")]
+    skipped = next((k for k, line in enumerate(lines) if not re.match("#|sep=|\\s*$", line, re.IGNORECASE)), 0)
+    separator = next((mark for mark in ";\t|," if mark in lines[skipped]), " ")
+    reader = csv.reader(lines[skipped:], delimiter=separator, skipinitialspace=True, strict=True)
+    try:
+        rows = [(skipped + reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
+    except csv.Error as error:
+        raise ValueError(f"line {skipped + reader.line_num}: {error}") from None
+    header = rows.pop(0)[1] if rows else []
+
+    # Columns by their usual names; lines with as many cells as there are columns.
+    plain = [re.sub(r"\W+", "_", name.lower()) for name in header]
+    for k, name in enumerate(plain):
+        if name in SYNONYMS.values() or name in SYNONYMS and SYNONYMS[name] not in plain:
+            header[k] = SYNONYMS.get(name, name)
+    at = header.index("video_frame") if "video_frame" in header and "video" not in header else None
+    for number, cells in rows:
+        if len(cells) < len(header) or any(cells[len(header):]):
+            raise ValueError(f"line {number}: {len(cells)} cells, the first line has {len(header)}")
+        if at is not None:
+            pair = re.split(r"[\W_]+(?=\d+(?:\.[a-z]\w*)?$)", cells[at])
+            if len(pair) != 2:
+                raise ValueError(f"column video_frame: {pair[0][:40]!r} is no video and frame such as 01_137")
+            cells[at:at + 1] = pair[0], pair[1].split(".")[0]
+    if at is not None:
+        header[at:at + 1] = "video", "frame"
+    return header, rows
 
 
 def whole(cell: str) -> int:
