@@ -26,12 +26,12 @@ from typing import Any
 import cv2
 import numpy as np
 
+from lgn_net.data.archives import download, unpack
 from lgn_net.data.clips import read_image, read_mask, to_8_bits
 from lgn_net.data.footage import open_footage
 from lgn_net.data.labels import load_labels
 from lgn_net.data.videos import index_videos
 from lgn_net.datasets import BENCHMARKS, canonical_name, difference_from_published, facts_of
-from lgn_net.datasets.archives import download, unpack
 from lgn_net.datasets.common import SPLIT_FOLDERS, Benchmark, SourceVideo, load_array, load_mat, some
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, locked, replacing, replacing_folder, to_json, write_atomic

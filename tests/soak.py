@@ -36,12 +36,12 @@ from helpers import TINY, load_script, run, tensors, write_data_set
 import evaluate
 import train
 from lgn_net.cli import command_parser, parse_command
+from lgn_net.data.archives import unpack
 from lgn_net.data.cache import pack_frames
 from lgn_net.data.clips import read_image
 from lgn_net.data.footage import open_footage
 from lgn_net.data.labels import load_labels
 from lgn_net.data.videos import index_videos
-from lgn_net.datasets.archives import unpack
 from lgn_net.errors import UserError
 from lgn_net.inference.loop import score_videos
 from lgn_net.model.build import build_model

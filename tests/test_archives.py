@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lgn_net.datasets import archives
-from lgn_net.datasets.archives import download, unpack
+from lgn_net.data import archives
+from lgn_net.data.archives import download, unpack
 from lgn_net.datasets.common import Archive
 from lgn_net.errors import UserError
 
