@@ -7,6 +7,7 @@ Each function in PROMISES proves a promise of docs/reliability.md: it yields, fo
 
 import argparse
 import contextlib
+import faulthandler
 import functools
 import io
 import itertools
@@ -21,6 +22,7 @@ import signal
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 import traceback
 import warnings
@@ -32,6 +34,7 @@ import numpy as np
 import scipy.io
 import torch
 from helpers import TINY, load_script, run, tensors, write_data_set
+from tqdm import tqdm
 
 import evaluate
 import train
@@ -51,6 +54,8 @@ from lgn_net.terminal import run_command
 from lgn_net.training.checkpoint import load_checkpoint, load_file
 from lgn_net.training.run import read_log
 
+tqdm.set_lock(threading.RLock())         # its own is shared with forked processes, and stays locked when they are killed
+tqdm.monitor_interval = 0                # no thread while processes are forked
 prepare, predict, run_plan, measure, check_data = (load_script(f"scripts/{name}.py").main for name in (
     "prepare_data", "predict_video", "run_plan", "measure", "check_data"))
 
@@ -63,6 +68,7 @@ def forked(main, argv=(), seconds=120.0, limit=None):
     reader, writer = os.pipe()
     if not (child := os.fork()):
         os.setpgid(0, 0)
+        faulthandler.dump_traceback_later(0.8 * seconds, file=writer)          # where it hangs
         os.dup2(writer, 1)
         os.dup2(writer, 2)
         sys.argv, status = ["command", *map(str, argv)], 70
