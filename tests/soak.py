@@ -54,7 +54,7 @@ from lgn_net.terminal import run_command
 from lgn_net.training.checkpoint import load_checkpoint, load_file
 from lgn_net.training.run import read_log
 
-tqdm.set_lock(threading.RLock())         # its own is shared with forked processes, and stays locked when they are killed
+tqdm.set_lock(threading.RLock())         # its own is shared with forked processes; killed ones would keep it locked
 tqdm.monitor_interval = 0                # no thread while processes are forked
 prepare, predict, run_plan, measure, check_data = (load_script(f"scripts/{name}.py").main for name in (
     "prepare_data", "predict_video", "run_plan", "measure", "check_data"))

@@ -88,15 +88,17 @@ def load_array(path: Path) -> np.ndarray:
 def load_mat(path: Path, name: str) -> np.ndarray:
     """Read the cells of a variable of a MATLAB file: (k,), object. UserError when the file is damaged.
 
-    SciPy runs in a process of its own, because a damaged file ends that process without an exception.
+    SciPy runs in a process of its own, because a damaged file may end that process without an exception, or hold it.
     """
     read = ("import pickle, sys, scipy.io\n"
             "pickle.dump(scipy.io.loadmat(sys.argv[1], variable_names=sys.argv[2])[sys.argv[2]].ravel(), "
             "sys.stdout.buffer)")
-    done = subprocess.run([sys.executable, "-c", read, path, name], capture_output=True, check=False)
-    if done.returncode:
-        cause = done.stderr.decode(errors="replace").strip().rpartition("\n")[2] or "its reader crashed"
-        raise UserError(f"{path} is damaged, or no MATLAB file with {name} ({cause}); get it again")
+    try:
+        done = subprocess.run([sys.executable, "-c", read, path, name], capture_output=True, check=True, timeout=300)
+    except subprocess.SubprocessError as error:
+        cause = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip().rpartition("\n")[2]
+        raise UserError(f"{path} is damaged, or no MATLAB file with {name} ({cause or 'its reader crashed'}); get it "
+                        f"again") from None
     return pickle.loads(done.stdout)
 
 
