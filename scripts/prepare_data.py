@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 
 from lgn_net.data.archives import download, unpack
-from lgn_net.data.clips import read_image, read_mask, to_8_bits
+from lgn_net.data.clips import MAP_DEPTH, read_image, read_mask, to_8_bits
 from lgn_net.data.footage import open_footage
 from lgn_net.data.labels import load_labels
 from lgn_net.data.videos import index_videos
@@ -236,6 +236,8 @@ def encoded_frames(video: SourceVideo, image_format: str) -> Iterator[tuple[str,
                 file = suffix, encode(to_8_bits(image, *video.depth), image_format)
             elif path.suffix.lower() in (".jpg", ".jpeg", suffix):      # nothing is gained from another format
                 file = path.suffix.lower(), path.read_bytes()
+            elif image.dtype != np.uint8 and suffix == ".jpg":
+                raise UserError(f"{path} has 16 bits, a JPEG 8; give --format png, or {MAP_DEPTH}")
             else:
                 file = suffix, encode(image, image_format)
         except UserError:

@@ -67,11 +67,13 @@ def test_folder_layouts(tmp_path, frame, dataset, found):
     ("mine", "mine/training/monday.MP4", "", "prepare_data.py custom --name mine --source {} --out prepared,"),
     ("avenue", "Avenue_Dataset/Train/01/0.jpg", "", "give --dataset_path {}/Avenue_Dataset"),
     ("avenue", "avenue/avenue/training/frames/01/0.jpg", "", "give --dataset_path {}/avenue/avenue"),
+    ("mine", "mine/Training/01/0.jpg", "mine/testing", "give --dataset_path {}/mine"),
     ("mine", "mine/training/0.jpg", "", "{}/mine/training/frames/<video>/<frame>.jpg"),
     ("mine", "x", "nowhere", "nowhere: no such folder")])
 def test_near_misses_are_told(tmp_path, dataset, file, below, said):
     touch((tmp_path / file).parent, (tmp_path / file).name)
-    touch(tmp_path / "UCSDped2/Test/Test001_gt", "001.bmp")
+    for folder in ("UCSDped2/Test/Test001_gt", "mine/testing"):
+        touch(tmp_path / folder, "001.txt")
     with pytest.raises(UserError) as caught:
         find_split(tmp_path / below, dataset, "training")
     assert said.format(tmp_path) in str(caught.value)

@@ -252,6 +252,9 @@ def test_depth_range(tmp_path, kind, suffix):
         said = sentence(run(main, *own))
         assert "holds float32 pixels, 0 to 4095" in said and "custom --depth_range LOW HIGH" in said
         shutil.rmtree(tmp_path / "DATA")
+    elif suffix == ".tif":
+        assert "has 16 bits, a JPEG 8" in sentence(run(main, *own, "--format", "jpg"))
+        shutil.rmtree(tmp_path / "DATA")
     assert "lower pixel first" in sentence(run(main, *own, "--depth_range", 9, 9))
     assert run(main, *own, "--depth_range", 0, 4095).status == 0
     for folder in ("training/frames/a", "testing/frames/b"):

@@ -53,8 +53,8 @@ def find_split(root: str | Path, dataset: str, split: str) -> Path:
             raise UserError(f"{root} holds {dataset} as it was published or filmed ({path.relative_to(root)}); run "
                             f"python scripts/prepare_data.py {which} --source {shlex.quote(str(root))} --out prepared, "
                             f"and give prepared in place of {root}")
-    elsewhere = [path for path in (*root.glob("*/*"), *root.glob("*/*/*")) if path.name.lower() in SPLIT_FOLDERS[split]
-                 and path not in {candidate.parent for candidate in candidates}]
+    elsewhere = [path for path in (*root.glob("*/*"), *root.glob("*/*/*"), *root.absolute().parent.glob("*"))
+                 if path.name.lower() in SPLIT_FOLDERS[split] and path not in [place.parent for place in candidates]]
     raise UserError(f"no {split} frames of {dataset} in {root}: expected {candidates[0]}/<video>/<frame>.jpg "
                     f"(or {candidates[-2].relative_to(root)} when the path is the data set's own folder)" +
                     "".join(f"; {path} is there: give --dataset_path {path.parent}" for path in elsewhere[:1]))
