@@ -127,7 +127,7 @@ def decode(container: InputContainer, footage: Footage, channels: int, fps: floa
     stream.codec_context.thread_count = 1                                  # several videos are decoded at a time
     length, duration = footage.length or 0, float(stream.duration * stream.time_base if stream.duration and
                                                   stream.time_base else (container.duration or 0) / av.time_base)
-    enough = length - max(1 if stream.frames else 3, length // 100)        # a count reckoned from the duration may be over
+    enough = length - max(1 if stream.frames else 3, length // 100)        # one reckoned from the duration may be over
     packets, t, first, last, step, shape, opened = 0, 0, None, 0.0, 0.0, None, time.monotonic()
     try:
         for packet in container.demux(stream):
