@@ -122,7 +122,7 @@ def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:
             before = dict(json.loads((root / "prepared.json").read_text()))
         except (OSError, ValueError, TypeError, RecursionError):                  # missing, or damaged
             before = {}
-        if root.exists() and any(before.get(key) != value for key, value in manifest.items()):
+        if any(root.glob("[!.]*")) and any(before.get(key) != value for key, value in manifest.items()):
             raise UserError(f"{root} was made from {str(before.get('source', 'something else'))[:200]} as "
                             f"{str(before.get('format'))[:9]}; give that and --format (--depth_range, too, where it "
                             f"was given) again, or another --out, or delete {root} first")
