@@ -13,7 +13,7 @@ from torch import Tensor
 from lgn_net.data.videos import Video
 from lgn_net.errors import UserError
 
-MOST_PIXELS = 2 ** 27
+MOST_PIXELS = 2 ** 27    # of a PNG; decoding a header's absurd numbers would take gigabytes
 FEW_LEVELS = 32          # 12-bit pixels in 16-bit files keep 16 grey levels when they become 8-bit pixels
 MAP_DEPTH = "map them to 8 bits: scripts/prepare_data.py custom --depth_range LOW HIGH (of 12-bit pixels 0 4095)"
 
@@ -28,11 +28,10 @@ def read_image(path: str | Path, flag: int = cv2.IMREAD_UNCHANGED, any_depth: bo
     UserError when it is damaged, or, unless `any_depth`, its pixels are not of 8 or 16 bits.
     """
     data, image = Path(path).read_bytes(), None
-    if data[1:4] == b"PNG" and int.from_bytes(data[16:20]) * int.from_bytes(data[20:24]) > MOST_PIXELS:
-        data = data[:0]                                                      # decoding it takes gigabytes
+    absurd = data[1:4] == b"PNG" and int.from_bytes(data[16:20]) * int.from_bytes(data[20:24]) > MOST_PIXELS
     for how in dict.fromkeys((flag, cv2.IMREAD_UNCHANGED)):                  # colour and grey are of 8 bits only
         with contextlib.suppress(cv2.error):                                 # a header with absurd numbers
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), how) if data and image is None else image
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), how) if image is None and data and not absurd else image
     if image is None or is_truncated(data):
         raise UserError(f"frame {path} is damaged or truncated ({len(data)} bytes); extract or unpack it again")
     if image.dtype not in (np.uint8, np.uint16) and not any_depth:
