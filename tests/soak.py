@@ -382,7 +382,7 @@ def hostile(dice, seconds):
             raw += [word for word in ("\x1b", "Traceback") if word in said + page]
             raw += [line for path in data.glob("*/*.csv") for line in path.read_text(errors="replace").split("\n")
                     if re.match(r"[=+@-]", line)]
-            yield f"name {name!r}: {raw}, status {status}: {said[-200:]}" if raw or status not in (0, 2) else ""
+            yield f"name {name!r}: {raw}, status {status}: {said[-200:]}" if raw or status not in (0, 1, 2) else ""
 
 
 # ------------------------------------------------------------------------------------------------------ a long run
