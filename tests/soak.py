@@ -128,10 +128,13 @@ def commands(out):
 
 
 def state(folder):
-    """What a command leaves: the tensors of checkpoints, and the bytes of frames, labels, packed frames and scores."""
+    """What a command leaves: the tensors of last.pt, and the bytes of frames, labels, packed frames and scores.
+
+    A kill after last.pt, before epoch_NNN.pt of the same weights, leaves the latter out.
+    """
     kept = {}
     for path in folder.rglob("*"):
-        if path.suffix == ".pt":
+        if path.name == "last.pt":
             kept[path.relative_to(folder)] = [t.numpy().tobytes() for t in tensors(load_checkpoint(path)[1])]
         elif path.suffix in (".npy", ".u8") or path.name == "scores.csv" or "frames" in path.parts and path.is_file():
             kept[path.relative_to(folder)] = path.read_bytes()
@@ -366,7 +369,7 @@ def hostile(dice, seconds):
     names = ["<img src=x onerror=alert(1)>", "<script>alert(1)<!-", "\"'><b>", "a&b", "{{7*7}}", "\x1b[31mred\x1b]0;x",
              "a\nb", "a\rb", "\u202egnp", b"\xff".decode(errors="surrogateescape"), "=HYPERLINK(1)", "@SUM(1)", "+1+1",
              "-1", "a,b", "a;b", " a", "$x^2$", "%s%n"]
-    for k, name in enumerate(names):
+    for k, name in enumerate(names if seconds > 30 else names[::4]):
         data = home / f"set{k}"
         for place in (f"testing/frames/{name}", "training/frames/01"):
             (data / "made" / place).parent.mkdir(parents=True)
