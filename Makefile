@@ -1,11 +1,12 @@
 # make demo: from nothing to an AUC on drawn data.  make test: the test suite in three minutes.
-# make test-all: its slow part, too.  make lint: ruff and mypy.  Each installs first what it needs.
+# make test-all: its slow part, too.  make soak: half an hour of kills, damage and hostile files (docs/reliability.md).
+# make lint: ruff and mypy.  Each installs first what it needs.
 VENV ?= .venv
 PYTHON ?= python3
 RUN := $(VENV)/bin/python
 DEMO := runs/demo
 
-.PHONY: install test test-all lint demo clean
+.PHONY: install test test-all soak lint demo clean
 
 install: $(VENV)/installed
 
@@ -19,6 +20,9 @@ test: install
 
 test-all: install
 	$(RUN) -m pytest -q
+
+soak: install
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(RUN) tests/soak.py
 
 lint: install
 	$(RUN) -m ruff check .

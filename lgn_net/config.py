@@ -11,11 +11,25 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, get_loader, set_loader, set_parsing_settings
 
 from lgn_net.errors import UserError
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
+load_any_yaml = get_loader("yaml")
+
+
+def load_yaml(text: str) -> object:
+    """Read YAML of the kind that knobs need. YAMLError for aliases, which may grow without end, and for monsters."""
+    depth = 0
+    for event in yaml.parse(text):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > 9 or len(getattr(event, "value", None) or "") > 4000:
+            raise yaml.YAMLError("aliases, deep nesting and words of thousands of letters are not read")
+    return load_any_yaml(text)
+
+
+set_loader("yaml", load_yaml, (yaml.YAMLError,))
 
 
 @dataclass(frozen=True)
@@ -179,6 +193,7 @@ class Config:
     def __post_init__(self):
         for knob, value in flatten(asdict(self)).items():
             require(value is not None or knob in NULLABLE, knob, value, "a value")
+            require(not isinstance(value, int) or abs(value) < 2**31 or knob == "seed", knob, value, "below 2^31")
             if knob in LOWEST and value is not None:
                 require(LOWEST[knob] <= value < math.inf, knob, value, f"{LOWEST[knob]} or more")
             if knob in POSITIVE and value is not None:
@@ -237,7 +252,7 @@ def parse(parser: ArgumentParser, words: list[str] | dict) -> tuple[Config, Name
             require(isinstance(args[name], Namespace), name, args[name], "a section of `knob: value` lines")
         sections = parser.instantiate(args)
     except (ArgumentError, UnicodeDecodeError) as error:
-        raise UserError(re.sub(r'Parser key "([\w.]+)"', r"--\1", " ".join(str(error).split()))) from None
+        raise UserError(re.sub(r'Parser key "([\w.]+)"', r"--\1", " ".join(str(error).split())[:400])) from None
     return Config(seed=args.seed, **{name: sections[name] for name in SECTIONS}), args
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ UNUSED = "encoder.moduleBatchNorm."       # in the authors' files, never used by
 FIRST, LAST = "encoder.moduleConv1.0.weight", "decoder.moduleDeconv1.6.weight"
 BOTTOM, UP = "decoder.moduleConv.0.weight", "decoder.moduleUpsample4.0.weight"
 STATE = "pred.convlstm_list.0.conv_h.0.weight"
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "m_items")      # names of what holds the content
 
 
 def official_name(name: str) -> str:
@@ -42,6 +44,22 @@ def official_name(name: str) -> str:
     return name.replace("conv_1x1", "conv_last")
 
 
+def load_unwrapped(path: str | Path) -> Any:
+    """Load one of the authors' files, without what others wrap around it: containers, prefixes of all names."""
+    content = load_file(path)
+    while isinstance(content, dict | list | tuple):
+        inside = [content[name] for name in WRAPPERS if name in content] if isinstance(content, dict) else content
+        if len(inside) != 1:
+            break
+        content = inside[0]
+    if isinstance(content, Tensor) and content.dim() == 3 and len(content) == 1:
+        return content[0]
+    if not isinstance(content, dict):
+        return content
+    prefix = next((str(name).removesuffix(FIRST) for name in content if str(name).endswith(FIRST)), "")
+    return {str(name).removeprefix(prefix): value for name, value in content.items()}
+
+
 def load_official(model_path: str | Path, items_path: str | Path | None) -> tuple[str, dict, dict]:
     """Read the authors' pair: their state_dict, and their memory items (M, D).
 
@@ -51,7 +69,7 @@ def load_official(model_path: str | Path, items_path: str | Path | None) -> tupl
     if items_path is None:
         raise UserError(f"{model_path} needs its memory items; the authors save them beside the model as <n>keys.pt, "
                         f"and without them every score is meaningless")
-    official, items = load_file(model_path), load_file(items_path)
+    official, items = load_unwrapped(model_path), load_unwrapped(items_path)
     if not isinstance(official, dict) or not isinstance(items, Tensor) or items.dim() != 2:
         raise UserError(f"{model_path} should hold a state_dict of tensors, and {items_path} the memory items, "
                         f"M x D; give the model first, then its items")
@@ -89,7 +107,7 @@ def import_official(config: Config, model_path: str | Path, items_path: str | Pa
 
 def official_system(model_path: str | Path) -> str:
     """Return which system the authors' model file holds, a key of `SYSTEMS`; "lgn_net" for any other content."""
-    content = load_file(model_path)
+    content = load_unwrapped(model_path)
     return infer_system(content) if isinstance(content, dict) else "lgn_net"
 
 

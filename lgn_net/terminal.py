@@ -126,7 +126,7 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
             sys.exit(main(sys.argv[1:]))
     except BrokenPipeError:                                                      # the reader, `head` say, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
+        sys.exit(128 + getattr(signal, "SIGPIPE", 13))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)

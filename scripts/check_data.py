@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from lgn_net.data.clips import FEW_LEVELS, MAP_DEPTH, is_truncated, read_frame
+from lgn_net.data.clips import FEW_LEVELS, MAP_DEPTH, grey_levels, is_truncated, read_image
 from lgn_net.data.labels import find_labels, load_labels, read_ranges
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.datasets import BENCHMARKS, difference_from_published, facts_of, known_lengths
@@ -37,41 +37,44 @@ LUMA_STEPS = 3688            # sum of JPEG's 64 quantisation steps of luma at qu
 
 
 class Frame(NamedTuple):
-    """What is known of an image file; only its name and bytes when it is damaged."""
+    """What is known of an image file; only its name, bytes and fault when it cannot be read."""
 
     name: str
     bytes: int
+    fault: str = ""
     size: str = ""                       # "360 x 240"
     format: str = ""                     # "JPEG 95", with the quality; "PNG"
-    content: int | None = None           # checksum of the file; None: damaged
+    content: int | None = None           # checksum of the file
     levels: int | None = None            # how many of the 256 grey levels occur; None: not decoded
 
 
 def main(argv: list[str]) -> int:
     """Check a data set, or compare two label files. Return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", metavar="DATA", nargs="?", default=".",
-                        help="folder that holds the data set's folder, or that folder itself (default: this folder)")
-    parser.add_argument("--dataset", required=True, help=f"{', '.join(BENCHMARKS)}, toy, or your own")
-    parser.add_argument("--labels", metavar="FILE", help="label file; default: as evaluate.py finds it")
-    parser.add_argument("--full", action="store_true", help="decode every frame")
-    parser.add_argument("--json", action="store_true", help="print the same as JSON")
-    parser.add_argument("--compare-labels", nargs="*", metavar="FILE",
-                        help="only show where two label files, or official and ano_pred, differ; alone: Avenue's two")
+    add = parser.add_argument
+    add("data", metavar="DATA", nargs="?", default=".",
+        help="folder that holds the data set's folder, or that folder itself (default: this folder)")
+    add("--dataset", required=True, help=f"{', '.join(BENCHMARKS)}, toy, or your own")
+    add("--labels", metavar="FILE", help="label file; default: as evaluate.py finds it")
+    add("--full", action="store_true", help="decode every frame")
+    add("--json", action="store_true", help="print the same as JSON")
+    add("--compare-labels", nargs="*", metavar="FILE",
+        help="only show where two label files, or official and ano_pred, differ; alone: Avenue's two")
     args = parser.parse_args(argv)
     content = examine(args) if args.compare_labels is None else compare(args.data, args.dataset, args.compare_labels)
+    problems = content.get("problem", [])
     if args.json:
         print(to_json(content), end="")
-    else:
-        for key, value in content.items():
-            if key in ("note", "problem"):
-                print("".join(f"{key}: {text}\n" for text in value), end="")
-            else:
-                print(f"{key}: {value}" if isinstance(value, str) else f"\n{key}\n{table(value)}\n")
-        if "problem" in content:
-            print(f"{len(content['problem'])} problems; to make videos again, delete their folders and run "
-                  f"scripts/prepare_data.py" if content["problem"] else "OK")
-    return len(content.get("problem", [])) > 0
+        return bool(problems)
+    for key, value in content.items():
+        if key in ("note", "problem"):
+            print("".join(f"{key}: {text}\n" for text in value), end="")
+        else:
+            print(f"{key}: {value}" if isinstance(value, str) else f"\n{key}\n{table(value)}\n")
+    if "problem" in content:
+        print(f"{len(problems)} problems; to make videos again, delete their folders and run scripts/prepare_data.py"
+              if problems else "OK")
+    return bool(problems)
 
 
 def examine(args: argparse.Namespace) -> dict[str, Any]:
@@ -87,9 +90,9 @@ def examine(args: argparse.Namespace) -> dict[str, Any]:
             continue
 
         # Each video by itself, and against the published numbers.
-        rows, published = [], known_lengths(args.dataset, split)
-        with ThreadPoolExecutor(os.cpu_count()) as pool, \
-                progress("check", sum(len(video.frames) for video in videos), "frames") as bar:
+        lengths, published = {video.name: len(video.frames) for video in videos}, known_lengths(args.dataset, split)
+        content[split] = []
+        with ThreadPoolExecutor(os.cpu_count()) as pool, progress("check", sum(lengths.values()), "frames") as bar:
             for name, paths in videos:
                 frames = list(pool.map(look, paths, [args.full or t == len(paths) // 2 for t in range(len(paths))]))
                 bar.update(len(paths))
@@ -97,12 +100,10 @@ def examine(args: argparse.Namespace) -> dict[str, Any]:
                 if published.get(name, len(paths)) != len(paths):
                     problems.append(f"{split}/{name}: {len(paths)} of {published[name]} frames")
                 middle = frames[len(paths) // 2]
-                rows.append({"video": name, "size": middle.size, "format": middle.format, "frames": len(paths),
-                             "published": published.get(name), "MB": sum(frame.bytes for frame in frames) / 1e6})
-        lengths = {row["video"]: row["frames"] for row in rows}
-        if different := difference_from_published(args.dataset, split, list(lengths.values())):
-            problems.append(different)
-        content[split] = rows
+                content[split].append({
+                    "video": name, "size": middle.size, "format": middle.format, "frames": len(paths),
+                    "published": published.get(name), "MB": sum(frame.bytes for frame in frames) / 1e6})
+        problems += filter(None, [difference_from_published(args.dataset, split, list(lengths.values()))])
 
     # To a model trained on sharper or larger frames, compression is an anomaly.
     for key, found in ("size", problems), ("format", notes):
@@ -128,27 +129,28 @@ def examine(args: argparse.Namespace) -> dict[str, Any]:
 
 def look(path: str, decode: bool) -> Frame:
     """Read the header and the end of an image file, and its pixels if `decode`."""
-    data = Path(path).read_bytes()
-    frame = Frame(os.path.basename(path), len(data))
+    data, name = Path(path).read_bytes(), os.path.basename(path)
+    size, form, steps, levels = "", "", {}, None
     try:
         with Image.open(io.BytesIO(data)) as image:
-            size, steps = f"{image.width} x {image.height}", getattr(image, "quantization", {})
-            form, is_float = f"{image.format}{' of floats' * (image.mode == 'F')}", image.mode == "F"
-        levels = np.count_nonzero(np.bincount(read_frame(path, 3).ravel())) if decode and not is_float else None
-    except Exception:                                                        # Pillow fails in many ways
-        return frame
-    if is_truncated(data):
-        return frame
+            size, form, steps = f"{image.width} x {image.height}", str(image.format), getattr(image, "quantization", {})
+    except Exception:                                            # Pillow fails in many ways; OpenCV has the last word
+        decode = True
+    try:
+        if decode or is_truncated(data):
+            levels = grey_levels(read_image(path))
+    except UserError as error:
+        return Frame(name, len(data), str(error))
     if steps:
         scale = sum(steps[0]) / LUMA_STEPS
         form += f" {100.4 - 50 * scale if scale < 1 else 50 / scale:.0f}"
-    return Frame(frame.name, frame.bytes, size, form, zlib.crc32(data), levels)
+    return Frame(name, len(data), "", size, form, zlib.crc32(data), levels)
 
 
 def faults(frames: list[Frame]) -> Iterator[str]:
     """Yield what is wrong with a video, as sentences."""
-    if damaged := [f"{frame.name} of {frame.bytes:,} bytes" for frame in frames if frame.content is None]:
-        yield f"frames are damaged or truncated: {some(damaged)}"
+    if unread := [frame.fault for frame in frames if frame.fault]:
+        yield some(unread)
 
     # The number that counts the frames rises by one step. Where several numbers change, they are a time of day.
     numbers = zip(*([int(digits) for digits in re.findall(r"\d+", Path(frame.name).stem)] for frame in frames))
@@ -166,11 +168,8 @@ def faults(frames: list[Frame]) -> Iterator[str]:
     same = [b.name for a, b in zip(frames, frames[1:]) if a.content == b.content is not None]
     if len(same) > len(frames) / 5:
         yield f"{len(same):,} of {len(frames):,} frames repeat the one before: {some(same)}"
-    levels = max((frame.levels for frame in frames if frame.levels), default=256)
-    if levels < FEW_LEVELS:
+    if (levels := max((frame.levels for frame in frames if frame.levels), default=256)) < FEW_LEVELS:
         yield f"{levels} of 256 grey levels are used, as of 12 bits in 16-bit files; {MAP_DEPTH}"
-    if any(frame.format.endswith("floats") for frame in frames):
-        yield f"pixels are floats, not 8 or 16 bits; {MAP_DEPTH}"
 
 
 def compare(data: str, dataset: str, sources: list[str]) -> dict[str, Any]:

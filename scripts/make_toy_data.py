@@ -31,11 +31,9 @@ LENGTH = {"cyclist": 1.1, "cart": 2.1, "runner": 0.5}                     # body
 GAIT = {"walker": (0.4, 7.4, 0.02), "runner": (0.75, 4.8, 0.13), "cyclist": (0.45, 2.5, 0.2)}   # swing, pace, lean
 
 # Colours are BGR, as OpenCV wants them.
-GRASS, WALL, PAVEMENT, JOINT = (52, 88, 78), (78, 86, 92), (158, 166, 168), (130, 136, 138)
-SHADOW, BLACK, GLASS, WHITE = (122, 128, 130), (38, 36, 36), (84, 78, 70), (226, 230, 232)
+GRASS, PAVEMENT, BLACK, WHITE = (52, 88, 78), (158, 166, 168), (38, 36, 36), (226, 230, 232)
 SHIRTS = ((52, 44, 40), (96, 62, 44), (58, 52, 118), (70, 88, 60), (84, 80, 78), (46, 84, 120), (206, 210, 214))
-TROUSERS = ((44, 40, 38), (88, 62, 48), (66, 76, 88))
-SKINS = ((140, 168, 206), (96, 124, 168), (62, 84, 120))
+TROUSERS, SKINS = ((44, 40, 38), (88, 62, 48), (66, 76, 88)), ((140, 168, 206), (96, 124, 168), (62, 84, 120))
 
 
 class Actor(NamedTuple):
@@ -80,41 +78,29 @@ def frame_labels(video: int) -> np.ndarray:
 
 
 def draw(canvas: np.ndarray, actor: Actor, t: int) -> None:
-    """Draw an actor. Points are in body heights, forwards and upwards from the ground below the centre."""
-    shirt, trousers, skin = (colours[actor.look % len(colours)] for colours in (SHIRTS, TROUSERS, SKINS))
+    """Draw an actor as thick lines; one from a point to itself is a disc.
+
+    Points and widths are in body heights, forwards and upwards from the ground below the centre.
+    """
     # The walkway's perspective: where the ground is for a person of this size.
     place = np.array([actor.start + actor.speed * t, 3.46 * actor.size - 0.08 * HEIGHT])
 
-    def pixels(points: tuple) -> list[np.ndarray]:
-        scaled = place + np.array(points) * (np.sign(actor.speed) * actor.size, -actor.size)
-        return [np.rint(scaled * SCALE * 16).astype(np.int32)]                     # 4 fractional bits
+    def line(colour: tuple, width: float, *points: object) -> None:
+        pixels = (place + np.array(points) * (np.sign(actor.speed) * actor.size, -actor.size)) * SCALE
+        cv2.polylines(canvas, [np.rint(16 * pixels).astype(np.int32)], False, colour,                # 4 fractional bits
+                      max(1, round(width * actor.size * SCALE)), cv2.LINE_AA, 4)
 
-    def line(colour: tuple, width: float, *points: object) -> None:                # from a point to itself: a disc
-        thickness = max(1, round(width * actor.size * SCALE))
-        cv2.polylines(canvas, pixels(points), False, colour, thickness, cv2.LINE_AA, 4)
-
+    shirt, trousers, skin = (colours[actor.look % len(colours)] for colours in (SHIRTS, TROUSERS, SKINS))
+    for x in {"cart": (-0.65, 0.65), "cyclist": (-0.33, 0.33)}.get(actor.kind, ()):
+        line(BLACK, 0.4, (x, 0.2), (x, 0.2))
     if actor.kind == "cart":
-        line(SHADOW, 0.1, (-1, 0), (1, 0))
-        body = ((-1.05, 0.2), (-1.05, 0.6), (-0.25, 0.6), (-0.2, 1.15), (0.45, 1.15), (0.7, 0.6), (1.05, 0.5),
-                (1.05, 0.2))
-        cv2.fillPoly(canvas, pixels(body), WHITE, cv2.LINE_AA, 4)
-        cv2.fillPoly(canvas, pixels(((-0.1, 0.66), (-0.1, 1.05), (0.42, 1.05), (0.59, 0.66))), GLASS, cv2.LINE_AA, 4)
+        line(WHITE, 0.4, (-0.85, 0.4), (0.85, 0.4))
+        line(WHITE, 0.6, (-0.1, 0.85), (0.25, 0.85))
         line(skin, 0.16, (0.25, 0.88), (0.25, 0.88))
-        for x in (-0.65, 0.65):
-            line(BLACK, 0.38, (x, 0.19), (x, 0.19))
         return
-    swing, pace, lean = GAIT[actor.kind]
-    hip = np.array([0, 0.48])
-    line(SHADOW, 0.08, (-0.2, 0), (0.2, 0))
-    if actor.kind == "cyclist":
-        hip = np.array([-0.13, 0.58])
-        for x in (-0.33, 0.33):
-            line(BLACK, 0.42, (x, 0.21), (x, 0.21))
-            line(PAVEMENT, 0.3, (x, 0.21), (x, 0.21))
-        line(BLACK, 0.05, hip, (-0.33, 0.21), (-0.02, 0.22), hip, (0.22, 0.6), (0.33, 0.21))
-        line(skin, 0.06, hip + (lean, 0.28), (0.22, 0.62))
     # Legs follow the distance travelled, so that feet do not slide.
-    angle = swing * np.sin(actor.look + pace * abs(actor.speed) * t / actor.size)
+    swing, pace, lean = GAIT[actor.kind]
+    hip, angle = np.array([0, 0.48]), swing * np.sin(actor.look + pace * abs(actor.speed) * t / actor.size)
     for leg in (angle, -angle):
         line(trousers, 0.1, hip, hip + 0.46 * np.array([np.sin(leg), -np.cos(leg)]))
     line(shirt, 0.18, hip + (0, 0.05), hip + (lean, 0.28))
@@ -122,16 +108,10 @@ def draw(canvas: np.ndarray, actor: Actor, t: int) -> None:
 
 
 def background() -> np.ndarray:
-    """Draw the empty scene, (SCALE * height, SCALE * width, 3) uint8, the same in all videos."""
-    H, W = HEIGHT * SCALE, WIDTH * SCALE
+    """Draw the empty scene, (SCALE * height, SCALE * width, 3) uint8: a walkway between meadows, always the same."""
+    H, W, rng = HEIGHT * SCALE, WIDTH * SCALE, np.random.default_rng([0, 2])
     scene = np.full((H, W, 3), GRASS, np.float32)
-    scene[:H // 8, 2 * W // 5:] = WALL
     scene[2 * H // 5:93 * H // 100] = PAVEMENT
-    for x in np.linspace(-0.7, 1.7, 12) * W:                                       # joints, narrower in the distance
-        cv2.line(scene, (int(x), 93 * H // 100), (int(x / 2 + W / 4), 2 * H // 5), JOINT, SCALE)
-    for y in (40, 50, 62, 76, 93):
-        cv2.line(scene, (0, y * H // 100), (W, y * H // 100), JOINT, SCALE)
-    rng = np.random.default_rng([0, 2])
     for grain in (2, 8, 32):                                                       # from blades of grass to patches
         noise = rng.standard_normal((H // grain + 2, W // grain + 2), np.float32)
         scene += 3 * cv2.resize(noise, (W, H), interpolation=cv2.INTER_CUBIC)[..., None]

@@ -5,53 +5,48 @@
     python scripts/prepare_data.py shanghaitech --source shanghaitech.tar.gz --out DATA --format jpg
     python scripts/prepare_data.py custom --source VIDEOS --labels labels.csv --out DATA --name mine
 
-docs/data.md says where to get each data set and what comes out. An interrupted run goes on when it is started again.
+docs/data.md says where to get each data set and what comes out. An interrupted run goes on when it is started again:
+the frames of a video appear when all of it is written, and a video that is there is not made again.
 """
 
 import argparse
+import json
+import os
 import re
 import shlex
+import shutil
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 
-from lgn_net.datasets import BENCHMARKS, canonical_name, facts_of
+from lgn_net.data.archives import download, unpack
+from lgn_net.data.clips import MAP_DEPTH, read_image, read_mask, to_8_bits
+from lgn_net.data.footage import open_footage
+from lgn_net.data.labels import load_labels
+from lgn_net.data.videos import index_videos
+from lgn_net.datasets import BENCHMARKS, canonical_name, difference_from_published, facts_of
+from lgn_net.datasets.common import SPLIT_FOLDERS, Benchmark, SourceVideo, load_array, load_mat, some
 from lgn_net.errors import UserError
-from lgn_net.files import ROOT
-from lgn_net.preparation.archives import download
-from lgn_net.preparation.prepare import prepare
-from lgn_net.terminal import run_command
+from lgn_net.files import ROOT, locked, replacing, replacing_folder, to_json, write_atomic
+from lgn_net.terminal import progress, run_command
+
+# Lossless, or half the bytes at 52 dB (measured on Avenue), with colours at full resolution, unlike OpenCV's default.
+ENCODING = {"png": [], "jpg": [cv2.IMWRITE_JPEG_QUALITY, 100,
+                               cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]}
+ONE_MAT = threading.Lock()     # a MATLAB file of masks takes some 300 MB of memory while it is read
 
 
 def main(argv: list[str]) -> None:
     """Prepare a data set and print what is there and what to type next."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", type=canonical_name, choices=[*BENCHMARKS, "custom"],
-                        help="which; custom: video files or folders of images of your own")
-    parser.add_argument("--source", type=Path, nargs="+", default=[], metavar="PATH",
-                        help="the published archives, or folders; custom: one with the folders training and testing")
-    parser.add_argument("--download", nargs="?", const="", metavar="ADDRESS",
-                        help="fetch the archives into --source (default: OUT/archives), also from a mirror's ADDRESS")
-    parser.add_argument("--out", type=Path, required=True, help="dataset folder; <dataset>/ is made in it")
-    parser.add_argument("--format", choices=("png", "jpg"), default="png",
-                        help="png is lossless (default), jpg has quality 100 and half the size")
-    parser.add_argument("--label_source", choices=("auto", "official", "ano_pred"), default="auto",
-                        help="of Avenue: the official masks, or the re-annotation that published numbers use (auto)")
-    parser.add_argument("--labels", type=Path, help="custom: label file, such as a CSV of video,start,end")
-    parser.add_argument("--name", help="custom: name of the data set (default: custom)")
-    parser.add_argument("--depth_range", type=float, nargs=2, metavar=("LOW", "HIGH"),
-                        help="custom, images of 16 bits or floats: the pixels that become 0 and 255, as 0 4095")
-    args = parser.parse_args(argv)
+    args = parse_arguments(argv)
     benchmark = facts_of(args.dataset)
-    if args.dataset != "custom" and (args.labels or args.name or args.depth_range):
-        raise UserError("--labels, --name and --depth_range are for custom; a benchmark has its own")
-    if args.depth_range and not args.depth_range[0] < args.depth_range[1]:
-        raise UserError(f"--depth_range {args.depth_range}: give the lower pixel first, as 0 4095")
-    if args.label_source not in ("auto", "official", *benchmark.truths):
-        raise UserError(f"no {args.label_source} labels of {args.dataset} ship with this project; leave it at auto")
-    args.name = args.name or args.dataset
-    if not re.fullmatch("[A-Za-z0-9_][A-Za-z0-9._-]*", args.name):
-        raise UserError(f"--name {args.name!r}: give letters, digits, '.', '_' and '-', not '.' or '-' first")
     if args.download is not None and benchmark.archives:
         folder = args.source[0] if args.source else args.out / "archives"
         sources = [download(archive, folder, args.download) for archive in benchmark.archives]
@@ -76,6 +71,229 @@ def main(argv: list[str]) -> None:
     knobs = config if (ROOT / config).exists() else f"configs/ped2.yaml --data.dataset {args.name}"
     print(f"check it:  python scripts/check_data.py {where} --dataset {args.name}\n"
           f"train:     python train.py --config {knobs} --dataset_path {where} --exp_dir runs/{args.name}")
+
+
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    """Read the command line. UserError for what does not go together."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("dataset", type=canonical_name, choices=[*BENCHMARKS, "custom"],
+        help="which; custom: video files or folders of images of your own")
+    add("--source", type=Path, nargs="+", default=[], metavar="PATH",
+        help="the published archives, or folders; custom: one with the folders training and testing")
+    add("--download", nargs="?", const="", metavar="ADDRESS",
+        help="fetch the archives into --source (default: OUT/archives), also from a mirror's ADDRESS")
+    add("--out", type=Path, required=True, help="dataset folder; <dataset>/ is made in it")
+    add("--format", choices=("png", "jpg"), default="png",
+        help="png is lossless (default), jpg has quality 100 and half the size")
+    add("--label_source", choices=("auto", "official", "ano_pred"), default="auto",
+        help="of Avenue: the official masks, or the re-annotation that published numbers use (auto)")
+    add("--labels", type=Path, help="custom: label file, such as a CSV of video,start,end")
+    add("--name", help="custom: name of the data set (default: custom)")
+    add("--depth_range", type=float, nargs=2, metavar=("LOW", "HIGH"),
+        help="custom, images of 16 bits or floats: the pixels that become 0 and 255, as 0 4095")
+    args = parser.parse_args(argv)
+    if args.dataset != "custom" and (args.labels or args.name or args.depth_range):
+        raise UserError("--labels, --name and --depth_range are for custom; a benchmark has its own")
+    if args.depth_range and not args.depth_range[0] < args.depth_range[1]:
+        raise UserError(f"--depth_range {args.depth_range}: give the lower pixel first, as 0 4095")
+    if args.label_source not in ("auto", "official", *facts_of(args.dataset).truths):
+        raise UserError(f"no {args.label_source} labels of {args.dataset} ship with this project; leave it at auto")
+    args.name = args.name or args.dataset
+    if not re.fullmatch("[A-Za-z0-9_][A-Za-z0-9._-]*", args.name):
+        raise UserError(f"--name {args.name!r}: give letters, digits, '.', '_' and '-', not '.' or '-' first")
+    return args
+
+
+def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:
+    """Make the data set from archives or folders, and return the content of its prepared.json.
+
+    UserError when a source is damaged or the data set was made from another one, OSError when the disk is full or
+    another run makes it now. Complete videos stay in any case.
+    """
+    root, archives, facts = args.out / args.name, args.out / f".{args.name}.unpacked", facts_of(args.dataset)
+    # What tells one source from another: an archive's name and size, a folder's place.
+    manifest: dict[str, Any] = {"dataset": args.dataset, "format": args.format, "source": [
+        str(path.resolve()) if path.is_dir() else f"{path.name}, {path.stat().st_size:,} bytes" for path in sources],
+        "depth_range": args.depth_range}
+    args.out.mkdir(parents=True, exist_ok=True)
+    with locked(args.out / f".{args.name}.lock", timeout=0):
+        try:
+            before = dict(json.loads((root / "prepared.json").read_text()))
+        except (OSError, ValueError, TypeError, RecursionError):                  # missing, or damaged
+            before = {}
+        if any(root.glob("[!.]*")) and any(before.get(key) != value for key, value in manifest.items()):
+            raise UserError(f"{root} was made from {str(before.get('source', 'something else'))[:200]} as "
+                            f"{str(before.get('format'))[:9]}; give that and --format (--depth_range, too, where it "
+                            f"was given) again, or another --out, or delete {root} first")
+        videos = [video._replace(depth=args.depth_range) for video in read_source(facts, sources, archives)]
+        write_atomic(root / "prepared.json", to_json(manifest))
+        write_videos([video for video in videos if not (root / video.split / "frames" / video.name).is_dir()], root,
+                     args.format)
+        shutil.rmtree(archives, ignore_errors=True)
+        lengths = {split: {video.name: len(video.frames) for video in index_videos(root / split / "frames")}
+                   for split in SPLIT_FOLDERS if (root / split / "frames").is_dir()}
+        manifest |= {"videos": lengths, "labels": write_labels(root, args, lengths.get("testing", {}))}
+        write_atomic(root / "prepared.json", to_json(manifest))
+    for split in SPLIT_FOLDERS:
+        if note := difference_from_published(args.dataset, split, list(lengths.get(split, {}).values())):
+            warnings.warn(note)
+    return manifest
+
+
+def read_source(facts: Benchmark, sources: list[Path], archives: Path) -> list[SourceVideo]:
+    """Unpack what is no folder, below `archives`, and list the videos. UserError when there are none, or two of a name.
+
+    An archive stays unpacked until all videos are written.
+    """
+    folders = [source if source.is_dir() else archives / source.name for source in sources]
+    for source, folder in zip(sources, folders):
+        if not folder.exists():
+            unpack(source, folder, facts.files)
+    videos = list(facts.find(folders))
+    double = [name for name, number in Counter(video[:2] for video in videos).items() if number > 1]
+    if double or not videos:
+        raise UserError(f"{len(videos)} videos in {', '.join(map(str, sources))}, of one name: {double}; expected "
+                        f"files like {' and '.join(facts.files)}")
+    return videos
+
+
+def write_videos(videos: list[SourceVideo], root: Path, image_format: str) -> None:
+    """Write the videos, on all cores. One that fails does not keep the others from being written; UserError then."""
+    failures, stop = [], threading.Event()
+    # Decoders release Python's lock while they work.
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress(f"prepare {root.name}", len(videos), "videos") as bar:
+        futures = {pool.submit(write_video, video, root / video.split, image_format, stop): video for video in videos}
+        try:
+            for future in as_completed(futures):
+                if isinstance(future.exception(), UserError):
+                    failures.append(f"{futures[future].split}/{futures[future].name}: {future.exception()}")
+                else:
+                    future.result()
+                bar.update()
+        finally:                                         # a full disk, or the user pressed Ctrl-C
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+    if failures:
+        raise UserError(f"{'; '.join(failures)}; all other videos are complete and stay, so mend that and run the same "
+                        f"command again")
+
+
+def write_video(video: SourceVideo, home: Path, image_format: str, stop: threading.Event) -> None:
+    """Write frames, masks and labels of a video into the split's folder `home`; the frames appear last, all at once.
+
+    Give up when `stop` is set. UserError for a damaged frame, a video that stops early, and other counts of masks or
+    labels.
+    """
+    count, digits = 0, 3
+    with replacing_folder(home / "frames" / video.name) as part:
+        for suffix, data, expected in encoded_frames(video, image_format):
+            digits = max(3, len(str(expected - 1)))
+            (part / f"{count:0{digits}d}{suffix}").write_bytes(data)
+            count += 1
+            if stop.is_set():
+                raise KeyboardInterrupt
+
+        # Masks, and labels, or else which masks have a pixel set.
+        labels = video.labels
+        if video.masks:
+            with replacing_folder(home / "masks" / video.name) as folder:
+                pixels = []
+                for t, mask in enumerate(read_masks(video.masks)):
+                    (folder / f"{t:0{digits}d}.png").write_bytes(encode(np.uint8(255) * mask, "png"))
+                    pixels.append(mask.any())
+                if len(pixels) != count:
+                    raise UserError(f"{len(pixels)} masks, {count} frames; the masks are of another video")
+            labels = np.array(pixels, np.uint8) if labels is None else labels
+            if labels.any() and not any(pixels):
+                warnings.warn(f"{video.split}/{video.name}: {labels.sum()} frames are abnormal by their labels, and no "
+                              f"mask has a pixel")
+        if labels is not None:
+            if len(labels) != count:
+                raise UserError(f"{len(labels)} labels, {count} frames; the labels are of another video")
+            save_array(home / "labels" / f"{video.name}.npy", labels)
+
+
+def encoded_frames(video: SourceVideo, image_format: str) -> Iterator[tuple[str, bytes, int]]:
+    """Yield suffix and content of every frame's file, and how many there will be by the header (0: unknown)."""
+    suffix, count = f".{image_format}", 0
+    if isinstance(video.frames, Path):
+        if video.depth:
+            raise UserError("it is a video file, and --depth_range is for images; leave it out")
+        with open_footage(video.frames) as footage:
+            expected = footage.length or 0
+            for frame in footage.frames:
+                yield suffix, encode(frame.picture, image_format), expected
+                count += 1
+        if not footage.whole:
+            raise UserError(f"{video.frames} stops early, decoded {count} of {expected} frames; get it again")
+        return
+    file = suffix, b""
+    for t, path in enumerate(video.frames):
+        try:
+            image = read_image(path, any_depth=bool(video.depth))
+            if video.depth:
+                file = suffix, encode(to_8_bits(image, *video.depth), image_format)
+            elif path.suffix.lower() in (".jpg", ".jpeg", suffix):      # nothing is gained from another format
+                file = path.suffix.lower(), path.read_bytes()
+            elif image.dtype != np.uint8 and suffix == ".jpg":
+                raise UserError(f"{path} has 16 bits, a JPEG 8; give --format png, or {MAP_DEPTH}")
+            else:
+                file = suffix, encode(image, image_format)
+        except UserError:
+            if t != video.damaged:
+                raise
+            warnings.warn(f"{path} is damaged in the published archive; the frame before it is repeated")
+        yield *file, len(video.frames)
+
+
+def encode(image: np.ndarray, image_format: str) -> bytes:
+    """Encode an image (H, W) or (H, W, C) as the content of a file."""
+    return cv2.imencode(f".{image_format}", image, ENCODING[image_format])[1].tobytes()
+
+
+def read_masks(masks: Path | tuple[Path, ...]) -> Iterator[np.ndarray]:
+    """Yield the masks (H, W) of one video, bool, frame after frame."""
+    if isinstance(masks, tuple):
+        yield from map(read_mask, masks)
+    elif masks.suffix == ".npy":
+        yield from (mask > 0 for mask in load_array(masks))
+    else:
+        with ONE_MAT:
+            yield from (cell > 0 for cell in load_mat(masks, "volLabel"))
+
+
+def write_labels(root: Path, args: argparse.Namespace, lengths: dict[str, int]) -> str | None:
+    """Write the labels of the test videos, (T) by name; return whose they are, None when there are none.
+
+    The user's file comes first, then the labels that ship, then those that came with the source.
+    """
+    if not lengths:
+        return None
+    own = {name: root / "testing" / "labels" / f"{name}.npy" for name in lengths}
+    truths = facts_of(args.dataset).truths
+    source = args.label_source if args.label_source != "auto" else next(iter(truths), "official")
+    try:
+        labels = load_labels(args.labels or truths[source], lengths)
+    except (UserError, KeyError) as error:                 # not the published videos, or no labels of them
+        if args.labels or args.label_source == "ano_pred":
+            raise
+        if lost := [name for name, path in own.items() if not path.exists()]:
+            warnings.warn(f"no labels for testing {some(lost)}; evaluate.py will need --labels FILE")
+            return None
+        if source == "ano_pred":
+            warnings.warn(f"{error}; the source's own labels are used")
+        labels, source = {name: np.array(load_array(path)) for name, path in own.items()}, "official"
+    for name, array in labels.items():
+        save_array(own[name], array)
+    save_array(root / f"frame_labels_{args.name}.npy", np.concatenate(list(labels.values())))
+    return str(args.labels or ("your own" if args.dataset == "custom" else source))
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write a NumPy file completely or not at all."""
+    with replacing(path) as file:
+        np.save(file, array)
 
 
 if __name__ == "__main__":

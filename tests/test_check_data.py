@@ -55,17 +55,14 @@ def stuck(data):
         shutil.copy(frame(data, "003.jpg"), frame(data, f"{t:03d}.jpg"))
 
 
-def dark(data):
-    """As 12-bit pixels in 16-bit files look."""
-    for path in frame(data, ".").iterdir():
-        cv2.imwrite(str(path.with_suffix(".png")), cv2.imread(str(path)) // 16)
-        path.unlink()
+def converted(suffix, change):
+    """All frames of a video as other files."""
+    def convert(data):
+        for path in frame(data, ".").iterdir():
+            cv2.imwrite(str(path.with_suffix(suffix)), change(cv2.imread(str(path))))
+            path.unlink()
 
-
-def floats(data):
-    for path in frame(data, ".").iterdir():
-        cv2.imwrite(str(path.with_suffix(".tif")), np.float32(cv2.imread(str(path), 0)))
-        path.unlink()
+    return convert
 
 
 def rewrite(data, **how):
@@ -76,16 +73,17 @@ def rewrite(data, **how):
 
 FAULTS = {
     "truncated": (lambda d: frame(d, "005.jpg").write_bytes(frame(d, "005.jpg").read_bytes()[:-40]),
-                  ["training/02: frames are damaged or truncated: 005.jpg of "]),
-    "html": (lambda d: frame(d, "005.jpg").write_text("<html>not found</html>"), ["005.jpg of 22 bytes"]),
+                  ["training/02: frame ", "005.jpg is damaged or truncated"]),
+    "html": (lambda d: frame(d, "005.jpg").write_text("<html>not found</html>"), ["005.jpg is damaged", "(22 bytes)"]),
     "stuck": (stuck, ["training/02: 8 of 12 frames repeat the one before: 004.jpg"]),
     "deleted": (lambda d: frame(d, "005.jpg").unlink(), ["training/02: frames seem lost", "004.jpg before 006.jpg"]),
     "copied": (lambda d: shutil.copy(frame(d, "009.jpg"), frame(d, "005 (1).jpg")), ["005 (1).jpg before 005.jpg"]),
     "renamed": (lambda d: frame(d, "005.jpg").rename(frame(d, "img005.jpg")), ["011.jpg before img005.jpg"]),
     "resized": (lambda d: write(frame(d, "005.jpg"), 0, shape=(24, 32, 3)), ["11 of 64 x 48, 1 of 32 x 24"]),
     "resized_testing": (lambda d: rewrite(d, shape=(24, 32, 3)), ["testing frames are 32 x 24, training frames 64"]),
-    "floats": (floats, ["training/02: pixels are floats", "--depth_range"]),
-    "dark": (dark, ["training/02: 16 of 256 grey levels"]),
+    "floats": (converted(".tif", np.float32), ["float32 pixels", "--depth_range"]),
+    "signed": (converted(".tiff", lambda image: np.int16(image) - 99), ["int16 pixels", "--depth_range"]),
+    "dark": (converted(".png", lambda image: image // 16), ["training/02: 16 of 256 grey levels"]),
     "short_labels": (lambda d: labels(d, [0] * 11 + [1] * 12), ["23 labels", "24 frames"]),
     "no_labels": (lambda d: (d / "mine" / "frame_labels_mine.npy").unlink(), ["frame_labels_mine.npy", "--labels"]),
     "one_class": (lambda d: labels(d, [0] * 24), ["AUC"]),
@@ -123,7 +121,7 @@ def test_only_pixels_tell(data):
     write(path, 5)
     frame(data, "002.jpg").unlink()
     path.write_bytes(path.read_bytes()[:1000] + bytes(500) + path.read_bytes()[1500:])
-    assert check(data) == ([], []) and "002.png of " in check(data, "--full")[1][0]
+    assert check(data) == ([], []) and "002.png is damaged" in check(data, "--full")[1][0]
 
 
 @pytest.mark.parametrize("quality", [20, 75, 95, 100])

@@ -1,6 +1,7 @@
 """Knobs: published defaults, files, command line, and one sentence for whatever does not fit."""
 
 import re
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -247,3 +248,16 @@ def test_networks_that_are_not_defined():
                                      "data: 3", "data: []", "data: ped2", "data: "], ids=repr)
 def test_files_that_are_no_config_are_a_sentence(content, write):
     refusal(from_file, write(content))
+
+
+@pytest.mark.parametrize("text", [
+    "train: {lr: " + "9" * 5000 + "}", "train: {epochs: 1e400}", "train: {lr: .nan}", "train: {epochs: 2020-01-01}",
+    "train: {epochs: [1, 2]}", "train: {epochs: 99999999999}", "train: " + "[" * 5000, "- " * 3000 + "x", "\0",
+    "a: &a [x, x]\n" + "".join(f"b{k}: &a [*a, *a]\n" for k in range(40)), "train: !!python/tuple [1]"])
+def test_text_that_is_not_what_it_seems(tmp_path, text):
+    """One sentence, soon."""
+    (tmp_path / "c.yaml").write_text(text)
+    begun = time.monotonic()
+    with pytest.raises(UserError) as caught:
+        parse(knob_parser(), [f"--config={tmp_path / 'c.yaml'}"])
+    assert len(str(caught.value)) < 500 and "\n" not in str(caught.value) and time.monotonic() - begun < 5

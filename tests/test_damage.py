@@ -5,13 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT, edit_checkpoint, run, sentence, tensors, write_training_set
+from helpers import ROOT, edit_checkpoint, run, sentence, write_training_set
 
 import train
-from lgn_net.errors import UserError
 from lgn_net.files import results_folder
 from lgn_net.training.checkpoint import load_checkpoint
-from lgn_net.training.plan_run import Run
 from lgn_net.training.run import read_log
 
 
@@ -43,20 +41,7 @@ def flip(path, bit=None):
     path.write_bytes(content)
 
 
-def test_every_flipped_bit_of_a_tensor_is_noticed(whole, tmp_path):
-    """300 bits of a checkpoint's tensors, each where its bytes lie in the file."""
-    content, copy = (whole / "last.pt").read_bytes(), tmp_path / "copy.pt"
-    stored = [bytes(t.untyped_storage()) for t in tensors(torch.load(whole / "last.pt")) if t.numel() > 8]
-    places = [(content.index(t), len(t)) for t in stored]
-    draw = torch.Generator().manual_seed(0)
-    for k in range(300):
-        first, length = places[k % len(places)]
-        copy.write_bytes(content)
-        flip(copy, 8 * first + int(torch.randint(8 * length, (), generator=draw)))
-        with pytest.raises(UserError, match=r"copy\.pt is damaged"):
-            load_checkpoint(copy)
-
-
+@pytest.mark.slow
 def test_auto_takes_the_newest_good_file(base, whole):
     """A new run; of one with a damaged last.pt the newest good epoch; a run that is done ends with a good last.pt."""
     def go_on(*more):
@@ -80,19 +65,6 @@ def test_auto_takes_the_newest_good_file(base, whole):
     for path in whole.glob("*.pt"):
         path.unlink()
     assert go_on("--train.max_steps", 1).status == 0
-
-
-def test_a_plan_goes_on_from_the_newest_good_file(base, whole, tmp_path):
-    """The next command continues; its end is the end of the run."""
-    config = load_checkpoint(whole / "last.pt")[0]
-    planned = Run("a", 0, whole, [*map(str, base[:2])], config, [*map(str, base[2:])])
-    flip(whole / "last.pt")
-    with pytest.warns(UserWarning, match=r"going on from .*epoch_003\.pt"):
-        planned.look()
-    assert planned.stage == "train"
-    assert run(train.main, *planned.command("train", [], [])[2:], "--config", base[1]).status == 0
-    planned.look()
-    assert planned.stage == "evaluate"
 
 
 def spoil(name, value):

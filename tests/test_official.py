@@ -96,8 +96,11 @@ def test_every_tensor_arrives_and_every_size_is_inferred(pair, system, change):
     found, sizes, ours = load_official(*paths)
     assert found == system and sizes == {OURS[name]: size for name, size in wanted.items() if name != "items"}
     assert torch.equal(ours["memory.items"], items)
-    torch.save({f"module.{name}": value for name, value in state.items()}, paths[0])
-    assert load_official(*paths)[:2] == (found, sizes)                                # as DataParallel writes it
+    for prefix, wrap in (("module.", dict), ("_orig_mod.", lambda x: {"epoch": 3, "model_state_dict": x}),
+                         ("model.module.", lambda x: {"state_dict": x})):             # as others save it
+        torch.save(wrap({f"{prefix}{name}": value for name, value in state.items()}), paths[0])
+        torch.save([items], paths[1])
+        assert load_official(*paths)[:2] == (found, sizes)
     arrived = {official_name(name): tensor for name, tensor in ours.items() if name != "memory.items"}
     assert set(state) - set(arrived) == {name for name in state if name.startswith("encoder.moduleBatchNorm.")}
     assert all(torch.equal(tensor, state[name]) for name, tensor in arrived.items())

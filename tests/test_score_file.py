@@ -94,17 +94,17 @@ def test_round_trip_is_exact(tmp_path):
     "label,video,psnr,distance,frame\n0,a,30,0.1,4\n1,a,31,0.2,5\n0,b,20.5,0.3,4\n1,b,21,0.4,5\n",
     HEADER.replace("\n", ",remark\n") + LINES.replace(",0\n", ",0,blurred\n").replace(",1\n", ",1,5\n"),
     HEADER + "".join(line + "\n" for line in reversed(LINES.splitlines())),
-], ids=["blank lines", "empty columns", "columns", "remarks", "order of lines"])
+    (HEADER + LINES).replace(",", ";"), (HEADER + LINES).replace(",", "\t").encode("utf-16"), HEADER.upper() + LINES,
+], ids=["blank lines", "empty columns", "columns", "remarks", "order of lines", "semicolons", "Excel's", "capitals"])
 def test_what_a_spreadsheet_makes_of_it(tmp_path, text):
-    (tmp_path / "s.csv").write_bytes(text.encode())
+    (tmp_path / "s.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     (tmp_path / "plain.csv").write_text(HEADER + LINES)
     assert same(*(quietly(read_scores, tmp_path / name, SIGNALS) for name in ("s.csv", "plain.csv")))
 
 
 @pytest.mark.parametrize("text, word", [
-    ("", "header"), (HEADER, "header"), (b"\x89PNG\r\n\x1a\n\0\xff", "CSV"),
-    ((HEADER + LINES).encode("utf-16"), "UTF-8"), ("frame,psnr\n1,2\n", "video, distance, label"),
-    ((HEADER + LINES).replace(",", ";"), "commas"),
+    ("", "header"), (HEADER, "header"), (b"\x89PNG\r\n\x1a\n\0\xff", "lacks the columns"),
+    ("frame,psnr\n1,2\n", "video, distance, label"),
     (HEADER + "a,4,30,0.1,0\n\na,5,31\n", "cut off"), (HEADER + LINES + "a,6,good,0.1,0\n", "psnr.*'good'"),
     *((HEADER + f"a,{t},30,0.1,0\n", "whole number") for t in ("-1", "4.5", "", "inf")),
     *((HEADER + f"a,4,30,0.1,{y}\n", "0 or 1") for y in ("2", "", "0.5")),

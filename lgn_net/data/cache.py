@@ -70,16 +70,19 @@ def pack_frames(videos: list[Video], channels: int, size: int, folder: str | Pat
     place = hashlib.sha256(os.fsencode(os.path.abspath(root))).hexdigest()[:8]
     path = folder / f"{Path(root).parent.name}-{place}-{size}x{channels}.u8"
     fingerprint = hashlib.sha256(f"2 {cv2.__version__} {channels} {size}".encode())
-    for frame in itertools.chain(*(video.frames for video in videos)):
+    frames = [frame for video in videos for frame in video.frames]
+    for frame in frames:
         stat = os.stat(frame)
         fingerprint.update(os.fsencode(f"{os.path.relpath(frame, root)} {stat.st_size} {stat.st_mtime_ns}\n"))
     folder.mkdir(parents=True, exist_ok=True)
-    index, total = path.with_suffix(".json"), sum(len(video.frames) for video in videos)
+
+    # Beside the file lie its fingerprint, its size and time, which tell whether anything has changed it, and checksums.
+    index = path.with_suffix(".json")
     with locked(path.with_suffix(".lock")):
         try:
             *known, checksums = json.loads(index.read_text())
-            good = known == [fingerprint.hexdigest(), *stamp(path)] and len(checksums) == total
-        except (OSError, ValueError, TypeError):                 # missing, or damaged
+            good = known == [fingerprint.hexdigest(), *stamp(path)] and len(checksums) == len(frames)
+        except (OSError, ValueError, TypeError, RecursionError):                 # missing, or damaged
             good = False
         if not good:
             checksums = write_packed(path, videos, channels, size)
@@ -88,15 +91,15 @@ def pack_frames(videos: list[Video], channels: int, size: int, folder: str | Pat
 
 
 def stamp(path: Path) -> tuple[int, int]:
-    """Return size and modification time of a file, which tell whether anything has changed it."""
+    """Return size and modification time of a file."""
     return path.stat().st_size, path.stat().st_mtime_ns
 
 
 def write_packed(path: Path, videos: list[Video], channels: int, size: int) -> list[int]:
     """Decode all frames, one video per core at a time; return the CRC-32 of each. The caller holds the lock."""
-    total, frame_bytes = sum(len(video.frames) for video in videos), channels * size * size
     for left in path.parent.glob(f".{path.name}.*"):             # by a process that was killed
         left.unlink()
+    lock, total = threading.Lock(), sum(len(video.frames) for video in videos)
     with replacing(path) as file, progress(f"pack {path.name}", total, "frames") as bar, \
             ThreadPoolExecutor(os.cpu_count()) as pool:
         def pack(video: Video, first: int) -> list[int]:
@@ -105,11 +108,11 @@ def write_packed(path: Path, videos: list[Video], channels: int, size: int) -> l
                 content = frame.tobytes()
                 checksums.append(zlib.crc32(content))
                 with lock:
-                    file.seek(t * frame_bytes)
+                    file.seek(t * len(content))
                     file.write(content)
             return checksums
 
-        checksums, lock = [], threading.Lock()
+        checksums = []
         for of_video in pool.map(pack, videos, starts(videos)):
             checksums += of_video
             bar.update(len(of_video))

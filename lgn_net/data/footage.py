@@ -122,9 +122,12 @@ def decode(container: InputContainer, footage: Footage, channels: int, fps: floa
     pictures that a cut without decoding hides, or that a variable frame rate skips; a warning then says so.
     """
     stream = container.streams.video[0]
+    if not stream.codec_context:
+        raise ValueError("no decoder")
+    stream.codec_context.thread_count = 1                                  # several videos are decoded at a time
     length, duration = footage.length or 0, float(stream.duration * stream.time_base if stream.duration and
                                                   stream.time_base else (container.duration or 0) / av.time_base)
-    stream.codec_context.thread_count = 1                                  # several videos are decoded at a time
+    enough = length - max(1 if stream.frames else 3, length // 100)        # one reckoned from the duration may be over
     packets, t, first, last, step, shape, opened = 0, 0, None, 0.0, 0.0, None, time.monotonic()
     try:
         for packet in container.demux(stream):
@@ -152,10 +155,10 @@ def decode(container: InputContainer, footage: Footage, channels: int, fps: floa
                 image = picture if channels == 3 else cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None]
                 yield Frame(picture, image, seconds)
                 t += 1
-        footage.whole = packets >= length - max(1, length // 100) or 0 < 0.99 * duration <= last + step
+        footage.whole = packets >= enough or 0 < 0.99 * duration <= last + step
         if footage.whole and t < stream.frames:
             name = container.name.removeprefix("file:")
             warnings.warn(f"{shown(name) if '://' in name else name}: decoded {t} frames where its header says "
                           f"{stream.frames}; all that can be shown are used")
     except av.FFmpegError:
-        footage.whole = 0 < length - max(1, length // 100) <= t
+        footage.whole = 0 < enough <= t

@@ -11,11 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from lgn_net.datasets import BENCHMARKS, VIDEO_SUFFIXES, canonical_name, facts_of, names_of, ucsd
+from lgn_net.data.videos import inside
+from lgn_net.datasets import BENCHMARKS, VIDEO_SUFFIXES, facts_of, names_of, ucsd
 from lgn_net.datasets.common import load_array, load_mat, mark, natural_key, some
 from lgn_net.errors import UserError
 
 Labels = dict[str, np.ndarray]             # name of each video -> (T,)
+# Other words in CSV files for the same columns and values.
+SYNONYMS = {"video_name": "video", "name": "video", "filename": "video", "start_frame": "start", "first": "start",
+            "begin": "start", "end_frame": "end", "last": "end", "frame_id": "frame", "abnormal": "label",
+            "anomaly_score": "score", "videoframe": "video_frame"}
+WORDS = {"true": "1", "false": "0", "abnormal": "1", "normal": "0"}
 
 
 def find_labels(root: str | Path, dataset: str, split_folder: Path, source: str = "auto") -> Path:
@@ -31,8 +37,9 @@ def find_labels(root: str | Path, dataset: str, split_folder: Path, source: str 
     names = [file for name in names_of(dataset) for file in (f"frame_labels_{name}.npy", f"{name}.mat")]
     testing = split_folder.parent if split_folder.name.lower() == "frames" else split_folder
     places = [folder / name for folder in (testing.parent, Path(root)) for name in (*names, "labels.csv")]
-    for place in (*filter(Path.exists, [*places, testing / "test_frame_mask"]), *truths.values()) * (source == "auto"):
-        return place
+    places = [path for path in (*places, inside(testing, "test_frame_mask")) if path.exists()] + [*truths.values()]
+    if source == "auto" and places:
+        return places[0]
     raise UserError(f"no labels of {dataset} (--label_source {source}): expected one of {', '.join(names)}, labels.csv "
                     f"in {testing.parent} or {root}; or give --labels FILE")
 
@@ -45,8 +52,8 @@ def shipped_truths(names: Sequence[str], frames: Sequence[np.ndarray], labels: S
     the videos must be all of the benchmark's: a few are alike by accident. Returns {} for labels that do not ship, two
     entries for Avenue, whichever of the two was given.
     """
-    for name, benchmark in BENCHMARKS.items():
-        if name != canonical_name(dataset) if dataset else set(names) != set(benchmark.test_lengths):
+    for benchmark in [facts_of(dataset)] if dataset else BENCHMARKS.values():
+        if not dataset and set(names) != set(benchmark.test_lengths):
             continue
         known = {source: read_ranges(path) for source, path in benchmark.truths.items()}
         truths = {source: [truth[name][t] for name, t in zip(names, frames)] for source, truth in known.items()
@@ -86,7 +93,7 @@ def load_labels(path: str | Path, lengths: Mapping[str, int]) -> Labels:
             raise ValueError(f"it holds {values}; expected 0 and 1")
         return {video: labels[video].astype(np.uint8) for video in lengths}
     except Exception as error:                             # NumPy, SciPy and csv raise many kinds for a damaged file
-        raise UserError(f"labels {path}: {' '.join(f'{error}'.split()) or type(error).__name__}; there are "
+        raise UserError(f"labels {path}: {' '.join(f'{error}'.split())[:300] or type(error).__name__}; there are "
                         f"{len(lengths)} videos of {sum(lengths.values())} frames; give the labels of these videos "
                         f"with --labels") from None
 
@@ -122,50 +129,70 @@ def from_ranges(lengths: Mapping[str, int], ranges: Sequence[Any]) -> Labels:
 def read_csv(path: Path, lengths: Mapping[str, int]) -> Labels:
     """Read ranges or frame labels by the name of the video."""
     labels = {video: np.zeros(length, np.uint8) for video, length in lengths.items()}
-    columns, rows = read_rows(path)
-    kinds = [kind for kind in (("start", "end"), ("frame", "label")) if {"video", *kind} <= set(columns)]
-    if not kinds:
-        raise ValueError(f"first line {','.join(columns)!r}; expected video,start,end or video,frame,label")
-    means = match_names({row["video"]: None for _, row in rows}, lengths, path)
-    for number, row in rows:
+    columns, lines = read_rows(path)
+    rows = {number: dict(zip(columns, cells)) for number, cells in lines}
+    kind = next((kind for kind in (("start", "end"), ("frame", "label")) if {"video", *kind} <= {*columns}), None)
+    if not kind:
+        raise ValueError(f"first line {','.join(columns)[:200]!r}; expected video,start,end or video,frame,label")
+    means = match_names({row["video"]: None for row in rows.values()}, lengths, path)
+    for number, row in rows.items():
         try:
-            first, second = (whole(row[name]) for name in kinds[0])
-            last, value = (second, 1) if kinds[0][1] == "end" else (first, second)
+            first, second = (whole(row[name]) for name in kind)
             if row["video"] not in means:
                 raise ValueError(f"no video is called {row['video']!r}; there are {some(list(labels))}")
-            mark(means[row["video"]], labels[means[row["video"]]], first, last, value)
-        except (ValueError, UserError) as error:
+            video = means[row["video"]]
+            mark(video, labels[video], *((first, second) if kind[1] == "end" else (first, first, second)))
+        except (ValueError, OverflowError, UserError) as error:
             raise ValueError(f"line {number}: {error}") from None
     return labels
 
 
-def read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Read a CSV file: the names of its columns in small letters, and of each line its number and its cells by column.
+def read_rows(path: str | Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Read a CSV file of labels or scores: the names of its columns, and each line's number and cells, as many.
 
-    Cells end at semicolons, tabs, commas or else spaces, whichever the first line has. A column video_frame, as
-    01_0014_003, also becomes the columns video and frame. ValueError for a line with other cells than the first.
+    Text is UTF-8, UTF-16 as Excel writes it, or Latin-1. Cells end at semicolons, tabs, bars, commas or else spaces,
+    whichever the first line has. Known columns have the names of `SYNONYMS`; a column video_frame, as 01_0014_003 or
+    01/003.jpg, becomes video and frame. ValueError for no such file.
     """
-    lines = [(number, line) for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1)
-             if line.strip() and not line.lower().startswith("sep=")]                               # Excel's first line
-    separator = next((mark for mark in ";\t," if lines and mark in lines[0][1]), " ")
-    table = [(number, [cell.strip() for cell in next(csv.reader([line], delimiter=separator, skipinitialspace=True,
-                                                                strict=True))]) for number, line in lines]
-    columns, rows = [name.lower() for name in table[0][1]] if table else [], []
-    for number, cells in table[1:]:
-        if len(cells) < len(columns) or any(cells[len(columns):]):
-            raise ValueError(f"line {number}: {len(cells)} cells, the first line has {len(columns)}")
-        row = dict(zip(columns, cells))
-        if "video_frame" in row:
-            row["video"], _, row["frame"] = row["video_frame"].rpartition("_")
-        rows.append((number, row))
-    return columns + ["video", "frame"] * ("video_frame" in columns), rows
+    data = Path(path).read_bytes()
+    try:
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    lines = [f"{line}\n" for line in (text if "\n" in text else text.replace("\r", "\n")).split("\n")]
+    skipped = next((k for k, line in enumerate(lines) if not re.match("#|sep=|\\s*$", line, re.IGNORECASE)), 0)
+    separator = next((mark for mark in ";\t|," if mark in lines[skipped]), " ")
+    reader = csv.reader(lines[skipped:], delimiter=separator, skipinitialspace=True, strict=True)
+    try:
+        rows = [(skipped + reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
+    except csv.Error as error:
+        raise ValueError(f"line {skipped + reader.line_num}: {error}") from None
+    header = rows.pop(0)[1] if rows else []
+
+    # Columns by their usual names; lines with as many cells as there are columns.
+    plain = [re.sub(r"\W+", "_", name.lower()) for name in header]
+    for k, name in enumerate(plain):
+        if name in SYNONYMS.values() or name in SYNONYMS and SYNONYMS[name] not in plain:
+            header[k] = SYNONYMS.get(name, name)
+    at = header.index("video_frame") if "video_frame" in header and "video" not in header else None
+    for number, cells in rows:
+        if len(cells) < len(header) or any(cells[len(header):]):
+            raise ValueError(f"line {number}: {len(cells)} cells, the first line has {len(header)}")
+        if at is not None:
+            pair = re.split(r"[\W_]+(?=\d+(?:\.[a-z]\w*)?$)", cells[at])
+            if len(pair) != 2:
+                raise ValueError(f"column video_frame: {pair[0][:40]!r} is no video and frame such as 01_137")
+            cells[at:at + 1] = pair[0], pair[1].split(".")[0]
+    if at is not None:
+        header[at:at + 1] = "video", "frame"
+    return header, rows
 
 
 def whole(cell: str) -> int:
-    """Read a whole number, also as 10.0, 10,0, True or False. ValueError for anything else."""
-    number = float({"true": "1", "false": "0"}.get(cell.lower(), cell).replace(",", "."))
+    """Read a whole number, also as 10.0, 10,0 or a word for 0 or 1. ValueError for anything else."""
+    number = float(WORDS.get(cell.lower(), cell).replace(",", "."))
     if number % 1 != 0:
-        raise ValueError(f"{cell!r} is no whole number")
+        raise ValueError(f"{cell[:40]!r} is no whole number")
     return int(number)
 
 

@@ -12,7 +12,7 @@ from lgn_net.errors import UserError
 
 IMAGE_SUFFIXES = frozenset([".bmp", ".dib", ".jpeg", ".jpg", ".jpe", ".jp2", ".png", ".webp", ".avif", ".pbm", ".pgm",
                             ".ppm", ".pnm", ".tif", ".tiff", ".ras"])
-BESIDE = ("masks", "labels", "test_frame_mask", "test_pixel_mask")     # folders that are no videos
+BESIDE = re.compile(r"\..*|masks|labels|test_(frame|pixel)_mask|.*_gt", re.IGNORECASE)      # folders that are no videos
 
 
 class Video(NamedTuple):
@@ -26,7 +26,7 @@ def find_split(root: str | Path, dataset: str, split: str) -> Path:
     """Find the folder of videos of a split, "training" or "testing" (`train` and `test` are found, too).
 
     `root` holds the data set's folder, under its name or an alias, or is that folder itself; letters may be of either
-    case, and the level `frames` may lack. UserError when nothing is there, with the command for a published layout.
+    case, and the level `frames` may lack. UserError when nothing is there, with what to type for a known other layout.
     """
     root = Path(root)
     if not root.is_dir():
@@ -37,7 +37,7 @@ def find_split(root: str | Path, dataset: str, split: str) -> Path:
         if candidate.is_dir():
             return candidate
 
-    # Without the level `frames`; else files as they were published, or filmed.
+    # Without the level `frames`; else files as they were published, or filmed; else another place.
     name, home = canonical_name(dataset), root.resolve().name.lstrip(".")
     which, files = (name, facts_of(name).files) if name in BENCHMARKS else (f"custom --name {name}", (VIDEOS,))
 
@@ -53,8 +53,11 @@ def find_split(root: str | Path, dataset: str, split: str) -> Path:
             raise UserError(f"{root} holds {dataset} as it was published or filmed ({path.relative_to(root)}); run "
                             f"python scripts/prepare_data.py {which} --source {shlex.quote(str(root))} --out prepared, "
                             f"and give prepared in place of {root}")
+    elsewhere = [path for path in (*root.glob("*/*"), *root.glob("*/*/*"), *root.absolute().parent.glob("*"))
+                 if path.name.lower() in SPLIT_FOLDERS[split] and path not in [place.parent for place in candidates]]
     raise UserError(f"no {split} frames of {dataset} in {root}: expected {candidates[0]}/<video>/<frame>.jpg "
-                    f"(or {candidates[-2].relative_to(root)} when the path is the data set's own folder)")
+                    f"(or {candidates[-2].relative_to(root)} when the path is the data set's own folder)" +
+                    "".join(f"; {path} is there: give --dataset_path {path.parent}" for path in elsewhere[:1]))
 
 
 def inside(folder: Path, *names: str) -> Path:
@@ -78,9 +81,10 @@ def index_videos(folder: str | Path) -> list[Video]:
     UserError for a folder without videos and for a video without frames.
     """
     videos = []
-    folders = [path for path in Path(folder).iterdir()
-               if path.is_dir() and not path.name.startswith(".") and path.name not in BESIDE]
+    folders = [path for path in Path(folder).iterdir() if path.is_dir() and not BESIDE.fullmatch(path.name)]
     for path in sorted(folders, key=lambda path: natural_key(path.name)):
+        if path.name.encode(errors="replace").decode() != path.name:
+            raise UserError(f"video {str(path).encode(errors='replace').decode()}: the name is no UTF-8; rename it")
         if not (names := image_names(path)):
             raise UserError(f"video {path} holds no image; remove the folder, or fill it with frames")
         videos.append(Video(path.name, tuple(str(path / name) for name in names)))

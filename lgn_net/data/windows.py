@@ -54,9 +54,6 @@ class Windows(Dataset):
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, i: int) -> Tensor:
-        return self.__getitems__([i])[0]
-
     def __getitems__(self, indices: list[int]) -> Tensor:
         """Gather a whole batch at once: uint8 (B, n + 1, C, size, size)."""
         where = [self.index[i] for i in indices]
@@ -67,6 +64,9 @@ class Windows(Dataset):
         for clip, (v, start) in zip(clips, where):
             self.read(v, start, clip)
         return torch.from_numpy(clips)
+
+    def __getitem__(self, i: int) -> Tensor:
+        return self.__getitems__([i])[0]
 
 
 def epoch_batches(windows: int, batch_size: int, shuffle: bool, seed: int, epoch: int) -> list[list[int]]:
@@ -108,8 +108,8 @@ def ignore_signals(_worker: int) -> None:
 def end_workers() -> None:
     """Kill data workers that an exception left alive: they ignore SIGTERM, and Python would wait for them for ever."""
     if workers := multiprocessing.active_children():
-        handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)               # PyTorch's would raise
+        if hasattr(signal, "SIGCHLD"):                                        # not on Windows
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)                     # PyTorch's would raise
         for worker in workers:
             worker.kill()
             worker.join()
-        signal.signal(signal.SIGCHLD, handler)

@@ -25,19 +25,24 @@ def own_videos(roots: list[Path]) -> Iterator[SourceVideo]:
         yield SourceVideo(f"{split}ing", name, tuple(path for path, _ in images))
 
 
-OWN_VIDEOS = Benchmark("", train=(0, 0), test=(0, 0), files=(VIDEOS, IMAGES), find=own_videos)
+OWN_VIDEOS = Benchmark("", files=(VIDEOS, IMAGES), find=own_videos)
 
 BENCHMARKS: dict[str, Benchmark] = {}
 for module in pkgutil.iter_modules(__path__, f"{__name__}."):
     BENCHMARKS |= getattr(importlib.import_module(module.name), "BENCHMARKS", {})
 
 
-def canonical_name(dataset: str) -> str:
-    """Turn an alias such as `shanghai` into `shanghaitech`; a name that no benchmark has stays as it is."""
+def names_of(dataset: str) -> tuple[str, ...]:
+    """Return every name of the data set's folder and files, such as `shanghaitech` and `shanghai`, its own first."""
     for name, benchmark in BENCHMARKS.items():
         if dataset.lower() in (name, *(alias.lower() for alias in benchmark.aliases)):
-            return name
-    return dataset
+            return name, *benchmark.aliases
+    return (dataset,)
+
+
+def canonical_name(dataset: str) -> str:
+    """Turn an alias such as `shanghai` into `shanghaitech`; a name that no benchmark has stays as it is."""
+    return names_of(dataset)[0]
 
 
 def facts_of(dataset: str | None) -> Benchmark:
@@ -45,14 +50,10 @@ def facts_of(dataset: str | None) -> Benchmark:
     return BENCHMARKS.get(canonical_name(dataset or ""), OWN_VIDEOS)
 
 
-def names_of(dataset: str) -> tuple[str, ...]:
-    """Return every name of the data set's folder and files, the canonical one first."""
-    return canonical_name(dataset), *facts_of(dataset).aliases
-
-
 def known_lengths(dataset: str, split: str) -> dict[str, int]:
     """Return the published number of frames per video of a split ("training" or "testing"); may lack videos, or all."""
-    return facts_of(dataset).split(split)[1]
+    facts = facts_of(dataset)
+    return facts.train_lengths if split == "training" else facts.test_lengths
 
 
 def difference_from_published(dataset: str, split: str, lengths: list[int]) -> str | None:
@@ -60,7 +61,8 @@ def difference_from_published(dataset: str, split: str, lengths: list[int]) -> s
 
     `lengths` are the numbers of frames of the videos that are there.
     """
-    known = facts_of(dataset).split(split)[0]
+    facts = facts_of(dataset)
+    known = facts.train if split == "training" else facts.test
     if known in ((0, 0), (len(lengths), sum(lengths))):
         return None
     return (f"{dataset} {split}: {len(lengths)} videos with {sum(lengths)} frames here, {known[0]} videos with "

@@ -3,10 +3,10 @@
 Lu, Shi and Jia, Abnormal Event Detection at 150 FPS in MATLAB, ICCV 2013.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from lgn_net.datasets import common
 from lgn_net.datasets.common import RANGES, Archive, Benchmark, SourceVideo, matching
 
 VIDEOS, MASKS = r"(training|testing)_videos/(\d+)\.avi", r"testing_label_mask/(\d+)_label\.mat"
@@ -20,12 +20,13 @@ def find_videos(roots: list[Path]) -> Iterator[SourceVideo]:
         yield SourceVideo(split, f"{number:02d}", path, masks=masks.get(number) if split == "testing" else None)
 
 
+OFFICIAL = json.loads((RANGES / "avenue_official.json").read_text())
 BENCHMARKS = {
     "avenue": Benchmark(
         "http://www.cse.cuhk.edu.hk/leojia/projects/detectabnormal/dataset.html",
         train=(16, 15328), test=(21, 15324), files=(VIDEOS, MASKS), find=find_videos,
         train_lengths={"10": 1223, "11": 781, "12": 145, "16": 244},
-        test_lengths=common.lengths_in(RANGES / "avenue_official.json"),
+        test_lengths=dict(zip(OFFICIAL["videos"], OFFICIAL["frames"])),
         # ano_pred's re-annotation, which published numbers use, and the official masks differ on 441 frames.
         truths={"ano_pred": RANGES / "avenue_ano_pred.json", "official": RANGES / "avenue_official.json"},
         archives=(

@@ -1,12 +1,11 @@
 """The words in which each file of this folder describes a data set, and helpers to find its files in folders."""
 
-import json
 import os
 import pickle
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -43,35 +42,21 @@ class Benchmark:
     """Facts about a published data set: to get it, to recognise a complete copy of it and to find its labels."""
 
     page: str                                                  # where it is published
-    train: tuple[int, int]                                     # videos, frames
-    test: tuple[int, int]
     files: tuple[str, ...]                                     # regular expressions: ends of the paths of its files
     find: Callable[[list[Path]], Iterable[SourceVideo]]        # folders -> the videos in them
+    train: tuple[int, int] = (0, 0)                            # videos, frames
+    test: tuple[int, int] = (0, 0)
     train_lengths: dict[str, int] = field(default_factory=dict)          # name -> frames, of the videos that are known
     test_lengths: dict[str, int] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()                              # other names of its folder and label files
     truths: dict[str, Path] = field(default_factory=dict)      # source -> labels that ship, the paper's source first
     archives: tuple[Archive, ...] = ()                         # none where only `page` hands them out
 
-    def split(self, name: str) -> tuple[tuple[int, int], dict[str, int]]:
-        """Return (videos, frames) and the lengths by name of "training" or "testing"."""
-        return (self.train, self.train_lengths) if name == "training" else (self.test, self.test_lengths)
-
-
-def numbered(lengths: Sequence[int]) -> dict[str, int]:
-    """Name the videos of these lengths 01, 02, ..."""
-    return {f"{i:02d}": length for i, length in enumerate(lengths, 1)}
-
-
-def lengths_in(ranges: Path) -> dict[str, int]:
-    """Read the lengths of the videos from a labels file that ships."""
-    content = json.loads(ranges.read_text())
-    return dict(zip(content["videos"], content["frames"], strict=True))
-
 
 def natural_key(name: str) -> tuple[list, str]:
     """Return a sort key under which frame_2 comes before frame_10; the name itself decides between 01 and 1."""
-    return [int(part) if i % 2 else part.lower() for i, part in enumerate(re.split(r"([0-9]+)", name))], name
+    parts = re.split(r"0*([0-9]+)", name)
+    return [(len(part), part) if i % 2 else part.lower() for i, part in enumerate(parts)], name
 
 
 def fits(path: str, *patterns: str) -> re.Match | None:
@@ -103,15 +88,17 @@ def load_array(path: Path) -> np.ndarray:
 def load_mat(path: Path, name: str) -> np.ndarray:
     """Read the cells of a variable of a MATLAB file: (k,), object. UserError when the file is damaged.
 
-    SciPy runs in a process of its own, because a damaged file ends that process without an exception.
+    SciPy runs in a process of its own, because a damaged file may end that process without an exception, or hold it.
     """
     read = ("import pickle, sys, scipy.io\n"
             "pickle.dump(scipy.io.loadmat(sys.argv[1], variable_names=sys.argv[2])[sys.argv[2]].ravel(), "
             "sys.stdout.buffer)")
-    done = subprocess.run([sys.executable, "-c", read, path, name], capture_output=True, check=False)
-    if done.returncode:
-        cause = done.stderr.decode(errors="replace").strip().rpartition("\n")[2] or "its reader crashed"
-        raise UserError(f"{path} is damaged, or no MATLAB file with {name} ({cause}); get it again")
+    try:
+        done = subprocess.run([sys.executable, "-c", read, path, name], capture_output=True, check=True, timeout=300)
+    except subprocess.SubprocessError as error:
+        cause = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip().rpartition("\n")[2]
+        raise UserError(f"{path} is damaged, or no MATLAB file with {name} ({cause or 'its reader crashed'}); get it "
+                        f"again") from None
     return pickle.loads(done.stdout)
 
 

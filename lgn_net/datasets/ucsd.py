@@ -4,19 +4,17 @@ Mahadevan, Li, Bhalodia and Vasconcelos, Anomaly Detection in Crowded Scenes, CV
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from lgn_net.datasets import common
-from lgn_net.datasets.common import RANGES, Archive, Benchmark, SourceVideo, matching, numbered
+from lgn_net.datasets.common import RANGES, Archive, Benchmark, SourceVideo, matching
 
 FRAMES, MASKS, LABELS = r"(Train|Test)/\1(\d+)/\d+\.tif", r"Test/Test(\d+)_gt/(?:frame)?\d+\.bmp", r"Test/UCSDped\d\.m"
 HOME = "(?:UCSD)?{}"              # of one half of the archive
-PAGE = "http://www.svcl.ucsd.edu/projects/anomaly/dataset.htm"
 UCSD = Archive("http://www.svcl.ucsd.edu/projects/anomaly/UCSD_Anomaly_Dataset.tar.gz",
                "2329af326951f5097fdd114c50e853957d3e569493a49d22fc082a9fd791915b")
 DAMAGED = {("ped1", "Test", 17): 141}      # Test017/142.tif is reported to be damaged in the published archive
@@ -51,18 +49,20 @@ def read_ranges(path: Path) -> list[list[tuple[int, int]]]:
             for line in re.findall(r"gt_frame\s*=\s*\[(.*?)\]", path.read_text(errors="replace"))]
 
 
-def benchmark(dataset: str, **facts: Any) -> Benchmark:
-    """Describe one half of the archive."""
-    return Benchmark(PAGE, files=tuple(f"{HOME.format(dataset)}/{pattern}" for pattern in (FRAMES, MASKS, LABELS)),
-                     find=partial(find_videos, dataset=dataset), aliases=(f"UCSD{dataset}",), archives=(UCSD,), **facts)
+def benchmark(dataset: str, train_lengths: Sequence[int], test_lengths: Sequence[int], **truths: Path) -> Benchmark:
+    """Describe one half of the archive, whose videos are called 01, 02, ..."""
+    train, test = ({f"{i:02d}": length for i, length in enumerate(lengths, 1)}
+                   for lengths in (train_lengths, test_lengths))
+    return Benchmark(
+        "http://www.svcl.ucsd.edu/projects/anomaly/dataset.htm",
+        files=tuple(f"{HOME.format(dataset)}/{pattern}" for pattern in (FRAMES, MASKS, LABELS)),
+        find=partial(find_videos, dataset=dataset), aliases=(f"UCSD{dataset}",), archives=(UCSD,), truths=truths,
+        train=(len(train), sum(train.values())), test=(len(test), sum(test.values())), train_lengths=train,
+        test_lengths=test)
 
 
 BENCHMARKS = {
-    "ped2": benchmark(
-        "ped2", train=(16, 2550), test=(12, 2010), truths={"official": RANGES / "ped2.json"},
-        train_lengths=numbered((120, 150, 150, 180, 180, 150, 150, 120, 180, 180, 180, 180, 180, 150, 150, 150)),
-        test_lengths=common.lengths_in(RANGES / "ped2.json")),
-    "ped1": benchmark(
-        "ped1", train=(34, 6800), test=(36, 7200), train_lengths=numbered(34 * (200,)),
-        test_lengths=numbered(36 * (200,))),
+    "ped1": benchmark("ped1", 34 * [200], 36 * [200]),
+    "ped2": benchmark("ped2", (120, 150, 150, 180, 180, 150, 150, 120, 180, 180, 180, 180, 180, 150, 150, 150),
+                      (180, 180, 150, 180, 150, 180, 180, 180, 120, 150, 180, 180), official=RANGES / "ped2.json"),
 }

@@ -78,8 +78,11 @@ def results_beside(scores: str | Path) -> Results:
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
+        results = json.loads(path.read_text())
+        if not isinstance(results.setdefault("signals", {"psnr": 1.0, "distance": -1.0}), dict):
+            raise ValueError("signals are none")
+        return results
+    except (ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); evaluate again, or move it away and give --lambda") from None
 
 

@@ -15,9 +15,9 @@ SUFFIXES = (".npy", ".csv", ".txt")
 
 
 def first_line(path: str | Path) -> str:
-    """Read the first line of a text file."""
+    """Read the first line of a text file, in small letters."""
     with open(path, encoding="utf-8-sig", errors="replace") as file:
-        return file.readline()
+        return file.readline().replace("\0", "").lower()                          # also of UTF-16
 
 
 def read_foreign(path: Path, lengths: Mapping[str, int], drop_first: int | None = None,

@@ -13,7 +13,7 @@ from warnings import warn
 
 import numpy as np
 
-from lgn_net.data.labels import match_names
+from lgn_net.data.labels import match_names, read_rows
 from lgn_net.data.videos import natural_key
 from lgn_net.errors import UserError
 from lgn_net.files import write_atomic
@@ -55,30 +55,25 @@ def write_scores(path: str | Path, videos: Sequence[VideoScores], labelled: bool
 
 
 def read_table(path: str | Path, required: Collection[str]) -> dict[str, np.ndarray]:
-    """Read a CSV file with a header line: each column as float64, empty cells as NaN, or as text.
+    """Read a CSV file as `read_rows` does: each column as float64, empty cells as NaN, or as text.
 
-    Text are the column `video`, and columns that are not `required` and hold something else than numbers. Blank lines
-    and columns without a name are passed over. UserError for no such file, and for a required column that is missing.
+    Text are the column `video`, and columns that are not `required` and hold something else than numbers. Columns
+    without a name are passed over. UserError for no such file, and for a required column that is missing.
     """
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            header, *rows = filter(any, [[cell.strip() for cell in row] for row in csv.reader(file)])
-        if {len(row) for row in rows} != {len(header)}:
-            raise ValueError
-    except (ValueError, csv.Error):                                     # UnicodeDecodeError is a ValueError
-        raise UserError(f"{path} is no CSV file in UTF-8 with a header line and as many cells in every line below "
-                        f"it; it may be cut off") from None
+        header, lines = read_rows(path)
+        if not lines:
+            raise ValueError("there is no line below the first")
+    except ValueError as error:
+        raise UserError(f"{path} is no CSV file with a header line and as many cells in every line below it ({error}); "
+                        f"it may be cut off") from None
     header, *rows = [[cell[1:] if cell[:1] == "'" and FORMULA.match(cell) else cell for cell in row]
-                     for row in (header, *rows)]
-    columns = {name: np.array(cells) for name, cells in zip(header, zip(*rows)) if name}
-    if "video_frame" in columns and "video" not in columns:
-        pairs = [re.split(r"[\W_]+(?=\d+(?:\.[a-z]\w*)?$)", cell) for cell in columns.pop("video_frame").tolist()]
-        if wrong := [pair for pair in pairs if len(pair) != 2]:
-            raise UserError(f"{path}, column video_frame: {wrong[0][0]!r} is no video and frame such as 01_137")
-        columns["video"], columns["frame"] = np.array([(video, frame.split(".")[0]) for video, frame in pairs]).T
+                     for row in (header, *(cells for _, cells in lines))]
+    known = {name.lower(): name for name in required}
+    columns = {known.get(name.lower(), name): np.array(cells) for name, cells in zip(header, zip(*rows)) if name}
     if missing := [name for name in required if name not in columns]:
-        raise UserError(f"{path} lacks the columns {', '.join(missing)} (it has: {', '.join(columns)[:200]}); cells "
-                        f"are separated by commas, labels can be given with --labels")
+        raise UserError(f"{path} lacks the columns {', '.join(missing)} (it has: {', '.join(columns)[:200]}); "
+                        f"labels can be given with --labels")
     for name in columns.keys() - {"video"}:
         try:
             columns[name] = np.where(columns[name] == "", "nan", columns[name]).astype(float)

@@ -44,7 +44,7 @@ def read_log(path: Path) -> list[dict]:
     """Read the rows of a log.jsonl, without lines that are cut off or damaged; [] where there is none."""
     rows = []
     for line in path.read_text(errors="replace").split("\n") if path.is_file() else []:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(line)
             if isinstance(row, dict) and {type(row.get(name)) for name in ("step", "epoch", "live_items")} == {int}:
                 rows.append(row)

@@ -25,11 +25,10 @@ TIMEOUT = 30                     # seconds of silence after which a connection c
 
 
 def download(archive: Archive, folder: Path, base: str = "") -> Path:
-    """Fetch an archive into `folder`, going on where an earlier try ended, and check its sha256.
+    """Fetch an archive into `folder`, also from another address `base`, and check its sha256.
 
-    `base` is another address to which the file name is appended. UserError when the connection is lost again and again,
-    or the checksum is another one. What arrived is kept for the next try, as `<name>.part`, except with a wrong
-    checksum.
+    It goes on where an earlier try ended. UserError when the connection is lost again and again, or the checksum is
+    another one. What arrived is kept for the next try, as `<name>.part`, except with a wrong checksum.
     """
     path = folder / Path(archive.url).name
     part = path.with_name(f"{path.name}.part")
@@ -84,10 +83,20 @@ def unpack(archive: Path, folder: Path, patterns: Sequence[str]) -> None:
             bar.unit_scale = True
             stream = cast(IO[bytes], CallbackIOWrapper(bar.update, raw))
             if zipfile.is_zipfile(archive):
-                with zipfile.ZipFile(stream) as file:
-                    file.extractall(part, [name for name in file.namelist() if fits(name, *patterns)])
+                with zipfile.ZipFile(stream) as packed:
+                    packed.extractall(part, [name for name in packed.namelist() if fits(name, *patterns)])
             else:
-                unpack_tar(stream, part, patterns)
+                with tarfile.open(fileobj=stream, mode="r:*") as file:
+                    for member in file:
+                        if not member.isdir() and fits(member.name, *patterns):
+                            file.extract(member, part, filter="data")
+                    # `tarfile` accepts an end between two files, and does not read the checksum at the end.
+                    content = cast(IO[bytes], file.fileobj)
+                    content.seek(file.offset)
+                    if content.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                        raise EOFError("no end mark")
+                    while content.read(CHUNK):
+                        pass
             if not any(part.iterdir()):
                 raise UserError(f"{archive} holds nothing of this data set; is it the archive of another one?")
     except UserError:
@@ -96,18 +105,3 @@ def unpack(archive: Path, folder: Path, patterns: Sequence[str]) -> None:
         raise UserError(f"{archive} is damaged or truncated, no zip or tar archive, or too large for the disk "
                         f"({' '.join(str(error).split())}); download it again, or unpack it yourself and give the "
                         f"folder with --source") from None
-
-
-def unpack_tar(raw: IO[bytes], folder: Path, patterns: Sequence[str]) -> None:
-    """Unpack a tar, compressed or not."""
-    with tarfile.open(fileobj=raw, mode="r:*") as file:
-        for member in file:
-            if not member.isdir() and fits(member.name, *patterns):
-                file.extract(member, folder, filter="data")
-        # `tarfile` accepts an archive that ends between two files, and does not read the checksum at the end.
-        content = cast(IO[bytes], file.fileobj)
-        content.seek(file.offset)
-        if content.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise EOFError("no end mark")
-        while content.read(CHUNK):
-            pass

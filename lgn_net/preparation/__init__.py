@@ -1,1 +1,0 @@
-"""Published archives and video files become folders of frames."""

@@ -1,0 +1,62 @@
+"""Every command on a system that lacks what only Unix has, as Windows does; two minutes of tests/soak.py."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from helpers import ROOT, TINY, write_data_set
+
+# Runs first of all: what Windows lacks is gone.
+WITHOUT_UNIX = """
+import os, signal, sys
+for name in ("fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios", "tty"):
+    sys.modules[name] = None
+for module, names in ((os, "fork killpg setsid getpgid getuid nice preadv pread pwritev sched_getaffinity sysconf "
+                           "posix_fadvise statvfs mkfifo wait4"),
+                      (signal, "SIGKILL SIGCHLD SIGPIPE SIGHUP SIGALRM SIGUSR1 SIGUSR2 SIGCONT SIGSTOP SIGTSTP SIGQUIT "
+                               "alarm setitimer pthread_sigmask sigwait pause siginterrupt")):
+    for name in names.split():
+        delattr(module, name)
+"""
+RUN = """
+import json, sys
+sys.path.insert(0, "tests")
+from helpers import load_script, run
+for words in json.load(sys.stdin):
+    try:
+        result = run(load_script(words[0]).main, *words[1:])
+        if result.status:
+            print(words, result)
+    except Exception as error:
+        print(words, repr(error))
+"""
+COMMANDS = ["train.py", "evaluate.py", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("scripts/[!a]*.py"))]
+HERE = "--dataset_path {0} --device cpu --data.workers 0 "
+WORK = ["scripts/prepare_data.py custom --source {0}/made --labels {0}/made/labels.csv --out {0}/DATA --name mine",
+        "scripts/check_data.py {0}/DATA --dataset mine",
+        "train.py --config {0}/tiny.yaml --exp_dir {0}/run --data.cache {0}/cache --train.epochs 1 " + HERE,
+        "evaluate.py --checkpoint {0}/run " + HERE, "scripts/measure.py --scores {0}/run/evaluation_last/scores.csv",
+        "scripts/predict_video.py --checkpoint {0}/run/last.pt --normal {0}/made/training/frames/00 --device cpu "
+        "--video {0}/made/testing/frames/01 --out {0}/own"]
+
+
+@pytest.mark.slow
+def test_commands_without_unix(tmp_path):
+    write_data_set(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    (tmp_path / "stub").mkdir()
+    (tmp_path / "stub/sitecustomize.py").write_text(WITHOUT_UNIX)
+    words = [[command, "--help"] for command in COMMANDS] + [command.format(tmp_path).split() for command in WORK]
+    done = subprocess.run([sys.executable, "-c", RUN], cwd=ROOT, capture_output=True, text=True, check=False,
+                          input=json.dumps(words), env=os.environ | {"PYTHONPATH": f"{tmp_path / 'stub'}:{ROOT}"})
+    assert not done.stdout and not done.returncode, done.stdout + done.stderr[-1000:]
+
+
+@pytest.mark.slow
+def test_two_minutes_of_soak():
+    """Kills, full disks, damage, fuzz and hostile files; `make soak` takes half an hour."""
+    done = subprocess.run([sys.executable, "tests/soak.py", "--minutes", "2"], cwd=ROOT, capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
