@@ -92,10 +92,11 @@ def calibrate_network(args: argparse.Namespace, config: Config, state: dict[str,
     videos = index_videos(find_split(args.dataset_path, config.data.dataset, "training"))
     with progress("score training windows", args.windows, "windows") as bar:
         normal, _ = sample_normal(model, videos, config, args.windows, device, bar)
-    wanted = {(s.video, s.frame) for s in normal[::-(-len(normal) // min(PEAKS, len(normal)))]}
+    wanted = {(videos[s.video].name, s.frame) for s in normal[::-(-len(normal) // min(PEAKS, len(normal)))]}
+    scored = to_scores(normal, videos)
     peaks = [smoothed(error_map(as_array(predicted), as_array(target))).max()
-             for _, _, predicted, target in predict_again(model, videos, config, normal, wanted, device)]
-    return calibrate(to_scores(normal, videos), paper_weights(config.score.psnr_weight, len(model.memories)), peaks)
+             for *_, predicted, target in predict_again(model, videos, config, scored, wanted, device)]
+    return calibrate(scored, paper_weights(config.score.psnr_weight, len(model.memories)), peaks)
 
 
 def split_file(path: Path, folder: Path, size: int = 15 * 2**20) -> None:

@@ -47,8 +47,8 @@ def test_scores_of_every_system(blob_dataset, name):
     model = build_model(config)
     videos = index_videos(blob_dataset() / "blobs/testing/frames")
     R = sorted(s.regular_score for s in score_videos(model, videos, config, torch.device("cpu")))
-    both = [score_videos(model, videos, with_knobs(config, {"score.kernels": kernels, "score.gamma": R[len(R) // 2]}),
-                         torch.device("cpu")) for kernels in ("direct", "winograd")]
+    both = [[*score_videos(model, videos, with_knobs(config, {"score.kernels": kernels, "score.gamma": R[len(R) // 2]}),
+                           torch.device("cpu"))] for kernels in ("direct", "winograd")]
     assert both[0] != both[1]                                             # or nothing was replaced
     assert sum(s.memory_updated for s in both[0]) > 3
     check_equal(*both)
