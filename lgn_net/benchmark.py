@@ -17,7 +17,6 @@ by this process's CPU time, which other work on the machine disturbs less. Witho
 """
 
 import copy
-import itertools
 import os
 import re
 import statistics
@@ -56,6 +55,7 @@ from lgn_net.report.tables import markdown
 from lgn_net.training.step import prepare, shares_of, train_step
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
+SPLITS = {"evaluate": "testing", "train": "training", "gamma": "testing", "data": "training"}
 SWITCHES = ("compile", "checkpoint_activations")          # of the training
 # The parts of a network by the callables that compute them; those that a network lacks are passed over.
 PARTS = {"local_branch.encoder": "E_loc", "local_branch.cells.0.conv_x": "cells", "local_branch.products": "cells",
@@ -68,10 +68,8 @@ Work = tuple[Any, Callable[[], Any]]     # a network, None where its parts are n
 def main(argv: list[str]) -> None:
     """Run the benchmark that the first word names."""
     # The command line, and the machine.
-    kinds: dict = {"evaluate": (evaluations, "testing"), "train": (trainings, "training"),
-                   "gamma": (sweeps, "testing"), "data": (loaders, "training")}
-    parser = command_parser(__doc__, f"benchmark.py {{{','.join(kinds)}}} --config FILE", needs_data=False)
-    parser.add_argument("what", choices=kinds, help="What to measure.")
+    parser = command_parser(__doc__, f"benchmark.py {{{','.join(SPLITS)}}} --config FILE", needs_data=False)
+    parser.add_argument("what", choices=SPLITS, help="What to measure.")
     parser.add_argument("--repeats", type=int, default=3, help="Rounds, after one to warm up.")
     parser.add_argument("--frames", type=int, default=8, help="evaluate, gamma: frames in a round.")
     parser.add_argument("--steps", type=int, default=2, help="train: steps in a round.")
@@ -82,30 +80,33 @@ def main(argv: list[str]) -> None:
                                                    f"joined to them by + ({', '.join(SWITCHES)}).")
     parser.add_argument("--json", help="Also write the figures to this file.")
     config, args = parse_command(parser, argv)
-    device, (make, split) = pick_device(args.device), kinds[args.what]
-    about = machine(device)
-    print("\n".join(f"{key}: {value}" for key, value in about.items()))
+    device = pick_device(args.device)
+    found: dict = {"benchmark": args.what, "dataset": config.data.dataset if args.dataset_path else "noise",
+                   "repeats": args.repeats, "machine": machine(device)}
+    print("\n".join(f"{key}: {value}" for key, value in found["machine"].items()))
 
     # Real frames, or noise; all but `data` take a piece of the longest video.
     with tempfile.TemporaryDirectory() as folder:
         frames = (config.train.batch_size if args.what == "train" else args.frames) + config.model.window - 1
-        videos = index_videos(find_split(args.dataset_path, config.data.dataset, split)) if args.dataset_path else \
-            [draw_video(Path(folder), config, frames)]
+        if args.dataset_path:
+            videos = index_videos(find_split(args.dataset_path, config.data.dataset, SPLITS[args.what]))
+        else:
+            videos = [draw_video(Path(folder), config, frames)]
         if args.what != "data":
             longest = max(videos, key=lambda video: len(video.frames))
             videos = [longest._replace(frames=longest.frames[:frames])]
 
-        # The ways beside each other, then apart.
-        unit, count, works = make(config, args, device, videos, folder)
+        # The ways beside each other, then each alone in its parts.
+        unit, count, works = ways_of(config, args, device, videos, folder)
         times, results = interleave({way: call for way, (_, call) in works.items()}, args.repeats)
-        found: dict = {"ways": show_ways(unit, times, count, works)}
-        if networks := {way: work for way, work in works.items() if work[0] is not None}:
-            found["parts_s"] = {way: profile_parts(work, device) for way, work in networks.items()}
-            names = dict.fromkeys(itertools.chain(*found["parts_s"].values()))
-            rows = [[name, *(f"{1e3 * parts.get(name, 0) / count:,.2f} "
-                             f"{100 * parts.get(name, 0) / sum(parts.values()):5.1f} %"
-                             for parts in found["parts_s"].values())] for name in names]
-            print(f"\n{markdown([f'ms of a {unit}', *networks], rows)}")
+        found["ways"] = show_ways(unit, times, count, works)
+        if args.what in ("evaluate", "train"):
+            found["parts_s"] = {way: profile_parts(work, device) for way, work in works.items()}
+            columns = [{name: f"{1e3 * t / count:,.2f} {100 * t / sum(parts.values()):5.1f} %"
+                        for name, t in parts.items()} for parts in found["parts_s"].values()]
+            names = dict.fromkeys(name for column in columns for name in column)
+            rows = [[name, *(column.get(name, "-") for column in columns)] for name in names]
+            print(f"\n{markdown([f'ms of a {unit}', *works], rows)}")
     if args.what == "evaluate":
         found["agreement"] = {way: difference(one, results["plain"]) for way, one in results.items()}
         found["updates"] = sum(s.memory_updated for s in results["plain"])
@@ -116,71 +117,54 @@ def main(argv: list[str]) -> None:
         found["peak_mb"] = torch.cuda.max_memory_allocated() / 1e6
         print(f"\npeak memory, with what all ways hold: {found['peak_mb']:,.0f} MB")
     if args.json:
-        write_atomic(Path(args.json), to_json({
-            "benchmark": args.what, "dataset": config.data.dataset if args.dataset_path else "noise",
-            "repeats": args.repeats, "machine": about, **found}))
+        write_atomic(Path(args.json), to_json(found))
 
 
-def evaluations(config: Config, args: Namespace, device: torch.device, videos: list[Video],
-                _folder: str) -> tuple[str, int, dict[str, Work]]:
-    """Make the evaluation ready, plainly and in each precision: what is counted, how often, and the ways."""
-    model, video = random_model(config, videos[0], device), videos[0]
-    config = with_knobs(config, {"score.gamma": spread_gammas(model, video, config, device)[5]})
-    in_precision = {way: with_knobs(config, {"score.precision": way}) for way in PRECISIONS}
-    works = {"plain": evaluation(model, video, in_precision["float32"], device, plain=True)}
-    works |= {way: evaluation(model, video, in_precision[way], device) for way in args.precisions or differing(device)}
-    return "frame", len(video.frames) - config.model.window + 1, works
-
-
-def trainings(config: Config, args: Namespace, device: torch.device, videos: list[Video],
-              _folder: str) -> tuple[str, int, dict[str, Work]]:
-    """Make training steps ready, plainly and in each mode: a precision, and switches joined to it by "+"."""
-    works = {"plain": training(with_knobs(config, {"train.precision": "float32"}), videos[0], device, args.steps, True)}
-    for mode in args.modes or [*differing(device), "bfloat16+checkpoint_activations"]:
-        precision, *on = mode.split("+")
-        if precision not in PRECISIONS or not set(on) <= set(SWITCHES):
-            raise UserError(f"--modes {mode}: give one of {', '.join(PRECISIONS)}, such as bfloat16+{SWITCHES[0]}")
-        knobs = {"train.precision": precision, **{f"train.{name}": name in on for name in SWITCHES}}
-        works[mode] = training(with_knobs(config, knobs), videos[0], device, args.steps)
-    return "image", args.steps * config.train.batch_size, works
-
-
-def sweeps(config: Config, args: Namespace, device: torch.device, videos: list[Video],
-           _folder: str) -> tuple[str, int, dict[str, Work]]:
-    """Make ready: the evaluation of the same frames under one gamma, and under ten that part the memory's ways."""
-    model = random_model(config, videos[0], device)
-    gammas = spread_gammas(model, videos[0], config, device)
-    one = with_knobs(config, {"score.gamma": gammas[5]})
-    works: dict[str, Work] = {"one gamma": (None, lambda: [*score_videos(model, videos, one, device)]),
-                              "ten gammas": (None, partial(sweep_gamma, model, videos, config, gammas, device))}
-    return "frame", len(videos[0].frames) - config.model.window + 1, works
-
-
-def loaders(config: Config, args: Namespace, device: torch.device, videos: list[Video],
+def ways_of(config: Config, args: Namespace, device: torch.device, videos: list[Video],
             folder: str) -> tuple[str, int, dict[str, Work]]:
-    """Make ready: the loader of the training windows, in random order; they stay on the CPU."""
-    format_ = (config.data.channels, config.data.image_size)
-    windows, packed = (Windows(videos, config.model.window, *format_, packed)
-                       for packed in (None, pack_frames(videos, *format_, folder)))
-    batches = epoch_batches(len(windows), config.train.batch_size, True, config.seed, 0)[:args.batches]
+    """Make the ways of a benchmark ready, the first of which ratios are to: what is counted, how often, and the ways.
 
-    def load(source: Windows, workers: int) -> int:
-        return sum(len(clips) for clips in loader(source, batches, workers, torch.device("cpu")))
+    `folder` is for packed frames.
+    """
+    video, windows = videos[0], len(videos[0].frames) - config.model.window + 1
+    precisions = [precision for precision in PRECISIONS if precision != "tf32" or device.type == "cuda"]
+    works: dict[str, Work] = {}
+    if args.what == "train":
+        # Each mode is a precision, with switches joined to it by "+".
+        works["plain"] = training(with_knobs(config, {"train.precision": "float32"}), video, device, args.steps, True)
+        for mode in args.modes or [*precisions, "bfloat16+checkpoint_activations"]:
+            precision, *on = mode.split("+")
+            if precision not in PRECISIONS or not set(on) <= set(SWITCHES):
+                raise UserError(f"--modes {mode}: give one of {', '.join(PRECISIONS)}, such as bfloat16+{SWITCHES[0]}")
+            knobs = {"train.precision": precision, **{f"train.{name}": name in on for name in SWITCHES}}
+            works[mode] = training(with_knobs(config, knobs), video, device, args.steps)
+        return "image", args.steps * config.train.batch_size, works
+    if args.what == "data":
+        format_ = (config.data.channels, config.data.image_size)
+        decoded, packed = (Windows(videos, config.model.window, *format_, packed)
+                           for packed in (None, pack_frames(videos, *format_, folder)))
+        batches = epoch_batches(len(decoded), config.train.batch_size, True, config.seed, 0)[:args.batches]
+        for way, (source, workers) in {"decoded": (decoded, 0), "packed": (packed, 0),
+                                       "decoded, 2 workers": (decoded, 2)}.items():
+            works[way] = None, partial(lambda *how: [len(clips) for clips in loader(*how)], source, batches, workers,
+                                       torch.device("cpu"))
+        return "window", sum(map(len, batches)), works
 
-    works: dict[str, Work] = {"decoded": (None, partial(load, windows, 0)), "packed": (None, partial(load, packed, 0)),
-                              "decoded, 2 workers": (None, partial(load, windows, 2))}
-    return "window", sum(map(len, batches)), works
-
-
-def differing(device: torch.device) -> list[str]:
-    """Return the precisions that differ on a device."""
-    return [precision for precision in PRECISIONS if precision != "tf32" or device.type == "cuda"]
-
-
-def spread_gammas(model: Any, video: Video, config: Config, device: torch.device) -> list[float]:
-    """Spread ten gammas over the regular scores when no frame updates the memory, and when every frame does."""
-    extremes = sweep_gamma(model, [video], config, [0.0, 2.0], device).values()
-    return np.quantile([s.regular_score for signals in extremes for s in signals], np.linspace(0.05, 0.95, 10)).tolist()
+    # Ten gammas spread over the regular scores when no frame updates the memory, and when every frame does.
+    model = random_model(config, video, device)
+    extremes = [s.regular_score for signals in sweep_gamma(model, videos, config, [0.0, 2.0], device).values()
+                for s in signals]
+    gammas = np.quantile(extremes, np.linspace(0.05, 0.95, 10)).tolist()
+    config = with_knobs(config, {"score.gamma": gammas[5]})
+    if args.what == "gamma":
+        works["one gamma"] = None, lambda: [*score_videos(model, videos, config, device)]
+        works["ten gammas"] = None, partial(sweep_gamma, model, videos, config, gammas, device)
+    else:
+        in_precision = {way: with_knobs(config, {"score.precision": way}) for way in PRECISIONS}
+        works["plain"] = evaluation(model, video, in_precision["float32"], device, plain=True)
+        for way in args.precisions or precisions:
+            works[way] = evaluation(model, video, in_precision[way], device)
+    return "frame", windows, works
 
 
 def interleave(ways: Mapping[str, Callable[[], object]], rounds: int) -> tuple[dict[str, list[tuple]], dict]:
@@ -188,8 +172,7 @@ def interleave(ways: Mapping[str, Callable[[], object]], rounds: int) -> tuple[d
 
     Returns wall and process CPU time in seconds of each way, round by round, and what its last call returned.
     """
-    times: dict[str, list[tuple]] = {way: [] for way in ways}
-    results = {}
+    results, times = {}, dict[str, list[tuple]]({way: [] for way in ways})
     for way, call in [*ways.items()] * (rounds + 1):
         wall, cpu = timer(), time.process_time()                              # `timer` waits for CUDA
         results[way] = call()

@@ -32,7 +32,7 @@ from lgn_net.training.checkpoint import load_weights
 
 TINY = {"data.image_size": 32, "model.base_width": 4, "model.hidden_width": 4, "model.lstm_layers": 2,
         "train.batch_size": 2, "score.batch_size": 2}
-ROUNDS = 8                                       # of steps and evaluations
+ROUNDS = 20                                      # of steps and evaluations
 PSNR_DB, DISTANCE, LOSS = 1e-3, 1e-6, 1e-4       # largest differences from the CPU in float32; the last one is relative
 CPU = torch.device("cpu")
 

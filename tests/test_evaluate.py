@@ -16,6 +16,7 @@ from helpers import (
     random_official_state,
     run,
     sentence,
+    shell,
     write_data_set,
     write_videos,
 )
@@ -274,3 +275,60 @@ def test_help_lists_every_knob():
         assert result.status == 0 and not result.err
         for name in [*own, *ALIASES, *(f"--{knob}" for knob in flatten(asdict(Config())))]:
             assert f"{name} " in result.out or f"{name}\n" in result.out, name
+
+
+KILLED = """
+import os, signal, sys
+sys.modules["lpips"] = None
+import lgn_net.inference.part as part
+import evaluate
+part.SECONDS, save, count = 0, part.Part.save, iter(range({saves}))
+def save_and_die(self):
+    if next(count, None) is None:
+        self.waiting.append("half a li")
+        with self.lines.open("ab") as file:
+            file.write("".join(self.waiting).encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(self)
+part.Part.save = save_and_die
+evaluate.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("mode, saves", [
+    ("carry", 3), *(pytest.param(*case, marks=pytest.mark.slow) for case in [
+        ("carry", 5), ("reset", 2), ("reset", 6), ("frozen", 1)])])
+def test_a_killed_evaluation_goes_on(data, base, plain, tmp_path, monkeypatch, mode, saves):
+    """Equal to the bit to one that was not killed; with other knobs or frames it starts afresh, and says so."""
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    shutil.copytree(data / "made", tmp_path / "made")
+    for v, t in [(0, t) for t in range(8)] + [(1, t) for t in range(10)]:
+        (tmp_path / f"made/testing/masks/{v:02d}").mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / f"made/testing/masks/{v:02d}/{t:03d}.png"), np.eye(16, 20, k=t - 6) * 255)
+    argv = *base, "--dataset_path", tmp_path, "--quality", "--score.batch_size", 3, "--score.memory_update", mode, \
+        "--protocol", "paper", "--gamma", np.median(read(plain)[0]["regular_score"]) + 1e-5, "--maps", 1
+    whole = evaluated(tmp_path / "whole", *argv)
+    assert 0 < whole[0]["memory_updated"].sum() < 10 or mode == "frozen"
+
+    def kill():
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        assert shell("-c", KILLED.format(saves=saves), *argv).status == -9
+        assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".jsonl", ".state"}
+
+    def same(*others):
+        result = run(evaluate.main, *argv, *others)
+        assert result.status == 0, result
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {p.name for p in (tmp_path / "whole").iterdir()}
+        equal = [(tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+                 for name in ("scores.csv", "quality.csv", "results.json")]
+        assert ("starting afresh" in result.err) != ("going on" in result.out)
+        return all(equal), "going on" in result.out
+
+    kill()
+    assert same() == (True, True)
+    if saves == 5:
+        kill()
+        assert same("--gamma", 0.05) == (False, False)
+        kill()
+        (tmp_path / "out/.part0of1.state").write_bytes(b"PK")
+        assert same() == (True, False)

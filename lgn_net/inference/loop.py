@@ -158,6 +158,8 @@ def score_videos(model: FramePredictor, videos: list[Video], config: Config, dev
     for row in part.resume([memory.items for memory in model.memories]) if part else ():
         signals = FrameSignals(*row)
         done = signals[:2]
+        if bar is not None:
+            bar.update()
         yield signals
     if done[0] >= 0:
         ranges = remaining(ranges, done, batch_size_on(device, config), config.model.window)
