@@ -154,9 +154,11 @@ def for_inference(model: FramePredictor, config: Config) -> Any:
                     sequence[k + 1] = nn.Identity()
     ready.kernels, on_cpu = "direct", next(ready.parameters()).device.type == "cpu"
     if config.score.kernels != "direct" and config.score.precision == "float32" and on_cpu:
-        from lgn_net.inference.winograd import swap_in  # only this way of scoring needs the file
+        from lgn_net.inference.short_decoder import shorten  # only this way of scoring needs them
+        from lgn_net.inference.winograd import swap_in
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
-            ready.kernels = swap_in(ready, config.score.kernels, config.data.image_size)
+            short = ", short decoder" * shorten(ready)
+            ready.kernels = swap_in(ready, config.score.kernels, config.data.image_size) + short
     if config.score.precision == "bfloat16":
         for layer in ready.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):

@@ -1,0 +1,68 @@
+"""LGN-Net's decoder with less to compute once the memory is read; equal to it up to rounding. On a CPU, in float32."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lgn_net.model.lgn_net import LGNNet
+from lgn_net.model.memory import Lookup, PrototypeMemory
+from lgn_net.model.prototype_branch import Decoder
+
+
+def shorten(network: Any) -> bool:
+    """Give a network a `ShortDecoder`, in place, where it fits; return whether it does.
+
+    It fits LGN-Net and LGN-ST: local features, prototypes without queries, no skips, and far fewer items than features.
+    """
+    if type(network) is not LGNNet or not network.local_branch or not network.memory or network.concat_query \
+            or network.skips or 4 * len(network.memory.items) > network.memory.items.shape[1]:
+        return False
+    head, width = network.decoder.head[0], network.decoder.head[0].in_channels // 2
+    network.decoder = ShortDecoder(network.decoder, network.memory)
+    network.decode = network.decoder.decode               # which takes more of a lookup than its prototypes
+    network.local_branch.deconv.append(half(head, slice(width, None)))
+    return True
+
+
+def half(conv: Any, channels: slice) -> nn.Conv2d:
+    """Make a convolution of some of the input channels of a 3x3 convolution, without the bias."""
+    part = nn.Conv2d(conv.in_channels // 2, conv.out_channels, 3, padding=1, bias=False)
+    part.weight = nn.Parameter(conv.weight[:, channels].contiguous(memory_format=torch.channels_last))
+    return part
+
+
+class ShortDecoder(nn.Module):
+    """D_lg, whose first convolution is made from M channels in place of D, and the head's first one of half as many.
+
+    A prototype is a sum of items by their read weights, and so is its convolution: the items are convolved, once after
+    each update, and the read weights take the prototypes' place. The local features have passed their half of the
+    head's first convolution when they come: that does not wait for the memory.
+    """
+
+    def __init__(self, decoder: Decoder, memory: PrototypeMemory):
+        super().__init__()
+        self.first: Any = decoder.block4[0]
+        self.block4 = decoder.block4[1:]
+        self.up4, self.block3, self.up3 = decoder.up4, decoder.block3, decoder.up3
+        self.block2, self.up2, self.tail = decoder.block2, decoder.up2, decoder.head[1:]
+        conv: Any = decoder.head[0]
+        self.head = half(conv, slice(0, conv.in_channels // 2))
+        self.head.bias = conv.bias
+        self.memory, self.items = memory, torch.zeros(0)
+        self.kernels = self.items
+
+    def decode(self, lookups: list[Lookup], context: dict[str, Tensor]) -> Tensor:
+        """See `FramePredictor.decode`; the context's "local" is what the local half of the head's convolution gave."""
+        lookup, = lookups
+        if not torch.equal(self.items, self.memory.items):
+            self.items = self.memory.items.clone()
+            self.kernels = torch.einsum("kcij,mc->kmij", self.first.weight, self.items)        # (8 * width, M, 3, 3)
+        B, _, h, w = lookup.queries.shape
+        read_weights = lookup.similarity.softmax(dim=1).view(B, h, w, -1).permute(0, 3, 1, 2)  # (B, M, h, w)
+        x = F.conv2d(read_weights, self.kernels, self.first.bias, padding=1)
+        x = self.up4(self.block4(x))
+        x = self.up3(self.block3(x))
+        x = self.up2(self.block2(x))                                                           # (B, width, H, W)
+        return self.tail(self.head(x).add_(context["local"]))
