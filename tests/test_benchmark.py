@@ -6,15 +6,12 @@ import json
 import pytest
 import torch
 from helpers import TINY, load_script, run, write_videos
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from lgn_net import benchmark
 from lgn_net.benchmark import (
     difference,
     draw_video,
     evaluation,
-    plain_model,
     profile_parts,
     random_model,
     training,
@@ -108,42 +105,6 @@ def test_plain_training_is_the_same_training(tmp_path):
     video = draw_video(tmp_path, config, 8)
     plain, ours = (training(config, video, CPU, 3, plain)[1]() for plain in (True, False))
     assert plain == pytest.approx(ours, rel=1e-4) and len({*ours}) == 3
-
-
-def by_hand(model, clip):
-    """Floating-point operations of the convolutions in a forward pass, from each layer's shapes."""
-    total = 0
-
-    def count(conv, inputs, output):
-        nonlocal total
-        places = (inputs[0] if isinstance(conv, nn.ConvTranspose2d) else output)[:, 0].numel()
-        total += 2 * places * conv.in_channels * conv.out_channels * conv.kernel_size[0] ** 2
-
-    for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            module.register_forward_hook(count)
-    with torch.no_grad():
-        model(clip)
-    return total
-
-
-def test_operations_are_those_counted_by_hand(tmp_path):
-    """Of two windows; the second one shares three of its frames with the first."""
-    config = tiny(**{"score.gamma": 2.0, "model.lstm_layers": 1, "score.batch_size": 1})      # every frame updates
-    video = draw_video(tmp_path, config, 6)
-    model = random_model(config, video, CPU)
-
-    def flops(plain):
-        with FlopCounterMode(display=False) as counter:
-            evaluation(model, video, config, CPU, plain)[1]()
-        return counter.get_total_flops()
-
-    products = 3 * 2 * (2 * 2) * 5 * 32                        # similarity, read, update (2 h w) M D
-    truth = by_hand(plain_model(model), torch.zeros(1, 4, 1, 16, 16)) + products
-    assert flops(plain=True) == 2 * truth
-    of_frame = 2 * 9 * (8 * 8 * (1 * 4 + 4 * 4) + 4 * 4 * (4 * 8 + 8 * 8)) + 2 * 16 * 9 * 8 * 7 * 4      # E_loc, conv_x
-    zeros = 2 * 16 * 9 * 4 * (4 + 3) * 4                       # conv_h and conv_m of the first time step
-    assert flops(plain=False) == 2 * (truth - zeros) + (6 - 8) * of_frame
 
 
 @pytest.mark.slow

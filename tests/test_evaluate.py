@@ -177,18 +177,23 @@ def test_one_class_only_and_other_scores_beside(base, plain, tmp_path):
         "training", 0, "micro"]
 
 
-@pytest.mark.slow
-def test_masks_maps_and_quality(data, base, tmp_path, monkeypatch):
-    """With a mask per frame: localisation; 2 misses and 2 false alarms at most, and the frames that were named."""
-    monkeypatch.setitem(sys.modules, "lpips", None)                    # the frames are too small for it
+@pytest.fixture
+def masked(data, base, tmp_path, monkeypatch):
+    """The arguments for frames with masks, which are too small for LPIPS."""
+    monkeypatch.setitem(sys.modules, "lpips", None)
     shutil.copytree(data / "made", tmp_path / "made")
     for v, t in [(0, t) for t in range(8)] + [(1, t) for t in range(10)]:
         mask = np.zeros((16, 20), np.uint8)
         mask[4:8, 5:10] = 255 * (t > 5)
         (tmp_path / f"made/testing/masks/{v:02d}").mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(tmp_path / f"made/testing/masks/{v:02d}/{t:03d}.png"), mask)
-    argv = *base, "--dataset_path", tmp_path
-    table, results = evaluated(tmp_path / "out", *argv, "--quality", "--maps", 2, "--frames", "01:7", "00:4")
+    return *base, "--dataset_path", tmp_path
+
+
+@pytest.mark.slow
+def test_masks_maps_and_quality(masked, tmp_path):
+    """With a mask per frame: localisation; 2 misses and 2 false alarms at most, and the frames that were named."""
+    table, results = evaluated(tmp_path / "out", *masked, "--quality", "--maps", 2, "--frames", "01:7", "00:4")
     found, maps = results["localization"], load_maps(tmp_path / "out/maps.npz")
     assert (found["frames_with_mask"], found["abnormal_frames"]) == (10, 6) and 0 <= found["pixel_auc"] <= 1
     assert {("01", 7), ("00", 4)} <= {(m.video, m.frame) for m in maps} and len(maps) <= 6
@@ -202,7 +207,7 @@ def test_masks_maps_and_quality(data, base, tmp_path, monkeypatch):
     assert len(quality) == 10 and results["quality"]["ssim"] == pytest.approx(quality.mean())
     page = (tmp_path / "out/report.html").read_text()
     assert "strongest region on mask" in page and page.count("data:image") >= 2 * len(maps)
-    _, results = evaluated(tmp_path / "off", *argv, "--localize", "off", "--maps", 0)
+    _, results = evaluated(tmp_path / "off", *masked, "--localize", "off", "--maps", 0)
     assert "localization" not in results and load_maps(tmp_path / "off/maps.npz") == []
 
 
@@ -298,14 +303,9 @@ evaluate.main(sys.argv[1:])
 @pytest.mark.parametrize("mode, saves", [
     ("carry", 3), *(pytest.param(*case, marks=pytest.mark.slow) for case in [
         ("carry", 5), ("reset", 2), ("reset", 6), ("frozen", 1)])])
-def test_a_killed_evaluation_goes_on(data, base, plain, tmp_path, monkeypatch, mode, saves):
-    """Equal to the bit to one that was not killed; with other knobs or frames it starts afresh, and says so."""
-    monkeypatch.setitem(sys.modules, "lpips", None)
-    shutil.copytree(data / "made", tmp_path / "made")
-    for v, t in [(0, t) for t in range(8)] + [(1, t) for t in range(10)]:
-        (tmp_path / f"made/testing/masks/{v:02d}").mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(tmp_path / f"made/testing/masks/{v:02d}/{t:03d}.png"), np.eye(16, 20, k=t - 6) * 255)
-    argv = *base, "--dataset_path", tmp_path, "--quality", "--score.batch_size", 3, "--score.memory_update", mode, \
+def test_a_killed_evaluation_goes_on(masked, plain, tmp_path, mode, saves):
+    """Equal to the bit to one that was not killed; with other knobs or a damaged state it starts afresh and says so."""
+    argv = *masked, "--quality", "--score.batch_size", 3, "--score.memory_update", mode, \
         "--protocol", "paper", "--gamma", np.median(read(plain)[0]["regular_score"]) + 1e-5, "--maps", 1
     whole = evaluated(tmp_path / "whole", *argv)
     assert 0 < whole[0]["memory_updated"].sum() < 10 or mode == "frozen"

@@ -9,6 +9,7 @@ from lgn_net.config import Config, DataConfig, ModelConfig, with_knobs
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.files import ROOT
 from lgn_net.inference.loop import score_videos
+from lgn_net.inference.stream import for_inference
 from lgn_net.inference.winograd import WinogradBranch, WinogradConv
 from lgn_net.model.build import build_model
 from lgn_net.model.local_branch import LocalBranch
@@ -42,13 +43,16 @@ def test_local_branch(layers, B, T, H, W, forget_bias):
 @pytest.mark.parametrize("name", ["lgn_net", "mnad_pred", "msn_net", "lgn_st"])
 def test_scores_of_every_system(blob_dataset, name):
     config = Config(data=DataConfig("blobs", image_size=24, channels=1),
-                    model=ModelConfig(name, base_width=4, hidden_width=6, lstm_layers=2))
+                    model=ModelConfig(name, base_width=4, hidden_width=6, lstm_layers=2, memory_items=5))
     torch.manual_seed(0)
     model = build_model(config)
     videos = index_videos(blob_dataset() / "blobs/testing/frames")
     R = sorted(s.regular_score for s in score_videos(model, videos, config, torch.device("cpu")))
     both = [[*score_videos(model, videos, with_knobs(config, {"score.kernels": kernels, "score.gamma": R[len(R) // 2]}),
                            torch.device("cpu"))] for kernels in ("direct", "winograd")]
+    kernels = for_inference(model, with_knobs(config, {"score.kernels": "winograd"})).kernels
+    assert kernels == {"lgn_net": "winograd (2 cells, 7 convolutions), short decoder",
+                       "lgn_st": "winograd (7 convolutions), short decoder"}.get(name, "winograd (8 convolutions)")
     assert both[0] != both[1]                                             # or nothing was replaced
     assert sum(s.memory_updated for s in both[0]) > 3
     check_equal(*both)

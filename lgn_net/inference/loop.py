@@ -66,9 +66,6 @@ def predict(model: FramePredictor, windows: Iterable[Windows], config: Config, d
         config: `score` says when the memory is updated.
         done: index of the video and of the frame up to which windows were scored before; these are left out.
         at_start: items of the memories after the training, where the model's are no longer these.
-
-    Raises:
-        UserError: a prediction is not finite.
     """
     knobs, updating, video = config.score, updates_memory(model, config), done[0]
     at_start = at_start or copy_items(model)
@@ -138,17 +135,9 @@ def score_videos(model: FramePredictor, videos: list[Video], config: Config, dev
     that by no more than rounding. Several processes divide the videos, which then must not depend on each other; each
     scores its own ones. Videos shorter than n + 1 frames are skipped with a warning.
 
-    Args:
-        model: a `FramePredictor`.
-        videos: the test videos.
-        config: of the network and the scoring.
-        device: of the network.
-        bar: progress, in frames.
-        observers: are called with every prediction; their measures become signals.
-        part: keeps the signals as they come; those that it has already are yielded from there.
-
-    Raises:
-        UserError: a damaged frame, frames of differing size, no video long enough, or a prediction that is not finite.
+    The `bar` counts frames. What `observers` measure in every prediction becomes a signal. A `part` keeps the signals
+    as they come, and those that it has already are yielded from there. UserError for a damaged frame, frames of
+    differing size, no video long enough, or a prediction that is not finite.
     """
     model = for_inference(model, config)
     at_start, done = copy_items(model), (-1, -1)
@@ -170,10 +159,10 @@ def score_videos(model: FramePredictor, videos: list[Video], config: Config, dev
             for observe in observers:
                 signals.more.update(observe(signals.video, signals.frame, *frames))
             yield signals
+            if bar is not None:
+                bar.update()
         if part:
             part.add(scored.signals)
-        if bar is not None:
-            bar.update(len(scored.signals))
     if part:
         part.save()
 

@@ -11,12 +11,13 @@ from lgn_net.model.memory import Lookup, PrototypeMemory
 from lgn_net.model.prototype_branch import Decoder
 
 
-def shorten(network: Any) -> bool:
+def shorten(model: nn.Module) -> bool:
     """Give a network a `ShortDecoder`, in place, where it fits; return whether it does.
 
     It fits LGN-Net and LGN-ST: local features, prototypes without queries, no skips, and far fewer items than features.
     """
-    if type(network) is not LGNNet or not network.local_branch or not network.memory or network.concat_query \
+    network: Any = model
+    if type(model) is not LGNNet or not network.local_branch or not network.memory or network.concat_query \
             or network.skips or 4 * len(network.memory.items) > network.memory.items.shape[1]:
         return False
     head, width = network.decoder.head[0], network.decoder.head[0].in_channels // 2
