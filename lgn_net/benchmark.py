@@ -6,7 +6,7 @@
     python scripts/benchmark.py data     --config configs/ped2.yaml --dataset_path DATA
 
 evaluate  frames per second of the evaluation in each precision, what they consist of, and how far the scores differ
-train     images per second of training steps, in the same manner
+train     images per second of training steps, in the same manner, with train.compile and the like as configured
 gamma     ten gammas in one sweep, against one evaluation
 data      windows per second of the training loader: decoded with 0 and 2 workers, and from packed frames
 
@@ -45,7 +45,6 @@ from lgn_net.data.clips import stream_frames, to_float
 from lgn_net.data.videos import Video, find_split, index_videos
 from lgn_net.data.windows import Windows, epoch_batches, loader
 from lgn_net.device import pick_device, provenance, seed_everything, set_kernels
-from lgn_net.errors import UserError
 from lgn_net.files import to_json, write_atomic
 from lgn_net.inference.loop import FrameSignals, copy_items, predict, restore_items, score_videos
 from lgn_net.inference.stream import encode_windows, for_inference, stream_windows
@@ -56,7 +55,6 @@ from lgn_net.training.step import prepare, shares_of, train_step
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 SPLITS = {"evaluate": "testing", "train": "training", "gamma": "testing", "data": "training"}
-SWITCHES = ("compile", "checkpoint_activations")          # of the training
 # The parts of a network by the callables that compute them; those that a network lacks are passed over.
 PARTS = {"local_branch.encoder": "E_loc", "local_branch.cells.0.conv_x": "cells", "local_branch.products": "cells",
          "local_branch.recur": "cells", "local_branch.deconv": "local deconvolution", "prototype_encoder": "E_glo",
@@ -75,9 +73,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--steps", type=int, default=2, help="train: steps in a round.")
     parser.add_argument("--batches", type=int, default=20, help="data: batches in a round.")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS,
-                        help="evaluate: in place of score.precision; default: all that differ here.")
-    parser.add_argument("--modes", nargs="+", help="train: in place of train.precision; precisions, with switches "
-                                                   f"joined to them by + ({', '.join(SWITCHES)}).")
+                        help="evaluate, train: in place of the configuration's; default: all that differ here.")
     parser.add_argument("--json", help="Also write the figures to this file.")
     config, args = parse_command(parser, argv)
     device = pick_device(args.device)
@@ -127,17 +123,13 @@ def ways_of(config: Config, args: Namespace, device: torch.device, videos: list[
     `folder` is for packed frames.
     """
     video, windows = videos[0], len(videos[0].frames) - config.model.window + 1
-    precisions = [precision for precision in PRECISIONS if precision != "tf32" or device.type == "cuda"]
+    precisions = args.precisions or [way for way in PRECISIONS if way != "tf32" or device.type == "cuda"]
     works: dict[str, Work] = {}
     if args.what == "train":
-        # Each mode is a precision, with switches joined to it by "+".
-        works["plain"] = training(with_knobs(config, {"train.precision": "float32"}), video, device, args.steps, True)
-        for mode in args.modes or [*precisions, "bfloat16+checkpoint_activations"]:
-            precision, *on = mode.split("+")
-            if precision not in PRECISIONS or not set(on) <= set(SWITCHES):
-                raise UserError(f"--modes {mode}: give one of {', '.join(PRECISIONS)}, such as bfloat16+{SWITCHES[0]}")
-            knobs = {"train.precision": precision, **{f"train.{name}": name in on for name in SWITCHES}}
-            works[mode] = training(with_knobs(config, knobs), video, device, args.steps)
+        plain = {"train.precision": "float32", "train.compile": False, "train.checkpoint_activations": False}
+        works["plain"] = training(with_knobs(config, plain), video, device, args.steps, True)
+        for way in precisions:
+            works[way] = training(with_knobs(config, {"train.precision": way}), video, device, args.steps)
         return "image", args.steps * config.train.batch_size, works
     if args.what == "data":
         format_ = (config.data.channels, config.data.image_size)
@@ -162,7 +154,7 @@ def ways_of(config: Config, args: Namespace, device: torch.device, videos: list[
     else:
         in_precision = {way: with_knobs(config, {"score.precision": way}) for way in PRECISIONS}
         works["plain"] = evaluation(model, video, in_precision["float32"], device, plain=True)
-        for way in args.precisions or precisions:
+        for way in precisions:
             works[way] = evaluation(model, video, in_precision[way], device)
     return "frame", windows, works
 

@@ -53,8 +53,8 @@ def tiny(name="lgn_net", **knobs):
 
 @pytest.mark.parametrize("drawn, what, ways", [
     pytest.param(True, ["evaluate", "--frames", 6], ["plain", "float32", "bfloat16"], marks=pytest.mark.slow),
-    pytest.param(False, ["train", "--steps", 1, "--modes", "bfloat16+checkpoint_activations"],
-                 ["plain", "bfloat16+checkpoint_activations"], marks=pytest.mark.slow),
+    pytest.param(False, ["train", "--steps", 1, "--precisions", "bfloat16", "--train.checkpoint_activations", "true"],
+                 ["plain", "bfloat16"], marks=pytest.mark.slow),
     (False, ["gamma", "--frames", 5], ["one gamma", "ten gammas"]),
     (False, ["data", "--batches", 2], ["decoded", "packed", "decoded, 2 workers"]),
 ], ids=lambda value: value[0] if isinstance(value, list) else "")

@@ -26,7 +26,6 @@ from lgn_net.scores.maps import (
     choose_frames,
     error_map,
     load_maps,
-    parse_frames,
     save_maps,
     smoothed,
     strongest_region,
@@ -264,11 +263,3 @@ def test_the_worst_frames_by_hand():
     normal[1][2] = 0.85                                       # between the two, in another video
     assert choose_frames(videos, normal, 3)[:3] == [(0, 56, "miss"), (1, 6, "miss"), (0, 81, "miss")]
     assert choose_frames([scored("01", [1] * 30)], [np.linspace(0, 1, 30)], 5) == [(0, 33, "miss"), (0, 8, "miss")]
-
-
-def test_frames_that_a_user_names():
-    videos = [scored("01", [0] * 10), scored("cam:2", [0] * 10)]
-    assert parse_frames(["01:13", "cam:2:4"], videos) == [(0, 13, "chosen"), (1, 4, "chosen")]
-    for text in "57", "01:x", "01:-3", "1:5", "01:14", "01:3":
-        with pytest.raises(UserError, match=text):
-            parse_frames([text], videos)
