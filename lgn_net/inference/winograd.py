@@ -29,7 +29,7 @@ A_T = torch.tensor([[1., 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0
 TO_PATCH, TO_TILE = torch.kron(B_T, B_T), torch.kron(A_T, A_T)                # (36, 36), (16, 36)
 
 GAIN = 1.1           # how many times faster a replacement must be
-NARROW = 64          # channels below which nothing is gained, and nothing is tried
+SMALL = 2048         # channels times side of the features, below which nothing is gained, and nothing is tried
 
 
 def swap_in(model: nn.Module, kernels: str, image_size: int) -> str:
@@ -62,7 +62,7 @@ def swap_in(model: nn.Module, kernels: str, image_size: int) -> str:
             x, H, M = (State(values, grid) for values in tiles[1:])
             fast.step(*fast.from_x(x.patches, tiles[0]), H, tiles[0], M, grid)
 
-        if kernels == "winograd" or cell.hidden >= NARROW and is_faster(lambda: cell(*images.split(1)), step):
+        if kernels == "winograd" or cell.hidden * side >= SMALL and is_faster(lambda: cell(*images.split(1)), step):
             network.local_branch = WinogradBranch(branch)
             replaced["cells"] = len(branch.cells)
 
@@ -70,8 +70,9 @@ def swap_in(model: nn.Module, kernels: str, image_size: int) -> str:
     boxes = [getattr(network, name, None) for name in ("prototype_encoder", "encoder", "decoder")]
     for block, scale in ((getattr(box, f"block{k}"), 2 ** (k - 1)) for box in boxes if box for k in (3, 4)):
         for k, conv in enumerate(block):
-            if isinstance(conv, nn.Conv2d) and (kernels == "winograd" or conv.in_channels >= NARROW):
-                images = torch.rand(1, conv.in_channels, image_size // scale, image_size // scale)
+            side = image_size // scale
+            if isinstance(conv, nn.Conv2d) and (kernels == "winograd" or conv.in_channels * side >= SMALL):
+                images = torch.rand(1, conv.in_channels, side, side)
                 images, quick = images.to(memory_format=torch.channels_last), WinogradConv(conv)
                 if kernels == "winograd" or is_faster(partial(conv, images), partial(quick, images)):
                     block[k] = quick
