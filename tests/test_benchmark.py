@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 from helpers import TINY, load_script, run, write_videos
+from torch.utils.flop_counter import FlopCounterMode
 
 from lgn_net import benchmark
 from lgn_net.benchmark import (
@@ -138,3 +139,14 @@ def test_gpu_check_keeps_what_it_has(tmp_path, quick, monkeypatch):
     result = json.loads((tmp_path / "out.json").read_text())
     assert not result["scores"]["ok"] and result["scores"]["float32"]["psnr_db"] == pytest.approx(2e-3, rel=0.01)
     assert "RuntimeError" in result["losses"]["error"] and "training" not in result
+
+
+def test_the_plain_way_convolves_states_of_zeros(tmp_path):
+    config = tiny()
+    plain, gates, zeros = random_model(config, draw_video(tmp_path, config, 6), CPU), *torch.zeros(2, 1, 28, 4, 4)
+    counts = []
+    for model, states in ((benchmark.plain_model(plain), [None] * 3), (plain, [zeros[:, :4]] * 3)):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model.local_branch.cells[0].step(gates, *states)
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1]
