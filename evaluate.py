@@ -4,9 +4,9 @@
     python evaluate.py --dataset_type ped2 --dataset_path DATA --model_dir MODEL.pth --m_items_dir KEYS.pt
     torchrun --nproc_per_node 4 evaluate.py ... --score.memory_update reset      # on several GPUs, docs/scale.md
 
-Writes scores.csv (one line per scored frame), results.json, pictures and report.html. From a score file alone, without
-the network, scripts/measure.py gives the same in a second (`evaluate.py --scores FILE ...` calls it). Of the knobs
-below, those of data, model and score matter here; loss and train are the training's.
+Writes scores.csv (one line per scored frame), results.json, pictures and report.html. One that was killed goes on where
+it was when it is started again. From a score file alone, without the network, scripts/measure.py gives the same in a
+second (`evaluate.py --scores FILE ...` calls it). Of the knobs below, those of data, model and score matter here.
 """
 
 import runpy
@@ -25,21 +25,15 @@ from lgn_net.device import pick_device
 from lgn_net.distributed import collect, processes, rank, world_size
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, check_writable, results_folder
-from lgn_net.inference.around import (
-    draw_maps,
-    find_masks,
-    load_network,
-    load_test_set,
-    sample_normal,
-    training_videos,
-)
+from lgn_net.inference.around import draw_maps, find_masks, load_network, load_test_set, sample_normal, training_videos
 from lgn_net.inference.loop import score_videos, to_scores, videos_of_process
 from lgn_net.inference.observers import Localization, Quality, summarize
+from lgn_net.inference.part import Part, key_of
 from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.report.outcome import finish
 from lgn_net.scores.evaluation import Evaluation, read_any
 from lgn_net.scores.maps import choose_frames, parse_frames
-from lgn_net.scores.protocols import Protocol, common_frames, normality_under, paper_weights
+from lgn_net.scores.protocols import SCORING, Protocol, common_frames, normality_under, paper_weights
 from lgn_net.scores.score_file import VideoScores, write_scores
 from lgn_net.terminal import progress, run_command
 
@@ -49,8 +43,7 @@ def main(argv: list[str]) -> int:
     if given(argv, "--scores"):
         return runpy.run_path(str(ROOT / "scripts" / "measure.py"))["main"](argv)
     config, args = parse_arguments(argv)
-    source = Path(args.checkpoint or args.model_dir)
-    out = Path(args.out or results_folder(source))
+    out = Path(args.out or results_folder(Path(args.checkpoint or args.model_dir)))
     check_writable(out)
     own_lambda = not given(argv, "--lambda", "--score.psnr_weight")
     other = read_any(args.compare, config, args, config.data.dataset, own_lambda) if args.compare else None
@@ -60,13 +53,12 @@ def main(argv: list[str]) -> int:
 
 def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | None, device: torch.device) -> int:
     """Score, measure, write and print, as one of the processes; all but the first one only score."""
-    # The network, the test videos, and the training videos beside them where there are any.
+    # The network, the test videos with their masks, and the training videos beside them where there are any.
     config, model, origin = load_network(config, args, device)
     videos, truth, about = load_test_set(config, args)
     before = config.model.window - 1                                          # frames that have none before them to see
     normal_videos = training_videos(config, args)
     extra = min(sum(max(len(video.frames) - before, 0) for video in normal_videos), config.score.calibration)
-
     refuse_mistakes(config, args, model, videos, truth, extra, other)
     mask_folder = find_split(args.dataset_path, config.data.dataset, "testing").with_name("masks")
     masks = find_masks(mask_folder, videos) if args.localize != "off" else []
@@ -77,15 +69,21 @@ def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | Non
             path.unlink()
 
     # Frames to signals: the test videos, shared out among the processes, then some training windows.
-    observers = [observer for observer in (localization, quality) if observer]
+    score = {knob: value for knob, value in asdict(config.score).items() if knob not in SCORING}
+    key = key_of([asdict(config.data), asdict(config.model), score, origin["versions"], args.quality, masks],
+                 model.state_dict(), videos)
+    part = Part(out / f".part{rank()}of{world_size()}", key, [localization.pixels] if localization else [])
     windows = sum(len(videos[v].frames) - before for v in videos_of_process(videos, config))
     with progress("evaluate", windows + extra, "frames") as bar:
-        signals = score_videos(model, videos, config, device, bar, observers)
-        for observer in observers:
-            observer.merge(collect(observer.kept))
+        signals = score_videos(model, videos, config, device, bar, [o for o in (localization, quality) if o], part)
+        scored = [video for each in collect(to_scores(signals, videos, truth)) for video in each]
+        if localization:
+            localization.pixels = sum(collect(localization.pixels))
         if rank():
             return 0
-        scored = to_scores(signals, videos, truth)
+        order = {video.name: v for v, video in enumerate(videos)}
+        scored.sort(key=lambda video: order[video.name])
+        located, likeness = (take(scored, observer.measures) for observer in (Localization, Quality))
         write_scores(out / "scores.csv", scored)                             # whatever comes, hours of scoring are kept
         calibration, memories = sample_normal(model, normal_videos, config, extra, device, bar) if extra else ([], [])
 
@@ -94,22 +92,30 @@ def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | Non
     if memories:
         about["memories"] = memories
     if localization:
-        about["localization"] = localization.results()
+        about["localization"] = localization.results(located)
     if quality:
-        measured = quality.scores(videos, truth)
-        write_scores(out / "quality.csv", measured, labelled=False)
-        about["quality"] = summarize(measured)
+        write_scores(out / "quality.csv", likeness, labelled=False)
+        about["quality"] = summarize(likeness)
 
     # Signals to normality; the worst frames are predicted again, each by the memory that it met.
     weights = paper_weights(config.score.psnr_weight, len(model.memories))
     training = to_scores(calibration, normal_videos)
     normal = normality_under(Protocol.configured(asdict(config.score)), scored, weights, training)
     wanted = choose_frames(scored, normal, args.maps) + parse_frames(args.frames, scored)
-    maps = draw_maps(model, videos, config, signals, scored, normal, wanted, device)
+    maps = draw_maps(model, videos, config, scored, normal, wanted, device)
 
     # Normality to AUC, tables, files and report.
-    return finish(Evaluation(scored, weights, training, about), normal, config, args.protocol == "all", other, out,
-                  maps, args.false_positive_rate)
+    status = finish(Evaluation(scored, weights, training, about), normal, config, args.protocol == "all", other, out,
+                    maps, args.false_positive_rate)
+    for path in out.glob(".part*"):
+        path.unlink()
+    return status
+
+
+def take(scored: list[VideoScores], names: tuple[str, ...]) -> list[VideoScores]:
+    """Move the columns of these names, as far as there are, from scored videos to a list of their own."""
+    return [video._replace(signals={name: video.signals.pop(name) for name in names if name in video.signals})
+            for video in scored]
 
 
 def refuse_mistakes(config: Config, args: Namespace, model: FramePredictor, videos: list[Video],

@@ -18,7 +18,6 @@ import hashlib
 import json
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from lgn_net.config import Config
@@ -73,14 +72,13 @@ def export(args: argparse.Namespace) -> None:
     save_checkpoint(args.out, config, state, **more, exported_from={
         key: content[key] for key in ("step", "provenance", "imported_from") if key in content})
     size, full = (path.stat().st_size / 1e6 for path in (args.out, args.checkpoint))
-    whole = [name for name, value in state.items() if value.dtype == torch.float32 and not name.endswith("items")]
-    print(f"{args.out}: {size:.2f} MB ({full:.2f} MB before); too large for float16: {', '.join(whole) or 'none'}")
+    print(f"{args.out}: {size:.2f} MB ({full:.2f} MB before)")
 
 
 def rounded(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Round a state_dict to float16, without the memory items and tensors with numbers too large for float16."""
     halves = {name: value.half() for name, value in state.items()
-              if value.is_floating_point() and name.rpartition(".")[2] != "items"}
+              if value.is_floating_point() and not name.endswith("items")}
     return state | {name: value for name, value in halves.items() if value.isfinite().all()}
 
 
@@ -92,10 +90,11 @@ def calibrate_network(args: argparse.Namespace, config: Config, state: dict[str,
     videos = index_videos(find_split(args.dataset_path, config.data.dataset, "training"))
     with progress("score training windows", args.windows, "windows") as bar:
         normal, _ = sample_normal(model, videos, config, args.windows, device, bar)
-    wanted = {(s.video, s.frame) for s in normal[::-(-len(normal) // min(PEAKS, len(normal)))]}
+    wanted = {(videos[s.video].name, s.frame) for s in normal[::-(-len(normal) // min(PEAKS, len(normal)))]}
+    scored = to_scores(normal, videos)
     peaks = [smoothed(error_map(as_array(predicted), as_array(target))).max()
-             for _, _, predicted, target in predict_again(model, videos, config, normal, wanted, device)]
-    return calibrate(to_scores(normal, videos), paper_weights(config.score.psnr_weight, len(model.memories)), peaks)
+             for *_, predicted, target in predict_again(model, videos, config, scored, wanted, device)]
+    return calibrate(scored, paper_weights(config.score.psnr_weight, len(model.memories)), peaks)
 
 
 def split_file(path: Path, folder: Path, size: int = 15 * 2**20) -> None:

@@ -16,6 +16,7 @@ from helpers import (
     random_official_state,
     run,
     sentence,
+    shell,
     write_data_set,
     write_videos,
 )
@@ -176,18 +177,23 @@ def test_one_class_only_and_other_scores_beside(base, plain, tmp_path):
         "training", 0, "micro"]
 
 
-@pytest.mark.slow
-def test_masks_maps_and_quality(data, base, tmp_path, monkeypatch):
-    """With a mask per frame: localisation; 2 misses and 2 false alarms at most, and the frames that were named."""
-    monkeypatch.setitem(sys.modules, "lpips", None)                    # the frames are too small for it
+@pytest.fixture
+def masked(data, base, tmp_path, monkeypatch):
+    """The arguments for frames with masks, which are too small for LPIPS."""
+    monkeypatch.setitem(sys.modules, "lpips", None)
     shutil.copytree(data / "made", tmp_path / "made")
     for v, t in [(0, t) for t in range(8)] + [(1, t) for t in range(10)]:
         mask = np.zeros((16, 20), np.uint8)
         mask[4:8, 5:10] = 255 * (t > 5)
         (tmp_path / f"made/testing/masks/{v:02d}").mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(tmp_path / f"made/testing/masks/{v:02d}/{t:03d}.png"), mask)
-    argv = *base, "--dataset_path", tmp_path
-    table, results = evaluated(tmp_path / "out", *argv, "--quality", "--maps", 2, "--frames", "01:7", "00:4")
+    return *base, "--dataset_path", tmp_path
+
+
+@pytest.mark.slow
+def test_masks_maps_and_quality(masked, tmp_path):
+    """With a mask per frame: localisation; 2 misses and 2 false alarms at most, and the frames that were named."""
+    table, results = evaluated(tmp_path / "out", *masked, "--quality", "--maps", 2, "--frames", "01:7", "00:4")
     found, maps = results["localization"], load_maps(tmp_path / "out/maps.npz")
     assert (found["frames_with_mask"], found["abnormal_frames"]) == (10, 6) and 0 <= found["pixel_auc"] <= 1
     assert {("01", 7), ("00", 4)} <= {(m.video, m.frame) for m in maps} and len(maps) <= 8
@@ -201,7 +207,7 @@ def test_masks_maps_and_quality(data, base, tmp_path, monkeypatch):
     assert len(quality) == 10 and results["quality"]["ssim"] == pytest.approx(quality.mean())
     page = (tmp_path / "out/report.html").read_text()
     assert "strongest region on mask" in page and page.count("data:image") >= 2 * len(maps)
-    _, results = evaluated(tmp_path / "off", *argv, "--localize", "off", "--maps", 0)
+    _, results = evaluated(tmp_path / "off", *masked, "--localize", "off", "--maps", 0)
     assert "localization" not in results and load_maps(tmp_path / "off/maps.npz") == []
 
 
@@ -274,3 +280,55 @@ def test_help_lists_every_knob():
         assert result.status == 0 and not result.err
         for name in [*own, *ALIASES, *(f"--{knob}" for knob in flatten(asdict(Config())))]:
             assert f"{name} " in result.out or f"{name}\n" in result.out, name
+
+
+KILLED = """
+import os, signal, sys
+sys.modules["lpips"] = None
+import lgn_net.inference.part as part
+import evaluate
+part.SECONDS, save, count = 0, part.Part.save, iter(range({saves}))
+def save_and_die(self):
+    if next(count, None) is None:
+        self.waiting.append("half a li")
+        with self.lines.open("ab") as file:
+            file.write("".join(self.waiting).encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(self)
+part.Part.save = save_and_die
+evaluate.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("mode, saves", [
+    ("carry", 3), *(pytest.param(*case, marks=pytest.mark.slow) for case in [
+        ("carry", 5), ("reset", 2), ("reset", 6), ("frozen", 1)])])
+def test_a_killed_evaluation_goes_on(masked, plain, tmp_path, mode, saves):
+    """Equal to the bit to one that was not killed; with other knobs or a damaged state it starts afresh and says so."""
+    argv = *masked, "--quality", "--score.batch_size", 3, "--score.memory_update", mode, \
+        "--protocol", "paper", "--gamma", np.median(read(plain)[0]["regular_score"]) + 1e-5, "--maps", 1
+    whole = evaluated(tmp_path / "whole", *argv)
+    assert 0 < whole[0]["memory_updated"].sum() < 10 or mode == "frozen"
+
+    def kill():
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        assert shell("-c", KILLED.format(saves=saves), *argv).status == -9
+        assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".jsonl", ".state"}
+
+    def same(*others):
+        result = run(evaluate.main, *argv, *others)
+        assert result.status == 0, result
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {p.name for p in (tmp_path / "whole").iterdir()}
+        equal = [(tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+                 for name in ("scores.csv", "quality.csv", "results.json")]
+        assert ("starting afresh" in result.err) != ("going on" in result.out)
+        return all(equal), "going on" in result.out
+
+    kill()
+    assert same() == (True, True)
+    if saves == 5:
+        kill()
+        assert same("--gamma", 0.05) == (False, False)
+        kill()
+        (tmp_path / "out/.part0of1.state").write_bytes(b"PK")
+        assert same() == (True, False)

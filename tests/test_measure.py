@@ -210,26 +210,6 @@ def test_compare(small, tmp_path):
         assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
-def test_foreign_scores_by_the_command(tmp_path):
-    """Beside ours in either order; what is written is ours."""
-    videos = made_scores(published("ped2", first=4))
-    np.save(tmp_path / "theirs.npy", np.concatenate([video.signals["psnr"] for video in videos])[None])
-    write_scores(tmp_path / "ours.csv", videos)
-    rule = "--direction", "normal", "--crop=4:", "--dataset_type", "ped2", "--protocol", "paper"
-    shown = run(main, tmp_path / "ours.csv", "--lambda", 1, "--compare", tmp_path / "theirs.npy", *rule).out
-    assert "difference +0.00 points" in shown
-    argv = tmp_path / "theirs.npy", "--lambda", 1, "--compare", tmp_path / "ours.csv", *rule
-    results = measured(tmp_path / "out", *argv)
-    assert results["compared"]["difference"] == pytest.approx(0, abs=1e-12) and results["compared"]["frames"] == 1962
-    assert "another program's scores" in results["protocol"] and results["direction"] == "high is normal"
-    assert alone(tmp_path / "out/scores.csv") == pytest.approx(100 * results["auc"], abs=0.005)
-    (tmp_path / "out/results.json").unlink()
-    for path in (tmp_path / "out/scores.csv", tmp_path / "theirs.npy"):
-        assert "--direction" in sentence(run(main, path))
-    assert "--direction" in sentence(run(main, tmp_path / "ours.csv", *rule))
-
-
 def test_nothing_of_a_file_arrives_raw(tmp_path):
     """Markup, escapes of terminals, text from right to left, and formulas of spreadsheets, in names of any kind."""
     evil = "=1+1\x1b[31m\u202e<img src=x onerror=alert(1)>"

@@ -1,7 +1,6 @@
 """Where predictions err, against slow counts over all pixels and thresholds; SSIM and LPIPS; the maps to look at."""
 
 import sys
-from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -27,13 +26,12 @@ from lgn_net.scores.maps import (
     choose_frames,
     error_map,
     load_maps,
-    parse_frames,
     save_maps,
     smoothed,
     strongest_region,
     to_image,
 )
-from lgn_net.scores.score_file import VideoScores, write_scores
+from lgn_net.scores.score_file import VideoScores
 
 
 def write_masks(folder, masks):
@@ -44,15 +42,18 @@ def write_masks(folder, masks):
 
 
 def localized(folder, masks, errors):
-    """The results of a Localization of one video with these masks and errors, (T, H, W) in [0, 1]; by two processes."""
+    """The results of a Localization of one video with these masks and errors, (T, H, W) in [0, 1]."""
     write_masks(folder / "01", masks)
-    parts = [Localization(find_masks(folder, [Video("01", len(masks) * ("",))])) for _ in range(2)]
+    localization = Localization(find_masks(folder, [Video("01", len(masks) * ("",))]))
     target = -torch.ones(len(errors), 1, *errors.shape[1:])
     predicted = target + 2 * torch.from_numpy(errors).sqrt()[:, None]
-    for t in range(len(errors)):
-        parts[t % 2](0, t, predicted[t:t + 1], target[t:t + 1])
-    parts[0].merge([part.kept for part in parts])
-    return parts[0].results()
+    return localization.results([gathered([localization(0, t, predicted[t], target[t]) for t in range(len(errors))])])
+
+
+def gathered(rows, name="01", labels=None):
+    """Measures of frames 4, 5, ... of a video."""
+    signals = {key: np.array([row[key] for row in rows]) for key in rows[0]}
+    return VideoScores(name, np.arange(4, 4 + len(rows)), signals, np.array(labels or [0] * len(rows)))
 
 
 def test_error_map_and_image_by_hand():
@@ -133,8 +134,8 @@ def test_undefined_without_abnormal_frames_or_masks(tmp_path):
     half[:, :8] = True                                                                        # ties count half
     assert localized(tmp_path / "half", half, np.full((1, 16, 16), 0.1, np.float32))["pixel_auc"] == 0.5
     without = Localization([()])
-    without(0, 4, *torch.zeros(2, 3, 1, 16, 16))
-    for results, counts in (normal, [3, 0, 0, 0]), (without.results(), [0, 0, 3, 1]):
+    nothing = gathered(3 * [without(0, 4, *torch.zeros(2, 1, 16, 16))])
+    for results, counts in (normal, [3, 0, 0, 0]), (without.results([nothing]), [0, 0, 3, 1]):
         assert list(results.values()) == [None] * 4 + counts
 
 
@@ -186,10 +187,8 @@ def ssim_by_formula(x, y):
 @pytest.mark.parametrize("C", [1, 3])
 def test_ssim_of_each_frame_by_its_formula(without_lpips, C):
     predicted, target = frames(3, C, 24, 32)
-    without_lpips(1, 4, predicted, target)
-    without_lpips(1, 7, target, target)
-    assert [row[:2] for row in without_lpips.kept] == [(1, t) for t in range(4, 10)]
-    found = [row[2]["ssim"] for row in without_lpips.kept]
+    pairs = [*zip(predicted, target), *zip(target, target)]
+    found = [without_lpips(1, 4, *pair)["ssim"] for pair in pairs]
     for value, x, y in zip(found, (predicted + 1) / 2, (target + 1) / 2):
         assert value == pytest.approx(np.mean(list(map(ssim_by_formula, x.numpy(), y.numpy()))), abs=1e-5)
     assert found[0] > found[1] + 0.02 > found[2] + 0.04 and found[3:] == pytest.approx([1, 1, 1], abs=1e-6)
@@ -211,10 +210,9 @@ def test_lpips_is_that_of_the_package(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     quality, (predicted, target) = Quality(), frames(3, 3, 64, 48)
     network = quality.lpips
-    quality(0, 4, predicted, target)
-    quality(0, 7, *(x[:, :1] for x in (predicted, target)))                                     # grey
-    quality(0, 10, predicted, predicted)
-    found = [row[2]["lpips"] for row in quality.kept]
+    grey = predicted[:, :1], target[:, :1]
+    pairs = [*zip(predicted, target), *zip(*grey), *zip(predicted, predicted)]
+    found = [quality(0, 4, *pair)["lpips"] for pair in pairs]
     for k, (x, y) in enumerate(zip(predicted, target)):
         expected = network(x[[2, 1, 0]][None], y[[2, 1, 0]][None]).item()                       # red, green, blue
         assert found[k] == pytest.approx(expected, rel=1e-5) != pytest.approx(network(x[None], y[None]).item(), 1e-3)
@@ -223,30 +221,13 @@ def test_lpips_is_that_of_the_package(tmp_path, monkeypatch):
     assert found[6:] == [0, 0, 0]
 
 
-def test_without_the_weights(monkeypatch, tmp_path):
-    monkeypatch.setattr(torch.hub, "urlopen", Mock(side_effect=OSError("no network")))
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.warns(UserWarning, match=f"no LPIPS .*{ALEXNET} in {tmp_path}/hub/checkpoints"):
-        quality = Quality()
-    quality(0, 4, *frames(1, 3, 40, 40))
-    assert list(quality.kept[0][2]) == ["ssim"]
-
-
-def test_means_and_file(without_lpips, tmp_path):
-    rows = [(0, 4, 0.5, 0.4), (0, 5, 0.9, 0.1), (2, 4, 0.1, 0.6)]
-    videos = [Video("01", 6 * ("",)), Video("02", ("",)), Video("03", 5 * ("",))]
-    truth = {"01": np.array([0, 0, 0, 0, 1, 0]), "03": np.array([0, 0, 0, 0, 1])}
-    without_lpips.merge([[(v, t, {"ssim": s, "lpips": d}) for v, t, s, d in part]
-                         for part in (rows[2:], rows[:2])])
-    scored = without_lpips.scores(videos, truth)
+def test_means():
+    rows = [{"ssim": 0.5, "lpips": 0.4}, {"ssim": 0.9, "lpips": 0.1}]
+    measured = [gathered(rows, "01", [1, 0]), gathered([{"ssim": 0.1, "lpips": 0.6}], "03", [1])]
     means = {"ssim": 0.5, "ssim_normal": 0.9, "ssim_abnormal": 0.3, "lpips": 1.1 / 3, "lpips_normal": 0.1,
              "lpips_abnormal": 0.5}
-    assert summarize(scored) == pytest.approx(means)
-    write_scores(tmp_path / "quality.csv", scored, labelled=False)
-    assert (tmp_path / "quality.csv").read_text().split() == [
-        "video,frame,ssim,lpips", "01,4,0.5,0.4", "01,5,0.9,0.1", "03,4,0.1,0.6"]
-    without_lpips.merge([[(v, t, {"ssim": s}) for v, t, s, _ in rows]])
-    found = summarize(without_lpips.scores(videos, truth))
+    assert summarize(measured) == pytest.approx(means)
+    found = summarize([video._replace(signals={"ssim": video.signals["ssim"]}) for video in measured])
     assert found == pytest.approx({name: means[name] if "ssim" in name else None for name in means})
 
 
@@ -283,11 +264,3 @@ def test_the_worst_frames_by_hand():
     assert choose_frames(videos, normal, 3)[:3] == [(0, 56, "miss"), (1, 6, "miss"), (0, 81, "miss")]
     assert choose_frames([scored("01", [1] * 30)], [np.linspace(0, 1, 30)], 5) == [
         (0, 33, "miss"), (0, 8, "miss"), (0, 4, "detection"), (0, 29, "detection")]
-
-
-def test_frames_that_a_user_names():
-    videos = [scored("01", [0] * 10), scored("cam:2", [0] * 10)]
-    assert parse_frames(["01:13", "cam:2:4"], videos) == [(0, 13, "chosen"), (1, 4, "chosen")]
-    for text in "57", "01:x", "01:-3", "1:5", "01:14", "01:3":
-        with pytest.raises(UserError, match=text):
-            parse_frames([text], videos)

@@ -128,7 +128,7 @@ def test_scores_of_every_frame(pair, tmp_path, mode, update_max, batch_size, C):
     config, model = imported(pair(state, items), update_max=update_max)
     config = with_knobs(config, {"data.image_size": 16, "score.gamma": gamma, "score.memory_update": mode,
                                  "score.batch_size": batch_size})
-    rows = score_videos(model, files, config, torch.device("cpu"))
+    rows = [*score_videos(model, files, config, torch.device("cpu"))]
     expected = authors_evaluate(state, items, videos, gamma, mode, update_max)
     assert [(row.video, row.frame) for row in rows] == [(row["video"], row["frame"]) for row in expected]
     assert min(abs(row["regular_score"] - gamma) for row in expected) > 1e-6      # no flag hangs on rounding

@@ -15,7 +15,6 @@ from lgn_net.data.videos import natural_key
 from lgn_net.datasets import BENCHMARKS
 from lgn_net.errors import UserError
 from lgn_net.scores.evaluation import open_evaluation, read_any
-from lgn_net.scores.protocols import Protocol, common_frames, measure
 from lgn_net.scores.score_file import VideoScores, read_scores, write_scores
 
 HEADER = "video,frame,psnr,distance,label\n"
@@ -114,13 +113,6 @@ def test_what_a_spreadsheet_makes_of_it(tmp_path, text):
 def test_what_is_refused(tmp_path, text, word):
     (tmp_path / "s.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     assert re.search(f"s\\.csv.*{word}", refusal(read_scores, tmp_path / "s.csv", SIGNALS))
-
-
-def test_what_is_left_out_is_said(tmp_path):
-    for hole in ("a,6,,0.1,0\n", "a,6,nan,0.1,1\n", "a,6,30,-inf,0\n", "a,6,1e300,0.1,0\n"):
-        (tmp_path / "s.csv").write_text(HEADER + LINES + "\n" + hole)
-        with pytest.warns(UserWarning, match="1 of 5 frames .*psnr.*video a, frame 6"):
-            assert [len(video.frames) for video in read_scores(tmp_path / "s.csv", SIGNALS)] == [2, 2]
 
 
 def test_other_labels_for_the_same_scores(tmp_path):
@@ -253,31 +245,6 @@ def test_names_as_other_programs_write_them(tmp_path, text, said):
     assert "'last'" in refusal(opened, path, direction="normal")
 
 
-def test_our_own_file_after_pandas(tmp_path):
-    videos = made_scores(published("ped2", first=4))
-    numbered = [video._replace(name=str(int(video.name))) for video in videos]
-    write_scores(tmp_path / "s.csv", numbered)
-    with pytest.warns(UserWarning, match="1 for 01"):
-        assert same(opened(tmp_path / "s.csv", "ped2", "official").videos, videos)
-    with pytest.warns(UserWarning, match="1 for 01"):
-        assert [(k, j) for k, j, *_ in common_frames(videos, numbered)] == [(k, k) for k in range(12)]
-
-
-def test_directions_are_mirror_images_and_ours_exported_is_ours(tmp_path):
-    """The PSNR alone, exported and read back: the same numbers as from our own file with lambda 1."""
-    videos = made_scores(published("ped2", first=4))
-    expected = measure(videos, {"psnr": 1.0})
-    psnr = {video.name: video.signals["psnr"] for video in videos}
-    flat = save(tmp_path / "flat.npy", np.concatenate(list(psnr.values())))
-    for path in (flat, folder_of(tmp_path / "npy", psnr)):
-        evaluation = foreign(path, "ped2", drop_first=4)
-        results = measure(evaluation.videos, evaluation.weights)
-        assert list(results.values()) == list(expected.values())
-    other = foreign(flat, "ped2", drop_first=4, direction="abnormal")
-    assert measure(other.videos, other.weights)["auc"] == pytest.approx(1 - expected["auc"]) != 0.5
-    assert other.about["direction"] == "high is abnormal" and "direction" in refusal(opened, flat, "ped2")
-
-
 def test_where_labels_come_from(blob_dataset, tmp_path):
     """Beside the frames, from a file, from those that ship, from the table itself; or nowhere."""
     root = str(blob_dataset(testing=(9, 8, 10)))
@@ -298,20 +265,6 @@ def test_where_labels_come_from(blob_dataset, tmp_path):
     (tmp_path / "t.csv").write_text("video,frame,score,label\n1,0,0.5,0\n01,0,0.25,1\n1,1,0.75,1\n01,1,1,0\n")
     assert {v.name: (v.signals["score"].tolist(), v.labels.tolist()) for v in foreign(tmp_path / "t.csv").videos} == {
         "01": ([0.25, 1], [1, 0]), "1": ([0.5, 0.75], [0, 1])}
-
-
-@pytest.mark.parametrize("dataset, lengths", [("ped2", None), ("avenue", None), ("shanghai", [400] * 101 + [391])])
-def test_labels_as_they_circulate(shared_data, tmp_path, dataset, lengths):
-    """The files with labels that everybody has, with made scores: flat where lengths are known, else in a folder."""
-    path = shared_data / "labels" / f"frame_labels_{dataset}.npy"
-    truth = np.load(path).ravel()
-    scores = save(tmp_path / "scores.npy", truth + 0.5)
-    if lengths:
-        pieces = np.split(truth + 0.5, np.cumsum(lengths)[:-1])
-        scores = folder_of(tmp_path / "scores", {f"{v:03d}": x for v, x in enumerate(pieces)})
-    evaluation = foreign(scores, None if lengths else dataset, labels=str(path), direction="abnormal")
-    assert np.concatenate([video.labels for video in evaluation.videos]).tolist() == truth.tolist()
-    assert measure(evaluation.videos, evaluation.weights, Protocol("none"))["auc"] == 1
 
 
 @pytest.mark.parametrize("count, rule, words", [

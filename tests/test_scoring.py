@@ -15,8 +15,9 @@ from lgn_net.config import Config, DataConfig, ModelConfig, with_knobs
 from lgn_net.data.clips import read_frames, to_float
 from lgn_net.data.videos import Video, find_split, index_videos
 from lgn_net.errors import UserError
+from lgn_net.inference import loop
 from lgn_net.inference.around import predict_again, sample_normal
-from lgn_net.inference.loop import copy_items, restore_items, score_videos, to_scores
+from lgn_net.inference.loop import copy_items, restore_items, to_scores
 from lgn_net.inference.signals import psnr, query_distance, regular_score
 from lgn_net.inference.sweep import sweep_gamma
 from lgn_net.model.build import build_model
@@ -27,6 +28,11 @@ CPU = torch.device("cpu")
 TINY = Config(data=DataConfig(image_size=16, workers=0, channels=1),
               model=ModelConfig(base_width=4, hidden_width=4, lstm_layers=1, memory_items=5))
 MODES = ["frozen", "carry", "reset"]
+
+
+def score_videos(*args, **kwargs):
+    """All signals at once."""
+    return [*loop.score_videos(*args, **kwargs)]
 
 
 def knobs(config=TINY, **values):
@@ -208,14 +214,17 @@ def test_single_frames_again_as_they_were_predicted(model, videos, mode):
     config, seen = knobs(memory_update=mode, gamma=middle_gamma(every), batch_size=2), {}
 
     def observe(video, frame, predicted, target):
-        assert seen.setdefault((video, frame), (predicted[0].clone(), target[0].clone()))[0].equal(predicted[0])
+        seen[video, frame] = predicted.clone(), target.clone()
+        return {"mean": predicted.mean().item()}
 
     signals = score_videos(model, videos, config, CPU, observers=[observe])
     assert list(seen) == [(s.video, s.frame) for s in signals]
+    assert [s.more["mean"] for s in signals] == [predicted.mean().item() for predicted, _ in seen.values()]
+    scored = to_scores(signals, videos)
     for wanted in ([(0, 4)], [(2, 9), (0, 6), (2, 5)], sorted(seen)):
-        again = list(predict_again(model, videos, config, signals, wanted, CPU))
-        assert [(v, t) for v, t, *_ in again] == sorted(wanted)
-        for v, t, predicted, target in again:
+        again = list(predict_again(model, videos, config, scored, {(videos[v].name, t) for v, t in wanted}, CPU))
+        for (v, t), (name, frame, file, predicted, target) in zip(sorted(wanted), again, strict=True):
+            assert (name, frame, file) == (videos[v].name, t, videos[v].frames[t])
             assert_close(predicted, seen[v, t][0], atol=1e-5, rtol=0)
             assert torch.equal(target, to_float(read_frames(videos[v].frames[t:t + 1], 1, 16))[0])
 
@@ -233,16 +242,7 @@ def test_windows_spread_over_all_videos(model, videos):
 
 # ------------------------------------------------------------------------------------------------- what goes wrong
 
-def test_short_videos_are_left_out(model, videos):
-    videos = [videos[0], videos[1]._replace(name="short", frames=videos[1].frames[:4]), videos[2]]
-    with pytest.warns(UserWarning, match="short"):
-        signals = score_videos(model, videos, knobs(memory_update="frozen"), CPU)
-    assert [(s.video, s.frame) for s in signals] == [(0, t) for t in range(4, 9)] + [(2, t) for t in range(4, 10)]
-    with pytest.warns(UserWarning), pytest.raises(UserError, match="no video"):
-        score_videos(model, videos[1:2], TINY, CPU)
-
-
-@pytest.mark.parametrize("mode, batch_size", [("frozen", 3), ("carry", 1), ("carry", 3)])
+@pytest.mark.parametrize("mode, batch_size", [("frozen", 3), ("carry", 1)])
 def test_one_prediction_that_is_not_finite_is_named(model, videos, mode, batch_size, monkeypatch):
     bad, items = to_float(read_frames(videos[1].frames[5:6], 1, 16)), copy_items(model)
     encode = LGNNet.encode
@@ -257,10 +257,3 @@ def test_one_prediction_that_is_not_finite_is_named(model, videos, mode, batch_s
         score_videos(model, videos, knobs(memory_update=mode, batch_size=batch_size, gamma=1.0), CPU)
     assert "frame 6" in str(caught.value)
     assert_close(copy_items(model), items, atol=0, rtol=0)
-
-
-def test_damaged_frame_is_named(model, videos):
-    with open(videos[1].frames[6], "wb") as file:
-        file.write(b"no picture")
-    with pytest.raises(UserError, match=r"02/006\.png"):
-        score_videos(model, videos, TINY, CPU)

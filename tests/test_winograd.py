@@ -9,6 +9,7 @@ from lgn_net.config import Config, DataConfig, ModelConfig, with_knobs
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.files import ROOT
 from lgn_net.inference.loop import score_videos
+from lgn_net.inference.stream import for_inference
 from lgn_net.inference.winograd import WinogradBranch, WinogradConv
 from lgn_net.model.build import build_model
 from lgn_net.model.local_branch import LocalBranch
@@ -39,16 +40,23 @@ def test_local_branch(layers, B, T, H, W, forget_bias):
         assert_close(fast(clip, gates), expected, atol=1e-6, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["lgn_net", "mnad_pred", "msn_net", "lgn_st"])
-def test_scores_of_every_system(blob_dataset, name):
+@pytest.mark.parametrize("name, concat_query", [("lgn_net", False), ("lgn_net", True), ("mnad_pred", False),
+                                                ("msn_net", False), ("lgn_st", False)])
+def test_scores_of_every_system(blob_dataset, name, concat_query):
     config = Config(data=DataConfig("blobs", image_size=24, channels=1),
-                    model=ModelConfig(name, base_width=4, hidden_width=6, lstm_layers=2))
+                    model=ModelConfig(name, base_width=4, hidden_width=6, lstm_layers=2, memory_items=5,
+                                      concat_query=concat_query))
     torch.manual_seed(0)
     model = build_model(config)
     videos = index_videos(blob_dataset() / "blobs/testing/frames")
     R = sorted(s.regular_score for s in score_videos(model, videos, config, torch.device("cpu")))
-    both = [score_videos(model, videos, with_knobs(config, {"score.kernels": kernels, "score.gamma": R[len(R) // 2]}),
-                         torch.device("cpu")) for kernels in ("direct", "winograd")]
+    both = [[*score_videos(model, videos, with_knobs(config, {"score.kernels": kernels, "score.gamma": R[len(R) // 2]}),
+                           torch.device("cpu"))] for kernels in ("direct", "winograd")]
+    fast = with_knobs(config, {"score.kernels": "winograd", "score.gamma": R[len(R) // 2]})
+    ready = for_inference(model, fast)                                    # a copy of it has a memory of its own
+    assert [[*score_videos(ready, videos, fast, torch.device("cpu"))] for _ in range(2)] == [both[1]] * 2
+    assert ready.kernels == {"lgn_net": "winograd (2 cells, 7 convolutions), short decoder",
+                       "lgn_st": "winograd (7 convolutions), short decoder"}.get(name, "winograd (8 convolutions)")
     assert both[0] != both[1]                                             # or nothing was replaced
     assert sum(s.memory_updated for s in both[0]) > 3
     check_equal(*both)

@@ -1,5 +1,6 @@
 """Around the loop over test frames: the network and its data before it, single windows and error maps after it."""
 
+import contextlib
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
@@ -23,7 +24,7 @@ from lgn_net.inference.stream import for_inference, stream_windows
 from lgn_net.model.build import build_model
 from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.official import import_official
-from lgn_net.scores.evaluation import LabelSource
+from lgn_net.scores.evaluation import labels_of
 from lgn_net.scores.maps import FrameMap, frame_map
 from lgn_net.scores.results import Results
 from lgn_net.scores.score_file import VideoScores
@@ -31,10 +32,10 @@ from lgn_net.training.checkpoint import check_architecture, load_checkpoint, loa
 
 
 def load_network(config: Config, args: Namespace, device: torch.device) -> tuple[Config, Any, Results]:
-    """Load the network of `--checkpoint`, or of the authors' pair, onto the device.
+    """Load the network of `--checkpoint`, or of the authors' pair, onto the device, and make it ready.
 
-    Returns the configuration with the network's sizes, the network, and where it is from, for results.json. UserError
-    for a damaged file, or another network than the configuration's.
+    Returns the configuration with the network's sizes, the network from `for_inference`, and where it is from, for
+    results.json. UserError for a damaged file, or another network than the configuration's.
     """
     source = args.checkpoint or args.model_dir
     if args.checkpoint:
@@ -47,8 +48,9 @@ def load_network(config: Config, args: Namespace, device: torch.device) -> tuple
     set_kernels(config.score.precision)
     model: Any = build_model(config).to(device)
     load_weights(model, state, source)
-    versions = provenance(device) | {"kernels": for_inference(model, config).kernels}
     parameters = sum(weight.numel() for weight in model.parameters())
+    model = for_inference(model, config)
+    versions = provenance(device) | {"kernels": model.kernels}
     return config, model, {"config": asdict(config), "checkpoint": str(source), "parameters": parameters,
                            "versions": versions}
 
@@ -63,18 +65,17 @@ def load_test_set(config: Config, args: Namespace) -> tuple[list[Video], dict[st
     videos = index_videos(find_split(args.dataset_path, dataset, "testing"))
     if note := difference_from_published(dataset, "testing", [len(video.frames) for video in videos]):
         warnings.warn(note)
-    source = LabelSource(dataset, args.dataset_path, args.labels, config.data.label_source)
-    truth, where = source.truth({video.name: len(video.frames) for video in videos})
+    truth, where = labels_of({video.name: len(video.frames) for video in videos}, dataset, args.dataset_path,
+                             args.labels, config.data.label_source)
     complete = note is None if canonical_name(dataset) in BENCHMARKS else None
     return videos, truth, {"dataset": dataset, "labels": where, "complete_benchmark": complete}
 
 
 def training_videos(config: Config, args: Namespace) -> list[Video]:
     """Find the training videos beside the test videos; [] where there are none."""
-    try:
+    with contextlib.suppress(UserError):
         return index_videos(find_split(args.dataset_path, config.data.dataset, "training"))
-    except UserError:
-        return []
+    return []
 
 
 def find_masks(folder: Path, videos: Sequence[Video]) -> list[tuple[str, ...]]:
@@ -123,43 +124,45 @@ def sample_normal(model: FramePredictor, videos: list[Video], config: Config, co
 
 
 @torch.inference_mode()
-def predict_again(model: FramePredictor, videos: list[Video], config: Config, signals: list[FrameSignals],
-                  wanted: Collection[tuple[int, int]],
-                  device: torch.device) -> Iterator[tuple[int, int, Tensor, Tensor]]:
-    """Predict single frames again, each with the memory as it was when `score_videos` took the `signals`.
+def predict_again(model: FramePredictor, videos: list[Video], config: Config, scored: Sequence[VideoScores],
+                  wanted: Collection[tuple[str, int]],
+                  device: torch.device) -> Iterator[tuple[str, int, str, Tensor, Tensor]]:
+    """Predict single frames again, each with the memory as it was when `score_videos` gave the scores.
 
-    The frames that updated the memory are run again, too, so that the memory takes the same way. `wanted` holds index
+    The frames that updated the memory are run again, too, so that the memory takes the same way. `wanted` holds name
     of the video and index of the frame of each frame.
 
     Yields:
-        Index of the video, of the frame, predicted and true frame (C, H, W) in [-1, 1], in the order of `signals`.
+        Name of the video, index and file of the frame, predicted and true frame (C, H, W) in [-1, 1], in the order of
+        `scored`.
     """
-    where = [(s.video, s.frame) for s in signals if s.memory_updated or (s.video, s.frame) in wanted]
+    index = {video.name: v for v, video in enumerate(videos)}
+    where = [(video.name, t) for video in scored for t, updated in
+             zip(video.frames.tolist(), video.signals["memory_updated"]) if updated or (video.name, t) in wanted]
     last = max((k for k, place in enumerate(where) if place in wanted), default=-1)
-    ranges = [(v, range(t - config.model.window + 1, t + 1)) for v, t in where[:last + 1]]
+    ranges = [(index[name], range(t - config.model.window + 1, t + 1)) for name, t in where[:last + 1]]
     model = for_inference(model, config)
-    for scored in predict(model, stream_windows(model, videos, ranges, config, device), config):
-        for s, predicted, target in zip(scored.signals, scored.predicted, scored.target):
-            if (s.video, s.frame) in wanted:
-                yield s.video, s.frame, predicted, target
+    for again in predict(model, stream_windows(model, videos, ranges, config, device), config):
+        for s, predicted, target in zip(again.signals, again.predicted, again.target):
+            video = videos[s.video]
+            if (video.name, s.frame) in wanted:
+                yield video.name, s.frame, video.frames[s.frame], predicted, target
 
 
-def draw_maps(model: FramePredictor, videos: list[Video], config: Config, signals: list[FrameSignals],
-              scored: list[VideoScores], normal: Sequence[np.ndarray], wanted: Sequence[tuple[int, int, str]],
+def draw_maps(model: FramePredictor, videos: list[Video], config: Config, scored: Sequence[VideoScores],
+              normal: Sequence[np.ndarray], wanted: Sequence[tuple[int, int, str]],
               device: torch.device) -> list[FrameMap]:
     """Make the error maps of chosen frames.
 
-    `signals` and `scored` are of all frames, `normal` is the normality (n_v,) of each of the `scored` videos. `wanted`
-    holds index in `scored`, index of the frame in its video, and why it was chosen.
+    `normal` is the normality (n_v,) of each of the `scored` videos. `wanted` holds index in `scored`, index of the
+    frame in its video, and why it was chosen.
     """
-    index = {video.name: v for v, video in enumerate(videos)}
-    reasons: dict[tuple[int, int], tuple[int, str]] = {}
+    reasons: dict[tuple[str, int], tuple[int, str]] = {}
     for k, frame, kind in wanted:
-        reasons.setdefault((index[scored[k].name], frame), (k, kind))
+        reasons.setdefault((scored[k].name, frame), (k, kind))
     maps = {}
-    for v, frame, predicted, target in predict_again(model, videos, config, signals, reasons, device):
-        k, kind = reasons[v, frame]
+    for name, frame, file, predicted, target in predict_again(model, videos, config, scored, reasons, device):
+        k, kind = reasons[name, frame]
         i = np.searchsorted(scored[k].frames, frame)
-        maps[v, frame] = frame_map(scored[k].name, frame, kind, normal[k][i], scored[k].labels[i], predicted, target,
-                                   videos[v].frames[frame])
+        maps[name, frame] = frame_map(name, frame, kind, normal[k][i], scored[k].labels[i], predicted, target, file)
     return [maps[key] for key in reasons]

@@ -14,14 +14,14 @@ from lgn_net.config import Config
 from lgn_net.data.clips import long_enough
 from lgn_net.data.videos import Video
 from lgn_net.device import autocast
-from lgn_net.distributed import collect, rank, world_size
+from lgn_net.distributed import rank, world_size
 from lgn_net.errors import UserError
+from lgn_net.inference.part import Part, remaining
 from lgn_net.inference.signals import psnr, query_distance, regular_score
-from lgn_net.inference.stream import Windows, alone, for_inference, stream_windows
+from lgn_net.inference.stream import Windows, batch_size_on, for_inference, one_by_one, stream_windows
 from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.model.memory import Lookup
-from lgn_net.scores.protocols import distance_names
-from lgn_net.scores.score_file import VideoScores
+from lgn_net.scores.score_file import VideoScores, distance_names
 
 
 class FrameSignals(NamedTuple):
@@ -33,12 +33,12 @@ class FrameSignals(NamedTuple):
     distance: tuple[float, ...]    # D of each memory: mean squared difference of queries and their nearest items
     regular_score: float           # R, on the scale of a squared error on [0, 1]
     memory_updated: bool           # whether R < gamma, and the memory was updated with this frame
-    baselines: dict[str, float]    # PSNR in dB of predictors without a parameter, see `stream.baselines`
+    more: dict[str, float]         # PSNR in dB of `stream.baselines`, and what observers measured
 
     def columns(self) -> dict[str, float]:
         """Return the signals by their names in the score file."""
         return {"psnr": self.psnr, **dict(zip(distance_names(len(self.distance)), self.distance)),
-                "regular_score": self.regular_score, "memory_updated": float(self.memory_updated), **self.baselines}
+                "regular_score": self.regular_score, "memory_updated": float(self.memory_updated), **self.more}
 
 
 class Prediction(NamedTuple):
@@ -50,10 +50,12 @@ class Prediction(NamedTuple):
     lookups: list[Lookup]          # of each memory
 
 
-Observer = Callable[[int, int, Tensor, Tensor], None]      # video, frame, predicted and true frame (1, C, H, W)
+# Measures of a prediction by their names; index of the video, of the frame, predicted and true frame (C, H, W).
+Observer = Callable[[int, int, Tensor, Tensor], dict[str, float]]
 
 
-def predict(model: FramePredictor, windows: Iterable[Windows], config: Config) -> Iterator[Prediction]:
+def predict(model: FramePredictor, windows: Iterable[Windows], config: Config, done: tuple[int, int] = (-1, -1),
+            at_start: Sequence[Tensor] = ()) -> Iterator[Prediction]:
     """Predict and score windows one after the other, and update the memory with frames that look normal.
 
     The signals of a frame are taken with the memory as it is before that frame's own update.
@@ -62,13 +64,15 @@ def predict(model: FramePredictor, windows: Iterable[Windows], config: Config) -
         model: a `FramePredictor`, made ready by `for_inference`; its memory is changed.
         windows: in the order of the videos. Windows of one batch are scored at once where the memory is frozen.
         config: `score` says when the memory is updated.
-
-    Raises:
-        UserError: a prediction is not finite.
+        done: index of the video and of the frame up to which windows were scored before; these are left out.
+        at_start: items of the memories after the training, where the model's are no longer these.
     """
-    knobs, updating = config.score, updates_memory(model, config)
-    at_start, video = copy_items(model), None
+    knobs, updating, video = config.score, updates_memory(model, config), done[0]
+    at_start = at_start or copy_items(model)
     for window in one_by_one(windows) if updating else windows:
+        if window.where[-1] <= done:
+            continue
+
         # With `reset` every video starts with the memory of the training.
         if knobs.memory_update == "reset" and window.where[0][0] != video:
             restore_items(model, at_start)
@@ -97,11 +101,6 @@ def updates_memory(model: FramePredictor, config: Config) -> bool:
     return config.score.memory_update != "frozen" and bool(model.memories)
 
 
-def one_by_one(windows: Iterable[Windows]) -> Iterator[Windows]:
-    """Yield every window alone: the next one may depend on what this one does to the memory."""
-    return (alone(batch, k) for batch in windows for k in range(len(batch.where)))
-
-
 def to_signals(window: Windows, PSNR: Tensor, R: Tensor, D: list[Tensor], updated: bool) -> list[FrameSignals]:
     """Gather the signals (B,) of scored windows, frame by frame. UserError where one is not finite."""
     rows = torch.stack([PSNR, R, *D, *window.baselines.values()], dim=1).tolist()        # one transfer
@@ -128,35 +127,44 @@ def restore_items(model: FramePredictor, items: Iterable[Tensor]) -> None:
 
 @torch.inference_mode()
 def score_videos(model: FramePredictor, videos: list[Video], config: Config, device: torch.device,
-                 bar: tqdm | None = None, observers: Sequence[Observer] = ()) -> list[FrameSignals]:
+                 bar: tqdm | None = None, observers: Sequence[Observer] = (),
+                 part: Part | None = None) -> Iterator[FrameSignals]:
     """Score every frame but the first n of each video, in order. The model's own memory stays as it is.
 
     What does not depend on the memory is computed for several windows at once (`score.batch_size`); scores depend on
-    that by no more than rounding. Several processes divide the videos, which then must not depend on each other; the
-    first process returns the signals of all. Videos shorter than n + 1 frames are skipped with a warning.
+    that by no more than rounding. Several processes divide the videos, which then must not depend on each other; each
+    scores its own ones. Videos shorter than n + 1 frames are skipped with a warning.
 
-    Args:
-        model: a `FramePredictor`.
-        videos: the test videos.
-        config: of the network and the scoring.
-        device: of the network.
-        bar: progress, in frames.
-        observers: are called with every prediction.
-
-    Raises:
-        UserError: a damaged frame, frames of differing size, no video long enough, or a prediction that is not finite.
+    The `bar` counts frames. What `observers` measure in every prediction becomes a signal. A `part` keeps the signals
+    as they come, and those that it has already are yielded from there. UserError for a damaged frame, frames of
+    differing size, no video long enough, or a prediction that is not finite.
     """
     model = for_inference(model, config)
+    at_start, done = copy_items(model), (-1, -1)
     ranges = [(v, range(len(videos[v].frames))) for v in videos_of_process(videos, config)]
-    signals: list[FrameSignals] = []
-    for scored in predict(model, stream_windows(model, videos, ranges, config, device), config):
-        signals += scored.signals
-        for s, *frames in zip(scored.signals, scored.predicted.split(1), scored.target.split(1)):
-            for observe in observers:
-                observe(s.video, s.frame, *frames)
+
+    # What an evaluation that was killed has left.
+    for row in part.resume([memory.items for memory in model.memories]) if part else ():
+        signals = FrameSignals(*row)
+        done = signals[:2]
         if bar is not None:
-            bar.update(len(scored.signals))
-    return sorted(itertools.chain(*collect(signals)), key=lambda s: (s.video, s.frame))
+            bar.update()
+        yield signals
+    if done[0] >= 0:
+        ranges = remaining(ranges, done, batch_size_on(device, config), config.model.window)
+
+    # Score the others.
+    for scored in predict(model, stream_windows(model, videos, ranges, config, device), config, done, at_start):
+        for signals, *frames in zip(scored.signals, scored.predicted, scored.target):
+            for observe in observers:
+                signals.more.update(observe(signals.video, signals.frame, *frames))
+            yield signals
+            if bar is not None:
+                bar.update()
+        if part:
+            part.add(scored.signals)
+    if part:
+        part.save()
 
 
 def videos_of_process(videos: list[Video], config: Config) -> list[int]:

@@ -1,12 +1,10 @@
 """Observers of the loop over test frames: where predictions err, against pixel masks, and how alike the frames look.
 
-An observer is called with every prediction. `merge` takes what each of several processes has `kept`.
+An observer is called with every prediction and returns measures of the frame by their names.
 """
 
-import itertools
 import warnings
-from collections.abc import Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -15,7 +13,6 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from lgn_net.data.clips import read_mask
-from lgn_net.data.videos import Video
 from lgn_net.scores.maps import as_array, error_map, smoothed, strongest_region
 from lgn_net.scores.metrics import auc, mean_where
 from lgn_net.scores.score_file import VideoScores
@@ -33,46 +30,44 @@ class Localization:
     range over a few per cent or more.
     """
 
+    measures = "mask", "mask_score", "on_mask", "on_mask_chance"
+
     def __init__(self, masks: Sequence[tuple[str, ...]]):
         """`masks`: the mask files of each video, from `find_masks`."""
         self.masks = masks
-        # How many pixels of each error, normal and abnormal by turns; for each frame whether it is abnormal, score,
-        # whether the region touches the mask and the chance to, NaN where there is none.
-        self.kept: tuple = np.zeros(2 * BINS, np.int64), []
+        self.pixels = torch.zeros(2 * BINS, dtype=torch.int64)       # of each error, normal and abnormal by turns
 
-    def __call__(self, video: int, first: int, predicted: Tensor, target: Tensor) -> None:
-        """Index of the video, index of the first frame, predicted and true frames (B, C, H, W) in [-1, 1]."""
-        pixels, rows = self.kept
-        for frame, error in enumerate(error_map(as_array(predicted), as_array(target)), first):
-            if not self.masks[video]:
-                rows.append((np.nan,) * 4)
-                continue
-            mask, strength = resized_mask(self.masks[video][frame], *error.shape), smoothed(error)
-            bins = (strength.view(np.uint32) >> 12).astype(np.int64)
-            pixels += np.bincount((2 * bins + mask).ravel(), minlength=2 * BINS)
-            touched = chance = np.nan
-            if mask.any():
-                region, box = strongest_region(error)
-                touched, chance = (region & mask).any(), chance_to_touch(region, box, mask)
-            rows.append((mask.any(), frame_score(strength, mask), touched, chance))
+    def __call__(self, video: int, frame: int, predicted: Tensor, target: Tensor) -> dict[str, float]:
+        """Compare predicted and true frame (C, H, W) in [-1, 1] with the mask; count their pixels.
 
-    def merge(self, parts: Sequence[tuple]) -> None:
-        """Count what several of these have `kept`, of different frames."""
-        self.kept = np.sum([pixels for pixels, _ in parts], axis=0), [row for _, rows in parts for row in rows]
+        Returns whether the frame is abnormal, its `frame_score`, whether the strongest region touches the mask, and the
+        chance to; NaN where there is none.
+        """
+        found = dict.fromkeys(self.measures, float("nan"))
+        if not self.masks[video]:
+            return found
+        error = error_map(as_array(predicted), as_array(target))
+        mask, strength = resized_mask(self.masks[video][frame], *error.shape), smoothed(error)
+        bins = 2 * (strength.view(np.uint32) >> 12).astype(np.int64) + mask
+        self.pixels += torch.from_numpy(np.bincount(bins.ravel(), minlength=2 * BINS))
+        found |= {"mask": float(mask.any()), "mask_score": frame_score(strength, mask)}
+        if mask.any():
+            region, box = strongest_region(error)
+            found |= {"on_mask": float((region & mask).any()), "on_mask_chance": chance_to_touch(region, box, mask)}
+        return found
 
-    def results(self) -> dict:
-        """Collect every number of `localization` in results.json; None where it is undefined.
+    def results(self, measured: Sequence[VideoScores]) -> dict:
+        """Collect every number of `localization` in results.json from the frames' measures; None where undefined.
 
         In the pixel-level AUC, errors that know nothing reach about 0, not 0.5, as a normal frame's maximum is set
         against the better part of a mask.
         """
-        pixels, rows = self.kept[0], np.array(self.kept[1], float).reshape(-1, 4)
-        compared = rows[~np.isnan(rows[:, 0])]
-        abnormal, score, *region = compared.T
-        normal_pixels, abnormal_pixels = pixels.reshape(BINS, 2).T
-        if len(compared) and not abnormal.any():
-            warnings.warn(f"none of {len(compared)} masks has an abnormal pixel; if the labels say otherwise, mend the "
+        rows = np.concatenate([np.stack([video.signals[name] for name in self.measures], 1) for video in measured])
+        abnormal, score, *region = compared = rows[~np.isnan(rows[:, 0])].T
+        if compared.size and not abnormal.any():
+            warnings.warn(f"none of {len(abnormal)} masks has an abnormal pixel; if the labels say otherwise, mend the "
                           f"folder masks, or remove it and do without the pixel measures")
+        normal_pixels, abnormal_pixels = self.pixels.numpy().reshape(BINS, 2).T
         pairs = float(abnormal_pixels.sum()) * float(normal_pixels.sum())
         below = np.cumsum(normal_pixels) - normal_pixels / 2                           # ties count half
         touched, chance = (float(x[abnormal == 1].mean()) if abnormal.any() else None for x in region)
@@ -81,9 +76,9 @@ class Localization:
             "pixel_level_auc": auc([abnormal], [-score]) if len(score) else None,
             "region_on_mask": touched,
             "region_on_mask_chance": chance,
-            "frames_with_mask": len(compared),
+            "frames_with_mask": len(abnormal),
             "abnormal_frames": int(abnormal.sum()),
-            "frames_without_mask": len(rows) - len(compared),
+            "frames_without_mask": len(rows) - len(abnormal),
             "videos_without_masks": sum(not masks for masks in self.masks),
         }
 
@@ -121,16 +116,17 @@ def chance_to_touch(region: np.ndarray, box: tuple[int, int, int, int], mask: np
 
 
 class Quality:
-    """Keeps SSIM and LPIPS of every prediction.
+    """Measures SSIM and LPIPS of every prediction.
 
     SSIM is that of Wang et al. (2004): Gaussian window of 11 pixels and standard deviation 1.5, population covariance,
     frames on [0, 1], mean over pixels and channels, by scikit-image on the CPU. LPIPS (Zhang et al., 2018) is version
     0.1 on AlexNet, by the package lpips on the predictions' device; a grey frame is given as three equal channels.
     """
 
+    measures = "ssim", "lpips"
+
     def __init__(self) -> None:
         """Load LPIPS; where package or weights are missing, a warning says so, and SSIM goes on without it."""
-        self.kept: list[tuple[int, int, dict[str, float]]] = []                   # video, frame, ssim and lpips
         self.lpips = None
         try:
             import lpips
@@ -140,40 +136,25 @@ class Quality:
             warnings.warn(f"no LPIPS ({error}): it needs pip install lpips torchvision, and {ALEXNET} in "
                           f"{torch.hub.get_dir()}/checkpoints, where it is downloaded to")
 
-    def __call__(self, video: int, first: int, predicted: Tensor, target: Tensor) -> None:
-        """Index of the video, of the first frame, predicted and true frames (B, C, H, W) in [-1, 1], BGR or grey."""
-        pairs = zip((as_array(predicted) + 1) / 2, (as_array(target) + 1) / 2)
-        rows = [{"ssim": float(structural_similarity(*pair, data_range=1.0, channel_axis=0, gaussian_weights=True,
-                                                     sigma=1.5, use_sample_covariance=False))} for pair in pairs]
+    def __call__(self, video: int, frame: int, predicted: Tensor, target: Tensor) -> dict[str, float]:
+        """Measure a predicted frame against the true one, (C, H, W) in [-1, 1], blue-green-red or grey."""
+        x, y = ((as_array(frames) + 1) / 2 for frames in (predicted, target))
+        found = {"ssim": float(structural_similarity(x, y, data_range=1.0, channel_axis=0, gaussian_weights=True,
+                                                     sigma=1.5, use_sample_covariance=False))}
         if self.lpips:
-            rgb = [frames.float().flip(1).expand(-1, 3, -1, -1) for frames in (predicted, target)]
-            for row, value in zip(rows, self.lpips.to(predicted.device)(*rgb).flatten().tolist()):
-                row["lpips"] = value
-        self.kept += [(video, frame, row) for frame, row in enumerate(rows, first)]
-
-    def merge(self, parts: Sequence[list[tuple[int, int, dict[str, float]]]]) -> None:
-        """Keep what several of these have `kept`, of different frames."""
-        self.kept = sorted((row for part in parts for row in part), key=itemgetter(0, 1))
-
-    def scores(self, videos: list[Video], truth: Mapping[str, np.ndarray]) -> list[VideoScores]:
-        """Gather the measures video by video, with the labels (T,) that `truth` has for each video's name."""
-        scored = []
-        for v, rows in itertools.groupby(self.kept, key=itemgetter(0)):
-            _, frames, measures = zip(*rows)
-            signals = {name: np.array([row[name] for row in measures]) for name in measures[0]}
-            labels = truth[videos[v].name][list(frames)].astype(np.uint8)
-            scored.append(VideoScores(videos[v].name, np.array(frames), signals, labels))
-        return scored
+            rgb = (frames.float().flip(0).expand(3, -1, -1)[None] for frames in (predicted, target))
+            found["lpips"] = self.lpips.to(predicted.device)(*rgb).item()
+        return found
 
 
-def summarize(scored: list[VideoScores]) -> dict[str, float | None]:
-    """Average what `Quality.scores` gave over all, normal and abnormal frames, ready for JSON.
+def summarize(measured: Sequence[VideoScores]) -> dict[str, float | None]:
+    """Average the measures of `Quality` over all, normal and abnormal frames, ready for JSON.
 
     `ssim`, `ssim_normal`, `ssim_abnormal`, and the same of lpips; None where there is no measure or no frame.
     """
-    labels, means = [video.labels for video in scored], {}
-    for name in ("ssim", "lpips"):
-        values = [video.signals[name] for video in scored if name in video.signals]
+    labels, means = [video.labels for video in measured], {}
+    for name in Quality.measures:
+        values = [video.signals[name] for video in measured if name in video.signals]
         means[name] = float(np.concatenate(values).mean()) if values else None
         for label, kind in enumerate(("normal", "abnormal")):
             means[f"{name}_{kind}"] = mean_where(values, labels, label) if values else None

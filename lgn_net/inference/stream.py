@@ -17,7 +17,6 @@ from lgn_net.data.clips import stream_frames, to_float
 from lgn_net.data.videos import Video
 from lgn_net.device import autocast
 from lgn_net.inference.signals import psnr
-from lgn_net.inference.winograd import swap_in
 from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.model.prototype_branch import PrototypeEncoder
 
@@ -34,13 +33,14 @@ class Windows(NamedTuple):
     baselines: dict[str, Tensor]          # PSNR in dB, (B,), of predictors without a parameter: see `baselines`
 
 
-def alone(windows: Windows, k: int) -> Windows:
-    """Return the k-th window alone."""
-    def pick(features: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: x[k:k + 1] for name, x in features.items()}
-
-    return Windows([windows.where[k]], [q[k:k + 1] for q in windows.queries], pick(windows.context),
-                   windows.target[k:k + 1], pick(windows.baselines))
+def one_by_one(batches: Iterable[Windows]) -> Iterator[Windows]:
+    """Yield every window alone: the next one may depend on what this one does to the memory."""
+    for batch in batches:
+        for k in range(len(batch.where)):
+            one = slice(k, k + 1)
+            context, baselines = ({name: x[one] for name, x in group.items()} for group in (batch.context,
+                                                                                            batch.baselines))
+            yield Windows(batch.where[one], [q[one] for q in batch.queries], context, batch.target[one], baselines)
 
 
 def encode_windows(model: FramePredictor, batches: Iterable[Sequence[Frame]], config: Config,
@@ -63,9 +63,11 @@ def encode_windows(model: FramePredictor, batches: Iterable[Sequence[Frame]], co
         images = to_float(torch.from_numpy(np.stack([pixels for _, _, pixels in batch])).to(device))
         with autocast(device, config.score.precision):
             gates = model.frame_gates(images)
+
+            # Gather the windows that end with a frame of this batch.
             where, clips = [], []
-            for (video, frame, _), *features in zip(batch, images.split(1), [None] * len(batch) if gates is None
-                                                    else gates.split(1)):
+            of_frames = zip(images.split(1), [None] * len(batch) if gates is None else gates.split(1))
+            for (video, frame, _), features in zip(batch, of_frames):
                 if (video, frame) != expected:
                     recent.clear()
                 expected = video, frame + 1
@@ -75,6 +77,8 @@ def encode_windows(model: FramePredictor, batches: Iterable[Sequence[Frame]], co
                     clips.append(tuple(recent))
             if not where:
                 continue
+
+            # Encode them, time step by time step.
             steps = [torch.cat([clip[t][0] for clip in clips]) for t in range(T)]                # (B, C, size, size)
             by_step = None if gates is None else [torch.cat([clip[t][1] for clip in clips]) for t in range(n)]
             queries, context = model.encode(torch.stack(steps[:n], dim=1), by_step)
@@ -92,19 +96,19 @@ def baselines(frames: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
     return found
 
 
-def read_videos(videos: Sequence[Video], ranges: Iterable[tuple[int, range]], config: Config) -> Iterator[Frame]:
-    """Decode ranges of frames, each given by the index of its video and the indices of its frames."""
-    for v, frames in ranges:
-        paths = videos[v].frames[frames.start:frames.stop]
-        for t, pixels in zip(frames, stream_frames(paths, config.data.channels, config.data.image_size)):
-            yield v, t, pixels
-
-
 def stream_windows(model: FramePredictor, videos: Sequence[Video], ranges: Iterable[tuple[int, range]], config: Config,
                    device: torch.device) -> Iterator[Windows]:
-    """Encode the windows of ranges of frames (see `read_videos`); the next batch is decoded meanwhile in a thread."""
-    frames = read_videos(videos, ranges, config)
-    yield from encode_windows(model, ahead(batched(frames, batch_size_on(device, config))), config, device)
+    """Encode the windows of ranges of frames, each given by the index of its video and the indices of its frames.
+
+    A thread decodes the next batch meanwhile.
+    """
+    def read() -> Iterator[Frame]:
+        for v, frames in ranges:
+            paths = videos[v].frames[frames.start:frames.stop]
+            for t, pixels in zip(frames, stream_frames(paths, config.data.channels, config.data.image_size)):
+                yield v, t, pixels
+
+    yield from encode_windows(model, ahead(batched(read(), batch_size_on(device, config))), config, device)
 
 
 def batch_size_on(device: torch.device, config: Config) -> int:
@@ -135,9 +139,12 @@ def for_inference(model: FramePredictor, config: Config) -> Any:
     In bfloat16, E_glo's first two blocks stay in float32: bfloat16 would blur D, whose range within a video is small.
 
     Returns:
-        A `FramePredictor`; its attribute `kernels` says what computes its wide layers (see `winograd.swap_in`).
+        A `FramePredictor`; its attribute `kernels` says what computes its wide layers (see `winograd.swap_in`). A model
+        that is one already is copied as it is.
     """
     ready: Any = copy.deepcopy(model)
+    if hasattr(ready, "kernels"):
+        return ready
     for sequence in ready.eval().modules():
         if isinstance(sequence, nn.Sequential):
             layer: Any
@@ -147,8 +154,11 @@ def for_inference(model: FramePredictor, config: Config) -> Any:
                     sequence[k + 1] = nn.Identity()
     ready.kernels, on_cpu = "direct", next(ready.parameters()).device.type == "cpu"
     if config.score.kernels != "direct" and config.score.precision == "float32" and on_cpu:
+        from lgn_net.inference.short_decoder import shorten  # only this way of scoring needs them
+        from lgn_net.inference.winograd import swap_in
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
-            ready.kernels = swap_in(ready, config.score.kernels, config.data.image_size)
+            short = ", short decoder" * shorten(ready)
+            ready.kernels = swap_in(ready, config.score.kernels, config.data.image_size) + short
     if config.score.precision == "bfloat16":
         for layer in ready.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):

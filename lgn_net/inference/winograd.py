@@ -10,7 +10,7 @@ Letters: C and K channels, B clips, y x rows and columns of tiles, P = B*y*x til
 
 import time
 from collections.abc import Callable
-from functools import cache, cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ A_T = torch.tensor([[1., 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0
 TO_PATCH, TO_TILE = torch.kron(B_T, B_T), torch.kron(A_T, A_T)                # (36, 36), (16, 36)
 
 GAIN = 1.1           # how many times faster a replacement must be
-NARROW = 64          # channels below which nothing is gained, and nothing is tried
+SMALL = 2048         # channels times side of the features, below which nothing is gained, and nothing is tried
 
 
 def swap_in(model: nn.Module, kernels: str, image_size: int) -> str:
@@ -50,59 +50,45 @@ def swap_in(model: nn.Module, kernels: str, image_size: int) -> str:
     network: Any = model
     replaced = {"cells": 0, "convolutions": 0}
 
+    # The recurrent cells are alike; one is tried, with states of tiles.
     branch = getattr(network, "local_branch", None)
     if branch and isinstance(branch.cells[0], STLSTMCell):
-        hidden = branch.cells[0].hidden
-        if kernels == "winograd" or hidden >= NARROW and cell_is_faster(hidden, image_size // 4):
+        cell, side = branch.cells[-1], image_size // 4
+        fast, grid = WinogradCell(cell), Grid(1, side, side)
+        images = torch.rand(4, cell.hidden, side, side).to(memory_format=torch.channels_last)
+        tiles = torch.rand(4, 16, cell.hidden, grid.y * grid.x)
+
+        def step() -> None:
+            x, H, M = (State(values, grid) for values in tiles[1:])
+            fast.step(*fast.from_x(x.patches, tiles[0]), H, tiles[0], M, grid)
+
+        if kernels == "winograd" or cell.hidden * side >= SMALL and is_faster(lambda: cell(*images.split(1)), step):
             network.local_branch = WinogradBranch(branch)
             replaced["cells"] = len(branch.cells)
 
+    # The convolutions.
     boxes = [getattr(network, name, None) for name in ("prototype_encoder", "encoder", "decoder")]
     for block, scale in ((getattr(box, f"block{k}"), 2 ** (k - 1)) for box in boxes if box for k in (3, 4)):
         for k, conv in enumerate(block):
-            if isinstance(conv, nn.Conv2d):
-                shape = conv.in_channels, conv.out_channels, image_size // scale
-                if kernels == "winograd" or conv.in_channels >= NARROW and conv_is_faster(*shape):
-                    block[k] = WinogradConv(conv)
+            side = image_size // scale
+            if isinstance(conv, nn.Conv2d) and (kernels == "winograd" or conv.in_channels * side >= SMALL):
+                images = torch.rand(1, conv.in_channels, side, side)
+                images, quick = images.to(memory_format=torch.channels_last), WinogradConv(conv)
+                if kernels == "winograd" or is_faster(partial(conv, images), partial(quick, images)):
+                    block[k] = quick
                     replaced["convolutions"] += 1
     counts = ", ".join(f"{count} {kind}" for kind, count in replaced.items() if count)
     return f"winograd ({counts})" if counts else "direct"
 
 
-@cache
-def conv_is_faster(channels: int, filters: int, side: int) -> bool:
-    """Return whether a `WinogradConv` is faster than a convolution of one image of `side` x `side`; tried once."""
-    conv, images = nn.Conv2d(channels, filters, 3, padding=1), torch.rand(1, channels, side, side)
-    conv, images = conv.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
-    fast = WinogradConv(conv)
-    return is_faster(lambda: conv(images), lambda: fast(images))
-
-
-@cache
-def cell_is_faster(hidden: int, side: int) -> bool:
-    """Return whether a `WinogradCell` is faster than an `STLSTMCell` with states of `side` x `side`; tried once."""
-    cell, states = STLSTMCell(hidden, hidden), torch.rand(4, hidden, side, side)
-    cell, states = cell.to(memory_format=torch.channels_last), states.to(memory_format=torch.channels_last)
-    fast, grid, tiles = WinogradCell(cell), Grid(1, side, side), torch.rand(4, 16, hidden, (-(-side // 4)) ** 2)
-
-    def step() -> None:
-        below, H, M = (State(values, grid) for values in tiles[1:])
-        for_C, for_M = fast.from_x(below.patches)
-        fast.step(for_C, for_M, H, tiles[0], M, grid)
-
-    return is_faster(lambda: cell(*states.split(1)), step)
-
-
 def is_faster(direct: Callable, fast: Callable) -> bool:
     """Return whether the second call is faster than the first, by the quickest of three runs each."""
-    def seconds(call: Callable) -> float:
+    times: list[list[float]] = [[], []]
+    for call, seconds in [(direct, times[0]), (fast, times[1])] * 3:
         started = time.perf_counter()
         call()
-        return time.perf_counter() - started
-
-    times = [(seconds(direct), seconds(fast)) for _ in range(3)]
-    direct_time, fast_time = map(min, zip(*times))
-    return direct_time > GAIN * fast_time
+        seconds.append(time.perf_counter() - started)
+    return min(times[0]) > GAIN * min(times[1])
 
 
 def transform_filters(weight: Tensor) -> Tensor:
@@ -162,39 +148,44 @@ class State:
 
 
 class WinogradCell(nn.Module):
-    """An `STLSTMCell` whose convolutions are products in the transformed space."""
+    """An `STLSTMCell` whose convolutions are products in the transformed space; the forget gate of C comes first."""
 
     def __init__(self, cell: STLSTMCell):
         super().__init__()
         D = cell.hidden
         from_x, from_h, from_m, from_o = (transform_filters(conv.weight) for conv in
                                           (cell.conv_x, cell.conv_h, cell.conv_m, cell.conv_o))
-        i_C, f_C, g_C, i_M, f_M, g_M, o = from_x.split(D, dim=1)
-        self.C_from_x = torch.cat([i_C, f_C, g_C, o], dim=1)                  # (36, 4D, C)
-        self.M_from_x = torch.cat([i_M, f_M, g_M], dim=1)                     # (36, 3D, C)
-        self.C_from_H, self.M_from_M = from_h, from_m                         # (36, 4D, D), (36, 3D, D)
+        (i, f, g, *for_M, o), (i_H, f_H, g_H, o_H) = from_x.split(D, dim=1), from_h.split(D, dim=1)
+        self.C_from_x, self.M_from_x = torch.cat([f, i, g, o], dim=1), torch.cat(for_M, dim=1)  # (36, 4D and 3D, C)
+        self.C_from_H, self.M_from_M = torch.cat([f_H, i_H, g_H, o_H], dim=1), from_m           # (36, 4D and 3D, D)
         self.o_from_C, self.o_from_M = (part.contiguous() for part in from_o.split(D, dim=2))
-        self.last = cell.conv_1x1.weight[:, :, 0, 0].expand(16, -1, -1)       # (16, D, 2D)
+        self.last = cell.conv_1x1.weight[:, :, 0, 0].expand(16, -1, -1)                         # (16, D, 2D)
         self.remember, self.hidden = cell.remember, D
 
-    def from_x(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the products of conv_x from patches (36, C, P) of x: of i, f, g, o and of i', f', g'."""
-        return torch.bmm(self.C_from_x, patches), torch.bmm(self.M_from_x, patches)
+    def from_x(self, patches: Tensor, C: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Compute the products of conv_x from patches (36, C, P) of x: of f, i, g, o and of i', f', g'.
+
+        Without a state C to forget, the product of f is left out.
+        """
+        weights = self.C_from_x if C is not None else self.C_from_x[:, self.hidden:]
+        return torch.bmm(weights, patches), torch.bmm(self.M_from_x, patches)
 
     def step(self, for_C: Tensor, for_M: Tensor, H: State | None, C: Tensor | None, M: State | None, grid: Grid) \
             -> tuple[State, Tensor, State]:
         """Do as `STLSTMCell.step`, from the products of conv_x(x), (36, 4D, P) and (36, 3D, P), with C in tiles."""
         D = self.hidden
+        if C is None:
+            for_C = for_C[:, -3 * D:]                                         # i, g, o
         if H is not None:
             for_C = torch.baddbmm(for_C, self.C_from_H, H.patches)
         if M is not None:
             for_M = torch.baddbmm(for_M, self.M_from_M, M.patches)
-        i, f, g = transform_back(for_C[:, :3 * D]).chunk(3, dim=1)            # (16, D, P)
-        C = self.remember(i, f, g, C)
-        i, f, g = transform_back(for_M).chunk(3, dim=1)
-        M = State(self.remember(i, f, g, M.tiles if M else None), grid)
+        *f, i, g = transform_back(for_C[:, :-D]).split(D, dim=1)              # (16, D, P)
+        C = self.remember(i, f[0] if f else i, g, C)
+        i, f_M, g = transform_back(for_M).chunk(3, dim=1)
+        M = State(self.remember(i, f_M, g, M.tiles if M else None), grid)
 
-        o = torch.baddbmm(for_C[:, 3 * D:], self.o_from_C, State(C, grid).patches).baddbmm_(self.o_from_M, M.patches)
+        o = torch.baddbmm(for_C[:, -D:], self.o_from_C, State(C, grid).patches).baddbmm_(self.o_from_M, M.patches)
         memory = torch.bmm(self.last, torch.cat([C, M.tiles], dim=1))
         return State(transform_back(o).sigmoid_().mul_(memory.tanh_()), grid), C, M
 
@@ -206,31 +197,37 @@ class WinogradBranch(nn.Module):
         super().__init__()
         self.encoder, self.deconv = branch.encoder, branch.deconv
         self.cells = [WinogradCell(cell) for cell in branch.cells]
-        self.hidden = branch.cells[0].hidden
 
     def forward(self, clip: Tensor, gates: list[Tensor] | None = None) -> Tensor:
         """See `LocalBranch.forward`."""
         if gates is None:
             gates = [self.frame_gates(frame) for frame in clip.unbind(1)]
-        grid = Grid(len(clip), clip.shape[3] // 4, clip.shape[4] // 4)
+        return self.deconv(self.recur(gates, Grid(len(clip), clip.shape[3] // 4, clip.shape[4] // 4)))
+
+    def recur(self, gates: list[Tensor], grid: Grid) -> Tensor:
+        """See `LocalBranch.stp_net`, for products (B, 36, 7D, y * x) of each frame."""
         H: list[Any] = [None] * len(self.cells)
         C: list[Any] = [None] * len(self.cells)
         M: Any = None
-        for from_frame in gates:                                              # (B, 36, 7D, y * x)
+        D = self.cells[0].hidden
+        for from_frame in gates:
             products = from_frame.permute(1, 2, 0, 3).flatten(2)              # (36, 7D, P)
-            for_C, for_M = products.split([4 * self.hidden, 3 * self.hidden], dim=1)
+            for_C, for_M = products.split([4 * D, 3 * D], dim=1)
             for k, cell in enumerate(self.cells):
                 if k:
-                    for_C, for_M = cell.from_x(H[k - 1].patches)
+                    for_C, for_M = cell.from_x(H[k - 1].patches, C[k])
                 H[k], C[k], M = cell.step(for_C, for_M, H[k], C[k], M, grid)
-        top = torch.cat([H[-1].tiles, M.tiles], dim=1)
-        return self.deconv(grid.images(top))
+        return grid.images(torch.cat([H[-1].tiles, M.tiles], dim=1))
 
     def frame_gates(self, frames: Tensor) -> Tensor:
         """See `LocalBranch.frame_gates`: the products of layer 1's conv_x, (T, 36, 7D, y * x)."""
-        features = self.encoder(frames)                                       # (T, C, H/4, W/4)
+        return self.products(self.encoder(frames))                            # from (T, C, H/4, W/4)
+
+    def products(self, features: Tensor) -> Tensor:
+        """Compute the products of layer 1's conv_x from the features (T, C, h, w) of frames."""
         T, _, h, w = features.shape
-        products = torch.cat(self.cells[0].from_x(transform_patches(Grid(T, h, w).pad(features))), dim=1)
+        patches = transform_patches(Grid(T, h, w).pad(features))
+        products = torch.cat(self.cells[0].from_x(patches, features), dim=1)  # of all gates
         return products.unflatten(2, (T, -1)).permute(2, 0, 1, 3)
 
 

@@ -31,45 +31,46 @@ class Evaluation(NamedTuple):
     about: Results                                # where the scores are from
 
 
-class LabelSource(NamedTuple):
-    """Where labels come from when the score file's own are not wanted, or are missing."""
+def lengths_of(dataset: str | None, dataset_path: str | None, labels: str | None) -> Mapping[str, int]:
+    """Count the frames of the test videos: those in a folder of labels, on disk, or a benchmark's; {}: unknown."""
+    if labels and Path(labels).is_dir():
+        return {name: len(y) for name, y in load_label_folder(labels).items()}
+    if dataset_path:
+        videos = index_videos(find_split(dataset_path, dataset or "", "testing"))
+        return {video.name: len(video.frames) for video in videos}
+    return known_lengths(dataset, "testing") if dataset else {}
 
-    dataset: str | None = None         # its name, where the user gave one
-    dataset_path: str | None = None    # where its frames are
-    labels: str | None = None          # file or folder
-    source: str = "auto"               # or one of the truths that ship
 
-    def lengths(self) -> Mapping[str, int]:
-        """Count the frames of the test videos: those in a folder of labels, on disk, or a benchmark's; {}: unknown."""
-        if self.labels and Path(self.labels).is_dir():
-            return {name: len(y) for name, y in load_label_folder(self.labels).items()}
-        if self.dataset_path:
-            videos = index_videos(find_split(self.dataset_path, self.dataset or "", "testing"))
-            return {video.name: len(video.frames) for video in videos}
-        return known_lengths(self.dataset, "testing") if self.dataset else {}
+def labels_of(lengths: Mapping[str, int], dataset: str | None, dataset_path: str | None, labels: str | None,
+              source: str) -> tuple[dict[str, np.ndarray], str]:
+    """Read the labels (T,) of each video by its name, and tell where they are from.
 
-    def truth(self, lengths: Mapping[str, int]) -> tuple[dict[str, np.ndarray], str]:
-        """Read the labels (T,) of each video by its name, and tell where they are from.
+    Args:
+        lengths: number of frames by the video's name.
+        dataset: name of the data set, where the user gave one.
+        dataset_path: where its frames are.
+        labels: file or folder of labels; wins over what is found beside the frames or ships.
+        source: "auto", or one of the truths that ship.
 
-        UserError when there are none, or they do not fit the `lengths`, the number of frames by the video's name.
-        """
-        dataset, truths = self.dataset or "", facts_of(self.dataset or "").truths
-        if self.labels:
-            where = self.labels
-        elif self.dataset_path:
-            folder = find_split(self.dataset_path, dataset, "testing")
-            where = str(find_labels(self.dataset_path, dataset, folder, self.source))
-        elif self.source in ("auto", *truths) and truths:
-            where = str(truths.get(self.source) or next(iter(truths.values())))
-        else:
-            raise UserError(f"no {self.source} labels of {dataset or 'these videos'} ship with this project; give "
-                            f"--dataset_type, or --labels FILE or FOLDER")
-        truth = load_label_folder(where) if Path(where).is_dir() and not lengths else load_labels(where, lengths)
-        for name, length in lengths.items():
-            if (count := len(truth.get(name, ()))) != length:
-                raise UserError(f"labels {where}: {count} for video {name}, which has {length} frames; give the labels "
-                                f"of these videos with --labels")
-        return truth, where
+    Raises:
+        UserError: there are none, or they do not fit the `lengths`.
+    """
+    dataset, truths = dataset or "", facts_of(dataset or "").truths
+    if labels:
+        where = labels
+    elif dataset_path:
+        where = str(find_labels(dataset_path, dataset, find_split(dataset_path, dataset, "testing"), source))
+    elif source in ("auto", *truths) and truths:
+        where = str(truths.get(source) or next(iter(truths.values())))
+    else:
+        raise UserError(f"no {source} labels of {dataset or 'these videos'} ship with this project; give "
+                        f"--dataset_type, or --labels FILE or FOLDER")
+    truth = load_label_folder(where) if Path(where).is_dir() and not lengths else load_labels(where, lengths)
+    for name, length in lengths.items():
+        if (count := len(truth.get(name, ()))) != length:
+            raise UserError(f"labels {where}: {count} for video {name}, which has {length} frames; give the labels "
+                            f"of these videos with --labels")
+    return truth, where
 
 
 def results_beside(scores: str | Path) -> Results:
@@ -101,18 +102,19 @@ def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lamb
     Scores of another program that bring no labels take those of the videos that they are `like`, where there are such.
     UserError as in `read_scores` or `read_foreign`, when labels do not fit, and for other scores without --direction.
     """
-    ours, beside = is_ours(path), results_beside(path)
-    labels = LabelSource(dataset or beside.get("dataset"), args.dataset_path, args.labels, config.data.label_source)
-    about: Results = {"dataset": labels.dataset, "scores": str(path), "labels": "none"}
-    training, known = [], labels.lengths()
-    others = {video.name: np.bincount(video.frames, video.labels) for video in like}
-    if ours:
+    beside = results_beside(path)
+    dataset = dataset or beside.get("dataset")
+    known = lengths_of(dataset, args.dataset_path, args.labels)
+    about: Results = {"dataset": dataset, "scores": str(path), "labels": "none"}
+    training: list[VideoScores] = []
+    others = {} if known or args.labels else {video.name: np.bincount(video.frames, video.labels) for video in like}
+    if is_ours(path):
         # What the network was stays true of its scores.
         scoring = beside.get("scoring", {}) if own_lambda else {}
         weights = beside.get("signals", {"psnr": 1.0, "distance": -1.0})
         if "psnr" in weights:
             weights = paper_weights(scoring.get("psnr_weight", config.score.psnr_weight), len(weights) - 1)
-        relabelled = labels.labels is not None or labels.source != "auto"
+        relabelled = args.labels is not None or config.data.label_source != "auto"
         videos, training = read_scores(path, tuple(weights), labelled=not relabelled), read_training(path, weights)
         videos = known_as(path, videos, known)
         lengths = known or {video.name: int(video.frames[-1]) + 1 for video in videos}
@@ -120,17 +122,17 @@ def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lamb
         about["labels"] = f"column label of {path}"
     elif args.direction:
         weights = {SIGNAL: 1.0 if args.direction == "normal" else -1.0}
-        lengths = known or {name: len(y) for name, y in others.items()}
+        lengths = known or {video.name: int(video.frames[-1]) + 1 for video in like}
         videos, lengths = read_foreign(Path(path), lengths, args.drop_first, args.crop)
         videos = known_as(path, videos, lengths)
-        relabelled = bool(known or labels.labels or others and not any(video.labels.any() for video in videos))
+        relabelled = bool(known or args.labels or others and not any(video.labels.any() for video in videos))
         about["direction"] = f"high is {args.direction}"
     else:
         raise UserError(f"{path} holds no scores of this project (a CSV file with the columns video, frame, psnr, "
                         f"distance, label); those of another program need --direction normal|abnormal")
     if relabelled:
-        of_others = others and not (known or labels.labels)
-        truth, about["labels"] = (others, "of the first score file") if of_others else labels.truth(lengths)
+        truth, about["labels"] = (others, "of the first score file") if others else labels_of(
+            lengths, dataset, args.dataset_path, args.labels, config.data.label_source)
         for name, frames, *_ in videos:
             if frames[-1] >= (count := len(truth.get(name, ()))):
                 raise UserError(f"labels {about['labels']}: {count} for video {name!r}, whose scores reach frame "

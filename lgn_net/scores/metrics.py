@@ -1,8 +1,7 @@
-"""Compute frame-level metrics from labels (1 is abnormal) and normality (low is abnormal).
+"""Compute frame-level metrics from labels (1 is abnormal) and normality (low is abnormal), one array (n_v,) per video.
 
-Arguments `labels` and `normality` are lists with one array (n_v,) per video. scikit-learn computes what concerns all
-frames together. Single videos and resamples are counted in pairs of frames here: the checks of scikit-learn's
-`roc_auc_score` take milliseconds per call, and a grid over the videos of ShanghaiTech makes 4,000 calls.
+scikit-learn computes what concerns all frames together. Single videos and resamples are counted in pairs of frames
+here: scikit-learn's `roc_auc_score` takes milliseconds per call, and a grid over ShanghaiTech makes 4,000 calls.
 """
 
 from collections.abc import Sequence
@@ -45,28 +44,24 @@ def auc(labels: Arrays, normality: Arrays, average: str = "micro") -> float | No
     if average == "micro":
         y, x = np.concatenate(labels), np.concatenate(normality)
         return float(roc_auc_score(y, -x)) if y.min() != y.max() else None
-    values = [value for value in video_aucs(labels, normality, average) if value is not None]
-    return float(np.mean(values)) if values else None
+    values = video_aucs(labels, normality, average)
+    return float(np.nanmean(values)) if np.isfinite(values).any() else None
 
 
-def video_aucs(labels: Arrays, normality: Arrays, average: str) -> list[float | None]:
-    """Compute the AUC of each video, for the average "macro" or "padded"; None for videos of one class.
+def video_aucs(labels: Arrays, normality: Arrays, average: str = "macro") -> np.ndarray:
+    """Compute the AUC of each video, (V,): the share of pairs of a normal and an abnormal frame in order.
 
-    What is padded is a normal frame of normality 1 and an abnormal one of 0, or beyond what the scores reach.
+    NaN for a video of one class. For the average "padded", each video gets a normal frame of normality 1 and an
+    abnormal one of 0, or beyond what the scores reach.
     """
     if average == "padded":
         low, high = min(0.0, *map(np.min, normality)), max(1.0, *map(np.max, normality))
         labels = [np.concatenate([y, [0, 1]]) for y in labels]
         normality = [np.concatenate([x, [high, low]]) for x in normality]
-    return [video_auc(y, x) for y, x in zip(labels, normality)]
-
-
-def video_auc(labels: np.ndarray, normality: np.ndarray) -> float | None:
-    """Compute the AUC of one video, (n,) and (n,): the share of pairs of a normal and an abnormal frame in order."""
-    normal, abnormal = np.sort(normality[labels == 0]), normality[labels == 1]
-    if not len(normal) or not len(abnormal):
-        return None
-    return float(pairs_in_order(abnormal, normal).sum() / (len(normal) * len(abnormal)))
+    parts = [(np.sort(x[y == 0]), x[y == 1]) for y, x in zip(labels, normality)]
+    return np.array([pairs_in_order(abnormal, normal).sum() / len(normal) / len(abnormal)
+                     if len(normal) and len(abnormal) else np.nan
+                     for normal, abnormal in parts])
 
 
 def pairs_in_order(abnormal: np.ndarray, normal: np.ndarray) -> np.ndarray:
@@ -86,10 +81,7 @@ def roc(labels: Arrays, normality: Arrays) -> tuple[np.ndarray, np.ndarray] | No
 
 def equal_error_rate(false_positive: np.ndarray, true_positive: np.ndarray) -> float:
     """Compute the rate at which false positives equal misses, on a straight line between points of a ROC curve."""
-    surplus = false_positive - (1 - true_positive)
-    k = np.flatnonzero(surplus >= 0)[0]                                      # the first point past the crossing
-    share = surplus[k - 1] / (surplus[k - 1] - surplus[k])
-    return float((1 - share) * false_positive[k - 1] + share * false_positive[k])
+    return float(np.interp(0, false_positive - (1 - true_positive), false_positive))
 
 
 def operating_point(false_positive: np.ndarray, true_positive: np.ndarray, normality: np.ndarray,
@@ -145,7 +137,7 @@ def bootstrap(labels: Arrays, normality: Arrays, average: str = "micro", resampl
         total = ((drawn @ ordered) * drawn).sum(axis=1)
         weight = (drawn @ [len(a) for a in abnormal]) * (drawn @ [len(n) for n in normal])
     else:
-        values = np.array(video_aucs(labels, normality, average), float)       # None -> NaN
+        values = video_aucs(labels, normality, average)
         both = np.isfinite(values)
         total, weight = drawn[:, both] @ values[both], drawn[:, both].sum(axis=1)
     with np.errstate(invalid="ignore"):                                        # 0 / 0: one class only

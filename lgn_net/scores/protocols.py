@@ -93,8 +93,9 @@ def measure(videos: Sequence[VideoScores], weights: Mapping[str, float], protoco
         "videos": len(videos), "single_class_videos": len(videos) - two_class, "frames": sum(map(len, labels)),
         "abnormal_frames": int(sum(y.sum() for y in labels)),
         "per_video": [{"video": video.name, "frames": len(y), "abnormal_frames": int(y.sum()),
-                       "auc": metrics.video_auc(y, x), "mean_normality": float(x.mean())}
-                      for video, y, x in zip(videos, labels, normal)]}
+                       "auc": None if np.isnan(value) else value, "mean_normality": float(x.mean())}
+                      for video, y, x, value in zip(videos, labels, normal,
+                                                    metrics.video_aucs(labels, normal).tolist())]}
 
     # Each of several signals alone; and, as far as the files have them, the PSNR of predictors without a parameter, and
     # by how much the network's PSNR is above that of copying the last frame.
