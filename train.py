@@ -121,11 +121,14 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
     t = Training(device, windows, model, model, optimizer, scheduler, run, step, deadline)
     print(f"{len(windows)} windows of {len({v for v, _ in windows.index})} videos, {t.steps_per_epoch} steps an epoch, "
           f"{sum(p.numel() for p in model.parameters()):,} parameters, on {run.about['provenance']['device']}")
-    rewrite_last = (args.resume or "").endswith(".pt") and Path(args.resume).name != "last.pt"       # it is damaged
+    # A damaged last.pt, or a kill between it and the file of its epoch, leaves one of them to be written.
+    last_lost = (args.resume or "").endswith(".pt") and Path(args.resume).name != "last.pt"
+    epoch, rest = divmod(step, t.steps_per_epoch)
+    epoch_lost = bool(step) and not rest and run.keeps(epoch) and not run.epoch_file(epoch).exists()
     if device.type == "cpu" and config.data.image_size * config.model.base_width >= PUBLISHED_SIZE:
         warnings.warn("a network of the published size takes days on a CPU; configs/ped2_small.yaml and "
                       "configs/avenue_small.yaml are made for one")
-    if step >= t.last_step and not rewrite_last:          # a run that is done stays as it is
+    if step >= t.last_step and not (last_lost or epoch_lost):          # a run that is done stays as it is
         return conclude(t, None, args.dataset_path)
     if belong_on(device, config.data.on_device, videos, *format_):
         windows.load_onto(device)
@@ -138,8 +141,10 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
     sample_first = config.model.memory_init == "queries" and not args.init_from
     with (writing(run.folder), StopOnSignal(second_ends=world_size() == 1, patience=PATIENCE) as stop, run,
           progress("train", t.last_step, "steps", initial=step) as bar):
-        if rewrite_last:
+        if last_lost:
             save(t)
+        if epoch_lost:
+            run.save_epoch(epoch, step, model.state_dict())
         while t.step < t.last_step and not t.ending:
             train_epoch(t, stop, bar, sample_first)
             finish_epoch(t)

@@ -128,13 +128,10 @@ def commands(out):
 
 
 def state(folder):
-    """What a command leaves: the tensors of last.pt, and the bytes of frames, labels, packed frames and scores.
-
-    A kill after last.pt, before epoch_NNN.pt of the same weights, leaves the latter out.
-    """
+    """What a command leaves: the tensors of checkpoints, and the bytes of frames, labels, packed frames and scores."""
     kept = {}
     for path in folder.rglob("*"):
-        if path.name == "last.pt":
+        if path.suffix == ".pt":
             kept[path.relative_to(folder)] = [t.numpy().tobytes() for t in tensors(load_checkpoint(path)[1])]
         elif path.suffix in (".npy", ".u8") or path.name == "scores.csv" or "frames" in path.parts and path.is_file():
             kept[path.relative_to(folder)] = path.read_bytes()

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -224,6 +225,14 @@ def test_checkpoints_are_written_while_the_training_goes_on(tmp_path, monkeypatc
             assert not load(path)["model"]["w"].any()
         (tmp_path / "epoch_002.pt").mkdir()
         folder.save_epoch(2, 2, weights)
+
+
+def test_the_file_of_an_epoch_that_a_kill_left_out_is_written_on_resume(base, whole, tmp_path):
+    """Also where nothing is left to train."""
+    shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "run/epoch_003.pt").unlink()
+    assert resume(base, tmp_path / "run").status == 0
+    assert_same(load(tmp_path / "run/epoch_003.pt")["model"], load(whole / "epoch_003.pt")["model"])
 
 
 @pytest.mark.slow

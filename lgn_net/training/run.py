@@ -69,6 +69,10 @@ class Run:
         """The checkpoint that a continuation starts from."""
         return self.folder / "last.pt"
 
+    def epoch_file(self, epoch: int) -> Path:
+        """Return the file of the weights after an epoch, counted from 1."""
+        return self.folder / f"epoch_{epoch:03d}.pt"
+
     def __enter__(self) -> Self:
         self.saved, self.closing = time.monotonic(), contextlib.ExitStack()
         self.writing: list[Future] = []
@@ -150,7 +154,7 @@ class Run:
 
     def save_epoch(self, epoch: int, step: int, model: dict) -> None:
         """Write epoch_NNN.pt, the state_dict after an epoch, counted from 1."""
-        self.write(self.folder / f"epoch_{epoch:03d}.pt", model, step=step)
+        self.write(self.epoch_file(epoch), model, step=step)
 
     def write(self, path: Path, model: dict, **state: object) -> None:
         """Write a checkpoint while the training goes on, from a copy in main memory.
