@@ -68,9 +68,11 @@ def main(argv: list[str]) -> None:
         labels = np.load(args.out / args.name / f"frame_labels_{args.name}.npy")
         print(f"labels:   {manifest['labels']}, {labels.sum()} frames abnormal")
     config, where = f"configs/{args.dataset}.yaml", shlex.quote(str(args.out))
-    knobs = config if (ROOT / config).exists() else f"configs/ped2.yaml --data.dataset {args.name}"
-    print(f"check it:  python scripts/check_data.py {where} --dataset {args.name}\n"
-          f"train:     python train.py --config {knobs} --dataset_path {where} --exp_dir runs/{args.name}")
+    print(f"check it:  python scripts/check_data.py {where} --dataset {args.name}")
+    for place, knobs in [("", config)] if (ROOT / config).exists() else [
+            (" on a CPU", f"configs/ped2_small.yaml --data.dataset {args.name}"),
+            (" on a GPU", f"configs/ped2.yaml --data.dataset {args.name}")]:
+        print(f"train{place}: python train.py --config {knobs} --dataset_path {where} --exp_dir runs/{args.name}")
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
