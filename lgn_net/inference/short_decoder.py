@@ -47,7 +47,7 @@ class ShortDecoder(nn.Module):
         super().__init__()
         decoder, self.memory, D = network.decoder, network.memory, network.memory.items.shape[1]
         first, head = decoder.block4[0], decoder.head[0]
-        self.weight, self.bias = first.weight[:, -D:], first.bias
+        self.weight, self.bias = first.weight[:, -D:].detach(), first.bias
         self.of_queries = half(first, slice(0, D)) if network.concat_query else None
         self.encode_all = network.encode
         self.block4, self.up4, self.block3, self.up3 = decoder.block4[1:], decoder.up4, decoder.block3, decoder.up3

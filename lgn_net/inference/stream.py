@@ -156,8 +156,9 @@ def for_inference(model: FramePredictor, config: Config) -> Any:
     if config.score.kernels != "direct" and config.score.precision == "float32" and on_cpu:
         from lgn_net.inference.short_decoder import shorten  # only this way of scoring needs them
         from lgn_net.inference.winograd import swap_in
-        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):
             short = ", short decoder" * shorten(ready)
+        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
             ready.kernels = swap_in(ready, config.score.kernels, config.data.image_size) + short
     if config.score.precision == "bfloat16":
         for layer in ready.modules():
