@@ -9,6 +9,13 @@ it was when it is started again. From a score file alone, without the network, s
 second (`evaluate.py --scores FILE ...` calls it). Of the knobs below, those of data, model and score matter here.
 """
 
+import sys
+
+from lgn_net.cli import evaluate_parser, given, parse_command, show_help
+
+if __name__ == "__main__":      # before torch is imported, which takes seconds
+    show_help(evaluate_parser(__doc__), sys.argv[1:], "data", "score")
+
 import runpy
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -18,7 +25,6 @@ import numpy as np
 import torch
 from jsonargparse import Namespace
 
-from lgn_net.cli import command_parser, given, measuring_arguments, network_arguments, parse_command
 from lgn_net.config import Config
 from lgn_net.data.videos import Video, find_split
 from lgn_net.device import pick_device
@@ -140,18 +146,7 @@ def refuse_mistakes(config: Config, args: Namespace, model: FramePredictor, vide
 
 def parse_arguments(argv: list[str]) -> tuple[Config, Namespace]:
     """Parse the command line; UserError for arguments that do not go together."""
-    parser = command_parser(__doc__, "evaluate.py (--checkpoint CKPT | --model_dir MODEL --m_items_dir KEYS) "
-                                     "--dataset_path DATA\n       evaluate.py --scores FILE", needs_data=False)
-    network_arguments(parser)
-    measuring_arguments(parser)
-    parser.add_argument("--out", help="Folder for the results; default: evaluation_<checkpoint>, beside that "
-                                      "(for weights/ in the working folder).")
-    parser.add_argument("--maps", type=int, default=4, help="Error maps of so many misses and so many false alarms.")
-    parser.add_argument("--frames", nargs="+", default=[], help="Error maps of these frames as well, VIDEO:FRAME.")
-    parser.add_argument("--localize", choices=["auto", "off"], default="auto",
-                        help="auto: where there are pixel masks, compare the prediction errors with them.")
-    parser.add_argument("--quality", action="store_true", help="SSIM and LPIPS of the predictions, too.")
-    config, args = parse_command(parser, argv)
+    config, args = parse_command(evaluate_parser(__doc__), argv)
     if bool(args.checkpoint) == bool(args.model_dir) or (args.m_items_dir and not args.model_dir):
         raise UserError("give --checkpoint CKPT, or the authors' pair --model_dir MODEL.pth --m_items_dir KEYS.pt, or "
                         "--scores FILE")

@@ -88,6 +88,22 @@ def train_parser(description: str) -> ArgumentParser:
     return parser
 
 
+def evaluate_parser(description: str) -> ArgumentParser:
+    """Make the parser of evaluate.py."""
+    parser = command_parser(description, "evaluate.py (--checkpoint CKPT | --model_dir MODEL --m_items_dir KEYS) "
+                                     "--dataset_path DATA\n       evaluate.py --scores FILE", needs_data=False)
+    network_arguments(parser)
+    measuring_arguments(parser)
+    parser.add_argument("--out", help="Folder for the results; default: evaluation_<checkpoint>, beside that "
+                                      "(for weights/ in the working folder).")
+    parser.add_argument("--maps", type=int, default=4, help="Error maps of so many misses and so many false alarms.")
+    parser.add_argument("--frames", nargs="+", default=[], help="Error maps of these frames as well, VIDEO:FRAME.")
+    parser.add_argument("--localize", choices=["auto", "off"], default="auto",
+                        help="auto: where there are pixel masks, compare the prediction errors with them.")
+    parser.add_argument("--quality", action="store_true", help="SSIM and LPIPS of the predictions, too.")
+    return parser
+
+
 def show_help(parser: ArgumentParser, argv: list[str], *sections: str) -> None:
     """Print the help, or the version, and exit, where it is asked for.
 
