@@ -276,7 +276,7 @@ def test_files_that_are_no_checkpoints(data, checkpoint, tmp_path):
 
 def test_help_lists_every_knob():
     for main, own in (train.main, ["--exp_dir", "--resume"]), (evaluate.main, ["--checkpoint", "--model_dir"]):
-        result = run(main, "--help")
+        result = run(main, "--help-all")
         assert result.status == 0 and not result.err
         for name in [*own, *ALIASES, *(f"--{knob}" for knob in flatten(asdict(Config())))]:
             assert f"{name} " in result.out or f"{name}\n" in result.out, name

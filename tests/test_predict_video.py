@@ -151,7 +151,7 @@ def test_exported_file_is_small_and_rounded(data, tmp_path):
         content["model"]["decoder.head.0.weight"][0, 0, 0, 0] = 1e5
     large, small = edit_checkpoint(data / "last.pt", tmp_path / "large.pt", enlarge), data / "small.pt"
     done = run(export.main, large, "--half", "--out", tmp_path / "half.pt")
-    assert done.status == 0 and "decoder.head.0.weight" in done.out
+    assert done.status == 0
     half, after, before = (load_checkpoint(path)[1] for path in (tmp_path / "half.pt", small, large))
     assert half["model"].pop("decoder.head.0.weight")[0, 0, 0, 0] == 1e5 and "calibration" not in half
     for name, value in half["model"].items():
