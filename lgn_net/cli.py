@@ -96,7 +96,7 @@ def evaluate_parser(description: str) -> ArgumentParser:
     measuring_arguments(parser)
     parser.add_argument("--out", help="Folder for the results; default: evaluation_<checkpoint>, beside that "
                                       "(for weights/ in the working folder).")
-    parser.add_argument("--maps", type=int, default=4, help="Error maps of so many misses and so many false alarms.")
+    parser.add_argument("--maps", type=int, default=4, help="Error maps of so many misses, false alarms, detections.")
     parser.add_argument("--frames", nargs="+", default=[], help="Error maps of these frames as well, VIDEO:FRAME.")
     parser.add_argument("--localize", choices=["auto", "off"], default="auto",
                         help="auto: where there are pixel masks, compare the prediction errors with them.")

@@ -252,7 +252,8 @@ def parse(parser: ArgumentParser, words: list[str] | dict) -> tuple[Config, Name
             require(isinstance(args[name], Namespace), name, args[name], "a section of `knob: value` lines")
         sections = parser.instantiate(args)
     except (ArgumentError, UnicodeDecodeError) as error:
-        raise UserError(re.sub(r'Parser key "([\w.]+)"', r"--\1", " ".join(str(error).split())[:400])) from None
+        text = re.sub(r'Parser key "([\w.]+)"', r"--\1", " ".join(str(error).split())[:400])
+        raise UserError(re.sub(r"<class '(\w+)'>|typing\.Literal", lambda m: m[1] or "one of ", text)) from None
     return Config(seed=args.seed, **{name: sections[name] for name in SECTIONS}), args
 
 

@@ -133,6 +133,8 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
     except (UserError, OSError, TrainingDiverged) as error:
         # A data worker's error arrives as the text of its traceback; the sentence is its last line.
         sentence = (str(error).strip() or repr(error)).splitlines()[-1].rpartition("UserError: ")[2]
+        if isinstance(error, FileNotFoundError) and error.filename:
+            sentence = f"{error.filename}: no such file or folder"
         print(visible(f"error: {sentence}"), file=sys.stderr)
         sys.exit(1 if isinstance(error, TrainingDiverged) else 2)
     except RuntimeError as error:

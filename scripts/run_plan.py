@@ -59,11 +59,11 @@ def main(argv: list[str]) -> int:
         for run in runs:
             stages = [stage for stage in ("train", "evaluate") if stage in {run.stage, "evaluate"} & args.stages]
             commands = [run.command(stage, *limits_of(args)) for stage in stages]
-            print(" && ".join(shlex.join(["python", *command[1:]]) for command in commands))
+            line = " && ".join(shlex.join(["python", *command[1:]]) for command in commands)
+            print(line if run.stage else f"true    # {run.row}, seed {run.seed}: complete")
         return 0
     check_writable(args.exp_dir)
-    if args.reproduce:
-        find_data(Path(args.dataset_path), runs, args.stages)
+    find_data(Path(args.dataset_path), runs, args)
 
     # Do it, and say how it ended.
     with StopOnSignal(second_ends=False) as stop:                  # at a second signal the runs are saving already
@@ -71,6 +71,7 @@ def main(argv: list[str]) -> int:
     for run in runs:
         if run.stage:
             run.look()                                             # another command may have worked on it
+    args.printed.clear()
     write_outputs(runs, args, plan)
     if failed := [str(run.beside("log")) for run in runs if run.failed]:
         print(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}", file=sys.stderr)
@@ -176,17 +177,17 @@ def parse(argv: list[str]) -> Config:
     return parse_command(knob_parser(), argv)[0]
 
 
-def find_data(data: Path, runs: list[Run], stages: set[str]) -> None:
-    """Prepare Ped2 where it is missing; UserError where a needed split is missing or is not the whole benchmark."""
-    name = runs[0].config.data.dataset
-    if name == "ped2" and not (data / name).exists():
+def find_data(data: Path, runs: list[Run], args: argparse.Namespace) -> None:
+    """Raise UserError where a needed split is missing. To reproduce, fetch Ped2, and refuse a part of a benchmark."""
+    name, stages = runs[0].config.data.dataset, args.stages
+    if args.reproduce and name == "ped2" and not (data / name).exists():
         here = (data / "UCSD_Anomaly_Dataset.tar.gz").exists() or any(data.glob("**/UCSDped2/Train"))
         source = ["--source", data] if here else ["--download"]
         subprocess.run([sys.executable, ROOT / "scripts/prepare_data.py", name, *source, "--out", data], check=False)
     train = "train" in stages and any(run.stage == "train" for run in runs)
-    for split in ["training"] * train + ["testing"] * ("evaluate" in stages):
+    for split in ["training"] * train + ["testing"] * ("evaluate" in stages and any(run.stage for run in runs)):
         lengths = [len(video.frames) for video in index_videos(find_split(data, name, split))]
-        if wrong := difference_from_published(name, split, lengths):
+        if args.reproduce and (wrong := difference_from_published(name, split, lengths)):
             raise UserError(f"{wrong}; a part of the data set reproduces nothing: scripts/prepare_data.py")
 
 
@@ -255,7 +256,8 @@ def write_outputs(runs: list[Run], args: argparse.Namespace, plan: dict) -> None
 
     # Files are written whole; of the text, what is new is printed.
     write_atomic(Path(f"{path}.md"), text(sys.maxsize) + "\n")
-    write_atomic(Path(f"{path}.tex"), "\n".join(latex(*table, caption) for caption, *table in tables))
+    write_atomic(Path(f"{path}.tex"), "\n".join(latex(*table, f"{plan['title']}. {caption}", f"{path.name}_{k}")
+                                                for k, (caption, *table) in enumerate(tables, 1)))
     write_atomic(Path(f"{path}.csv"), plan_csv(rows))
     if any(run.results for run in runs):
         save_figure(plan_figure(plan["title"], rows), path)
@@ -263,12 +265,14 @@ def write_outputs(runs: list[Run], args: argparse.Namespace, plan: dict) -> None
 
 
 def show(text: str, args: argparse.Namespace) -> None:
-    """Print the lines of a text that this command has not printed yet, whatever their alignment."""
+    """Print the lines of a text that are new to this command, whatever their alignment, below the head of a table."""
     for part in text.split("\n\n"):
-        lines = {re.sub(r" +|-{2,}", " ", line): line for line in part.splitlines()}
-        if new := [line for words, line in lines.items() if words not in args.printed]:
-            print("\n".join(new), end="\n\n", flush=True)
-        args.printed |= lines.keys()
+        lines = part.splitlines()
+        head, lines = (lines[:2], lines[2:]) if part.startswith("|") else ([], lines)
+        words = {re.sub(r" +|-{2,}", " ", line): line for line in lines}
+        if new := [line for key, line in words.items() if key not in args.printed]:
+            print("\n".join([*head, *new]), end="\n\n", flush=True)
+        args.printed |= words.keys()
 
 
 def write_result(run: Run, args: argparse.Namespace, plan: dict) -> str:

@@ -240,7 +240,7 @@ def test_tables_by_hand():
             *(one("other", k, None, auc) for k, auc in ((1, 0.8), (2, 0.7), (0, 0.6)))]
     (caption, header, (first, second)), (_, _, (gap,)) = plan_tables(runs, "all rows: --x 1")
     # 50 and 100: sd 35.36, half of the interval 12.706 * 35.36 / sqrt(2) = 317.7. 60, 70, 80: 4.303 * 10 / sqrt(3).
-    assert first == ["MSN-Net", "2 of 3", "75.00", "35.36", "-242.7 to 392.7", "50.00", "43.75 / 50.00 / -",
+    assert first == ["MSN-Net", "2 of 3", "75.00", "35.36", "0.0 to 100.0", "50.00", "43.75 / 50.00 / -",
                      "90.00 / 80.00 / 40.00", "0.100", "0.200", "14.0", "30.00 / 28.00", "1.0", "80.0", "-5.0"]
     assert second == ["other", "3 of 3", "70.00", "10.00", "45.2 to 94.8", "70.00", "-", "90.00 / 80.00 / 40.00",
                       "0.100", "0.200", "-", "30.00 / 28.00", "-", "-", "-"]
@@ -254,8 +254,8 @@ def test_tables_by_hand():
     wide = markdown(header, [first], width=80).split("\n\n")
     assert len(wide) > 2 and all(len(line) <= 80 for table in wide for line in table.splitlines())
     assert [cell.strip() for table in wide for cell in table.splitlines()[2].split("|")[2:-1]] == first[1:]
-    assert r"\caption{50\% of a\_b}" in latex(["a", "b"], [["c & d", "1"]], "50% of a_b")
-    assert "\nc \\& d & 1 \\\\\n\\bottomrule" in latex(["a", "b"], [["c & d", "1"]], "")
+    assert r"\caption{50\% of a\_b}" in latex(["a", "b"], [["c & d", "1"]], "50% of a_b", "x")
+    assert "\nc \\& d & 1 \\\\\n\\bottomrule" in latex(["a", "b"], [["c & d", "1"]], "", "x")
 
 
 def test_dry_run(base, made, tmp_path):

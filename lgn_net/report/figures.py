@@ -128,7 +128,8 @@ def roc_figure(panels: Mapping[str, Mapping[str, Sequence[tuple]]]) -> Figure:
         handles = [plot_runs(axes, j, of_runs) for j, of_runs in enumerate(curves.values())]
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.7, linestyle=(0, (1, 2)), zorder=0)
         axes.set(xlim=(0, 1), ylim=(0, 1.01), title=title, xlabel="false positive rate", ylabel="true positive rate")
-        axes.legend(handles, labels[k], title="AUC (95 % interval)", loc="upper left", alignment="left",
+        axes.legend(handles, labels[k], title="AUC (95 % interval over videos, or seeds)",
+                    loc="upper left", alignment="left",
                     bbox_to_anchor=(0, -0.14), borderaxespad=0, borderpad=0)
     return figure
 

@@ -51,7 +51,9 @@ def plan_tables(runs: Sequence[Mapping], overrides: str) -> list[Table]:
               "gap, lambda 1", "live items", "PSNR normal / abnormal", "minutes", "published", "difference"]
 
     # The caption says what the runs have in common.
-    told = {name: dict.fromkeys(str(value) for run in runs if (value := flatten(run["results"]).get(key)) is not None)
+    of_memory = [run for run in runs if len(run["results"].get("signals", ())) > 1]            # others say: PSNR only
+    told = {name: dict.fromkeys(str(value) for run in of_memory or runs
+                                if (value := flatten(run["results"]).get(key)) is not None)
             for name, key in FACTS.items()}
     caption = "; ".join([f"{name} {' or '.join(values)}" for name, values in told.items() if values] + [overrides])
     return [(caption, header, rows), *differences(runs)]
@@ -120,6 +122,8 @@ def interval(values: Sequence[float], sign: str = "") -> tuple[str, str]:
         return "-", "-"
     test = ttest_1samp(values, 0)
     low, high = test.confidence_interval(0.95)
+    if not sign:                                                                     # an AUC
+        low, high = max(low, 0.0), min(high, 100.0)
     return f"{low:{sign}.1f} to {high:{sign}.1f}", f"{test.pvalue:.3f}"
 
 

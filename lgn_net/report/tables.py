@@ -51,10 +51,11 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1
     return "\n\n".join("\n".join(line(cells, columns) for cells in (header, rules, *rows)) for columns in tables)
 
 
-def latex(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
+def latex(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str, label: str) -> str:
     """Write a table for LaTeX, as wide as the page, with the packages booktabs and graphicx; see `markdown`."""
     lines = [" & ".join(cell.translate(LATEX) for cell in cells) + r" \\" for cells in (header, *rows)]
-    return "\n".join([r"\begin{table*}", rf"\caption{{{caption.translate(LATEX)}}}", r"\resizebox{\textwidth}{!}{",
+    return "\n".join([r"\begin{table*}", rf"\caption{{{caption.translate(LATEX)}}}",
+                      rf"\label{{tab:{label}}}", r"\resizebox{\textwidth}{!}{",
                       rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\toprule", lines[0], r"\midrule",
                       *lines[1:], r"\bottomrule", r"\end{tabular}}", r"\end{table*}", ""])
 

@@ -96,12 +96,14 @@ def is_ours(path: str | Path) -> bool:
 
 def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lambda: bool = False,
              like: Sequence[VideoScores] = ()) -> Evaluation:
-    """Read a file of scores, ours or another program's, with the labels that the command line asks for.
+    """Read a file of scores, ours (or the folder with it) or another program's, with the labels that are asked for.
 
     `dataset` and, with `own_lambda`, lambda are those of the results.json beside our own file where it has them.
     Scores of another program that bring no labels take those of the videos that they are `like`, where there are such.
     UserError as in `read_scores` or `read_foreign`, when labels do not fit, and for other scores without --direction.
     """
+    for file in (Path(path, "scores.csv"), Path(path, "evaluation_last", "scores.csv")):
+        path = str(file) if file.is_file() else path
     beside = results_beside(path)
     dataset = dataset or beside.get("dataset")
     known = lengths_of(dataset, args.dataset_path, args.labels)
