@@ -6,7 +6,8 @@
 lambda weighs the PSNR against the distance after the fact. gamma decides which test frames the memory learns from, so
 the network has to run; what does not depend on the memory runs once for all gammas. Without --gammas they are quantiles
 of the regular score on training frames, beside 0 and the configuration's. Both leave a CSV file and a picture in the
-evaluation's folder. The best value of a sweep was chosen with the test labels: no result of its own.
+evaluation's folder. The best value of a sweep was chosen with the test labels: no result of its own. Options: `sweep.py
+lambda --help`, `sweep.py gamma --help`.
 """
 
 import argparse

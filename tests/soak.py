@@ -398,8 +398,10 @@ def long_run(dice, seconds):
     def look(_video, frame, *_pictures):
         if frame % 1000 == 0:
             resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6)
+        return {}
 
-    score_videos(model, many, config, torch.device("cpu"), observers=[look])
+    for _ in score_videos(model, many, config, torch.device("cpu"), observers=[look]):
+        pass
     early, late = resident[len(resident) // 5], max(resident)
     print(f"    {10_000 * len(many)} frames: {early:.1f} MB, at most {late:.1f} MB", file=sys.stderr)
     yield "" if late < 1.02 * early else f"{early} MB were resident after a fifth, later {late}"
