@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import io
 import multiprocessing
 import os
 import shutil
@@ -115,7 +114,7 @@ def answer_version(argv: list[str]) -> None:
 def run_command(main: Callable[[list[str]], int | None]) -> None:
     """Call `main(argv)` and exit: UserError, full disks and the like in one sentence with 2, divergence with 1."""
     out: Any = sys.stdout
-    if isinstance(out, io.TextIOWrapper):
+    with contextlib.suppress(AttributeError, OSError):                           # no terminal or pipe
         out.reconfigure(errors="backslashreplace")                               # for a terminal without some letters
     shown: Any = SimpleNamespace(write=lambda text: out.write(visible(text)), flush=out.flush, isatty=out.isatty)
     # The full disk of a writer's thread reaches the main thread, too.

@@ -94,7 +94,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     add("--exp_dir", type=Path, required=True, metavar="RUNS", help="of all runs; of reproduce_ped2.sh the run's own")
     add("--seeds", "--seed", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     add("--config", help="configuration under the rows, in place of the plan's `config` and its `set`")
-    add("--jobs", type=int, default=1, choices=range(1, 100), metavar="N", help="runs at a time, which share the cores (default: 1)")
+    add("--jobs", type=int, default=1, choices=range(1, 100), metavar="N", help="runs at a time (default: 1)")
     add("--device", default="auto", help="cuda, cuda:1, mps or cpu")
     add("--minutes", type=float, default=math.inf, help="stop and save in time to end after so many minutes")
     add("--every", type=int, default=0, metavar="K", help="keep and evaluate every K-th epoch, too (default: 0, none)")
