@@ -54,6 +54,13 @@ def test_commands_without_unix(tmp_path):
     assert not done.stdout and not done.returncode, done.stdout + done.stderr[-1000:]
 
 
+def test_a_terminal_without_some_letters_loses_no_output():
+    code = "from lgn_net.terminal import run_command; run_command(lambda _: print('\u89c6 1\x1b'))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False,
+                          env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert done.stdout == "\\u89c6 1\\x1b\n" and not done.returncode
+
+
 @pytest.mark.slow
 def test_two_minutes_of_soak():
     """Kills, full disks, damage, fuzz and hostile files; `make soak` takes half an hour."""
