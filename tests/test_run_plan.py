@@ -155,7 +155,7 @@ def test_a_plan_and_given_again(base, tmp_path):
     assert tex.count(r"\begin{tabular}{l" + 14 * "r") == 1 and r"max\_steps 4" in tex
     printed = [line.split() for line in done.out.splitlines()]
     assert all(line.split() in printed for line in table.splitlines() if "---" not in line)
-    assert printed.count(["#", "Two", "rows"]) == 1 and done.out.count("| LGN-Net ") <= 3         # lines that changed
+    assert printed.count(["#", "Two", "rows"]) <= 2 and done.out.count("| LGN-Net ") <= 5   # changes, then all
     assert all((tmp_path / f"runs/plan.{kind}").stat().st_size > 1000 for kind in ("png", "pdf"))
 
     # Given again, with weights that were removed; then with another lambda, which only asks for a new evaluation.
