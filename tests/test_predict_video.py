@@ -277,6 +277,19 @@ def test_curve_of_two_hours_is_readable(monkeypatch, tmp_path):
     assert np.ptp(shade) * 24 * 3600 > 5                                       # seconds: a column of the picture
 
 
+@pytest.mark.parametrize("scale", [1, 100])
+def test_curve_of_two_alarms_has_a_hole_where_there_were_no_frames(monkeypatch, tmp_path, scale):
+    figures, number = [], np.concatenate([np.arange(20 * scale), np.arange(30 * scale, 50 * scale)])
+    monkeypatch.setattr(output, "save_figure", lambda figure, *_, **__: figures.append(figure))
+    output.plot_normality(tmp_path / "curve", {"number": number, "seconds": number * math.nan, "normality": -9.0 + 0 *
+                                               number, "alarm": 1 + 0 * number}, -2.0, "cut")
+    axes, = figures[0].axes
+    x, y = axes.lines[0].get_data()
+    assert np.isnan(y).sum() == 1 and abs(x[np.isnan(y)] - 20 * scale) <= 1
+    ends = [(path.vertices[:, 0].min(), path.vertices[:, 0].max()) for path in axes.collections[0].get_paths()]
+    assert len(ends) == 2 and ends[0][1] <= 20 * scale and ends[1][0] >= 30 * scale - 1
+
+
 @pytest.mark.slow
 def test_page_plays_its_alarms(browser, square, score, tmp_path):  # noqa: F811
     """In a real browser, on a desktop and on a phone: nothing is cut or missing, and the videos play."""
@@ -396,6 +409,15 @@ def test_another_scene_is_told_of(data, pictures, recwarn, monkeypatch, distance
         assert len(numbers) > 1 or len(taken) <= 54 + detector.config.score.batch_size
     assert numbers == list(range(80)) and frame.alarm == bool(settings)
     assert not foreign or "--normal VIDEO" in str(recwarn[0].message) and "--calibrate SEC" in str(recwarn[0].message)
+
+
+def test_cut_after_one_frame_does_not_make_a_scene_known(data, pictures, monkeypatch):
+    detector = AnomalyDetector.load(data / "small.pt", "cpu")
+    monkeypatch.setattr(type(detector), "normality", lambda *_: -99.0)
+    frames = [(t, detector.to_frame(pictures[t % 20])) for t in range(80)]
+    with pytest.warns(UserWarning, match="another scene"):
+        watched = list(detector.watch([frames[0], None, *frames[1:]]))
+    assert len(watched) == 80 and np.isnan([one.threshold for one in watched[1:]]).all() and not watched[-1].alarm
 
 
 def test_beginning_taken_as_normal_by_median_and_mad(data, tmp_path):

@@ -185,6 +185,7 @@ class AnomalyDetector:
                 if self.of_training and self.threshold is None:
                     held = list(itertools.islice(scored, FIRST + config.model.window - 1))
                     threshold = math.nan if self.is_foreign(held) else threshold
+                    known = len(held) == FIRST + config.model.window - 1       # a shorter part does not tell enough
                 scored = itertools.chain(held, scored)
             judged = (one._replace(normality=self.normality(one), threshold=threshold) for one in scored)
             yield from with_alarms(judged, self.min_frames, self.gap)

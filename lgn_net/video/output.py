@@ -286,14 +286,19 @@ def plot_normality(path: Path, columns: dict[str, array], threshold: float, titl
     # Join the frames of hours to at most POINTS points, of which the lowest normality is drawn.
     number, seconds, normality, alarm = map(np.array, columns.values())
     timed, joined = bool(np.isfinite(seconds).all()), -(-len(number) // POINTS)
-    first = np.arange(0, len(number), joined)
+    steps = np.diff(number, prepend=number[:1])
+    after = np.flatnonzero(steps > 2 * np.median(steps))               # a gap, which breaks the line: a point of NaN
+    number, seconds = (np.insert(values, after, values[after - 1]) for values in (number, seconds))
+    normality, alarm, gaps = np.insert(normality, after, math.nan), np.insert(alarm, after, 0), np.arange(len(after))
+    first = np.unique(np.concatenate([np.arange(0, len(number), joined), after + gaps, after + gaps + 1]))
+    lowest = np.fmin.reduceat(normality, first)
     x = ((1000 * seconds).astype("datetime64[ms]") if timed else number)[first]
     shaded = np.maximum.reduceat(alarm, first) > 0
-    shaded[1:] |= shaded[:-1]                                          # a single point would have no width
+    shaded[1:] |= shaded[:-1] & ~np.isnan(lowest[1:])                  # a single point would have no width
 
     figure = Figure(figsize=(PAGE, 2.6), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(x, np.fmin.reduceat(normality, first), color=BLUE, linewidth=0.8,
+    axes.plot(x, lowest, color=BLUE, linewidth=0.8,
               label=f"normality, lowest of {joined} frames" if joined > 1 else "normality")
     if not math.isnan(threshold):
         axes.axhline(threshold, color="black", linestyle="--", linewidth=0.8, label=f"threshold {threshold:.2f}")
