@@ -53,8 +53,11 @@ def main(argv: list[str]) -> int:
                     output.add(frame)
                     bar.update()
             except SourceLost as lost:
-                warnings.warn(f"{lost}; scored up to there")
-                status = LOST
+                status, calibrating = LOST, args.calibrate and np.isnan(output.columns["normality"]).all()
+                warnings.warn(f"{lost}; " + ("the source went away while it was being calibrated, so there are neither "
+                                             "alarms nor statistics" if calibrating else "scored up to there"))
+                if calibrating:
+                    return status
             output.end_alarm()
             if not output.files:
                 raise UserError(f"{source.name}: {bar.n} frames, fewer than those of a window; nothing was scored")

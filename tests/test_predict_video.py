@@ -550,6 +550,27 @@ def test_killed_process_leaves_every_closed_event(data, camera, tmp_path):
     assert (out / "alarms.csv").read_text().splitlines()[1].startswith("stream,4,39,")
 
 
+def test_command_of_alarms_runs_in_order_and_neither_hangs_nor_tells_secrets(start, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(output, "HANGS", 1.0)
+    video = write_video(tmp_path / "a.avi", pictures)
+    for command, words in ("sleep 0.3; exit 7", "ended with status 7"), ("sleep 60", "took 1 seconds and was ended"):
+        begin, told = time.monotonic(), tmp_path / "told"
+        told.unlink(missing_ok=True)
+        done = start("--video", video, "--no_video", "--threshold", 1e9, "--on_alarm", f"cat >> {told}; {command}")
+        assert done.status == 0 and time.monotonic() - begin < 15 and done.err.count(words) == 2, done.err
+        assert "the begin of an alarm, frame 4:" in done.err and "the end of an alarm, frame 19:" in done.err
+        assert command not in done.err
+        assert [json.loads(line)["event"] for line in told.read_text().splitlines()] == ["begin", "end"]
+
+
+@pytest.mark.parametrize("checkpoint", ["small.pt", "last.pt"])
+def test_source_lost_while_calibrated_has_no_statistics(data, start, camera, tmp_path, checkpoint):
+    done = start("--checkpoint", data / checkpoint, "--no_video", "--video", camera((20, 20, 0.02)), "--patience", 1,
+                 "--calibrate", 60)
+    assert done.status == 3 and "went away while it was being calibrated" in done.err, done
+    assert "RuntimeWarning" not in done.err and not done.out and not (tmp_path / "out/report.html").exists()
+
+
 def test_interrupted_stream_leaves_whole_files(start, camera, tmp_path, monkeypatch):
     """Ctrl-C at the twelfth frame."""
     def draw(annotator, frame, peak):

@@ -6,12 +6,14 @@ import csv
 import io
 import json
 import math
+import os
+import signal
 import subprocess
-import threading
 import warnings
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
@@ -43,6 +45,7 @@ BOX = (255, 200, 0)              # light blue: unlike the heat, for colour-blind
 POINTS = 1000                    # of a curve at most; a picture has no more columns
 LINE, LIMIT, SHADE, GROUND = (235, 235, 235), (60, 190, 255), (40, 40, 150), (28, 28, 28)     # of the strip
 TICKS = 90000                    # of a video's clock, a second
+HANGS = 60.0                     # seconds after which the command of --on_alarm is ended
 
 
 class Output:
@@ -59,6 +62,7 @@ class Output:
         self.annotator, self.peak, self.threshold = Annotator(), 1.0, math.nan
         self.on: list[FrameResult] = []                                   # first, last and lowest frame of an alarm
         self.events: list[dict[str, Any]] = []                            # the ends of alarms
+        self.calls = ThreadPoolExecutor(1)                                # of the command, one after the other
 
     def add(self, frame: FrameResult) -> None:
         """Write what there is of a frame."""
@@ -124,14 +128,20 @@ class Output:
         tqdm.write(f"alarm {kind:5} frame, seconds, time: {when}; lowest normality {lowest.normality:+.2f}")
         print(end="", flush=True)
         if self.command:
-            threading.Thread(target=self.call, args=(text,)).start()
+            self.calls.submit(self.call, text, f"--on_alarm, at the {kind} of an alarm, frame {event[end]}:")
         return event
 
-    def call(self, event: str) -> None:
-        """Run the command with an event on its standard input; warn where it fails."""
-        done = subprocess.run(str(self.command), shell=True, input=event, text=True, check=False)
-        if done.returncode:
-            warnings.warn(f"--on_alarm {self.command} ended with status {done.returncode}")
+    def call(self, event: str, who: str) -> None:
+        """Run the command with an event on its standard input; warn, without its words, where it fails or hangs."""
+        process = subprocess.Popen(str(self.command), shell=True, stdin=subprocess.PIPE, text=True,
+                                   start_new_session=True)
+        try:
+            process.communicate(event, HANGS)
+            if process.returncode:
+                warnings.warn(f"{who} the command ended with status {process.returncode}")
+        except subprocess.TimeoutExpired:
+            warnings.warn(f"{who} the command took {HANGS:g} seconds and was ended; let it end sooner")
+            os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
 
     def finish(self, facts: dict[str, str]) -> None:
         """Draw curve.png, write report.html with the `facts` at its top, and close everything."""
@@ -139,6 +149,7 @@ class Output:
         write_page(self.out, self.source.name, facts, self.events, self.out / "annotated.mp4" if self.write else None)
         for file in self.files.values():
             file.close()
+        self.calls.shutdown()
 
 
 def write_page(out: Path, name: str, facts: dict[str, str], events: list[dict], video: Path | None) -> None:
