@@ -107,7 +107,12 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     add("--update_memory", action="store_true", help="update the memory by frames with a regular score below gamma")
     add("--no_video", action="store_true", help="do without annotated.mp4; faster")
     add("--device", default="auto", help="cuda, cuda:1, mps or cpu; auto takes the first there is")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    for name in "calibrate", "seconds", "patience", "fps":
+        value, usual = getattr(args, name), parser.get_default(name)
+        if value != usual and not 0 < value < math.inf:
+            raise UserError(f"--{name} is {value:g}; give a number greater than 0, or leave it out")
+    return args
 
 
 if __name__ == "__main__":

@@ -334,6 +334,9 @@ def test_mishaps_are_sentences_and_leave_nothing(data, video, start, tmp_path):
         (["--video", video, "--normal", short], "short.avi: 4 frames, fewer than"),
         (["--video", video, "--normal", tmp_path / "labels.csv"], "labels.csv lacks the columns"),
         (["--video", video, "--checkpoint", data / "last.pt"], "does not say how it scores normal frames; give"),
+        *[(["--video", video, f"--{name}={value}"], f"{name} is {value}; give") for name, values in {
+            "seconds": ["nan", -1], "false_alarms": [2.0, -0.1], "threshold": ["nan"], "fps": [0, -5, "inf"],
+            "gap": [-1], "min_frames": [0], "calibrate": [-3], "patience": ["nan"]}.items() for value in values],
     ]:
         assert words in sentence(start(*args)), args
         assert not list(tmp_path.glob("out/*")), args
@@ -364,6 +367,13 @@ def test_watching_a_file_is_scoring_its_pictures(detector, pictures, data, score
     assert [frame.alarm for frame in watched] == scores.alarm.tolist() == (scores.normality < -1).tolist()
     grey = detector.score(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY) for picture in pictures)
     np.testing.assert_allclose(grey.normality, scores.normality)
+    grey = detector.score(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None] for picture in pictures)
+    np.testing.assert_allclose(grey.normality, scores.normality)
+    for picture in pictures[0] / 255, pictures[0].astype(np.uint16), pictures[0][..., :2], pictures[0][0, :, 0]:
+        with pytest.raises(UserError, match="give uint8"):
+            detector.score([picture])
+    with pytest.raises(UserError, match="no normal video"):
+        detector.calibrate()
     assert detector.score([]).normality.shape == (0,) and detector.score(pictures[:3]).signals == {}
     normal = AnomalyDetector.load(data / "last.pt", "cpu")
     with pytest.raises(UserError, match="does not say how it scores normal frames"):
@@ -579,13 +589,18 @@ def test_interrupted_stream_leaves_whole_files(start, camera, tmp_path, monkeypa
         return usual(annotator, frame, peak)
 
     usual, out = Annotator.draw, tmp_path / "out"
+    out.mkdir()
+    (out / "scores.csv").write_text("older")
+    (out / ".annotated.mp4.killed").touch()
     monkeypatch.setattr(Annotator, "draw", draw)
     done = start("--video", camera((100, 0, 0.05)), "--threshold", -1e9)
     scored = read_scores(out / "scores.csv", ["normality"], labelled=False)[0]
     assert done.status == 0 and scored.name == "stream" and scored.frames.tolist() == list(range(4, 13))   # at once
     seconds = [frame.seconds for frame in read_video(out / "annotated.mp4")]
     assert len(seconds) == 13 and seconds[4:] == pytest.approx(scored.signals["seconds"], abs=1e-3)
-    assert {path.name for path in out.iterdir()} == {
+    older, = out.glob("scores_*T*.csv")
+    assert older.read_text() == "older"
+    assert {path.name for path in out.iterdir()} == {older.name,
         "scores.csv", "alarms.csv", "events.jsonl", "curve.png", "annotated.mp4", "report.html"}
 
 

@@ -44,6 +44,7 @@ BURNS, MOST = 2, 5               # likewise, from where a region gets a box; and
 BOX = (255, 200, 0)              # light blue: unlike the heat, for colour-blind eyes, too
 POINTS = 1000                    # of a curve at most; a picture has no more columns
 LINE, LIMIT, SHADE, GROUND = (235, 235, 235), (60, 190, 255), (40, 40, 150), (28, 28, 28)     # of the strip
+OLD = "%Y-%m-%dT%H%M%S"           # when an older table was last written to, for its new name
 TICKS = 90000                    # of a video's clock, a second
 HANGS = 60.0                     # seconds after which the command of --on_alarm is ended
 
@@ -71,11 +72,13 @@ class Output:
         if self.write:
             self.write(self.annotator.draw(frame, self.peak), frame.seconds)
         if frame.signals:
-            if not self.files:                                            # events of earlier runs of a camera stay
+            if not self.files:                                            # those of earlier runs of a camera stay
                 self.out.mkdir(parents=True, exist_ok=True)
                 for name in "scores.csv", "alarms.csv", "events.jsonl":
-                    mode = "a" if self.source.live and name == "events.jsonl" else "w"
-                    self.files[name] = (self.out / name).open(mode, encoding="utf-8", newline="", buffering=1)
+                    path, appended = self.out / name, self.source.live and name == "events.jsonl"
+                    if self.source.live and not appended and path.exists():
+                        path.replace(path.with_stem(f"{path.stem}_{datetime.fromtimestamp(path.stat().st_mtime):{OLD}}"))
+                    self.files[name] = path.open("a" if appended else "w", encoding="utf-8", newline="", buffering=1)
                 self.row("scores.csv", ["video", "frame", *frame.signals, "normality", "seconds"])
                 self.row("alarms.csv", list(ALARM))
             numbers = [int(x) if x in (0, 1) else x for x in frame.signals.values()]
@@ -266,8 +269,10 @@ def write_mp4(path: Path, fps: float) -> Iterator[Callable[..., None]]:
     """Write an H.264 video that browsers play; it takes its name when it is complete, UserError when it cannot be.
 
     Yields a function that adds a picture, uint8 (H, W, 3), and its time in seconds, or where that is NaN the next one
-    by `fps`. All pictures get the size of the first one. H.264 needs even sizes: an odd last column or row is repeated.
+    by `fps`. All get the size of the first one; H.264 needs even sizes: an odd last column or row is repeated.
     """
+    for left in path.parent.glob(f".{path.name}.*"):                                         # by runs that were killed
+        left.unlink()
     with replacing(path) as file, av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(65535),
                                       options={"preset": "veryfast", "crf": "20"})     # lines and letters stay clear
