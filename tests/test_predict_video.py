@@ -31,6 +31,7 @@ from lgn_net.errors import UserError
 from lgn_net.inference.around import sample_normal
 from lgn_net.inference.loop import score_videos, to_scores
 from lgn_net.model.build import build_model
+from lgn_net.report import figures as page_figures
 from lgn_net.scores.calibration import calibrated, threshold_at
 from lgn_net.scores.normality import normality
 from lgn_net.scores.protocols import paper_weights
@@ -264,8 +265,8 @@ def test_heat_and_boxes_are_where_the_error_is():
 def test_curve_of_two_hours_is_readable(monkeypatch, tmp_path):
     """Its axis says hours and minutes; the lowest frame and an alarm of five frames are seen."""
     figures, number = [], np.arange(180_000)
-    monkeypatch.setattr(output, "save_figure", lambda figure, *_, **__: figures.append(figure))
-    output.plot_normality(tmp_path / "curve", {"number": number, "seconds": number / 25, "normality": np.where(
+    monkeypatch.setattr(page_figures, "save_figure", lambda figure, *_, **__: figures.append(figure))
+    page_figures.plot_normality(tmp_path / "curve", {"number": number, "seconds": number / 25, "normality": np.where(
         number == 90_002, -9.0, 0.0), "alarm": abs(number - 90_002) < 3}, -2.0, "two hours")
     figures[0].draw_without_rendering()
     axes, = figures[0].axes
@@ -280,9 +281,9 @@ def test_curve_of_two_hours_is_readable(monkeypatch, tmp_path):
 @pytest.mark.parametrize("scale", [1, 100])
 def test_curve_of_two_alarms_has_a_hole_where_there_were_no_frames(monkeypatch, tmp_path, scale):
     figures, number = [], np.concatenate([np.arange(20 * scale), np.arange(30 * scale, 50 * scale)])
-    monkeypatch.setattr(output, "save_figure", lambda figure, *_, **__: figures.append(figure))
-    output.plot_normality(tmp_path / "curve", {"number": number, "seconds": number * math.nan, "normality": -9.0 + 0 *
-                                               number, "alarm": 1 + 0 * number}, -2.0, "cut")
+    monkeypatch.setattr(page_figures, "save_figure", lambda figure, *_, **__: figures.append(figure))
+    columns = {"number": number, "seconds": number * math.nan, "normality": 0 * number - 9.0, "alarm": 0 * number + 1}
+    page_figures.plot_normality(tmp_path / "curve", columns, -2.0, "cut")
     axes, = figures[0].axes
     x, y = axes.lines[0].get_data()
     assert np.isnan(y).sum() == 1 and abs(x[np.isnan(y)] - 20 * scale) <= 1
@@ -329,10 +330,13 @@ def test_strip_marks_alarms_at_the_right_and_its_text_is_whole(H, W):
 def test_mishaps_are_sentences_and_leave_nothing(data, video, start, tmp_path):
     short = write_video(tmp_path / "short.avi", frames_of(video)[:4])
     (tmp_path / "labels.csv").write_text("video,frame\n00,5\n")
+    whole = write(tmp_path / "whole.mp4", frames_of(video), "mpeg4", "yuv420p").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[:whole.rindex(b"moov") - 4])
     for args, words in [
         (["--video", short], "short: 4 frames, fewer than"),
         (["--video", video, "--normal", short], "short.avi: 4 frames, fewer than"),
         (["--video", video, "--normal", tmp_path / "labels.csv"], "labels.csv lacks the columns"),
+        (["--video", tmp_path / "cut.mp4"], "cut off before its index was written"),
         (["--video", video, "--checkpoint", data / "last.pt"], "does not say how it scores normal frames; give"),
         *[(["--video", video, f"--{name}={value}"], f"{name} is {value}; give") for name, values in {
             "seconds": ["nan", -1], "false_alarms": [2.0, -0.1], "threshold": ["nan"], "fps": [0, -5, "inf"],

@@ -22,14 +22,11 @@ from typing import IO, Any
 import av
 import cv2
 import jinja2
-import matplotlib
 import numpy as np
-from matplotlib.dates import DateFormatter
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from lgn_net.files import replacing, write_atomic
-from lgn_net.report.figures import BLUE, PAGE, RED, STYLE, save_figure
+from lgn_net.report.figures import plot_normality
 from lgn_net.scores.maps import smoothed
 from lgn_net.video.detector import AnomalyDetector, FrameResult
 from lgn_net.video.source import FPS, Source
@@ -42,7 +39,6 @@ ALARM = ("video", "start", "end", "start_seconds", "end_seconds", "lowest_normal
 HEAT = (1, 3)                    # times the greatest error in a normal frame: where heat begins, and where it ends
 BURNS, MOST = 2, 5               # likewise, from where a region gets a box; and how many get one
 BOX = (255, 200, 0)              # light blue: unlike the heat, for colour-blind eyes, too
-POINTS = 1000                    # of a curve at most; a picture has no more columns
 LINE, LIMIT, SHADE, GROUND = (235, 235, 235), (60, 190, 255), (40, 40, 150), (28, 28, 28)     # of the strip
 OLD = "%Y-%m-%dT%H%M%S"           # when an older table was last written to, for its new name
 TICKS = 90000                    # of a video's clock, a second
@@ -294,35 +290,3 @@ def write_mp4(path: Path, fps: float) -> Iterator[Callable[..., None]]:
 
         yield write
         container.mux(stream.encode())
-
-
-@matplotlib.rc_context(STYLE)  # type: ignore[arg-type]
-def plot_normality(path: Path, columns: dict[str, array], threshold: float, title: str) -> None:
-    """Plot normality over seconds, or over frame numbers where these are unknown, as `path`.png; alarms are shaded."""
-    # Join the frames of hours to at most POINTS points, of which the lowest normality is drawn.
-    number, seconds, normality, alarm = map(np.array, columns.values())
-    timed, joined = bool(np.isfinite(seconds).all()), -(-len(number) // POINTS)
-    steps = np.diff(number, prepend=number[:1])
-    after = np.flatnonzero(steps > 2 * np.median(steps))               # a gap, which breaks the line: a point of NaN
-    number, seconds = (np.insert(values, after, values[after - 1]) for values in (number, seconds))
-    normality, alarm, gaps = np.insert(normality, after, math.nan), np.insert(alarm, after, 0), np.arange(len(after))
-    first = np.unique(np.concatenate([np.arange(0, len(number), joined), after + gaps, after + gaps + 1]))
-    lowest = np.fmin.reduceat(normality, first)
-    x = ((1000 * seconds).astype("datetime64[ms]") if timed else number)[first]
-    shaded = np.maximum.reduceat(alarm, first) > 0
-    shaded[1:] |= shaded[:-1] & ~np.isnan(lowest[1:])                  # a single point would have no width
-
-    figure = Figure(figsize=(PAGE, 2.6), layout="constrained")
-    axes = figure.add_subplot()
-    axes.plot(x, lowest, color=BLUE, linewidth=0.8,
-              label=f"normality, lowest of {joined} frames" if joined > 1 else "normality")
-    if not math.isnan(threshold):
-        axes.axhline(threshold, color="black", linestyle="--", linewidth=0.8, label=f"threshold {threshold:.2f}")
-    axes.fill_between(x, 0, 1, where=shaded, step="pre", color=RED, alpha=0.25, linewidth=0.8, label="alarm",
-                      transform=axes.get_xaxis_transform())
-    axes.set(xlabel="hours : minutes : seconds" if timed else "frame", ylabel="normality", title=title)
-    axes.margins(x=0)
-    if timed:
-        axes.xaxis.set_major_formatter(DateFormatter("%H:%M:%S"))
-    figure.legend(loc="outside lower center", ncols=3)
-    save_figure(figure, path, dpi=150, kinds=("png",))
