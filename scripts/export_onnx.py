@@ -2,10 +2,7 @@
 
     python scripts/export_onnx.py weights/ped2_small.pt --out model.onnx
 
-The file takes "window" (B, T, C, size, size), T consecutive frames in [-1, 1], oldest first, and gives of the last ones
-"prediction" (B, C, size, size), "psnr" in dB, "distance", "regular_score" and, where the checkpoint holds a
-calibration, "normality", all (B,). Memory items and calibration are constants in it; its metadata hold T as "window",
-C as "channels", "image_size", and the "threshold" below which 1 % of the normal frames lie; see docs/deploy.md.
+docs/deploy.md says what goes into the file and what comes out. Memory items and calibration are constants in it.
 """
 
 import argparse
@@ -33,7 +30,7 @@ class Scorer(nn.Module):
         self.detector, self.model = detector, detector.model
 
     def forward(self, window: Tensor) -> dict[str, Tensor]:
-        """Score windows (B, T, C, size, size) in [-1, 1] as the file does; see there."""
+        """Score windows (B, T, C, size, size) in [-1, 1] as the file does; see docs/deploy.md."""
         config, calibration, target = self.detector.config, self.detector.calibration, window[:, -1]
         queries, context = self.model.encode(window[:, :config.model.input_frames])
         lookups = self.model.read(queries)
@@ -60,6 +57,9 @@ def main(argv: list[str]) -> None:
     # Export the network, with windows of noise for an example.
     detector = AnomalyDetector.load(args.checkpoint, "cpu", {"score.kernels": "direct", "score.precision": "float32"})
     scorer, T, config = Scorer(detector).eval(), detector.config.model.window, detector.config.data
+    if not detector.calibration:
+        warnings.warn(f"{args.checkpoint} has no calibration: no normality; docs/deploy.md's example needs one; export "
+                      f"that of python scripts/export_weights.py {args.checkpoint} --dataset_path DATA --out NEW.pt")
     noise = 2 * torch.rand(3, T, config.channels, config.image_size, config.image_size) - 1
     with torch.inference_mode():
         expected = {name: x.numpy() for name, x in scorer(noise).items()}

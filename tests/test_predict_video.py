@@ -31,6 +31,7 @@ from lgn_net.errors import UserError
 from lgn_net.inference.around import sample_normal
 from lgn_net.inference.loop import score_videos, to_scores
 from lgn_net.model.build import build_model
+from lgn_net.report import figures as page_figures
 from lgn_net.scores.calibration import calibrated, threshold_at
 from lgn_net.scores.normality import normality
 from lgn_net.scores.protocols import paper_weights
@@ -264,8 +265,8 @@ def test_heat_and_boxes_are_where_the_error_is():
 def test_curve_of_two_hours_is_readable(monkeypatch, tmp_path):
     """Its axis says hours and minutes; the lowest frame and an alarm of five frames are seen."""
     figures, number = [], np.arange(180_000)
-    monkeypatch.setattr(output, "save_figure", lambda figure, *_, **__: figures.append(figure))
-    output.plot_normality(tmp_path / "curve", {"number": number, "seconds": number / 25, "normality": np.where(
+    monkeypatch.setattr(page_figures, "save_figure", lambda figure, *_, **__: figures.append(figure))
+    page_figures.plot_normality(tmp_path / "curve", {"number": number, "seconds": number / 25, "normality": np.where(
         number == 90_002, -9.0, 0.0), "alarm": abs(number - 90_002) < 3}, -2.0, "two hours")
     figures[0].draw_without_rendering()
     axes, = figures[0].axes
@@ -275,6 +276,19 @@ def test_curve_of_two_hours_is_readable(monkeypatch, tmp_path):
     assert len(x) <= 1000 and y.min() == -9 and abs(x[y.argmin()] - np.datetime64(3600, "s")) < np.timedelta64(9, "s")
     shade = np.concatenate([path.vertices[:, 0] for path in axes.collections[0].get_paths()])
     assert np.ptp(shade) * 24 * 3600 > 5                                       # seconds: a column of the picture
+
+
+@pytest.mark.parametrize("scale", [1, 100])
+def test_curve_of_two_alarms_has_a_hole_where_there_were_no_frames(monkeypatch, tmp_path, scale):
+    figures, number = [], np.concatenate([np.arange(20 * scale), np.arange(30 * scale, 50 * scale)])
+    monkeypatch.setattr(page_figures, "save_figure", lambda figure, *_, **__: figures.append(figure))
+    columns = {"number": number, "seconds": number * math.nan, "normality": 0 * number - 9.0, "alarm": 0 * number + 1}
+    page_figures.plot_normality(tmp_path / "curve", columns, -2.0, "cut")
+    axes, = figures[0].axes
+    x, y = axes.lines[0].get_data()
+    assert np.isnan(y).sum() == 1 and abs(x[np.isnan(y)] - 20 * scale) <= 1
+    ends = [(path.vertices[:, 0].min(), path.vertices[:, 0].max()) for path in axes.collections[0].get_paths()]
+    assert len(ends) == 2 and ends[0][1] <= 20 * scale and ends[1][0] >= 30 * scale - 1
 
 
 @pytest.mark.slow
@@ -316,11 +330,17 @@ def test_strip_marks_alarms_at_the_right_and_its_text_is_whole(H, W):
 def test_mishaps_are_sentences_and_leave_nothing(data, video, start, tmp_path):
     short = write_video(tmp_path / "short.avi", frames_of(video)[:4])
     (tmp_path / "labels.csv").write_text("video,frame\n00,5\n")
+    whole = write(tmp_path / "whole.mp4", frames_of(video), "mpeg4", "yuv420p").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[:whole.rindex(b"moov") - 4])
     for args, words in [
         (["--video", short], "short: 4 frames, fewer than"),
         (["--video", video, "--normal", short], "short.avi: 4 frames, fewer than"),
         (["--video", video, "--normal", tmp_path / "labels.csv"], "labels.csv lacks the columns"),
+        (["--video", tmp_path / "cut.mp4"], "cut off before its index was written"),
         (["--video", video, "--checkpoint", data / "last.pt"], "does not say how it scores normal frames; give"),
+        *[(["--video", video, f"--{name}={value}"], f"{name} is {value}; give") for name, values in {
+            "seconds": ["nan", -1], "false_alarms": [2.0, -0.1], "threshold": ["nan"], "fps": [0, -5, "inf"],
+            "gap": [-1], "min_frames": [0], "calibrate": [-3], "patience": ["nan"]}.items() for value in values],
     ]:
         assert words in sentence(start(*args)), args
         assert not list(tmp_path.glob("out/*")), args
@@ -351,6 +371,13 @@ def test_watching_a_file_is_scoring_its_pictures(detector, pictures, data, score
     assert [frame.alarm for frame in watched] == scores.alarm.tolist() == (scores.normality < -1).tolist()
     grey = detector.score(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY) for picture in pictures)
     np.testing.assert_allclose(grey.normality, scores.normality)
+    grey = detector.score(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None] for picture in pictures)
+    np.testing.assert_allclose(grey.normality, scores.normality)
+    for picture in pictures[0] / 255, pictures[0].astype(np.uint16), pictures[0][..., :2], pictures[0][0, :, 0]:
+        with pytest.raises(UserError, match="give uint8"):
+            detector.score([picture])
+    with pytest.raises(UserError, match="no normal video"):
+        detector.calibrate()
     assert detector.score([]).normality.shape == (0,) and detector.score(pictures[:3]).signals == {}
     normal = AnomalyDetector.load(data / "last.pt", "cpu")
     with pytest.raises(UserError, match="does not say how it scores normal frames"):
@@ -396,6 +423,15 @@ def test_another_scene_is_told_of(data, pictures, recwarn, monkeypatch, distance
         assert len(numbers) > 1 or len(taken) <= 54 + detector.config.score.batch_size
     assert numbers == list(range(80)) and frame.alarm == bool(settings)
     assert not foreign or "--normal VIDEO" in str(recwarn[0].message) and "--calibrate SEC" in str(recwarn[0].message)
+
+
+def test_cut_after_one_frame_does_not_make_a_scene_known(data, pictures, monkeypatch):
+    detector = AnomalyDetector.load(data / "small.pt", "cpu")
+    monkeypatch.setattr(type(detector), "normality", lambda *_: -99.0)
+    frames = [(t, detector.to_frame(pictures[t % 20])) for t in range(80)]
+    with pytest.warns(UserWarning, match="another scene"):
+        watched = list(detector.watch([frames[0], None, *frames[1:]]))
+    assert len(watched) == 80 and np.isnan([one.threshold for one in watched[1:]]).all() and not watched[-1].alarm
 
 
 def test_beginning_taken_as_normal_by_median_and_mad(data, tmp_path):
@@ -528,6 +564,27 @@ def test_killed_process_leaves_every_closed_event(data, camera, tmp_path):
     assert (out / "alarms.csv").read_text().splitlines()[1].startswith("stream,4,39,")
 
 
+def test_command_of_alarms_runs_in_order_and_neither_hangs_nor_tells_secrets(start, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(output, "HANGS", 1.0)
+    video = write_video(tmp_path / "a.avi", pictures)
+    for command, words in ("sleep 0.3; exit 7", "ended with status 7"), ("sleep 60", "took 1 seconds and was ended"):
+        begin, told = time.monotonic(), tmp_path / "told"
+        told.unlink(missing_ok=True)
+        done = start("--video", video, "--no_video", "--threshold", 1e9, "--on_alarm", f"cat >> {told}; {command}")
+        assert done.status == 0 and time.monotonic() - begin < 15 and done.err.count(words) == 2, done.err
+        assert "the begin of an alarm, frame 4:" in done.err and "the end of an alarm, frame 19:" in done.err
+        assert command not in done.err
+        assert [json.loads(line)["event"] for line in told.read_text().splitlines()] == ["begin", "end"]
+
+
+@pytest.mark.parametrize("checkpoint", ["small.pt", "last.pt"])
+def test_source_lost_while_calibrated_has_no_statistics(data, start, camera, tmp_path, checkpoint):
+    done = start("--checkpoint", data / checkpoint, "--no_video", "--video", camera((20, 20, 0.02)), "--patience", 1,
+                 "--calibrate", 60)
+    assert done.status == 3 and "went away while it was being calibrated" in done.err, done
+    assert "RuntimeWarning" not in done.err and not done.out and not (tmp_path / "out/report.html").exists()
+
+
 def test_interrupted_stream_leaves_whole_files(start, camera, tmp_path, monkeypatch):
     """Ctrl-C at the twelfth frame."""
     def draw(annotator, frame, peak):
@@ -536,13 +593,18 @@ def test_interrupted_stream_leaves_whole_files(start, camera, tmp_path, monkeypa
         return usual(annotator, frame, peak)
 
     usual, out = Annotator.draw, tmp_path / "out"
+    out.mkdir()
+    (out / "scores.csv").write_text("older")
+    (out / ".annotated.mp4.killed").touch()
     monkeypatch.setattr(Annotator, "draw", draw)
     done = start("--video", camera((100, 0, 0.05)), "--threshold", -1e9)
     scored = read_scores(out / "scores.csv", ["normality"], labelled=False)[0]
     assert done.status == 0 and scored.name == "stream" and scored.frames.tolist() == list(range(4, 13))   # at once
     seconds = [frame.seconds for frame in read_video(out / "annotated.mp4")]
     assert len(seconds) == 13 and seconds[4:] == pytest.approx(scored.signals["seconds"], abs=1e-3)
-    assert {path.name for path in out.iterdir()} == {
+    older, = out.glob("scores_*T*.csv")
+    assert older.read_text() == "older"
+    assert {path.name for path in out.iterdir()} == {older.name,
         "scores.csv", "alarms.csv", "events.jsonl", "curve.png", "annotated.mp4", "report.html"}
 
 

@@ -99,7 +99,8 @@ def open_footage(place: Path | str | int, channels: int = 3, fps: float | None =
             raise UserError(f"no camera {place} answers; is it plugged in, and free?" if isinstance(place, int) else
                             f"no stream answers at {shown(place)} ({reason}); are address, user and password right, "
                             f"and is it on?" if isinstance(place, str) else
-                            f"{place} holds no picture that FFmpeg can decode; is it a video?") from None
+                            f"{place} holds no picture that FFmpeg can decode; is it a video, or a recording "
+                            f"that was cut off before its index was written?") from None
         yield footage
 
 

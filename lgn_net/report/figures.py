@@ -18,6 +18,7 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from matplotlib.dates import DateFormatter
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
@@ -37,6 +38,7 @@ DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (9, 2)), (0, (3, 1,
 STYLE = matplotlib.rc_params_from_file(Path(__file__).with_name("templates") / "print.mplstyle",
                                        use_default_template=False)
 VIDEOS_PER_PAGE, MAPS_PER_PAGE = 12, 6
+POINTS = 1000                    # of a watched video's curve at most; a picture has no more columns
 
 
 # Fonts for names in Chinese, Japanese and Korean that are installed.
@@ -213,3 +215,35 @@ def sweep_figure(knob: str, runs: Mapping[str, Sequence[tuple[Any, Any, float | 
     figure.legend([*handles, *[Line2D([], [], color="black", **ring)] * marked], labels, loc="outside lower center",
                   alignment="left")
     return figure
+
+
+@matplotlib.rc_context(STYLE)
+def plot_normality(path: Path, columns: Mapping[str, Any], threshold: float, title: str) -> None:
+    """Plot normality over seconds, or over frame numbers where these are unknown, as `path`.png; alarms are shaded."""
+    # Join the frames of hours to at most POINTS points, of which the lowest normality is drawn.
+    number, seconds, normality, alarm = map(np.array, columns.values())
+    timed, joined = bool(np.isfinite(seconds).all()), -(-len(number) // POINTS)
+    steps = np.diff(number, prepend=number[:1])
+    after = np.flatnonzero(steps > 2 * np.median(steps))               # a gap, which breaks the line: a point of NaN
+    number, seconds = (np.insert(values, after, values[after - 1]) for values in (number, seconds))
+    normality, alarm, gaps = np.insert(normality, after, math.nan), np.insert(alarm, after, 0), np.arange(len(after))
+    first = np.unique(np.concatenate([np.arange(0, len(number), joined), after + gaps, after + gaps + 1]))
+    lowest = np.fmin.reduceat(normality, first)
+    x = ((1000 * seconds).astype("datetime64[ms]") if timed else number)[first]
+    shaded = np.maximum.reduceat(alarm, first) > 0
+    shaded[1:] |= shaded[:-1] & ~np.isnan(lowest[1:])                  # a single point would have no width
+
+    figure = Figure(figsize=(PAGE, 2.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(x, lowest, color=BLUE, linewidth=0.8,
+              label=f"normality, lowest of {joined} frames" if joined > 1 else "normality")
+    if not math.isnan(threshold):
+        axes.axhline(threshold, color="black", linestyle="--", linewidth=0.8, label=f"threshold {threshold:.2f}")
+    axes.fill_between(x, 0, 1, where=shaded, step="pre", color=RED, alpha=0.25, linewidth=0.8, label="alarm",
+                      transform=axes.get_xaxis_transform())
+    axes.set(xlabel="hours : minutes : seconds" if timed else "frame", ylabel="normality", title=title)
+    axes.margins(x=0)
+    if timed:
+        axes.xaxis.set_major_formatter(DateFormatter("%H:%M:%S"))
+    figure.legend(loc="outside lower center", ncols=3)
+    save_figure(figure, path, dpi=150, kinds=("png",))

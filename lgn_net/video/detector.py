@@ -76,6 +76,10 @@ class AnomalyDetector:
     of_training: bool = True           # the calibration is the checkpoint's: right for the scene of the training only
 
     def __post_init__(self) -> None:
+        for name, low, top in ("threshold", -1e9, 1e9), ("false_alarms", 0, 1), ("min_frames", 1, 1e9), ("gap", 0, 1e9):
+            value = getattr(self, name)
+            if not (value is None or low <= value <= top):
+                raise UserError(f"{name} is {value}; give a number from {low:g} to {top:g}")
         self.weights = paper_weights(self.config.score.psnr_weight, len(self.model.memories))
 
     @classmethod
@@ -96,12 +100,14 @@ class AnomalyDetector:
 
         They show the scene of the videos to come, with nothing abnormal. UserError for too few frames.
         """
+        if not normal:
+            raise UserError("no normal video to calibrate by; give one or more, as in detector.calibrate('normal.mp4')")
         return self.learn([video for path in normal for video in self.read_normal(Path(path))])
 
     def learn(self, videos: list[VideoScores], robust: bool = False) -> Self:
         """Take the signals of these videos as what is normal, see `lgn_net.scores.calibration.calibrate`."""
-        peaks = pooled(videos, ["peak_error"])["peak_error"]
-        self.calibration, self.of_training = calibrate(videos, self.weights, peaks, robust), False
+        self.calibration = calibrate(videos, self.weights, pooled(videos, ["peak_error"])["peak_error"], robust)
+        self.of_training = False
         return self
 
     def read_normal(self, path: Path) -> list[VideoScores]:
@@ -132,8 +138,10 @@ class AnomalyDetector:
                        for name in max(signals, key=len, default={})})
 
     def to_frame(self, picture: np.ndarray) -> Frame:
-        """Make the network's frame of a picture."""
-        picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR) if picture.ndim == 2 else picture
+        """Make the network's frame of a picture as `score` takes it, or (H, W, 1). UserError for other pictures."""
+        if picture.dtype != np.uint8 or (picture.ndim, *picture.shape[2:]) not in ((2,), (3, 1), (3, 3)):
+            raise UserError(f"frames are {picture.dtype} {picture.shape}; give uint8 (H, W, 3) or (H, W)")
+        picture = picture if picture.shape[2:] == (3,) else cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
         grey = self.config.data.channels == 1
         return Frame(picture, cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None] if grey else picture, math.nan)
 
@@ -150,9 +158,8 @@ class AnomalyDetector:
             video: a file, a folder of images, a stream's address, a camera's number; or a `Source`, or what it yields.
             calibrate_seconds: first take so many seconds, and FIRST scored frames or more, as what is normal, by median
                 and median absolute deviation: a few abnormal frames do little harm. UserError for too short a video.
-            update_memory: update a copy of the memory by frames whose regular score is below gamma, as evaluations do.
-                Off by default: a camera runs for days, and a memory that follows it takes for normal whatever stays,
-                so that scores come to depend on the whole past, and the calibration no longer fits.
+            update_memory: update a copy of the memory by frames whose regular score is below gamma, as evaluations do;
+                in days it takes for normal whatever stays, and the calibration no longer fits.
             on_gap: is called at each gap and at the end, when the frames before it have been yielded.
             how: see `Source`. A live source that stays away ends in its SourceLost, after its last frame.
         """
@@ -185,6 +192,7 @@ class AnomalyDetector:
                 if self.of_training and self.threshold is None:
                     held = list(itertools.islice(scored, FIRST + config.model.window - 1))
                     threshold = math.nan if self.is_foreign(held) else threshold
+                    known = len(held) == FIRST + config.model.window - 1       # a shorter part does not tell enough
                 scored = itertools.chain(held, scored)
             judged = (one._replace(normality=self.normality(one), threshold=threshold) for one in scored)
             yield from with_alarms(judged, self.min_frames, self.gap)

@@ -6,12 +6,14 @@ import csv
 import io
 import json
 import math
+import os
+import signal
 import subprocess
-import threading
 import warnings
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
@@ -20,14 +22,11 @@ from typing import IO, Any
 import av
 import cv2
 import jinja2
-import matplotlib
 import numpy as np
-from matplotlib.dates import DateFormatter
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from lgn_net.files import replacing, write_atomic
-from lgn_net.report.figures import BLUE, PAGE, RED, STYLE, save_figure
+from lgn_net.report.figures import plot_normality
 from lgn_net.scores.maps import smoothed
 from lgn_net.video.detector import AnomalyDetector, FrameResult
 from lgn_net.video.source import FPS, Source
@@ -40,9 +39,10 @@ ALARM = ("video", "start", "end", "start_seconds", "end_seconds", "lowest_normal
 HEAT = (1, 3)                    # times the greatest error in a normal frame: where heat begins, and where it ends
 BURNS, MOST = 2, 5               # likewise, from where a region gets a box; and how many get one
 BOX = (255, 200, 0)              # light blue: unlike the heat, for colour-blind eyes, too
-POINTS = 1000                    # of a curve at most; a picture has no more columns
 LINE, LIMIT, SHADE, GROUND = (235, 235, 235), (60, 190, 255), (40, 40, 150), (28, 28, 28)     # of the strip
+OLD = "%Y-%m-%dT%H%M%S"           # when an older table was last written to, for its new name
 TICKS = 90000                    # of a video's clock, a second
+HANGS = 60.0                     # seconds after which the command of --on_alarm is ended
 
 
 class Output:
@@ -59,6 +59,7 @@ class Output:
         self.annotator, self.peak, self.threshold = Annotator(), 1.0, math.nan
         self.on: list[FrameResult] = []                                   # first, last and lowest frame of an alarm
         self.events: list[dict[str, Any]] = []                            # the ends of alarms
+        self.calls = ThreadPoolExecutor(1)                                # of the command, one after the other
 
     def add(self, frame: FrameResult) -> None:
         """Write what there is of a frame."""
@@ -67,11 +68,13 @@ class Output:
         if self.write:
             self.write(self.annotator.draw(frame, self.peak), frame.seconds)
         if frame.signals:
-            if not self.files:                                            # events of earlier runs of a camera stay
+            if not self.files:                                            # those of earlier runs of a camera stay
                 self.out.mkdir(parents=True, exist_ok=True)
                 for name in "scores.csv", "alarms.csv", "events.jsonl":
-                    mode = "a" if self.source.live and name == "events.jsonl" else "w"
-                    self.files[name] = (self.out / name).open(mode, encoding="utf-8", newline="", buffering=1)
+                    path, appended = self.out / name, self.source.live and name == "events.jsonl"
+                    if self.source.live and not appended and path.exists():
+                        path.replace(path.with_stem(f"{path.stem}_{datetime.fromtimestamp(path.stat().st_mtime):{OLD}}"))
+                    self.files[name] = path.open("a" if appended else "w", encoding="utf-8", newline="", buffering=1)
                 self.row("scores.csv", ["video", "frame", *frame.signals, "normality", "seconds"])
                 self.row("alarms.csv", list(ALARM))
             numbers = [int(x) if x in (0, 1) else x for x in frame.signals.values()]
@@ -124,14 +127,20 @@ class Output:
         tqdm.write(f"alarm {kind:5} frame, seconds, time: {when}; lowest normality {lowest.normality:+.2f}")
         print(end="", flush=True)
         if self.command:
-            threading.Thread(target=self.call, args=(text,)).start()
+            self.calls.submit(self.call, text, f"--on_alarm, at the {kind} of an alarm, frame {event[end]}:")
         return event
 
-    def call(self, event: str) -> None:
-        """Run the command with an event on its standard input; warn where it fails."""
-        done = subprocess.run(str(self.command), shell=True, input=event, text=True, check=False)
-        if done.returncode:
-            warnings.warn(f"--on_alarm {self.command} ended with status {done.returncode}")
+    def call(self, event: str, who: str) -> None:
+        """Run the command with an event on its standard input; warn, without its words, where it fails or hangs."""
+        process = subprocess.Popen(str(self.command), shell=True, stdin=subprocess.PIPE, text=True,
+                                   start_new_session=True)
+        try:
+            process.communicate(event, HANGS)
+            if process.returncode:
+                warnings.warn(f"{who} the command ended with status {process.returncode}")
+        except subprocess.TimeoutExpired:
+            warnings.warn(f"{who} the command took {HANGS:g} seconds and was ended; let it end sooner")
+            os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
 
     def finish(self, facts: dict[str, str]) -> None:
         """Draw curve.png, write report.html with the `facts` at its top, and close everything."""
@@ -139,6 +148,7 @@ class Output:
         write_page(self.out, self.source.name, facts, self.events, self.out / "annotated.mp4" if self.write else None)
         for file in self.files.values():
             file.close()
+        self.calls.shutdown()
 
 
 def write_page(out: Path, name: str, facts: dict[str, str], events: list[dict], video: Path | None) -> None:
@@ -255,8 +265,10 @@ def write_mp4(path: Path, fps: float) -> Iterator[Callable[..., None]]:
     """Write an H.264 video that browsers play; it takes its name when it is complete, UserError when it cannot be.
 
     Yields a function that adds a picture, uint8 (H, W, 3), and its time in seconds, or where that is NaN the next one
-    by `fps`. All pictures get the size of the first one. H.264 needs even sizes: an odd last column or row is repeated.
+    by `fps`. All get the size of the first one; H.264 needs even sizes: an odd last column or row is repeated.
     """
+    for left in path.parent.glob(f".{path.name}.*"):                                         # by runs that were killed
+        left.unlink()
     with replacing(path) as file, av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(65535),
                                       options={"preset": "veryfast", "crf": "20"})     # lines and letters stay clear
@@ -278,30 +290,3 @@ def write_mp4(path: Path, fps: float) -> Iterator[Callable[..., None]]:
 
         yield write
         container.mux(stream.encode())
-
-
-@matplotlib.rc_context(STYLE)  # type: ignore[arg-type]
-def plot_normality(path: Path, columns: dict[str, array], threshold: float, title: str) -> None:
-    """Plot normality over seconds, or over frame numbers where these are unknown, as `path`.png; alarms are shaded."""
-    # Join the frames of hours to at most POINTS points, of which the lowest normality is drawn.
-    number, seconds, normality, alarm = map(np.array, columns.values())
-    timed, joined = bool(np.isfinite(seconds).all()), -(-len(number) // POINTS)
-    first = np.arange(0, len(number), joined)
-    x = ((1000 * seconds).astype("datetime64[ms]") if timed else number)[first]
-    shaded = np.maximum.reduceat(alarm, first) > 0
-    shaded[1:] |= shaded[:-1]                                          # a single point would have no width
-
-    figure = Figure(figsize=(PAGE, 2.6), layout="constrained")
-    axes = figure.add_subplot()
-    axes.plot(x, np.fmin.reduceat(normality, first), color=BLUE, linewidth=0.8,
-              label=f"normality, lowest of {joined} frames" if joined > 1 else "normality")
-    if not math.isnan(threshold):
-        axes.axhline(threshold, color="black", linestyle="--", linewidth=0.8, label=f"threshold {threshold:.2f}")
-    axes.fill_between(x, 0, 1, where=shaded, step="pre", color=RED, alpha=0.25, linewidth=0.8, label="alarm",
-                      transform=axes.get_xaxis_transform())
-    axes.set(xlabel="hours : minutes : seconds" if timed else "frame", ylabel="normality", title=title)
-    axes.margins(x=0)
-    if timed:
-        axes.xaxis.set_major_formatter(DateFormatter("%H:%M:%S"))
-    figure.legend(loc="outside lower center", ncols=3)
-    save_figure(figure, path, dpi=150, kinds=("png",))
