@@ -548,7 +548,7 @@ def test_killed_process_leaves_every_closed_event(data, camera, tmp_path):
     events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
     assert [(one["event"], one["start"], one["end"]) for one in events] == [
         ("begin", 4, 4), ("end", 4, 39), ("begin", 44, 44)]
-    assert [line.split()[1::4][:2] for line in said] == [["begin", "4,"], ["end", "39,"], ["begin", "44,"]]
+    assert [line.split()[1::3][:2] for line in said] == [["begin", "4,"], ["end", "39,"], ["begin", "44,"]]
     for event, line in zip(events, said):
         moment = datetime.fromisoformat(event["end_time"])
         assert event["end_time"] in line and abs(moment.timestamp() - time.time()) < 30

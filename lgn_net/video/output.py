@@ -119,12 +119,12 @@ class Output:
                   "min_frames": self.detector.min_frames, "gap": self.detector.gap,
                   "checkpoint": str(self.detector.checkpoint)}
         cv2.imwrite(str(self.out / picture), marked(lowest, self.peak))
-
         # Who hears of it.
         text, end = json.dumps(event) + "\n", "start" if kind == "begin" else "end"
         self.files["events.jsonl"].write(text)
-        when = ", ".join(str(event[end + what]) for what in ("", "_seconds", "_time") if event[end + what] is not None)
-        tqdm.write(f"alarm {kind:5} frame, seconds, time: {when}; lowest normality {lowest.normality:+.2f}")
+        when = ", ".join(form.format(event[end + what]) for form, what in
+                         (("frame {}", ""), ("{} s", "_seconds"), ("{}", "_time")) if event[end + what] is not None)
+        tqdm.write(f"alarm {kind:5} at {when}; lowest normality {lowest.normality:+.2f}")
         print(end="", flush=True)
         if self.command:
             self.calls.submit(self.call, text, f"--on_alarm, at the {kind} of an alarm, frame {event[end]}:")
