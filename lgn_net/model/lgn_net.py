@@ -1,7 +1,7 @@
 """LGN-Net: the two branches, the memory and the decoder, wired as in Fig. 2; and its relatives, switches of it."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +21,16 @@ class Output(NamedTuple):
     lookups: list[Lookup]      # one per memory
 
 
-class FramePredictor(Protocol):
+class FramePredictor(nn.Module):
     """What training and inference use of a model: encode, read, decode, and its memories."""
 
-    memories: Sequence[PrototypeMemory]
+    memories: Sequence[PrototypeMemory]            # in the order of the queries
+
+    def forward(self, clip: Tensor) -> Output:
+        """Predict the frame after clip (B, n, C, H, W) in [-1, 1], oldest frame first."""
+        queries, context = self.encode(clip)
+        lookups = self.read(queries)                                # global normality
+        return Output(self.decode(lookups, context), lookups)
 
     def frame_gates(self, frames: Tensor) -> Tensor | None:
         """Compute what depends on single frames (T, C, H, W), once for all windows that hold them.
@@ -32,6 +38,7 @@ class FramePredictor(Protocol):
         Returns:
             (T, G, H/4, W/4), see `LocalBranch.frame_gates`; None without local branch.
         """
+        return None
 
     def encode(self, clip: Tensor, gates: list[Tensor] | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Compute all that does not depend on the memory.
@@ -44,15 +51,18 @@ class FramePredictor(Protocol):
             Queries of each memory, (B, D, h, w) in float32 and of unit length over D; and the context, further
             features that the decoder takes, by name.
         """
+        raise NotImplementedError
 
     def read(self, queries: list[Tensor]) -> list[Lookup]:
         """Look the queries up in their memories."""
+        return [memory.lookup(q) for memory, q in zip(self.memories, queries)]
 
     def decode(self, lookups: list[Lookup], context: dict[str, Tensor]) -> Tensor:
         """Predict the frame, (B, C, H, W) in [-1, 1]."""
+        raise NotImplementedError
 
 
-class LGNNet(nn.Module):
+class LGNNet(FramePredictor):
     """Predicts frame n+1 from n frames by local (ST-LSTM) and global (memory) normality. arXiv 2211.07454, Fig. 2.
 
     Height and width of the frames must be multiples of 8. LGN-ST, Glo-Net and MNAD are this network with another
@@ -83,21 +93,11 @@ class LGNNet(nn.Module):
             if cell else None
         self.prototype_encoder = PrototypeEncoder(input_frames * channels, w)
         self.memory = make_memory(D) if make_memory else None
+        self.memories = [self.memory] if self.memory else []
         self.decoder = Decoder(2 * D if concat_query and make_memory else D, w, channels, w if cell else 0,
                                (4 * w, 2 * w, w) if skips else (0, 0, 0), wide)
         self.concat_query = concat_query
         self.skips = skips
-
-    def forward(self, clip: Tensor) -> Output:
-        """Predict the frame after clip (B, n, C, H, W) in [-1, 1], oldest frame first."""
-        queries, context = self.encode(clip)
-        lookups = self.read(queries)                                # global normality
-        return Output(self.decode(lookups, context), lookups)
-
-    @property
-    def memories(self) -> list[PrototypeMemory]:
-        """The memories, in the order of the queries."""
-        return [self.memory] if self.memory else []
 
     def frame_gates(self, frames: Tensor) -> Tensor | None:
         """See `FramePredictor.frame_gates`."""
@@ -112,10 +112,6 @@ class LGNNet(nn.Module):
             context["local"] = self.local_branch(clip, gates)       # (B, base_width, H, W)   local normality
         return ([queries], context) if self.memory else ([], {"bottom": queries} | context)
 
-    def read(self, queries: list[Tensor]) -> list[Lookup]:
-        """See `FramePredictor.read`."""
-        return [memory.lookup(q) for memory, q in zip(self.memories, queries)]
-
     def decode(self, lookups: list[Lookup], context: dict[str, Tensor]) -> Tensor:
         """See `FramePredictor.decode`."""
         if not lookups:
@@ -125,7 +121,7 @@ class LGNNet(nn.Module):
         return self.decoder(bottom, **context)
 
 
-class LocNet(nn.Module):
+class LocNet(FramePredictor):
     """Local normality alone: the local branch with ConvLSTM cells, and the decoder's head. No memory.
 
     Args:
@@ -136,17 +132,12 @@ class LocNet(nn.Module):
         fold_time: see `LocalBranch`.
     """
 
-    memories: Sequence[PrototypeMemory] = ()
-
     def __init__(self, channels: int = 3, base_width: int = 64, hidden_width: int = 128, lstm_layers: int = 4,
                  fold_time: bool = False):
         super().__init__()
+        self.memories = []
         self.local_branch = LocalBranch(channels, base_width, hidden_width, lstm_layers, fold_time, cell="conv_lstm")
         self.head = head(base_width, base_width, channels)
-
-    def forward(self, clip: Tensor) -> Output:
-        """Predict the frame after clip (B, n, C, H, W) in [-1, 1], oldest frame first."""
-        return Output(self.decode([], self.encode(clip)[1]), [])
 
     def frame_gates(self, frames: Tensor) -> Tensor:
         """See `FramePredictor.frame_gates`."""
@@ -155,10 +146,6 @@ class LocNet(nn.Module):
     def encode(self, clip: Tensor, gates: list[Tensor] | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
         """See `FramePredictor.encode`."""
         return [], {"local": self.local_branch(clip, gates)}
-
-    def read(self, queries: list[Tensor]) -> list[Lookup]:
-        """Return nothing: there is no memory."""
-        return []
 
     def decode(self, lookups: list[Lookup], context: dict[str, Tensor]) -> Tensor:
         """See `FramePredictor.decode`."""

@@ -5,12 +5,12 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lgn_net.model.lgn_net import MemoryMaker, Output
+from lgn_net.model.lgn_net import FramePredictor, MemoryMaker
 from lgn_net.model.memory import Lookup
 from lgn_net.model.prototype_branch import Decoder, PrototypeEncoder
 
 
-class MSNNet(nn.Module):
+class MSNNet(FramePredictor):
     """Predicts frame n+1 from n frames whose features at 1/2, 1/4 and 1/8 resolution are rewritten by three memories.
 
     Args:
@@ -28,22 +28,9 @@ class MSNNet(nn.Module):
         self.memories: Any = nn.ModuleList(make_memory(factor * base_width) for factor in (2, 4, 8))
         self.decoder = Decoder(8 * base_width, base_width, channels, skips=(4 * base_width, 2 * base_width, 0))
 
-    def forward(self, clip: Tensor) -> Output:
-        """Predict the frame after clip (B, n, C, H, W) in [-1, 1], oldest frame first."""
-        queries, context = self.encode(clip)
-        lookups = self.read(queries)
-        return Output(self.decode(lookups, context), lookups)
-
-    def frame_gates(self, frames: Tensor) -> None:
-        """Return None: there is no local branch."""
-
-    def encode(self, clip: Tensor, gates: None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
+    def encode(self, clip: Tensor, gates: list[Tensor] | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
         """See `FramePredictor.encode`: queries (B, 2w, H/2, W/2), (B, 4w, H/4, W/4), (B, 8w, H/8, W/8); no context."""
         return [F.normalize(features.float(), dim=1) for features in self.encoder(clip)[1:]], {}
-
-    def read(self, queries: list[Tensor]) -> list[Lookup]:
-        """See `FramePredictor.read`."""
-        return [memory.lookup(q) for memory, q in zip(self.memories, queries)]
 
     def decode(self, lookups: list[Lookup], context: dict[str, Tensor]) -> Tensor:
         """See `FramePredictor.decode`."""
