@@ -35,20 +35,19 @@ from lgn_net.data.videos import find_split, index_videos
 from lgn_net.data.windows import Windows, belong_on, epoch_batches, loader
 from lgn_net.datasets import difference_from_published
 from lgn_net.device import pick_device, provenance, seed_everything, set_kernels, settle_precision
-from lgn_net.distributed import check_equal, first_process_first, processes, rank, reduce_sum, wait_for_all, world_size
+from lgn_net.distributed import check_equal, first_process_first, processes, reduce_sum, wait_for_all, world_size
 from lgn_net.errors import TrainingDiverged, UserError
 from lgn_net.files import writing
 from lgn_net.inference.around import sample_normal
 from lgn_net.model.build import build_model
 from lgn_net.model.losses import Losses
 from lgn_net.terminal import StopOnSignal, progress, run_command
-from lgn_net.training.checkpoint import check_architecture, check_same_run, load_checkpoint, load_weights, restore
+from lgn_net.training.checkpoint import start_from
 from lgn_net.training.run import MEASURED, WARM_UP, EpochFitter, Run, check_free
 from lgn_net.training.step import prepare, shares_of, train_step
 
 TIME_IS_UP = 75     # exit status after `train.minutes`
 PUBLISHED_SIZE = 256 * 64       # pixels of a frame's side times `model.base_width`
-FIRST = 20          # steps after which the expected time is printed
 PATIENCE = 25.0     # seconds between SIGTERM and the end, if need be without saving; torchrun kills after 30
 
 
@@ -72,6 +71,7 @@ class Training:
     optimizer: torch.optim.Optimizer
     scheduler: CosineAnnealingLR
     run: Run
+    steps_per_epoch: int                # the last batch of an epoch may be smaller
     step: int                           # steps done
     deadline: float                     # time.monotonic() at which `train.minutes` are over
     fitter: EpochFitter | None = None   # chooses the number of epochs, until it has
@@ -81,11 +81,6 @@ class Training:
     def config(self) -> Config:
         """The run's configuration."""
         return self.run.config
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps of an epoch; the last batch may be smaller."""
-        return math.ceil(len(self.windows) / self.config.train.batch_size)
 
     @property
     def last_step(self) -> int:
@@ -114,16 +109,17 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
     model = build_model(config).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr, fused=True)
     scheduler = CosineAnnealingLR(optimizer, T_max=config.train.epochs)
-    config, step = load(args, config, model, optimizer, scheduler, windows)
+    steps_per_epoch = math.ceil(len(windows) / config.train.batch_size)
+    config, step = start_from(args, config, model, optimizer, scheduler, lengths, steps_per_epoch)
     config = settle_precision(config, "train", device)
     set_kernels(config.train.precision, config.train.deterministic)
     run = Run(Path(args.exp_dir), config, step, {"videos": lengths, "provenance": provenance(device)})
-    t = Training(device, windows, model, model, optimizer, scheduler, run, step, deadline)
-    print(f"{len(windows)} windows of {len({v for v, _ in windows.index})} videos, {t.steps_per_epoch} steps an epoch, "
+    t = Training(device, windows, model, model, optimizer, scheduler, run, steps_per_epoch, step, deadline)
+    print(f"{len(windows)} windows of {len({v for v, _ in windows.index})} videos, {steps_per_epoch} steps an epoch, "
           f"{sum(p.numel() for p in model.parameters()):,} parameters, on {run.about['provenance']['device']}")
     # A damaged last.pt, or a kill between it and the file of its epoch, leaves one of them to be written.
     last_lost = (args.resume or "").endswith(".pt") and Path(args.resume).name != "last.pt"
-    epoch, rest = divmod(step, t.steps_per_epoch)
+    epoch, rest = divmod(step, steps_per_epoch)
     epoch_lost = bool(step) and not rest and run.keeps(epoch) and not run.epoch_file(epoch).exists()
     if device.type == "cpu" and config.data.image_size * config.model.base_width >= PUBLISHED_SIZE:
         warnings.warn("a network of the published size takes days on a CPU; configs/ped2_small.yaml and "
@@ -133,7 +129,7 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
     if belong_on(device, config.data.on_device, videos, *format_):
         windows.load_onto(device)
     if config.train.fit_minutes and step < WARM_UP + MEASURED:
-        t.fitter = EpochFitter(config, t.steps_per_epoch, lambda n: sample_normal(model, videos, config, n, device),
+        t.fitter = EpochFitter(config, steps_per_epoch, lambda n: sample_normal(model, videos, config, n, device),
                                step)
     t.forward = prepare(model, config, device)
 
@@ -177,10 +173,6 @@ def train_epoch(t: Training, stop: StopOnSignal, bar: tqdm, sample_first: bool) 
         terms = " ".join(f"{name[0]} {value:.3g}" for name, value in losses._asdict().items())
         bar.set_postfix_str(f"{terms}, {live_items} live", refresh=False)
         bar.update()
-        if t.step - t.run.step == FIRST and t.step < t.last_step and not (t.fitter or rank()):
-            seconds = bar.format_dict["elapsed"] / FIRST
-            tqdm.write(f"{seconds:.2f} s a step: about {bar.format_interval(seconds * (t.last_step - t.step))} for the "
-                       f"{t.last_step - t.step} steps to come")
 
         # With `fit_minutes` the first steps decide how many epochs there are.
         if t.fitter and (epochs := t.fitter.after_step()):
@@ -239,40 +231,6 @@ def conclude(t: Training, received: int | None, dataset_path: str) -> int:
     print(f"done: {t.step} steps{more}; next: python evaluate.py --checkpoint {t.run.last} "
           f"--dataset_path {dataset_path}")
     return 0
-
-
-def load(args: Namespace, config: Config, model: nn.Module, optimizer: torch.optim.Optimizer,
-         scheduler: CosineAnnealingLR, windows: Windows) -> tuple[Config, int]:
-    """Load what `--resume` or `--init_from` names, if anything.
-
-    Returns the configuration, with the number of epochs that `fit_minutes` chose before; and the number of steps done.
-    """
-    path = args.resume or args.init_from
-    if not path:
-        return config, 0
-    saved_config, saved = load_checkpoint(path)
-    check_architecture(config, saved_config, path)
-    load_weights(model, saved["model"], path)
-    if args.init_from:
-        return config, 0
-    if saved_config.train.fit_minutes:
-        knobs = {"train.epochs": saved_config.train.epochs, "train.fit_minutes": saved_config.train.fit_minutes}
-        config = with_knobs(config, knobs)
-    check_same_run(config, saved_config, path)
-    if config.train.precision == "auto":
-        config = with_knobs(config, {"train.precision": saved_config.train.precision})
-    if "optimizer" not in saved and Path(path).resolve().parent != Path(args.exp_dir).resolve():
-        raise UserError(f"{path} holds no optimizer state; go on with the run's last.pt")
-    lengths = {video.name: len(video.frames) for video in windows.videos}
-    if saved.get("videos", lengths) != lengths:
-        raise UserError(f"{path} was trained on other frames than {args.dataset_path} holds; use --init_from")
-    here = {"threads": torch.get_num_threads(), "processes": world_size()}
-    for name, now in here.items():
-        if (was := saved.get("provenance", here).get(name, now)) != now:
-            warnings.warn(f"{path} was trained by {was} {name}, and goes on with {now} {name}: its numbers will differ "
-                          f"from those of a run that never stopped, at least by rounding")
-    scheduler.T_max = config.train.epochs
-    return config, restore(optimizer, scheduler, math.ceil(len(windows) / config.train.batch_size), saved, path)
 
 
 if __name__ == "__main__":

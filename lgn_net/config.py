@@ -6,7 +6,6 @@ rejects unknown keys and wrong types. A file is given with `--config FILE`, a si
 
 import functools
 import math
-import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
@@ -252,8 +251,7 @@ def parse(parser: ArgumentParser, words: list[str] | dict) -> tuple[Config, Name
             require(isinstance(args[name], Namespace), name, args[name], "a section of `knob: value` lines")
         sections = parser.instantiate(args)
     except (ArgumentError, UnicodeDecodeError) as error:
-        text = re.sub(r'Parser key "([\w.]+)"', r"--\1", " ".join(str(error).split())[:400])
-        raise UserError(re.sub(r"<class '(\w+)'>|typing\.Literal", lambda m: m[1] or "one of ", text)) from None
+        raise UserError(" ".join(str(error).split())[:400]) from None
     return Config(seed=args.seed, **{name: sections[name] for name in SECTIONS}), args
 
 

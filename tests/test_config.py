@@ -218,7 +218,7 @@ def test_unknown_names(name, write):
     (["--dataset_typ", "1"], "--dataset_typ"), (["--lambda"], "psnr_weight"), (["--lambda", "2"], "psnr_weight"),
     (["--msize", "1.5"], "memory_items"), (["stray"], "stray"), (["--dataset_type"], "data"),
     (["--dataset_type", "mine"], "mine"), (["--config", "none.yaml"], "none.yaml"),
-    (["--train.lr", "x"], "--train.lr")], ids=str)
+    (["--train.lr", "x"], "train.lr")], ids=str)
 def test_bad_command_lines(argv, word):
     assert word in refusal(from_command, *argv)
 

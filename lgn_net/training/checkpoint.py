@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import Namespace
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from lgn_net.config import Config, config_from_dict, flatten
+from lgn_net.config import Config, config_from_dict, flatten, with_knobs
+from lgn_net.distributed import world_size
 from lgn_net.errors import UserError
 from lgn_net.files import replacing
 
@@ -69,6 +71,42 @@ def load_checkpoint(path: str | Path) -> tuple[Config, dict]:
         return config_from_dict(content["config"]), content
     except UserError as error:
         raise UserError(f"{path} was written by another version of this project: {error}") from None
+
+
+def start_from(args: Namespace, config: Config, model: nn.Module, optimizer: torch.optim.Optimizer,
+               scheduler: CosineAnnealingLR, lengths: dict[str, int], steps_per_epoch: int) -> tuple[Config, int]:
+    """Load what train.py's `--resume` or `--init_from` names, if anything.
+
+    `lengths` are the numbers of frames of the training videos. Returns the configuration, with the number of epochs
+    that `fit_minutes` chose before; and the number of steps done. UserError for another network, run or data set.
+    """
+    path = args.resume or args.init_from
+    if not path:
+        return config, 0
+    saved_config, saved = load_checkpoint(path)
+    check_architecture(config, saved_config, path)
+    load_weights(model, saved["model"], path)
+    if args.init_from:
+        return config, 0
+
+    # What was chosen at the start of the run stays.
+    if saved_config.train.fit_minutes:
+        knobs: dict = {"train.epochs": saved_config.train.epochs, "train.fit_minutes": saved_config.train.fit_minutes}
+        config = with_knobs(config, knobs)
+    check_same_run(config, saved_config, path)
+    if config.train.precision == "auto":
+        config = with_knobs(config, {"train.precision": saved_config.train.precision})
+    if "optimizer" not in saved and Path(path).resolve().parent != Path(args.exp_dir).resolve():
+        raise UserError(f"{path} holds no optimizer state; go on with the run's last.pt")
+    if saved.get("videos", lengths) != lengths:
+        raise UserError(f"{path} was trained on other frames than {args.dataset_path} holds; use --init_from")
+    here = {"threads": torch.get_num_threads(), "processes": world_size()}
+    for name, now in here.items():
+        if (was := saved.get("provenance", here).get(name, now)) != now:
+            warnings.warn(f"{path} was trained by {was} {name}, and goes on with {now} {name}: its numbers will differ "
+                          f"from those of a run that never stopped, at least by rounding")
+    scheduler.T_max = config.train.epochs
+    return config, restore(optimizer, scheduler, steps_per_epoch, saved, path)
 
 
 def newest_good(folder: Path) -> str:
@@ -147,15 +185,13 @@ FREE = ("data.workers", "data.cache", "data.on_device", "train.max_steps", "trai
 
 def check_architecture(config: Config, saved: Config, path: str | Path) -> None:
     """Raise UserError where the configuration's network is not the checkpoint's."""
-    different = [line for knob, line in differences(config, saved) if knob in ARCHITECTURE]
-    if different:
+    if different := [line for knob, line in differences(config, saved) if knob in ARCHITECTURE]:
         raise UserError(f"{path} holds another network: {'; '.join(different)}")
 
 
 def check_same_run(config: Config, saved: Config, path: str | Path) -> None:
     """Raise UserError for knobs that would make a continued run another one."""
-    different = [line for knob, line in differences(config, saved) if not knob.startswith(FREE)]
-    if different:
+    if different := [line for knob, line in differences(config, saved) if not knob.startswith(FREE)]:
         raise UserError(f"{path} belongs to a run with other settings: {'; '.join(different)}; repeat its settings "
                         f"(or leave out --config), or start a new run with --init_from")
 
