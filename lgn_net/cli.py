@@ -1,16 +1,23 @@
-"""What the commands share on the command line: the base configuration, and the authors' flags."""
+"""What the commands share on the command line: knobs from files and flags, and the authors' flags.
+
+jsonargparse reads types, defaults and help from the dataclasses of `lgn_net.config`, and rejects unknown keys and wrong
+types. A file is given with `--config FILE`, a single knob with `--section.name VALUE`.
+"""
 
 import argparse
 import difflib
+import functools
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+import jsonargparse
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 from jsonargparse.typing import ClosedUnitInterval
 
-from lgn_net.config import RENAMED, SECTIONS, Config, config_parser, flatten, parse
+from lgn_net.config import SECTIONS, Config, flatten, require
 from lgn_net.datasets import canonical_name
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT
@@ -54,6 +61,25 @@ INSTEAD = {
 COMMON = {"data.dataset", "model.name", "model.memory", "model.read_grad", "loss.compactness", "loss.separateness",
           "train.epochs", "train.batch_size", "train.lr", "train.precision", "data.label_source", "score.psnr_weight",
           "score.gamma", "score.memory_update", "score.normalize", "score.smoothing", "score.precision"}
+# Knobs of earlier versions, with the value at which they meant what is now always so; and words of earlier versions.
+RETIRED = {"model.read_temperature": 1.0, "model.ema": 0.0, "model.skips": False, "train.sync_batch_norm": True}
+RENAMED = {("score.memory_update", "off"): "frozen"}
+
+jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+load_any_yaml = jsonargparse.get_loader("yaml")
+
+
+def load_yaml(text: str) -> object:
+    """Read YAML of the kind that knobs need. YAMLError for aliases, which may grow without end, and for monsters."""
+    depth = 0
+    for event in yaml.parse(text):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > 9 or len(getattr(event, "value", None) or "") > 4000:
+            raise yaml.YAMLError("aliases, deep nesting and words of thousands of letters are not read")
+    return load_any_yaml(text)
+
+
+jsonargparse.set_loader("yaml", load_yaml, (yaml.YAMLError,))
 
 
 class Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -61,6 +87,53 @@ class Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
 
     def _get_type_str(self, action: argparse.Action) -> None:
         """Leave the type out."""
+
+
+def config_parser(description: str, epilog: str = "") -> ArgumentParser:
+    """Make a parser that knows `--config` and every knob; commands add their own arguments to it."""
+    parser = ArgumentParser(description=description, epilog=epilog, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--config", action="config", help="YAML file with any of the knobs below")
+    parser.add_argument("--seed", type=int, default=Config.seed,
+                        help="Seed of the weights, the memory items and the order of the windows.")
+    for name, section in SECTIONS.items():
+        parser.add_class_arguments(section, name)
+    return parser
+
+
+def parse(parser: ArgumentParser, words: list[str] | dict) -> tuple[Config, Namespace]:
+    """Read a command line, or a dictionary of knobs: the configuration, and the command's own arguments.
+
+    Raises:
+        UserError: an unknown name, a wrong type, or a value out of range.
+    """
+    try:
+        args = parser.parse_object(words) if isinstance(words, dict) else parser.parse_args(words)
+        for name in SECTIONS:
+            require(isinstance(args[name], Namespace), name, args[name], "a section of `knob: value` lines")
+        sections = parser.instantiate(args)
+    except (ArgumentError, UnicodeDecodeError) as error:
+        raise UserError(" ".join(str(error).split())[:400]) from None
+    return Config(seed=args.seed, **{name: sections[name] for name in SECTIONS}), args
+
+
+def config_from_dict(raw: dict) -> Config:
+    """Undo `dataclasses.asdict`, checked like a config file; UserError when it does not fit.
+
+    Knobs and words of earlier versions are taken where they mean what this version does.
+    """
+    knobs = {}
+    for knob, value in flatten(raw).items():
+        if knob not in RETIRED:
+            knobs[knob] = RENAMED.get((knob, value), value) if isinstance(value, str) else value
+        elif value != RETIRED[knob]:
+            raise UserError(f"{knob} is {value}; this version knows it only as {RETIRED[knob]}; use version 0.1.0")
+    return parse(knob_parser(), knobs)[0]
+
+
+@functools.cache
+def knob_parser() -> ArgumentParser:
+    """Return a parser of knobs alone; making one takes a tenth of a second."""
+    return config_parser("")
 
 
 def command_parser(description: str, usage: str, needs_data: bool = True) -> ArgumentParser:

@@ -1,34 +1,12 @@
-"""Every knob, its default and its meaning; YAML files and command line are merged by jsonargparse.
+"""Every knob once: its type, its default and its meaning, which `lgn_net.cli` makes into flags and their help."""
 
-jsonargparse reads types, defaults and help from the dataclasses below, so each knob is written down once, and it
-rejects unknown keys and wrong types. A file is given with `--config FILE`, a single knob with `--section.name VALUE`.
-"""
-
-import functools
 import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace, get_loader, set_loader, set_parsing_settings
 
 from lgn_net.errors import UserError
-
-set_parsing_settings(docstring_parse_attribute_docstrings=True)
-load_any_yaml = get_loader("yaml")
-
-
-def load_yaml(text: str) -> object:
-    """Read YAML of the kind that knobs need. YAMLError for aliases, which may grow without end, and for monsters."""
-    depth = 0
-    for event in yaml.parse(text):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent) or depth > 9 or len(getattr(event, "value", None) or "") > 4000:
-            raise yaml.YAMLError("aliases, deep nesting and words of thousands of letters are not read")
-    return load_any_yaml(text)
-
-
-set_loader("yaml", load_yaml, (yaml.YAMLError,))
 
 
 @dataclass(frozen=True)
@@ -217,62 +195,10 @@ LOWEST = {"seed": 0, "data.image_size": 16, "data.workers": 0, "model.input_fram
 POSITIVE = ("train.lr", "train.save_minutes", "train.minutes", "train.fit_minutes")
 SECTIONS: dict[str, type] = {"data": DataConfig, "model": ModelConfig, "loss": LossConfig, "train": TrainConfig,
                              "score": ScoreConfig}
-# Knobs of earlier versions, with the value at which they meant what is now always so; and words of earlier versions.
-RETIRED = {"model.read_temperature": 1.0, "model.ema": 0.0, "model.skips": False, "train.sync_batch_norm": True}
-RENAMED = {("score.memory_update", "off"): "frozen"}
-
-
 def require(ok: bool, knob: str, value: object, range_: str) -> None:
     """Raise UserError when a knob is out of range."""
     if not ok:
         raise UserError(f"{knob} is {'null' if value is None else value}; it must be {range_}")
-
-
-def config_parser(description: str, epilog: str = "") -> ArgumentParser:
-    """Make a parser that knows `--config` and every knob; commands add their own arguments to it."""
-    parser = ArgumentParser(description=description, epilog=epilog, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--config", action="config", help="YAML file with any of the knobs below")
-    parser.add_argument("--seed", type=int, default=Config.seed,
-                        help="Seed of the weights, the memory items and the order of the windows.")
-    for name, section in SECTIONS.items():
-        parser.add_class_arguments(section, name)
-    return parser
-
-
-def parse(parser: ArgumentParser, words: list[str] | dict) -> tuple[Config, Namespace]:
-    """Read a command line, or a dictionary of knobs: the configuration, and the command's own arguments.
-
-    Raises:
-        UserError: an unknown name, a wrong type, or a value out of range.
-    """
-    try:
-        args = parser.parse_object(words) if isinstance(words, dict) else parser.parse_args(words)
-        for name in SECTIONS:
-            require(isinstance(args[name], Namespace), name, args[name], "a section of `knob: value` lines")
-        sections = parser.instantiate(args)
-    except (ArgumentError, UnicodeDecodeError) as error:
-        raise UserError(" ".join(str(error).split())[:400]) from None
-    return Config(seed=args.seed, **{name: sections[name] for name in SECTIONS}), args
-
-
-def config_from_dict(raw: dict) -> Config:
-    """Undo `dataclasses.asdict`, checked like a config file; UserError when it does not fit.
-
-    Knobs and words of earlier versions are taken where they mean what this version does.
-    """
-    knobs = {}
-    for knob, value in flatten(raw).items():
-        if knob not in RETIRED:
-            knobs[knob] = RENAMED.get((knob, value), value) if isinstance(value, str) else value
-        elif value != RETIRED[knob]:
-            raise UserError(f"{knob} is {value}; this version knows it only as {RETIRED[knob]}; use version 0.1.0")
-    return parse(knob_parser(), knobs)[0]
-
-
-@functools.cache
-def knob_parser() -> ArgumentParser:
-    """Return a parser of knobs alone; making one takes a tenth of a second."""
-    return config_parser("")
 
 
 def with_knobs(config: Config, knobs: dict[str, object]) -> Config:

@@ -8,8 +8,7 @@ Then use it as any other checkpoint:
 
 import argparse
 
-from lgn_net.cli import family_file
-from lgn_net.config import knob_parser, parse
+from lgn_net.cli import family_file, knob_parser, parse
 from lgn_net.files import ROOT
 from lgn_net.official import SYSTEMS, import_official, official_system
 from lgn_net.terminal import run_command

@@ -11,8 +11,17 @@ of score (lambda, normalize, smoothing, average) can be chosen anew, the others 
 from dataclasses import asdict
 from pathlib import Path
 
-from lgn_net.cli import command_parser, given, label_argument, measuring_arguments, parse_command, peek, separate
-from lgn_net.config import config_from_dict, flatten
+from lgn_net.cli import (
+    command_parser,
+    config_from_dict,
+    given,
+    label_argument,
+    measuring_arguments,
+    parse_command,
+    peek,
+    separate,
+)
+from lgn_net.config import flatten
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable
 from lgn_net.report.outcome import finish

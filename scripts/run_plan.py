@@ -31,8 +31,8 @@ from pathlib import Path
 
 import yaml
 
-from lgn_net.cli import parse_command
-from lgn_net.config import Config, flatten, knob_parser
+from lgn_net.cli import knob_parser, parse_command
+from lgn_net.config import Config, flatten
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.datasets import canonical_name, difference_from_published
 from lgn_net.errors import UserError

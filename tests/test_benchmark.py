@@ -17,7 +17,8 @@ from lgn_net.benchmark import (
     random_model,
     training,
 )
-from lgn_net.config import config_from_dict, with_knobs
+from lgn_net.cli import config_from_dict
+from lgn_net.config import with_knobs
 from lgn_net.inference.loop import score_videos
 
 CPU = torch.device("cpu")

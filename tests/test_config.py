@@ -7,8 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from lgn_net.cli import command_parser, given, parse_command, show_help, train_parser
-from lgn_net.config import Config, ModelConfig, config_from_dict, flatten, knob_parser, parse, to_yaml
+from lgn_net.cli import (
+    command_parser,
+    config_from_dict,
+    given,
+    knob_parser,
+    parse,
+    parse_command,
+    show_help,
+    train_parser,
+)
+from lgn_net.config import Config, ModelConfig, flatten, to_yaml
 from lgn_net.errors import UserError
 from lgn_net.training.checkpoint import check_architecture, check_same_run, save_checkpoint
 

@@ -9,8 +9,8 @@ from warnings import warn
 
 import numpy as np
 
-from lgn_net.cli import parse_command
-from lgn_net.config import Config, flatten, knob_parser
+from lgn_net.cli import knob_parser, parse_command
+from lgn_net.config import Config, flatten
 from lgn_net.data.labels import shipped_truths
 from lgn_net.datasets import canonical_name
 from lgn_net.errors import UserError

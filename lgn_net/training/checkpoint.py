@@ -11,7 +11,8 @@ from jsonargparse import Namespace
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from lgn_net.config import Config, config_from_dict, flatten, with_knobs
+from lgn_net.cli import config_from_dict
+from lgn_net.config import Config, flatten, with_knobs
 from lgn_net.distributed import world_size
 from lgn_net.errors import UserError
 from lgn_net.files import replacing

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from lgn_net.config import Config, config_from_dict, to_yaml
+from lgn_net.cli import config_from_dict
+from lgn_net.config import Config, to_yaml
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, locked, to_json, write_atomic
 from lgn_net.training.checkpoint import FREE, differences, load_checkpoint, newest_good
