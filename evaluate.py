@@ -48,7 +48,12 @@ def main(argv: list[str]) -> int:
     """Run the command; return its exit status."""
     if given(argv, "--scores"):
         return runpy.run_path(str(ROOT / "scripts" / "measure.py"))["main"](argv)
-    config, args = parse_arguments(argv)
+    config, args = parse_command(evaluate_parser(__doc__), argv)
+    if bool(args.checkpoint) == bool(args.model_dir) or (args.m_items_dir and not args.model_dir):
+        raise UserError("give --checkpoint CKPT, or the authors' pair --model_dir MODEL.pth --m_items_dir KEYS.pt, or "
+                        "--scores FILE")
+    if not args.dataset_path:
+        raise UserError("--dataset_path is missing: the folder that holds the data set's folder, or that folder itself")
     out = Path(args.out or results_folder(Path(args.checkpoint or args.model_dir)))
     check_writable(out)
     own_lambda = not given(argv, "--lambda", "--score.psnr_weight")
@@ -142,17 +147,6 @@ def refuse_mistakes(config: Config, args: Namespace, model: FramePredictor, vide
     parse_frames(args.frames, to_come)
     if other:
         common_frames(to_come, other.videos)
-
-
-def parse_arguments(argv: list[str]) -> tuple[Config, Namespace]:
-    """Parse the command line; UserError for arguments that do not go together."""
-    config, args = parse_command(evaluate_parser(__doc__), argv)
-    if bool(args.checkpoint) == bool(args.model_dir) or (args.m_items_dir and not args.model_dir):
-        raise UserError("give --checkpoint CKPT, or the authors' pair --model_dir MODEL.pth --m_items_dir KEYS.pt, or "
-                        "--scores FILE")
-    if not args.dataset_path:
-        raise UserError("--dataset_path is missing: the folder that holds the data set's folder, or that folder itself")
-    return config, args
 
 
 if __name__ == "__main__":
