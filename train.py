@@ -140,7 +140,7 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
         if last_lost:
             save(t)
         if epoch_lost:
-            run.save_epoch(epoch, step, model.state_dict())
+            run.write(run.epoch_file(epoch), model.state_dict(), step=step)
         while t.step < t.last_step and not t.ending:
             train_epoch(t, stop, bar, sample_first)
             finish_epoch(t)
@@ -198,7 +198,7 @@ def finish_epoch(t: Training) -> None:
     if keep or t.run.due() or t.ending or t.step >= t.last_step:
         save(t)
     if keep:
-        t.run.save_epoch(epoch, t.step, t.model.state_dict())
+        t.run.write(t.run.epoch_file(epoch), t.model.state_dict(), step=t.step)
     if t.ending or t.step >= t.last_step:
         t.run.finish_writing()
     wait_for_all()                                # torchrun ends all when one has ended: not while the first one writes

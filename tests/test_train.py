@@ -216,7 +216,7 @@ def test_checkpoints_are_written_while_the_training_goes_on(tmp_path, monkeypatc
     weights = {"w": torch.zeros(3)}
     with pytest.raises(IsADirectoryError), run_folder.Run(tmp_path, Config(), 0, {}) as folder:
         folder.save(1, weights)
-        folder.save_epoch(1, 1, weights)
+        folder.write(folder.epoch_file(1), weights, step=1)
         weights["w"] += 1
         assert not folder.last.exists()
         go.set()
@@ -224,7 +224,7 @@ def test_checkpoints_are_written_while_the_training_goes_on(tmp_path, monkeypatc
         for path in (folder.last, tmp_path / "epoch_001.pt"):
             assert not load(path)["model"]["w"].any()
         (tmp_path / "epoch_002.pt").mkdir()
-        folder.save_epoch(2, 2, weights)
+        folder.write(folder.epoch_file(2), weights, step=2)
 
 
 def test_the_file_of_an_epoch_that_a_kill_left_out_is_written_on_resume(base, whole, tmp_path):

@@ -152,10 +152,6 @@ class Run:
         self.write(self.last, model, step=step, **state)
         self.saved = time.monotonic()
 
-    def save_epoch(self, epoch: int, step: int, model: dict) -> None:
-        """Write epoch_NNN.pt, the state_dict after an epoch, counted from 1."""
-        self.write(self.epoch_file(epoch), model, step=step)
-
     def write(self, path: Path, model: dict, **state: object) -> None:
         """Write a checkpoint while the training goes on, from a copy in main memory.
 
