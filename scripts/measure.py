@@ -4,8 +4,8 @@
     python scripts/measure.py scores.csv --label_source official
     python scripts/measure.py THEIRS.npy --direction abnormal --drop-first 4 --dataset_type ped2
 
-Nothing is written without --out. The knobs start from the results.json beside the file; those of data.label_source and
-of score (lambda, normalize, smoothing, average) can be chosen anew, the others are the network's.
+Nothing is written without --out. The knobs start from the results.json beside the file; data.label_source and those of
+score (lambda, normalize, smoothing, average) can be chosen anew, the others are the network's.
 """
 
 from dataclasses import asdict
@@ -16,7 +16,7 @@ from lgn_net.config import config_from_dict, flatten
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable
 from lgn_net.report.outcome import finish
-from lgn_net.scores.evaluation import is_ours, read_any, results_beside
+from lgn_net.scores.evaluation import read_any, results_beside
 from lgn_net.scores.maps import judge_again, load_maps
 from lgn_net.scores.protocols import SCORING, Protocol, normality_under
 from lgn_net.terminal import run_command
@@ -39,9 +39,6 @@ def main(argv: list[str]) -> int:
     label_argument(parser)
     parser.add_argument("--out", help="Folder for the results; nothing is written unless it is given.")
     config, args = parse_command(parser, argv, of_network | of_scoring)
-    if (args.direction or args.drop_first is not None or args.crop) and all(
-            is_ours(path) for path in (scores, args.compare) if path):
-        raise UserError(f"--direction, --drop-first and --crop are for another program's scores, not for {scores}")
     for knob, value in flatten(asdict(config)).items():
         free = knob == "data.label_source" or knob in {f"score.{name}" for name in SCORING}
         if of_network.get(knob, value) != value and not free:

@@ -38,9 +38,8 @@ from lgn_net.config import Config, config_from_dict, knob_parser, to_yaml
 from lgn_net.datasets import canonical_name
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, check_writable, locked, to_json, write_atomic
-from lgn_net.report.figures import save_figure, sweep_figure
-from lgn_net.report.plan import SIGNALS, plan_csv, plan_figure, plan_tables
-from lgn_net.report.tables import PUBLISHED, latex, markdown, percent, terminal_width
+from lgn_net.report.figures import plan_figure, save_figure, sweep_figure
+from lgn_net.report.tables import PUBLISHED, SIGNALS, latex, markdown, percent, plan_csv, plan_tables
 from lgn_net.terminal import StopOnSignal, run_command
 from lgn_net.training.checkpoint import FREE, differences, load_checkpoint, newest_good
 from lgn_net.training.run import read_log
@@ -97,7 +96,7 @@ def main(argv: list[str]) -> int:
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """Parse the command line; what follows `--` are knobs of train.py, `args.knobs`."""
-    started, cut = time.monotonic(), argv.index("--") if "--" in argv else len(argv)
+    cut = argv.index("--") if "--" in argv else len(argv)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
                                      allow_abbrev=False)
     add = parser.add_argument
@@ -122,7 +121,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     args.every *= not args.fast
     args.stages = {"train"} if args.train_only else {"evaluate"} if args.evaluate_only else {"train", "evaluate"}
     # The last 20 seconds, or a fifth of the time, are for saving.
-    args.deadline = started + 60 * args.minutes - min(20.0, 12 * args.minutes)
+    args.deadline = time.monotonic() + 60 * args.minutes - min(20.0, 12 * args.minutes)
     return args
 
 
@@ -131,26 +130,25 @@ def read_plan(args: argparse.Namespace) -> tuple[dict, list["Run"]]:
     # The file. Values stay as they are written, as the command line wants them.
     try:
         plan = {"question": [], "set": {}} | yaml.load(args.plan.read_text(), yaml.BaseLoader)
-        rows = {name: {"set": {}} | (row or {}) for name, row in plan["rows"].items()}
-        wrong = {*plan} ^ {"title", "question", "config", "set", "rows"}
-        if wrong := wrong | {key for row in rows.values() for key in row} - {"set"}:
+        rows = {name: row["set"] for name, row in plan["rows"].items()}
+        if wrong := {*plan} ^ {"title", "question", "config", "set", "rows"}:
             raise KeyError(f"unknown or missing: {', '.join(wrong)}")
-        if args.config:
-            plan |= {"config": args.config, "set": {}}
-        knobs = {name: {"model.name": "lgn_net"} | plan["set"] | row["set"] for name, row in rows.items()}
     except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"plan {args.plan}: {' '.join(str(error).split())}; expected title, config, rows with "
                         f"`name: {{set: {{knob: value}}}}` as in plans/table2.yaml") from None
     if absent := set(args.rows or ()) - set(rows):
         raise UserError(f"plan {args.plan} has no row {absent.pop()!r}; it has {', '.join(map(repr, rows))}")
+    if args.config:
+        plan |= {"config": args.config, "set": {}}
 
     # Its runs. What is published of a system holds for rows that choose nothing but the system.
-    runs, base = [], ["--config", args.config or str(ROOT / plan["config"])]
+    runs = []
     for seed, name in itertools.product(args.seeds, [name for name in rows if name in (args.rows or rows)]):
-        words = [word for knob, value in knobs[name].items() for word in (f"--{knob}", value)]
-        argv = [*base, *words, *args.knobs, "--seed", str(seed)]
+        knobs = {"model.name": "lgn_net"} | plan["set"] | rows[name]
+        words = [word for knob, value in knobs.items() for word in (f"--{knob}", value)]
+        argv = ["--config", args.config or str(ROOT / plan["config"]), *words, *args.knobs, "--seed", str(seed)]
         config = parse_command(knob_parser(), argv)[0]
-        published = PUBLISHED.get(config.model.name, {}) if {*rows[name]["set"]} <= {"model.name"} else {}
+        published = PUBLISHED.get(config.model.name, {}) if {*rows[name]} <= {"model.name"} else {}
         folder = args.exp_dir / re.sub(r"\W+", "_", name.lower()).strip("_") / f"seed_{seed}"
         runs.append(Run(name, seed, folder, argv, config, published.get(canonical_name(config.data.dataset)), args))
     return plan, runs
@@ -284,20 +282,21 @@ class Run:
         return [sys.executable, str(ROOT / "train.py"), *how, *where, "--exp_dir", str(self.folder)]
 
     def summary(self) -> dict:
-        """Return the run as the tables and pictures of `lgn_net.report.plan` take it."""
-        times = read_json(self.beside("times.json"))
-        live = {row["epoch"]: row["live_items"] for row in read_log(self.folder / "log.jsonl")}      # the last of each
-        return {"row": self.row, "seed": self.seed, "published_auc": self.published, "results": self.results,
-                "live_items": [*live.values()], "train_s": times.get("train"), "evaluate_s": times.get("evaluate")}
+        """Return the run as the tables and pictures of `lgn_net.report` take it."""
+        times, log = read_json(self.beside("times.json")), read_log(self.folder / "log.jsonl")
+        return self.results | {
+            "row": self.row, "seed": self.seed, "published_auc": self.published, "train_s": times.get("train"),
+            "evaluate_s": times.get("evaluate"), "live_items": log[-1]["live_items"] or None if log else None}
 
     def draw_epochs(self) -> None:
         """Draw the AUCs over the epochs that were evaluated into the run's folder."""
-        epochs = self.config.train.epochs
-        evaluated = {epoch: self.results_of(self.epoch(epoch)) for epoch in range(1, epochs)} | {epochs: self.results}
-        evaluated = {epoch: results for epoch, results in evaluated.items() if results}
-        save_figure(sweep_figure("epoch", {name: [(
-            np.array([*evaluated]), np.array([results.get(key) for results in evaluated.values()], float), None)]
-            for name, key in SIGNALS.items()}), self.folder / "auc_over_epochs")
+        last = self.config.train.epochs
+        every = {k: self.results_of(self.epoch(k)) for k in range(1, last)} | {last: self.results}
+        evaluated = {k: results for k, results in every.items() if results}
+        aucs = {name: [results.get(key) for results in evaluated.values()] for name, key in SIGNALS.items()}
+        figure = sweep_figure("epoch", {name: [(np.array([*evaluated]), np.array(values, float), None)]
+                                        for name, values in aucs.items()})
+        save_figure(figure, self.folder / "auc_over_epochs")
 
 
 def write_outputs(plan: dict, runs: list[Run], args: argparse.Namespace) -> str:
@@ -306,18 +305,15 @@ def write_outputs(plan: dict, runs: list[Run], args: argparse.Namespace) -> str:
     question = [plan["question"]] if isinstance(plan["question"], str) else plan["question"]
     overrides = ", ".join(f"{knob} {value}" for knob, value in plan["set"].items()) or plan["config"]
     tables = plan_tables(rows, " ".join(["all rows:", overrides, *args.knobs]))
-
-    def text(width: int) -> str:
-        parts = [part for caption, *table in tables for part in (f"{caption}.", markdown(*table, width=width))]
-        return "\n\n".join([f"# {plan['title']}", *question, *parts])
-
-    write_atomic(Path(f"{path}.md"), text(sys.maxsize) + "\n")
+    parts = [part for caption, *table in tables for part in (f"{caption}.", markdown(*table))]
+    text = "\n\n".join([f"# {plan['title']}", *question, *parts])
+    write_atomic(Path(f"{path}.md"), f"{text}\n")
     write_atomic(Path(f"{path}.tex"), "\n".join(latex(*table, f"{plan['title']}. {caption}", f"{path.name}_{k}")
                                                 for k, (caption, *table) in enumerate(tables, 1)))
     write_atomic(Path(f"{path}.csv"), plan_csv(rows))
     if any(run.results for run in runs):
         save_figure(plan_figure(plan["title"], rows), path)
-    return f"{text(terminal_width())}\n\ntables, runs and picture: {path}.md, .tex, .csv, .png"
+    return f"{text}\n\ntables, runs and picture: {path}.md, .tex, .csv, .png"
 
 
 if __name__ == "__main__":

@@ -51,8 +51,7 @@ def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, eve
         write_atomic(out / "results.json", to_json(results))
         # Imported only now, as printing alone needs neither library; a missing one costs no more than its own file.
         if figures := optional("lgn_net.report.figures", "no curves_1.png"):
-            title = f"{results['dataset'] or 'scores'}: normality"
-            for k, curves in enumerate(figures.curve_pages(videos, normal, title, point), 1):
+            for k, curves in enumerate(figures.curve_pages(videos, normal, results["dataset"] or "scores", point), 1):
                 figures.save_figure(curves, out / f"curves_{k}", dpi=200, kinds=("png",))
         if page := optional("lgn_net.report.page", "no report.html"):
             page.write_report(out / "report.html", results, videos, normal, maps)
@@ -76,14 +75,16 @@ def results_of_scores(evaluation: Evaluation, config: Config, every_protocol: bo
                             about.get("dataset"))
     sources = [name for name, truth in truths.items() if all(map(np.array_equal, truth, labels))]
     source = ", ".join(sources) or None
-    judged = {source: videos} | {name: [video._replace(labels=y) for video, y in zip(videos, truth)]
-                                 for name, truth in truths.items() if name not in sources}
-    judged = judged if every_protocol else {}
+    judged = {}
+    if every_protocol:
+        judged = {source: videos} | {name: [video._replace(labels=y) for video, y in zip(videos, truth)]
+                                     for name, truth in truths.items() if name not in sources}
+
     # All numbers.
     results: Results = {"identity": "", "dataset": None, "labels": "none", "complete_benchmark": None} | about
     results |= measure(videos, weights, protocol, training, false_positive_rate)
     results |= {
-        "gap_psnr": psnr_gap(evaluation, protocol),
+        "gap_psnr": measure(videos, {"psnr": 1.0}, protocol, training)["gap"] if "psnr" in weights else None,
         "protocol": WORDS.protocol(protocol, config.score, config.model.window - 1, len(weights) > 1, about),
         "label_source": source, "signals": dict(weights),
         "scoring": {knob: getattr(config.score, knob) for knob in SCORING},
@@ -99,18 +100,11 @@ def results_of_scores(evaluation: Evaluation, config: Config, every_protocol: bo
         name = f"{other.about['scores']}" + f" ({said})" * (weights != other.weights)
         results["compared"] = {"other": name} | compare(
             videos, other.videos, (weights, other.weights), protocol, (training, other.training))
-
     for scored, value in ((evaluation, results["auc"]), (other, results.get("compared", {}).get("auc_other"))):
         if scored and "direction" in scored.about and value is not None and value < 0.2:
             warn(f"{scored.about['scores']}: AUC {percent(value)} % if {scored.about['direction']}; is --direction "
                  f"wrong? The other one gives {percent(1 - value)} %")
     return results
-
-
-def psnr_gap(evaluation: Evaluation, protocol: Protocol) -> float | None:
-    """Compute the gap at lambda 1, of the PSNR alone: the one scale of all systems; None where there is no PSNR."""
-    videos, weights, training, _ = evaluation
-    return measure(videos, {"psnr": 1.0}, protocol, training)["gap"] if "psnr" in weights else None
 
 
 def lambda_rows(evaluation: Evaluation, steps: int) -> list[dict[str, float | None]]:
@@ -119,10 +113,10 @@ def lambda_rows(evaluation: Evaluation, steps: int) -> list[dict[str, float | No
     if not {"psnr"} < {*weights}:
         raise UserError(f"lambda weighs psnr against distance, it has only {', '.join(weights)}")
     protocol, labels, rows = Protocol.configured(results["scoring"]), [video.labels for video in videos], []
-    for value in (k / steps for k in range(steps + 1)):
-        normal = normality_under(protocol, videos, paper_weights(value, len(weights) - 1), training)
-        gap = all_frames(labels, normal, 0.05)["gap"]
-        rows.append({"lambda": value, "auc": auc(labels, normal, protocol.average), "gap": gap})
+    for k in range(steps + 1):
+        normal = normality_under(protocol, videos, paper_weights(k / steps, len(weights) - 1), training)
+        rows.append({"lambda": k / steps, "auc": auc(labels, normal, protocol.average),
+                     "gap": all_frames(labels, normal, 0.05)["gap"]})
     return rows
 
 
