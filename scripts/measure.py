@@ -14,7 +14,6 @@ from pathlib import Path
 from lgn_net.cli import command_parser, given, label_argument, measuring_arguments, parse_command, peek, separate
 from lgn_net.config import config_from_dict, flatten
 from lgn_net.errors import UserError
-from lgn_net.files import check_writable
 from lgn_net.report.outcome import finish
 from lgn_net.scores.evaluation import read_any, results_beside
 from lgn_net.scores.maps import judge_again, load_maps
@@ -40,13 +39,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", help="Folder for the results; nothing is written unless it is given.")
     config, args = parse_command(parser, argv, of_network | of_scoring)
     for knob, value in flatten(asdict(config)).items():
-        free = knob == "data.label_source" or knob in {f"score.{name}" for name in SCORING}
-        if of_network.get(knob, value) != value and not free:
+        free = {"data.label_source", *(f"score.{name}" for name in SCORING)}
+        if of_network.get(knob, value) != value and knob not in free:
             raise UserError(f"{knob} was {of_network[knob]} when the network ran, and {scores} cannot tell what "
-                            f"{value} would give; with --scores, choose lambda, {', '.join(SCORING[1:])} and labels")
+                            f"{value} would give; choose lambda, {', '.join(SCORING[1:])} and labels")
     out = Path(args.out) if args.out else None
-    if out:
-        check_writable(out)
 
     # The scores with their labels, and those to compare with. A second file of ours keeps its own lambda.
     dataset = config.data.dataset if given(argv, "--dataset_type", "--data.dataset") else None

@@ -37,7 +37,7 @@ from lgn_net.cli import parse_command
 from lgn_net.config import Config, config_from_dict, knob_parser, to_yaml
 from lgn_net.datasets import canonical_name
 from lgn_net.errors import UserError
-from lgn_net.files import ROOT, check_writable, locked, to_json, write_atomic
+from lgn_net.files import ROOT, locked, to_json, write_atomic
 from lgn_net.report.figures import plan_figure, save_figure, sweep_figure
 from lgn_net.report.tables import PUBLISHED, SIGNALS, latex, markdown, percent, plan_csv, plan_tables
 from lgn_net.terminal import StopOnSignal, run_command
@@ -66,7 +66,6 @@ def main(argv: list[str]) -> int:
             commands = [shlex.join(["python", *run.command(stage)[1:]]) for stage in stages if run.stage]
             print(" && ".join(commands) or f"true    # {run.name}: complete")
         return 0
-    check_writable(args.exp_dir)
 
     # Do it. A second signal ends nothing: the runs are saving already.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // args.jobs)))
@@ -86,8 +85,7 @@ def main(argv: list[str]) -> int:
         if run.stage:
             run.look()
     print(f"\n{write_outputs(plan, runs, args)}\n")
-    if failed := [str(run.beside("log")) for run in runs if run.failed]:
-        print(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}", file=sys.stderr)
+    if any(run.failed for run in runs):
         return 1
     if left := [run for run in runs if run.stage == "train" or run.stage in args.stages]:
         print(f"{len(left)} of {len(runs)} runs are not complete; give the same command again to go on")
@@ -130,20 +128,18 @@ def read_plan(args: argparse.Namespace) -> tuple[dict, list["Run"]]:
     # The file. Values stay as they are written, as the command line wants them.
     try:
         plan = {"question": [], "set": {}} | yaml.load(args.plan.read_text(), yaml.BaseLoader)
-        rows = {name: row["set"] for name, row in plan["rows"].items()}
+        rows = {name: plan["rows"][name]["set"] for name in args.rows or plan["rows"]}
         if wrong := {*plan} ^ {"title", "question", "config", "set", "rows"}:
             raise KeyError(f"unknown or missing: {', '.join(wrong)}")
     except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"plan {args.plan}: {' '.join(str(error).split())}; expected title, config, rows with "
                         f"`name: {{set: {{knob: value}}}}` as in plans/table2.yaml") from None
-    if absent := set(args.rows or ()) - set(rows):
-        raise UserError(f"plan {args.plan} has no row {absent.pop()!r}; it has {', '.join(map(repr, rows))}")
     if args.config:
         plan |= {"config": args.config, "set": {}}
 
     # Its runs. What is published of a system holds for rows that choose nothing but the system.
     runs = []
-    for seed, name in itertools.product(args.seeds, [name for name in rows if name in (args.rows or rows)]):
+    for seed, name in itertools.product(args.seeds, rows):
         knobs = {"model.name": "lgn_net"} | plan["set"] | rows[name]
         words = [word for knob, value in knobs.items() for word in (f"--{knob}", value)]
         argv = ["--config", args.config or str(ROOT / plan["config"]), *words, *args.knobs, "--seed", str(seed)]
@@ -161,18 +157,14 @@ def read_json(path: Path) -> dict:
 
 @dataclass
 class Run:
-    """A row of the plan with a seed.
-
-    `argv` is the configuration as train.py's options, `config` the same parsed; `published` is an AUC in percent.
-    `look` finds the rest: what is to be done next, and the results of the last epoch.
-    """
+    """A row of the plan with a seed; `look` finds what is to be done next, and the results of the last epoch."""
 
     row: str
     seed: int
     folder: Path
-    argv: list[str]
-    config: Config
-    published: float | None
+    argv: list[str]                                 # the configuration as train.py's options
+    config: Config                                  # the same, parsed
+    published: float | None                         # AUC in percent
     args: argparse.Namespace
     to_evaluate: list[Path] = field(default_factory=list)
     results: dict = field(default_factory=dict)
@@ -292,11 +284,10 @@ class Run:
         """Draw the AUCs over the epochs that were evaluated into the run's folder."""
         last = self.config.train.epochs
         every = {k: self.results_of(self.epoch(k)) for k in range(1, last)} | {last: self.results}
-        evaluated = {k: results for k, results in every.items() if results}
-        aucs = {name: [results.get(key) for results in evaluated.values()] for name, key in SIGNALS.items()}
-        figure = sweep_figure("epoch", {name: [(np.array([*evaluated]), np.array(values, float), None)]
-                                        for name, values in aucs.items()})
-        save_figure(figure, self.folder / "auc_over_epochs")
+        epochs, curves = np.array([k for k in every if every[k]]), {}
+        for name, key in SIGNALS.items():
+            curves[name] = [(epochs, np.array([every[k].get(key) for k in epochs], float), None)]
+        save_figure(sweep_figure("epoch", curves), self.folder / "auc_over_epochs")
 
 
 def write_outputs(plan: dict, runs: list[Run], args: argparse.Namespace) -> str:

@@ -29,18 +29,15 @@ from lgn_net.scores.evaluation import open_evaluation
 from lgn_net.scores.protocols import Protocol, measure, paper_weights
 from lgn_net.terminal import progress, run_command
 
-QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1)
+QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1)       # of the regular score of training frames
 
 
 def main(argv: list[str]) -> None:
     """Run the command."""
     sweep = {"lambda": sweep_lambda, "gamma": sweep_gamma}.get(argv[0] if argv else "")
-    if sweep:
-        sweep(argv[1:])
-    elif {"-h", "--help"} & {*argv}:
-        print(__doc__)
-    else:
-        raise UserError("sweep what? The first word is lambda or gamma")
+    if not sweep:
+        raise UserError("the first word is lambda or gamma; sweep.py gamma --help tells more")
+    sweep(argv[1:])
 
 
 def sweep_lambda(argv: list[str]) -> None:
@@ -58,9 +55,7 @@ def sweep_gamma(argv: list[str]) -> None:
     # The command line.
     parser = command_parser(__doc__ or "", "sweep.py gamma --checkpoint CKPT --dataset_path DATA")
     network_arguments(parser)
-    parser.add_argument("--gammas", type=float, nargs="+",
-                        help=f"Default: 0, the configuration's, and the quantiles {', '.join(map(str, QUANTILES))} of "
-                             f"the regular score of training frames.")
+    parser.add_argument("--gammas", type=float, nargs="+", help="Default: 0, the configuration's, and the quantiles.")
     parser.add_argument("--out", help="Default: evaluation_<name of the checkpoint>, beside it.")
     config, args = parse_command(parser, argv)
     if bool(args.checkpoint) == bool(args.model_dir):
@@ -74,8 +69,7 @@ def sweep_gamma(argv: list[str]) -> None:
     device = pick_device(args.device)
     config, model, _ = load_network(config, args, device)
     videos, truth, _ = load_test_set(config, args)
-    gammas = args.gammas
-    if not gammas:
+    if not (gammas := args.gammas):
         if not (normal := training_videos(config, args)):
             raise UserError("there are no training frames beside the test frames, whose regular scores would say which "
                             "gammas matter; give --gammas")

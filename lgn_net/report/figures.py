@@ -1,7 +1,6 @@
 """Draw figures for print, the paper's and ours: each function makes one of plain numbers, `save_figure` writes it.
 
-Widths are those of a column and of a page of two columns. Curves differ by their dashes as well as by their colours
-(Okabe and Ito's), so that a grey copy can be read. Names are never read as formulas.
+Widths are those of a column and of a page of two columns; templates/print.mplstyle is their style.
 """
 
 import math
@@ -19,6 +18,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.dates import DateFormatter
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
@@ -32,8 +32,6 @@ from lgn_net.terminal import visible
 
 COLUMN, PAGE = 3.5, 7.16                                          # inches
 BLUE, RED = "#0072b2", "#d55e00"
-COLOURS = (BLUE, RED, "#009e73", "#000000", "#e69f00", "#cc79a7", "#56b4e9")
-DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (9, 2)), (0, (3, 1, 3, 1, 1, 1)))
 STYLE = matplotlib.rc_params_from_file(Path(__file__).with_name("templates") / "print.mplstyle",
                                        use_default_template=False)
 VIDEOS_PER_PAGE, MAPS_PER_PAGE = 12, 6
@@ -69,7 +67,7 @@ def curve_pages(videos: Sequence[VideoScores], normality: Sequence[np.ndarray], 
         shown = list(zip(videos, normality))[start:start + VIDEOS_PER_PAGE]
         columns = min(3, len(shown))
         rows, width = math.ceil(len(shown) / columns), COLUMN if columns == 1 else PAGE
-        figure = Figure(figsize=(width, (0.7 + 0.24 * width / columns) * rows + 0.9), layout="constrained")
+        figure = Figure(figsize=(width, (0.8 + 0.24 * width / columns) * rows + 0.7), layout="constrained")
         for panel, ((name, frames, _, labels), x) in enumerate(shown, 1):
             axes = figure.add_subplot(rows, columns, panel)
             axes.plot(frames, x, color=BLUE, linewidth=0.9, label="normality")
@@ -81,11 +79,10 @@ def curve_pages(videos: Sequence[VideoScores], normality: Sequence[np.ndarray], 
                              label="threshold of equal errors")
                 for marker, label, wrong in zip("^v", ("false alarm", "miss"), mistakes(labels, x, point)):
                     axes.plot(frames[wrong], x[wrong], marker, color=RED, markersize=2, label=label)
-            axes.set(title=visible(name), ylim=(low - room, high + room), xlim=(frames[0], max(frames[-1],
-                     frames[0] + 1)))
+            axes.set(title=visible(name), xlabel="frame", xlim=(frames[0], frames[-1] + 1),
+                     ylim=(low - room, high + room))
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         figure.suptitle(visible(title))
-        figure.supxlabel("frame", fontsize=8)
         legend_below(figure, columns=3 if columns == 1 else 5)
         pages.append(figure)
     return pages
@@ -97,22 +94,17 @@ def legend_below(figure: Figure, columns: int) -> None:
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=columns, alignment="left")
 
 
-def plot_runs(axes: Axes, k: int, curves: Sequence[tuple[np.ndarray, np.ndarray]], label: str) -> np.ndarray:
-    """Plot the k-th curve of a figure: that of a run, or the mean of several with a band of a standard deviation.
-
-    Returns:
-        The points of the curve, (2, n).
-    """
-    x, y = curves[0]
-    colour = COLOURS[k % len(COLOURS)]
+def plot_runs(axes: Axes, curves: Sequence[tuple[np.ndarray, np.ndarray]], label: str) -> Line2D:
+    """Plot the next curve of a panel: that of a run, or the mean of several with a band of a standard deviation."""
+    (x, y), sd = curves[0], np.array(0.0)
     if len(curves) > 1:
         every = np.unique(np.concatenate([x for x, _ in curves]))
         x = every[(every >= max(x[0] for x, _ in curves)) & (every <= min(x[-1] for x, _ in curves))]
         values = [np.interp(x, *curve) for curve in curves]
         y, sd = np.mean(values, axis=0), np.std(values, axis=0, ddof=1)
-        axes.fill_between(x, y - sd, y + sd, color=colour, alpha=0.2, linewidth=0)
-    axes.plot(x, y, color=colour, linestyle=DASHES[k % len(DASHES)], label=label)
-    return np.stack([x, y])
+    (line,) = axes.plot(x, y, label=label)
+    axes.fill_between(x, y - sd, y + sd, color=line.get_color(), alpha=0.2, linewidth=0)
+    return line
 
 
 @matplotlib.rc_context(STYLE)
@@ -126,8 +118,8 @@ def roc_figure(panels: Mapping[str, Mapping[str, Sequence[tuple]]]) -> Figure:
     figure = Figure(figsize=(columns * COLUMN, rows * (COLUMN + 0.2)), layout="constrained")
     for panel, (title, curves) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(rows, columns, panel, box_aspect=1)
-        for k, (label, of_runs) in enumerate(curves.items()):
-            plot_runs(axes, k, of_runs, wrap(label, COLUMN - 1))
+        for label, of_runs in curves.items():
+            plot_runs(axes, of_runs, wrap(label, COLUMN - 1))
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.7, linestyle=(0, (1, 2)), zorder=0)
         axes.set(xlim=(0, 1), ylim=(0, 1.01), title=title, xlabel="false positive rate", ylabel="true positive rate")
         axes.legend(title="AUC (95 % interval over videos, or seeds)", loc="lower right", alignment="left")
@@ -166,7 +158,7 @@ def gap_figure(gaps: Mapping[str, Sequence[float]]) -> Figure:
     """Fig. 7: draw the gap of each run as it was evaluated, and below it, if there is one, that at lambda 1."""
     figure = Figure(figsize=(COLUMN, 0.5 * len(gaps) + 1), layout="constrained")
     axes = figure.subplots()
-    for k, (colour, label) in enumerate(((BLUE, "as evaluated"), ("0.7", "at lambda 1: PSNR only"))):
+    for k, (colour, label) in enumerate([(BLUE, "as evaluated"), ("0.7", "at lambda 1: PSNR only")]):
         values = {place + 0.35 * k: of_run[k] for place, of_run in enumerate(gaps.values()) if len(of_run) > k}
         bars = axes.barh([*values], [*values.values()], height=0.32, color=colour, label=label)
         axes.bar_label(bars, fmt="%.3f", padding=3, fontsize=7)
@@ -194,13 +186,14 @@ def sweep_figure(knob: str, runs: Mapping[str, Sequence[tuple[Any, Any, float | 
     symbol, meaning = KNOBS[knob]
     figure = Figure(figsize=(COLUMN, 2.5 + 0.14 * len(runs)), layout="constrained")
     axes = figure.subplots()
-    for k, (name, of_name) in enumerate(runs.items()):
+    for name, of_name in runs.items():
         orders = [np.argsort(x) for x, _, _ in of_name]
         curves = [(x[i], 100 * y[i]) for (x, y, _), i in zip(of_name, orders)]
-        x, y = plot_runs(axes, k, curves, wrap(name, COLUMN - 0.8))
+        line = plot_runs(axes, curves, wrap(name, COLUMN - 0.8))
         if (used := of_name[0][2]) is not None:
+            x, y = map(np.asarray, line.get_data())
             axes.plot(used, np.interp(used, x, y, left=np.nan, right=np.nan), "o", markersize=7, markerfacecolor="none",
-                      color=COLOURS[k % len(COLOURS)], label=f"{symbol} of the configuration")
+                      color=line.get_color(), label=f"{symbol} of the configuration")
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.grid(axis="y")
     axes.set(xlabel=f"{symbol} ({meaning})", ylabel="AUC %")

@@ -15,7 +15,7 @@ from lgn_net.data.labels import shipped_truths
 from lgn_net.datasets import canonical_name
 from lgn_net.errors import UserError
 from lgn_net.files import to_json, write_atomic
-from lgn_net.report.tables import PUBLISHED, WORDS, everything, percent
+from lgn_net.report.tables import ENVIRONMENT, PUBLISHED, WORDS, percent
 from lgn_net.scores.evaluation import Evaluation
 from lgn_net.scores.maps import FrameMap, save_maps
 from lgn_net.scores.metrics import all_frames, auc, padded_chance
@@ -57,7 +57,7 @@ def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, eve
             page.write_report(out / "report.html", results, videos, normal, maps)
         names = {"scores": "scores.csv", "results": "results.json", "curves": "curves_1.png", "report": "report.html"}
         files = {name: out / file for name, file in names.items() if (out / file).exists()}
-    print(everything(results, files))
+    print(ENVIRONMENT.get_template("terminal.txt").render(results=results, files=files))
     if results["auc"] is None:
         raise UserError(f"the AUC is undefined: {results['abnormal_frames']} of {results['frames']} scored frames are "
                         f"abnormal, and it needs both classes")
@@ -124,7 +124,7 @@ def identify(results: Results, config: Config) -> Results:
     """Say in a line what was measured, of which network, on what data and how; find the published AUC, a fraction."""
     labels = results["label_source"] or re.sub(r"\S*/", "", results["labels"])           # no path of this machine
     if "config" not in results:
-        return {"identity": WORDS.identity(results, [], "", "", labels), "published": None}
+        return {"identity": WORDS.identity(results, [], labels), "published": None}
     # The configuration published for this system, with Ped2's hyper-parameters on data that the paper does not have.
     knobs = flatten(asdict(config))
     system, dataset = knobs["model.name"], canonical_name(knobs["data.dataset"])
@@ -132,8 +132,5 @@ def identify(results: Results, config: Config) -> Results:
     published = flatten(asdict(parse_command(knob_parser(), ["--data.dataset", like, "--model.name", system], {})[0]))
     changed = [f"{knob.partition('.')[2]} {json.dumps(value)}".replace('"', "") for knob, value in knobs.items()
                if knob.startswith(IDENTITY) and value != published[knob]]
-    side, theirs = knobs["data.image_size"], PUBLISHED.get(system, {}).get(dataset)
-    size = f"{side} x {side} {'grey' if knobs['data.channels'] == 1 else 'colour'}"
-    checkpoint = "/".join(Path(results.get("checkpoint", "")).parts[-2:])
-    return {"identity": WORDS.identity(results, changed, size, checkpoint, labels),
-            "published": theirs and round(theirs / 100, 6)}
+    theirs = PUBLISHED.get(system, {}).get(dataset)
+    return {"identity": WORDS.identity(results, changed, labels), "published": theirs and round(theirs / 100, 6)}

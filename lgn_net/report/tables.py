@@ -7,10 +7,7 @@ once the run is done the content of its results.json.
 
 import csv
 import io
-import shutil
 import statistics
-import sys
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +20,6 @@ from lgn_net.config import flatten
 from lgn_net.scores.metrics import AVERAGES
 from lgn_net.scores.normality import SCOPES
 from lgn_net.scores.protocols import PAPER, RESAMPLES, SIGMAS
-from lgn_net.scores.results import Results
 from lgn_net.terminal import visible
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]           # caption, header, rows
@@ -75,43 +71,17 @@ def percent(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{100 * value:.{digits}f}"
 
 
-def fill(text: str, width: int, indent: int) -> str:
-    """Break each line of a text after `width` characters at most; what follows is indented."""
-    return "\n".join(textwrap.fill(line, width, subsequent_indent=" " * indent) for line in text.splitlines())
-
-
 # In HTML files every value is escaped.
 ENVIRONMENT = jinja2.Environment(
     loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=jinja2.select_autoescape(["html"]), trim_blocks=True,
     lstrip_blocks=True, undefined=jinja2.StrictUndefined,
     finalize=lambda value: visible(value) if type(value) is str else value)
-ENVIRONMENT.filters |= {"percent": percent, "fill": fill,
+ENVIRONMENT.filters |= {"percent": percent,
                         "share": lambda value: "undefined" if value is None else f"{percent(value)} %"}
 ENVIRONMENT.globals |= {"resamples": RESAMPLES, "averages": AVERAGES, "scopes": SCOPES, "sigmas": SIGMAS,
                         "paper": PAPER}
 WORDS: Any = ENVIRONMENT.get_template("words.txt").module                  # its macros, as functions
 comparison = WORDS.comparison                                              # of two score files
-
-
-def everything(results: Results, files: Mapping[str, Path]) -> str:
-    """Write what the terminal shows of an evaluation: identity, numbers, tables, the `files` by name, headline."""
-    # The AUC % of the grid's cells for each set of labels; the paper's protocol in bold.
-    header = ["average", "normalisation", *(f"sigma {sigma:g}" if sigma else "unsmoothed" for sigma in SIGMAS)]
-    grids = []
-    for labels, chance in results["padded_chance"].items():
-        rows: dict[tuple[str, str], list[str]] = {}
-        for cell in results["grid"]:
-            if cell["labels"] == (labels or None):
-                bold = "**" * (tuple(cell[key] for key in PAPER._fields) == PAPER)
-                names = (cell["average"], SCOPES[cell["scope"]])
-                rows.setdefault(names, [*names]).append(f"{bold}{percent(cell['auc'])}{bold}")
-        grids.append((labels, markdown(header, [*rows.values()], left=2), chance))
-    videos = markdown(["video", "frames", "abnormal", "AUC %", "mean normality"],
-                      [[row["video"], str(row["frames"]), str(row["abnormal_frames"]), percent(row["auc"]),
-                        f"{row['mean_normality']:.3f}"] for row in results["per_video"]])
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    return ENVIRONMENT.get_template("terminal.txt").render(results=results, grids=grids, videos=videos, files=files,
-                                                           width=width)
 
 
 def plan_tables(runs: Sequence[Mapping], overrides: str) -> list[Table]:
