@@ -153,33 +153,31 @@ def test_gammas_by_quantiles_of_the_regular_score(made, whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_and_stopped(base, tmp_path):
+def test_killed_and_stopped(base, whole, tmp_path):
     """A training whose command was killed is left alone; SIGTERM saves; the numbers are the same."""
-    base = *base, "--seeds", 0, "--rows", "LGN-Net", "--exp_dir"
-    assert run(run_plan.main, *base, tmp_path / "whole").status == 0
-    base = *base, tmp_path / "runs"
+    base = *base, "--seeds", 1, "--rows", "LGN-Net", "--exp_dir", tmp_path / "runs"
 
     def start(sent, *more):
-        """Start the command, send it a signal once something is logged, and return status and output."""
+        """Start the command, send it a signal once something is logged, and return its output."""
         command = map(str, (sys.executable, ROOT / "scripts/run_plan.py", *base, *more))
-        process = subprocess.Popen([*command], stdout=subprocess.PIPE, text=True)
-        deadline = time.monotonic() + 120
-        while not list((tmp_path / "runs").glob("*/*/log.jsonl")) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.send_signal(sent)
-        out, _ = process.communicate(timeout=120)
-        return process.returncode, out
+        with subprocess.Popen([*command], stdout=subprocess.PIPE, text=True) as process:
+            while not list((tmp_path / "runs").glob("*/*/log.jsonl")):
+                assert process.poll() is None
+                time.sleep(0.01)
+            process.send_signal(sent)
+            out = process.stdout.read()
+        assert process.returncode == (128 + sent if sent == signal.SIGTERM else -sent)
+        return out
 
     endless = "--", "--train.epochs", 10000
-    status, out = start(signal.SIGTERM, *endless)
-    assert status == 128 + signal.SIGTERM and "give the same command again" in out
+    assert "give the same command again" in start(signal.SIGTERM, *endless)
     assert "--resume" in run(run_plan.main, *base, "--dry-run", *endless).out
     shutil.rmtree(tmp_path / "runs")
-    assert start(signal.SIGKILL)[0] == -signal.SIGKILL
+    start(signal.SIGKILL)
     while (again := run(run_plan.main, *base)).status == 75:
         assert "another command works on it" in again.out
-    assert again.status == 0 and aucs_of(tmp_path / "runs") == aucs_of(tmp_path / "whole")
-    assert "another process is training" not in (tmp_path / "runs/lgn_net/seed_0.log").read_text()
+    assert again.status == 0 and aucs_of(tmp_path / "runs").items() < aucs_of(whole[1]).items()
+    assert "another process is training" not in (tmp_path / "runs/lgn_net/seed_1.log").read_text()
 
 
 @pytest.mark.slow
@@ -308,11 +306,12 @@ def test_the_published_runs(tmp_path):
         "reproduce_ped2/mnad_pred/seed_0", "reproduce_ped2/mnad_pred_uniform/seed_0", "ten_minutes/lgn_net/seed_0")}
 
 
-@pytest.mark.parametrize("content, word", [
-    ("rows: {A: }", "config"), ("rows: [", "expected title"), ("config: configs/toy.yaml\nrows: {B: {set: {}}}", "'A'"),
-    ("config: configs/toy.yaml\nrows: {A: {set: {model.name: xyz}}}", "mnad_pred"),
-    ("config: configs/toy.yaml\nrows: {A: {sett: {train.lr: 1}}}", "'set'")])
-def test_bad_plan(tmp_path, content, word):
-    (tmp_path / "plan.yaml").write_text(f"title: x\n{content}")
-    argv = "--plan", tmp_path / "plan.yaml", "--dataset_path", tmp_path, "--exp_dir", tmp_path / "runs"
-    assert word in sentence(run(run_plan.main, *argv, "--rows", "A"))
+def test_bad_plan(tmp_path):
+    argv = "--plan", tmp_path / "plan.yaml", "--dataset_path", tmp_path, "--exp_dir", tmp_path / "runs", "--rows", "A"
+    for content, word in [
+            ("rows: {A: }", "config"), ("rows: [", "expected title"),
+            ("config: configs/toy.yaml\nrows: {B: {set: {}}}", "'A'"),
+            ("config: configs/toy.yaml\nrows: {A: {set: {model.name: xyz}}}", "mnad_pred"),
+            ("config: configs/toy.yaml\nrows: {A: {sett: {train.lr: 1}}}", "'set'")]:
+        (tmp_path / "plan.yaml").write_text(f"title: x\n{content}")
+        assert word in sentence(run(run_plan.main, *argv))
