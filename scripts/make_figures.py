@@ -10,8 +10,7 @@
     10  fig10_lambda  AUC over lambda
 
 RUN is a folder that evaluate.py wrote, or a run's folder with one in it. Without --names, runs that differ in nothing
-but the seed are one curve or bar: their mean, in a band of one standard deviation to either side. Each figure is
-written as .png and .pdf; what cannot be drawn is skipped, and the list says why.
+but the seed are one curve or bar: their mean, in a band of one standard deviation to either side.
 """
 
 import argparse
@@ -55,13 +54,12 @@ Rows = dict[str, list[Run]]            # by a row's name its runs, which differ 
 
 
 def main(argv: list[str]) -> int:
-    """Draw the figures that the command line asks for, write them, and list what was written and what was not."""
+    """Draw what the command line asks for, and list what was written, and what was not and why."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", metavar="RUN", nargs="+", help="folder of an evaluation, or of a run with one in it")
     parser.add_argument("--out", type=Path, default=Path("figures"), metavar="FOLDER", help="default: figures")
     parser.add_argument("--names", nargs="+", metavar="NAME", help="of the runs; default: what differs in their paths")
-    parser.add_argument("--figures", nargs="+", type=int, choices=STEMS, metavar="N", default=list(STEMS),
-                        help="which; default: all")
+    parser.add_argument("--figures", nargs="+", type=int, choices=STEMS, metavar="N", default=STEMS, help="which")
     parser.add_argument("--videos", nargs="+", metavar="VIDEO", help="which videos figure 5 shows; default: all")
     args = parser.parse_args(argv)
     # Figure after figure: what each run gives to it, its pages, its files.

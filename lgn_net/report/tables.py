@@ -94,22 +94,23 @@ def plan_tables(runs: Sequence[Mapping], overrides: str) -> list[Table]:
         done = [run for run in group if "auc" in run]
         aucs, published = [*by_seed(done, "auc").values()], group[0]["published_auc"]
         minutes = [seconds / 60 for seconds in by_seed(done, "train_s").values()]
-        rows.append([
-            name, f"{len(done)} of {len(group)}", mean(aucs), f"{statistics.stdev(aucs):.2f}" if len(aucs) > 1 else "-",
-            interval(aucs)[0], means(done, "auc_psnr"), means(done, *(distances_of(done[0]) if done else ())) or "-",
-            means(done, "auc_copy", "auc_linear", "auc_skill"), means(done, "gap", digits=3),
-            means(done, "gap_psnr", digits=3), means(done, "live_items", digits=1),
-            means(done, "psnr_normal", "psnr_abnormal"), mean(minutes, 1),
-            "-" if published is None else f"{published:.1f}",
-            f"{statistics.mean(aucs) - published:+.1f}" if aucs and published else "-"])
-    header = ["row", "n", "AUC %", "sd", "95 % interval", "PSNR only", "distance only", "copy / linear / skill", "gap",
-              "gap, lambda 1", "live items", "PSNR normal / abnormal", "minutes", "published", "difference"]
+        rows.append({
+            "row": name, "n": f"{len(done)} of {len(group)}", "AUC %": mean(aucs),
+            "sd": f"{statistics.stdev(aucs):.2f}" if len(aucs) > 1 else "-", "95 % interval": interval(aucs)[0],
+            "PSNR only": means(done, "auc_psnr"),
+            "distance only": means(done, *(distances_of(done[0]) if done else ())) or "-",
+            "copy / linear / skill": means(done, "auc_copy", "auc_linear", "auc_skill"),
+            "gap": means(done, "gap", digits=3), "gap, lambda 1": means(done, "gap_psnr", digits=3),
+            "live items": means(done, "live_items", digits=1),
+            "PSNR normal / abnormal": means(done, "psnr_normal", "psnr_abnormal"), "minutes": mean(minutes, 1),
+            "published": "-" if published is None else f"{published:.1f}",
+            "difference": f"{statistics.mean(aucs) - published:+.1f}" if aucs and published else "-"})
 
     # The caption says what the runs have in common.
     told = {name: dict.fromkeys(str(run[key]) for run in map(flatten, map(dict, runs)) if run.get(key) is not None)
             for name, key in FACTS.items()}
     caption = "; ".join([f"{name} {' or '.join(values)}" for name, values in told.items() if values] + [overrides])
-    return [(caption, header, rows), *differences(runs)]
+    return [(caption, [*rows[0]], [[*row.values()] for row in rows]), *differences(runs)]
 
 
 def differences(runs: Sequence[Mapping]) -> list[Table]:
