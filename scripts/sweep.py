@@ -35,9 +35,12 @@ QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1)       # of the regular sc
 def main(argv: list[str]) -> None:
     """Run the command."""
     sweep = {"lambda": sweep_lambda, "gamma": sweep_gamma}.get(argv[0] if argv else "")
-    if not sweep:
-        raise UserError("the first word is lambda or gamma; sweep.py gamma --help tells more")
-    sweep(argv[1:])
+    if sweep:
+        sweep(argv[1:])
+    elif not {"-h", "--help"} & {*argv}:
+        raise UserError("the first word is lambda or gamma")
+    else:
+        print(__doc__)
 
 
 def sweep_lambda(argv: list[str]) -> None:

@@ -99,7 +99,16 @@ def browser(tmp_path_factory):
     driver.quit()
 
 
-def open_page(browser, path, width, phone, scheme):
+def wait_for(condition):
+    """Its value, once it is true; a browser draws when it likes."""
+    for _ in range(200):
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise AssertionError("not within 10 seconds")
+
+
+def open_page(browser, path, width=1400, phone=False, scheme="light"):
     """Open a report; nothing may go wrong, and its policy lets it ask nothing of a network."""
     for command, values in (
             ("setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": phone}),
@@ -107,9 +116,7 @@ def open_page(browser, path, width, phone, scheme):
         browser.execute_cdp_cmd(f"Emulation.{command}", values)
     browser.get_log("browser")
     browser.get(path.as_uri())
-    deadline = time.monotonic() + 30                                           # a browser draws when it likes
-    while browser.execute_script("return document.querySelector('.plot:not(.js-plotly-plot)')"):
-        assert time.monotonic() < deadline
+    wait_for(lambda: browser.execute_script("return !document.querySelector('.plot:not(.js-plotly-plot)')"))
     assert [line for line in browser.get_log("browser") if line["level"] != "INFO"] == []
 
 
@@ -141,7 +148,7 @@ def test_plots_hold_the_numbers(browser, report):
     normal = normality_under(PAPER, videos, WEIGHTS)
     curve = roc([video.labels for video in videos], normal)
     point = operating_point(*curve, np.concatenate(normal))
-    open_page(browser, path, 1400, False, "light")
+    open_page(browser, path)
     shown = browser.execute_script("let {hovertemplate, text, customdata} = curve1._fullData[0];"
                                    "return [hovertemplate, text.slice(-1)[0], Array.from(customdata[7])]")
     nasty = re.sub("[<>&%]", lambda sign: f"&#{ord(sign[0])};", NASTY)
