@@ -53,7 +53,7 @@ class Run(NamedTuple):
 Rows = dict[str, list[Run]]            # by a row's name its runs, which differ in nothing but the seed
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str]) -> None:
     """Draw what the command line asks for, and list what was written, and what was not and why."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", metavar="RUN", nargs="+", help="folder of an evaluation, or of a run with one in it")
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--videos", nargs="+", metavar="VIDEO", help="which videos figure 5 shows; default: all")
     args = parser.parse_args(argv)
     # Figure after figure: what each run gives to it, its pages, its files.
-    rows, drawn = open_rows(args.runs, args.names), 0
+    rows = open_rows(args.runs, args.names)
     for number in args.figures:
         parts = {}
         for name, runs in rows.items():
@@ -74,8 +74,6 @@ def main(argv: list[str]) -> int:
         for page, figure in draw(number, rows, parts).items() if parts else ():
             png, pdf = figures.save_figure(figure, args.out / (STEMS[number] + page))
             print(f"written  {STEMS[number]}  {png}, {pdf.suffix}")
-            drawn += 1
-    return 0 if drawn else 1
 
 
 def open_rows(folders: Sequence[str], given: Sequence[str] | None) -> Rows:

@@ -124,9 +124,7 @@ def test_what_is_written_is_read_again(small, tmp_path):
 
 
 def test_a_missing_library_costs_its_own_file(small, tmp_path, monkeypatch):
-    """And one sentence each; what an earlier run left goes, as it would show other numbers."""
-    for name in ("curves_1.png", "curves_3.png", "report.html"):
-        (tmp_path / name).write_bytes(b"old")
+    """And one sentence each."""
     for library, module in (("matplotlib", "figures"), ("plotly.offline", "page")):
         monkeypatch.setitem(sys.modules, library, None)                                        # importing it now fails
         monkeypatch.delitem(sys.modules, f"lgn_net.report.{module}", raising=False)
@@ -138,11 +136,16 @@ def test_a_missing_library_costs_its_own_file(small, tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {small.name, "scores.csv", "results.json", "maps.npz"}
 
 
-def test_one_class(tmp_path):
-    write_scores(tmp_path / "normal.csv", made_scores({"a": np.zeros(9, int), "b": np.zeros(5, int)}))
-    result = run(main, tmp_path / "normal.csv", "--out", tmp_path / "out")
-    assert "0 of 14 scored frames are abnormal" in sentence(result) and "mean PSNR, normal frames" in result.out
-    assert json.loads((tmp_path / "out/results.json").read_text())["auc"] is None
+def test_what_is_undefined(tmp_path):
+    """Of one class, of one frame, of one video: output and report say so, and nothing else is missing."""
+    for labels, status, seen in (({"a": np.zeros(9, int), "b": np.zeros(5, int)}, 2, "all normal"),
+                                 ({"a": np.zeros(1, int)}, 2, "1 frames scored"),
+                                 ({"a": np.arange(20) % 2}, 0, "no interval: one video cannot be resampled")):
+        write_scores(tmp_path / "s.csv", made_scores(labels))
+        result = run(main, tmp_path / "s.csv", "--out", tmp_path / "out")
+        assert result.status == status and ("0 of 1" in result.err) == (status == 2), result
+        page = re.sub(r"<(script|style)\b.*?</\1>", "", (tmp_path / "out/report.html").read_text(), flags=re.DOTALL)
+        assert seen in page and not re.search(r"\bNone\b|\bnan\b", page + result.out)
 
 
 @pytest.mark.slow

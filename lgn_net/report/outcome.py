@@ -40,8 +40,6 @@ def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, eve
     results = results_of_scores(evaluation, config, every_protocol, other, false_positive_rate)
     videos, point, files = evaluation.videos, results["at_eer"], dict[str, Path]()
     if out:
-        for old in (*out.glob("curves_*.png"), out / "report.html"):
-            old.unlink(missing_ok=True)
         made = [{"normality": x} | ({"decision": (x <= point["threshold"]) * 1.0} if point else {}) for x in normal]
         write_scores(out / "scores.csv", [video._replace(signals=video.signals | new)
                                           for video, new in zip(videos, made)])

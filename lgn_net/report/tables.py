@@ -25,9 +25,7 @@ from lgn_net.terminal import visible
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]           # caption, header, rows
 TEMPLATES = Path(__file__).parent / "templates"
 PUBLISHED: dict[str, dict[str, float]] = yaml.safe_load((TEMPLATES / "published.yaml").read_text())
-# LaTeX's own characters, and how they are written.
-LATEX = str.maketrans({"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
-    c: f"\\{c}" for c in "&%$#_{}"})
+LATEX = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"})                # LaTeX's own characters, and how to write them
 SIGNALS = {"AUC": "auc", "PSNR only": "auc_psnr", "distance only": "auc_distance"}
 # What the caption of a table says, and the columns of the list of runs, by their keys.
 FACTS = {"data set": "dataset", "pixels a side": "config.data.image_size", "channels": "config.data.channels",
