@@ -50,9 +50,6 @@ class Run(NamedTuple):
     normality: list[np.ndarray]        # likewise, as it was measured
 
 
-Rows = dict[str, list[Run]]            # by a row's name its runs, which differ in nothing but the seed
-
-
 def main(argv: list[str]) -> None:
     """Draw what the command line asks for, and list what was written, and what was not and why."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -76,8 +73,8 @@ def main(argv: list[str]) -> None:
             print(f"written  {STEMS[number]}  {png}, {pdf.suffix}")
 
 
-def open_rows(folders: Sequence[str], given: Sequence[str] | None) -> Rows:
-    """Read the evaluations. UserError for a folder without one, and for names that do not fit."""
+def open_rows(folders: Sequence[str], given: Sequence[str] | None) -> dict[str, list[Run]]:
+    """Read the evaluations, by the name of a row those that differ in the seed alone; UserError for unfit names."""
     opened = [open_evaluation(folder) for folder in folders]
     paths = [folder.resolve() for _, folder in opened]
     paths = [path.parent if path.name == "evaluation_last" else path for path in paths]
@@ -85,7 +82,7 @@ def open_rows(folders: Sequence[str], given: Sequence[str] | None) -> Rows:
     names = given or [path.relative_to(common).as_posix() for path in paths]
     if not len(set(names)) == len(names) == len(folders):
         raise UserError(f"{len(folders)} runs are called {', '.join(names)}; give --names, a different one for each")
-    rows: Rows = {}
+    rows: dict[str, list[Run]] = {}
     for name, (evaluation, folder) in zip(names, opened):
         about, labels = evaluation.about, [video.labels for video in evaluation.videos]
         group = ", ".join(filter(None, (about["dataset"] or "scores", about["label_source"])))
@@ -119,7 +116,7 @@ def part(number: int, run: Run, videos: Sequence[str] | None) -> Any:
     return curve
 
 
-def draw(number: int, rows: Rows, parts: dict[str, list]) -> dict[str, Figure]:
+def draw(number: int, rows: dict[str, list[Run]], parts: dict[str, list]) -> dict[str, Figure]:
     """Draw the pages of a figure of what `part` gives for each run; their keys are added to the figure's name."""
     if number in (5, 6):
         return {re.sub(r"[^\w.-]+", "_", f"_{run.name}_{k}"): page for name, of_row in parts.items()

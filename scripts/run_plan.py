@@ -7,11 +7,9 @@
 
 Each run is RUNS/<row>/seed_<k> with its log beside it. The command may be stopped or killed and given again: begun runs
 go on from their last checkpoint. RUNS/<plan>.md and .tex (tables), .csv (runs), .png and .pdf (AUCs) are rewritten when
-a run is done; --every also draws auc_over_epochs into its folder. Several commands may use one RUNS, on several GPUs
-for example (--device cuda:1): each takes runs that no other command works on.
-
-Exit status: 0 complete; 75 something is left, give the same command again; 128 + its number after a signal; 1 a run
-failed, see its log; 2 wrong input.
+a run is done; --every also draws auc_over_epochs into its folder. Several commands may use one RUNS, each on a GPU of
+its own (--device cuda:1), and take runs that no other one works on. Exit status: 0 complete; 75 something is left, give
+the same command again; 128 + its number after a signal; 1 a run failed, see its log; 2 wrong input.
 """
 
 import argparse
@@ -39,7 +37,7 @@ from lgn_net.datasets import canonical_name
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, locked, to_json, write_atomic
 from lgn_net.report.figures import plan_figure, save_figure, sweep_figure
-from lgn_net.report.tables import PUBLISHED, SIGNALS, latex, markdown, percent, plan_csv, plan_tables
+from lgn_net.report.tables import LISTED, PUBLISHED, SIGNALS, csv_text, latex, markdown, percent, plan_tables
 from lgn_net.terminal import StopOnSignal, run_command
 from lgn_net.training.checkpoint import FREE, differences, load_checkpoint, newest_good
 from lgn_net.training.run import read_log
@@ -301,7 +299,7 @@ def write_outputs(plan: dict, runs: list[Run], args: argparse.Namespace) -> str:
     write_atomic(Path(f"{path}.md"), f"{text}\n")
     write_atomic(Path(f"{path}.tex"), "\n".join(latex(*table, f"{plan['title']}. {caption}", f"{path.name}_{k}")
                                                 for k, (caption, *table) in enumerate(tables, 1)))
-    write_atomic(Path(f"{path}.csv"), plan_csv(rows))
+    write_atomic(Path(f"{path}.csv"), csv_text(LISTED, [row for row in rows if "auc" in row]))
     if any(run.results for run in runs):
         save_figure(plan_figure(plan["title"], rows), path)
     return f"{text}\n\ntables, runs and picture: {path}.md, .tex, .csv, .png"

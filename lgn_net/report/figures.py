@@ -171,11 +171,6 @@ def gap_figure(gaps: Mapping[str, Sequence[float]]) -> Figure:
     return figure
 
 
-# What figures show on their x axis, by the knob: its symbol and its meaning.
-KNOBS = {"gamma": ("γ", "threshold of the regular score"), "lambda": ("λ", "0: distance only, 1: PSNR only"),
-         "epoch": ("epoch", "of the training")}
-
-
 @matplotlib.rc_context(STYLE)
 def sweep_figure(knob: str, runs: Mapping[str, Sequence[tuple[Any, Any, float | None]]]) -> Figure:
     """Fig. 9 and 10: draw the AUC over "gamma", "lambda" or "epoch".
@@ -183,7 +178,8 @@ def sweep_figure(knob: str, runs: Mapping[str, Sequence[tuple[Any, Any, float | 
     `runs` gives for each name one or several runs: values (k,) of the knob, the AUC (k,) at each, a fraction or NaN,
     and the value of the run's configuration, which a ring marks; None: there is none.
     """
-    symbol, meaning = KNOBS[knob]
+    symbol, label = {"gamma": ("γ", "γ (threshold of the regular score)"), "epoch": ("", "epoch"),
+                     "lambda": ("λ", "λ (0: distance only, 1: PSNR only)")}[knob]
     figure = Figure(figsize=(COLUMN, 2.5 + 0.14 * len(runs)), layout="constrained")
     axes = figure.subplots()
     for name, of_name in runs.items():
@@ -196,7 +192,7 @@ def sweep_figure(knob: str, runs: Mapping[str, Sequence[tuple[Any, Any, float | 
                       color=line.get_color(), label=f"{symbol} of the configuration")
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.grid(axis="y")
-    axes.set(xlabel=f"{symbol} ({meaning})", ylabel="AUC %")
+    axes.set(xlabel=label, ylabel="AUC %")
     legend_below(figure, columns=1)
     return figure
 

@@ -1,8 +1,7 @@
 """Write results as text: tables for a terminal, for Markdown, LaTeX and CSV, and the words of the templates.
 
-A run of a plan is a mapping: `row` (its name in the plan), `seed`, `published_auc` in percent, `live_items` (the
-nearest of some query, in the last logged batch), the seconds `train_s` and `evaluate_s`, each of which may be None; and
-once the run is done the content of its results.json.
+A run of a plan is a mapping: `row` (its name in the plan), `seed`, and `published_auc` in percent, `live_items`, the
+seconds `train_s` and `evaluate_s`, or None; once it is done, the content of its results.json, too.
 """
 
 import csv
@@ -32,7 +31,8 @@ FACTS = {"data set": "dataset", "pixels a side": "config.data.image_size", "chan
          "epochs": "config.train.epochs", "protocol": "protocol", "device": "versions.device",
          "processor": "versions.processor", "commit": "versions.git"}
 LISTED = ("row", "seed", "auc", "auc_psnr", "gap", "psnr_normal", "psnr_abnormal", "memory_updates", "auc_distance",
-          "live_items", "train_s", "evaluate_s", "published_auc", "gap_psnr", "auc_copy", "auc_linear", "auc_skill")
+          "live_items", "train_s", "evaluate_s", "published_auc", "gap_psnr", "auc_copy", "auc_linear", "auc_skill",
+          "auc_distance_1", "auc_distance_2", "auc_distance_3")
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -91,12 +91,13 @@ def plan_tables(runs: Sequence[Mapping], overrides: str) -> list[Table]:
     for name, group in by_row(runs).items():
         done = [run for run in group if "auc" in run]
         aucs, published = [*by_seed(done, "auc").values()], group[0]["published_auc"]
+        distances = [key for run in done[:1] for key in run if key.startswith("auc_distance")]   # of each memory
         minutes = [seconds / 60 for seconds in by_seed(done, "train_s").values()]
         rows.append({
             "row": name, "n": f"{len(done)} of {len(group)}", "AUC %": mean(aucs),
             "sd": f"{statistics.stdev(aucs):.2f}" if len(aucs) > 1 else "-", "95 % interval": interval(aucs)[0],
             "PSNR only": means(done, "auc_psnr"),
-            "distance only": means(done, *(distances_of(done[0]) if done else ())) or "-",
+            "distance only": means(done, *distances) or "-",
             "copy / linear / skill": means(done, "auc_copy", "auc_linear", "auc_skill"),
             "gap": means(done, "gap", digits=3), "gap, lambda 1": means(done, "gap_psnr", digits=3),
             "live items": means(done, "live_items", digits=1),
@@ -125,17 +126,6 @@ def differences(runs: Sequence[Mapping]) -> list[Table]:
     header = ["row", *(word for name in SIGNALS for word in ("n", name, "95 % interval", "p"))]
     caption = f"Each row less {first}, in points, over their common seeds, with the p-value of a paired t-test"
     return [] if all(row[1] == "0" for row in rows) else [(caption, header, rows)]
-
-
-def plan_csv(runs: Sequence[Mapping]) -> str:
-    """Return a line of comma-separated values for each run that is done."""
-    return csv_text(LISTED, [{**run, "auc_distance": " ".join(str(run[key]) for key in distances_of(run))}
-                             for run in runs if "auc" in run])
-
-
-def distances_of(run: Mapping) -> list[str]:
-    """List the keys of the AUCs of the distance alone, one for each memory."""
-    return [key for key in run if key.startswith("auc_distance")]
 
 
 def by_row(runs: Sequence[Mapping]) -> dict[str, list[Mapping]]:
