@@ -97,7 +97,7 @@ def test_numbers_of_a_lone_file(small):
 
 
 def test_what_is_written_is_read_again(small, tmp_path):
-    """Scores, knobs of scoring, what the network was; its knobs cannot be changed."""
+    """Scores, knobs of scoring, decisions by the threshold, what the network was; its knobs cannot be changed."""
     config, picture = asdict(Config()), np.zeros((8, 8, 1), np.uint8)
     beside(small, config=config, complete_benchmark=False)
     one = FrameMap("a", 6, "miss", 0.25, 0, picture, picture, np.ones((8, 8), np.float32), (0, 0, 8, 8))
@@ -106,7 +106,8 @@ def test_what_is_written_is_read_again(small, tmp_path):
         said = sentence(run(main, small, knob, value, "--out", tmp_path / "out"))
         assert "when the network ran" in said and str(value) in said and not (tmp_path / "out").exists()
     knobs = {"psnr_weight": 0.3, "smoothing": 3, "normalize": "dataset", "average": "macro"}
-    first = measured(tmp_path / "out", small, *(f"--score.{name}={value}" for name, value in knobs.items()))
+    first = measured(tmp_path / "out", small, "--false_positive_rate", 0.2,
+                     *(f"--score.{name}={value}" for name, value in knobs.items()))
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written == {"scores.csv", "results.json", "curves_1.png", "report.html", "maps.npz"}
     assert len(first["grid"]) == 60 and first["signals"] == {"psnr": 0.3, "distance": -0.7}
@@ -117,6 +118,10 @@ def test_what_is_written_is_read_again(small, tmp_path):
         assert a.frames.tolist() == b.frames.tolist() and a.labels.tolist() == b.labels.tolist()
         assert {name: x.tolist() for name, x in (a.signals | {"normality": x}).items()} == {
             name: x.tolist() for name, x in b.signals.items()}
+    table = np.genfromtxt(tmp_path / "out/scores.csv", delimiter=",", names=True, dtype=None, encoding=None)
+    assert np.array_equal(table["decision"], table["normality"] <= first["at_eer"]["threshold"])
+    assert table["decision"][table["label"] == 1].mean() == first["at_eer"]["true_positive_rate"]
+    assert first["at_wanted"]["false_positive_rate"] <= first["wanted_false_positive_rate"] == 0.2
     again, = load_maps(tmp_path / "out/maps.npz")
     assert (again.video, again.frame, again.kind, again.normality) == ("a", 6, "chosen", normal[0][2])
     for argv, name in (((), ""), (("--lambda", 0), "_distance"), (("--lambda", 1), "_psnr")):        # with those knobs
@@ -223,17 +228,6 @@ def test_a_wrong_direction_is_asked_for(small, tmp_path):
         for direction, asked in (("normal", True), ("abnormal", False)):
             result = run(main, *argv, "--labels", folder, "--direction", direction, "--protocol", "paper")
             assert result.status == 0 and asked == any("is --direction wrong?" in line for line in result.warnings())
-
-
-def test_decisions_of_the_threshold(small, tmp_path):
-    """They are in scores.csv, by the threshold in results.json, also when an earlier scores.csv is measured."""
-    for path, weight in ((small, 0.6), (tmp_path / "out/scores.csv", 1)):
-        results = measured(tmp_path / "out", path, "--lambda", weight, "--false_positive_rate", 0.2)
-        table = np.genfromtxt(tmp_path / "out/scores.csv", delimiter=",", names=True, dtype=None, encoding=None)
-        point = results["at_eer"]
-        assert np.array_equal(table["decision"], table["normality"] <= point["threshold"])
-        assert table["decision"][table["label"] == 1].mean() == point["true_positive_rate"]
-        assert results["at_wanted"]["false_positive_rate"] <= results["wanted_false_positive_rate"] == 0.2
 
 
 def test_bad_arguments(small):
