@@ -79,19 +79,13 @@ def quick():
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """Drawn videos, a tiny configuration and a plan of two rows."""
-    folder = tmp_path_factory.mktemp("made")
-    write_data_set(folder)
-    (folder / "tiny.yaml").write_text(TINY)
-    (folder / "plan.yaml").write_text(PLAN.format(config=folder / "tiny.yaml"))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def base(made):
-    """The plan, the data and the device, as arguments."""
-    return "--plan", made / "plan.yaml", "--dataset_path", made, "--device", "cpu"
+def base(tmp_path_factory):
+    """A plan of two rows in a folder with drawn videos and a tiny configuration, as arguments."""
+    made = tmp_path_factory.mktemp("made")
+    write_data_set(made)
+    (made / "tiny.yaml").write_text(TINY)
+    (made / "plan.yaml").write_text(PLAN.format(config=made / "tiny.yaml"))
+    return "--dataset_path", made, "--plan", made / "plan.yaml", "--device", "cpu"
 
 
 @pytest.fixture(scope="module")
@@ -141,9 +135,9 @@ def test_given_again(whole):
     assert "model.read_grad is False there, True here" in said and "--exp_dir" in said
 
 
-def test_gammas_by_quantiles_of_the_regular_score(made, whole, tmp_path):
+def test_gammas_by_quantiles_of_the_regular_score(base, whole, tmp_path):
     """Of training frames, beside 0 and the configuration's: from no update to some, the more the higher gamma is."""
-    argv = "gamma", "--checkpoint", whole[1] / "lgn_net/seed_1/last.pt", "--dataset_path", made, "--device", "cpu"
+    argv = "gamma", "--checkpoint", whole[1] / "lgn_net/seed_1/last.pt", *base[:2], "--device", "cpu"
     done = run(load_script("scripts/sweep.py").main, *argv, "--out", tmp_path)
     assert "quantiles of the regular score of 9 training frames" in done.out, done
     rows = list(csv.DictReader((tmp_path / "sweep_gamma.csv").read_text().splitlines()))
@@ -181,12 +175,12 @@ def test_killed_and_stopped(base, whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_taken_over_and_failed(base, made, tmp_path):
+def test_taken_over_and_failed(base, tmp_path):
     """A run begun with other knobs goes on with the plan's; a torn file goes; a row that fails leaves the others.
 
     Another lambda then only asks for a new evaluation; fewer steps than there are cannot be had.
     """
-    folder, torn = tmp_path / "runs/lgn_net/seed_0", tmp_path / "runs/loc_net_narrow/seed_0/epoch_001.pt"
+    made, folder, torn = base[1], tmp_path / "runs/lgn_net/seed_0", tmp_path / "runs/loc_net_narrow/seed_0/epoch_001.pt"
     begun = "--exp_dir", folder, "--train.epochs", 2, "--train.max_steps", 2, "--train.log_every", 2
     with open(tmp_path / "begun.log", "w") as log:
         Forked(["python", "train.py", "--config", f"{made}/tiny.yaml", "--dataset_path", f"{made}", *map(str, begun)],
@@ -212,11 +206,11 @@ def test_taken_over_and_failed(base, made, tmp_path):
 
 
 @pytest.mark.slow
-def test_splits_at_different_times(base, made, tmp_path):
+def test_splits_at_different_times(base, tmp_path):
     """Training without the testing split, evaluation without the training split; a fitted run keeps its epochs."""
     for split in ("training", "testing"):
-        shutil.copytree(made / "made" / split, tmp_path / split / "made" / split)
-    shutil.copy(made / "made/labels.csv", tmp_path / "testing/made")
+        shutil.copytree(base[1] / "made" / split, tmp_path / split / "made" / split)
+    shutil.copy(base[1] / "made/labels.csv", tmp_path / "testing/made")
     # 60 epochs of 5 steps: after the 50 measured ones the time is over, so that train.py chooses the 10 it has done.
     argv = *base, "--rows", "LGN-Net", "--exp_dir", tmp_path / "runs", "--seeds", 0, "--fit", 0.001, "--every", 5
     more = "--", "--train.epochs", 60
@@ -260,7 +254,7 @@ def test_tables_by_hand():
     assert "\nc \\& d & 1 \\\\\n\\bottomrule" in latex(["a", "b"], [["c & d", "1"]], "", "x")
 
 
-def test_dry_run(base, made, tmp_path):
+def test_dry_run(base, tmp_path):
     """One line for each run, with knobs in the order plan, row, command line."""
     def lines(*argv):
         result = run(run_plan.main, *base, "--exp_dir", tmp_path / "runs", "--seeds", 3, "--dry-run", *argv)
@@ -271,7 +265,7 @@ def test_dry_run(base, made, tmp_path):
     assert re.fullmatch(r"python \S*/train.py .* --model.hidden_width 6 --seed 3 .* && python \S*/evaluate.py .*", one)
     order = ("--model.name loc_net", "--train.epochs 2", "--model.hidden_width 2", "--model.hidden_width 6")
     assert [two.index(word) for word in order] == sorted(two.index(word) for word in order)
-    one, two = lines("--config", made / "tiny.yaml")                       # the plan's `set` is for its own `config`
+    one, two = lines("--config", base[1] / "tiny.yaml")                       # the plan's `set` is for its own `config`
     assert "train.epochs" not in one and "--model.hidden_width 2" in two
     one, = lines("--rows", "LGN-Net", "--every", 2, "--minutes", 60, "--fit", 9, "--train-only")
     assert "--train.keep_epochs 2 --train.minutes 59." in one and "--train.fit_minutes 9" in one and "&&" not in one
