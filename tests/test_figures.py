@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from lgn_net.report.figures import curve_pages, draw_maps, plan_figure
 from lgn_net.scores.maps import FrameMap, frame_map, save_maps
+from lgn_net.scores.metrics import roc
 from lgn_net.scores.protocols import PAPER, measure, normality_under
 from lgn_net.scores.score_file import VideoScores, write_scores
 
@@ -127,9 +128,11 @@ def test_error_maps(tmp_path):
 def test_seeds_are_a_mean_in_a_band(tmp_path, draw):
     """Runs that differ in the seed alone; gaps as evaluated and at lambda 1; sweeps with a ring at the run's value."""
     folders = [tmp_path / row / f"seed_{seed}" for row in ("a", "b_$x$") for seed in range(2)]
-    results = []
+    results, curves = [], []
     for k, folder in enumerate(folders):
-        results.append(write_evaluation(folder, CONFIG | {"seed": k % 2, "loss": {"margin": k // 2}}, k)[1])
+        videos, found = write_evaluation(folder, CONFIG | {"seed": k % 2, "loss": {"margin": k // 2}}, k)
+        results.append(found)
+        curves.append(roc([video.labels for video in videos], [video.signals["normality"] for video in videos]))
         (folder / "sweep_gamma.csv").write_text(f"gamma,auc\n1,0.9\n{k / 8},0.{k + 1}\n2,0.{k + 1}\n3,\n")
     drawn = draw(folders, "--figures", 4, 7, 9, 10)
     axes, = drawn["fig10_lambda"].axes
@@ -141,6 +144,8 @@ def test_seeds_are_a_mean_in_a_band(tmp_path, draw):
     x, y = drawn["fig9_gamma"].axes[0].lines[0].get_xydata().T                # from the greatest of the smallest gammas
     np.testing.assert_allclose(x, [0.125, 1, 2, 3])
     np.testing.assert_allclose(y[1:], [90, 15, np.nan])                                # an undefined AUC is a gap
+    x, y = drawn["fig4_roc"].axes[0].lines[0].get_xydata().T
+    np.testing.assert_allclose(y, np.mean([np.interp(x, *curve) for curve in curves[:2]], axis=0))
     legend = texts(drawn["fig4_roc"].axes[0].get_legend().get_texts())
     assert [text.split(":")[0] for text in legend] == ["a/seed_0 and 1 more", "b_$x$/seed_0 and 1 more"]
     assert f": {aucs[:, 1].mean():.1f} % (" in legend[0]
