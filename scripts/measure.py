@@ -4,8 +4,8 @@
     python scripts/measure.py scores.csv --label_source official
     python scripts/measure.py THEIRS.npy --direction abnormal --drop-first 4 --dataset_type ped2
 
-Nothing is written without --out. The knobs start from the results.json beside the file; those of data.label_source and
-of score (lambda, normalize, smoothing, average) can be chosen anew, the others are the network's.
+Nothing is written without --out. The knobs start from the results.json beside the file; data.label_source and those of
+score (lambda, normalize, smoothing, average) can be chosen anew, the others are the network's.
 """
 
 from dataclasses import asdict
@@ -23,9 +23,8 @@ from lgn_net.cli import (
 )
 from lgn_net.config import flatten
 from lgn_net.errors import UserError
-from lgn_net.files import check_writable
 from lgn_net.report.outcome import finish
-from lgn_net.scores.evaluation import is_ours, read_any, results_beside
+from lgn_net.scores.evaluation import read_any, results_beside
 from lgn_net.scores.maps import judge_again, load_maps
 from lgn_net.scores.protocols import SCORING, Protocol, normality_under
 from lgn_net.terminal import run_command
@@ -48,17 +47,12 @@ def main(argv: list[str]) -> int:
     label_argument(parser)
     parser.add_argument("--out", help="Folder for the results; nothing is written unless it is given.")
     config, args = parse_command(parser, argv, of_network | of_scoring)
-    if (args.direction or args.drop_first is not None or args.crop) and all(
-            is_ours(path) for path in (scores, args.compare) if path):
-        raise UserError(f"--direction, --drop-first and --crop are for another program's scores, not for {scores}")
     for knob, value in flatten(asdict(config)).items():
-        free = knob == "data.label_source" or knob in {f"score.{name}" for name in SCORING}
-        if of_network.get(knob, value) != value and not free:
+        free = {"data.label_source", *(f"score.{name}" for name in SCORING)}
+        if of_network.get(knob, value) != value and knob not in free:
             raise UserError(f"{knob} was {of_network[knob]} when the network ran, and {scores} cannot tell what "
-                            f"{value} would give; with --scores, choose lambda, {', '.join(SCORING[1:])} and labels")
+                            f"{value} would give; choose lambda, {', '.join(SCORING[1:])} and labels")
     out = Path(args.out) if args.out else None
-    if out:
-        check_writable(out)
 
     # The scores with their labels, and those to compare with. A second file of ours keeps its own lambda.
     dataset = config.data.dataset if given(argv, "--dataset_type", "--data.dataset") else None

@@ -1,19 +1,15 @@
 """AUC over lambda, from a score file, or over gamma, by running the network.
 
-    python scripts/sweep.py lambda RUN/evaluation_last
+    python scripts/sweep.py lambda RUN/evaluation_last [--steps 20]
     python scripts/sweep.py gamma --checkpoint RUN/last.pt --dataset_path DATA [--gammas 0 0.005 0.01]
 
 lambda weighs the PSNR against the distance after the fact. gamma decides which test frames the memory learns from, so
 the network has to run; what does not depend on the memory runs once for all gammas. Without --gammas they are quantiles
 of the regular score on training frames, beside 0 and the configuration's. Both leave a CSV file and a picture in the
-evaluation's folder. The best value of a sweep was chosen with the test labels: no result of its own. Options: `sweep.py
-lambda --help`, `sweep.py gamma --help`.
+evaluation's folder. The best value of a sweep was chosen with the test labels: no result of its own.
 """
 
 import argparse
-import csv
-import io
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,23 +24,23 @@ from lgn_net.inference.loop import to_scores
 from lgn_net.inference.sweep import sweep_gamma as run_sweep
 from lgn_net.report.figures import save_figure, sweep_figure
 from lgn_net.report.outcome import lambda_rows
-from lgn_net.report.tables import markdown, percent, terminal_width
+from lgn_net.report.tables import csv_text, markdown, percent
 from lgn_net.scores.evaluation import open_evaluation
 from lgn_net.scores.protocols import Protocol, measure, paper_weights
 from lgn_net.terminal import progress, run_command
 
-QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1)
+QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1)       # of the regular score of training frames
 
 
 def main(argv: list[str]) -> None:
     """Run the command."""
-    if argv[:1] in (["-h"], ["--help"]):
+    sweep = {"lambda": sweep_lambda, "gamma": sweep_gamma}.get(argv[0] if argv else "")
+    if sweep:
+        sweep(argv[1:])
+    elif not {"-h", "--help"} & {*argv}:
+        raise UserError("the first word is lambda or gamma")
+    else:
         print(__doc__)
-        return
-    sweep = {("lambda",): sweep_lambda, ("gamma",): sweep_gamma}.get((*argv[:1],))
-    if not sweep:
-        raise UserError("sweep what? The first word is lambda or gamma")
-    sweep(argv[1:])
 
 
 def sweep_lambda(argv: list[str]) -> None:
@@ -62,9 +58,7 @@ def sweep_gamma(argv: list[str]) -> None:
     # The command line.
     parser = command_parser(__doc__ or "", "sweep.py gamma --checkpoint CKPT --dataset_path DATA")
     network_arguments(parser)
-    parser.add_argument("--gammas", type=float, nargs="+",
-                        help=f"Default: 0, the configuration's, and the quantiles {', '.join(map(str, QUANTILES))} of "
-                             f"the regular score of training frames.")
+    parser.add_argument("--gammas", type=float, nargs="+", help="Default: 0, the configuration's, and the quantiles.")
     parser.add_argument("--out", help="Default: evaluation_<name of the checkpoint>, beside it.")
     config, args = parse_command(parser, argv)
     if bool(args.checkpoint) == bool(args.model_dir):
@@ -78,14 +72,13 @@ def sweep_gamma(argv: list[str]) -> None:
     device = pick_device(args.device)
     config, model, _ = load_network(config, args, device)
     videos, truth, _ = load_test_set(config, args)
-    gammas, says = args.gammas, ""
-    if not gammas:
+    if not (gammas := args.gammas):
         if not (normal := training_videos(config, args)):
             raise UserError("there are no training frames beside the test frames, whose regular scores would say which "
                             "gammas matter; give --gammas")
         R = [s.regular_score for s in sample_normal(model, normal, config, config.score.calibration or 256, device)[0]]
         gammas = [0, config.score.gamma, *np.quantile(R, QUANTILES).tolist()]
-        says = f"gammas are quantiles of the regular score of {len(R)} training frames, 0 and the configuration's"
+        print(f"gammas are quantiles of the regular score of {len(R)} training frames, 0 and the configuration's")
     gammas = sorted(set(gammas))
 
     # Frames to signals, for all gammas at once.
@@ -97,31 +90,27 @@ def sweep_gamma(argv: list[str]) -> None:
     weights, rows = paper_weights(config.score.psnr_weight, len(model.memories)), []
     for gamma in gammas:
         found = measure(to_scores(signals[gamma], videos, truth), weights, Protocol.configured(asdict(config.score)))
-        rows.append({"gamma": gamma, **{key: found[key] for key in ("auc", "gap", *(f"auc_{name}" for name in weights))
-                                        if key in found},
-                     "memory_updates": sum(s.memory_updated for s in signals[gamma]), "frames": found["frames"]})
-    finish("gamma", rows, config.score.gamma, out, says)
+        numbers = {key: found[key] for key in ("auc", "gap", *(f"auc_{name}" for name in weights)) if key in found}
+        updates = sum(s.memory_updated for s in signals[gamma])
+        rows.append({"gamma": gamma, **numbers, "memory_updates": updates, "frames": found["frames"]})
+    finish("gamma", rows, config.score.gamma, out)
 
 
-def finish(knob: str, rows: Sequence[dict[str, float | None]], used: float, out: Path, says: str = "") -> None:
+def finish(knob: str, rows: list[dict[str, float | None]], used: float, out: Path) -> None:
     """Print a row per value of the knob, AUCs in percent, and write them as CSV and as a picture.
 
     `knob` is lambda or gamma, `used` its value in the configuration; the curve is named by the parent of `out`.
     """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomic(out / f"sweep_{knob}.csv", text.getvalue())
+    table = out / f"sweep_{knob}.csv"
+    write_atomic(table, csv_text([*rows[0]], rows))
     curve = [np.array([row[key] for row in rows], float) for key in (knob, "auc")]
-    pictures = save_figure(sweep_figure(knob, {out.parent.name: [(*curve, used)]}), out / f"sweep_{knob}")
+    pictures = save_figure(sweep_figure(knob, {out.parent.name: [(*curve, used)]}), table.with_suffix(""))
     header = [name.replace("auc", "AUC %").replace("_", " ") for name in rows[0]]
     cells = [[percent(value) if name.startswith("auc") else "-" if value is None else f"{value:.4g}"
               for name, value in row.items()] for row in rows]
-    print("\n".join([f"the configuration's {knob} is {used:g}", *filter(None, [says])]))
-    print(f"\n{markdown(header, cells, left=0, width=terminal_width())}\n")
+    print(f"the configuration's {knob} is {used:g}\n\n{markdown(header, cells, left=0)}\n")
     print("The best line was found with the test labels: an oracle, no result.")
-    print(f"table    {out / f'sweep_{knob}.csv'}\npicture  {', '.join(map(str, pictures))}")
+    print(f"table    {table}\npicture  {', '.join(map(str, pictures))}")
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def base():
     folder = Path(tempfile.mkdtemp(prefix="soak_"))
     write_data_set(folder)
     (folder / "tiny.yaml").write_text(TINY.replace("log_every: 1", "log_every: 1, save_minutes: 0.001"))
-    (folder / "plan.yaml").write_text(f"title: P\nconfig: {folder}/tiny.yaml\nrows:\n  A: {{}}\n")
+    (folder / "plan.yaml").write_text(f"title: P\nconfig: {folder}/tiny.yaml\nrows:\n  A: {{set: {{}}}}\n")
     where = "--dataset_path", folder, "--device", "cpu"
     # In this process, so that the ones that are forked find everything imported.
     assert not run(train.main, "--config", folder / "tiny.yaml", "--exp_dir", folder / "run", *where).status

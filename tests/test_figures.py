@@ -1,7 +1,6 @@
 """The figures show the numbers that are in the files, under the names that the user gave."""
 
 import json
-import warnings
 
 import cv2
 import matplotlib
@@ -10,18 +9,15 @@ import pytest
 from helpers import load_script, run, sentence
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from lgn_net.report import figures
-from lgn_net.report.figures import curve_pages, draw_maps
-from lgn_net.report.plan import plan_figure
+from lgn_net.report.figures import curve_pages, draw_maps, plan_figure
 from lgn_net.scores.maps import FrameMap, frame_map, save_maps
+from lgn_net.scores.metrics import roc
 from lgn_net.scores.protocols import PAPER, measure, normality_under
 from lgn_net.scores.score_file import VideoScores, write_scores
 
 script = load_script("scripts/make_figures.py")
 WEIGHTS = {"psnr": 0.6, "distance": -0.4}
-CONFIG = {"seed": 0, "model": {"read_grad": False, "memory_items": 10}, "loss": {"margin": 1.0},
-          "score": {"gamma": 0.009}}
-SWEEP = "gamma,auc\n0.012,0.8\n0,0.5\n0.006,0.7\n0.02,\n"
+CONFIG = {"seed": 0, "loss": {"margin": 1.0}, "score": {"gamma": 0.009}}
 
 
 def write_evaluation(folder, config=CONFIG, seed=0, weights=WEIGHTS, names=("01", "v_$x$_2"), abnormal=True):
@@ -37,22 +33,22 @@ def write_evaluation(folder, config=CONFIG, seed=0, weights=WEIGHTS, names=("01"
     videos = [video._replace(signals=video.signals | {"normality": x}) for video, x in zip(videos, normal)]
     write_scores(folder / "scores.csv", videos)
     results = measure(videos, weights) | {"dataset": "ped2", "label_source": None, "signals": weights, "scoring": {}}
+    results |= {"gap_psnr": measure(videos, {"psnr": 1.0})["gap"]} if "psnr" in weights else {}
     (folder / "results.json").write_text(json.dumps(results | ({"config": config} if config else {})))
     return videos, results
 
 
 @pytest.fixture
 def draw(tmp_path, monkeypatch):
-    """Run the script: {name of the file: Figure, or the sentence that says why not}. Nothing is written."""
+    """Run the script: {name of the file: Figure}. Nothing is written."""
 
     def call(folders, *argv):
         kept = {}
         monkeypatch.setattr(script.figures, "save_figure", lambda figure, path: (
             kept.setdefault(path.name, figure), path))
         result = run(script.main, *folders, *argv, "--out", tmp_path / "out")
-        assert result.status in (0, 1), result
-        lines = [line.split(maxsplit=2) for line in result.out.splitlines()]
-        return {stem: why for state, stem, why in lines if state != "written"} | kept
+        assert result.status == 0, result
+        return kept
 
     return call
 
@@ -64,9 +60,9 @@ def texts(artists):
 
 def test_roc_points_and_their_auc_are_scikit_learns(tmp_path, draw):
     """The curve, and the legend's AUC with the interval of results.json; two runs differ in dashes and colour."""
-    written = [write_evaluation(tmp_path / name / "seed_0/evaluation_last", CONFIG | {"loss": {"margin": seed}}, seed)
+    written = [write_evaluation(tmp_path / name / "evaluation_last", CONFIG | {"loss": {"margin": seed}}, seed)
                for seed, name in enumerate(("first", "second"))]
-    axes, = draw([tmp_path / "first/seed_0", tmp_path / "second/seed_0"], "--figures", 4)["fig4_roc"].axes
+    axes, = draw([tmp_path / "first", tmp_path / "second"], "--figures", 4)["fig4_roc"].axes
     for line, text, name, (videos, results) in zip(axes.lines, texts(axes.get_legend().get_texts()),
                                                    ("first", "second"), written):
         labels, normal = (np.concatenate(x) for x in ([video.labels for video in videos],
@@ -80,9 +76,9 @@ def test_roc_points_and_their_auc_are_scikit_learns(tmp_path, draw):
     np.testing.assert_array_equal(axes.lines[2].get_xydata(), [[0, 0], [1, 1]])                          # chance
 
     # The interval is left out where it is another AUC's, as that of a macro average.
-    path = tmp_path / "first/seed_0/evaluation_last/results.json"
+    path = tmp_path / "first/evaluation_last/results.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"auc": 0.5}))
-    axes, = draw([tmp_path / "first/seed_0"], "--figures", 4)["fig4_roc"].axes
+    axes, = draw([tmp_path / "first"], "--figures", 4)["fig4_roc"].axes
     assert texts(axes.get_legend().get_texts())[0].endswith(" %")
 
 
@@ -95,15 +91,14 @@ def test_curves_and_shading():
     """Half a frame to either side of an abnormal period; normality beyond [0, 1] is not cut off."""
     videos = [made("a_$x$_b", np.arange(4, 10), np.array([1, 0, 0, 1, 1, 0])), made("c", np.array([7]), np.array([1]))]
     normality = [np.array([0.0, -3.0, 2.0, 20.0, 1.0, 0.5]), np.array([4.0])]
-    figure, = curve_pages(videos, normality)
+    figure, = curve_pages(videos, normality, point={"threshold": 1.0})
     spans = [[tuple(patch.get_bbox().intervalx) for patch in axes.patches] for axes in figure.axes]
     assert spans == [[(3.5, 4.5), (6.5, 8.5)], [(6.5, 7.5)]]
     for axes, video, x in zip(figure.axes, videos, normality):
         np.testing.assert_array_equal(axes.lines[0].get_xydata(), np.stack([video.frames, x], axis=1))
         low, high = axes.get_ylim()
         assert low <= -3 and high >= 20
-    marked, = curve_pages(videos, normality, point={"threshold": 1.0})
-    wrong = [[line.get_xdata().tolist() for line in axes.lines[2:]] for axes in marked.axes]    # false alarms, misses
+    wrong = [[line.get_xdata().tolist() for line in axes.lines[2:]] for axes in figure.axes]    # false alarms, misses
     assert wrong == [[[5, 9], [7]], [[], [7]]]
     assert figure.axes[0].get_title() == "a_$x$_b" and not figure.axes[0].title.get_parse_math()
     lengths = range(1, 14)
@@ -131,37 +126,40 @@ def test_error_maps(tmp_path):
 
 
 def test_seeds_are_a_mean_in_a_band(tmp_path, draw):
-    """Runs that differ in the seed alone; names are what differs in paths; gaps as evaluated and at lambda 1."""
-    folders = [tmp_path / row / f"seed_{seed}" / "evaluation_last" for row in ("a", "b_$x$") for seed in range(3)]
-    results = []
+    """Runs that differ in the seed alone; gaps as evaluated and at lambda 1; sweeps with a ring at the run's value."""
+    folders = [tmp_path / row / f"seed_{seed}" for row in ("a", "b_$x$") for seed in range(2)]
+    results, curves = [], []
     for k, folder in enumerate(folders):
-        config = CONFIG | {"seed": k % 3, "loss": {"margin": k // 3}}
-        results.append(write_evaluation(folder, config, k)[1])
-        (folder / "sweep_gamma.csv").write_text(f"gamma,auc\n{k / 8},0.{k + 1}\n1,0.9\n2,0.{k + 1}\n")
+        videos, found = write_evaluation(folder, CONFIG | {"seed": k % 2, "loss": {"margin": k // 2}}, k)
+        results.append(found)
+        curves.append(roc([video.labels for video in videos], [video.signals["normality"] for video in videos]))
+        (folder / "sweep_gamma.csv").write_text(f"gamma,auc\n1,0.9\n{k / 8},0.{k + 1}\n2,0.{k + 1}\n3,\n")
     drawn = draw(folders, "--figures", 4, 7, 9, 10)
     axes, = drawn["fig10_lambda"].axes
-    aucs = 100 * np.array([[one[f"auc_{name}"] for name in ("distance", "psnr")] for one in results[:3]])
-    np.testing.assert_allclose(axes.lines[0].get_ydata()[[0, -1]], aucs.mean(axis=0))
+    aucs = 100 * np.array([[one[f"auc{name}"] for name in ("_distance", "", "_psnr")] for one in results[:2]])
+    np.testing.assert_allclose(axes.lines[0].get_ydata()[[0, 30, 50]], aucs.mean(axis=0))
+    np.testing.assert_allclose(axes.lines[1].get_xydata(), [[0.6, aucs[:, 1].mean()]])
     edge = axes.collections[0].get_paths()[0].vertices
-    np.testing.assert_allclose(edge[edge[:, 0] == 1, 1].min(), (aucs.mean(axis=0) - aucs.std(axis=0, ddof=1))[1])
+    np.testing.assert_allclose(edge[edge[:, 0] == 1, 1].min(), (aucs.mean(axis=0) - aucs.std(axis=0, ddof=1))[2])
     x, y = drawn["fig9_gamma"].axes[0].lines[0].get_xydata().T                # from the greatest of the smallest gammas
-    np.testing.assert_allclose(x, [0.25, 1, 2])
-    np.testing.assert_allclose(y[1:], [90, 20])
-    mean = np.mean([100 * one["auc"] for one in results[:3]])
+    np.testing.assert_allclose(x, [0.125, 1, 2, 3])
+    np.testing.assert_allclose(y[1:], [90, 15, np.nan])                                # an undefined AUC is a gap
+    x, y = drawn["fig4_roc"].axes[0].lines[0].get_xydata().T
+    np.testing.assert_allclose(y, np.mean([np.interp(x, *curve) for curve in curves[:2]], axis=0))
     legend = texts(drawn["fig4_roc"].axes[0].get_legend().get_texts())
-    assert [text.split(":")[0] for text in legend] == ["a, 3 runs", "b_$x$, 3 runs"]
-    assert f": {mean:.1f} % (" in legend[0]
+    assert [text.split(":")[0] for text in legend] == ["a/seed_0 and 1 more", "b_$x$/seed_0 and 1 more"]
+    assert f": {aucs[:, 1].mean():.1f} % (" in legend[0]
     axes, = drawn["fig7_gap"].axes
-    gaps = [np.mean([one["gap"] for one in some]) for some in (results[:3], results[3:])]
-    np.testing.assert_allclose([bar.get_width() for bar in axes.patches[:2]], gaps)
-    assert texts(axes.texts)[:2] == [f"{gap:.3f}" for gap in gaps] and len(axes.patches) == 4
+    gaps = [np.mean([one[key] for one in some]) for key in ("gap", "gap_psnr") for some in (results[:2], results[2:])]
+    np.testing.assert_allclose([bar.get_width() for bar in axes.patches], gaps)
+    assert texts(axes.texts) == [f"{gap:.3f}" for gap in gaps]
 
 
 def test_seeds_lie_on_the_line_of_their_row():
     """Bars at the means, a diamond at the published value; a row without a run is an empty line."""
     rows = [("one", 97.0, {"auc": 0.90, "auc_psnr": 0.80}), ("one", 97.0, {"auc": 0.94, "auc_psnr": 0.81}),
             ("two", None, {"auc": 0.88}), ("none yet", None, {})]
-    figure = plan_figure("a title", [{"row": name, "seed": seed, "published_auc": published, "results": results}
+    figure = plan_figure("a title", [{"row": name, "seed": seed, "published_auc": published, **results}
                                      for seed, (name, published, results) in enumerate(rows)])
     drawn = {}
     for line in figure.axes[0].lines:
@@ -172,46 +170,30 @@ def test_seeds_lie_on_the_line_of_their_row():
     assert sorted(texts(figure.legends[0].get_texts())) == sorted(drawn)
 
 
-def test_sweeps_mark_the_runs_own_value(tmp_path, draw):
-    """lambda 0: the distance alone, 1: the PSNR alone. gamma: sorted, an undefined AUC is a gap; rings at the run's."""
-    _, results = write_evaluation(tmp_path)
-    (tmp_path / "sweep_gamma.csv").write_text(SWEEP)
-    drawn = draw([tmp_path], "--figures", 9, 10)
-    curve, ring = (line.get_xydata() for line in drawn["fig10_lambda"].axes[0].lines)
-    np.testing.assert_allclose(curve[:, 0], np.arange(51) / 50)
-    np.testing.assert_allclose(curve[[0, -1], 1], [100 * results[f"auc_{name}"] for name in ("distance", "psnr")])
-    np.testing.assert_allclose(ring, [[0.6, 100 * results["auc"]]])
-    curve, ring = (line.get_xydata() for line in drawn["fig9_gamma"].axes[0].lines)
-    np.testing.assert_allclose(curve, [[0, 50], [0.006, 70], [0.012, 80], [0.02, np.nan]])
-    np.testing.assert_allclose(ring, [[0.009, 75]])
-
-
-def test_variants_are_named_by_what_differs(tmp_path, draw):
-    other = CONFIG | {"model": CONFIG["model"] | {"read_grad": True}, "score": {"gamma": 0.5}}
-    for name, config in (("a", CONFIG), ("b", CONFIG | {"seed": 1}), ("c", other)):
-        write_evaluation(tmp_path / name, config)
-    runs = [*(tmp_path / name for name in "abc"), "--names", *"abc"]
-    axes, = draw(runs, "--figures", 8)["fig8_variants"].axes
-    assert [text.split(":")[0] for text in texts(axes.get_legend().get_texts())] == [
-        "read_grad false (a)", "read_grad false (b)", "read_grad true (c)"]
-    assert "no two runs" in draw([*runs[:2], "--names", *"ab"], "--figures", 8)["fig8_variants"]
-
-
 @pytest.mark.slow
 def test_all_figures_as_real_files(tmp_path):
-    """PNG of 300 dots per inch and PDF with TrueType text, for a run with an odd name; made again, the same bytes."""
+    """PNG of 300 dots per inch and PDF with TrueType text, for a run with an odd name; made again, the same bytes.
+
+    What cannot be drawn is said, run by run: of a normal set, of another program's scores.
+    """
     evaluation, out, before = tmp_path / "a_$x$_b" / "evaluation_last", tmp_path / "out", dict(matplotlib.rcParams)
     write_evaluation(evaluation)
-    write_evaluation(tmp_path / "c", CONFIG | {"loss": {"margin": 2.0}}, 1)
-    (evaluation / "sweep_gamma.csv").write_text(SWEEP)
+    write_evaluation(tmp_path / "theirs", None, weights={"score": -1.0})
+    write_evaluation(tmp_path / "normal", CONFIG | {"seed": 1, "loss": {"margin": 2.0}}, abnormal=False)
+    (evaluation / "sweep_gamma.csv").write_text("gamma,auc\n0.012,0.8\n0,0.5\n")
     save_maps(evaluation / "maps.npz", [FrameMap("v_$x$_2", 5, "top", 0.1, 1, *2 * [np.zeros((8, 8, 1), np.uint8)],
                                                  np.ones((8, 8), np.float32), (0, 0, 2, 2))])
-    assert run(script.main, evaluation, tmp_path / "c", "--out", out).status == 0
+    argv = evaluation, tmp_path / "theirs", tmp_path / "normal", "--out", out
+    result = run(script.main, *argv, "--videos", "01")
+    assert result.status == 0 and not result.warnings()
+    assert {tuple(line.split()[1:3]) for line in result.out.splitlines() if line.startswith("skipped")} == {
+        ("fig6_errors", "theirs:"), ("fig6_errors", "normal:"), ("fig9_gamma", "theirs:"), ("fig10_lambda", "theirs:"),
+        *((stem, "normal:") for stem in ("fig4_roc", "fig7_gap", "fig9_gamma", "fig10_lambda"))}
     written = {path.name: path.read_bytes() for path in out.iterdir()}
-    stems = {"fig4_roc", "fig5_curves_a__x__b_1", "fig5_curves_c_1", "fig6_errors_a__x__b_1", "fig7_gap",
-             "fig8_variants", "fig9_gamma", "fig10_lambda"}
+    stems = {"fig4_roc", "fig5_curves_a__x__b_1", "fig5_curves_theirs_1", "fig5_curves_normal_1",
+             "fig6_errors_a__x__b_1", "fig7_gap", "fig9_gamma", "fig10_lambda"}
     assert set(written) == {f"{stem}.{kind}" for stem in stems for kind in ("png", "pdf")}
-    run(script.main, evaluation, tmp_path / "c", "--figures", 7, "--out", out)
+    run(script.main, *argv, "--figures", 7)
     assert all((out / f"fig7_gap.{kind}").read_bytes() == written[f"fig7_gap.{kind}"] for kind in ("png", "pdf"))
     for stem in stems:
         pixels = cv2.imdecode(np.frombuffer(written[f"{stem}.png"], np.uint8), cv2.IMREAD_COLOR)
@@ -219,40 +201,7 @@ def test_all_figures_as_real_files(tmp_path):
         assert (pixels[[0, -1]] > 200).all()                                              # nothing is cut at its edges
         assert b"/FontFile2" in written[f"{stem}.pdf"] and b"/Type3" not in written[f"{stem}.pdf"]
     assert dict(matplotlib.rcParams) == before
-
-
-def test_another_programs_scores_and_one_class(tmp_path, monkeypatch):
-    """What cannot be drawn is said, run by run; nothing crashes on an undefined AUC."""
-    monkeypatch.setattr(script.figures, "save_figure", lambda figure, path: (path, path))
-    write_evaluation(tmp_path / "theirs", None, weights={"score": -1.0})
-    write_evaluation(tmp_path / "normal", abnormal=False)
-    save_maps(tmp_path / "normal" / "maps.npz", [])
-    (tmp_path / "theirs" / "sweep_gamma.csv").write_text("gamma\n0\n")
-    result = run(script.main, tmp_path / "theirs", tmp_path / "normal", "--figures", 4, 6, 7, 8, 9, 10, "--out",
-                 tmp_path / "out")
-    assert result.status == 0 and not result.warnings()
-    listed = [tuple(line.split()[:3]) for line in result.out.splitlines()]
-    assert [stem for state, stem, _ in listed if state == "written"] == ["fig4_roc", "fig7_gap"]
-    assert {(stem, name) for state, stem, name in listed if state == "skipped"} == {
-        ("fig4_roc", "normal:"), ("fig6_errors", "theirs:"), ("fig6_errors", "normal:"), ("fig7_gap", "normal:"),
-        *((stem, name) for stem in ("fig8_variants", "fig9_gamma", "fig10_lambda") for name in ("theirs:", "normal:"))}
-    assert run(script.main, tmp_path / "normal", "--figures", 4).status == 1
-    assert "none of the videos 99" in run(script.main, tmp_path / "theirs", "--figures", 5, "--videos", 99).out
-
-
-@pytest.mark.parametrize(("argv", "expected"), [
-    (["empty"], "holds no evaluation"), (["a", "--names", "x", "y"], "1 runs"), (["a", "a"], "a different one for")])
-def test_errors_are_a_sentence(tmp_path, argv, expected):
-    (tmp_path / "empty").mkdir()
-    write_evaluation(tmp_path / "a")
-    paths = [tmp_path / word if (tmp_path / word).is_dir() else word for word in argv]
-    assert expected in sentence(run(script.main, *paths, "--out", tmp_path / "out"))
-
-
-def test_names_without_a_font_get_one_remark(tmp_path):
-    figures.remark.cache_clear()
-    page, = curve_pages([VideoScores("监控录像", np.arange(9), {}, np.zeros(9, np.uint8))], [np.linspace(0, 1, 9)])
-    with warnings.catch_warnings(record=True, action="always") as said:
-        figures.save_figure(page, tmp_path / "a")
-        figures.save_figure(page, tmp_path / "b")
-    assert ["Noto Sans CJK" in str(w.message) for w in said] == [True] * (len(figures.STYLE["font.family"]) == 1)
+    assert "none of the videos 99" in run(script.main, evaluation, "--figures", 5, "--videos", 99).out
+    for wrong, word in ((["empty"], "empty"), (["theirs", "--names", "x", "y"], "1 runs"),
+                        (["theirs", tmp_path / "theirs"], "a different one for")):
+        assert word in sentence(run(script.main, tmp_path / wrong[0], *wrong[1:], "--out", out))

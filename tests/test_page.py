@@ -2,10 +2,10 @@
 
 import base64
 import html
-import json
 import re
 import shutil
 import time
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -23,32 +23,6 @@ NASTY = "<img src=x onerror=alert(1) title=\"x\">&amp;'%{x}</script>"
 WEIGHTS = paper_weights(0.6)
 
 
-def drawn_videos(lengths=(400, 300, 5), names=NAMES, abnormal=True):
-    """Videos whose second half is labelled abnormal (all of the last one); frames from 4 on, every tenth is missing."""
-    videos = []
-    for v, (name, n) in enumerate(zip(names, lengths)):
-        random = np.random.default_rng(v)
-        frames = np.array([t for t in range(4, 4 + 2 * n) if t % 10][:n])
-        labels = np.full(n, abnormal, np.uint8)
-        labels[:n // 2 if v < len(lengths) - 1 or v == 0 else 0] = 0
-        videos.append(VideoScores(name, frames, {
-            "psnr": random.normal(30 - 2.0 * labels, 2), "distance": random.random(n) * 1e-4,
-            "regular_score": random.random(n), "memory_updated": random.integers(0, 2, n).astype(float),
-            NASTY: random.random(n) * 1000}, labels))
-    return videos
-
-
-def results_of(videos, weights=WEIGHTS, **about):
-    """What evaluate.py writes to results.json."""
-    return {"identity": "a line", "published": None, "dataset": None, "labels": "none", "label_source": None,
-            "protocol": str(PAPER), "signals": weights, "grid": [], "padded_chance": {}, **measure(videos, weights),
-            **about}
-
-
-def cells_of(videos, labels):
-    return [{"labels": labels, **cell._asdict(), "auc": value} for cell, value in grid(videos, WEIGHTS).items()]
-
-
 def drawn_map(kind, level, channels=3):
     """A frame of 64 x 96 pixels, recorded three times as wide as high, with errors of `level` in three squares."""
     y, x = np.mgrid[:64, :96]
@@ -59,28 +33,33 @@ def drawn_map(kind, level, channels=3):
     return FrameMap(NAMES[0], 12, kind, 0.125, 1, image, image // 2, error, (12, 16, 36, 48), 3.0)
 
 
-def write(path, videos, results, maps=(), weights=WEIGHTS):
-    """Write a report; return its HTML and the words that a reader sees."""
-    write_report(path, results, videos, normality_under(PAPER, videos, weights), maps)
-    page = path.read_text()
-    words = re.sub(r"<(script|style)\b.*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
-    return page, html.unescape(" ".join(words.split()))
-
-
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """A report with everything in it: its path and the videos."""
-    videos = drawn_videos()
-    results = results_of(videos, dataset=NASTY, labels="/a/long/path/" * 12, identity=NASTY,
-                         memory_updates=7, versions={"git": NASTY}, config={"data": {"dataset": NASTY}},
-                         checkpoint=NASTY, compared={"other": NASTY} | compare(videos, videos, (WEIGHTS, WEIGHTS)),
-                         memories=[{"live_items": 2, "queries_of_item": [3, 0, 1], "item_cosine": 0.5}],
-                         padded_chance={NASTY: 0.6, "": 0.7},
-                         grid=cells_of(videos, NASTY) + cells_of(videos, None))
+    """A report with everything in it: its path and content, the words that a reader sees, and what it was made of."""
+    # Videos whose second half is abnormal, and one that is it throughout; frames from 4 on, every tenth is missing.
+    videos = []
+    for v, (name, n) in enumerate(zip(NAMES, (400, 300, 5))):
+        random, labels = np.random.default_rng(v), np.arange(n) >= (n // 2 if v < 2 else 0)
+        videos.append(VideoScores(name, np.array([t for t in range(4, 4 + 2 * n) if t % 10][:n]), {
+            "psnr": random.normal(30 - 2.0 * labels, 2), "distance": random.random(n) * 1e-4,
+            "regular_score": random.random(n), "memory_updated": random.integers(0, 2, n).astype(float),
+            NASTY: random.random(n) * 1000}, labels.astype(np.uint8)))
+    cells = grid(videos, WEIGHTS).items()
+    results = measure(videos, WEIGHTS) | {
+        "identity": NASTY, "published": None, "dataset": NASTY, "labels": "/a/long/path/" * 12, "checkpoint": NASTY,
+        "label_source": None, "protocol": str(PAPER), "signals": WEIGHTS, "memory_updates": 7,
+        "versions": {"git": NASTY}, "config": {"data": {"dataset": NASTY}, "score": {"gamma": 0.009}},
+        "compared": {"other": NASTY} | compare(videos, videos, (WEIGHTS, WEIGHTS)),
+        "memories": [{"live_items": 2, "queries_of_item": [3, 0, 1], "item_cosine": 0.5}],
+        "grid": [{"labels": name, **cell._asdict(), "auc": value} for name in (NASTY, None) for cell, value in cells],
+        "padded_chance": {NASTY: 0.6, "": padded_chance([video.labels for video in videos])}}
+    maps = [drawn_map("miss", 0.1), drawn_map("false alarm", 0.2), drawn_map(NASTY, 0.0, channels=1)]
     path = tmp_path_factory.mktemp("report") / "report.html"
-    write(path, videos, results, [drawn_map(kind, 0.1, channels=c) for kind in ("miss", "false alarm", NASTY)
-                                  for c in (1, 3)])
-    return path, videos
+    write_report(path, results, videos, normality_under(PAPER, videos, WEIGHTS), maps)
+    page = path.read_text()
+    words = re.sub(r"<(script|style)\b.*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
+    return SimpleNamespace(path=path, page=page, words=html.unescape(" ".join(words.split())), videos=videos,
+                           results=results, maps=maps)
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +71,9 @@ def browser(tmp_path_factory):
         pytest.skip("needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)")
     options = webdriver.ChromeOptions()
     options.binary_location = programs[0]
-    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync",
-                 "disable-background-networking", "disable-component-update",
-                 f"user-data-dir={tmp_path_factory.mktemp('profile')}"):
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", f"user-data-dir={tmp_path_factory.mktemp('profile')}"):
         options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1]))
     yield driver
     driver.quit()
@@ -112,77 +89,46 @@ def wait_for(condition):
 
 
 def open_page(browser, path, width=1400, phone=False, scheme="light"):
-    """Open a report; nothing may be asked of a network, and nothing may go wrong."""
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
-        "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": phone})
-    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": phone})
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {
-        "features": [{"name": "prefers-color-scheme", "value": scheme}]})
-    for log in ("browser", "performance"):
-        browser.get_log(log)
+    """Open a report; nothing may go wrong, and its policy lets it ask nothing of a network."""
+    for command, values in (
+            ("setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": phone}),
+            ("setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})):
+        browser.execute_cdp_cmd(f"Emulation.{command}", values)
+    browser.get_log("browser")
     browser.get(path.as_uri())
     wait_for(lambda: browser.execute_script("return !document.querySelector('.plot:not(.js-plotly-plot)')"))
     assert [line for line in browser.get_log("browser") if line["level"] != "INFO"] == []
-    events = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]
-    asked = {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"
-             and event["params"]["documentURL"] == path.as_uri()}                       # not Chromium's own first page
-    assert {url for url in asked if not url.startswith("data:")} == {path.as_uri()}
 
 
 LAYOUT = """
     let page = document.documentElement, plots = [...document.querySelectorAll(".plot")];
-    let words = [...document.body.querySelectorAll("*")].filter(
-        e => !e.closest("script") && e.checkVisibility() &&
-             [...e.childNodes].some(n => n.nodeType == 3 && n.data.trim()));
     let picture = document.querySelector(".picture img");
     return {overhang: page.scrollWidth - page.clientWidth,
             wrong: plots.filter(e => Math.abs(e.querySelector(".main-svg").clientWidth - e.clientWidth) > 1).length,
-            font: Math.min(...words.map(e => parseFloat(getComputedStyle(e).fontSize))),
             columns: new Set([...document.querySelectorAll("#curves figure")].map(e => e.offsetLeft)).size,
             cut: [...document.querySelectorAll(".grid")].filter(e => e.scrollWidth > e.parentNode.clientWidth).length,
-            aspect: picture.clientWidth / picture.clientHeight}"""
+            aspect: picture.clientWidth / picture.clientHeight,
+            colours: [getComputedStyle(document.body).backgroundColor, curve0._fullLayout.font.color]}"""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("width", "phone", "scheme", "columns", "colours"), [
-    (1400, False, "light", 3, ["rgb(255, 255, 255)", "#1a1a1a", "#0072b2"]),
-    (390, True, "dark", 1, ["rgb(24, 26, 27)", "#e6e6e6", "#56b4e9"])])
-def test_page_fits_a_desktop_and_a_phone(browser, report, width, phone, scheme, columns, colours):
+def test_page_fits_a_desktop_and_a_phone(browser, report):
     """Nothing is cut, plots fill their boxes, pictures have the frame's aspect, colours follow the reader's scheme."""
-    open_page(browser, report[0], width, phone, scheme)
-    found = browser.execute_script(LAYOUT)
-    assert (found["overhang"], found["wrong"], found["cut"], found["columns"]) == (0, 0, 0, columns)
-    assert found["font"] >= 13 and found["aspect"] == pytest.approx(3, rel=0.05)
-    assert browser.execute_script("return [getComputedStyle(document.body).backgroundColor,"
-                                  " curve0._fullLayout.font.color, curve0._fullData[0].line.color]") == colours
-
-
-@pytest.mark.slow
-def test_strings_of_the_users_files_are_shown_as_they_are(browser, report):
-    open_page(browser, report[0])                                           # an alert would make the next command fail
-    assert browser.execute_script("return document.querySelectorAll('[title], [onerror]').length") == 0
-    titles = browser.execute_script(
-        "return [...document.querySelectorAll('figure[id^=v] h3')].map(e => e.firstChild.data.trim())")
-    assert titles == NAMES
-    assert "/long/path" not in browser.execute_script("return document.querySelector('header').innerText")
-    words = browser.execute_script("document.querySelector('details').open = true; return document.body.innerText")
-    assert words.count(NASTY) >= 8 and "&lt;" not in words and "&#" not in words
-    assert browser.execute_script("return [...document.querySelectorAll('a')].filter(a => !document.querySelector("
-                                  "a.getAttribute('href'))).length") == 0
-    browser.execute_script("document.body.insertAdjacentHTML('beforeend', arguments[0])",
-                           "<img src=x onerror='window.ran = 1'>")                    # what escaping might have missed
-    time.sleep(0.3)
-    assert browser.execute_script("return window.ran") is None
+    for width, phone, scheme, columns, colours in ((1400, False, "light", 3, ["rgb(255, 255, 255)", "#1a1a1a"]),
+                                                   (390, True, "dark", 1, ["rgb(24, 26, 27)", "#e6e6e6"])):
+        open_page(browser, report.path, width, phone, scheme)
+        assert browser.execute_script(LAYOUT) == {"overhang": 0, "wrong": 0, "cut": 0, "columns": columns,
+                                                  "aspect": pytest.approx(3, rel=0.05), "colours": colours}
 
 
 @pytest.mark.slow
 def test_plots_hold_the_numbers(browser, report):
-    """Abnormal periods half a frame to either side, false alarms and misses, and the ROC."""
-    path, videos = report
+    """Abnormal periods half a frame to either side, false alarms and misses, the ROC; names as they are, no script."""
+    videos = report.videos
     normal = normality_under(PAPER, videos, WEIGHTS)
     curve = roc([video.labels for video in videos], normal)
     point = operating_point(*curve, np.concatenate(normal))
-    open_page(browser, path)
+    open_page(browser, report.path)
     shown = browser.execute_script("let {hovertemplate, text, customdata} = curve1._fullData[0];"
                                    "return [hovertemplate, text.slice(-1)[0], Array.from(customdata[7])]")
     nasty = re.sub("[<>&%]", lambda sign: f"&#{ord(sign[0])};", NASTY)
@@ -199,47 +145,35 @@ def test_plots_hold_the_numbers(browser, report):
     points = np.array(browser.execute_script("return roc.calcdata[1].map(p => [p.x, p.y])"))
     np.testing.assert_allclose(points.T, curve, atol=1e-6)
 
-
-@pytest.mark.parametrize(("videos", "weights", "seen", "unseen"), [
-    ([VideoScores("01", np.arange(4, 8), {"score": np.arange(4.0)}, np.arange(4) // 2)], {"score": -1.0},
-     "no interval: one video cannot be resampled", "PSNR"),
-    (drawn_videos(abnormal=False), WEIGHTS, "all normal", "resamples"),
-    (drawn_videos((1,)), WEIGHTS, "1 frames scored", "resamples"),
-], ids=["foreign", "all normal", "one frame"])
-def test_what_is_undefined_or_missing(videos, weights, seen, unseen, tmp_path):
-    _, words = write(tmp_path / "report.html", videos, results_of(videos, weights), weights=weights)
-    assert seen in words and unseen not in words
-    assert not re.search(r"\bNone\b|\bnan\b", words)
-    assert "error maps" not in words and "every protocol" not in words
+    titles = "return [...document.querySelectorAll('figure[id^=v] h3')].map(e => e.firstChild.data.trim())"
+    assert browser.execute_script(titles) == NAMES
+    words = browser.execute_script("document.querySelector('details').open = true; return document.body.innerText")
+    assert words.count(NASTY) >= 8 and "&lt;" not in words and "&#" not in words
+    browser.execute_script("document.body.insertAdjacentHTML('beforeend', arguments[0])",
+                           "<img src=x onerror='window.ran = 1'>")                    # what escaping might have missed
+    time.sleep(0.3)
+    assert browser.execute_script("return window.ran") is None
 
 
-def test_headline_and_tables_hold_the_numbers(tmp_path):
-    videos = drawn_videos()
-    chance = padded_chance([video.labels for video in videos])
-    results = results_of(videos, dataset="ped2", memory_updates=7, config={"score": {"gamma": 0.009}},
-                         grid=cells_of(videos, "official"), padded_chance={"official": chance})
-    page, words = write(tmp_path / "report.html", videos, results)
-    share = {key: f"{percent(value)} %" for key, value in results.items() if isinstance(value, float)}
-    for expected in (f"AUC {share['auc']} 95 % interval {percent(results['interval'][0], 1)} to",
-                     f"equal error rate {share['eer']}", f"chance {share['chance']}", "memory updates 7",
-                     f"average precision {share['average_precision']}", f"AUC, PSNR only {share['auc_psnr']}",
-                     f"AUC, distance only {share['auc_distance']}", "score.gamma 0.009", "signals.psnr 0.6",
-                     f"at random reach {percent(chance, 1)} % there",
+def test_headline_and_tables_hold_the_numbers(report):
+    results = report.results
+    for expected in (*(f"{name} {percent(results[key])} %" for name, key in {
+                         "AUC": "auc", "equal error rate": "eer", "chance": "chance", "AUC, PSNR only": "auc_psnr",
+                         "average precision": "average_precision", "AUC, distance only": "auc_distance"}.items()),
+                     f"95 % interval {percent(results['interval'][0], 1)} to", "memory updates 7", "score.gamma 0.009",
+                     "signals.psnr 0.6", f"at random reach {percent(results['padded_chance'][''], 1)} % there",
                      *(f"{row['video']} {row['frames']} {row['abnormal_frames']} {percent(row['auc'])} "
                        f"{row['mean_normality']:.3f}" for row in results["per_video"])):
-        assert expected in words
-    assert re.findall(r"<td><b>(.*?)</b>", page) == [percent(results["auc"])]
-    table = re.search(r'<table class="grid">.*?</table>', page, re.DOTALL)[0]
-    shown = [re.sub("<.*?>", "", cell).strip() for cell in re.findall(r"<td>(.*?)</td>", table, re.DOTALL)]
-    cells = [percent(cell["auc"]) for cell in results["grid"]]            # row by row; "-": no training scores
-    assert [text for k, text in enumerate(shown) if k % 5] == cells
+        assert expected in report.words
+    assert re.findall(r"<td><b>(.*?)</b>", report.page) == 2 * [percent(results["auc"])]
+    tables = "".join(re.findall(r'<table class="grid">.*?</table>', report.page, re.DOTALL))
+    shown = [re.sub("<.*?>", "", cell).strip() for cell in re.findall(r"<td>(.*?)</td>", tables, re.DOTALL)]
+    assert [text for k, text in enumerate(shown) if k % 5] == [percent(cell["auc"]) for cell in results["grid"]]
 
 
-def test_error_maps_are_on_one_scale(tmp_path):
+def test_error_maps_are_on_one_scale(report):
     """Frame, prediction, error and both; boxes in percent of the frame, around what holds half of the strongest."""
-    videos = drawn_videos()
-    maps = [drawn_map("miss", 0.1), drawn_map("false alarm", 0.2), drawn_map("detection", 0.0, channels=1)]
-    page, words = write(tmp_path / "report.html", videos, results_of(videos), maps)
+    page, words, maps = report.page, report.words, report.maps
     images = [cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), cv2.IMREAD_COLOR)
               for text in re.findall(r'<img src="data:image/\w+;base64,([^"]*)" style', page)]
     assert len(images) == 12 and "0.2 or more" in words and words.count("normality 0.125 labelled abnormal") == 3

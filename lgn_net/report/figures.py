@@ -1,10 +1,8 @@
 """Draw figures for print, the paper's and ours: each function makes one of plain numbers, `save_figure` writes it.
 
-Widths are those of a column and of a page of two columns; text is 7 points or more at that size. Curves differ by their
-dashes as well as by their colours (Okabe and Ito's), so that a grey copy can be read. Names are never read as formulas.
+Widths are those of a column and of a page of two columns; templates/print.mplstyle is their style.
 """
 
-import functools
 import math
 import textwrap
 import warnings
@@ -21,10 +19,11 @@ from matplotlib.colors import Normalize
 from matplotlib.dates import DateFormatter
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from lgn_net.files import replacing
+from lgn_net.report.tables import by_row, by_seed
 from lgn_net.scores.maps import FrameMap, loud, pictures, strong_boxes
 from lgn_net.scores.metrics import mistakes
 from lgn_net.scores.results import OperatingPoint
@@ -33,37 +32,24 @@ from lgn_net.terminal import visible
 
 COLUMN, PAGE = 3.5, 7.16                                          # inches
 BLUE, RED = "#0072b2", "#d55e00"
-COLOURS = (BLUE, RED, "#009e73", "#000000", "#e69f00", "#cc79a7", "#56b4e9")
-DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (9, 2)), (0, (3, 1, 3, 1, 1, 1)))
 STYLE = matplotlib.rc_params_from_file(Path(__file__).with_name("templates") / "print.mplstyle",
                                        use_default_template=False)
 VIDEOS_PER_PAGE, MAPS_PER_PAGE = 12, 6
 POINTS = 1000                    # of a watched video's curve at most; a picture has no more columns
-
-
-# Fonts for names in Chinese, Japanese and Korean that are installed.
+# Fonts for names in Chinese, Japanese and Korean that are installed; a letter that none has is drawn as a box.
 CJK = {"Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "Microsoft YaHei", "SimHei", "PingFang SC"}
 STYLE["font.family"] = ["DejaVu Sans", *sorted(CJK & set(font_manager.get_font_names()))]
-remark = functools.cache(warnings.warn)
+warnings.filterwarnings("ignore", "Glyph .* missing from font")
 
 
 @matplotlib.rc_context(STYLE)
 def save_figure(figure: Figure, path: str | Path, dpi: int = 300, kinds: Sequence[str] = ("png", "pdf")) -> list[Path]:
     """Write `<path>.png` and `<path>.pdf`, the same bytes for the same figure, and return the two paths."""
     paths = [Path(f"{path}.{kind}") for kind in kinds]
-    with warnings.catch_warnings(record=True) as said:
-        for target, kind in zip(paths, kinds):
-            with replacing(target) as file:
-                figure.savefig(file, format=kind, dpi=dpi, metadata={"CreationDate": None} if kind == "pdf" else {})
-    for text in dict.fromkeys("no font here has some letters of the names in figures; install Noto Sans CJK"
-                              if "missing from font" in str(w.message) else str(w.message) for w in said):
-        remark(text)                                                 # Matplotlib warns of every letter of every figure
+    for target, kind in zip(paths, kinds):
+        with replacing(target) as file:
+            figure.savefig(file, format=kind, dpi=dpi, metadata={"CreationDate": None} if kind == "pdf" else {})
     return paths
-
-
-def look(k: int) -> dict[str, Any]:
-    """Give the k-th curve of a figure its colour and its dashes; after seven they begin again."""
-    return {"color": COLOURS[k % len(COLOURS)], "linestyle": DASHES[k % len(DASHES)]}
 
 
 def wrap(text: str, inches: float) -> str:
@@ -81,58 +67,62 @@ def curve_pages(videos: Sequence[VideoScores], normality: Sequence[np.ndarray], 
         shown = list(zip(videos, normality))[start:start + VIDEOS_PER_PAGE]
         columns = min(3, len(shown))
         rows, width = math.ceil(len(shown) / columns), COLUMN if columns == 1 else PAGE
-        figure = Figure(figsize=(width, (0.7 + 0.24 * width / columns) * rows + 0.9), layout="constrained")
+        figure = Figure(figsize=(width, (0.8 + 0.24 * width / columns) * rows + 0.7), layout="constrained")
         for panel, ((name, frames, _, labels), x) in enumerate(shown, 1):
             axes = figure.add_subplot(rows, columns, panel)
+            axes.plot(frames, x, color=BLUE, linewidth=0.9, label="normality")
             for first, end in stretches(labels == 1):
-                axes.axvspan(frames[first] - 0.5, frames[end - 1] + 0.5, color=RED, alpha=0.25, linewidth=0)
-            axes.plot(frames, x, color=BLUE, linewidth=0.9)
+                axes.axvspan(frames[first] - 0.5, frames[end - 1] + 0.5, color=RED, alpha=0.25, linewidth=0,
+                             label="abnormal")
             if point:
-                axes.axhline(point["threshold"], color="0.4", linewidth=0.6, linestyle=":")
-                for marker, wrong in zip("^v", mistakes(labels, x, point)):
-                    axes.plot(frames[wrong], x[wrong], marker, color=RED, markersize=2)
-            axes.set(title=visible(name), ylim=(low - room, high + room), xlabel="frame" if panel > len(shown) - columns
-                     else "", xlim=(frames[0], max(frames[-1], frames[0] + 1)))
+                axes.axhline(point["threshold"], color="0.4", linewidth=0.6, linestyle=":",
+                             label="threshold of equal errors")
+                for marker, label, wrong in zip("^v", ("false alarm", "miss"), mistakes(labels, x, point)):
+                    axes.plot(frames[wrong], x[wrong], marker, color=RED, markersize=2, label=label)
+            axes.set(title=visible(name), xlabel="frame", xlim=(frames[0], frames[-1] + 1),
+                     ylim=(low - room, high + room))
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         figure.suptitle(visible(title))
-        handles = [Patch(color=RED, alpha=0.25, linewidth=0), *figure.axes[0].lines]
-        names = ["abnormal", "normality", "threshold of equal errors", "false alarm", "miss"]
-        figure.legend(handles, names[:len(handles)], loc="outside lower center", ncols=3 if columns == 1 else 5)
+        legend_below(figure, columns=3 if columns == 1 else 5)
         pages.append(figure)
     return pages
 
 
-def plot_runs(axes: Axes, k: int, curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> Line2D:
-    """Plot the k-th curve of a figure: that of a run, or the mean of several with a band of a standard deviation."""
-    x, y = curves[0]
+def legend_below(figure: Figure, columns: int) -> None:
+    """Put a legend below the panels, of every label once."""
+    handles = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels())}
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=columns, alignment="left")
+
+
+def plot_runs(axes: Axes, curves: Sequence[tuple[np.ndarray, np.ndarray]], label: str) -> Line2D:
+    """Plot the next curve of a panel: that of a run, or the mean of several with a band of a standard deviation."""
+    (x, y), sd = curves[0], np.array(0.0)
     if len(curves) > 1:
         every = np.unique(np.concatenate([x for x, _ in curves]))
         x = every[(every >= max(x[0] for x, _ in curves)) & (every <= min(x[-1] for x, _ in curves))]
         values = [np.interp(x, *curve) for curve in curves]
         y, sd = np.mean(values, axis=0), np.std(values, axis=0, ddof=1)
-        axes.fill_between(x, y - sd, y + sd, color=COLOURS[k % len(COLOURS)], alpha=0.2, linewidth=0)
-    return axes.plot(x, y, **look(k))[0]
+    (line,) = axes.plot(x, y, label=label)
+    axes.fill_between(x, y - sd, y + sd, color=line.get_color(), alpha=0.2, linewidth=0)
+    return line
 
 
 @matplotlib.rc_context(STYLE)
 def roc_figure(panels: Mapping[str, Mapping[str, Sequence[tuple]]]) -> Figure:
-    """Fig. 4 and 8: draw a square panel with its legend below for each title; the diagonal is chance.
+    """Fig. 4 and 8: draw a square panel for each title; the diagonal is chance.
 
     `panels` gives for each title and label of its legend the curves of its runs: false and true positive rates.
     """
     columns = min(2, len(panels))
-    rows, width = math.ceil(len(panels) / columns), columns * COLUMN
-    labels = [[wrap(label, COLUMN - 0.9) for label in curves] for curves in panels.values()]
-    lines = max(sum(label.count("\n") + 1 for label in texts) for texts in labels)
-    figure = Figure(figsize=(width, rows * (COLUMN + 0.4 + 0.17 * lines)), layout="constrained")
-    for k, (title, curves) in enumerate(panels.items()):
-        axes = figure.add_subplot(rows, columns, k + 1, box_aspect=1)
-        handles = [plot_runs(axes, j, of_runs) for j, of_runs in enumerate(curves.values())]
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(columns * COLUMN, rows * (COLUMN + 0.2)), layout="constrained")
+    for panel, (title, curves) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(rows, columns, panel, box_aspect=1)
+        for label, of_runs in curves.items():
+            plot_runs(axes, of_runs, wrap(label, COLUMN - 1))
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.7, linestyle=(0, (1, 2)), zorder=0)
         axes.set(xlim=(0, 1), ylim=(0, 1.01), title=title, xlabel="false positive rate", ylabel="true positive rate")
-        axes.legend(handles, labels[k], title="AUC (95 % interval over videos, or seeds)",
-                    loc="upper left", alignment="left",
-                    bbox_to_anchor=(0, -0.14), borderaxespad=0, borderpad=0)
+        axes.legend(title="AUC (95 % interval over videos, or seeds)", loc="lower right", alignment="left")
     return figure
 
 
@@ -167,25 +157,18 @@ def draw_maps(maps: Sequence[FrameMap]) -> list[Figure]:
 def gap_figure(gaps: Mapping[str, Sequence[float]]) -> Figure:
     """Fig. 7: draw the gap of each run as it was evaluated, and below it, if there is one, that at lambda 1."""
     figure = Figure(figsize=(COLUMN, 0.5 * len(gaps) + 1), layout="constrained")
-    axes, places = figure.subplots(), np.arange(len(gaps))
-    for k, (colour, label) in enumerate(((BLUE, "as evaluated"), ("0.7", "at lambda 1: PSNR only"))):
-        values = [of_run[k] if len(of_run) > k else math.nan for of_run in gaps.values()]
-        bars = axes.barh(places + 0.35 * k, values, height=0.32, color=colour, label=label)
-        axes.bar_label(bars, ["" if math.isnan(value) else f"{value:.3f}" for value in values], padding=3, fontsize=7)
-    axes.set_yticks(places + 0.17, [wrap(name, 1.2) for name in gaps])
+    axes = figure.subplots()
+    for k, (colour, label) in enumerate([(BLUE, "as evaluated"), ("0.7", "at lambda 1: PSNR only")]):
+        values = {place + 0.35 * k: of_run[k] for place, of_run in enumerate(gaps.values()) if len(of_run) > k}
+        bars = axes.barh([*values], [*values.values()], height=0.32, color=colour, label=label)
+        axes.bar_label(bars, fmt="%.3f", padding=3, fontsize=7)
+    axes.set_yticks(np.arange(len(gaps)) + 0.17, [wrap(name, 1.2) for name in gaps])
     axes.invert_yaxis()
     axes.margins(x=0.25)                                                                           # for the numbers
     axes.axvline(0, color="black", linewidth=0.6)
-    axes.spines.left.set_visible(False)
-    axes.tick_params(axis="y", length=0)
     axes.set_xlabel("gap: mean normality of normal minus\nthat of abnormal frames")
-    figure.legend(loc="outside lower center", ncols=2)
+    legend_below(figure, columns=2)
     return figure
-
-
-# What figures show on their x axis, by the knob: its symbol and its meaning.
-KNOBS = {"gamma": ("γ", "threshold of the regular score"), "lambda": ("λ", "0: distance only, 1: PSNR only"),
-         "epoch": ("epoch", "of the training")}
 
 
 @matplotlib.rc_context(STYLE)
@@ -195,25 +178,46 @@ def sweep_figure(knob: str, runs: Mapping[str, Sequence[tuple[Any, Any, float | 
     `runs` gives for each name one or several runs: values (k,) of the knob, the AUC (k,) at each, a fraction or NaN,
     and the value of the run's configuration, which a ring marks; None: there is none.
     """
-    symbol, meaning = KNOBS[knob]
-    marked = any(used is not None for of_name in runs.values() for _, _, used in of_name)
-    labels = [*(wrap(name, COLUMN - 0.8) for name in runs), *[f"{symbol} of the configuration"] * marked]
-    figure = Figure(figsize=(COLUMN, 2.5 + 0.14 * "\n".join(labels).count("\n")), layout="constrained")
+    symbol, label = {"gamma": ("γ", "γ (threshold of the regular score)"), "epoch": ("", "epoch"),
+                     "lambda": ("λ", "λ (0: distance only, 1: PSNR only)")}[knob]
+    figure = Figure(figsize=(COLUMN, 2.5 + 0.14 * len(runs)), layout="constrained")
     axes = figure.subplots()
-    # A curve for each name, and a ring at the value of the configuration.
-    ring: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 7, "markerfacecolor": "none"}
-    handles: list[Line2D] = []
-    for k, of_name in enumerate(runs.values()):
+    for name, of_name in runs.items():
         orders = [np.argsort(x) for x, _, _ in of_name]
-        handles.append(plot_runs(axes, k, [(x[i], 100 * y[i]) for (x, y, _), i in zip(of_name, orders)]))
+        curves = [(x[i], 100 * y[i]) for (x, y, _), i in zip(of_name, orders)]
+        line = plot_runs(axes, curves, wrap(name, COLUMN - 0.8))
         if (used := of_name[0][2]) is not None:
-            x, y = map(np.asarray, handles[k].get_data())
-            axes.plot(used, np.interp(used, x, y, left=np.nan, right=np.nan), **ring, color=COLOURS[k % len(COLOURS)])
+            x, y = map(np.asarray, line.get_data())
+            axes.plot(used, np.interp(used, x, y, left=np.nan, right=np.nan), "o", markersize=7, markerfacecolor="none",
+                      color=line.get_color(), label=f"{symbol} of the configuration")
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.grid(axis="y")
-    axes.set(xlabel=f"{symbol} ({meaning})", ylabel="AUC %")
-    figure.legend([*handles, *[Line2D([], [], color="black", **ring)] * marked], labels, loc="outside lower center",
-                  alignment="left")
+    axes.set(xlabel=label, ylabel="AUC %")
+    legend_below(figure, columns=1)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def plan_figure(title: str, runs: Sequence[Mapping]) -> Figure:
+    """Draw every row of a plan on a line of its own: a dot for each seed, bars at the means, the published AUC."""
+    groups = by_row(runs)
+    figure = Figure(figsize=(COLUMN, 1.1 + 0.21 * len(groups)), layout="constrained")
+    axes = figure.subplots()
+    for y, group in enumerate(groups.values()):
+        aucs, alone = (list(by_seed(group, key).values()) for key in ("auc", "auc_psnr"))
+        for values, colour, width, label in ((alone, "0.6", 1.0, "PSNR only, mean"), (aucs, BLUE, 1.8, "AUC, mean")):
+            if values:
+                axes.plot(np.mean(values), y, "|", color=colour, markersize=9, markeredgewidth=width, label=label)
+        axes.plot(aucs, [y] * len(aucs), "o", color=BLUE, markersize=3, alpha=0.6, markeredgewidth=0,
+                  label="AUC of a seed")
+        if (published := group[0]["published_auc"]) is not None:
+            axes.plot(published, y, "D", color=RED, markersize=4, markerfacecolor="none", label="published")
+    figure.suptitle(wrap(title, COLUMN))
+    axes.set(xlabel="AUC %", ylim=(len(groups) - 0.5, -0.5))
+    axes.set_yticks(range(len(groups)), [wrap(name, 1.5) for name in groups])
+    axes.tick_params(axis="y", length=0)
+    axes.grid()
+    legend_below(figure, columns=2)
     return figure
 
 

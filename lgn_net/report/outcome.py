@@ -15,7 +15,7 @@ from lgn_net.data.labels import shipped_truths
 from lgn_net.datasets import canonical_name
 from lgn_net.errors import UserError
 from lgn_net.files import to_json, write_atomic
-from lgn_net.report.tables import PUBLISHED, WORDS, everything, percent
+from lgn_net.report.tables import ENVIRONMENT, PUBLISHED, WORDS, percent
 from lgn_net.scores.evaluation import Evaluation
 from lgn_net.scores.maps import FrameMap, save_maps
 from lgn_net.scores.metrics import all_frames, auc, padded_chance
@@ -40,8 +40,6 @@ def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, eve
     results = results_of_scores(evaluation, config, every_protocol, other, false_positive_rate)
     videos, point, files = evaluation.videos, results["at_eer"], dict[str, Path]()
     if out:
-        for old in (*out.glob("curves_*.png"), out / "report.html"):
-            old.unlink(missing_ok=True)
         made = [{"normality": x} | ({"decision": (x <= point["threshold"]) * 1.0} if point else {}) for x in normal]
         write_scores(out / "scores.csv", [video._replace(signals=video.signals | new)
                                           for video, new in zip(videos, made)])
@@ -51,14 +49,13 @@ def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, eve
         write_atomic(out / "results.json", to_json(results))
         # Imported only now, as printing alone needs neither library; a missing one costs no more than its own file.
         if figures := optional("lgn_net.report.figures", "no curves_1.png"):
-            title = f"{results['dataset'] or 'scores'}: normality"
-            for k, curves in enumerate(figures.curve_pages(videos, normal, title, point), 1):
+            for k, curves in enumerate(figures.curve_pages(videos, normal, results["dataset"] or "scores", point), 1):
                 figures.save_figure(curves, out / f"curves_{k}", dpi=200, kinds=("png",))
         if page := optional("lgn_net.report.page", "no report.html"):
             page.write_report(out / "report.html", results, videos, normal, maps)
         names = {"scores": "scores.csv", "results": "results.json", "curves": "curves_1.png", "report": "report.html"}
         files = {name: out / file for name, file in names.items() if (out / file).exists()}
-    print(everything(results, files))
+    print(ENVIRONMENT.get_template("terminal.txt").render(results=results, files=files))
     if results["auc"] is None:
         raise UserError(f"the AUC is undefined: {results['abnormal_frames']} of {results['frames']} scored frames are "
                         f"abnormal, and it needs both classes")
@@ -76,14 +73,16 @@ def results_of_scores(evaluation: Evaluation, config: Config, every_protocol: bo
                             about.get("dataset"))
     sources = [name for name, truth in truths.items() if all(map(np.array_equal, truth, labels))]
     source = ", ".join(sources) or None
-    judged = {source: videos} | {name: [video._replace(labels=y) for video, y in zip(videos, truth)]
-                                 for name, truth in truths.items() if name not in sources}
-    judged = judged if every_protocol else {}
+    judged = {}
+    if every_protocol:
+        judged = {source: videos} | {name: [video._replace(labels=y) for video, y in zip(videos, truth)]
+                                     for name, truth in truths.items() if name not in sources}
+
     # All numbers.
     results: Results = {"identity": "", "dataset": None, "labels": "none", "complete_benchmark": None} | about
     results |= measure(videos, weights, protocol, training, false_positive_rate)
     results |= {
-        "gap_psnr": psnr_gap(evaluation, protocol),
+        "gap_psnr": measure(videos, {"psnr": 1.0}, protocol, training)["gap"] if "psnr" in weights else None,
         "protocol": WORDS.protocol(protocol, config.score, config.model.window - 1, len(weights) > 1, about),
         "label_source": source, "signals": dict(weights),
         "scoring": {knob: getattr(config.score, knob) for knob in SCORING},
@@ -99,18 +98,11 @@ def results_of_scores(evaluation: Evaluation, config: Config, every_protocol: bo
         name = f"{other.about['scores']}" + f" ({said})" * (weights != other.weights)
         results["compared"] = {"other": name} | compare(
             videos, other.videos, (weights, other.weights), protocol, (training, other.training))
-
     for scored, value in ((evaluation, results["auc"]), (other, results.get("compared", {}).get("auc_other"))):
         if scored and "direction" in scored.about and value is not None and value < 0.2:
             warn(f"{scored.about['scores']}: AUC {percent(value)} % if {scored.about['direction']}; is --direction "
                  f"wrong? The other one gives {percent(1 - value)} %")
     return results
-
-
-def psnr_gap(evaluation: Evaluation, protocol: Protocol) -> float | None:
-    """Compute the gap at lambda 1, of the PSNR alone: the one scale of all systems; None where there is no PSNR."""
-    videos, weights, training, _ = evaluation
-    return measure(videos, {"psnr": 1.0}, protocol, training)["gap"] if "psnr" in weights else None
 
 
 def lambda_rows(evaluation: Evaluation, steps: int) -> list[dict[str, float | None]]:
@@ -119,10 +111,10 @@ def lambda_rows(evaluation: Evaluation, steps: int) -> list[dict[str, float | No
     if not {"psnr"} < {*weights}:
         raise UserError(f"lambda weighs psnr against distance, it has only {', '.join(weights)}")
     protocol, labels, rows = Protocol.configured(results["scoring"]), [video.labels for video in videos], []
-    for value in (k / steps for k in range(steps + 1)):
-        normal = normality_under(protocol, videos, paper_weights(value, len(weights) - 1), training)
-        gap = all_frames(labels, normal, 0.05)["gap"]
-        rows.append({"lambda": value, "auc": auc(labels, normal, protocol.average), "gap": gap})
+    for k in range(steps + 1):
+        normal = normality_under(protocol, videos, paper_weights(k / steps, len(weights) - 1), training)
+        rows.append({"lambda": k / steps, "auc": auc(labels, normal, protocol.average),
+                     "gap": all_frames(labels, normal, 0.05)["gap"]})
     return rows
 
 
@@ -130,7 +122,7 @@ def identify(results: Results, config: Config) -> Results:
     """Say in a line what was measured, of which network, on what data and how; find the published AUC, a fraction."""
     labels = results["label_source"] or re.sub(r"\S*/", "", results["labels"])           # no path of this machine
     if "config" not in results:
-        return {"identity": WORDS.identity(results, [], "", "", labels), "published": None}
+        return {"identity": WORDS.identity(results, [], labels), "published": None}
     # The configuration published for this system, with Ped2's hyper-parameters on data that the paper does not have.
     knobs = flatten(asdict(config))
     system, dataset = knobs["model.name"], canonical_name(knobs["data.dataset"])
@@ -138,8 +130,5 @@ def identify(results: Results, config: Config) -> Results:
     published = flatten(asdict(parse_command(knob_parser(), ["--data.dataset", like, "--model.name", system], {})[0]))
     changed = [f"{knob.partition('.')[2]} {json.dumps(value)}".replace('"', "") for knob, value in knobs.items()
                if knob.startswith(IDENTITY) and value != published[knob]]
-    side, theirs = knobs["data.image_size"], PUBLISHED.get(system, {}).get(dataset)
-    size = f"{side} x {side} {'grey' if knobs['data.channels'] == 1 else 'colour'}"
-    checkpoint = "/".join(Path(results.get("checkpoint", "")).parts[-2:])
-    return {"identity": WORDS.identity(results, changed, size, checkpoint, labels),
-            "published": theirs and round(theirs / 100, 6)}
+    theirs = PUBLISHED.get(system, {}).get(dataset)
+    return {"identity": WORDS.identity(results, changed, labels), "published": theirs and round(theirs / 100, 6)}

@@ -1,7 +1,6 @@
-"""Write the report of an evaluation: one page that opens from disk in any browser, with curves to hover over and zoom.
+"""Write the report of an evaluation: one page that opens from disk in any browser.
 
-`templates/report.html` lays out the results and escapes all of them, `report.js` draws the plots from the numbers that
-are packed here, in the colours of `report.css`.
+`templates/report.html` lays out and escapes the results, `report.js` draws the numbers that are packed here.
 """
 
 import base64
@@ -25,10 +24,7 @@ from lgn_net.terminal import visible
 
 def write_report(path: Path, results: Results, videos: Sequence[VideoScores], normal: Sequence[np.ndarray],
                  maps: Sequence[FrameMap]) -> None:
-    """Write the page, complete in one file.
-
-    `normal` is the normality (n_v,) of each video; `maps` are frames to show with their errors, if any.
-    """
+    """Write the page; `normal` is the normality (n_v,) of each video, `maps` are frames to show with their errors."""
     # The plots' numbers, and the pictures of frames on one scale of errors.
     labels, point = [video.labels for video in videos], results["at_eer"]
     low, high = min(0.0, *map(np.min, normal)), max(1.0, *map(np.max, normal))
@@ -60,10 +56,7 @@ ENVIRONMENT.filters["sha256"] = lambda text: base64.b64encode(hashlib.sha256(tex
 
 def video_numbers(video: VideoScores, normality: np.ndarray, ends: tuple[float, float],
                   point: OperatingPoint | None) -> dict:
-    """Gather what the plot of a video shows: its signals, abnormal periods, and false alarms and misses at `point`.
-
-    `ends` are the lowest and the highest normality of all videos, for one axis.
-    """
+    """Gather what the plot of a video shows; `ends` are the lowest and the highest normality of all videos."""
     frames, labels = video.frames, video.labels
     signals = {visible(name).replace("_", " "): x for name, x in video.signals.items() if name != "normality"}
     wrong = mistakes(labels, normality, point) if point else ()

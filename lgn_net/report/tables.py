@@ -1,54 +1,49 @@
-"""Write results as text: tables for a terminal, for Markdown and for LaTeX, and the words of the templates."""
+"""Write results as text: tables for a terminal, for Markdown, LaTeX and CSV, and the words of the templates.
 
-import shutil
-import sys
-import textwrap
+A run of a plan is a mapping: `row` (its name in the plan), `seed`, and `published_auc` in percent, `live_items`, the
+seconds `train_s` and `evaluate_s`, or None; once it is done, the content of its results.json, too.
+"""
+
+import csv
+import io
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import yaml
+from scipy.stats import ttest_1samp
 
+from lgn_net.config import flatten
 from lgn_net.scores.metrics import AVERAGES
 from lgn_net.scores.normality import SCOPES
 from lgn_net.scores.protocols import PAPER, RESAMPLES, SIGMAS
-from lgn_net.scores.results import Results
 from lgn_net.terminal import visible
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]           # caption, header, rows
 TEMPLATES = Path(__file__).parent / "templates"
 PUBLISHED: dict[str, dict[str, float]] = yaml.safe_load((TEMPLATES / "published.yaml").read_text())
-# LaTeX's own characters, and how they are written.
-LATEX = str.maketrans({"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
-    c: f"\\{c}" for c in "&%$#_{}"})
+LATEX = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"})                # LaTeX's own characters, and how to write them
+SIGNALS = {"AUC": "auc", "PSNR only": "auc_psnr", "distance only": "auc_distance"}
+# What the caption of a table says, and the columns of the list of runs, by their keys.
+FACTS = {"data set": "dataset", "pixels a side": "config.data.image_size", "channels": "config.data.channels",
+         "epochs": "config.train.epochs", "protocol": "protocol", "device": "versions.device",
+         "processor": "versions.processor", "commit": "versions.git"}
+LISTED = ("row", "seed", "auc", "auc_psnr", "gap", "psnr_normal", "psnr_abnormal", "memory_updates", "auc_distance",
+          "live_items", "train_s", "evaluate_s", "published_auc", "gap_psnr", "auc_copy", "auc_linear", "auc_skill",
+          "auc_distance_1", "auc_distance_2", "auc_distance_3")
 
 
-def terminal_width() -> int:
-    """Return the columns of the terminal; no limit where the output goes to a file or to another program."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, width: int = sys.maxsize) -> str:
-    """Lay out an aligned Markdown table; the first `left` columns are text, the others numbers.
-
-    What is wider than `width` characters becomes several tables, each with the first columns again.
-    """
-    # Each table takes as many columns as fit, one at least beside the first ones.
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Lay out an aligned Markdown table; the first `left` columns are text, the others numbers."""
     widths = [max(2, *map(len, column)) for column in zip(header, *rows)]                  # 2: for the rule -:
-    first = list(range(max(left, 1)))
-    tables = [first.copy()]
-    for k in range(len(first), len(widths)):
-        if len(tables[-1]) > len(first) and sum(widths[j] + 3 for j in [*tables[-1], k]) + 1 > width:
-            tables.append(first.copy())
-        tables[-1].append(k)
-
-    def line(cells: Sequence[str], columns: Sequence[int]) -> str:
-        return "| " + " | ".join(cells[k].ljust(widths[k]) if k < left else cells[k].rjust(widths[k])
-                                 for k in columns) + " |"
-
-    rules = ["-" * widths[k] if k < left else "-" * (widths[k] - 1) + ":" for k in range(len(widths))]
-    return "\n\n".join("\n".join(line(cells, columns) for cells in (header, rules, *rows)) for columns in tables)
+    rules = ["-" * width if k < left else "-" * (width - 1) + ":" for k, width in enumerate(widths)]
+    lines = []
+    for cells in (header, rules, *rows):
+        aligned = (str.ljust if k < left else str.rjust for k in range(len(widths)))
+        lines.append("| " + " | ".join(align(*cell) for align, cell in zip(aligned, zip(cells, widths))) + " |")
+    return "\n".join(lines)
 
 
 def latex(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str, label: str) -> str:
@@ -60,14 +55,18 @@ def latex(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str, la
                       *lines[1:], r"\bottomrule", r"\end{tabular}}", r"\end{table*}", ""])
 
 
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Write some columns of rows as comma-separated values; what a row lacks stays empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
 def percent(value: float | None, digits: int = 2) -> str:
     """Write a fraction in percent; a dash for None."""
     return "-" if value is None else f"{100 * value:.{digits}f}"
-
-
-def fill(text: str, width: int, indent: int) -> str:
-    """Break each line of a text after `width` characters at most; what follows is indented."""
-    return "\n".join(textwrap.fill(line, width, subsequent_indent=" " * indent) for line in text.splitlines())
 
 
 # In HTML files every value is escaped.
@@ -75,7 +74,7 @@ ENVIRONMENT = jinja2.Environment(
     loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=jinja2.select_autoescape(["html"]), trim_blocks=True,
     lstrip_blocks=True, undefined=jinja2.StrictUndefined,
     finalize=lambda value: visible(value) if type(value) is str else value)
-ENVIRONMENT.filters |= {"percent": percent, "fill": fill,
+ENVIRONMENT.filters |= {"percent": percent,
                         "share": lambda value: "undefined" if value is None else f"{percent(value)} %"}
 ENVIRONMENT.globals |= {"resamples": RESAMPLES, "averages": AVERAGES, "scopes": SCOPES, "sigmas": SIGMAS,
                         "paper": PAPER}
@@ -83,23 +82,84 @@ WORDS: Any = ENVIRONMENT.get_template("words.txt").module                  # its
 comparison = WORDS.comparison                                              # of two score files
 
 
-def grid_table(cells: Iterable[Mapping[str, Any]], width: int) -> str:
-    """Lay out the AUC % of the grid's cells for one set of labels; the paper's protocol in bold."""
-    rows: dict[tuple[str, str], list[str]] = {}
-    for cell in cells:
-        bold = "**" * (tuple(cell[key] for key in PAPER._fields) == PAPER)
-        rows.setdefault((cell["average"], SCOPES[cell["scope"]]), []).append(f"{bold}{percent(cell['auc'])}{bold}")
-    header = ["average", "normalisation", *(f"sigma {sigma:g}" if sigma else "unsmoothed" for sigma in SIGMAS)]
-    return markdown(header, [[*names, *values] for names, values in rows.items()], left=2, width=width)
+def plan_tables(runs: Sequence[Mapping], overrides: str) -> list[Table]:
+    """Make a row per system with mean, sd and Student's 95 % interval; and the paired differences to the first row.
+
+    `overrides` names the knobs that all rows have changed, for the caption.
+    """
+    rows = []
+    for name, group in by_row(runs).items():
+        done = [run for run in group if "auc" in run]
+        aucs, published = [*by_seed(done, "auc").values()], group[0]["published_auc"]
+        distances = [key for run in done[:1] for key in run if key.startswith("auc_distance")]   # of each memory
+        minutes = [seconds / 60 for seconds in by_seed(done, "train_s").values()]
+        rows.append({
+            "row": name, "n": f"{len(done)} of {len(group)}", "AUC %": mean(aucs),
+            "sd": f"{statistics.stdev(aucs):.2f}" if len(aucs) > 1 else "-", "95 % interval": interval(aucs)[0],
+            "PSNR only": means(done, "auc_psnr"),
+            "distance only": means(done, *distances) or "-",
+            "copy / linear / skill": means(done, "auc_copy", "auc_linear", "auc_skill"),
+            "gap": means(done, "gap", digits=3), "gap, lambda 1": means(done, "gap_psnr", digits=3),
+            "live items": means(done, "live_items", digits=1),
+            "PSNR normal / abnormal": means(done, "psnr_normal", "psnr_abnormal"), "minutes": mean(minutes, 1),
+            "published": "-" if published is None else f"{published:.1f}",
+            "difference": f"{statistics.mean(aucs) - published:+.1f}" if aucs and published else "-"})
+
+    # The caption says what the runs have in common.
+    told = {name: dict.fromkeys(str(run[key]) for run in map(flatten, map(dict, runs)) if run.get(key) is not None)
+            for name, key in FACTS.items()}
+    caption = "; ".join([f"{name} {' or '.join(values)}" for name, values in told.items() if values] + [overrides])
+    return [(caption, [*rows[0]], [[*row.values()] for row in rows]), *differences(runs)]
 
 
-def everything(results: Results, files: Mapping[str, Path]) -> str:
-    """Write what the terminal shows of an evaluation: identity, numbers, tables, the `files` by name, headline."""
-    width = terminal_width()
-    grids = [(name, grid_table((cell for cell in results["grid"] if cell["labels"] == (name or None)), width), chance)
-             for name, chance in results["padded_chance"].items()]
-    videos = markdown(["video", "frames", "abnormal", "AUC %", "mean normality"],
-                      [[row["video"], str(row["frames"]), str(row["abnormal_frames"]), percent(row["auc"]),
-                        f"{row['mean_normality']:.3f}"] for row in results["per_video"]], width=width)
-    return ENVIRONMENT.get_template("terminal.txt").render(results=results, grids=grids, videos=videos, files=files,
-                                                           width=width)
+def differences(runs: Sequence[Mapping]) -> list[Table]:
+    """Make the differences of each row to the first row, seed by seed: n, mean, 95 % interval, p; [] without any."""
+    (first, base), *others = by_row(runs).items()
+    rows = []
+    for name, group in others:
+        cells: list[str] = []
+        for key in SIGNALS.values():
+            theirs, own = by_seed(base, key), by_seed(group, key)
+            gaps = [own[seed] - theirs[seed] for seed in own if seed in theirs]
+            cells += [str(len(gaps)), mean(gaps, sign="+"), *interval(gaps, "+")]
+        rows.append([name, *cells])
+    header = ["row", *(word for name in SIGNALS for word in ("n", name, "95 % interval", "p"))]
+    caption = f"Each row less {first}, in points, over their common seeds, with the p-value of a paired t-test"
+    return [] if all(row[1] == "0" for row in rows) else [(caption, header, rows)]
+
+
+def by_row(runs: Sequence[Mapping]) -> dict[str, list[Mapping]]:
+    """Group the runs by their row, in the order of the plan."""
+    return {name: [run for run in runs if run["row"] == name] for name in dict.fromkeys(run["row"] for run in runs)}
+
+
+def by_seed(runs: Iterable[Mapping], key: str) -> dict[int, float]:
+    """Return a number by seed, of the runs that have it; AUCs in percent."""
+    values = {}
+    for run in runs:
+        # Without a memory the PSNR is all that there is.
+        alone = key == "auc_psnr" and [*run.get("signals", ())] == ["psnr"]
+        if (value := run.get("auc" if alone else key)) is not None:
+            values[run["seed"]] = 100 * value if key.startswith("auc") else value
+    return values
+
+
+def mean(values: Sequence[float], digits: int = 2, sign: str = "") -> str:
+    """Format the mean with so many decimals; a dash for no values."""
+    return f"{statistics.mean(values):{sign}.{digits}f}" if values else "-"
+
+
+def means(runs: Sequence[Mapping], *keys: str, digits: int = 2) -> str:
+    """Format the means of some numbers over the runs."""
+    return " / ".join(mean([*by_seed(runs, key).values()], digits) for key in keys)
+
+
+def interval(values: Sequence[float], sign: str = "") -> tuple[str, str]:
+    """Format Student's 95 % interval of the mean, and the p-value that it is 0; dashes for fewer than two values."""
+    if len(values) < 2:
+        return "-", "-"
+    test = ttest_1samp(values, 0)
+    low, high = test.confidence_interval(0.95)
+    if not sign:                                                                     # an AUC
+        low, high = max(low, 0.0), min(high, 100.0)
+    return f"{low:{sign}.1f} to {high:{sign}.1f}", f"{test.pvalue:.3f}"
