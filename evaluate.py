@@ -75,7 +75,8 @@ def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | Non
     masks = find_masks(mask_folder, videos) if args.localize != "off" else []
     localization = Localization(masks) if any(masks) else None
     quality = Quality() if args.quality else None
-    for pattern in ("calibration.csv", "maps.npz", "quality.csv", "sweep_*.*"):            # of an earlier evaluation
+    # Nothing of an earlier evaluation stays beside the new one.
+    for pattern in ("calibration.csv", "maps.npz", "quality.csv", "sweep_*.*", "curves_*.png", "report.html"):
         for path in out.glob(pattern):
             path.unlink()
 

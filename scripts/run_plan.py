@@ -13,6 +13,7 @@ the same command again; 128 + its number after a signal; 1 a run failed, see its
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import math
@@ -149,8 +150,10 @@ def read_plan(args: argparse.Namespace) -> tuple[dict, list["Run"]]:
 
 
 def read_json(path: Path) -> dict:
-    """Read a file of one dictionary; {} where it is missing."""
-    return json.loads(path.read_text()) if path.exists() else {}
+    """Read a file of one dictionary; {} where it is missing or damaged, since it will be made again."""
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads(path.read_text()))
+    return {}
 
 
 @dataclass
