@@ -35,7 +35,7 @@ from lgn_net.data.videos import find_split, index_videos
 from lgn_net.data.windows import Windows, belong_on, epoch_batches, loader
 from lgn_net.datasets import difference_from_published
 from lgn_net.device import pick_device, provenance, seed_everything, set_kernels, settle_precision
-from lgn_net.distributed import check_equal, first_process_first, processes, reduce_sum, wait_for_all, world_size
+from lgn_net.distributed import check_equal, first_process_first, processes, rank, reduce_sum, wait_for_all, world_size
 from lgn_net.errors import TrainingDiverged, UserError
 from lgn_net.files import writing
 from lgn_net.inference.around import sample_normal
@@ -48,6 +48,7 @@ from lgn_net.training.step import prepare, shares_of, train_step
 
 TIME_IS_UP = 75     # exit status after `train.minutes`
 PUBLISHED_SIZE = 256 * 64       # pixels of a frame's side times `model.base_width`
+FIRST = 20          # steps after which the expected time is printed
 PATIENCE = 25.0     # seconds between SIGTERM and the end, if need be without saving; torchrun kills after 30
 
 
@@ -173,6 +174,10 @@ def train_epoch(t: Training, stop: StopOnSignal, bar: tqdm, sample_first: bool) 
         terms = " ".join(f"{name[0]} {value:.3g}" for name, value in losses._asdict().items())
         bar.set_postfix_str(f"{terms}, {live_items} live", refresh=False)
         bar.update()
+        if t.step - t.run.step == FIRST and t.step < t.last_step and not (t.fitter or rank()):
+            seconds = bar.format_dict["elapsed"] / FIRST
+            tqdm.write(f"{seconds:.2f} s a step: about {bar.format_interval(seconds * (t.last_step - t.step))} for the "
+                       f"{t.last_step - t.step} steps to come")
 
         # With `fit_minutes` the first steps decide how many epochs there are.
         if t.fitter and (epochs := t.fitter.after_step()):
