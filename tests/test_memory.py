@@ -3,15 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from reference import (
-    compactness,
-    memory_read,
-    memory_revival,
-    memory_update,
-    memory_update_by_softmax,
-    query_rows,
-    ranking,
-)
+from reference import compactness, memory_read, memory_revival, memory_update, query_rows, ranking
 from torch.testing import assert_close
 
 from lgn_net.inference.signals import query_distance
@@ -44,6 +36,7 @@ def test_items_are_state_not_parameters():
     assert_close(memory.items.norm(dim=1), torch.ones(200))
     assert memory.items.min() >= 0                                        # uniform [0, 1), normalised
     assert (memory.items / memory.items.amax(1, keepdim=True)).mean() == pytest.approx(0.5, abs=0.03)
+    assert memory_of(torch.tensor([[1, 0], [0, 1], [-0.6, -0.8]])).redundancy() == pytest.approx((0 - 0.6 - 0.8) / 3)
 
 
 @pytest.mark.parametrize("read_grad", [False, True])
@@ -88,7 +81,6 @@ def test_updates_in_a_row(update_max, shift):
         rows = query_rows(queries)
         count = memory.update_(memory.lookup(queries))
         assert_close(memory.items, memory_update(before, rows, update_max), atol=1e-6, rtol=0)
-        assert_close(memory.items, memory_update_by_softmax(before, rows, update_max), atol=1e-6, rtol=0)
         chosen = [ranking(before, q)[0] for q in rows]
         assert count.tolist() == [chosen.count(i) for i in range(M)]
         for i in range(M):
@@ -97,49 +89,26 @@ def test_updates_in_a_row(update_max, shift):
     assert len(moved) > 1
 
 
-@pytest.mark.parametrize("update_max", ["all", "own"])
-def test_ties_go_to_one_item(update_max):
+def test_ties_go_to_one_item():
     items = torch.eye(D)[[0, 0, 1, 2]]                                    # items 0 and 1 are equal
     queries = F.normalize(torch.eye(D)[0] + 0.1 * torch.rand(1, h, w, D), dim=-1).permute(0, 3, 1, 2)
-    memory = memory_of(items, update_max=update_max)
+    memory = memory_of(items)
     found = memory.lookup(queries)
     assert (found.nearest.sort().values == torch.tensor([0, 1])).all()    # two different ones
     count = memory.update_(found)
     assert count[:2].sum() == h * w and torch.equal(memory.items[2:], items[2:])       # each query moves one item
-    moved = [memory_update(items[:1], query_rows(queries)[found.nearest[:, 0] == i], update_max)[0] if count[i]
-             else items[i] for i in (0, 1)]
-    assert_close(memory.items[:2], torch.stack(moved), atol=1e-6, rtol=0)
 
 
-def test_paper_and_code_update_nearly_alike():
-    """At the published size, from random items: cosine of the two above 0.9995."""
-    torch.manual_seed(0)
-    paper, code = PrototypeMemory(10, 512, update_max="own"), PrototypeMemory(10, 512)
-    code.items.copy_(paper.items)
-    queries = torch.randn(1, 512, 32, 32)
-    queries[:, 0] += 20                                                   # they have something in common
-    for memory in (paper, code):
-        memory.update_(memory.lookup(F.normalize(queries, dim=1)))
-    assert 0.9995 < F.cosine_similarity(paper.items, code.items).min() < 0.9999
-
-
-@pytest.mark.parametrize("switches", [{}, {"update_max": "own"}, {"revive_after": 1}], ids=str)
+@pytest.mark.parametrize("switches", [{}, {"update_max": "own", "revive_after": 1}], ids=str)
 def test_bfloat16_autocast_changes_no_bit(switches):
-    plain, mixed, queries = memory_of(random_items(), **switches), memory_of(random_items(), **switches), \
-        random_queries(0)
-    expected = plain.lookup(queries)
+    plain, mixed = memory_of(random_items(), **switches), memory_of(random_items(), **switches)
+    expected = plain.lookup(random_queries(0))
     plain.update_(expected)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert (queries.flatten(0, 2) @ queries.flatten(0, 2).T).dtype == torch.bfloat16     # it is on
-        found = mixed.lookup(queries)
+        found = mixed.lookup(random_queries(0))
         mixed.update_(found)
     assert_close(tuple(found), tuple(expected), atol=0, rtol=0)           # dtypes, too
     assert mixed.items.dtype == torch.float32 and torch.equal(mixed.items, plain.items)
-
-
-def test_redundancy_by_hand():
-    memory = memory_of(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-0.6, -0.8]]))
-    assert memory.redundancy() == pytest.approx((0 - 0.6 - 0.8) / 3)
 
 
 # ----------------------------------------------------------------------------------------- remedies for unused items
@@ -164,16 +133,6 @@ def test_items_left_out_for_long_become_the_farthest_queries(patience):
     for _ in range(patience + 1):
         memory.update_(memory.lookup(F.normalize(before[:1], dim=1).reshape(1, D, 1, 1)))
     assert torch.equal(memory.items[1:], before[1:]) and torch.equal(memory.idle, idle)
-
-
-def test_more_dead_items_than_queries():
-    memory = memory_of(random_items(), revive_after=1)
-    query, before = random_queries(0)[:1, :, :1, :1], memory.items.clone()
-    memory.update_(memory.lookup(query))
-    chosen = ranking(before, query.flatten())[0]
-    first_dead = min({*range(M)} - {chosen})
-    assert (memory.items != before).any(dim=1).nonzero().flatten().tolist() == sorted({chosen, first_dead})
-    assert torch.equal(memory.items[first_dead], query.flatten())
 
 
 def test_queries_of_zeros_become_no_items():
