@@ -45,8 +45,8 @@ def test_shares_are_the_batch(monkeypatch, processes):
                    share.windows[0] in batch for share in shares)
 
 
-@pytest.mark.parametrize("model", [{"update_max": "own", "read_grad": True}, *(pytest.param(
-    model, marks=pytest.mark.slow) for model in ({"revive_after": 2}, {"name": "msn_net"}, {"memory": False}))], ids=str)
+@pytest.mark.parametrize("model", [{"update_max": "own", "read_grad": True}, *(
+    pytest.param(model, marks=pytest.mark.slow) for model in ({"revive_after": 2}, {"name": "msn_net"}))], ids=str)
 def test_a_batch_in_parts_equals_one_that_goes_in_at_once(model):
     once, in_parts = (take_steps(config_of(model, {"accumulate": parts}), (8, 3, 1)) for parts in (1, 5))
     assert_close(in_parts.losses, once.losses, atol=1e-5, rtol=0)
