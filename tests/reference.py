@@ -20,7 +20,7 @@ torch.set_num_threads(1)           # on tensors this small, threads only wait fo
 State = dict[str, Tensor]          # name in the authors' files -> tensor
 
 
-# ---------------------------------------------------------------------------------------------------- layers
+# ---------------------------------------------------------------------------------------- layers and branches
 
 def conv(state: State, name: str, x: Tensor, stride: int = 1) -> Tensor:
     """Odd kernel, same padding, a bias when the file has one."""
@@ -62,8 +62,6 @@ def up_br(state: State, block: str, index: int, x: Tensor, training: bool) -> Te
                            stride=2, padding=1, output_padding=1)
     return torch.relu(batch_norm(state, f"{block}.{index + 1}", x, training))
 
-
-# -------------------------------------------------------------------------------------------- the two branches
 
 def st_lstm_cell(state: State, name: str, x: Tensor, H: Tensor, C: Tensor, M: Tensor,
                  forget_bias: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
@@ -189,7 +187,7 @@ def lgn_net(state: State, items: list[Tensor], clip: Tensor, training: bool, rec
     LGN-ST has `conv_lstms`. With `detach=False` the read passes the gradient on (eq. 2-3).
     """
     queries = unit(e_glo(state, clip, training)[-1])
-    bottom = read_map(items[0], queries) if items else queries
+    bottom = memory_read(items[0], queries) if items else queries
     bottom = bottom.detach() if items and detach else bottom
     local = [local_branch(state, clip, training, recur)]
     return decoder(state, bottom, training, local=local), [queries for _ in items]
@@ -203,7 +201,7 @@ def loc_net(state: State, items: list[Tensor], clip: Tensor, training: bool) -> 
 def mnad_recon(state: State, items: list[Tensor], clip: Tensor, training: bool) -> tuple[Tensor, list[Tensor]]:
     """E_glo and the decoder of cat(q, F_glo), without items of q alone. Glo-Net is the same, only narrower."""
     queries = unit(e_glo(state, clip, training)[-1])
-    both = torch.cat([queries, *(read_map(p, queries).detach() for p in items)], dim=1)
+    both = torch.cat([queries, *(memory_read(p, queries).detach() for p in items)], dim=1)
     return decoder(state, both, training), [queries for _ in items]
 
 
@@ -211,18 +209,18 @@ def mnad_pred(state: State, items: list[Tensor], clip: Tensor, training: bool) -
     """The same with skips, a U-Net."""
     x1, x2, x3, features = e_glo(state, clip, training)
     queries = unit(features)
-    both = torch.cat([queries, *(read_map(p, queries).detach() for p in items)], dim=1)
+    both = torch.cat([queries, *(memory_read(p, queries).detach() for p in items)], dim=1)
     return decoder(state, both, training, [x3], [x2], [x1]), [queries for _ in items]
 
 
 def msn_net(state: State, items: list[Tensor], clip: Tensor, training: bool) -> tuple[Tensor, list[Tensor]]:
     """Memories at 1/2, 1/4 and 1/8 resolution; what they rewrote is skips and bottleneck. Reads are differentiable."""
     queries = [unit(features) for features in e_glo(state, clip, training)[1:]]
-    skip2, skip4, bottom = (read_map(p, q) for p, q in zip(items, queries, strict=True))
+    skip2, skip4, bottom = (memory_read(p, q) for p, q in zip(items, queries, strict=True))
     return decoder(state, bottom, training, [skip4], [skip2]), queries
 
 
-# ------------------------------------------------------------------------------------------------------ memory
+# --------------------------------------------------------------------------------------------- memory and losses
 
 def query_rows(queries: Tensor) -> Tensor:
     """(B, D, h, w) -> (N, D) in the order b, row, column."""
@@ -242,15 +240,10 @@ def unit(features: Tensor) -> Tensor:
 
 
 def memory_read(items: Tensor, queries: Tensor) -> Tensor:
-    """items (M, D), queries (N, D) -> sum_i w_i p_i for each, w the softmax over the items of p_i . q (eq. 2-3)."""
-    exps = [torch.exp(items @ query) for query in queries]
-    return torch.stack([(e / e.sum()) @ items for e in exps])
-
-
-def read_map(items: Tensor, queries: Tensor) -> Tensor:
-    """`memory_read` of queries (B, D, h, w), in their shape."""
+    """items (M, D), queries (B, D, h, w) -> sum_i w_i p_i for each, w the softmax over items of p_i . q (eq. 2-3)."""
     B, D, h, w = queries.shape
-    return memory_read(items, query_rows(queries)).reshape(B, h, w, D).movedim(-1, 1)
+    exps = [torch.exp(items @ query) for query in query_rows(queries)]
+    return torch.stack([e / e.sum() @ items for e in exps]).reshape(B, h, w, D).movedim(-1, 1)
 
 
 def memory_update(items: Tensor, queries: Tensor, update_max: str = "all") -> Tensor:
@@ -280,15 +273,13 @@ def memory_revival(before: Tensor, moved: Tensor, queries: Tensor, idle: list[in
     """
     nearest = {ranking(before, query)[0] for query in queries}
     idle = [0 if i in nearest else count + 1 for i, count in enumerate(idle)]
-    far = sorted(queries, key=lambda query: max((item @ query).item() for item in before))
+    far = sorted(queries, key=lambda query: (before @ query).max().item())
     dead = [i for i, count in enumerate(idle) if count >= patience]
     items = moved.clone()
     for i, query in zip(dead, far):
         items[i] = query
     return items, [0 if i in dead else count for i, count in enumerate(idle)]
 
-
-# ------------------------------------------------------------------------------------------------------ losses
 
 def compactness(items: Tensor, queries: Tensor) -> Tensor:
     """Mean over all N*D entries of (q - p_nearest)^2 (eq. 10). At test time, for one frame, this is D (eq. 14)."""

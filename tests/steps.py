@@ -16,14 +16,10 @@ CPU = torch.device("cpu")
 SIZES = {"base_width": 4, "hidden_width": 4, "lstm_layers": 1, "memory_items": 8}
 
 
-def draw_clips() -> Tensor:
-    """24 windows of noise, each brighter or richer in contrast than the others: uint8 (24, 5, 1, 16, 16)."""
-    rng = torch.Generator().manual_seed(0)
-    bright, contrast = (high * torch.rand(24, 1, 1, 1, 1, generator=rng) for high in (180, 75))
-    return (bright + contrast * torch.rand(24, 5, 1, 16, 16, generator=rng)).to(torch.uint8)
-
-
-CLIPS = draw_clips()
+# 24 windows of noise, each brighter or richer in contrast than the others: uint8 (24, 5, 1, 16, 16).
+RNG = torch.Generator().manual_seed(0)
+BRIGHT, CONTRAST = (high * torch.rand(24, 1, 1, 1, 1, generator=RNG) for high in (180, 75))
+CLIPS = (BRIGHT + CONTRAST * torch.rand(24, 5, 1, 16, 16, generator=RNG)).to(torch.uint8)
 
 
 class Steps(NamedTuple):

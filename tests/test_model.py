@@ -162,19 +162,6 @@ def test_forget_bias_reaches_every_cell():
     assert [cell.forget_bias for cell in cells] == [0.0, 0.0]
 
 
-@every_member
-def test_inference_model_and_batches_change_nothing(member):
-    """BatchNorms folded into the convolutions, and clips one by one."""
-    model, _, _ = member.twins()
-    clips = random_clip(member.n, B=3)
-    expected, ready = model.eval()(clips), for_inference(model, member.config())
-    assert not any("running" in name for name in ready.state_dict())
-    for b in range(3):
-        alone = ready(clips[b:b + 1])
-        assert_close(expected.prediction[b], alone.prediction[0], atol=1e-5, rtol=1e-5)
-        assert_close([x.queries[b] for x in expected.lookups], [x.queries[0] for x in alone.lookups], atol=1e-5, rtol=0)
-
-
 # ------------------------------------------------------------------------------------------------------- gradients
 
 EVERY_SWITCH = {"read_grad": True, "concat_query": True, "fold_time": True, "forget_bias": 0.0, "bn_init": "uniform"}
