@@ -374,33 +374,6 @@ def authors_evaluate(state: State, items: Tensor, videos: list[Tensor], gamma: f
     return rows
 
 
-# ------------------------------------------------------------------------------------------------------- weights
-
-def random_weights(seed: int, shapes: dict[str, torch.Size], items: int) -> tuple[State, Tensor]:
-    """Random weights of the given names and shapes, those of the authors' file, and unit items (M, D).
-
-    Convolutions keep the variance of a ReLU network; BatchNorms are away from 0 and 1, so that none can be left out.
-    """
-    rng, state = torch.Generator().manual_seed(seed), {}
-    of_norm = {name.rpartition(".")[0] for name in shapes if name.endswith("running_mean")}
-    for name, shape in shapes.items():
-        layer, _, kind = name.rpartition(".")
-        noise = torch.randn(shape, generator=rng) if kind != "num_batches_tracked" else 0
-        if kind == "num_batches_tracked":
-            state[name] = torch.tensor(7)
-        elif layer in of_norm and kind in ("weight", "running_var"):
-            state[name] = 0.6 + 0.8 * torch.rand(shape, generator=rng)
-        elif kind == "weight":                                              # stride 2: 9/4 taps reach each pixel
-            upsampled = "Upsample" in name or name.startswith("st_decoder")
-            fan_in = 9 / 4 * shape[0] if upsampled else shape[1:].numel()
-            state[name] = noise * math.sqrt(2 / fan_in)
-        else:
-            state[name] = (0.2 if layer in of_norm else 0.1) * noise
-    depth, = shapes.get("encoder.moduleConv4.3.bias", (1,))
-    prototypes = torch.randn(items, depth, generator=rng)
-    return state, prototypes / prototypes.norm(dim=1, keepdim=True)
-
-
 def official_name(ours: str) -> str:
     """The name above of an entry of our state_dict, to hand the same weights to both implementations."""
     prefixes = {

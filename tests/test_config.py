@@ -54,8 +54,6 @@ def write(tmp_path):
     return write
 
 
-# -------------------------------------------------------------------------------------------------- what is right
-
 def test_defaults_are_the_published_ones_for_ped2():
     config = Config()
     assert read() == config
@@ -159,8 +157,6 @@ def test_help_is_short_and_help_all_is_not(capsys):
     assert knobs < shown["--help-all"] and shown["--help"] < shown["--help-all"]
     assert len(shown["--help"] & knobs) < 15 and {"--exp_dir", "--train.lr"} < shown["--help"]
 
-
-# -------------------------------------------------------------------------------------------------- what is wrong
 
 @pytest.mark.parametrize("argv, words", [
     # Flags that are not there, and what to give in their place.

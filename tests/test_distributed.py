@@ -1,4 +1,4 @@
-"""Two real processes on the CPU against a single one; and the command under torchrun."""
+"""Two real processes on the CPU, as torchrun starts them, against a single one."""
 
 import itertools
 import json
@@ -13,7 +13,7 @@ import torch
 import torch.multiprocessing
 from helpers import ROOT, TINY, run, sentence, write_videos
 from steps import CPU, config_of, take_steps
-from test_train import STATE, load, log_of, started, wait_for_steps
+from test_train import STATE, load
 from torch.testing import assert_close
 
 import evaluate
@@ -125,8 +125,6 @@ def test_two_processes_equal_one(both, name):
     assert_close(ours.usage, alone.usage, atol=0, rtol=0)
 
 
-# ------------------------------------------------------------------------------------------------------- the command
-
 def test_signal_to_one_process_stops_both_and_the_run_can_go_on(both):
     """The second process got it. What follows equals an uninterrupted run to the last bit; the first one speaks."""
     (first, second), folder = both, both[0]["folder"]
@@ -167,19 +165,3 @@ def test_what_two_processes_cannot_do(both):
     assert failed.startswith(f"frame {folder / 'bad/made/training/frames/01/005.png'} is ")
     assert other.startswith("process 0 cannot go on: another one ended")
     assert not list((folder / "bad_run").glob("*.pt"))
-
-
-def test_torchrun(tmp_path):
-    """SIGTERM to torchrun saves."""
-    write_videos(tmp_path / "made/training/frames", [6, 7])
-    (tmp_path / "tiny.yaml").write_text(TINY)
-    argv = ["--config", tmp_path / "tiny.yaml", "--dataset_path", tmp_path, "--device", "cpu", "--train.epochs", 500]
-    with started("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2, "train.py", *argv, "--exp_dir",
-                 tmp_path / "run") as process:
-        wait_for_steps(process, tmp_path / "run")
-        process.terminate()
-        out, err = process.communicate(timeout=120)
-    step = load(tmp_path / "run/last.pt")["step"]
-    assert [row["step"] for row in log_of(tmp_path / "run")] == list(range(1, step + 1))
-    assert len(out.splitlines()) == 2 and f"SIGTERM at step {step}" in out and err.count("warning: ") == 1
-    assert "error: " not in err

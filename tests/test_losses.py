@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from reference import losses_of_family
 from steps import config_of
+from torch.nn.utils import parameters_to_vector
 from torch.testing import assert_close
 
 from lgn_net.config import LossConfig
@@ -14,6 +15,7 @@ from lgn_net.model.build import build_model
 from lgn_net.model.lgn_net import Output
 from lgn_net.model.losses import compute_losses
 from lgn_net.model.memory import PrototypeMemory
+from lgn_net.training.step import shares_of, train_step
 
 
 def case(*sizes):
@@ -67,18 +69,13 @@ def trained_encoder(weights, **model):
     """E_glo's movement in 50 steps on noise, as one vector, with weights of the two memory losses."""
     config = replace(config_of({"memory_items": 5, **model}), loss=LossConfig(*weights))
     torch.manual_seed(0)
-    network, rng = build_model(config).train(), torch.Generator().manual_seed(1)
-    encoder = network.prototype_encoder
-    before = torch.nn.utils.parameters_to_vector(encoder.parameters()).detach()
-    optimizer = torch.optim.Adam(network.parameters(), lr=2e-4)
+    network = build_model(config).train()
+    parameters, optimizer = network.prototype_encoder.parameters, torch.optim.Adam(network.parameters(), lr=2e-4)
+    before = parameters_to_vector(parameters()).detach()
     for _ in range(50):
-        clip = torch.rand(4, 5, 1, 16, 16, generator=rng) * 2 - 1
-        out = network(clip[:, :4])
-        optimizer.zero_grad()
-        compute_losses(out, clip[:, -1], network.memories, config.loss).total.backward()
-        optimizer.step()
-        network.memory.update_(out.lookups[0])
-    return torch.nn.utils.parameters_to_vector(encoder.parameters()).detach() - before
+        clips = torch.randint(256, (4, 5, 1, 16, 16), dtype=torch.uint8)
+        train_step(network, network, optimizer, shares_of([0, 1, 2, 3], 1), iter([clips]), config)
+    return parameters_to_vector(parameters()).detach() - before
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from reference import compactness, memory_read, memory_revival, memory_update, q
 from torch.testing import assert_close
 
 from lgn_net.inference.signals import query_distance
-from lgn_net.model.memory import PrototypeMemory, join_lookups
+from lgn_net.model.memory import PrototypeMemory
 from lgn_net.model.revival import RevivingMemory, sample_items_
 
 B, D, h, w, M = 2, 8, 3, 4, 5
@@ -55,16 +55,6 @@ def test_lookup(read_grad):
     assert_close(distance, torch.stack([compactness(memory.items, query_rows(queries[b:b + 1])) for b in range(B)]))
 
 
-def test_lookups_are_cut_and_joined_by_frames():
-    memory, queries = memory_of(random_items()), random_queries(0).requires_grad_()
-    whole, parts = memory.lookup(queries), [memory.lookup(queries[b:b + 1]) for b in range(B)]
-    assert_close(tuple(join_lookups(parts)), tuple(whole))
-    assert_close(tuple(whole.first(1)), tuple(parts[0]))
-    assert not any(x.requires_grad for x in whole.first(2)) and len(whole.first(0).flat) == 0
-    before = memory.items.clone()
-    assert memory.update_(whole.first(0)).tolist() == [0] * M and torch.equal(memory.items, before)
-
-
 @pytest.mark.parametrize("update_max", ["all", "own"])
 @pytest.mark.parametrize("shift", [0.0, 2.0, -9.0])                       # -9: all similarities are negative at first
 def test_updates_in_a_row(update_max, shift):
@@ -108,8 +98,6 @@ def test_bfloat16_autocast_changes_no_bit(switches):
     assert_close(tuple(found), tuple(expected), atol=0, rtol=0)           # dtypes, too
     assert mixed.items.dtype == torch.float32 and torch.equal(mixed.items, plain.items)
 
-
-# ----------------------------------------------------------------------------------------- remedies for unused items
 
 @pytest.mark.parametrize("patience", [1, 3])
 def test_items_left_out_for_long_become_the_farthest_queries(patience):

@@ -5,21 +5,11 @@ from functools import partial
 from typing import NamedTuple
 
 import pytest
+import reference as slow
 import torch
 import torch.nn.functional as F
 from helpers import random_official_state
-from reference import (
-    conv_lstms,
-    e_loc,
-    lgn_net,
-    loc_net,
-    losses_of_family,
-    mnad_pred,
-    mnad_recon,
-    msn_net,
-    official_name,
-    st_lstm_cell,
-)
+from reference import official_name
 from torch import nn
 from torch.testing import assert_close
 
@@ -81,18 +71,18 @@ class Member(NamedTuple):
 
 GLOBAL, LOCAL = {"prototype_encoder", "decoder"}, {"local_branch", "decoder"}
 MEMBERS = {
-    "lgn_net": Member("lgn_net", {}, lgn_net, LOCAL),                     # E_glo learns from the memory losses alone
-    "lgn_net, differentiable reads": Member("lgn_net", {"read_grad": True}, partial(lgn_net, detach=False),
+    "lgn_net": Member("lgn_net", {}, slow.lgn_net, LOCAL),                # E_glo learns from the memory losses alone
+    "lgn_net, differentiable reads": Member("lgn_net", {"read_grad": True}, partial(slow.lgn_net, detach=False),
                                             GLOBAL | LOCAL),
-    "lgn_st": Member("lgn_st", {}, partial(lgn_net, recur=conv_lstms), LOCAL),
-    "loc_net": Member("loc_net", {}, loc_net, {"local_branch", "head"}, ()),
-    "glo_net": Member("glo_net", {}, mnad_recon, GLOBAL),                 # by the query that the decoder sees
-    "mnad_pred": Member("mnad_pred", {}, mnad_pred, GLOBAL),
-    "mnad_recon": Member("mnad_recon", {}, mnad_recon, GLOBAL),
-    "msn_net": Member("msn_net", {}, msn_net, {"encoder", "decoder"}, (2, 4, 8)),                   # by the reads
-    "lgn_net without memory": Member("lgn_net", {"memory": False}, lgn_net, GLOBAL | LOCAL, ()),
-    "mnad_pred without memory": Member("mnad_pred", {"memory": False}, mnad_pred, GLOBAL, ()),
-    "mnad_recon without memory": Member("mnad_recon", {"memory": False}, mnad_recon, GLOBAL, ()),
+    "lgn_st": Member("lgn_st", {}, partial(slow.lgn_net, recur=slow.conv_lstms), LOCAL),
+    "loc_net": Member("loc_net", {}, slow.loc_net, {"local_branch", "head"}, ()),
+    "glo_net": Member("glo_net", {}, slow.mnad_recon, GLOBAL),            # by the query that the decoder sees
+    "mnad_pred": Member("mnad_pred", {}, slow.mnad_pred, GLOBAL),
+    "mnad_recon": Member("mnad_recon", {}, slow.mnad_recon, GLOBAL),
+    "msn_net": Member("msn_net", {}, slow.msn_net, {"encoder", "decoder"}, (2, 4, 8)),              # by the reads
+    "lgn_net without memory": Member("lgn_net", {"memory": False}, slow.lgn_net, GLOBAL | LOCAL, ()),
+    "mnad_pred without memory": Member("mnad_pred", {"memory": False}, slow.mnad_pred, GLOBAL, ()),
+    "mnad_recon without memory": Member("mnad_recon", {"memory": False}, slow.mnad_recon, GLOBAL, ()),
 }
 every_member = pytest.mark.parametrize("member", MEMBERS.values(), ids=MEMBERS)
 QUICK = ("lgn_net", "mnad_recon", "msn_net", "lgn_net without memory")   # in tests that take long
@@ -119,8 +109,6 @@ def test_published_size(name, parameters):
     assert sum(p.numel() for p in model.parameters()) == parameters and model.memory.items.shape == (10, 512)
 
 
-# ----------------------------------------------------------------------------------------- equal to the equations
-
 @pytest.mark.parametrize("member, training, sizes", [
     *((member, training, (member.n, 1 + 2 * training, 2)) for member in MEMBERS.values() for training in (False, True)),
     (MEMBERS["lgn_net"], False, (2, 1, 4)), (MEMBERS["lgn_net"], False, (5, 3, 1))],
@@ -133,7 +121,7 @@ def test_predictions_losses_and_gradients_equal_the_slow_ones(member, training, 
     clip = random_clip(n + member.window - member.n, C=channels)
     weights = {name: state[official_name(name)].requires_grad_() for name, _ in model.named_parameters()}
     prediction, queries = member.slow(state, items, clip[:, :n], training)
-    expected = losses_of_family(items, prediction, queries, clip[:, -1], 10, 5)
+    expected = slow.losses_of_family(items, prediction, queries, clip[:, -1], 10, 5)
     out = model(clip[:, :n])
     losses = compute_losses(out, clip[:, -1], model.memories, LossConfig())
 
@@ -157,12 +145,10 @@ def test_forget_bias_reaches_every_cell():
     state = {f"cell.conv_{gate}.0.weight": getattr(cell, f"conv_{gate}").weight for gate in "xhmo"}
     state["cell.conv_last.weight"] = cell.conv_1x1.weight
     x, H, C, M = torch.randn(2, 8, 4, 5), *torch.randn(3, 2, 6, 4, 5)
-    assert_close(cell(x, H, C, M), st_lstm_cell(state, "cell", x, H, C, M, 0.0), atol=1e-5, rtol=1e-5)
+    assert_close(cell(x, H, C, M), slow.st_lstm_cell(state, "cell", x, H, C, M, 0.0), atol=1e-5, rtol=1e-5)
     cells = MEMBERS["lgn_net"].model(forget_bias=0.0).local_branch.cells
     assert [cell.forget_bias for cell in cells] == [0.0, 0.0]
 
-
-# ------------------------------------------------------------------------------------------------------- gradients
 
 EVERY_SWITCH = {"read_grad": True, "concat_query": True, "fold_time": True, "forget_bias": 0.0, "bn_init": "uniform"}
 
@@ -192,8 +178,6 @@ def test_losses_reach_what_they_should(member):
             loss == 0 and not loss.requires_grad
 
 
-# -------------------------------------------------------------------------------------- BatchNorm and precision
-
 def batch_norms(model):
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
 
@@ -208,7 +192,7 @@ def test_fold_time_is_one_batch_in_training_and_changes_nothing_in_eval():
         model(clip)
         for name, norm in batch_norms(model).items():
             assert norm.num_batches_tracked == 7 + (per_step if name.startswith("local_branch.encoder.") else 1), name
-    expected = e_loc(state, clip.flatten(0, 1), training=True).unflatten(0, (2, n))         # (B, T, 8, H/4, W/4)
+    expected = slow.e_loc(state, clip.flatten(0, 1), training=True).unflatten(0, (2, n))         # (B, T, 8, H/4, W/4)
     assert_close(torch.stack(folded.local_branch.encode(clip), dim=1), expected, atol=1e-5, rtol=1e-5)
 
 

@@ -1,6 +1,5 @@
 """train.py: stopping and going on, the schedule, the log, divergence, and everything that it must refuse."""
 
-import contextlib
 import json
 import os
 import resource
@@ -88,8 +87,6 @@ def scalars(folder):
     return {tag: [(e.step, e.value) for e in board.Scalars(tag)] for tag in board.Tags()["scalars"]}
 
 
-# ------------------------------------------------------------------------------------------------- an undisturbed run
-
 GOLDEN = [              # of this very run: they move when the method does
     [5.50015, 0.566618, 0.0484565, 0.889794], [3.45372, 0.432661, 0.0228387, 0.558534],
     [2.25544, 0.521788, 0.0123967, 0.321937], [1.41547, 0.477947, 0.00905609, 0.169393],
@@ -133,8 +130,6 @@ def test_places_of_the_frames_and_tf32_without_a_gpu_change_no_bit(base, four_st
                "tf32", "--exp_dir", tmp_path / "run", "--train.max_steps", 4).status == 0
     assert_same_run(tmp_path / "run", four_steps)
 
-
-# ---------------------------------------------------------------------------------------------- stopping and going on
 
 def test_resumed_run_equals_uninterrupted_run(base, whole, begun):
     """Also where the log is ahead of last.pt and torn, and where a kill left out the file of the last epoch."""
@@ -198,77 +193,50 @@ def test_last_is_written_between_epochs(base, tmp_path, each_step):
     assert load(tmp_path / "last.pt")["step"] == 5
 
 
-@contextlib.contextmanager
-def started(*argv):
-    """`python ...` in a process group of its own, which does not outlive the block."""
-    process = subprocess.Popen([sys.executable, *map(str, argv)], cwd=ROOT, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True, start_new_session=True)
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def wait_for_steps(process, folder):
-    """Until the log of a run has two lines."""
-    deadline = time.monotonic() + 240
-    while not (folder / "log.jsonl").exists() or len(log_of(folder)) < 2:
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.02)
-
-
-HANGS = """
+SLOW_STEP = """
 import sys, time, train
-def step(*_):
-    time.sleep(0 if print("hangs", flush=True) else 1000)
-train.train_step, train.PATIENCE = step, 1
+def step(*args):
+    print("step", flush=True)
+    time.sleep({})
+    return real(*args)
+real, train.train_step, train.PATIENCE = train.train_step, step, 1
 train.run_command(train.main)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_run_and_its_workers(base, tmp_path, sent):
+@pytest.mark.parametrize("sent, seconds, said", [(signal.SIGINT, 0, "go on with --resume"),
+                                                 (signal.SIGTERM, 1000, "not saved within 1 s")])
+def test_a_signal_ends_a_run_and_its_workers(base, tmp_path, sent, seconds, said):
     """Ctrl-C, which reaches the workers, too; and SIGTERM in a step that hangs."""
-    code = ["train.py"] if sent == signal.SIGINT else ["-c", HANGS]
-    with started(*code, *base, "--train.epochs", 500, "--data.workers", 2, "--exp_dir", tmp_path) as process:
-        if sent == signal.SIGINT:
-            wait_for_steps(process, tmp_path)
-            os.killpg(process.pid, sent)
-            out, err = process.communicate(timeout=120)
-            assert f"at step {load(tmp_path / 'last.pt')['step']}; go on" in out.splitlines()[-1] and "error" not in err
-        else:
-            assert "windows" in process.stdout.readline() and process.stdout.readline() == "hangs\n"
-            process.terminate()
-            out, err = process.communicate(timeout=20)
-            assert "not saved within 1 s" in err.splitlines()[-1]
-        assert process.returncode == 128 + sent and "Traceback" not in err
+    argv = [*base, "--train.epochs", 500, "--data.workers", 2, "--exp_dir", tmp_path]
+    process = subprocess.Popen([sys.executable, "-c", SLOW_STEP.format(seconds), *map(str, argv)], cwd=ROOT, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        while process.stdout.readline() != "step\n":
+            assert process.poll() is None
+        (os.killpg if sent == signal.SIGINT else os.kill)(process.pid, sent)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 128 + sent and said in out + err and "Traceback" not in err
         deadline = time.monotonic() + 20
         with pytest.raises(ProcessLookupError):
             while time.monotonic() < deadline:
                 os.killpg(process.pid, 0)
+    finally:
+        process.kill()
 
 
-def hang(*_):
-    time.sleep(2)
-
-
-@pytest.mark.parametrize("read, words", [(hang, "--data.workers 0 --shm-size"), (None, "frame 01/005.png")])
-def test_data_workers_that_cannot_go_on(base, tmp_path, monkeypatch, read, words):
-    """They do not answer, as where shared memory is too small; or a frame is damaged."""
-    folder = base[3]
-    if read:
-        monkeypatch.setattr(windows, "PATIENCE", 0.5)
-        monkeypatch.setattr(windows.Windows, "__getitems__", read)
-    else:
-        folder = shutil.copytree(folder, tmp_path / "data")
-        frame = folder / "made/training/frames/01/005.png"
-        frame.write_bytes(frame.read_bytes()[:-30])
-    said = sentence(run(train.main, *base, "--dataset_path", folder, "--exp_dir", tmp_path / "run", "--data.workers",
-                        1))
-    assert all(word in said for word in words.split()), said
-    assert not list((tmp_path / "run").glob("*.pt"))
+def test_data_workers_that_cannot_go_on(base, tmp_path, monkeypatch):
+    """A frame is damaged; or they do not answer, as where shared memory is too small."""
+    write_videos(tmp_path / "made/training/frames", [6, 7])
+    frame = tmp_path / "made/training/frames/01/005.png"
+    frame.write_bytes(frame.read_bytes()[:-30])
+    argv = [*base, "--dataset_path", tmp_path, "--exp_dir", tmp_path / "run", "--data.workers", 1]
+    assert sentence(run(train.main, *argv)).startswith(f"frame {frame} is ")
+    monkeypatch.setattr(windows, "PATIENCE", 0.5)
+    monkeypatch.setattr(windows.Windows, "__getitems__", lambda *_: time.sleep(2))
+    said = sentence(run(train.main, *argv))
+    assert "--data.workers 0" in said and "--shm-size" in said and not list((tmp_path / "run").glob("*.pt"))
 
 
 def test_a_run_of_so_many_minutes(base, tmp_path, each_step, monkeypatch):
@@ -294,8 +262,6 @@ def test_a_run_of_so_many_minutes(base, tmp_path, each_step, monkeypatch):
         chosen = saved["config"]["train"]["epochs"], saved["scheduler"]["T_max"]
         assert saved["step"] == steps and chosen == (epochs, epochs)
 
-
-# ----------------------------------------------------------------------------------- starting from another checkpoint
 
 def test_init_from_takes_weights_and_items(base, whole, tmp_path):
     """So small a step leaves the weights, and the update those items that are nobody's nearest; the schedule is new."""
@@ -335,8 +301,6 @@ def test_other_runs_and_bad_arguments_are_refused(base, whole, tmp_path):
     with FileLock(tmp_path / ".lock"):
         assert "another process" in sentence(run(train.main, *base, "--exp_dir", tmp_path))
 
-
-# -------------------------------------------------------------------------------------------------- divergence, disks
 
 def test_divergence_leaves_the_last_good_checkpoint(base, tmp_path):
     one_step_an_epoch = [*base, "--train.batch_size", 5, "--train.lr", 1e20]
