@@ -135,10 +135,10 @@ def conv_lstms(state: State, features: list[Tensor]) -> Tensor:
 
 def e_loc(state: State, frame: Tensor, training: bool) -> Tensor:
     """frame (B, C, H, W) -> x_t (B, 2*width, H/4, W/4)."""
-    x = conv_br(state, "pred.encoder", 0, frame, training, stride=2)
-    x = conv_br(state, "pred.encoder", 3, x, training)
-    x = conv_br(state, "pred.encoder", 6, x, training, stride=2)
-    return conv_br(state, "pred.encoder", 9, x, training)
+    x = frame
+    for index, stride in ((0, 2), (3, 1), (6, 2), (9, 1)):
+        x = conv_br(state, "pred.encoder", index, x, training, stride)
+    return x
 
 
 def local_branch(state: State, clip: Tensor, training: bool, recur: Callable = stp_net) -> Tensor:

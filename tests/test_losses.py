@@ -55,12 +55,10 @@ def test_separateness_at_its_limits():
     items = memories[0].items
     with torch.no_grad():                                                 # every query sits on an item
         queries[0].copy_(items[torch.arange(24) % 5].T.reshape(8, 2, 3, 4).transpose(0, 1))
-    ours, _ = both(memories, queries, *others, LossConfig(margin=0.01))
-    assert ours.separateness == 0 and ours.compactness < 1e-12            # the second item is farther than the margin
     ours, expected = both(memories, queries, *others, LossConfig(margin=2.0))
     grad, = torch.autograd.grad(ours.separateness, queries)
     assert_close(grad, *torch.autograd.grad(expected[3], queries))        # eps 1e-6 keeps it finite, and visible
-    assert grad.isfinite().all() and grad.abs().max() > 0
+    assert grad.isfinite().all() and grad.any()
     items.copy_(items[:1].expand(5, 8).clone())                           # nearest and second nearest tie
     assert_close(both(memories, queries, *others, LossConfig(margin=0.7))[0].separateness, torch.tensor(0.7))
 

@@ -197,10 +197,9 @@ def test_fold_time_is_one_batch_in_training_and_changes_nothing_in_eval():
 
 
 def test_bn_init():
-    weights = {init: torch.cat([norm.weight for norm in batch_norms(MEMBERS["lgn_net"].model(bn_init=init)).values()])
-               for init in ("ones", "uniform")}
-    assert (weights["ones"] == 1).all() and weights["uniform"].min() >= 0 and weights["uniform"].max() < 1
-    assert abs(weights["uniform"].mean() - 0.5) < 0.1 and abs(weights["uniform"].std() - 12 ** -0.5) < 0.05
+    norms = batch_norms(MEMBERS["lgn_net"].model(bn_init="uniform")).values()
+    weights = torch.cat([norm.weight for norm in norms])
+    assert weights.min() >= 0 and weights.max() < 1 and abs(weights.std() - 12 ** -0.5) < 0.05
 
 
 @every_member
