@@ -28,11 +28,7 @@ def blob_dataset(tmp_path):
     """A function that writes a data set of moving blobs and returns the folder to give as --dataset_path."""
 
     def write(testing=(9, 8, 10)):
-        """`testing` holds the lengths of the testing videos 01, 02, ...
-
-        In the training videos, and in the first half of the testing videos, a bright disc walks; in the second half,
-        labelled 1, it jumps.
-        """
+        """A bright disc walks; in the second half of the testing videos, labelled 1, it jumps."""
         truth = []
         for split, lengths in {"training": (7, 7), "testing": testing}.items():
             for v, length in enumerate(lengths):

@@ -32,14 +32,14 @@ train: {epochs: 3, batch_size: 2, lr: 1e-3, log_every: 1}
 """
 
 
-def write_videos(folder: Path, lengths: list[int], H: int = 16, W: int = 20, first: int = 0) -> None:
-    """Grey videos 00, 01, ... of moving stripes, the same on every machine; frames count from `first`."""
-    y, x = np.mgrid[:H, :W]
+def write_videos(folder: Path, lengths: list[int]) -> None:
+    """Grey videos 00, 01, ... of moving stripes, the same on every machine."""
+    y, x = np.mgrid[:16, :20]
     for v, length in enumerate(lengths):
         (folder / f"{v:02d}").mkdir(parents=True)
         for t in range(length):
             frame = (7 * x + 13 * (v + 1) * y + (11 + v) * t * t) % 256
-            cv2.imwrite(str(folder / f"{v:02d}" / f"{first + t:03d}.png"), frame.astype(np.uint8))
+            cv2.imwrite(str(folder / f"{v:02d}" / f"{t:03d}.png"), frame.astype(np.uint8))
 
 
 def write_data_set(folder: Path) -> None:

@@ -18,8 +18,8 @@ SIZES = {"base_width": 4, "hidden_width": 4, "lstm_layers": 1, "memory_items": 8
 
 # 24 windows of noise, each brighter or richer in contrast than the others: uint8 (24, 5, 1, 16, 16).
 RNG = torch.Generator().manual_seed(0)
-BRIGHT, CONTRAST = (high * torch.rand(24, 1, 1, 1, 1, generator=RNG) for high in (180, 75))
-CLIPS = (BRIGHT + CONTRAST * torch.rand(24, 5, 1, 16, 16, generator=RNG)).to(torch.uint8)
+BRIGHTNESS, CONTRAST = (high * torch.rand(24, 1, 1, 1, 1, generator=RNG) for high in (180, 75))
+CLIPS = (BRIGHTNESS + CONTRAST * torch.rand(24, 5, 1, 16, 16, generator=RNG)).to(torch.uint8)
 
 
 class Steps(NamedTuple):

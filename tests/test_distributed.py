@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
-from helpers import ROOT, TINY, run, sentence, write_videos
+from helpers import run, sentence, write_training_set, write_videos
 from steps import CPU, config_of, take_steps
 from test_train import STATE, load
 from torch.testing import assert_close
@@ -46,9 +46,8 @@ def both(tmp_path_factory):
     """What `in_a_process` found in each of two processes."""
     folder = tmp_path_factory.mktemp("both")
     for name in ("good", "bad"):
-        write_videos(folder / name / "made/training/frames", [6, 7])
+        write_training_set(folder / name)
     (folder / "bad/made/training/frames/01/005.png").write_text("not an image")
-    (folder / "tiny.yaml").write_text(TINY)
     lengths = [9, 4, 7, 12]                                               # the second one is too short to score
     write_videos(folder / "good/made/testing/frames", lengths)
     for v, length in enumerate(lengths):
@@ -69,7 +68,6 @@ def in_a_process(number, folder, ports):
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
                    "MASTER_ADDR": "127.0.0.1"}
-    os.chdir(ROOT)
     found = {"folder": folder}
 
     def meet():
@@ -77,8 +75,8 @@ def in_a_process(number, folder, ports):
 
     def command(data, *argv):
         meet()
-        return run(train.main, "--config", folder / "tiny.yaml", "--dataset_path", folder / data, "--device", "cpu",
-                   "--train.epochs", 500, "--data.cache", folder / "cache", *argv)
+        return run(train.main, "--config", folder / data / "tiny.yaml", "--dataset_path", folder / data, "--device",
+                   "cpu", "--train.epochs", 500, "--data.cache", folder / "cache", *argv)
 
     def signalled_step(*args):
         """SIGTERM to the second process in its fourth step; twice, as from torchrun and from Slurm."""

@@ -84,7 +84,6 @@ MEMBERS = {
     "mnad_pred without memory": Member("mnad_pred", {"memory": False}, slow.mnad_pred, GLOBAL, ()),
     "mnad_recon without memory": Member("mnad_recon", {"memory": False}, slow.mnad_recon, GLOBAL, ()),
 }
-every_member = pytest.mark.parametrize("member", MEMBERS.values(), ids=MEMBERS)
 QUICK = ("lgn_net", "mnad_recon", "msn_net", "lgn_net without memory")   # in tests that take long
 members_by_time = pytest.mark.parametrize("member", [
     pytest.param(member, marks=() if name in QUICK else pytest.mark.slow) for name, member in MEMBERS.items()],
@@ -202,7 +201,7 @@ def test_bn_init():
     assert weights.min() >= 0 and weights.max() < 1 and abs(weights.std() - 12 ** -0.5) < 0.05
 
 
-@every_member
+@members_by_time
 def test_bfloat16_leaves_queries_losses_and_first_blocks_in_float32(member):
     model, _, _ = member.twins()
     clip = random_clip(member.window)

@@ -85,8 +85,8 @@ def test_recomputing_changes_no_bit_and_keeps_less(name):
 
 def test_float32_rounds_no_convolution_and_nothing_rounds_products(monkeypatch):
     cudnn = torch.backends.cudnn
-    for name in ("allow_tf32", "deterministic", "benchmark"):            # put back afterwards
-        monkeypatch.setattr(cudnn, name, getattr(cudnn, name))
+    for name in ("allow_tf32", "deterministic", "benchmark"):
+        monkeypatch.setattr(cudnn, name, getattr(cudnn, name))            # put back afterwards
     for precision, deterministic in (("tf32", True), ("float32", False), ("bfloat16", True)):
         set_kernels(precision, deterministic)
         assert cudnn.allow_tf32 == (precision != "float32") and not torch.backends.cuda.matmul.allow_tf32
