@@ -100,7 +100,8 @@ def test_name_on_the_command_line_brings_its_file(name):
     assert expected.model.name == name and expected.model.input_frames == (1 if name == "mnad_recon" else 4)
     assert published_knobs(expected) == FAMILY[name]
     for argv in (["--config", file, "--model.name", name], ["--dataset_type", "ped2", f"--model.name={name}"]):
-        assert published_knobs(read(*argv)) == FAMILY[name] and read(*argv).model == expected.model
+        config = read(*argv)
+        assert published_knobs(config) == FAMILY[name] and config.model == expected.model
     config = read("--lambda=0.3", "--model.name", name, "--train.lr", 1)                     # flags win everywhere
     assert (config.score.psnr_weight, config.train.lr) == (0.3, 1)
 
