@@ -1,5 +1,7 @@
 """What several test files share."""
 
+import functools
+import inspect
 import os
 from pathlib import Path
 
@@ -13,6 +15,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 os.environ["OMP_NUM_THREADS"] = "1"                                 # for the commands that tests start
 os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
 torch.set_num_threads(1)                                            # the networks here are tiny
+inspect.getsource = functools.cache(inspect.getsource)              # every parser of a command reads the same classes
 
 
 @pytest.fixture

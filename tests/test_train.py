@@ -113,11 +113,6 @@ def test_epochs_that_are_kept(base, tmp_path, monkeypatch, keep, missing, kept):
     assert sorted(path.name for path in tmp_path.glob("*.pt")) == [*kept, "last.pt"]
 
 
-def test_seed_decides(base, whole, tmp_path):
-    assert run(train.main, *base, "--exp_dir", tmp_path, "--seed", 1, "--train.max_steps", 1).status == 0
-    assert log_of(tmp_path)[0]["loss"] != log_of(whole)[0]["loss"]
-
-
 def test_places_of_the_frames_and_tf32_without_a_gpu_change_no_bit(base, four_steps, tmp_path):
     assert run(train.main, *base, "--data.on_device", "yes", "--data.cache", tmp_path / "cache", "--train.precision",
                "tf32", "--exp_dir", tmp_path / "run", "--train.max_steps", 4).status == 0
@@ -129,8 +124,7 @@ def test_resumed_run_equals_uninterrupted_run(base, whole, four_steps, tmp_path)
     folder = shutil.copytree(four_steps, tmp_path / "run")
     with open(folder / "log.jsonl", "a") as log:
         log.write('{"step": 5, "epoch": 2, "live_items": 1}\n{"step": 6, "epo')
-    for stop in (6, "null"):
-        assert resume(base, folder, "--train.max_steps", stop).status == 0
+    assert resume(base, folder).status == 0
     assert_same_run(folder, whole)
     assert [step for step, _ in scalars(folder)["train/loss"]] == list(range(1, STEPS + 1))
     (folder / "epoch_003.pt").unlink()
@@ -168,16 +162,16 @@ def test_a_run_that_is_stopped_saves_its_last_step(base, four_steps, tmp_path, e
     assert_same_run(tmp_path, four_steps)
 
 
-def test_last_is_written_between_epochs(base, tmp_path, each_step):
-    """After 40 seconds, and at the end of an epoch that is kept; what a crash leaves of it is whole."""
+def test_last_is_written_between_epochs(base, whole, tmp_path, each_step):
+    """After 40 seconds, and at the end of an epoch that is kept; what a crash leaves of it is whole. Seeds decide."""
     def crash(step):
         if step == 6:
             raise ZeroDivisionError
 
     each_step(crash)
     with pytest.raises(ZeroDivisionError):
-        run(train.main, *base, "--exp_dir", tmp_path, "--train.save_minutes", 0.5)
-    assert load(tmp_path / "last.pt")["step"] == 5
+        run(train.main, *base, "--exp_dir", tmp_path, "--train.save_minutes", 0.5, "--seed", 1)
+    assert load(tmp_path / "last.pt")["step"] == 5 and log_of(tmp_path)[0]["loss"] != log_of(whole)[0]["loss"]
 
 
 SLOW_STEP = """
