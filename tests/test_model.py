@@ -85,9 +85,9 @@ MEMBERS = {
     "mnad_recon without memory": Member("mnad_recon", {"memory": False}, slow.mnad_recon, GLOBAL, ()),
 }
 QUICK = ("lgn_net", "mnad_recon", "msn_net", "lgn_net without memory")   # in tests that take long
-members_by_time = pytest.mark.parametrize("member", [
-    pytest.param(member, marks=() if name in QUICK else pytest.mark.slow) for name, member in MEMBERS.items()],
-    ids=MEMBERS)
+BY_TIME = [pytest.param(member, id=name, marks=() if name in QUICK else pytest.mark.slow)
+           for name, member in MEMBERS.items()]
+members_by_time = pytest.mark.parametrize("member", BY_TIME)
 
 
 def random_clip(n, B=2, C=3, H=16, W=24):
@@ -109,14 +109,14 @@ def test_published_size(name, parameters):
 
 
 @pytest.mark.parametrize("member, training, sizes", [
-    *((member, training, (member.n, 1 + 2 * training, 2)) for member in MEMBERS.values() for training in (False, True)),
-    (MEMBERS["lgn_net"], False, (2, 1, 4)), (MEMBERS["lgn_net"], False, (5, 3, 1))],
-    ids=[*(f"{name}-{mode}" for name in MEMBERS for mode in ("eval", "train")), "deep", "long"])
+    *(pytest.param(*p.values, False, None, id=f"{p.id}-eval", marks=p.marks) for p in BY_TIME),
+    *(pytest.param(*p.values, True, None, id=f"{p.id}-train") for p in BY_TIME),
+    (MEMBERS["lgn_net"], False, (2, 1, 4)), (MEMBERS["lgn_net"], False, (5, 3, 1))])
 def test_predictions_losses_and_gradients_equal_the_slow_ones(member, training, sizes):
     """With so many input frames, channels and recurrent layers."""
-    model, state, items = member.twins(*sizes)
+    n, channels, layers = sizes or (member.n, 3, 2)
+    model, state, items = member.twins(n, channels, layers)
     model.train(training)
-    n, channels, _ = sizes
     clip = random_clip(n + member.window - member.n, C=channels)
     weights = {name: state[official_name(name)].requires_grad_() for name, _ in model.named_parameters()}
     prediction, queries = member.slow(state, items, clip[:, :n], training)
@@ -152,8 +152,7 @@ def test_forget_bias_reaches_every_cell():
 EVERY_SWITCH = {"read_grad": True, "concat_query": True, "fold_time": True, "forget_bias": 0.0, "bn_init": "uniform"}
 
 
-@pytest.mark.parametrize("member", [*MEMBERS.values(), Member("lgn_net", EVERY_SWITCH, None, LOCAL | GLOBAL)],
-                         ids=[*MEMBERS, "every switch"])
+@pytest.mark.parametrize("member", [*BY_TIME, Member("lgn_net", EVERY_SWITCH, None, LOCAL | GLOBAL)])
 def test_losses_reach_what_they_should(member):
     model, clip = member.model(), random_clip(member.window, W=16)
     # A convolution's bias in front of a batch-normalising BatchNorm has gradient zero by construction: eval mode first.
