@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from reference import losses_of_family
 from steps import config_of
-from torch.nn.utils import parameters_to_vector
 from torch.testing import assert_close
 
 from lgn_net.config import LossConfig
@@ -68,12 +67,12 @@ def trained_encoder(weights, **model):
     config = replace(config_of({"memory_items": 5, **model}), loss=LossConfig(*weights))
     torch.manual_seed(0)
     network = build_model(config).train()
-    parameters, optimizer = network.prototype_encoder.parameters, torch.optim.Adam(network.parameters(), lr=2e-4)
-    before = parameters_to_vector(parameters()).detach()
+    encoder, optimizer = network.prototype_encoder, torch.optim.Adam(network.parameters(), lr=2e-4)
+    before = torch.cat([p.detach().flatten() for p in encoder.parameters()])
     for _ in range(50):
         clips = torch.randint(256, (4, 5, 1, 16, 16), dtype=torch.uint8)
         train_step(network, network, optimizer, shares_of([0, 1, 2, 3], 1), iter([clips]), config)
-    return parameters_to_vector(parameters()).detach() - before
+    return torch.cat([p.detach().flatten() for p in encoder.parameters()]) - before
 
 
 @pytest.mark.slow
