@@ -12,7 +12,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from reference import official_name, random_weights
+import torch.nn.functional as F
+from reference import official_name
+from torch import nn
 
 from lgn_net.config import Config, DataConfig, ModelConfig
 from lgn_net.data.labels import read_ranges
@@ -30,14 +32,14 @@ train: {epochs: 3, batch_size: 2, lr: 1e-3, log_every: 1}
 """
 
 
-def write_videos(folder: Path, lengths: list[int], H: int = 16, W: int = 20, first: int = 0) -> None:
-    """Grey videos 00, 01, ... of moving stripes, the same on every machine; frames count from `first`."""
-    y, x = np.mgrid[:H, :W]
+def write_videos(folder: Path, lengths: list[int]) -> None:
+    """Grey videos 00, 01, ... of moving stripes, the same on every machine."""
+    y, x = np.mgrid[:16, :20]
     for v, length in enumerate(lengths):
         (folder / f"{v:02d}").mkdir(parents=True)
         for t in range(length):
             frame = (7 * x + 13 * (v + 1) * y + (11 + v) * t * t) % 256
-            cv2.imwrite(str(folder / f"{v:02d}" / f"{first + t:03d}.png"), frame.astype(np.uint8))
+            cv2.imwrite(str(folder / f"{v:02d}" / f"{t:03d}.png"), frame.astype(np.uint8))
 
 
 def write_data_set(folder: Path) -> None:
@@ -147,16 +149,25 @@ class Bomb:
 
 def random_official_state(seed: int, width: int = 64, hidden: int = 128, layers: int = 4, n: int = 4, channels: int = 3,
                           items: int = 10, system: str = "lgn_net", memory: bool = True) -> tuple[dict, torch.Tensor]:
-    """Random weights under the names of the authors' file, also for the relatives without files, and items (M, D)."""
-    config = Config(data=DataConfig(channels=channels), model=ModelConfig(
+    """Random weights under the names of the authors' file, also for the relatives without files, and items (M, D).
+
+    Convolutions keep the variance of a ReLU network; BatchNorms are away from 0 and 1, so that none can be left out.
+    """
+    torch.manual_seed(seed)
+    model = build_model(Config(data=DataConfig(channels=channels), model=ModelConfig(
         system, base_width=width, hidden_width=hidden, lstm_layers=layers, input_frames=n,
-        memory=memory or system == "loc_net"))
-    with torch.device("meta"):
-        model = build_model(config)
-    shapes = {official_name(name): value.shape for name, value in model.state_dict().items()
-              if not name.endswith("items")}
+        memory=memory or system == "loc_net")))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for value in (module.weight, module.running_var):
+                nn.init.uniform_(value, 0.6, 1.4)
+            for value in (module.bias, module.running_mean):
+                nn.init.normal_(value, 0, 0.2)
+            module.num_batches_tracked.fill_(7)
+        elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(module.weight)
+    state = {official_name(name): value for name, value in model.state_dict().items() if not name.endswith("items")}
     if system != "loc_net":                                               # in the files, never used
-        like = "encoder.moduleConv3.4"
-        shapes |= {name.replace(like, "encoder.moduleBatchNorm"): torch.Size([8 * width] * len(shape))
-                   for name, shape in shapes.items() if name.startswith(like)}
-    return random_weights(seed, shapes, items)
+        unused = nn.BatchNorm2d(8 * width).state_dict()
+        state |= {f"encoder.moduleBatchNorm.{name}": value for name, value in unused.items()}
+    return state, F.normalize(torch.randn(items, 8 * width), dim=1)

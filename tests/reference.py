@@ -1,15 +1,15 @@
 """LGN-Net and its relatives a second time, slowly: loops and torch.nn.functional, straight from the equations.
 
-The equations are those of arXiv 2211.07454. The relatives have the names of the authors' files for what they share.
-
-Nothing here imports lgn_net; the tests compare the two. Weights come as a flat dict with the names of the authors'
-checkpoint files, widths are read off the tensors, so everything runs at any size. Where paper and authors' code part,
-this is the code (which produced the published numbers), unless an argument says otherwise.
+The equations are those of arXiv 2211.07454. Nothing here imports lgn_net; the tests compare the two. Weights come as a
+flat dict with the names of the authors' checkpoint files, widths are read off the tensors, so everything runs at any
+size. Where paper and authors' code part, this is the code (which produced the published numbers), unless an argument
+says otherwise.
 
 Letters: B clips, n input frames, C channels, H W pixels, N = B*h*w queries, M items, D feature width.
 """
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ torch.set_num_threads(1)           # on tensors this small, threads only wait fo
 State = dict[str, Tensor]          # name in the authors' files -> tensor
 
 
-# ---------------------------------------------------------------------------------------------------- layers
+# ---------------------------------------------------------------------------------------- layers and branches
 
 def conv(state: State, name: str, x: Tensor, stride: int = 1) -> Tensor:
     """Odd kernel, same padding, a bias when the file has one."""
@@ -51,14 +51,17 @@ def conv_br(state: State, block: str, index: int, x: Tensor, training: bool, str
     return torch.relu(batch_norm(state, f"{block}.{index + 1}", conv(state, f"{block}.{index}", x, stride), training))
 
 
+def two_convs(state: State, block: str, x: Tensor, training: bool) -> Tensor:
+    """Two convolutions, each with BatchNorm and ReLU."""
+    return conv_br(state, block, 3, conv_br(state, block, 0, x, training), training)
+
+
 def up_br(state: State, block: str, index: int, x: Tensor, training: bool) -> Tensor:
     """Transposed convolution to twice the size, BatchNorm, ReLU."""
     x = F.conv_transpose2d(x, state[f"{block}.{index}.weight"], state[f"{block}.{index}.bias"],
                            stride=2, padding=1, output_padding=1)
     return torch.relu(batch_norm(state, f"{block}.{index + 1}", x, training))
 
-
-# -------------------------------------------------------------------------------------------- the two branches
 
 def st_lstm_cell(state: State, name: str, x: Tensor, H: Tensor, C: Tensor, M: Tensor,
                  forget_bias: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
@@ -83,22 +86,12 @@ def st_lstm_cell(state: State, name: str, x: Tensor, H: Tensor, C: Tensor, M: Te
     f = torch.sigmoid(gate("x", 4, x) + gate("m", 1, M) + forget_bias)
     g = torch.tanh(gate("x", 5, x) + gate("m", 2, M))
     M = f * M + i * g
-    W_o, W_last = state[f"{name}.conv_o.0.weight"], state[f"{name}.conv_last.weight"]
-    o = torch.sigmoid(gate("x", 6, x) + gate("h", 3, H)
-                      + F.conv2d(C, W_o[:, :hidden], padding=1) + F.conv2d(M, W_o[:, hidden:], padding=1))
-    H = o * torch.tanh(F.conv2d(C, W_last[:, :hidden]) + F.conv2d(M, W_last[:, hidden:]))
-    return H, C, M
+    both = torch.cat([C, M], dim=1)
+    o = torch.sigmoid(gate("x", 6, x) + gate("h", 3, H) + conv(state, f"{name}.conv_o.0", both))
+    return o * torch.tanh(conv(state, f"{name}.conv_last", both)), C, M
 
 
-def e_loc(state: State, frame: Tensor, training: bool) -> Tensor:
-    """frame (B, C, H, W) -> x_t (B, 2*width, H/4, W/4)."""
-    x = conv_br(state, "pred.encoder", 0, frame, training, stride=2)
-    x = conv_br(state, "pred.encoder", 3, x, training)
-    x = conv_br(state, "pred.encoder", 6, x, training, stride=2)
-    return conv_br(state, "pred.encoder", 9, x, training)
-
-
-def stp_net(state: State, features: list[Tensor], forget_bias: float = 1.0) -> Tensor:
+def stp_net(state: State, features: list[Tensor]) -> Tensor:
     """x_1..x_n (B, 2*width, h, w) -> cat(H, M) (B, 2*hidden, h, w) of the top layer after the last frame.
 
     M climbs the layers within a frame and enters layer 1 of the next one.
@@ -106,19 +99,12 @@ def stp_net(state: State, features: list[Tensor], forget_bias: float = 1.0) -> T
     layers = len([name for name in state if name.endswith("conv_last.weight")])
     hidden = state["pred.convlstm_list.0.conv_last.weight"].shape[0]
     zero = torch.zeros(features[0].shape[0], hidden, *features[0].shape[2:])
-    H, C, M = dict.fromkeys(range(layers), zero), dict.fromkeys(range(layers), zero), zero
-    for x_t in features:
-        for layer in range(layers):
-            below = x_t if layer == 0 else H[layer - 1]
-            H[layer], C[layer], M = st_lstm_cell(state, f"pred.convlstm_list.{layer}", below, H[layer], C[layer], M,
-                                                 forget_bias)
-    return torch.cat([H[layers - 1], M], dim=1)
-
-
-def local_branch(state: State, clip: Tensor, training: bool, forget_bias: float = 1.0) -> Tensor:
-    """clip (B, n, C, H, W) -> F'_loc (B, width, H, W); E_loc sees the frames one by one."""
-    top = stp_net(state, [e_loc(state, frame, training) for frame in clip.unbind(1)], forget_bias)
-    return up_br(state, "st_decoder", 3, up_br(state, "st_decoder", 0, top, training), training)
+    H, C, M = layers * [zero], layers * [zero], zero
+    for x in features:
+        for k in range(layers):
+            H[k], C[k], M = st_lstm_cell(state, f"pred.convlstm_list.{k}", x, H[k], C[k], M)
+            x = H[k]
+    return torch.cat([H[-1], M], dim=1)
 
 
 def conv_lstm_cell(state: State, name: str, x: Tensor, H: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,39 +114,40 @@ def conv_lstm_cell(state: State, name: str, x: Tensor, H: Tensor, C: Tensor) -> 
     o = sig(W_xo * x + W_ho * H)   H' = o tanh(C')
     The filters of the gates are stacked in the order i f g o.
     """
-    hidden = H.shape[1]
-
-    def both(position: int) -> Tensor:
-        part = slice(position * hidden, (position + 1) * hidden)
-        return sum(F.conv2d(value, state[f"{name}.conv_{source}.0.weight"][part],
-                            state[f"{name}.conv_{source}.0.bias"][part], padding=1)
-                   for source, value in (("x", x), ("h", H)))
-
-    C = torch.sigmoid(both(1)) * C + torch.sigmoid(both(0)) * torch.tanh(both(2))
-    return torch.sigmoid(both(3)) * torch.tanh(C), C
+    gates = conv(state, f"{name}.conv_x.0", x) + conv(state, f"{name}.conv_h.0", H)
+    i, f, g, o = gates.split(H.shape[1], dim=1)
+    C = torch.sigmoid(f) * C + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(C), C
 
 
-def conv_lstm_branch(state: State, clip: Tensor, training: bool) -> Tensor:
-    """The local branch of LGN-ST and Loc-Net: clip (B, n, C, H, W) -> F'_loc (B, width, H, W), from cat(H, C)."""
+def conv_lstms(state: State, features: list[Tensor]) -> Tensor:
+    """The same of LGN-ST and Loc-Net: x_1..x_n (B, 2*width, h, w) -> cat(H, C) (B, 2*hidden, h, w) of the top layer."""
     layers = len([name for name in state if name.endswith("conv_h.0.weight")])
     hidden = state["pred.convlstm_list.0.conv_h.0.weight"].shape[1]
-    B, _, _, height, width = clip.shape
-    H, C = ([torch.zeros(B, hidden, height // 4, width // 4) for _ in range(layers)] for _ in range(2))
-    for frame in clip.unbind(1):
-        x = e_loc(state, frame, training)
-        for layer in range(layers):
-            H[layer], C[layer] = conv_lstm_cell(state, f"pred.convlstm_list.{layer}", x, H[layer], C[layer])
-            x = H[layer]
-    top = torch.cat([H[-1], C[-1]], dim=1)
+    zero = torch.zeros(features[0].shape[0], hidden, *features[0].shape[2:])
+    H, C = layers * [zero], layers * [zero]
+    for x in features:
+        for k in range(layers):
+            H[k], C[k] = conv_lstm_cell(state, f"pred.convlstm_list.{k}", x, H[k], C[k])
+            x = H[k]
+    return torch.cat([H[-1], C[-1]], dim=1)
+
+
+def e_loc(state: State, frame: Tensor, training: bool) -> Tensor:
+    """frame (B, C, H, W) -> x_t (B, 2*width, H/4, W/4)."""
+    x = frame
+    for index, stride in ((0, 2), (3, 1), (6, 2), (9, 1)):
+        x = conv_br(state, "pred.encoder", index, x, training, stride)
+    return x
+
+
+def local_branch(state: State, clip: Tensor, training: bool, recur: Callable = stp_net) -> Tensor:
+    """clip (B, n, C, H, W) -> F'_loc (B, width, H, W); E_loc sees the frames one by one."""
+    top = recur(state, [e_loc(state, frame, training) for frame in clip.unbind(1)])
     return up_br(state, "st_decoder", 3, up_br(state, "st_decoder", 0, top, training), training)
 
 
-def two_convs(state: State, block: str, x: Tensor, training: bool) -> Tensor:
-    """[a-b]: two convolutions, each with BatchNorm and ReLU."""
-    return conv_br(state, block, 3, conv_br(state, block, 0, x, training), training)
-
-
-def e_glo_levels(state: State, clip: Tensor, training: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def e_glo(state: State, clip: Tensor, training: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """clip (B, n, C, H, W) -> what the three blocks yield before they are pooled, and F_lat.
 
     Frames are stacked oldest first; the last convolution is bare.
@@ -169,21 +156,20 @@ def e_glo_levels(state: State, clip: Tensor, training: bool) -> tuple[Tensor, Te
     x2 = two_convs(state, "encoder.moduleConv2", F.max_pool2d(x1, 2), training)                 # (B, 2*width, H/2, W/2)
     x3 = two_convs(state, "encoder.moduleConv3", F.max_pool2d(x2, 2), training)                 # (B, 4*width, H/4, W/4)
     x4 = conv_br(state, "encoder.moduleConv4", 0, F.max_pool2d(x3, 2), training)
-    return x1, x2, x3, conv(state, "encoder.moduleConv4.3", x4)
+    return x1, x2, x3, conv(state, "encoder.moduleConv4.3", x4)                                 # (B, 8*width, H/8, W/8)
 
 
-def e_glo(state: State, clip: Tensor, training: bool) -> Tensor:
-    """clip (B, n, C, H, W) -> F_lat (B, 8*width, H/8, W/8)."""
-    return e_glo_levels(state, clip, training)[-1]
+def decoder(state: State, bottom: Tensor, training: bool, skip4: Sequence[Tensor] = (), skip2: Sequence[Tensor] = (),
+            skip1: Sequence[Tensor] = (), local: Sequence[Tensor] = ()) -> Tensor:
+    """F_glo (B, D, H/8, W/8) -> predicted frame (B, C, H, W) in [-1, 1].
 
-
-def decoder(state: State, prototypes: Tensor, local: Tensor, training: bool) -> Tensor:
-    """F_glo (B, D, H/8, W/8) and F'_loc (B, width, H, W) -> predicted frame (B, C, H, W) in [-1, 1]."""
-    x = prototypes
-    for level, block in ((4, "moduleConv"), (3, "moduleDeconv3"), (2, "moduleDeconv2")):
-        x = two_convs(state, f"decoder.{block}", x, training)
+    The relatives' skips at 1/4, 1/2 and full resolution go before what comes from below, F'_loc (B, width, H, W) after.
+    """
+    x = bottom
+    for level, block, skip in ((4, "moduleConv", ()), (3, "moduleDeconv3", skip4), (2, "moduleDeconv2", skip2)):
+        x = two_convs(state, f"decoder.{block}", torch.cat([*skip, x], dim=1), training)
         x = up_br(state, f"decoder.moduleUpsample{level}", 0, x, training)
-    return head(state, torch.cat([x, local], dim=1), training)
+    return head(state, torch.cat([*skip1, x, *local], dim=1), training)
 
 
 def head(state: State, x: Tensor, training: bool) -> Tensor:
@@ -194,69 +180,47 @@ def head(state: State, x: Tensor, training: bool) -> Tensor:
 # ------------------------------------------------------------------------------------------------- the relatives
 # Each: weights, items of each memory, clip -> prediction, queries of each memory.
 
-def lgn_net(state: State, items: list[Tensor], clip: Tensor, training: bool, branch=local_branch,
+def lgn_net(state: State, items: list[Tensor], clip: Tensor, training: bool, recur: Callable = stp_net,
             detach: bool = True) -> tuple[Tensor, list[Tensor]]:
-    """The published network. Its read is cut off from the gradient; without items the decoder gets the queries."""
-    queries = unit(e_glo(state, clip, training))
-    prototypes = read_map(items[0], queries) if items else queries
-    prototypes = prototypes.detach() if items and detach else prototypes
-    return decoder(state, prototypes, branch(state, clip, training), training), [queries for _ in items]
+    """The published network. Its read is cut off from the gradient; without items the decoder gets the queries.
 
-
-def lgn_net_read_grad(*args) -> tuple[Tensor, list[Tensor]]:
-    """LGN-Net whose read passes the gradient on (eq. 2-3)."""
-    return lgn_net(*args, detach=False)
-
-
-def lgn_st(*args) -> tuple[Tensor, list[Tensor]]:
-    """LGN-Net with ConvLSTM cells."""
-    return lgn_net(*args, branch=conv_lstm_branch)
+    LGN-ST has `conv_lstms`. With `detach=False` the read passes the gradient on (eq. 2-3).
+    """
+    queries = unit(e_glo(state, clip, training)[-1])
+    bottom = memory_read(items[0], queries) if items else queries
+    bottom = bottom.detach() if items and detach else bottom
+    local = [local_branch(state, clip, training, recur)]
+    return decoder(state, bottom, training, local=local), [queries for _ in items]
 
 
 def loc_net(state: State, items: list[Tensor], clip: Tensor, training: bool) -> tuple[Tensor, list[Tensor]]:
     """The local branch of LGN-ST and the head."""
-    return head(state, conv_lstm_branch(state, clip, training), training), []
+    return head(state, local_branch(state, clip, training, conv_lstms), training), []
 
 
-def glo_net(state: State, items: list[Tensor], clip: Tensor, training: bool) -> tuple[Tensor, list[Tensor]]:
-    """E_glo and the decoder of cat(q, F_glo), without skips. MNAD's reconstruction is the same, only wider.
-
-    Without items: the decoder of q alone.
-    """
-    queries = unit(e_glo(state, clip, training))
-    both = torch.cat([queries, *(read_map(p, queries).detach() for p in items)], dim=1)
-    return decoder(state, both, both.new_zeros(len(clip), 0, *clip.shape[3:]), training), [queries for _ in items]
-
-
-mnad_recon = glo_net
+def mnad_recon(state: State, items: list[Tensor], clip: Tensor, training: bool) -> tuple[Tensor, list[Tensor]]:
+    """E_glo and the decoder of cat(q, F_glo), without items of q alone. Glo-Net is the same, only narrower."""
+    queries = unit(e_glo(state, clip, training)[-1])
+    both = torch.cat([queries, *(memory_read(p, queries).detach() for p in items)], dim=1)
+    return decoder(state, both, training), [queries for _ in items]
 
 
 def mnad_pred(state: State, items: list[Tensor], clip: Tensor, training: bool) -> tuple[Tensor, list[Tensor]]:
-    """A U-Net of which the bottleneck is cat(q, F_glo), without items q. A skip goes before what comes from below."""
-    x1, x2, x3, features = e_glo_levels(state, clip, training)
+    """The same with skips, a U-Net."""
+    x1, x2, x3, features = e_glo(state, clip, training)
     queries = unit(features)
-    x = torch.cat([queries, *(read_map(p, queries).detach() for p in items)], dim=1)
-    x = up_br(state, "decoder.moduleUpsample4", 0, two_convs(state, "decoder.moduleConv", x, training), training)
-    x = two_convs(state, "decoder.moduleDeconv3", torch.cat([x3, x], dim=1), training)
-    x = up_br(state, "decoder.moduleUpsample3", 0, x, training)
-    x = two_convs(state, "decoder.moduleDeconv2", torch.cat([x2, x], dim=1), training)
-    x = up_br(state, "decoder.moduleUpsample2", 0, x, training)
-    return head(state, torch.cat([x1, x], dim=1), training), [queries for _ in items]
+    both = torch.cat([queries, *(memory_read(p, queries).detach() for p in items)], dim=1)
+    return decoder(state, both, training, [x3], [x2], [x1]), [queries for _ in items]
 
 
 def msn_net(state: State, items: list[Tensor], clip: Tensor, training: bool) -> tuple[Tensor, list[Tensor]]:
     """Memories at 1/2, 1/4 and 1/8 resolution; what they rewrote is skips and bottleneck. Reads are differentiable."""
-    _, *levels = e_glo_levels(state, clip, training)
-    queries = [unit(features) for features in levels]
-    skip2, skip4, x = (read_map(p, q) for p, q in zip(items, queries, strict=True))
-    x = up_br(state, "decoder.moduleUpsample4", 0, two_convs(state, "decoder.moduleConv", x, training), training)
-    x = two_convs(state, "decoder.moduleDeconv3", torch.cat([skip4, x], dim=1), training)
-    x = up_br(state, "decoder.moduleUpsample3", 0, x, training)
-    x = two_convs(state, "decoder.moduleDeconv2", torch.cat([skip2, x], dim=1), training)
-    return head(state, up_br(state, "decoder.moduleUpsample2", 0, x, training), training), queries
+    queries = [unit(features) for features in e_glo(state, clip, training)[1:]]
+    skip2, skip4, bottom = (memory_read(p, q) for p, q in zip(items, queries, strict=True))
+    return decoder(state, bottom, training, [skip4], [skip2]), queries
 
 
-# ------------------------------------------------------------------------------------------------------ memory
+# --------------------------------------------------------------------------------------------- memory and losses
 
 def query_rows(queries: Tensor) -> Tensor:
     """(B, D, h, w) -> (N, D) in the order b, row, column."""
@@ -266,7 +230,7 @@ def query_rows(queries: Tensor) -> Tensor:
 
 def ranking(items: Tensor, query: Tensor) -> list[int]:
     """Items by falling cosine with one query (D,); of equal ones the first comes first."""
-    similarity = [(item @ query).item() for item in items]
+    similarity = (items @ query).tolist()
     return sorted(range(len(items)), key=lambda i: -similarity[i])
 
 
@@ -275,47 +239,26 @@ def unit(features: Tensor) -> Tensor:
     return features / features.norm(dim=1, keepdim=True).clamp_min(1e-12)
 
 
-def read_map(items: Tensor, queries: Tensor) -> Tensor:
-    """`memory_read` of queries (B, D, h, w), in their shape."""
-    B, D, h, w = queries.shape
-    return memory_read(items, query_rows(queries)).reshape(B, h, w, D).movedim(-1, 1)
-
-
 def memory_read(items: Tensor, queries: Tensor) -> Tensor:
-    """items (M, D), queries (N, D) -> sum_i w_i p_i for each, w the softmax over the items of p_i . q (eq. 2-3)."""
-    rows = []
-    for query in queries:
-        w = torch.stack([torch.exp(item @ query) for item in items])
-        rows.append(sum(w[i] / w.sum() * items[i] for i in range(len(items))))
-    return torch.stack(rows)
+    """items (M, D), queries (B, D, h, w) -> sum_i w_i p_i for each, w the softmax over items of p_i . q (eq. 2-3)."""
+    B, D, h, w = queries.shape
+    exps = [torch.exp(items @ query) for query in query_rows(queries)]
+    return torch.stack([e / e.sum() @ items for e in exps]).reshape(B, h, w, D).movedim(-1, 1)
 
 
 def memory_update(items: Tensor, queries: Tensor, update_max: str = "all") -> Tensor:
-    """p_i + sum over the queries nearest to i of exp(s_ki - max_k s_ki) q_k, back to unit length. Unchosen items stay.
+    """p_i + sum over the queries nearest to i of v_ki q_k, back to unit length (eq. 4-6). Unchosen items stay.
 
-    The max runs over "all" queries (authors' code) or over the item's "own" (paper, eq. 6).
+    v_ki is a softmax over the queries k, divided by its largest value: that of "all" queries (authors' code) or of the
+    item's "own" (paper).
     """
-    nearest = [ranking(items, query)[0] for query in queries]
-    updated = items.clone()
-    for i, item in enumerate(items):
-        own = [query for query, chosen in zip(queries, nearest, strict=True) if chosen == i]
-        if own:
-            highest = max((item @ query).item() for query in (queries if update_max == "all" else own))
-            moved = item + sum(math.exp((item @ query).item() - highest) * query for query in own)
-            updated[i] = moved / moved.norm()
-    return updated
-
-
-def memory_update_by_softmax(items: Tensor, queries: Tensor, update_max: str = "all") -> Tensor:
-    """The same as printed (eq. 4-6): v_ki is a softmax over the queries k, then divided by its largest value."""
     nearest = [ranking(items, query)[0] for query in queries]
     updated = items.clone()
     for i, item in enumerate(items):
         own = [k for k in range(len(queries)) if nearest[k] == i]
         if own:
-            exps = [math.exp((item @ query).item()) for query in queries]
-            v = [e / sum(exps) for e in exps]
-            largest = max(v) if update_max == "all" else max(v[k] for k in own)
+            v = torch.softmax(queries @ item, dim=0)
+            largest = v.max() if update_max == "all" else v[own].max()
             moved = item + sum(v[k] / largest * queries[k] for k in own)
             updated[i] = moved / moved.norm()
     return updated
@@ -330,15 +273,13 @@ def memory_revival(before: Tensor, moved: Tensor, queries: Tensor, idle: list[in
     """
     nearest = {ranking(before, query)[0] for query in queries}
     idle = [0 if i in nearest else count + 1 for i, count in enumerate(idle)]
-    far = sorted(queries, key=lambda query: max((item @ query).item() for item in before))
+    far = sorted(queries, key=lambda query: (before @ query).max().item())
     dead = [i for i, count in enumerate(idle) if count >= patience]
     items = moved.clone()
     for i, query in zip(dead, far):
         items[i] = query
     return items, [0 if i in dead else count for i, count in enumerate(idle)]
 
-
-# ------------------------------------------------------------------------------------------------------ losses
 
 def compactness(items: Tensor, queries: Tensor) -> Tensor:
     """Mean over all N*D entries of (q - p_nearest)^2 (eq. 10). At test time, for one frame, this is D (eq. 14)."""
@@ -376,9 +317,7 @@ def authors_training_steps(state: State, items: Tensor, batches: list[Tensor], l
 
     Forward, losses, Adam, then the items move by the forward's queries. `state` and `items` are changed in place.
     """
-    parameters = [tensor for name, tensor in state.items() if name.endswith((".weight", ".bias"))]
-    for tensor in parameters:
-        tensor.requires_grad_(True)
+    parameters = [tensor.requires_grad_() for name, tensor in state.items() if name.endswith((".weight", ".bias"))]
     optimizer, log = torch.optim.Adam(parameters, lr=lr), []
     for batch in batches:
         prediction, (queries,) = lgn_net(state, [items], batch[:, :-1], True)
@@ -388,8 +327,6 @@ def authors_training_steps(state: State, items: Tensor, batches: list[Tensor], l
         optimizer.step()
         items.copy_(memory_update(items, query_rows(queries.detach())))
         log.append(tuple(value.item() for value in values))
-    for tensor in parameters:
-        tensor.requires_grad_(False)
     return log
 
 
@@ -397,7 +334,7 @@ def authors_training_steps(state: State, items: Tensor, batches: list[Tensor], l
 
 def squared_error(prediction: Tensor, frame: Tensor) -> Tensor:
     """e per pixel and channel, images brought from [-1, 1] to [0, 1]."""
-    return ((prediction.double() + 1) / 2 - (frame.double() + 1) / 2) ** 2
+    return ((prediction.double() - frame.double()) / 2) ** 2
 
 
 def psnr(prediction: Tensor, frame: Tensor) -> float:
@@ -435,33 +372,6 @@ def authors_evaluate(state: State, items: Tensor, videos: list[Tensor], gamma: f
             rows.append({"video": v, "frame": t, "psnr": psnr(prediction[0], video[t]), "distance": distance,
                          "regular_score": R, "updated": updated})
     return rows
-
-
-# ------------------------------------------------------------------------------------------------------- weights
-
-def random_weights(seed: int, shapes: dict[str, torch.Size], items: int) -> tuple[State, Tensor]:
-    """Random weights of the given names and shapes, those of the authors' file, and unit items (M, D).
-
-    Convolutions keep the variance of a ReLU network; BatchNorms are away from 0 and 1, so that none can be left out.
-    """
-    rng, state = torch.Generator().manual_seed(seed), {}
-    of_norm = {name.rpartition(".")[0] for name in shapes if name.endswith("running_mean")}
-    for name, shape in shapes.items():
-        layer, _, kind = name.rpartition(".")
-        noise = torch.randn(shape, generator=rng) if kind != "num_batches_tracked" else 0
-        if kind == "num_batches_tracked":
-            state[name] = torch.tensor(7)
-        elif layer in of_norm and kind in ("weight", "running_var"):
-            state[name] = 0.6 + 0.8 * torch.rand(shape, generator=rng)
-        elif kind == "weight":                                              # stride 2: 9/4 taps reach each pixel
-            upsampled = "Upsample" in name or name.startswith("st_decoder")
-            fan_in = 9 / 4 * shape[0] if upsampled else shape[1:].numel()
-            state[name] = noise * math.sqrt(2 / fan_in)
-        else:
-            state[name] = (0.2 if layer in of_norm else 0.1) * noise
-    depth, = shapes.get("encoder.moduleConv4.3.bias", (1,))
-    prototypes = torch.randn(items, depth, generator=rng)
-    return state, prototypes / prototypes.norm(dim=1, keepdim=True)
 
 
 def official_name(ours: str) -> str:

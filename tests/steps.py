@@ -1,5 +1,6 @@
 """A few training steps of a tiny network on drawn clips, the same however the batch is shared out."""
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -15,14 +16,10 @@ CPU = torch.device("cpu")
 SIZES = {"base_width": 4, "hidden_width": 4, "lstm_layers": 1, "memory_items": 8}
 
 
-def draw_clips() -> Tensor:
-    """24 windows of noise, each brighter or richer in contrast than the others: uint8 (24, 5, 1, 16, 16)."""
-    rng = torch.Generator().manual_seed(0)
-    bright, contrast = (high * torch.rand(24, 1, 1, 1, 1, generator=rng) for high in (180, 75))
-    return (bright + contrast * torch.rand(24, 5, 1, 16, 16, generator=rng)).to(torch.uint8)
-
-
-CLIPS = draw_clips()
+# 24 windows of noise, each brighter or richer in contrast than the others: uint8 (24, 5, 1, 16, 16).
+RNG = torch.Generator().manual_seed(0)
+BRIGHTNESS, CONTRAST = (high * torch.rand(24, 1, 1, 1, 1, generator=RNG) for high in (180, 75))
+CLIPS = (BRIGHTNESS + CONTRAST * torch.rand(24, 5, 1, 16, 16, generator=RNG)).to(torch.uint8)
 
 
 class Steps(NamedTuple):
@@ -34,10 +31,10 @@ class Steps(NamedTuple):
     weights: dict[str, Tensor]
 
 
-def config_of(model: dict, train: dict) -> Config:
+def config_of(model: dict, train: dict | None = None) -> Config:
     """The tiny network for these clips, with other knobs."""
     return Config(data=DataConfig(image_size=16, channels=1), model=ModelConfig(**SIZES | model),
-                  loss=LossConfig(0.5, 0.5), train=TrainConfig(**train))
+                  loss=LossConfig(0.5, 0.5), train=TrainConfig(**train or {}))
 
 
 def frozen_model(config: Config) -> nn.Module:
@@ -53,28 +50,22 @@ def frozen_model(config: Config) -> nn.Module:
     with torch.no_grad():
         out = model(to_float(CLIPS)[:, :config.model.input_frames])
     for norm in norms:
-        norm.eval().momentum = 0.1
+        norm.eval()
     for memory, lookup in zip(model.memories, out.lookups):
         memory.items[::2] = lookup.flat[::23][:len(memory.items[::2])]
     return model
 
 
-def batches_of(sizes: tuple[int, ...]) -> list[list[int]]:
-    """Windows one after the other in batches of these sizes."""
-    order = iter(list(range(len(CLIPS))) * (1 + sum(sizes) // len(CLIPS)))
-    return [[next(order) for _ in range(size)] for size in sizes]
-
-
 def take_steps(config: Config, sizes: tuple[int, ...], sample: bool = False) -> Steps:
-    """Steps on batches of these sizes, in this process's share, by gradient descent.
+    """Steps on batches of these sizes, window after window, in this process's share, by gradient descent.
 
     Plain descent: to Adam a gradient twice as large would be the same.
     """
-    model = frozen_model(config)
+    model, windows = frozen_model(config), itertools.cycle(range(len(CLIPS)))
     forward, optimizer = prepare(model, config, CPU), torch.optim.SGD(model.parameters(), lr=1e-3)
     done = Steps([], [], [], model.state_dict())
-    for batch in batches_of(sizes):
-        shares = shares_of(batch, config.train.accumulate)
+    for size in sizes:
+        shares = shares_of([next(windows) for _ in range(size)], config.train.accumulate)
         clips = (CLIPS[share.windows, -config.model.window:] for share in shares)
         losses, usage = train_step(forward, model, optimizer, shares, clips, config, sample and not done.losses)
         done.losses.append(reduce_sum(torch.stack(losses)))

@@ -3,19 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from reference import (
-    compactness,
-    memory_read,
-    memory_revival,
-    memory_update,
-    memory_update_by_softmax,
-    query_rows,
-    ranking,
-)
+from reference import compactness, memory_read, memory_revival, memory_update, query_rows, ranking
 from torch.testing import assert_close
 
 from lgn_net.inference.signals import query_distance
-from lgn_net.model.memory import PrototypeMemory, join_lookups
+from lgn_net.model.memory import PrototypeMemory
 from lgn_net.model.revival import RevivingMemory, sample_items_
 
 B, D, h, w, M = 2, 8, 3, 4, 5
@@ -34,8 +26,8 @@ def memory_of(items, **switches):
     return memory
 
 
-def random_items(seed=0, num_items=M):
-    return F.normalize(torch.randn(num_items, D, generator=torch.Generator().manual_seed(seed)), dim=1)
+def random_items():
+    return F.normalize(torch.randn(M, D, generator=torch.Generator().manual_seed(0)), dim=1)
 
 
 def test_items_are_state_not_parameters():
@@ -44,6 +36,7 @@ def test_items_are_state_not_parameters():
     assert_close(memory.items.norm(dim=1), torch.ones(200))
     assert memory.items.min() >= 0                                        # uniform [0, 1), normalised
     assert (memory.items / memory.items.amax(1, keepdim=True)).mean() == pytest.approx(0.5, abs=0.03)
+    assert memory_of(torch.tensor([[1, 0], [0, 1], [-0.6, -0.8]])).redundancy() == pytest.approx((0 - 0.6 - 0.8) / 3)
 
 
 @pytest.mark.parametrize("read_grad", [False, True])
@@ -53,25 +46,13 @@ def test_lookup(read_grad):
     assert_close(found.similarity, torch.stack([torch.stack([p @ q for p in memory.items]) for q in rows]))
     assert found.nearest.tolist() == [ranking(memory.items, q)[:2] for q in rows]
     assert found.queries is queries and torch.equal(found.flat, rows) and found.prototypes.shape == queries.shape
-    expected, read = memory_read(memory.items, rows), query_rows(found.prototypes)
+    expected, read = memory_read(memory.items, queries), found.prototypes
     assert_close(read, expected, atol=1e-5, rtol=0)
     assert read.requires_grad == read_grad
     if read_grad:
-        direction = torch.randn_like(expected)
-        assert_close(torch.autograd.grad((read * direction).sum(), queries),
-                     torch.autograd.grad((expected * direction).sum(), queries))
+        assert_close(*(torch.autograd.grad(x.square().sum(), queries) for x in (read, expected)))
     distance = query_distance(found, memory)
     assert_close(distance, torch.stack([compactness(memory.items, query_rows(queries[b:b + 1])) for b in range(B)]))
-
-
-def test_lookups_are_cut_and_joined_by_frames():
-    memory, queries = memory_of(random_items()), random_queries(0).requires_grad_()
-    whole, parts = memory.lookup(queries), [memory.lookup(queries[b:b + 1]) for b in range(B)]
-    assert_close(tuple(join_lookups(parts)), tuple(whole))
-    assert_close(tuple(whole.first(1)), tuple(parts[0]))
-    assert not any(x.requires_grad for x in whole.first(2)) and len(whole.first(0).flat) == 0
-    before = memory.items.clone()
-    assert memory.update_(whole.first(0)).tolist() == [0] * M and torch.equal(memory.items, before)
 
 
 @pytest.mark.parametrize("update_max", ["all", "own"])
@@ -88,7 +69,6 @@ def test_updates_in_a_row(update_max, shift):
         rows = query_rows(queries)
         count = memory.update_(memory.lookup(queries))
         assert_close(memory.items, memory_update(before, rows, update_max), atol=1e-6, rtol=0)
-        assert_close(memory.items, memory_update_by_softmax(before, rows, update_max), atol=1e-6, rtol=0)
         chosen = [ranking(before, q)[0] for q in rows]
         assert count.tolist() == [chosen.count(i) for i in range(M)]
         for i in range(M):
@@ -97,52 +77,27 @@ def test_updates_in_a_row(update_max, shift):
     assert len(moved) > 1
 
 
-@pytest.mark.parametrize("update_max", ["all", "own"])
-def test_ties_go_to_one_item(update_max):
+def test_ties_go_to_one_item():
     items = torch.eye(D)[[0, 0, 1, 2]]                                    # items 0 and 1 are equal
     queries = F.normalize(torch.eye(D)[0] + 0.1 * torch.rand(1, h, w, D), dim=-1).permute(0, 3, 1, 2)
-    memory = memory_of(items, update_max=update_max)
+    memory = memory_of(items)
     found = memory.lookup(queries)
     assert (found.nearest.sort().values == torch.tensor([0, 1])).all()    # two different ones
     count = memory.update_(found)
     assert count[:2].sum() == h * w and torch.equal(memory.items[2:], items[2:])       # each query moves one item
-    moved = [memory_update(items[:1], query_rows(queries)[found.nearest[:, 0] == i], update_max)[0] if count[i]
-             else items[i] for i in (0, 1)]
-    assert_close(memory.items[:2], torch.stack(moved), atol=1e-6, rtol=0)
 
 
-def test_paper_and_code_update_nearly_alike():
-    """At the published size, from random items: cosine of the two above 0.9995."""
-    torch.manual_seed(0)
-    paper, code = PrototypeMemory(10, 512, update_max="own"), PrototypeMemory(10, 512)
-    code.items.copy_(paper.items)
-    queries = torch.randn(1, 512, 32, 32)
-    queries[:, 0] += 20                                                   # they have something in common
-    for memory in (paper, code):
-        memory.update_(memory.lookup(F.normalize(queries, dim=1)))
-    assert 0.9995 < F.cosine_similarity(paper.items, code.items).min() < 0.9999
-
-
-@pytest.mark.parametrize("switches", [{}, {"update_max": "own"}, {"revive_after": 1}], ids=str)
+@pytest.mark.parametrize("switches", [{}, {"update_max": "own", "revive_after": 1}], ids=str)
 def test_bfloat16_autocast_changes_no_bit(switches):
-    plain, mixed, queries = memory_of(random_items(), **switches), memory_of(random_items(), **switches), \
-        random_queries(0)
-    expected = plain.lookup(queries)
+    plain, mixed = memory_of(random_items(), **switches), memory_of(random_items(), **switches)
+    expected = plain.lookup(random_queries(0))
     plain.update_(expected)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert (queries.flatten(0, 2) @ queries.flatten(0, 2).T).dtype == torch.bfloat16     # it is on
-        found = mixed.lookup(queries)
+        found = mixed.lookup(random_queries(0))
         mixed.update_(found)
     assert_close(tuple(found), tuple(expected), atol=0, rtol=0)           # dtypes, too
     assert mixed.items.dtype == torch.float32 and torch.equal(mixed.items, plain.items)
 
-
-def test_redundancy_by_hand():
-    memory = memory_of(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-0.6, -0.8]]))
-    assert memory.redundancy() == pytest.approx((0 - 0.6 - 0.8) / 3)
-
-
-# ----------------------------------------------------------------------------------------- remedies for unused items
 
 @pytest.mark.parametrize("patience", [1, 3])
 def test_items_left_out_for_long_become_the_farthest_queries(patience):
@@ -166,16 +121,6 @@ def test_items_left_out_for_long_become_the_farthest_queries(patience):
     assert torch.equal(memory.items[1:], before[1:]) and torch.equal(memory.idle, idle)
 
 
-def test_more_dead_items_than_queries():
-    memory = memory_of(random_items(), revive_after=1)
-    query, before = random_queries(0)[:1, :, :1, :1], memory.items.clone()
-    memory.update_(memory.lookup(query))
-    chosen = ranking(before, query.flatten())[0]
-    first_dead = min({*range(M)} - {chosen})
-    assert (memory.items != before).any(dim=1).nonzero().flatten().tolist() == sorted({chosen, first_dead})
-    assert torch.equal(memory.items[first_dead], query.flatten())
-
-
 def test_queries_of_zeros_become_no_items():
     """MSN-Net's finer ones can be: behind a ReLU there is no length to make them unit."""
     queries = random_queries(0)
@@ -191,15 +136,11 @@ def test_queries_of_zeros_become_no_items():
 
 def test_items_drawn_from_the_queries():
     memory, queries, drawn = memory_of(random_items()), random_queries(0), set()
-    rows = query_rows(queries)
+    rows = query_rows(queries).tolist()
     for seed in range(8):
         torch.manual_seed(seed)
         sample_items_(memory, memory.lookup(queries))
-        places = [[k for k, row in enumerate(rows) if torch.equal(row, item)] for item in memory.items]
-        assert all(len(place) == 1 for place in places) and len({place[0] for place in places}) == M
-        drawn |= {place[0] for place in places}
+        places = {rows.index(item) for item in memory.items.tolist()}
+        assert len(places) == M
+        drawn |= places
     assert len(drawn) > len(rows) / 2                                     # from all over the batch
-    few, before = queries[:1, :, :1, :3], memory.items.clone()
-    sample_items_(memory, memory.lookup(few))                             # fewer queries than items
-    assert {tuple(item.tolist()) for item in memory.items[:3]} == {tuple(row.tolist()) for row in query_rows(few)}
-    assert torch.equal(memory.items[3:], before[3:])

@@ -1,18 +1,19 @@
-"""LGN-Net and every relative, with and without switches: sizes, numbers, gradients, BatchNorm."""
+"""LGN-Net and every relative, with and without switches: sizes, numbers, gradients, BatchNorm, precision."""
 
-import itertools
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import pytest
-import reference
+import reference as slow
 import torch
 import torch.nn.functional as F
 from helpers import random_official_state
-from reference import e_loc, losses_of_family, official_name, st_lstm_cell
+from reference import official_name
 from torch import nn
 from torch.testing import assert_close
 
-from lgn_net.config import Config, DataConfig, LossConfig, ModelConfig
+from lgn_net.config import Config, DataConfig, LossConfig, ModelConfig, ScoreConfig
 from lgn_net.inference.stream import for_inference
 from lgn_net.model.build import build_model
 from lgn_net.model.losses import compute_losses
@@ -26,10 +27,9 @@ class Member(NamedTuple):
 
     name: str
     switches: dict
-    slow: str
+    slow: Callable | None
     trained: set[str]                   # boxes that the prediction loss alone reaches
     depths: tuple[int, ...] = (8,)      # of each memory's items, in units of base_width
-    scales: tuple[int, ...] = (8,)      # of each memory's queries: one for so many pixels
 
     @property
     def n(self):
@@ -64,33 +64,34 @@ class Member(NamedTuple):
         assert {official_name(name) for name in names} == used
         model.load_state_dict({name: state[official_name(name)] for name in names}, strict=False)
         for memory, values in zip(model.memories, items, strict=True):
+            assert memory.items.shape == values.shape
             memory.items.copy_(values)
         return model, state, items
 
 
 GLOBAL, LOCAL = {"prototype_encoder", "decoder"}, {"local_branch", "decoder"}
 MEMBERS = {
-    "lgn_net": Member("lgn_net", {}, "lgn_net", LOCAL),                   # E_glo learns from the memory losses alone
-    "lgn_net, differentiable reads": Member("lgn_net", {"read_grad": True}, "lgn_net_read_grad", GLOBAL | LOCAL),
-    "lgn_st": Member("lgn_st", {}, "lgn_st", LOCAL),
-    "loc_net": Member("loc_net", {}, "loc_net", {"local_branch", "head"}, (), ()),
-    "glo_net": Member("glo_net", {}, "glo_net", GLOBAL),                  # by the query that the decoder sees
-    "mnad_pred": Member("mnad_pred", {}, "mnad_pred", GLOBAL),
-    "mnad_recon": Member("mnad_recon", {}, "mnad_recon", GLOBAL),
-    "msn_net": Member("msn_net", {}, "msn_net", {"encoder", "decoder"}, (2, 4, 8), (2, 4, 8)),      # by the reads
-    "lgn_net without memory": Member("lgn_net", {"memory": False}, "lgn_net", GLOBAL | LOCAL, (), ()),
-    "mnad_pred without memory": Member("mnad_pred", {"memory": False}, "mnad_pred", GLOBAL, (), ()),
-    "mnad_recon without memory": Member("mnad_recon", {"memory": False}, "mnad_recon", GLOBAL, (), ()),
+    "lgn_net": Member("lgn_net", {}, slow.lgn_net, LOCAL),                # E_glo learns from the memory losses alone
+    "lgn_net, differentiable reads": Member("lgn_net", {"read_grad": True}, partial(slow.lgn_net, detach=False),
+                                            GLOBAL | LOCAL),
+    "lgn_st": Member("lgn_st", {}, partial(slow.lgn_net, recur=slow.conv_lstms), LOCAL),
+    "loc_net": Member("loc_net", {}, slow.loc_net, {"local_branch", "head"}, ()),
+    "glo_net": Member("glo_net", {}, slow.mnad_recon, GLOBAL),            # by the query that the decoder sees
+    "mnad_pred": Member("mnad_pred", {}, slow.mnad_pred, GLOBAL),
+    "mnad_recon": Member("mnad_recon", {}, slow.mnad_recon, GLOBAL),
+    "msn_net": Member("msn_net", {}, slow.msn_net, {"encoder", "decoder"}, (2, 4, 8)),              # by the reads
+    "lgn_net without memory": Member("lgn_net", {"memory": False}, slow.lgn_net, GLOBAL | LOCAL, ()),
+    "mnad_pred without memory": Member("mnad_pred", {"memory": False}, slow.mnad_pred, GLOBAL, ()),
+    "mnad_recon without memory": Member("mnad_recon", {"memory": False}, slow.mnad_recon, GLOBAL, ()),
 }
-every_member = pytest.mark.parametrize("member", MEMBERS.values(), ids=MEMBERS)
 QUICK = ("lgn_net", "mnad_recon", "msn_net", "lgn_net without memory")   # in tests that take long
-members_by_time = pytest.mark.parametrize("member", [
-    pytest.param(member, marks=() if name in QUICK else pytest.mark.slow) for name, member in MEMBERS.items()],
-    ids=MEMBERS)
+BY_TIME = [pytest.param(member, id=name, marks=() if name in QUICK else pytest.mark.slow)
+           for name, member in MEMBERS.items()]
+members_by_time = pytest.mark.parametrize("member", BY_TIME)
 
 
-def random_clip(n, B=2, C=3, H=16, W=24, seed=0):
-    return torch.rand(B, n, C, H, W, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+def random_clip(n, B=2, C=3, H=16, W=24):
+    return torch.rand(B, n, C, H, W, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
 def losses_of(member, model, clip):
@@ -98,53 +99,28 @@ def losses_of(member, model, clip):
     return compute_losses(model(clip[:, :member.n]), clip[:, -1], model.memories, LossConfig())
 
 
-# -------------------------------------------------------------------------------------------------- size and shape
-
-@every_member
-@pytest.mark.parametrize("channels, H, W", [(1, 16, 40), (3, 32, 16)])
-def test_shapes(member, channels, H, W):
-    model = member.model(channels)
-    out = model(random_clip(member.n, 2, channels, H, W))
-    assert out.prediction.shape == (2, channels, H, W) and out.prediction.abs().max() <= 1
-    for memory, lookup, depth, scale in zip(model.memories, out.lookups, member.depths, member.scales, strict=True):
-        assert memory.items.shape == (5, 4 * depth)
-        assert lookup.queries.shape == (2, 4 * depth, H // scale, W // scale)
-        length = lookup.queries.norm(dim=1)
-        assert torch.where(length == 0, 1, length).sub(1).abs().max() < 1e-5       # 0: behind a ReLU, all may be 0
-        assert (length > 0).float().mean() > 0.9
-        memory.update_(lookup)
-        assert_close(memory.items.norm(dim=1), torch.ones(5))
-
-
 @pytest.mark.parametrize("name, parameters", [("lgn_net", 22_752_643), ("mnad_pred", 15_650_819),
                                               ("mnad_recon", 17_195_267)])
 def test_published_size(name, parameters):
-    """The loops of `reference` have the sizes of the others."""
+    """The slow networks have the sizes of the others."""
     with torch.device("meta"):
         model = build_model(Config(model=ModelConfig(name=name, input_frames=1 if name == "mnad_recon" else 4)))
     assert sum(p.numel() for p in model.parameters()) == parameters and model.memory.items.shape == (10, 512)
 
 
-# ----------------------------------------------------------------------------------------- equal to the equations
-
-@every_member
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_predictions_losses_and_gradients_equal_the_slow_ones(member, training):
-    check_against_the_slow_one(member, training, *member.twins())
-
-
-@pytest.mark.parametrize("n, channels, layers", [(2, 1, 4), (5, 3, 1)])
-def test_other_depths_and_lengths_equal_the_slow_ones(n, channels, layers):
-    check_against_the_slow_one(MEMBERS["lgn_net"], False, *MEMBERS["lgn_net"].twins(n, channels, layers), n, channels)
-
-
-def check_against_the_slow_one(member, training, model, state, items, n=None, channels=3):
+@pytest.mark.parametrize("member, training, sizes", [
+    *(pytest.param(*p.values, False, None, id=f"{p.id}-eval", marks=p.marks) for p in BY_TIME),
+    *(pytest.param(*p.values, True, None, id=f"{p.id}-train") for p in BY_TIME),
+    (MEMBERS["lgn_net"], False, (2, 1, 4)), (MEMBERS["lgn_net"], False, (5, 3, 1))])
+def test_predictions_losses_and_gradients_equal_the_slow_ones(member, training, sizes):
+    """With so many input frames, channels and recurrent layers."""
+    n, channels, layers = sizes or (member.n, 3, 2)
+    model, state, items = member.twins(n, channels, layers)
     model.train(training)
-    n = n or member.n
     clip = random_clip(n + member.window - member.n, C=channels)
     weights = {name: state[official_name(name)].requires_grad_() for name, _ in model.named_parameters()}
-    prediction, queries = getattr(reference, member.slow)(state, items, clip[:, :n], training)
-    expected = losses_of_family(items, prediction, queries, clip[:, -1], 10, 5)
+    prediction, queries = member.slow(state, items, clip[:, :n], training)
+    expected = slow.losses_of_family(items, prediction, queries, clip[:, -1], 10, 5)
     out = model(clip[:, :n])
     losses = compute_losses(out, clip[:, -1], model.memories, LossConfig())
 
@@ -162,43 +138,21 @@ def check_against_the_slow_one(member, training, model, state, items, n=None, ch
         assert (parameter.grad - grad).abs().max() < (1e-3 if training else 1e-5) * largest, name
 
 
-@pytest.mark.parametrize("forget_bias", [1.0, 0.0])
-def test_forget_bias_reaches_every_cell(forget_bias):
+def test_forget_bias_reaches_every_cell():
     torch.manual_seed(0)
-    cell = STLSTMCell(8, 6, forget_bias=forget_bias)
+    cell = STLSTMCell(8, 6, forget_bias=0.0)
     state = {f"cell.conv_{gate}.0.weight": getattr(cell, f"conv_{gate}").weight for gate in "xhmo"}
     state["cell.conv_last.weight"] = cell.conv_1x1.weight
     x, H, C, M = torch.randn(2, 8, 4, 5), *torch.randn(3, 2, 6, 4, 5)
-    assert_close(cell(x, H, C, M), st_lstm_cell(state, "cell", x, H, C, M, forget_bias), atol=1e-5, rtol=1e-5)
-    cells = MEMBERS["lgn_net"].model(forget_bias=forget_bias).local_branch.cells
-    assert [cell.forget_bias for cell in cells] == [forget_bias] * 2
+    assert_close(cell(x, H, C, M), slow.st_lstm_cell(state, "cell", x, H, C, M, 0.0), atol=1e-5, rtol=1e-5)
+    cells = MEMBERS["lgn_net"].model(forget_bias=0.0).local_branch.cells
+    assert [cell.forget_bias for cell in cells] == [0.0, 0.0]
 
 
-@every_member
-def test_inference_model_and_batches_change_nothing(member):
-    """BatchNorms folded into the convolutions, and clips one by one."""
-    model, _, _ = member.twins()
-    clips = random_clip(member.n, B=3)
-    expected, ready = model.eval()(clips), for_inference(model, member.config())
-    assert not any("running" in name for name in ready.state_dict())
-    for b in range(3):
-        alone = ready(clips[b:b + 1])
-        assert_close(expected.prediction[b], alone.prediction[0], atol=1e-5, rtol=1e-5)
-        assert_close([x.queries[b] for x in expected.lookups], [x.queries[0] for x in alone.lookups], atol=1e-5, rtol=0)
+EVERY_SWITCH = {"read_grad": True, "concat_query": True, "fold_time": True, "forget_bias": 0.0, "bn_init": "uniform"}
 
 
-# ------------------------------------------------------------------------------------------------------- gradients
-
-CHOICES = {"read_grad": [False, True], "concat_query": [False, True], "fold_time": [False, True],
-           "forget_bias": [1.0, 0.0], "bn_init": ["ones", "uniform"]}
-SETTINGS = [Member("lgn_net", dict(zip(CHOICES, values)), "", LOCAL | GLOBAL if values[0] or values[1] else LOCAL)
-            for values in itertools.product(*CHOICES.values())]
-
-
-@pytest.mark.parametrize("member", [*MEMBERS.values(), *SETTINGS[:1], *SETTINGS[-1:],
-                                    *(pytest.param(member, marks=pytest.mark.slow) for member in SETTINGS[1:-1])],
-                         ids=[*MEMBERS, *("-".join(map(str, member.switches.values()))
-                                           for member in (SETTINGS[0], SETTINGS[-1], *SETTINGS[1:-1]))])
+@pytest.mark.parametrize("member", [*BY_TIME, Member("lgn_net", EVERY_SWITCH, None, LOCAL | GLOBAL)])
 def test_losses_reach_what_they_should(member):
     model, clip = member.model(), random_clip(member.window, W=16)
     # A convolution's bias in front of a batch-normalising BatchNorm has gradient zero by construction: eval mode first.
@@ -222,14 +176,12 @@ def test_losses_reach_what_they_should(member):
             loss == 0 and not loss.requires_grad
 
 
-# -------------------------------------------------------------------------------------- BatchNorm and precision
-
 def batch_norms(model):
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
 
 
-@pytest.mark.parametrize("n", [2, 4])
-def test_fold_time_is_one_batch_in_training_and_changes_nothing_in_eval(n):
+def test_fold_time_is_one_batch_in_training_and_changes_nothing_in_eval():
+    n = 3
     frame_by_frame, state, _ = MEMBERS["lgn_net"].twins(n)
     folded, _, _ = MEMBERS["lgn_net"].twins(n, fold_time=True)
     clip = random_clip(n)
@@ -238,24 +190,22 @@ def test_fold_time_is_one_batch_in_training_and_changes_nothing_in_eval(n):
         model(clip)
         for name, norm in batch_norms(model).items():
             assert norm.num_batches_tracked == 7 + (per_step if name.startswith("local_branch.encoder.") else 1), name
-    expected = e_loc(state, clip.flatten(0, 1), training=True).unflatten(0, (2, n))         # (B, T, 8, H/4, W/4)
+    expected = slow.e_loc(state, clip.flatten(0, 1), training=True).unflatten(0, (2, n))         # (B, T, 8, H/4, W/4)
     assert_close(torch.stack(folded.local_branch.encode(clip), dim=1), expected, atol=1e-5, rtol=1e-5)
-    assert (expected - torch.stack(frame_by_frame.local_branch.encode(clip), dim=1)).abs().max() > 0.01
 
 
 def test_bn_init():
-    weights = {init: torch.cat([norm.weight for norm in batch_norms(MEMBERS["lgn_net"].model(bn_init=init)).values()])
-               for init in ("ones", "uniform")}
-    assert (weights["ones"] == 1).all() and weights["uniform"].min() >= 0 and weights["uniform"].max() < 1
-    assert abs(weights["uniform"].mean() - 0.5) < 0.1 and abs(weights["uniform"].std() - 12 ** -0.5) < 0.05
+    norms = batch_norms(MEMBERS["lgn_net"].model(bn_init="uniform")).values()
+    weights = torch.cat([norm.weight for norm in norms])
+    assert weights.min() >= 0 and weights.max() < 1 and abs(weights.std() - 12 ** -0.5) < 0.05
 
 
-@every_member
+@members_by_time
 def test_bfloat16_leaves_queries_losses_and_first_blocks_in_float32(member):
     model, _, _ = member.twins()
     clip = random_clip(member.window)
     expected = model.eval()(clip[:, :member.n])
-    ready = for_inference(model, Config(score=type(Config().score)(precision="bfloat16")))
+    ready = for_inference(model, Config(score=ScoreConfig(precision="bfloat16")))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out, losses = ready(clip[:, :member.n]), losses_of(member, model, clip)
         for box in ready.modules():
