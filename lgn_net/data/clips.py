@@ -13,7 +13,6 @@ from torch import Tensor
 from lgn_net.data.videos import Video
 from lgn_net.errors import UserError
 
-MOST_PIXELS = 2 ** 27    # of a PNG; decoding a header's absurd numbers would take gigabytes
 FEW_LEVELS = 32          # 12-bit pixels in 16-bit files keep 16 grey levels when they become 8-bit pixels
 MAP_DEPTH = "map them to 8 bits: scripts/prepare_data.py custom --depth_range LOW HIGH (of 12-bit pixels 0 4095)"
 
@@ -28,11 +27,12 @@ def read_image(path: str | Path, flag: int = cv2.IMREAD_UNCHANGED, any_depth: bo
     UserError when it is damaged, or, unless `any_depth`, its pixels are not of 8 or 16 bits.
     """
     data, image = Path(path).read_bytes(), None
-    absurd = data[1:4] == b"PNG" and int.from_bytes(data[16:20]) * int.from_bytes(data[20:24]) > MOST_PIXELS
-    for how in dict.fromkeys((flag, cv2.IMREAD_UNCHANGED)):                  # colour and grey are of 8 bits only
-        with contextlib.suppress(cv2.error):                                 # a header with absurd numbers
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), how) if image is None and data and not absurd else image
-    if image is None or is_truncated(data):
+    if data and not is_truncated(data):
+        with contextlib.suppress(cv2.error):
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    if image is None and flag != cv2.IMREAD_UNCHANGED:
+        return read_image(path)                            # names floats, which have no colour or grey of 8 bits
+    if image is None:
         raise UserError(f"frame {path} is damaged or truncated ({len(data)} bytes); extract or unpack it again")
     if image.dtype not in (np.uint8, np.uint16) and not any_depth:
         raise UserError(f"frame {path} holds {image.dtype} pixels, {np.nanmin(image):g} to {np.nanmax(image):g}, not 8 "
@@ -57,7 +57,7 @@ def read_mask(path: str | Path) -> np.ndarray:
 
 def grey_levels(image: np.ndarray) -> int:
     """Count how many of 256 grey levels an image of 8 or 16 bits keeps in 8 bits."""
-    return len(np.unique(image >> 8 if image.dtype == np.uint16 else image))
+    return np.count_nonzero(np.bincount((image >> 8 if image.dtype == np.uint16 else image).ravel()))
 
 
 def warn_of_lost_depth(path: str) -> None:
