@@ -124,8 +124,8 @@ def test_folder(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "match"), [
-    ("text.mp4", "holds no picture"), ("empty", "holds no images"), ("97", "no camera 97 answers"),
-    ("http://me:secret@127.0.0.1:9/?key=secret", r"at http://\*\*\*@127.0.0.1:9/\?\*\*\* \(Connection refused\)"),
+    ("text.mp4", "holds no picture"), ("empty", "holds no images"), ("97", "camera 97 holds no picture"),
+    ("http://me:secret@127.0.0.1:9/?key=secret", r"^http://\*\*\*@127.0.0.1:9/\?\*\*\* holds .*Connection refused"),
     ("gone.mp4", "no such video")])
 def test_what_is_no_video(tmp_path, text, match):
     (tmp_path / "text.mp4").write_text("no video\n" * 100)
@@ -184,16 +184,6 @@ def test_file_with_fewer_frames_than_its_header_says(tmp_path, make, length, cou
         with pytest.raises(UserError, match="stops early"):
             write_video(*into)
     assert len(list(tmp_path.glob("testing/frames/*/*"))) == (len(frames) if whole else 0)
-
-
-def test_header_that_claims_absurdly_many_frames(tmp_path):
-    path = write(tmp_path / "a.avi", pictures(30), "mjpeg", "yuvj420p")
-    data = bytearray(path.read_bytes())
-    for at in data.index(b"avih") + 24, data.index(b"strh") + 40:
-        data[at:at + 4] = (2 ** 31 - 1).to_bytes(4, "little")
-    path.write_bytes(data)
-    frames, footage = read(path)
-    assert (len(frames), footage.length, footage.whole) == (30, None, True)
 
 
 # ----------------------------------------------------------------------------------------------------------- writing

@@ -57,7 +57,7 @@ def read_mask(path: str | Path) -> np.ndarray:
 
 def grey_levels(image: np.ndarray) -> int:
     """Count how many of 256 grey levels an image of 8 or 16 bits keeps in 8 bits."""
-    return np.count_nonzero(np.bincount((image >> 8 if image.dtype == np.uint16 else image).ravel()))
+    return int(np.count_nonzero(np.bincount((image >> 8 if image.dtype == np.uint16 else image).ravel())))
 
 
 def warn_of_lost_depth(path: str) -> None:
