@@ -68,11 +68,10 @@ def main(argv: list[str]) -> None:
         labels = np.load(args.out / args.name / f"frame_labels_{args.name}.npy")
         print(f"labels:   {manifest['labels']}, {labels.sum()} frames abnormal")
     config, where = f"configs/{args.dataset}.yaml", shlex.quote(str(args.out))
-    print(f"check it:  python scripts/check_data.py {where} --dataset {args.name}")
-    for place, knobs in [("", config)] if (ROOT / config).exists() else [
-            (" on a CPU", f"configs/ped2_small.yaml --data.dataset {args.name}"),
-            (" on a GPU", f"configs/ped2.yaml --data.dataset {args.name}")]:
-        print(f"train{place}: python train.py --config {knobs} --dataset_path {where} --exp_dir runs/{args.name}")
+    if not (ROOT / config).exists():
+        config = f"configs/ped2_small.yaml --data.dataset {args.name}"
+    print(f"check it: python scripts/check_data.py {where} --dataset {args.name}")
+    print(f"train:    python train.py --config {config} --dataset_path {where} --exp_dir runs/{args.name}")
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
@@ -88,8 +87,6 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     add("--out", type=Path, required=True, help="dataset folder; <dataset>/ is made in it")
     add("--format", choices=("png", "jpg"), default="png",
         help="png is lossless (default), jpg has quality 100 and half the size")
-    add("--label_source", choices=("auto", "official", "ano_pred"), default="auto",
-        help="of Avenue: the official masks, or the re-annotation that published numbers use (auto)")
     add("--labels", type=Path, help="custom: label file, such as a CSV of video,start,end")
     add("--name", help="custom: name of the data set (default: custom)")
     add("--depth_range", type=float, nargs=2, metavar=("LOW", "HIGH"),
@@ -99,8 +96,6 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         raise UserError("--labels, --name and --depth_range are for custom; a benchmark has its own")
     if args.depth_range and not args.depth_range[0] < args.depth_range[1]:
         raise UserError(f"--depth_range {args.depth_range}: give the lower pixel first, as 0 4095")
-    if args.label_source not in ("auto", "official", *facts_of(args.dataset).truths):
-        raise UserError(f"no {args.label_source} labels of {args.dataset} ship with this project; leave it at auto")
     args.name = args.name or args.dataset
     if not re.fullmatch("[A-Za-z0-9_][A-Za-z0-9._-]*", args.name):
         raise UserError(f"--name {args.name!r}: give letters, digits, '.', '_' and '-', not '.' or '-' first")
@@ -125,13 +120,12 @@ def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:
         except (OSError, ValueError, TypeError, RecursionError):                  # missing, or damaged
             before = {}
         if any(root.glob("[!.]*")) and any(before.get(key) != value for key, value in manifest.items()):
-            raise UserError(f"{root} was made from {str(before.get('source', 'something else'))[:200]} as "
-                            f"{str(before.get('format'))[:9]}; give that and --format (--depth_range, too, where it "
-                            f"was given) again, or another --out, or delete {root} first")
-        videos = [video._replace(depth=args.depth_range) for video in read_source(facts, sources, archives)]
+            raise UserError(f"{root} was made from another source, format or --depth_range (its prepared.json names "
+                            f"them); give these again, or another --out, or delete {root} first")
+        videos = read_source(facts, sources, archives)
         write_atomic(root / "prepared.json", to_json(manifest))
         write_videos([video for video in videos if not (root / video.split / "frames" / video.name).is_dir()], root,
-                     args.format)
+                     args.format, args.depth_range)
         shutil.rmtree(archives, ignore_errors=True)
         lengths = {split: {video.name: len(video.frames) for video in index_videos(root / split / "frames")}
                    for split in SPLIT_FOLDERS if (root / split / "frames").is_dir()}
@@ -160,12 +154,12 @@ def read_source(facts: Benchmark, sources: list[Path], archives: Path) -> list[S
     return videos
 
 
-def write_videos(videos: list[SourceVideo], root: Path, image_format: str) -> None:
+def write_videos(videos: list[SourceVideo], root: Path, *how: Any) -> None:
     """Write the videos, on all cores. One that fails does not keep the others from being written; UserError then."""
-    failures, stop = [], threading.Event()
+    failures = []
     # Decoders release Python's lock while they work.
     with ThreadPoolExecutor(os.cpu_count()) as pool, progress(f"prepare {root.name}", len(videos), "videos") as bar:
-        futures = {pool.submit(write_video, video, root / video.split, image_format, stop): video for video in videos}
+        futures = {pool.submit(write_video, video, root / video.split, *how): video for video in videos}
         try:
             for future in as_completed(futures):
                 if isinstance(future.exception(), UserError):
@@ -174,27 +168,24 @@ def write_videos(videos: list[SourceVideo], root: Path, image_format: str) -> No
                     future.result()
                 bar.update()
         finally:                                         # a full disk, or the user pressed Ctrl-C
-            stop.set()
             pool.shutdown(cancel_futures=True)
     if failures:
         raise UserError(f"{'; '.join(failures)}; all other videos are complete and stay, so mend that and run the same "
                         f"command again")
 
 
-def write_video(video: SourceVideo, home: Path, image_format: str, stop: threading.Event) -> None:
+def write_video(video: SourceVideo, home: Path, image_format: str, depth: tuple[float, float] | None = None) -> None:
     """Write frames, masks and labels of a video into the split's folder `home`; the frames appear last, all at once.
 
-    Give up when `stop` is set. UserError for a damaged frame, a video that stops early, and other counts of masks or
-    labels.
+    Pixels of the range `depth` become 0 to 255. UserError for a damaged frame, a video that stops early, and other
+    counts of masks or labels.
     """
     count, digits = 0, 3
     with replacing_folder(home / "frames" / video.name) as part:
-        for suffix, data, expected in encoded_frames(video, image_format):
+        for suffix, data, expected in encoded_frames(video, image_format, depth):
             digits = max(3, len(str(expected - 1)))
             (part / f"{count:0{digits}d}{suffix}").write_bytes(data)
             count += 1
-            if stop.is_set():
-                raise KeyboardInterrupt
 
         # Masks, and labels, or else which masks have a pixel set.
         labels = video.labels
@@ -216,11 +207,12 @@ def write_video(video: SourceVideo, home: Path, image_format: str, stop: threadi
             save_array(home / "labels" / f"{video.name}.npy", labels)
 
 
-def encoded_frames(video: SourceVideo, image_format: str) -> Iterator[tuple[str, bytes, int]]:
+def encoded_frames(video: SourceVideo, image_format: str,
+                   depth: tuple[float, float] | None) -> Iterator[tuple[str, bytes, int]]:
     """Yield suffix and content of every frame's file, and how many there will be by the header (0: unknown)."""
     suffix, count = f".{image_format}", 0
     if isinstance(video.frames, Path):
-        if video.depth:
+        if depth:
             raise UserError("it is a video file, and --depth_range is for images; leave it out")
         with open_footage(video.frames) as footage:
             expected = footage.length or 0
@@ -233,9 +225,9 @@ def encoded_frames(video: SourceVideo, image_format: str) -> Iterator[tuple[str,
     file = suffix, b""
     for t, path in enumerate(video.frames):
         try:
-            image = read_image(path, any_depth=bool(video.depth))
-            if video.depth:
-                file = suffix, encode(to_8_bits(image, *video.depth), image_format)
+            image = read_image(path, any_depth=bool(depth))
+            if depth:
+                file = suffix, encode(to_8_bits(image, *depth), image_format)
             elif path.suffix.lower() in (".jpg", ".jpeg", suffix):      # nothing is gained from another format
                 file = path.suffix.lower(), path.read_bytes()
             elif image.dtype != np.uint8 and suffix == ".jpg":
@@ -270,26 +262,26 @@ def write_labels(root: Path, args: argparse.Namespace, lengths: dict[str, int]) 
 
     The user's file comes first, then the labels that ship, then those that came with the source.
     """
-    if not lengths:
-        return None
     own = {name: root / "testing" / "labels" / f"{name}.npy" for name in lengths}
-    truths = facts_of(args.dataset).truths
-    source = args.label_source if args.label_source != "auto" else next(iter(truths), "official")
+    shipped = next(iter(facts_of(args.dataset).truths.items()), ("", None))
+    whose, path = (str(args.labels), args.labels) if args.labels else shipped
     try:
-        labels = load_labels(args.labels or truths[source], lengths)
-    except (UserError, KeyError) as error:                 # not the published videos, or no labels of them
-        if args.labels or args.label_source == "ano_pred":
+        labels = load_labels(path, lengths) if path and lengths else {}
+    except UserError as error:
+        if args.labels:
             raise
-        if lost := [name for name, path in own.items() if not path.exists()]:
+        warnings.warn(f"{error}; the source's own labels are used")            # these are not the published videos
+        labels = {}
+    if not labels:
+        if lost := [name for name, file in own.items() if not file.exists()]:
             warnings.warn(f"no labels for testing {some(lost)}; evaluate.py will need --labels FILE")
+        if lost or not lengths:
             return None
-        if source == "ano_pred":
-            warnings.warn(f"{error}; the source's own labels are used")
-        labels, source = {name: np.array(load_array(path)) for name, path in own.items()}, "official"
+        whose, labels = "the source's own", {name: np.array(load_array(file)) for name, file in own.items()}
     for name, array in labels.items():
         save_array(own[name], array)
     save_array(root / f"frame_labels_{args.name}.npy", np.concatenate(list(labels.values())))
-    return str(args.labels or ("your own" if args.dataset == "custom" else source))
+    return whose
 
 
 def save_array(path: Path, array: np.ndarray) -> None:

@@ -1,7 +1,6 @@
 """Videos as they come, by PyAV: the pixels of OpenCV, upright, all of them, with their times; and what is written."""
 
 import math
-import threading
 import warnings
 from fractions import Fraction
 
@@ -176,7 +175,7 @@ def test_file_with_fewer_frames_than_its_header_says(tmp_path, make, length, cou
     ] * (whole and counted)
     assert footage.length == length and footage.whole == whole and len(frames) == len(expected) in counts
     assert all(np.array_equal(frame.picture, other) for frame, other in zip(frames[:-1], expected))
-    into = SourceVideo("testing", "01", path), tmp_path / "testing", "png", threading.Event()
+    into = SourceVideo("testing", "01", path), tmp_path / "testing", "png"
     if whole:
         with warnings.catch_warnings(action="ignore"):
             write_video(*into)

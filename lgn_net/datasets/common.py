@@ -34,7 +34,6 @@ class SourceVideo(NamedTuple):
     labels: np.ndarray | None = None                 # uint8 (T,)
     masks: Path | tuple[Path, ...] | None = None     # .mat (cells of (H, W)), .npy (T, H, W), or image files
     damaged: int | None = None                       # index of a frame that is damaged in the published archive
-    depth: tuple[float, float] | None = None         # pixels of image files that become 0 and 255; None: as they are
 
 
 @dataclass(frozen=True)
