@@ -31,19 +31,19 @@ def download(archive: Archive, folder: Path, base: str = "") -> Path:
     another one. What arrived is kept for the next try, as `<name>.part`, except with a wrong checksum.
     """
     path = folder / Path(archive.url).name
+    if path.exists():
+        return path
     part = path.with_name(f"{path.name}.part")
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        part.touch()
-        fetch(f"{base.rstrip('/')}/{path.name}" if base else archive.url, part)
-    done = path if path.exists() else part                 # the former may be the user's own
-    with done.open("rb") as file:
+    folder.mkdir(parents=True, exist_ok=True)
+    part.touch()
+    fetch(f"{base.rstrip('/')}/{path.name}" if base else archive.url, part)
+    with part.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != archive.sha256:
-        part.unlink(missing_ok=True)
-        raise UserError(f"{done} is not the published file (sha256 {digest}, expected {archive.sha256}); remove it and "
-                        f"run the same command again, or get the archive elsewhere and give it with --source")
-    return done.rename(path)
+        part.unlink()
+        raise UserError(f"{archive.url} is not the published file any more (sha256 {digest}, expected "
+                        f"{archive.sha256}); get the archive elsewhere and give it with --source")
+    return part.rename(path)
 
 
 def fetch(url: str, part: Path) -> None:
@@ -90,12 +90,8 @@ def unpack(archive: Path, folder: Path, patterns: Sequence[str]) -> None:
                     for member in file:
                         if not member.isdir() and fits(member.name, *patterns):
                             file.extract(member, part, filter="data")
-                    # `tarfile` accepts an end between two files, and does not read the checksum at the end.
                     content = cast(IO[bytes], file.fileobj)
-                    content.seek(file.offset)
-                    if content.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                        raise EOFError("no end mark")
-                    while content.read(CHUNK):
+                    while content.read(CHUNK):             # to the checksum at the end, which `tarfile` leaves out
                         pass
             if not any(part.iterdir()):
                 raise UserError(f"{archive} holds nothing of this data set; is it the archive of another one?")
