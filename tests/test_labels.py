@@ -73,15 +73,14 @@ LABELS = "video,frame,label\n" + "".join(f"{video},{t},{label}\n" for video, lab
     ("l.npy", FLAT.astype(np.float64)), ("l.mat", MAT), ("l.m", ucsd("2:3, 5:5", "", "1:1,5:5")),
     ("l.m", ucsd("2 3, 5", "", "1 5")), ("l.json", as_json()), ("l.csv", RANGES), ("l.csv", LABELS),
     # Dialects of CSV: separators, encodings, spaces, words, further columns and lines, other names of columns.
-    *(("l.csv", RANGES.replace(",", other)) for other in (";", "\t", "|", ", ", " ,", "  ")),
-    *(("l.csv", RANGES.encode(code)) for code in ("utf-8-sig", "utf-16")),
-    ("l.csv", RANGES.replace("\n", ", Köln\n").encode("latin-1")), ("l.csv", RANGES.replace("\n", "\r\n\r\n")),
-    ("l.csv", "sep=;\r\n# mine\n" + RANGES.replace(",", ";")), ("l.csv", "VIDEO,START,End" + RANGES[15:]),
-    ("l.csv", RANGES.replace("\n", ",\n")), ("l.csv", RANGES.replace("\n", ".0\n").replace("end.0", "end")),
+    *(("l.csv", RANGES.replace(",", other)) for other in (";", "\t", ", ", " ,", "  ")),
+    ("l.csv", RANGES.replace("\n", ", Köln\n").encode("utf-8-sig")), ("l.csv", RANGES.replace("\n", "\r\n\r\n")),
+    ("l.csv", "VIDEO,START,End" + RANGES[15:]), ("l.csv", RANGES.replace("\n", ",\n")),
+    ("l.csv", RANGES.replace("\n", ".0\n").replace("end.0", "end")),
     ("l.csv", RANGES.replace(",", ";").replace("4\n", "4,0\n")), ("l.csv", RANGES.replace("\na", '\n"a"')),
     ("l.csv", "video_name,Start Frame,end_frame" + RANGES[15:]),
     ("l.csv", "".join(f"{'' if k == 0 else k - 1},{line}\n" for k, line in enumerate(RANGES.splitlines()))),
-    ("l.csv", LABELS.replace(",1\n", ",True\n").replace(",0\n", ",normal\n")),
+    ("l.csv", LABELS.replace(",1\n", ",True\n").replace(",0\n", ",False\n")),
     *(("l.csv", "Video_Frame,Label\n" + re.sub(r"^(\w),(\d),", form, LABELS[18:], flags=re.MULTILINE))
       for form in (r"\1_\2,", r"\1/00\2.jpg,"))])
 def test_formats(write, name, content):
