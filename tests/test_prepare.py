@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import scipy.io
 from helpers import ROOT, load_script, run, sentence
-from test_archives import server, write_tar  # noqa: F401
+from test_archives import write_tar
 
 from lgn_net.data.clips import read_frame
 from lgn_net.data.labels import find_labels, load_labels
@@ -283,12 +283,11 @@ def test_a_fifth_benchmark_takes_one_file(tmp_path, monkeypatch):
         "training/000002: 4 of 5 frames", "corridor training: 1 videos wi", "corridor testing: 2 videos wit"]
 
 
-def test_download_by_command(tmp_path, server, monkeypatch):                              # noqa: F811
-    server.content = write_tar(tmp_path / "x.tgz", ped2_files()).read_bytes()
-    archive = Archive(server.archive.url.replace("data.zip", "UCSD.tar.gz"), hashlib.sha256(server.content).hexdigest())
+def test_download_by_command(tmp_path, monkeypatch):
+    path = write_tar(tmp_path / "UCSD.tar.gz", ped2_files())
+    archive = Archive("http://127.0.0.1:9/UCSD.tar.gz", hashlib.sha256(path.read_bytes()).hexdigest())
     monkeypatch.setitem(BENCHMARKS, "ped2", dataclasses.replace(BENCHMARKS["ped2"], archives=(archive,)))
-    server.cut = len(server.content) // 2
-    result = run(main, "ped2", "--download", "--out", tmp_path / "DATA")
+    result = run(main, "ped2", "--download", tmp_path.as_uri(), "--out", tmp_path / "DATA")
     assert result.status == 0 and labels_of(tmp_path / "DATA", "ped2")[1] == [0, 1, 1, 0]
     assert {"archives", "ped2"} <= set(os.listdir(tmp_path / "DATA"))
     assert run(main, "ped2", "--source", tmp_path / "DATA/archives", "--out", tmp_path / "DATA").status == 0

@@ -65,13 +65,13 @@ def fits(path: str, *patterns: str) -> re.Match | None:
     return None if re.search(r"/(\.|__MACOSX)", path) else next(filter(None, matches), None)
 
 
-def matching(roots: Iterable[Path], pattern: str) -> list[tuple[Path, re.Match]]:
-    """List the files below `roots` whose path ends in the pattern, in natural order, with what it matched."""
+def matching(roots: Iterable[Path], *patterns: str) -> list[tuple[Path, re.Match]]:
+    """List the files below `roots` whose path ends in one of the patterns, in natural order, with what it matched."""
     found = []
     for root in (root.resolve() for root in roots):
         for folder, _, names in os.walk(root, followlinks=True):
             for path in map(Path(folder).joinpath, names):
-                if match := fits(f"{root.name.lstrip('.')}/{path.relative_to(root).as_posix()}", pattern):
+                if match := fits(f"{root.name.lstrip('.')}/{path.relative_to(root).as_posix()}", *patterns):
                     found.append((path, match))
     return sorted(found, key=lambda pair: natural_key(str(pair[0])))
 
