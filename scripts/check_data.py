@@ -2,8 +2,8 @@
 
     python scripts/check_data.py DATA --dataset ped2
 
-Decodes every frame and lists the videos, then notes, which do no harm or not surely, and problems, which spoil training
-or results. Ends with OK and status 0, or with the number of problems and status 1.
+Decodes every frame, and prints notes, which do no harm or not surely, and problems, which spoil training or results.
+Ends with OK and status 0, or with the number of problems and status 1.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +24,6 @@ from lgn_net.data.videos import find_split, index_videos
 from lgn_net.datasets import BENCHMARKS, difference_from_published, known_lengths
 from lgn_net.datasets.common import SPLIT_FOLDERS, some
 from lgn_net.errors import UserError
-from lgn_net.report.tables import markdown
 from lgn_net.terminal import progress, run_command
 
 LUMA_STEPS = 3688            # sum of JPEG's 64 quantisation steps of luma at quality 50
@@ -45,8 +43,7 @@ class Frame(NamedTuple):
 def main(argv: list[str]) -> int:
     """Check a data set, print what was found, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", metavar="DATA", type=Path,
-                        help="folder that holds the data set's folder, or that folder itself")
+    parser.add_argument("data", metavar="DATA", help="folder that holds the data set's folder, or that folder itself")
     parser.add_argument("--dataset", required=True, help=f"{', '.join(BENCHMARKS)}, toy, or your own")
     parser.add_argument("--labels", metavar="FILE", help="label file; default: as evaluate.py finds it")
     args = parser.parse_args(argv)
@@ -59,42 +56,36 @@ def main(argv: list[str]) -> int:
             problems.append(str(error))
             continue
 
-        # Each video by itself, and against the published numbers.
+        # Each video by itself, and against the published numbers. The frame in its middle stands for the video.
         lengths, published = {video.name: len(video.frames) for video in videos}, known_lengths(args.dataset, split)
-        rows, seen[split] = [], set()
+        middles = []
         with ThreadPoolExecutor(os.cpu_count()) as pool, progress("check", sum(lengths.values()), "frames") as bar:
             for name, paths in videos:
                 frames = list(pool.map(look, paths))
                 bar.update(len(paths))
+                middles.append(frames[len(paths) // 2])
                 problems += [f"{split}/{name}: {fault}" for fault in faults(frames)]
                 if published.get(name, len(paths)) != len(paths):
                     problems.append(f"{split}/{name}: {len(paths)} of {published[name]} frames")
-                middle = frames[len(paths) // 2]
-                seen[split].add((middle.size, middle.format))
-                rows.append([name, middle.size, middle.format, f"{len(paths):,}"])
         problems += filter(None, [difference_from_published(args.dataset, split, list(lengths.values()))])
-        rows.append(["all", "", "", f"{sum(lengths.values()):,}"])
-        print(f"{split}\n{markdown(['video', 'size', 'format', 'frames'], rows, left=3)}\n")
+        seen[split] = sorted({frame.size for frame in middles}), sorted({frame.format for frame in middles})
+        print(f"{split}: {len(videos)} videos, {sum(lengths.values())} frames, {', '.join(map(some, seen[split]))}")
 
     # To a model trained on sharper or larger frames, compression is an anomaly.
-    for k, found in enumerate((problems, notes)):
-        trained, tested = ({pair[k] for pair in seen.get(split, ())} for split in SPLIT_FOLDERS)
-        if trained and tested - trained:
-            found.append(f"testing frames are {some(sorted(tested))}, training frames {some(sorted(trained))}; make "
-                         f"both in one way")
+    for trained, tested, found in zip(*seen.values(), (problems, notes)) if len(seen) == 2 else ():
+        if set(tested) - set(trained):
+            found.append(f"testing frames are {some(tested)}, training frames {some(trained)}; make both in one way")
     if "testing" in seen:
         try:
             file = args.labels or find_labels(args.data, args.dataset, folder)
             labels = np.concatenate(list(load_labels(file, lengths).values()))
-            print(f"labels: {file}, {labels.sum():,} frames abnormal")
+            print(f"labels: {file}, {labels.sum()} of {len(labels)} frames abnormal")
             if labels.min() == labels.max():
                 problems.append("labels: all frames have the same one, and an AUC needs both")
         except UserError as error:
             problems.append(str(error))
-    for text in notes:
-        print(f"note: {text}")
-    for text in problems:
-        print(f"problem: {text}")
+    for text in [*(f"note: {note}" for note in notes), *(f"problem: {problem}" for problem in problems)]:
+        print(text)
     print(f"{len(problems)} problems; to make videos again, delete their folders and run scripts/prepare_data.py"
           if problems else "OK")
     return bool(problems)
@@ -102,17 +93,16 @@ def main(argv: list[str]) -> int:
 
 def look(path: str) -> Frame:
     """Decode an image file; of a JPEG, find the quality by the quantisation tables in its header, too."""
-    name, form = os.path.basename(path), Path(path).suffix[1:].upper()
+    name = os.path.basename(path)
     try:
         image = read_image(path)
     except UserError as error:
         return Frame(name, str(error))
-    if form in ("JPG", "JPEG"):
-        with Image.open(path) as file:
-            form = str(file.format)
-            if tables := getattr(file, "quantization", None):
-                scale = sum(tables[0]) / LUMA_STEPS
-                form += f" {100.4 - 50 * scale if scale < 1 else 50 / scale:.0f}"
+    with Image.open(path) as file:
+        form, tables = str(file.format), getattr(file, "quantization", None)
+    if tables:
+        scale = sum(tables[0]) / LUMA_STEPS
+        form += f" {100.4 - 50 * scale if scale < 1 else 50 / scale:.0f}"
     return Frame(name, "", f"{image.shape[1]} x {image.shape[0]}", form, zlib.crc32(image), grey_levels(image))
 
 
@@ -122,7 +112,7 @@ def faults(frames: list[Frame]) -> Iterator[str]:
         yield some(unread)
 
     # The number that counts the frames rises by one step. Where several numbers change, they are a time of day.
-    numbers = zip(*([int(digits) for digits in re.findall(r"\d+", Path(frame.name).stem)] for frame in frames))
+    numbers = zip(*([int(digits) for digits in re.findall(r"\d+", frame.name.rpartition(".")[0])] for frame in frames))
     counting = [column for column in numbers if len(set(column)) > 1]
     steps = np.diff(counting[0]).tolist() if len(counting) == 1 else []
     if len(set(steps)) > 1:
@@ -133,10 +123,10 @@ def faults(frames: list[Frame]) -> Iterator[str]:
     # A few repeats occur in still scenes, many come from a wrong frame rate.
     sizes = Counter(frame.size for frame in frames if frame.size)
     if len(sizes) > 1:
-        yield f"frames of several sizes: {some([f'{count:,} of {size}' for size, count in sizes.items()])}"
+        yield f"frames of several sizes: {some([f'{count} of {size}' for size, count in sizes.items()])}"
     same = [b.name for a, b in zip(frames, frames[1:]) if a.content == b.content is not None]
     if len(same) > len(frames) / 5:
-        yield f"{len(same):,} of {len(frames):,} frames repeat the one before: {some(same)}"
+        yield f"{len(same)} of {len(frames)} frames repeat the one before: {some(same)}"
     if (levels := max(frame.levels for frame in frames)) < FEW_LEVELS:
         yield f"{levels} of 256 grey levels are used, as of 12 bits in 16-bit files; {MAP_DEPTH}"
 

@@ -1,12 +1,11 @@
 """scripts/check_data.py: every fault put into a small data set is found and named, and nothing else is."""
 
-import json
 import shutil
 
 import cv2
 import numpy as np
 import pytest
-from helpers import load_script, run, sentence
+from helpers import load_script, run
 
 check_data = load_script("scripts/check_data.py")
 VIDEOS = {"training": ("01", "02", "03"), "testing": ("01", "02")}
@@ -42,12 +41,13 @@ def frame(data, name, video="training/02"):
     return data / "mine" / split / "frames" / video / name
 
 
-def check(data, *argv):
+def check(data):
     """What was found: notes, problems."""
-    result = run(check_data.main, data, "--dataset", "mine", "--json", *argv)
-    content = json.loads(result.out)
-    assert result.status == (len(content["problem"]) > 0), result
-    return content["note"], content["problem"]
+    result = run(check_data.main, data, "--dataset", "mine")
+    notes, problems = ([line for line in result.out.splitlines() if line.startswith(kind)]
+                       for kind in ("note: ", "problem: "))
+    assert result.status == (len(problems) > 0), result
+    return notes, problems
 
 
 def stuck(data):
@@ -74,7 +74,6 @@ def rewrite(data, **how):
 FAULTS = {
     "truncated": (lambda d: frame(d, "005.jpg").write_bytes(frame(d, "005.jpg").read_bytes()[:-40]),
                   ["training/02: frame ", "005.jpg is damaged or truncated"]),
-    "html": (lambda d: frame(d, "005.jpg").write_text("<html>not found</html>"), ["005.jpg is damaged", "(22 bytes)"]),
     "stuck": (stuck, ["training/02: 8 of 12 frames repeat the one before: 004.jpg"]),
     "deleted": (lambda d: frame(d, "005.jpg").unlink(), ["training/02: frames seem lost", "004.jpg before 006.jpg"]),
     "copied": (lambda d: shutil.copy(frame(d, "009.jpg"), frame(d, "005 (1).jpg")), ["005 (1).jpg before 005.jpg"]),
@@ -82,7 +81,6 @@ FAULTS = {
     "resized": (lambda d: write(frame(d, "005.jpg"), 0, shape=(24, 32, 3)), ["11 of 64 x 48, 1 of 32 x 24"]),
     "resized_testing": (lambda d: rewrite(d, shape=(24, 32, 3)), ["testing frames are 32 x 24, training frames 64"]),
     "floats": (converted(".tif", np.float32), ["float32 pixels", "--depth_range"]),
-    "signed": (converted(".tiff", lambda image: np.int16(image) - 99), ["int16 pixels", "--depth_range"]),
     "dark": (converted(".png", lambda image: image // 16), ["training/02: 16 of 256 grey levels"]),
     "short_labels": (lambda d: labels(d, [0] * 11 + [1] * 12), ["23 labels", "24 frames"]),
     "no_labels": (lambda d: (d / "mine" / "frame_labels_mine.npy").unlink(), ["frame_labels_mine.npy", "--labels"]),
@@ -109,48 +107,20 @@ def test_nothing_is_wrong(data):
             frame(data, f"2024-03-01_12-{t // 5:02d}-{t * 37 % 60:02d}.jpg", "training/03"))
     write(frame(data, "000.jpg", "testing/01"), None)
     frame(data, "Thumbs.db").write_bytes(b"not a frame")
-    assert check(data) == check(data / "mine") == check(data, "--full") == ([], [])
-    result = run(check_data.main, data, "--dataset", "mine")
-    assert "| 02    | 64 x 48 | JPEG 95 |     12 |" in result.out and result.out.endswith("frame_labels_mine.npy "
-                                                                                       "(your own)\nOK\n")
+    result = run(check_data.main, data / "mine", "--dataset", "mine")
+    assert "training: 3 videos, 36 frames, 64 x 48, JPEG 95\n" in result.out and check(data) == ([], [])
+    assert result.out.endswith("frame_labels_mine.npy, 12 of 24 frames abnormal\nOK\n")
 
 
-def test_only_pixels_tell(data):
-    """Damage in the middle of a PNG."""
-    path = frame(data, "002.jpg").with_suffix(".png")
-    write(path, 5)
-    frame(data, "002.jpg").unlink()
-    path.write_bytes(path.read_bytes()[:1000] + bytes(500) + path.read_bytes()[1500:])
-    assert check(data) == ([], []) and "002.png is damaged" in check(data, "--full")[1][0]
-
-
-@pytest.mark.parametrize("quality", [20, 75, 95, 100])
+@pytest.mark.parametrize("quality", [20, 75, 100])
 def test_another_quality_is_noted(data, quality):
     rewrite(data, quality=quality)
-    note = [f"testing frames are JPEG {quality}, training frames JPEG 95; make both in one way"]
-    assert check(data) == (note if quality != 95 else [], [])
+    note = f"note: testing frames are JPEG {quality}, training frames JPEG 95; make both in one way"
+    assert check(data) == ([note], [])
 
 
 @pytest.mark.slow
 def test_real_ped2(shared_data):
-    result = run(check_data.main, shared_data, "--dataset", "ped2", "--json")
-    content = json.loads(result.out)
-    assert (result.status, content["note"], content["problem"]) == (0, [], [])
-    assert content["labels"].endswith("ped2.json (official)")
-    for split, frames in {"training": 2550, "testing": 2010}.items():
-        assert sum(row["frames"] for row in content[split]) == sum(row["published"] for row in content[split]) == frames
-    assert sum(row["abnormal"] for row in content["testing"]) == 1648
-
-
-def test_labels_compared(data):
-    result = run(check_data.main, "--dataset", "avenue", "--compare-labels")
-    rows = [line.replace("|", " ").split() for line in result.out.splitlines()]
-    assert result.status == 0 and rows[:2] == [["A:", "official"], ["B:", "ano_pred"]]
-    assert ["08", "36", "36", "10", "26", "0", "26"] in rows
-    assert ["all", "15,324", "3,712", "3,867", "143", "298", "441"] in rows
-    (data / "a.csv").write_text("video,start,end\n01,6,11\n02,6,11\n")
-    (data / "b.csv").write_text("video,start,end\n01,6,11\n02,4,9\n")
-    files = (data / "a.csv", data / "b.csv")
-    content = json.loads(run(check_data.main, data, "--dataset", "mine", "--json", "--compare-labels", *files).out)
-    assert [row["different"] for row in content["videos"]] == [0, 4]
-    assert "two label files" in sentence(run(check_data.main, data, "--dataset", "mine", "--compare-labels", "a.csv"))
+    result = run(check_data.main, shared_data, "--dataset", "ped2")
+    assert result.status == 0 and result.out.endswith("ped2.json, 1648 of 2010 frames abnormal\nOK\n")
+    assert "training: 16 videos, 2550 frames, 360 x 240, JPEG 95" in result.out and "note: " not in result.out

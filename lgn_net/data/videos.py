@@ -9,8 +9,7 @@ from lgn_net.datasets import BENCHMARKS, VIDEOS, canonical_name, facts_of, names
 from lgn_net.datasets.common import SPLIT_FOLDERS, matching, natural_key
 from lgn_net.errors import UserError
 
-IMAGE_SUFFIXES = frozenset([".bmp", ".dib", ".jpeg", ".jpg", ".jpe", ".jp2", ".png", ".webp", ".avif", ".pbm", ".pgm",
-                            ".ppm", ".pnm", ".tif", ".tiff", ".ras"])
+IMAGE_SUFFIXES = frozenset([".bmp", ".jpeg", ".jpg", ".jp2", ".png", ".webp", ".pgm", ".ppm", ".tif", ".tiff"])
 BESIDE = re.compile(r"\..*|masks|labels|test_(frame|pixel)_mask|.*_gt", re.IGNORECASE)      # folders that are no videos
 
 
