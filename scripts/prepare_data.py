@@ -17,7 +17,6 @@ import shlex
 import shutil
 import threading
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -32,7 +31,7 @@ from lgn_net.data.footage import open_footage
 from lgn_net.data.labels import load_labels
 from lgn_net.data.videos import index_videos
 from lgn_net.datasets import BENCHMARKS, canonical_name, difference_from_published, facts_of
-from lgn_net.datasets.common import SPLIT_FOLDERS, Benchmark, SourceVideo, load_array, load_mat, some
+from lgn_net.datasets.common import SPLIT_FOLDERS, SourceVideo, load_array, load_mat, some
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, locked, replacing, replacing_folder, to_json, write_atomic
 from lgn_net.terminal import progress, run_command
@@ -94,8 +93,6 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.dataset != "custom" and (args.labels or args.name or args.depth_range):
         raise UserError("--labels, --name and --depth_range are for custom; a benchmark has its own")
-    if args.depth_range and not args.depth_range[0] < args.depth_range[1]:
-        raise UserError(f"--depth_range {args.depth_range}: give the lower pixel first, as 0 4095")
     args.name = args.name or args.dataset
     if not re.fullmatch("[A-Za-z0-9_][A-Za-z0-9._-]*", args.name):
         raise UserError(f"--name {args.name!r}: give letters, digits, '.', '_' and '-', not '.' or '-' first")
@@ -105,8 +102,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:
     """Make the data set from archives or folders, and return the content of its prepared.json.
 
-    UserError when a source is damaged or the data set was made from another one, OSError when the disk is full or
-    another run makes it now. Complete videos stay in any case.
+    UserError when a source is damaged, holds no videos, or is another one than before; OSError when the disk is full or
+    another run makes the data set now. Complete videos stay in any case.
     """
     root, archives, facts = args.out / args.name, args.out / f".{args.name}.unpacked", facts_of(args.dataset)
     # What tells one source from another: an archive's name and size, a folder's place.
@@ -122,10 +119,19 @@ def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:
         if any(root.glob("[!.]*")) and any(before.get(key) != value for key, value in manifest.items()):
             raise UserError(f"{root} was made from another source, format or --depth_range (its prepared.json names "
                             f"them); give these again, or another --out, or delete {root} first")
-        videos = read_source(facts, sources, archives)
+
+        # Archives stay unpacked until all videos are written.
+        folders = [source if source.is_dir() else archives / source.name for source in sources]
+        for source, folder in zip(sources, folders):
+            if not folder.exists():
+                unpack(source, folder, facts.files)
+        videos = list(facts.find(folders))
+        if not videos or len({video[:2] for video in videos}) < len(videos):
+            raise UserError(f"{', '.join(map(str, sources))}: no videos, or two of one name; expected files like "
+                            f"{' and '.join(facts.files)}")
         write_atomic(root / "prepared.json", to_json(manifest))
-        write_videos([video for video in videos if not (root / video.split / "frames" / video.name).is_dir()], root,
-                     args.format, args.depth_range)
+        missing = [video for video in videos if not (root / video.split / "frames" / video.name).is_dir()]
+        write_videos(missing, root, args)
         shutil.rmtree(archives, ignore_errors=True)
         lengths = {split: {video.name: len(video.frames) for video in index_videos(root / split / "frames")}
                    for split in SPLIT_FOLDERS if (root / split / "frames").is_dir()}
@@ -137,29 +143,13 @@ def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:
     return manifest
 
 
-def read_source(facts: Benchmark, sources: list[Path], archives: Path) -> list[SourceVideo]:
-    """Unpack what is no folder, below `archives`, and list the videos. UserError when there are none, or two of a name.
-
-    An archive stays unpacked until all videos are written.
-    """
-    folders = [source if source.is_dir() else archives / source.name for source in sources]
-    for source, folder in zip(sources, folders):
-        if not folder.exists():
-            unpack(source, folder, facts.files)
-    videos = list(facts.find(folders))
-    double = [name for name, number in Counter(video[:2] for video in videos).items() if number > 1]
-    if double or not videos:
-        raise UserError(f"{len(videos)} videos in {', '.join(map(str, sources))}, of one name: {double}; expected "
-                        f"files like {' and '.join(facts.files)}")
-    return videos
-
-
-def write_videos(videos: list[SourceVideo], root: Path, *how: Any) -> None:
+def write_videos(videos: list[SourceVideo], root: Path, args: argparse.Namespace) -> None:
     """Write the videos, on all cores. One that fails does not keep the others from being written; UserError then."""
     failures = []
     # Decoders release Python's lock while they work.
     with ThreadPoolExecutor(os.cpu_count()) as pool, progress(f"prepare {root.name}", len(videos), "videos") as bar:
-        futures = {pool.submit(write_video, video, root / video.split, *how): video for video in videos}
+        futures = {pool.submit(write_video, video, root / video.split, args.format, args.depth_range): video
+                   for video in videos}
         try:
             for future in as_completed(futures):
                 if isinstance(future.exception(), UserError):
@@ -182,7 +172,7 @@ def write_video(video: SourceVideo, home: Path, image_format: str, depth: tuple[
     """
     count, digits = 0, 3
     with replacing_folder(home / "frames" / video.name) as part:
-        for suffix, data, expected in encoded_frames(video, image_format, depth):
+        for suffix, data, expected in encoded_frames(video.frames, image_format, depth):
             digits = max(3, len(str(expected - 1)))
             (part / f"{count:0{digits}d}{suffix}").write_bytes(data)
             count += 1
@@ -207,38 +197,28 @@ def write_video(video: SourceVideo, home: Path, image_format: str, depth: tuple[
             save_array(home / "labels" / f"{video.name}.npy", labels)
 
 
-def encoded_frames(video: SourceVideo, image_format: str,
+def encoded_frames(frames: Path | tuple[Path, ...], image_format: str,
                    depth: tuple[float, float] | None) -> Iterator[tuple[str, bytes, int]]:
     """Yield suffix and content of every frame's file, and how many there will be by the header (0: unknown)."""
     suffix, count = f".{image_format}", 0
-    if isinstance(video.frames, Path):
-        if depth:
-            raise UserError("it is a video file, and --depth_range is for images; leave it out")
-        with open_footage(video.frames) as footage:
-            expected = footage.length or 0
+    if isinstance(frames, Path):
+        with open_footage(frames) as footage:
             for frame in footage.frames:
-                yield suffix, encode(frame.picture, image_format), expected
+                yield suffix, encode(frame.picture, image_format), footage.length or 0
                 count += 1
         if not footage.whole:
-            raise UserError(f"{video.frames} stops early, decoded {count} of {expected} frames; get it again")
+            raise UserError(f"{frames} stops early, decoded {count} of {footage.length} frames; get it again")
         return
-    file = suffix, b""
-    for t, path in enumerate(video.frames):
-        try:
-            image = read_image(path, any_depth=bool(depth))
-            if depth:
-                file = suffix, encode(to_8_bits(image, *depth), image_format)
-            elif path.suffix.lower() in (".jpg", ".jpeg", suffix):      # nothing is gained from another format
-                file = path.suffix.lower(), path.read_bytes()
-            elif image.dtype != np.uint8 and suffix == ".jpg":
-                raise UserError(f"{path} has 16 bits, a JPEG 8; give --format png, or {MAP_DEPTH}")
-            else:
-                file = suffix, encode(image, image_format)
-        except UserError:
-            if t != video.damaged:
-                raise
-            warnings.warn(f"{path} is damaged in the published archive; the frame before it is repeated")
-        yield *file, len(video.frames)
+    for path in frames:
+        image = read_image(path, any_depth=bool(depth))
+        if depth:
+            yield suffix, encode(to_8_bits(image, *depth), image_format), len(frames)
+        elif path.suffix.lower() in (".jpg", ".jpeg", suffix):      # nothing is gained from another format
+            yield path.suffix.lower(), path.read_bytes(), len(frames)
+        elif image.dtype != np.uint8 and suffix == ".jpg":
+            raise UserError(f"{path} has 16 bits, a JPEG 8; give --format png, or {MAP_DEPTH}")
+        else:
+            yield suffix, encode(image, image_format), len(frames)
 
 
 def encode(image: np.ndarray, image_format: str) -> bytes:

@@ -127,20 +127,6 @@ def test_ped2_archives(tmp_path):
     assert "https://svip-lab" in sentence(run(main, "shanghaitech", "--download", "--out", out))
 
 
-def test_ped1_repeats_the_frame_that_is_damaged_in_the_published_archive(tmp_path):
-    home = tmp_path / "UCSDped1"
-    for t in range(1, 144):
-        path = home / "Test" / "Test017" / f"{t:03d}.tif"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded(picture(t, channels=1), ".tif")[:100 if t == 142 else None])
-    (home / "Test" / "UCSDped1.m").write_text("gt_frame = [1:2];\n" * 16 + "gt_frame = [5:90, 140:143];\n")
-    result = run(main, "ped1", "--source", tmp_path, "--out", tmp_path / "DATA")
-    assert result.status == 0 and "Test017/142.tif is damaged in the published archive" in result.err
-    frames = read(tmp_path / "DATA/ped1/testing/frames/17")
-    assert (frames[141] == frames[140]).all() and (frames[142] == picture(143, channels=1)).all()
-    assert sum(labels_of(tmp_path / "DATA", "ped1")[0]) == 90
-
-
 def avenue_source(folder: Path, lengths: dict[str, int], masks: dict[int, int]) -> Path:
     """Videos as in Avenue_Dataset.zip, masks as in ground_truth_demo.zip: the last third of each video is abnormal."""
     for i, (name, length) in enumerate(lengths.items()):
@@ -251,7 +237,6 @@ def test_depth_range(tmp_path, kind, suffix):
     elif suffix == ".tif":
         assert "has 16 bits, a JPEG 8" in sentence(run(main, *own, "--format", "jpg"))
         shutil.rmtree(tmp_path / "DATA")
-    assert "lower pixel first" in sentence(run(main, *own, "--depth_range", 9, 9))
     assert run(main, *own, "--depth_range", 0, 4095).status == 0
     for folder in ("training/frames/a", "testing/frames/b"):
         frames = read(tmp_path / "DATA/mine" / folder)
@@ -322,12 +307,12 @@ def avenue(masks: dict[int, int], lengths: dict[str, int] = AVENUE):
      r"training/01: .*002\.tif is damaged or truncated \(16 bytes\); .*; all other videos are complete and stay"),
     ("avenue", avenue({1: 6, 2: 20}), "testing/02: 20 masks, 9 frames; the masks are of"),
     ("avenue", lambda s: avenue({1: 6})(s) / "ground_truth_demo",
-     r"^0 videos in .*; expected files like \(training\|testing\)_videos"),
+     r"no videos, .*; expected files like \(training\|testing\)_videos"),
     ("avenue", broken(avenue({2: 9}), MATLAB, b"MATLAB 5.0"), "2_label.mat is damaged"),
     ("avenue", broken(avenue({}), VIDEO, b"x"),
      r"testing/02: .*02\.avi holds no picture that FFmpeg can decode.*; all other"),
     ("avenue", avenue({}, {"a/training_videos/01.avi": 2, "b/training_videos/1.avi": 2}),
-     r"of one name: \[\('training', '01'\)\]"),
+     "or two of one name"),
     ("avenue", lambda s: s / "nowhere", "nowhere: no such file")])
 def test_unusable_source(tmp_path, dataset, make, match):
     source, out = make(tmp_path / "s"), tmp_path / "DATA"

@@ -33,7 +33,6 @@ class SourceVideo(NamedTuple):
     frames: Path | tuple[Path, ...]                  # a video file, or image files in order
     labels: np.ndarray | None = None                 # uint8 (T,)
     masks: Path | tuple[Path, ...] | None = None     # .mat (cells of (H, W)), .npy (T, H, W), or image files
-    damaged: int | None = None                       # index of a frame that is damaged in the published archive
 
 
 @dataclass(frozen=True)

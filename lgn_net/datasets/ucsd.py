@@ -17,7 +17,6 @@ FRAMES, MASKS, LABELS = r"(Train|Test)/\1(\d+)/\d+\.tif", r"Test/Test(\d+)_gt/(?
 HOME = "(?:UCSD)?{}"              # of one half of the archive
 UCSD = Archive("http://www.svcl.ucsd.edu/projects/anomaly/UCSD_Anomaly_Dataset.tar.gz",
                "2329af326951f5097fdd114c50e853957d3e569493a49d22fc082a9fd791915b")
-DAMAGED = {("ped1", "Test", 17): 141}      # Test017/142.tif is reported to be damaged in the published archive
 
 
 def find_videos(roots: list[Path], dataset: str) -> Iterator[SourceVideo]:
@@ -36,8 +35,7 @@ def find_videos(roots: list[Path], dataset: str) -> Iterator[SourceVideo]:
             labels = np.zeros(len(frames), np.uint8)
             for first, last in ranges[number - 1]:
                 common.mark(f"{number:02d}", labels, first, last)
-        yield SourceVideo(f"{title.lower()}ing", f"{number:02d}", tuple(frames), labels, pixels or None,
-                          DAMAGED.get((dataset, title, number)))
+        yield SourceVideo(f"{title.lower()}ing", f"{number:02d}", tuple(frames), labels, pixels or None)
 
 
 def read_ranges(path: Path) -> list[list[tuple[int, int]]]:
