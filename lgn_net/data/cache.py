@@ -32,9 +32,8 @@ class PackedFrames:
     """
 
     def __init__(self, path: Path, videos: list[Video], channels: int, size: int, checksums: list[int]):
-        self.path = path
-        self.videos, self.first = videos, starts(videos)
-        self.shape = (channels, size, size)
+        self.path, self.videos, self.shape = path, videos, (channels, size, size)
+        self.first = [0, *itertools.accumulate(len(video.frames) for video in videos)]             # of each video
         self.checksums, self.checked = checksums, np.zeros(len(checksums), bool)
         self.file, self.lock = path.open("rb", buffering=0), threading.Lock()
 
@@ -51,11 +50,6 @@ class PackedFrames:
             warnings.warn(f"packed frames {self.path} are damaged; they are decoded, and packed again in the next run")
             self.path.with_suffix(".json").unlink(missing_ok=True)
             out[t] = read_frames(self.videos[video].frames[start + t:start + t + 1], *self.shape[:2])[0]
-
-
-def starts(videos: list[Video]) -> list[int]:
-    """Return the position of each video's first frame in the packed file."""
-    return [0, *itertools.accumulate(len(video.frames) for video in videos)][:-1]
 
 
 def pack_frames(videos: list[Video], channels: int, size: int, folder: str | Path) -> PackedFrames:
@@ -99,21 +93,21 @@ def write_packed(path: Path, videos: list[Video], channels: int, size: int) -> l
     """Decode all frames, one video per core at a time; return the CRC-32 of each. The caller holds the lock."""
     for left in path.parent.glob(f".{path.name}.*"):             # by a process that was killed
         left.unlink()
-    lock, total = threading.Lock(), sum(len(video.frames) for video in videos)
-    with replacing(path) as file, progress(f"pack {path.name}", total, "frames") as bar, \
+    lock, starts = threading.Lock(), [0, *itertools.accumulate(len(video.frames) for video in videos)]
+    checksums = []
+    with replacing(path) as file, progress(f"pack {path.name}", starts[-1], "frames") as bar, \
             ThreadPoolExecutor(os.cpu_count()) as pool:
         def pack(video: Video, first: int) -> list[int]:
-            checksums = []
+            crcs = []
             for t, frame in enumerate(stream_frames(video.frames, channels, size), first):
                 content = frame.tobytes()
-                checksums.append(zlib.crc32(content))
+                crcs.append(zlib.crc32(content))
                 with lock:
                     file.seek(t * len(content))
                     file.write(content)
-            return checksums
+            return crcs
 
-        checksums = []
-        for of_video in pool.map(pack, videos, starts(videos)):
+        for of_video in pool.map(pack, videos, starts):
             checksums += of_video
             bar.update(len(of_video))
-        return checksums
+    return checksums

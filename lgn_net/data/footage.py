@@ -80,9 +80,17 @@ def open_footage(place: Path | str | int, channels: int = 3, fps: float | None =
                   for t, (path, picture) in enumerate(zip(paths, read_whole(paths, 3))))
         yield Footage(frames, len(paths), fps)
         return
+    name, options = str(place), {"rtsp_flags": "prefer_tcp"}
+    driver = "dshow" if name.startswith("video=") else None
+    if isinstance(place, int):
+        driver, name, options = CAMERAS.get(sys.platform, ("dshow", "video={}", {}))
+        name = name.format(place)
+    elif isinstance(place, Path):
+        name = f"file:{place}"                                             # it may hold a colon
     with contextlib.ExitStack() as stack:
         try:
-            container = stack.enter_context(open_container(place))
+            container = stack.enter_context(av.open(name, format=driver, options=options,
+                                                    timeout=None if isinstance(place, Path) else PATIENCE))
             stream = container.streams.video[0]
             rate = float(stream.guessed_rate or stream.average_rate or 0)
             seconds = (container.duration or 0) / av.time_base
@@ -96,17 +104,6 @@ def open_footage(place: Path | str | int, channels: int = 3, fps: float | None =
             raise UserError(f"{shown(place)} holds no picture that FFmpeg can decode ({reason}); is it a whole video, "
                             f"or a camera or stream that is on and free, with the right user and password?") from None
         yield footage
-
-
-def open_container(place: Path | str | int) -> InputContainer:
-    """Open a video file, a stream or a camera. OSError or ValueError when FFmpeg cannot."""
-    if isinstance(place, Path):
-        return av.open(f"file:{place}")                                    # its name may hold a colon
-    if isinstance(place, int):
-        driver, name, options = CAMERAS.get(sys.platform, ("dshow", "video={}", {}))
-        return av.open(name.format(place), format=driver, options=options, timeout=PATIENCE)
-    return av.open(place, format="dshow" if place.startswith("video=") else None,
-                   options={"rtsp_flags": "prefer_tcp"}, timeout=PATIENCE)
 
 
 def decode(container: InputContainer, name: str, footage: Footage, channels: int,

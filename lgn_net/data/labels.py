@@ -105,11 +105,6 @@ def read_npy(path: Path, lengths: Mapping[str, int]) -> Labels:
     return dict(zip(lengths, np.split(flat.ravel(), np.cumsum(list(lengths.values()))[:-1])))
 
 
-def read_mat(path: Path, lengths: Mapping[str, int]) -> Labels:
-    """Read ano_pred's ranges."""
-    return from_ranges(lengths, [cell.reshape(2, -1).T.astype(int) - 1 for cell in load_mat(path, "gt")])
-
-
 def read_ranges(path: Path) -> Labels:
     """Read a labels file as in `datasets/ranges/`, of all videos that it names."""
     content = json.loads(path.read_text())
@@ -209,6 +204,8 @@ def match_names(names: Collection[str], videos: Collection[str], source: object)
 
 
 READERS: dict[str, Callable[[Path, Mapping[str, int]], Labels]] = {
-    ".npy": read_npy, ".mat": read_mat, ".csv": read_csv, ".json": lambda path, _: read_ranges(path),
+    ".npy": read_npy, ".csv": read_csv, ".json": lambda path, _: read_ranges(path),
     "folder": lambda path, _: load_label_folder(path),
+    ".mat": lambda path, lengths: from_ranges(lengths, [cell.reshape(2, -1).T.astype(int) - 1
+                                                        for cell in load_mat(path, "gt")]),
     ".m": lambda path, lengths: from_ranges(lengths, ucsd.read_ranges(path))}
