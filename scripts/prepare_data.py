@@ -130,8 +130,19 @@ def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:
             raise UserError(f"{', '.join(map(str, sources))}: no videos, or two of one name; expected files like "
                             f"{' and '.join(facts.files)}")
         write_atomic(root / "prepared.json", to_json(manifest))
+
+        # Write the videos that are not there. Decoders release Python's lock while they work.
         missing = [video for video in videos if not (root / video.split / "frames" / video.name).is_dir()]
-        write_videos(missing, root, args)
+        with ThreadPoolExecutor(os.cpu_count()) as pool, \
+                progress(f"prepare {args.name}", len(missing), "videos") as bar:
+            jobs = [pool.submit(write_video, video, root / video.split, args.format, args.depth_range)
+                    for video in missing]
+            try:
+                for job in as_completed(jobs):
+                    job.result()
+                    bar.update()
+            finally:                                     # a bad video, a full disk, or the user pressed Ctrl-C
+                pool.shutdown(cancel_futures=True)
         shutil.rmtree(archives, ignore_errors=True)
         lengths = {split: {video.name: len(video.frames) for video in index_videos(root / split / "frames")}
                    for split in SPLIT_FOLDERS if (root / split / "frames").is_dir()}
@@ -141,27 +152,6 @@ def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:
         if note := difference_from_published(args.dataset, split, list(lengths.get(split, {}).values())):
             warnings.warn(note)
     return manifest
-
-
-def write_videos(videos: list[SourceVideo], root: Path, args: argparse.Namespace) -> None:
-    """Write the videos, on all cores. One that fails does not keep the others from being written; UserError then."""
-    failures = []
-    # Decoders release Python's lock while they work.
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress(f"prepare {root.name}", len(videos), "videos") as bar:
-        futures = {pool.submit(write_video, video, root / video.split, args.format, args.depth_range): video
-                   for video in videos}
-        try:
-            for future in as_completed(futures):
-                if isinstance(future.exception(), UserError):
-                    failures.append(f"{futures[future].split}/{futures[future].name}: {future.exception()}")
-                else:
-                    future.result()
-                bar.update()
-        finally:                                         # a full disk, or the user pressed Ctrl-C
-            pool.shutdown(cancel_futures=True)
-    if failures:
-        raise UserError(f"{'; '.join(failures)}; all other videos are complete and stay, so mend that and run the same "
-                        f"command again")
 
 
 def write_video(video: SourceVideo, home: Path, image_format: str, depth: tuple[float, float] | None = None) -> None:
@@ -178,7 +168,7 @@ def write_video(video: SourceVideo, home: Path, image_format: str, depth: tuple[
             count += 1
 
         # Masks, and labels, or else which masks have a pixel set.
-        labels = video.labels
+        labels, name = video.labels, f"{video.split}/{video.name}"
         if video.masks:
             with replacing_folder(home / "masks" / video.name) as folder:
                 pixels = []
@@ -186,14 +176,13 @@ def write_video(video: SourceVideo, home: Path, image_format: str, depth: tuple[
                     (folder / f"{t:0{digits}d}.png").write_bytes(encode(np.uint8(255) * mask, "png"))
                     pixels.append(mask.any())
                 if len(pixels) != count:
-                    raise UserError(f"{len(pixels)} masks, {count} frames; the masks are of another video")
+                    raise UserError(f"{name}: {len(pixels)} masks, {count} frames; the masks are of another video")
             labels = np.array(pixels, np.uint8) if labels is None else labels
             if labels.any() and not any(pixels):
-                warnings.warn(f"{video.split}/{video.name}: {labels.sum()} frames are abnormal by their labels, and no "
-                              f"mask has a pixel")
+                warnings.warn(f"{name}: {labels.sum()} frames are abnormal by their labels, and no mask has a pixel")
         if labels is not None:
             if len(labels) != count:
-                raise UserError(f"{len(labels)} labels, {count} frames; the labels are of another video")
+                raise UserError(f"{name}: {len(labels)} labels, {count} frames; the labels are of another video")
             save_array(home / "labels" / f"{video.name}.npy", labels)
 
 

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import IO, cast
 
 from torch.hub import download_url_to_file
-from tqdm.utils import CallbackIOWrapper
 
 from lgn_net.datasets.common import Archive, fits
 from lgn_net.errors import UserError
 from lgn_net.files import replacing_folder
-from lgn_net.terminal import progress
 
 
 def download(archive: Archive, folder: Path, base: str = "") -> Path:
@@ -41,21 +39,18 @@ def unpack(archive: Path, folder: Path, patterns: Sequence[str]) -> None:
     Only plain files are written, and never outside of `folder`: `tarfile` with filter "data", and `zipfile`, see to it.
     UserError for what is no archive, damaged, truncated or encrypted, and for one without a single wanted file.
     """
+    print(f"unpacking {archive}")
     try:
-        with replacing_folder(folder) as part, archive.open("rb") as raw, \
-                progress(f"unpack {archive.name}", archive.stat().st_size, "B") as bar:
-            bar.unit_scale = True
-            stream = cast(IO[bytes], CallbackIOWrapper(bar.update, raw))
+        with replacing_folder(folder) as part:
             if zipfile.is_zipfile(archive):
-                with zipfile.ZipFile(stream) as packed:
+                with zipfile.ZipFile(archive) as packed:
                     packed.extractall(part, [name for name in packed.namelist() if fits(name, *patterns)])
             else:
-                with tarfile.open(fileobj=stream, mode="r:*") as file:
+                with tarfile.open(archive) as file:
                     for member in file:
                         if not member.isdir() and fits(member.name, *patterns):
                             file.extract(member, part, filter="data")
-                    content = cast(IO[bytes], file.fileobj)
-                    while content.read(1 << 20):             # to the checksum at the end, which `tarfile` leaves out
+                    while cast(IO[bytes], file.fileobj).read(1 << 20):     # to the checksum, which `tarfile` leaves out
                         pass
             if not any(part.iterdir()):
                 raise UserError(f"{archive} holds nothing of this data set; is it the archive of another one?")

@@ -55,9 +55,8 @@ class PackedFrames:
 def pack_frames(videos: list[Video], channels: int, size: int, folder: str | Path) -> PackedFrames:
     """Open the packed frames of the videos of a split, after making them where they are missing or stale.
 
-    A packed file is known by its fingerprint: the names, sizes and modification times of all source files, `size`,
-    `channels` and OpenCV's version. Several processes may call this at once: one packs, the others wait for it. The
-    file appears under its name only when it is complete. UserError for a full disk, or a damaged source frame.
+    Its fingerprint has the names, sizes and modification times of all source files, `size`, `channels` and OpenCV's
+    version. Of several processes one packs, and the others wait. UserError for a full disk or a damaged frame.
     """
     folder = Path(folder)
     root = os.path.commonpath([os.path.dirname(video.frames[0]) for video in videos])
@@ -70,23 +69,18 @@ def pack_frames(videos: list[Video], channels: int, size: int, folder: str | Pat
         fingerprint.update(os.fsencode(f"{os.path.relpath(frame, root)} {stat.st_size} {stat.st_mtime_ns}\n"))
     folder.mkdir(parents=True, exist_ok=True)
 
-    # Beside the file lie its fingerprint, its size and time, which tell whether anything has changed it, and checksums.
+    # Beside the file lie its fingerprint and its checksums.
     index = path.with_suffix(".json")
     with locked(path.with_suffix(".lock")):
         try:
-            *known, checksums = json.loads(index.read_text())
-            good = known == [fingerprint.hexdigest(), *stamp(path)] and len(checksums) == len(frames)
+            known, *_, checksums = json.loads(index.read_text())
+            good = known == fingerprint.hexdigest() and len(checksums) == len(frames) and path.exists()
         except (OSError, ValueError, TypeError, RecursionError):                 # missing, or damaged
             good = False
         if not good:
             checksums = write_packed(path, videos, channels, size)
-            write_atomic(index, json.dumps([fingerprint.hexdigest(), *stamp(path), checksums]))
+            write_atomic(index, json.dumps([fingerprint.hexdigest(), checksums]))
     return PackedFrames(path, videos, channels, size, checksums)
-
-
-def stamp(path: Path) -> tuple[int, int]:
-    """Return size and modification time of a file."""
-    return path.stat().st_size, path.stat().st_mtime_ns
 
 
 def write_packed(path: Path, videos: list[Video], channels: int, size: int) -> list[int]:

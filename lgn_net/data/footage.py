@@ -81,7 +81,7 @@ def open_footage(place: Path | str | int, channels: int = 3, fps: float | None =
         yield Footage(frames, len(paths), fps)
         return
     name, options = str(place), {"rtsp_flags": "prefer_tcp"}
-    driver = "dshow" if name.startswith("video=") else None
+    driver = "dshow" if isinstance(place, str) and name.startswith("video=") else None
     if isinstance(place, int):
         driver, name, options = CAMERAS.get(sys.platform, ("dshow", "video={}", {}))
         name = name.format(place)
