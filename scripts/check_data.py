@@ -8,8 +8,6 @@ Ends with OK and status 0, or with the number of problems and status 1.
 
 import argparse
 import os
-import re
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,13 +28,11 @@ LUMA_STEPS = 3688            # sum of JPEG's 64 quantisation steps of luma at qu
 
 
 class Frame(NamedTuple):
-    """What is known of an image file; only its name and fault when it cannot be read."""
+    """What is known of an image file; only its fault when it cannot be read."""
 
-    name: str
-    fault: str = ""
+    fault: str
     size: str = ""                       # "360 x 240"
     format: str = ""                     # "JPEG 95", with the quality; "PNG"
-    content: int | None = None           # checksum of the pixels
     levels: int = 256                    # how many grey levels occur
 
 
@@ -72,9 +68,10 @@ def main(argv: list[str]) -> int:
         print(f"{split}: {len(videos)} videos, {sum(lengths.values())} frames, {', '.join(map(some, seen[split]))}")
 
     # To a model trained on sharper or larger frames, compression is an anomaly.
-    for trained, tested, found in zip(*seen.values(), (problems, notes)) if len(seen) == 2 else ():
-        if set(tested) - set(trained):
-            found.append(f"testing frames are {some(tested)}, training frames {some(trained)}; make both in one way")
+    if len(seen) == 2:
+        for trained, tested, found in zip(seen["training"], seen["testing"], (problems, notes)):
+            if set(tested) - set(trained):
+                found.append(f"testing frames are {some(tested)}, training frames {some(trained)}; make them alike")
     if "testing" in seen:
         try:
             file = args.labels or find_labels(args.data, args.dataset, folder)
@@ -93,40 +90,25 @@ def main(argv: list[str]) -> int:
 
 def look(path: str) -> Frame:
     """Decode an image file; of a JPEG, find the quality by the quantisation tables in its header, too."""
-    name = os.path.basename(path)
     try:
         image = read_image(path)
     except UserError as error:
-        return Frame(name, str(error))
+        return Frame(str(error))
     with Image.open(path) as file:
         form, tables = str(file.format), getattr(file, "quantization", None)
     if tables:
         scale = sum(tables[0]) / LUMA_STEPS
         form += f" {100.4 - 50 * scale if scale < 1 else 50 / scale:.0f}"
-    return Frame(name, "", f"{image.shape[1]} x {image.shape[0]}", form, zlib.crc32(image), grey_levels(image))
+    return Frame("", f"{image.shape[1]} x {image.shape[0]}", form, grey_levels(image))
 
 
 def faults(frames: list[Frame]) -> Iterator[str]:
     """Yield what is wrong with a video, as sentences."""
     if unread := [frame.fault for frame in frames if frame.fault]:
         yield some(unread)
-
-    # The number that counts the frames rises by one step. Where several numbers change, they are a time of day.
-    numbers = zip(*([int(digits) for digits in re.findall(r"\d+", frame.name.rpartition(".")[0])] for frame in frames))
-    counting = [column for column in numbers if len(set(column)) > 1]
-    steps = np.diff(counting[0]).tolist() if len(counting) == 1 else []
-    if len(set(steps)) > 1:
-        usual = Counter(steps).most_common(1)[0][0]
-        odd = [f"{frames[t].name} before {frames[t + 1].name}" for t, step in enumerate(steps) if step != usual]
-        yield f"frames seem lost or out of order: {some(odd)}"
-
-    # A few repeats occur in still scenes, many come from a wrong frame rate.
     sizes = Counter(frame.size for frame in frames if frame.size)
     if len(sizes) > 1:
         yield f"frames of several sizes: {some([f'{count} of {size}' for size, count in sizes.items()])}"
-    same = [b.name for a, b in zip(frames, frames[1:]) if a.content == b.content is not None]
-    if len(same) > len(frames) / 5:
-        yield f"{len(same)} of {len(frames)} frames repeat the one before: {some(same)}"
     if (levels := max(frame.levels for frame in frames)) < FEW_LEVELS:
         yield f"{levels} of 256 grey levels are used, as of 12 bits in 16-bit files; {MAP_DEPTH}"
 

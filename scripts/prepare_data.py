@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 from lgn_net.data.archives import download, unpack
-from lgn_net.data.clips import MAP_DEPTH, read_image, read_mask, to_8_bits
+from lgn_net.data.clips import MAP_DEPTH, read_image, read_mask
 from lgn_net.data.footage import open_footage
 from lgn_net.data.labels import load_labels
 from lgn_net.data.videos import index_videos
@@ -64,8 +64,7 @@ def main(argv: list[str]) -> None:
     for split, lengths in manifest["videos"].items():
         print(f"{split + ':':<10}{len(lengths)} videos, {sum(lengths.values())} frames")
     if manifest["labels"]:
-        labels = np.load(args.out / args.name / f"frame_labels_{args.name}.npy")
-        print(f"labels:   {manifest['labels']}, {labels.sum()} frames abnormal")
+        print(f"labels:   {manifest['labels']}")
     config, where = f"configs/{args.dataset}.yaml", shlex.quote(str(args.out))
     if not (ROOT / config).exists():
         config = f"configs/ped2_small.yaml --data.dataset {args.name}"
@@ -102,8 +101,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:
     """Make the data set from archives or folders, and return the content of its prepared.json.
 
-    UserError when a source is damaged, holds no videos, or is another one than before; OSError when the disk is full or
-    another run makes the data set now. Complete videos stay in any case.
+    UserError when a source is damaged, holds no videos, or is another one than before. Complete videos stay.
     """
     root, archives, facts = args.out / args.name, args.out / f".{args.name}.unpacked", facts_of(args.dataset)
     # What tells one source from another: an archive's name and size, a folder's place.
@@ -168,21 +166,18 @@ def write_video(video: SourceVideo, home: Path, image_format: str, depth: tuple[
             count += 1
 
         # Masks, and labels, or else which masks have a pixel set.
-        labels, name = video.labels, f"{video.split}/{video.name}"
+        labels, masked, name = video.labels, [], f"{video.split}/{video.name}"
         if video.masks:
             with replacing_folder(home / "masks" / video.name) as folder:
-                pixels = []
                 for t, mask in enumerate(read_masks(video.masks)):
                     (folder / f"{t:0{digits}d}.png").write_bytes(encode(np.uint8(255) * mask, "png"))
-                    pixels.append(mask.any())
-                if len(pixels) != count:
-                    raise UserError(f"{name}: {len(pixels)} masks, {count} frames; the masks are of another video")
-            labels = np.array(pixels, np.uint8) if labels is None else labels
-            if labels.any() and not any(pixels):
+                    masked.append(mask.any())
+            labels = np.array(masked, np.uint8) if labels is None else labels
+            if labels.any() and not any(masked):
                 warnings.warn(f"{name}: {labels.sum()} frames are abnormal by their labels, and no mask has a pixel")
         if labels is not None:
-            if len(labels) != count:
-                raise UserError(f"{name}: {len(labels)} labels, {count} frames; the labels are of another video")
+            if len(labels) != count or video.masks and len(masked) != count:
+                raise UserError(f"{name}: {len(masked)} masks, {len(labels)} labels, {count} frames; are they of one video?")
             save_array(home / "labels" / f"{video.name}.npy", labels)
 
 
@@ -201,7 +196,9 @@ def encoded_frames(frames: Path | tuple[Path, ...], image_format: str,
     for path in frames:
         image = read_image(path, any_depth=bool(depth))
         if depth:
-            yield suffix, encode(to_8_bits(image, *depth), image_format), len(frames)
+            low, high = depth
+            mapped = 255 * np.clip((image.astype(float) - low) / (high - low), 0, 1)
+            yield suffix, encode(np.nan_to_num(mapped).round().astype(np.uint8), image_format), len(frames)
         elif path.suffix.lower() in (".jpg", ".jpeg", suffix):      # nothing is gained from another format
             yield path.suffix.lower(), path.read_bytes(), len(frames)
         elif image.dtype != np.uint8 and suffix == ".jpg":
@@ -227,20 +224,17 @@ def read_masks(masks: Path | tuple[Path, ...]) -> Iterator[np.ndarray]:
 
 
 def write_labels(root: Path, args: argparse.Namespace, lengths: dict[str, int]) -> str | None:
-    """Write the labels of the test videos, (T) by name; return whose they are, None when there are none.
-
-    The user's file comes first, then the labels that ship, then those that came with the source.
-    """
+    """Write the labels of the test videos, (T) by name; return whose they are: the user's, ours, or the source's."""
     own = {name: root / "testing" / "labels" / f"{name}.npy" for name in lengths}
     shipped = next(iter(facts_of(args.dataset).truths.items()), ("", None))
     whose, path = (str(args.labels), args.labels) if args.labels else shipped
+    labels = {}
     try:
         labels = load_labels(path, lengths) if path and lengths else {}
-    except UserError as error:
+    except UserError as error:                                                 # these are not the published videos
         if args.labels:
             raise
-        warnings.warn(f"{error}; the source's own labels are used")            # these are not the published videos
-        labels = {}
+        warnings.warn(f"{error}; the source's own labels are used")
     if not labels:
         if lost := [name for name, file in own.items() if not file.exists()]:
             warnings.warn(f"no labels for testing {some(lost)}; evaluate.py will need --labels FILE")
@@ -249,8 +243,9 @@ def write_labels(root: Path, args: argparse.Namespace, lengths: dict[str, int]) 
         whose, labels = "the source's own", {name: np.array(load_array(file)) for name, file in own.items()}
     for name, array in labels.items():
         save_array(own[name], array)
-    save_array(root / f"frame_labels_{args.name}.npy", np.concatenate(list(labels.values())))
-    return whose
+    every = np.concatenate(list(labels.values()))
+    save_array(root / f"frame_labels_{args.name}.npy", every)
+    return f"{whose}, {every.sum()} frames abnormal"
 
 
 def save_array(path: Path, array: np.ndarray) -> None:

@@ -1,7 +1,6 @@
 """Packed frames: a split decoded and resized once, into one file of raw uint8 from which windows are read.
 
-The file is a plain C-ordered array (N, C, size, size) that `np.memmap` can open. Here it is read straight into the
-batch, so that the resident memory stays that of a batch however large the data set is.
+The file is a plain C-ordered array (N, C, size, size). Reading takes no more memory than a batch, unlike `np.memmap`.
 """
 
 import hashlib
@@ -25,10 +24,9 @@ from lgn_net.terminal import progress
 
 
 class PackedFrames:
-    """Reads frames of the packed file. Safe to use from several threads.
+    """Reads frames of the packed file, from any thread.
 
-    `checksums` has one CRC-32 per frame. A frame is checked when it is first read; where the file was damaged, it is
-    decoded again, and so is the whole file in the next run.
+    Each frame's CRC-32 is checked when it is first read. A damaged one is decoded again, and all are in the next run.
     """
 
     def __init__(self, path: Path, videos: list[Video], channels: int, size: int, checksums: list[int]):

@@ -68,11 +68,6 @@ def warn_of_lost_depth(path: str) -> None:
                       f"grey levels in 8 bits; {MAP_DEPTH}")
 
 
-def to_8_bits(image: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Map pixels of any depth, `low` or less to 0 and `high` or more to 255: uint8, NaN as 0."""
-    return np.nan_to_num(255 * np.clip((image.astype(float) - low) / (high - low), 0, 1)).round().astype(np.uint8)
-
-
 def read_frame(path: str, channels: int) -> np.ndarray:
     """Decode a frame: uint8 (H, W, C), blue-green-red or grey. UserError when it is damaged."""
     return read_image(path, cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE)

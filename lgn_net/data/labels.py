@@ -26,9 +26,8 @@ COLUMNS = {name: name for name in ("video", "frame", "video_frame", "start", "en
 def find_labels(root: str | Path, dataset: str, split_folder: Path, source: str = "auto") -> Path:
     """Find the label file of a data set, whose test videos are in `split_folder`. UserError when there is none.
 
-    The source "official" or "ano_pred" are labels that ship with the project. "auto" is the first of these files in the
-    data set's folder, then in `root`: `frame_labels_<dataset>.npy`, `<dataset>.mat`, `labels.csv`; then ShanghaiTech's
-    own folder `test_frame_mask` beside the frames; else what ships.
+    "official" and "ano_pred" ship with the project. "auto" is the first of `frame_labels_<dataset>.npy`,
+    `<dataset>.mat`, `labels.csv` in the data set's folder, then in `root`; then `test_frame_mask`; then what ships.
     """
     truths = facts_of(dataset).truths
     if source in truths:
@@ -48,8 +47,7 @@ def shipped_truths(names: Sequence[str], frames: Sequence[np.ndarray], labels: S
     """Find all truths of the benchmark whose labels these are, for the same frames, by the name of their source.
 
     Each video has a name, the indices (n,) of its frames and the labels (n,) of these. Of a data set that is not named,
-    the videos must be all of the benchmark's: a few are alike by accident. Returns {} for labels that do not ship, two
-    entries for Avenue, whichever of the two was given.
+    the videos must be all of the benchmark's: a few are alike by accident. Returns {} for labels that do not ship.
     """
     for benchmark in [facts_of(dataset)] if dataset else BENCHMARKS.values():
         if not dataset and set(names) != set(benchmark.test_lengths):
@@ -144,8 +142,8 @@ def read_csv(path: Path, lengths: Mapping[str, int]) -> Labels:
 def read_rows(path: str | Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Read a CSV file of labels or scores: the names of its columns, and each line's number and cells, as many.
 
-    Cells end at semicolons, tabs, commas or else spaces, whichever the first line has. Known columns have the names of
-    `COLUMNS`; a column video_frame, as 01_0014_003 or 01/003.jpg, becomes video and frame. ValueError for no such file.
+    Cells end at semicolons, tabs, commas or else spaces, whichever the first line has. A column video_frame, as
+    01_0014_003 or 01/003.jpg, becomes video and frame. ValueError for no such file.
     """
     data = Path(path).read_bytes()
     code = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"             # the former is Excel's

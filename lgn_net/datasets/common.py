@@ -93,10 +93,8 @@ def load_mat(path: Path, name: str) -> np.ndarray:
             "sys.stdout.buffer)")
     try:
         done = subprocess.run([sys.executable, "-c", read, path, name], capture_output=True, check=True, timeout=300)
-    except subprocess.SubprocessError as error:
-        cause = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip().rpartition("\n")[2]
-        raise UserError(f"{path} is damaged, or no MATLAB file with {name} ({cause or 'its reader crashed'}); get it "
-                        f"again") from None
+    except subprocess.SubprocessError:
+        raise UserError(f"{path} is damaged, or no MATLAB file with {name}; get it again") from None
     return pickle.loads(done.stdout)
 
 

@@ -39,10 +39,7 @@ def find_videos(roots: list[Path], dataset: str) -> Iterator[SourceVideo]:
 
 
 def read_ranges(path: Path) -> list[list[tuple[int, int]]]:
-    """Read the abnormal ranges from UCSDpedN.m: per video its pairs (first, last), counted from 0, both included.
-
-    Its lines are `TestVideoFile{end+1}.gt_frame = [61:180, 190];`, one per video.
-    """
+    """Read lines `TestVideoFile{end+1}.gt_frame = [61:180, 190];`: per video pairs (first, last), counted from 0."""
     return [[(int(first) - 1, int(last or first) - 1) for first, last in re.findall(r"(\d+)(?:\s*:\s*(\d+))?", line)]
             for line in re.findall(r"gt_frame\s*=\s*\[(.*?)\]", path.read_text(errors="replace"))]
 
