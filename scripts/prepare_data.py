@@ -177,7 +177,7 @@ def write_video(video: SourceVideo, home: Path, image_format: str, depth: tuple[
                 warnings.warn(f"{name}: {labels.sum()} frames are abnormal by their labels, and no mask has a pixel")
         if labels is not None:
             if len(labels) != count or video.masks and len(masked) != count:
-                raise UserError(f"{name}: {len(masked)} masks, {len(labels)} labels, {count} frames; are they of one video?")
+                raise UserError(f"{name}: {len(masked)} masks, {len(labels)} labels, {count} frames do not fit")
             save_array(home / "labels" / f"{video.name}.npy", labels)
 
 

@@ -300,11 +300,11 @@ def avenue(masks: dict[int, int], lengths: dict[str, int] = AVENUE):
 
 
 @pytest.mark.parametrize(("dataset", "make", "match"), [
-    ("ped2", ped2_source("Test/Test001_gt/005.bmp", None), "testing/01: 4 masks, 5 labels, 5 frames; are they"),
+    ("ped2", ped2_source("Test/Test001_gt/005.bmp", None), "testing/01: 4 masks, 5 labels, 5 frames do not fit"),
     ("ped2", ped2_source("Test/UCSDped2.m", b"x.gt_frame = [1:180];"), "frames 0 to 179 .* of video 01"),
     ("ped2", ped2_source("Train/Train001/002.tif", b"II*\0 and no more"),
      r"Train001/002\.tif is damaged or truncated \(16 bytes\)"),
-    ("avenue", avenue({1: 6, 2: 20}), "testing/02: 20 masks, 20 labels, 9 frames; are they"),
+    ("avenue", avenue({1: 6, 2: 20}), "testing/02: 20 masks, 20 labels, 9 frames do not fit"),
     ("avenue", lambda s: avenue({1: 6})(s) / "ground_truth_demo",
      r"no videos, .*; expected files like \(training\|testing\)_videos"),
     ("avenue", broken(avenue({2: 9}), MATLAB, b"MATLAB 5.0"), "2_label.mat is damaged"),
