@@ -44,10 +44,8 @@ def addresses(clip):
 @pytest.mark.parametrize(("frame", "dataset", "found"), [
     ("ped2/testing/frames/01/0.jpg", "ped2", "ped2/testing/frames"), ("ped2/test/frames/01/0.jpg", "ped2", 3),
     ("testing/frames/01/0.jpg", "ped2", 2), ("shanghai/test/frames/01/0.jpg", "shanghaitech", 3),
-    ("shanghaitech/testing/frames/01/0.jpg", "shanghai", 3), ("UCSDped2/test/frames/01/0.jpg", "ped2", 3),
-    ("Mine/Testing/Frames/01/0.jpg", "mine", 3), ("mine/testing/01/0.JPG", "mine", 2),
-    ("MINE/Test/01/0.png", "mine", 2),
-    ("testing/01/0.jpg", "mine", 1)])
+    ("shanghaitech/testing/frames/01/0.jpg", "shanghai", 3), ("Mine/Testing/Frames/01/0.jpg", "mine", 3),
+    ("MINE/Test/01/0.JPG", "mine", 2), ("testing/01/0.jpg", "mine", 1)])
 def test_folder_layouts(tmp_path, frame, dataset, found):
     """Any of these names, in letters of either case, with or without the level `frames`."""
     touch((tmp_path / frame).parent, (tmp_path / frame).name)
@@ -62,11 +60,9 @@ def test_folder_layouts(tmp_path, frame, dataset, found):
     ("ped2", "UCSDped2/Train/Train001/001.tif", "", "prepare_data.py ped2 --source {} --out prepared,"),
     ("ped2", "UCSD_Anomaly_Dataset.v1p2/UCSDped2/Train/Train001/001.tif", "", "prepare_data.py ped2 --source {} --out"),
     ("ped2", "ped2/Train/Train001/001.tif", "ped2", "prepare_data.py ped2 --source {}/ped2 --out"),
-    ("avenue", "Avenue Dataset/training_videos/01.avi", "", "prepare_data.py avenue --source {} --out"),
     ("shanghai", "shanghaitech/training/videos/01_001.avi", "", "prepare_data.py shanghaitech --source {} --out"),
     ("mine", "mine/training/monday.MP4", "", "prepare_data.py custom --name mine --source {} --out prepared,"),
     ("avenue", "Avenue_Dataset/Train/01/0.jpg", "", "give --dataset_path {}/Avenue_Dataset"),
-    ("avenue", "avenue/avenue/training/frames/01/0.jpg", "", "give --dataset_path {}/avenue/avenue"),
     ("mine", "mine/Training/01/0.jpg", "mine/testing", "give --dataset_path {}/mine"),
     ("mine", "mine/training/0.jpg", "", "{}/mine/training/frames/<video>/<frame>.jpg"),
     ("mine", "x", "nowhere", "nowhere: no such folder")])
@@ -80,23 +76,16 @@ def test_near_misses_are_told(tmp_path, dataset, file, below, said):
 
 
 @pytest.mark.parametrize("names", [
-    ["1", "2", "10"], ["frame_0009", "frame_10", "frame_0011"], ["a1b9", "a1b10", "a2b1"], ["4", "5²", "10"],
-    ["998", "999", "1000", "1" + "0" * 200]], ids=lambda names: names[0])
-def test_natural_order(tmp_path, names):
+    ["1", "2", "10"], ["frame_0009", "frame_10", "frame_0011"], ["a1b9", "a1b10", "a2b1"], ["4", "5²", "1" + 99 * "0"]])
+def test_natural_order_without_what_is_no_frame(tmp_path, names):
+    touch(tmp_path, "stray.jpg")
     for name in reversed(names):
-        touch(tmp_path / name, *(f"{name}.jpg" for name in reversed(names)))
+        touch(tmp_path / name, *(f"{name}.JPG" for name in reversed(names)), "Thumbs.db", "._1.jpg", "notes.txt", "4")
     videos = index_videos(tmp_path)
     assert [video.name for video in videos] == names
-    assert [path.rpartition("/")[2] for path in videos[0].frames] == [f"{name}.jpg" for name in names]
-
-
-def test_what_is_no_frame_is_passed_over(tmp_path):
-    touch(tmp_path / "01", "2.JPG", "10.Jpeg", "1.jpg", "Thumbs.db", ".3.jpg", "._1.jpg", ".DS_Store", "notes.txt", "4")
-    touch(tmp_path, "stray.jpg")
-    video, = index_videos(tmp_path)
-    assert [path.rpartition("/")[2] for path in video.frames] == ["1.jpg", "2.JPG", "10.Jpeg"]
+    assert [path.rpartition("/")[2] for path in videos[0].frames] == [f"{name}.JPG" for name in names]
     touch(tmp_path / "02", "Thumbs.db")
-    for folder, match in ((tmp_path, "02 holds no image"), (tmp_path / "01", "01 holds no videos")):
+    for folder, match in ((tmp_path, "02 holds no image"), (tmp_path / names[0], "holds no videos")):
         with pytest.raises(UserError, match=match):
             index_videos(folder)
 
@@ -212,20 +201,13 @@ def jpeg_with_thumbnail():
     return data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
 
 
-PICTURES = {
-    "jpg": encode(".jpg"), "progressive jpg": encode(".jpg", PICTURE, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
-    "grey jpg": encode(".jpg", PICTURE[..., 0]), "jpg with thumbnail": jpeg_with_thumbnail(),
-    "jpg with padding": encode(".jpg").replace(b"\xff\xdb", b"\xff\xff\xff\xdb", 1),      # ITU T.81, B.1.1.2
-    "png": encode(".png"), "bmp": encode(".bmp"), "tif": encode(".tif"),
-    "webp": encode(".webp"), "lossy webp": encode(".webp", PICTURE, cv2.IMWRITE_WEBP_QUALITY, 60),
-}
-
-
-@pytest.mark.parametrize("kind", PICTURES)
-def test_damaged_files_are_refused_or_whole(tmp_path, kind):
+@pytest.mark.parametrize("data", [
+    encode(".jpg"), encode(".jpg", PICTURE, cv2.IMWRITE_JPEG_PROGRESSIVE, 1), jpeg_with_thumbnail(), encode(".png"),
+    encode(".bmp"), encode(".tif"), encode(".webp")],
+    ids=["jpg", "progressive jpg", "jpg with thumbnail", "png", "bmp", "tif", "webp"])
+def test_damaged_files_are_refused_or_whole(tmp_path, data):
     """A damaged file is refused by name, or lacks nothing of the picture; bytes behind its end do no harm."""
-    data, path = PICTURES[kind], tmp_path / "000.jpg"
-    path.write_bytes(data)
+    (path := tmp_path / "000.jpg").write_bytes(data)
     whole = read_frame(str(path), 3)
 
     def refused(content):
@@ -240,9 +222,5 @@ def test_damaged_files_are_refused_or_whole(tmp_path, kind):
 
     cuts = sorted({*range(0, len(data), max(1, len(data) // 12)), *range(len(data) - 4, len(data))})
     assert all([refused(data[:cut]) for cut in cuts][:12])
-    assert not any(refused(data + tail) for tail in (b"\r\n", bytes(range(64)), bytes(4096)))
-    if kind in ("jpg", "progressive jpg", "png", "tif"):          # after a full disk the end of a file may be zeros
-        assert [refused(data[:-lost] + bytes(lost)) for lost in (2, 100, len(data) // 2)][-1]
-    absurd = PICTURES["png"].replace(b"\0\0\0%", b"\0\xff\0%", 1)
-    for other in (absurd, b"", b"<html>404</html>", bytes(1000), b"P5\n60000 60000\n255\n" + bytes(99)):
-        assert refused(other)
+    assert not any(refused(data + tail) for tail in (b"\r\n", bytes(4096)))
+    assert all(map(refused, (b"", b"<html>404</html>", bytes(1000), b"P5\n60000 60000\n255\n" + bytes(99))))
