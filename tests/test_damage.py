@@ -1,6 +1,7 @@
 """Damaged files of a run: noticed, named, and made again or replaced by the newest good one."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,22 +16,16 @@ from lgn_net.training.run import read_log
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """The arguments of every run here but --exp_dir."""
-    return write_training_set(tmp_path_factory.mktemp("made"))
-
-
-@pytest.fixture(scope="module")
-def done(base, tmp_path_factory):
-    """The folder of a run that is done."""
-    folder = tmp_path_factory.mktemp("done") / "run"
-    assert run(train.main, *base, "--exp_dir", folder).status == 0
-    return folder
+    """The arguments of every run here but --exp_dir; a run that is done lies in `run` beside their data."""
+    base = write_training_set(tmp_path_factory.mktemp("made"))
+    assert run(train.main, *base, "--exp_dir", base[3] / "run").status == 0
+    return base
 
 
 @pytest.fixture
-def whole(done, tmp_path):
-    """A copy of that folder, to be damaged."""
-    return shutil.copytree(done, tmp_path / "run")
+def whole(base, tmp_path):
+    """A copy of that run's folder, to be damaged."""
+    return shutil.copytree(base[3] / "run", tmp_path / "run")
 
 
 def flip(path):
@@ -42,10 +37,8 @@ def flip(path):
 
 @pytest.mark.slow
 def test_auto_takes_the_newest_good_file(base, whole):
-    """A new run; of one with a damaged last.pt the newest good epoch; a run that is done ends with a good last.pt."""
-    def go_on(*more):
-        return run(train.main, *base, "--exp_dir", whole, "--resume", "auto", *more)
-
+    """Of a run with a damaged last.pt the newest good epoch; a run that is done ends with a good last.pt."""
+    go_on = partial(run, train.main, *base, "--exp_dir", whole, "--resume", "auto")
     for damaged, begins in ((["last.pt"], 9), (["last.pt", "epoch_003.pt"], 6)):
         for name in damaged:
             flip(whole / name)
@@ -53,17 +46,13 @@ def test_auto_takes_the_newest_good_file(base, whole):
         assert result.status == 0, result
         warning, = result.warnings()
         assert "last.pt is damaged" in warning and f"going on from {whole / f'epoch_00{begins // 3}.pt'}" in warning
-        assert load_checkpoint(whole / "last.pt")[1]["scheduler"]["last_epoch"] == 3
         assert load_checkpoint(whole / "last.pt")[1]["step"] == 9
-        rates = [line.split('"lr": ')[1].split(",")[0] for line in (whole / "log.jsonl").read_text().splitlines()]
-        assert [float(rate) for rate in rates] == pytest.approx(3 * [1e-3] + 3 * [0.75e-3] + 3 * [0.25e-3])
+        rates = [row["lr"] for row in read_log(whole / "log.jsonl")]
+        assert rates == pytest.approx(3 * [1e-3] + 3 * [0.75e-3] + 3 * [0.25e-3])
     assert not go_on().warnings()
     for path in whole.glob("*.pt"):
         flip(path)
     assert "no checkpoint in" in sentence(go_on())
-    for path in whole.glob("*.pt"):
-        path.unlink()
-    assert go_on("--train.max_steps", 1).status == 0
 
 
 @pytest.mark.parametrize("name, value", [

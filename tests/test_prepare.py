@@ -6,6 +6,7 @@ import io
 import os
 import re
 import shutil
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -14,13 +15,15 @@ import numpy as np
 import pytest
 import scipy.io
 from helpers import ROOT, load_script, run, sentence
-from test_archives import write_tar
 
+from lgn_net.data.archives import unpack
 from lgn_net.data.clips import read_frame
+from lgn_net.data.footage import open_footage
 from lgn_net.data.labels import find_labels, load_labels
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.datasets import BENCHMARKS
 from lgn_net.datasets.common import Archive
+from lgn_net.errors import UserError
 from lgn_net.files import locked
 
 main = load_script("scripts/prepare_data.py").main
@@ -52,11 +55,20 @@ def write_avi(path: Path, frames: int, seed: int = 0) -> Path:
     return path
 
 
-def decoded(path: Path) -> list[np.ndarray]:
-    file, frames = cv2.VideoCapture(str(path)), []
-    while (frame := file.read()[1]) is not None:
-        frames.append(frame)
-    return frames
+def write_zip(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in files.items():
+            file.writestr(name, content)
+    return path
+
+
+def write_tar(path: Path, files: dict[str, bytes], link: str = "") -> Path:
+    with tarfile.open(path, "w:gz") as file:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.type, member.linkname = len(content), tarfile.SYMTYPE if link else b"0", link
+            file.addfile(member, io.BytesIO(content))
+    return path
 
 
 def tree(folder: Path) -> dict[str, int]:
@@ -170,8 +182,9 @@ def test_avenue_archives(tmp_path):
     for name in AVENUE:
         folder = out / "avenue" / name.replace("_videos/", "/frames/").removesuffix(".avi")
         assert {path.suffix for path in folder.iterdir()} == {".jpg"}
-        for frame, original in zip(read(folder), decoded(source / "Avenue Dataset" / name), strict=True):
-            assert np.abs(frame.astype(int) - original).max() <= 6
+        with open_footage(source / "Avenue Dataset" / name) as footage:
+            for frame, original in zip(read(folder), footage.frames, strict=True):
+                assert np.abs(frame.astype(int) - original.picture).max() <= 6
 
 
 def test_shanghaitech_archive(tmp_path):
@@ -262,14 +275,20 @@ def test_a_fifth_benchmark_takes_one_file(tmp_path, monkeypatch):
         "training/000002: 4 of 5 frames", "corridor training: 1 videos wi", "corridor testing: 2 videos wit"]
 
 
-def test_download_by_command(tmp_path, monkeypatch):
-    path = write_tar(tmp_path / "UCSD.tar.gz", ped2_files())
+def test_download(tmp_path, monkeypatch):
+    """From a mirror, only once; nothing stays of what is another file or does not come."""
+    path, out = write_tar(tmp_path / "UCSD.tar.gz", ped2_files()), tmp_path / "DATA"
     archive = Archive("http://127.0.0.1:9/UCSD.tar.gz", hashlib.sha256(path.read_bytes()).hexdigest())
     monkeypatch.setitem(BENCHMARKS, "ped2", dataclasses.replace(BENCHMARKS["ped2"], archives=(archive,)))
-    result = run(main, "ped2", "--download", tmp_path.as_uri(), "--out", tmp_path / "DATA")
-    assert result.status == 0 and labels_of(tmp_path / "DATA", "ped2")[1] == [0, 1, 1, 0]
-    assert {"archives", "ped2"} <= set(os.listdir(tmp_path / "DATA"))
-    assert run(main, "ped2", "--source", tmp_path / "DATA/archives", "--out", tmp_path / "DATA").status == 0
+    for mirror, said in (ROOT.as_uri(), "No such file"), ("", "refused"), (f"{tmp_path.as_uri()}/", None):
+        result = run(main, "ped2", "--download", *filter(None, [mirror]), "--out", out)
+        assert not said or re.search(f"UCSD.tar.gz did not give the published file .*{said}", sentence(result))
+        assert os.listdir(out / "archives") == ([] if said else ["UCSD.tar.gz"])
+    assert labels_of(out, "ped2")[1] == [0, 1, 1, 0]
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert "hash" in sentence(run(main, "ped2", "--download", tmp_path.as_uri(), "--out", tmp_path / "new"))
+    for command in ("--source", out / "archives"), ("--download", tmp_path.as_uri()):
+        assert run(main, "ped2", *command, "--out", out).status == 0
 
 
 # ------------------------------------------------------------------------------------------------------ what goes wrong
@@ -291,3 +310,40 @@ def test_unusable_source(tmp_path, dataset, make, match):
     source, out = make(tmp_path / "s"), tmp_path / "DATA"
     assert re.search(match, sentence(run(main, dataset, "--source", source, "--out", out)))
     assert not list(out.rglob("*.part")) and not list(out.rglob("frame_labels*"))
+
+
+# --------------------------------------------------------------------------------------------------------- unpacking
+
+CONTENT = np.random.default_rng(0).bytes(210_000)
+FILES = {"data/a.avi": CONTENT[:70_000], "data/b.AVI": CONTENT[:80_000], "data/readme.txt": CONTENT[:60_000],
+         "__MACOSX/data/._a.avi": b"x", "data/.c.avi": b"x"}
+
+
+@pytest.mark.parametrize("write", [write_zip, write_tar])
+def test_unpack_what_is_wanted(write, tmp_path):
+    unpack(write(tmp_path / "wrongly_named", FILES), tmp_path / "to", [r"data/b\.avi", r"[^/]+\.avi"])
+    assert {p.name: p.read_bytes() for p in (tmp_path / "to").rglob("*.*")} == {
+        "a.avi": FILES["data/a.avi"], "b.AVI": FILES["data/b.AVI"]}
+
+
+def flipped(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 0xFF
+    return data
+
+
+@pytest.mark.parametrize(("make", "match"), [
+    (lambda path: write_tar(path, {"data/a.avi": b""}, link="/etc/passwd").read_bytes(), "data/a.avi"),
+    (lambda path: flipped(write_zip(path, FILES)), "is damaged"),
+    (lambda path: flipped(write_tar(path, FILES)), "is damaged"),
+    (lambda path: b"\n<!DOCTYPE html><html>Sign in", "no zip or tar archive"), (lambda path: b"", "no zip or tar"),
+    (lambda path: write_zip(path, {"readme.txt": b"x"}).read_bytes(), "holds nothing of this data set"),
+    (lambda path: write_zip(path, FILES).read_bytes()[:-9], "truncated"),
+    *((lambda path, size=size: write_tar(path, FILES).read_bytes()[:size], "truncated") for size in (9000, -9))])
+def test_damaged(make, match, tmp_path):
+    """Unpacking ends with a sentence, and leaves nothing behind."""
+    (tmp_path / "x.zip").write_bytes(make(tmp_path / "made"))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=match):
+        unpack(tmp_path / "x.zip", tmp_path / "unpacked", [r"[^/]+\.avi"])
+    assert sorted(tmp_path.rglob("*")) == before
