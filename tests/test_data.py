@@ -1,5 +1,6 @@
 """From folders to clips: which frames, in which order, with which pixels, and what is refused."""
 
+import contextlib
 import struct
 import warnings
 from itertools import chain
@@ -19,9 +20,11 @@ PICTURE = cv2.resize(np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uin
 
 
 def touch(folder, *names):
+    """Make a folder with empty files, whose names may hold folders."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        (folder / name).write_bytes(b"")
+    for path in map(folder.joinpath, names):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     return folder
 
 
@@ -42,34 +45,29 @@ def addresses(clip):
 # ------------------------------------------------------------------------------------------ folders, names, order
 
 @pytest.mark.parametrize(("frame", "dataset", "found"), [
-    ("ped2/testing/frames/01/0.jpg", "ped2", "ped2/testing/frames"), ("ped2/test/frames/01/0.jpg", "ped2", 3),
+    ("ped2/testing/frames/01/0.jpg", "ped2", 3), ("ped2/test/frames/01/0.jpg", "ped2", 3),
     ("testing/frames/01/0.jpg", "ped2", 2), ("shanghai/test/frames/01/0.jpg", "shanghaitech", 3),
     ("shanghaitech/testing/frames/01/0.jpg", "shanghai", 3), ("Mine/Testing/Frames/01/0.jpg", "mine", 3),
     ("MINE/Test/01/0.JPG", "mine", 2), ("testing/01/0.jpg", "mine", 1)])
 def test_folder_layouts(tmp_path, frame, dataset, found):
     """Any of these names, in letters of either case, with or without the level `frames`."""
-    touch((tmp_path / frame).parent, (tmp_path / frame).name)
-    found = found if isinstance(found, str) else "/".join(frame.split("/")[:found])
-    for other in ("test_frame_mask/01.npy", "01_gt/0.bmp", ".hidden/0.jpg"):
-        touch((tmp_path / found / other).parent, (tmp_path / found / other).name)
+    home = tmp_path / "/".join(frame.split("/")[:found])
+    touch(tmp_path, frame)
+    touch(home, "test_frame_mask/01.npy", "01_gt/0.bmp", ".hidden/0.jpg")
     folder = find_split(tmp_path, dataset, "testing")
-    assert folder == tmp_path / found and [video.name for video in index_videos(folder)] == ["01"]
+    assert folder == home and [video.name for video in index_videos(folder)] == ["01"]
 
 
 @pytest.mark.parametrize(("dataset", "file", "below", "said"), [
     ("ped2", "UCSDped2/Train/Train001/001.tif", "", "prepare_data.py ped2 --source {} --out prepared,"),
     ("ped2", "UCSD_Anomaly_Dataset.v1p2/UCSDped2/Train/Train001/001.tif", "", "prepare_data.py ped2 --source {} --out"),
-    ("ped2", "ped2/Train/Train001/001.tif", "ped2", "prepare_data.py ped2 --source {}/ped2 --out"),
     ("shanghai", "shanghaitech/training/videos/01_001.avi", "", "prepare_data.py shanghaitech --source {} --out"),
     ("mine", "mine/training/monday.MP4", "", "prepare_data.py custom --name mine --source {} --out prepared,"),
     ("avenue", "Avenue_Dataset/Train/01/0.jpg", "", "give --dataset_path {}/Avenue_Dataset"),
     ("mine", "mine/Training/01/0.jpg", "mine/testing", "give --dataset_path {}/mine"),
-    ("mine", "mine/training/0.jpg", "", "{}/mine/training/frames/<video>/<frame>.jpg"),
     ("mine", "x", "nowhere", "nowhere: no such folder")])
 def test_near_misses_are_told(tmp_path, dataset, file, below, said):
-    touch((tmp_path / file).parent, (tmp_path / file).name)
-    for folder in ("UCSDped2/Test/Test001_gt", "mine/testing"):
-        touch(tmp_path / folder, "001.txt")
+    touch(tmp_path, file, "UCSDped2/Test/Test001_gt/001.txt", "mine/testing/001.txt")
     with pytest.raises(UserError) as caught:
         find_split(tmp_path / below, dataset, "training")
     assert said.format(tmp_path) in str(caught.value)
@@ -112,8 +110,7 @@ def test_windows_hold_consecutive_frames_of_one_video(tmp_path):
 
 def test_epoch_batches():
     batches = epoch_batches(23, 4, True, seed=1, epoch=2)
-    assert [len(batch) for batch in batches] == [4, 4, 4, 4, 4, 3]
-    assert sorted(chain(*batches)) == list(range(23))
+    assert [len(batch) for batch in batches] == [4, 4, 4, 4, 4, 3] and sorted(chain(*batches)) == list(range(23))
     torch.manual_seed(5)                                                  # the global random state plays no part
     assert epoch_batches(23, 4, True, seed=1, epoch=2) == batches
     orders = {tuple(chain(*epoch_batches(23, 4, True, seed, epoch))) for seed in range(3) for epoch in range(3)}
@@ -126,20 +123,17 @@ def test_error_in_a_worker_ends_the_process(tmp_path):
     """Workers that ignore SIGTERM must not keep a failing process from ending."""
     numbered_videos(tmp_path / "videos", [6])
     (tmp_path / "videos" / "v0" / "5.png").write_bytes(b"no picture")
-    code = f"""if True:
-        import faulthandler
+    done = shell("-c", f"""if True:
         from lgn_net.data.windows import Windows, loader, torch
         from lgn_net.data.videos import index_videos
         windows = Windows(index_videos({str(tmp_path / "videos")!r}), 5, 3, 8)
-        faulthandler.dump_traceback_later(15, exit=True)          # prints "Timeout"
-        list(loader(windows, [[0], [1]], 2, torch.device("cpu")))"""
-    done = shell("-c", code)
-    assert "5.png" in done.err and "Timeout" not in done.err and done.status == 1
+        list(loader(windows, [[0], [1]], 2, torch.device("cpu")))""")            # shell() ends what hangs
+    assert "5.png" in done.err and done.status == 1
 
 
 # -------------------------------------------------------------------------------------------------------- pixels
 
-@pytest.mark.parametrize("suffix", [".png", ".JPEG", ".bmp", ".tif", ".webp"])
+@pytest.mark.parametrize("suffix", [".png", ".JPEG", ".tif"])
 def test_pixels_are_those_of_opencv(tmp_path, suffix):
     """Blue, green, red of any format, or grey, resized as OpenCV does; one size per video."""
     path = touch(tmp_path / "v") / f"1{suffix}"
@@ -159,20 +153,15 @@ def test_pixels_are_those_of_opencv(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(("name", "image", "said"), [
-    ("12.png", np.arange(3072, dtype=np.uint16).reshape(48, 64), "0 to 3071, which leave 12 of 255"),
-    ("31.tif", np.full((8, 8), 700, np.uint16), "700 to 700, which leave 1 of 255"),
+    ("12.png", np.arange(3072, dtype=np.uint16).reshape(48, 64), "0 to 3071, which leave 12 of 255.*--depth_range LOW"),
     ("16.png", np.arange(65536, dtype=np.uint16).reshape(256, 256), None), ("8.png", np.zeros((8, 8), np.uint8), None),
-    ("f.tiff", np.ones((8, 8), np.float32), "float32 pixels, 1 to 1"),
-    ("signed.tiff", np.full((8, 8), -7, np.int16), "int16 pixels, -7 to -7")])
+    ("f.tiff", np.ones((8, 8), np.float32), "float32 pixels, 1 to 1.*--depth_range LOW"),
+    ("signed.tiff", np.full((8, 8), -7, np.int16), "int16 pixels, -7 to -7.*--depth_range LOW")])
 def test_lost_depth_is_said(tmp_path, name, image, said):
     cv2.imwrite(str(tmp_path / name), image)
-    with warnings.catch_warnings(record=True) as warned:
-        try:
-            Windows([Video("01", 5 * (str(tmp_path / name),))], 5, 1, 8)
-            sentence = str(warned[0].message) if warned else ""
-        except UserError as error:
-            sentence = str(error)
-    assert (said in sentence and "--depth_range LOW HIGH" in sentence) if said else not sentence
+    with warnings.catch_warnings(action="error"), \
+            pytest.raises((UserWarning, UserError), match=said) if said else contextlib.nullcontext():
+        Windows([Video("01", 5 * (str(tmp_path / name),))], 5, 1, 8)
 
 
 def test_masks_are_whatever_is_not_black(tmp_path):

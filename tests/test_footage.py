@@ -1,5 +1,6 @@
 """Videos as they come, by PyAV: the pixels of OpenCV, upright, all of them, with their times; and what is written."""
 
+import contextlib
 import math
 import warnings
 from fractions import Fraction
@@ -108,13 +109,9 @@ def test_folder(tmp_path):
         cv2.imwrite(str(tmp_path / f"{t}.png"), picture)
     frames, footage = read(tmp_path, 1, 4.0)
     assert (footage.length, footage.fps, footage.live) == (11, 4, False) and frames[10].seconds == 2.5
-    for frame, picture in zip(frames, pictures(11), strict=True):
-        assert np.array_equal(frame.picture, picture)
+    assert all(np.array_equal(frame.picture, picture) for frame, picture in zip(frames, pictures(11), strict=True))
     assert np.array_equal(frames[9].image[..., 0], cv2.imread(str(tmp_path / "9.png"), cv2.IMREAD_GRAYSCALE))
     assert math.isnan(read(tmp_path)[0][3].seconds)
-    cv2.imwrite(str(tmp_path / "5.png"), COARSE)
-    with pytest.raises(UserError, match=r"5\.png is 8 x 6 pixels, the one before 64 x 48"):
-        read(tmp_path)
 
 
 @pytest.mark.parametrize(("text", "match"), [
@@ -169,31 +166,24 @@ def test_file_with_fewer_frames_than_its_header_says(tmp_path, make, length, cou
     ] * (whole and counted)
     assert footage.length == length and footage.whole == whole and len(frames) == len(expected) in counts
     assert all(np.array_equal(frame.picture, other) for frame, other in zip(frames[:-1], expected))
-    into = SourceVideo("testing", "01", path), tmp_path / "testing", "png"
-    if whole:
-        with warnings.catch_warnings(action="ignore"):
-            write_video(*into)
-    else:
-        with pytest.raises(UserError, match="stops early"):
-            write_video(*into)
+    with contextlib.nullcontext() if whole else pytest.raises(UserError, match="stops early"), \
+            warnings.catch_warnings(action="ignore"):
+        write_video(SourceVideo("testing", "01", path), tmp_path / "testing", "png")
     assert len(list(tmp_path.glob("testing/frames/*/*"))) == (len(frames) if whole else 0)
 
 
 # ----------------------------------------------------------------------------------------------------------- writing
 
-@pytest.mark.parametrize(("H", "W", "fps", "times"), [
-    (49, 65, 30000 / 1001, None), (48, 64, 25, [0, 0.04, 0.5, 7.25, 7.3])])
-def test_written_video_is_one_that_browsers_play(tmp_path, H, W, fps, times):
+@pytest.mark.parametrize("times", [None, [0, 0.04, 0.5, 7.25, 7.3]])
+def test_written_video_is_one_that_browsers_play(tmp_path, times):
     """Of even size, that of its first picture, with the given times."""
-    given = pictures(3, H, W) + pictures(2, 90, 120) if times else pictures(15, H, W)
-    with write_mp4(tmp_path / "a.mp4", fps) as add:
+    given = pictures(3, 49, 65) + pictures(2, 90, 120)
+    with write_mp4(tmp_path / "a.mp4", 30000 / 1001) as add:
         for t, picture in enumerate(given):
             add(picture, *times[t:t + 1] if times else ())
     with av.open(str(tmp_path / "a.mp4")) as file:
-        stream = file.streams.video[0]
-        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        codec = file.streams.video[0].codec_context
+        assert (codec.name, codec.pix_fmt, codec.width, codec.height) == ("h264", "yuv420p", 66, 50)
     frames = read(tmp_path / "a.mp4")[0]
-    assert [frame.seconds for frame in frames] == pytest.approx(times or [t / fps for t in range(15)], abs=1e-3)
-    for frame, picture in zip(frames, given, strict=True):
-        assert frame.picture.shape == (H + H % 2, W + W % 2, 3)
-        assert picture.shape[0] != H or cv2.PSNR(frame.picture[:H, :W], picture) > 25
+    assert [frame.seconds for frame in frames] == pytest.approx(times or [t * 1.001 / 30 for t in range(5)], abs=1e-3)
+    assert all(cv2.PSNR(frame.picture[:49, :65], picture) > 25 for frame, picture in zip(frames, given[:3]))
