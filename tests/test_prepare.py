@@ -55,13 +55,6 @@ def write_avi(path: Path, frames: int, seed: int = 0) -> Path:
     return path
 
 
-def write_zip(path: Path, files: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
-        for name, content in files.items():
-            file.writestr(name, content)
-    return path
-
-
 def write_tar(path: Path, files: dict[str, bytes], link: str = "") -> Path:
     with tarfile.open(path, "w:gz") as file:
         for name, content in files.items():
@@ -71,8 +64,15 @@ def write_tar(path: Path, files: dict[str, bytes], link: str = "") -> Path:
     return path
 
 
-def tree(folder: Path) -> dict[str, int]:
-    """Every visible file below a folder, and when it was written."""
+def write_zip(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in files.items():
+            file.writestr(name, content)
+    return path
+
+
+def written(folder: Path) -> dict[str, int]:
+    """Every file below a folder, and when it was written."""
     return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
 
 
@@ -114,9 +114,9 @@ def ped2_files(home: str = "UCSD_Anomaly_Dataset.v1p2/UCSDped2/") -> dict[str, b
 
 def test_ped2_archives(tmp_path):
     """Frames and masks may come apart; what is there stays, and only what is missing is made again."""
-    files, out = ped2_files(), tmp_path / "DATA"
-    frames = write_tar(tmp_path / "a.tgz", {name: data for name, data in files.items() if name.endswith(".tif")})
-    truth = write_tar(tmp_path / "b.tgz", {name: data for name, data in files.items() if not name.endswith(".tif")})
+    out = tmp_path / "DATA"
+    frames, truth = (write_tar(tmp_path / f"{tif}.tgz", {name: data for name, data in ped2_files().items()
+                                                         if name.endswith(".tif") == tif}) for tif in (True, False))
     command = "ped2", "--source", frames, truth, "--out", out
     result = run(main, *command)
     assert "training: 2 videos, 15 frames\ntesting:  2 videos, 9 frames\nlabels:   the source's own, 7 " in result.out
@@ -128,10 +128,11 @@ def test_ped2_archives(tmp_path):
     assert labels_of(out, "ped2") == [[1, 1, 1, 1, 1], [0, 1, 1, 0]]
     assert [frame.any() for frame in read(out / "ped2/testing/masks/02")] == [False, True, True, False]
 
-    before = tree(out / "ped2/training/frames/02")
+    before = written(out / "ped2/training/frames")
     shutil.rmtree(out / "ped2/training/frames/01")
     assert run(main, *command).status == 0
-    assert tree(out / "ped2/training/frames/02") == before and len(read(out / "ped2/training/frames/01")) == 3
+    again = written(out / "ped2/training/frames")
+    assert again.keys() == before.keys() and {name[:2] for name in again if again[name] != before[name]} == {"01"}
     for argv in command[:3] + command[4:], (*command, "--format", "jpg"):
         assert "was made from another source, format" in sentence(run(main, *argv))
     (out / "ped2/prepared.json").write_text("[" * 9999)
@@ -158,27 +159,21 @@ AVENUE = {"training_videos/01.avi": 7, "training_videos/02.avi": 5,
 VIDEO = "Avenue Dataset/testing_videos/02.avi"
 
 
-def zipped(folder: Path, path: Path) -> Path:
-    with zipfile.ZipFile(path, "w") as file:
-        for entry in folder.rglob("*"):
-            file.write(entry, entry.relative_to(folder.parent))
-    return path
-
-
 def test_avenue_archives(tmp_path):
     """Where a video stops early, complete ones stay."""
     source, out = avenue_source(tmp_path / "s", AVENUE, {1: 6, 2: 9, 3: 4}), tmp_path / "DATA"
-    masks, whole = zipped(source / "ground_truth_demo", tmp_path / "m.zip"), (source / VIDEO).read_bytes()
+    masks = shutil.make_archive(tmp_path / "m", "zip", source, "ground_truth_demo")
+    whole = (source / VIDEO).read_bytes()
     command = "avenue", "--source", source / "Avenue Dataset", masks, "--out", out, "--format", "jpg"
     (source / VIDEO).write_bytes(whole[:len(whole) * 2 // 3])
     assert re.search("testing_videos/02.avi stops early, decoded [1-8] of 9 frames", sentence(run(main, *command)))
-    before = tree(out / "avenue/training")
+    before = written(out / "avenue/training")
     (source / VIDEO).write_bytes(whole)
     result = run(main, *command)
     assert result.status == 0 and "testing:  2 videos, 15 frames\nlabels:   the source's own, 5" in result.out
     assert "the source's own labels are used" in result.err  # these are not the published videos
     assert labels_of(out, "avenue") == [[0] * 4 + [1] * 2, [0] * 6 + [1] * 3]
-    assert before.items() <= tree(out / "avenue/training").items()
+    assert before.items() <= written(out / "avenue/training").items()
     for name in AVENUE:
         folder = out / "avenue" / name.replace("_videos/", "/frames/").removesuffix(".avi")
         assert {path.suffix for path in folder.iterdir()} == {".jpg"}
@@ -188,27 +183,24 @@ def test_avenue_archives(tmp_path):
 
 
 def test_shanghaitech_archive(tmp_path):
-    files = {"shanghaitech/readme.md": b"x", "shanghaitech/testing/frames/._01_0014": b"x"}
-    for name, length in {"01_0014": 5, "01_0015": 4}.items():
-        files |= {f"shanghaitech/testing/frames/{name}/{t:03d}.jpg": encoded(picture(length, t), ".jpg")
-                  for t in range(length)}
-        masks = np.stack([mask(t > 2) for t in range(length)])
-        for kind, array in {"frame": masks.any((1, 2)), "pixel": masks}.items():
-            np.save(target := io.BytesIO(), array.astype(np.int8 if kind == "frame" else np.uint8))
-            files[f"shanghaitech/testing/test_{kind}_mask/{name}.npy"] = target.getvalue()
-    np.save(target := io.BytesIO(), np.zeros_like(masks))
-    files["shanghaitech/testing/test_pixel_mask/01_0015.npy"] = target.getvalue()
+    files, out = {"testing/readme.md": b"x", "testing/frames/._01_0014": b"x"}, tmp_path / "DATA"
+    for name, length, value in ("01_0014", 5, 1), ("01_0015", 4, 0):                # no mask of the latter has a pixel
+        files |= {f"testing/frames/{name}/{t:03d}.jpg": encoded(picture(length, t), ".jpg") for t in range(length)}
+        pixels = np.stack([mask(t > 2) * value for t in range(length)])
+        for kind, array in {"frame": np.arange(length) > 2, "pixel": pixels}.items():
+            np.save(content := io.BytesIO(), array.astype(np.uint8))
+            files[f"testing/test_{kind}_mask/{name}.npy"] = content.getvalue()
     for name, length in {"01_001": 6, "13_007": 3}.items():
-        files[f"shanghaitech/training/videos/{name}.avi"] = write_avi(tmp_path / "x.avi", length).read_bytes()
-    out = tmp_path / "DATA"
-    result = run(main, "shanghai", "--source", write_tar(tmp_path / "s.tar.gz", files), "--out", out)
+        files[f"training/videos/{name}.avi"] = write_avi(tmp_path / "x.avi", length).read_bytes()
+    source = write_tar(tmp_path / "s.tar.gz", {f"shanghaitech/{name}": data for name, data in files.items()})
+    result = run(main, "shanghai", "--source", source, "--out", out)
     assert "2 videos with 9 frames here, 330 videos with 274515" in result.warnings()[1]
     assert "testing/01_0015: 1 frames are abnormal by their labels, and no mask has a pixel" in result.warnings()[0]
     assert labels_of(out, "shanghaitech") == [[0, 0, 0, 1, 1], [0, 0, 0, 1]]
     assert [len(read(out / f"shanghaitech/training/frames/{name}")) for name in ("01_001", "13_007")] == [6, 3]
-    for t in range(5):  # published frames: byte for byte
-        assert (out / f"shanghaitech/testing/frames/01_0014/{t:03d}.jpg").read_bytes() == \
-            files[f"shanghaitech/testing/frames/01_0014/{t:03d}.jpg"]
+    for t in range(5):                                                              # published frames: byte for byte
+        name = f"testing/frames/01_0014/{t:03d}.jpg"
+        assert (out / "shanghaitech" / name).read_bytes() == files[name]
     assert [frame.any() for frame in read(out / "shanghaitech/testing/masks/01_0014")] == [False] * 3 + [True] * 2
 
 
@@ -264,7 +256,7 @@ def test_a_fifth_benchmark_takes_one_file(tmp_path, monkeypatch):
         if name.startswith("Test"):
             (source / "Test_Annotation" / name[-6:]).mkdir(parents=True)
             np.save(source / "Test_Annotation" / name[-6:] / f"{name[-6:]}.npy", np.arange(frames) > 3)
-    made = run(main, "corridor", "--source", zipped(source, tmp_path / "c.zip"), "--out", tmp_path)
+    made = run(main, "corridor", "--source", shutil.make_archive(tmp_path / "c", "zip", source), "--out", tmp_path)
     assert "testing:  2 videos, 11 frames\nlabels:   the source's own, 3 frames abnormal" in made.out, made
     assert "corridor testing: 2 videos with 11 frames here, 3 videos with 15" in made.err
     assert labels_of(tmp_path, "corridor") == [[0, 0, 0, 0, 1], [0, 0, 0, 0, 1, 1]]
