@@ -20,15 +20,9 @@ from lgn_net.errors import UserError
 
 
 @pytest.fixture
-def videos(tmp_path):
-    """Three colour videos of 7, 70 and 5 frames, 24 x 20 pixels of noise."""
-    rng = np.random.default_rng(0)
-    for name, length in {"a": 7, "b": 70, "c": 5}.items():
-        folder = tmp_path / "set" / "training" / "frames" / name
-        folder.mkdir(parents=True)
-        for t in range(length):
-            cv2.imwrite(str(folder / f"{t}.png"), rng.integers(0, 256, (20, 24, 3), np.uint8))
-    return index_videos(folder.parent)
+def videos(blob_dataset):
+    """Three colour videos of 7, 70 and 5 frames."""
+    return index_videos(blob_dataset("set", training=(7, 70, 5)) / "set/training/frames")
 
 
 def frame_of(packed, video, t):

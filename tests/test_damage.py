@@ -72,12 +72,8 @@ def test_training_state_that_does_not_fit(base, whole, tmp_path, name, value):
 
 
 def test_a_folder_or_nothing_in_place_of_a_checkpoint(base, whole, tmp_path):
-    def start(checkpoint):
-        return run(train.main, *base, "--exp_dir", tmp_path / "new", "--train.max_steps", 1, "--init_from", checkpoint)
-
-    assert "nowhere.pt is not there" in sentence(start(tmp_path / "nowhere.pt"))
-    assert f"{tmp_path / 'last.pt'} is not there" in sentence(start(tmp_path))
-    assert start(whole).status == 0
+    start = partial(run, train.main, *base, "--exp_dir", tmp_path / "new", "--train.max_steps", 1, "--init_from")
+    assert f"{tmp_path / 'last.pt'} is not there" in sentence(start(tmp_path)) and start(whole).status == 0
     assert results_folder(whole / "last.pt") == results_folder(whole) == whole / "evaluation_last"
     assert results_folder(ROOT / "weights/ped2_small.pt") == Path("evaluation_ped2_small")
 

@@ -42,8 +42,6 @@ def addresses(clip):
     return [(v, t) for v, _, t in clip[:, :, 0, 0].tolist()]
 
 
-# ------------------------------------------------------------------------------------------ folders, names, order
-
 @pytest.mark.parametrize(("frame", "dataset", "found"), [
     ("ped2/testing/frames/01/0.jpg", "ped2", 3), ("ped2/test/frames/01/0.jpg", "ped2", 3),
     ("testing/frames/01/0.jpg", "ped2", 2), ("shanghai/test/frames/01/0.jpg", "shanghaitech", 3),
@@ -88,8 +86,6 @@ def test_natural_order_without_what_is_no_frame(tmp_path, names):
             index_videos(folder)
 
 
-# ------------------------------------------------------------------------------------------------------- windows
-
 def test_windows_hold_consecutive_frames_of_one_video(tmp_path):
     """Short videos are skipped by name; the loader gives the batches asked for, with and without workers."""
     videos = numbered_videos(tmp_path, [7, 4, 5, 1, 6])
@@ -130,8 +126,6 @@ def test_error_in_a_worker_ends_the_process(tmp_path):
         list(loader(windows, [[0], [1]], 2, torch.device("cpu")))""")            # shell() ends what hangs
     assert "5.png" in done.err and done.status == 1
 
-
-# -------------------------------------------------------------------------------------------------------- pixels
 
 @pytest.mark.parametrize("suffix", [".png", ".JPEG", ".tif"])
 def test_pixels_are_those_of_opencv(tmp_path, suffix):
@@ -176,8 +170,6 @@ def test_masks_are_whatever_is_not_black(tmp_path):
         cv2.imwrite(str(tmp_path / name), image)
         assert np.array_equal(read_mask(tmp_path / name), mask > 0), name
 
-
-# -------------------------------------------------------------------------------------------------- damaged frames
 
 def encode(suffix, image=PICTURE, *parameters):
     return cv2.imencode(suffix, image, parameters)[1].tobytes()

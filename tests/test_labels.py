@@ -44,8 +44,6 @@ def write(tmp_path):
     return write
 
 
-# ----------------------------------------------------------------------------------------------------- the formats
-
 UNREAL = ["9" * 5000, "1e400", "NaN", "-1", "2020-01-01", "0.5", "", "[" * 9999]                  # no frames
 MAT = [[[2, 5], [3, 5]], np.zeros((2, 0)), [[1, 5], [1, 5]]]                      # first row: starts, from 1
 
@@ -164,8 +162,6 @@ def test_find_labels(tmp_path):
     assert find_labels(tmp_path, "avenue", split, "official") == shipped["official"]
 
 
-# ----------------------------------------------------------------------------------------- the truths that ship
-
 def together(labels):
     return np.concatenate(list(labels.values()))
 
@@ -186,26 +182,23 @@ def test_shipped(dataset, source, abnormal, throughout):
 
 
 def test_shipped_truths():
-    lengths = BENCHMARKS["avenue"].test_lengths
-    official, other = (load_labels(path, lengths) for path in map(BENCHMARKS["avenue"].truths.get,
-                                                                  ("official", "ano_pred")))
+    lengths, truths = BENCHMARKS["avenue"].test_lengths, BENCHMARKS["avenue"].truths
+    official, other = (load_labels(truths[source], lengths) for source in ("official", "ano_pred"))
     assert (together(official) != together(other)).sum() == 441
-    frames = [np.arange(4, length) for length in lengths.values()]
-    scored = [y[4:] for y in other.values()]
+    frames, scored = [np.arange(4, length) for length in lengths.values()], [y[4:] for y in other.values()]
     for dataset in ("avenue", None):
-        truths = shipped_truths(list(lengths), frames, scored, dataset)
-        assert list(truths) == ["ano_pred", "official"]
-        assert all(np.array_equal(a[4:], b) for a, b in zip(official.values(), truths["official"], strict=True))
+        found = shipped_truths(list(lengths), frames, scored, dataset)
+        assert list(found) == ["ano_pred", "official"]
+        assert all(np.array_equal(a[4:], b) for a, b in zip(official.values(), found["official"], strict=True))
     few = list(lengths)[:2], frames[:2], scored[:2]                               # alike by accident, unless named
     assert shipped_truths(*few) == {} and len(shipped_truths(*few, "avenue")) == 2
     scored[2][9] ^= 1
     assert shipped_truths(list(lengths), frames, scored, "avenue") == {}
 
 
-def test_as_they_circulate(shared_data):
-    """The files that users have hold the truths that ship."""
-    for dataset, source, name in (("ped2", "official", "frame_labels_ped2.npy"), ("ped2", "official", "ped2.mat"),
-                                  ("avenue", "ano_pred", "frame_labels_avenue.npy")):
-        lengths, truth = BENCHMARKS[dataset].test_lengths, BENCHMARKS[dataset].truths[source]
-        path = shared_data / "labels" / name
-        assert np.array_equal(together(load_labels(path, lengths)), together(load_labels(truth, lengths)))
+@pytest.mark.parametrize(("dataset", "source", "name"), [
+    ("ped2", "official", "frame_labels_ped2.npy"), ("ped2", "official", "ped2.mat"),
+    ("avenue", "ano_pred", "frame_labels_avenue.npy")])
+def test_as_they_circulate(shared_data, dataset, source, name):
+    lengths, truth = BENCHMARKS[dataset].test_lengths, BENCHMARKS[dataset].truths[source]
+    assert load(shared_data / "labels" / name, lengths) == load(truth, lengths)
