@@ -53,9 +53,7 @@ def unpack(archive: Path, folder: Path, patterns: Sequence[str]) -> None:
                     while cast(IO[bytes], file.fileobj).read(1 << 20):     # to the checksum, which `tarfile` leaves out
                         pass
             if not any(part.iterdir()):
-                raise UserError(f"{archive} holds nothing of this data set; is it the archive of another one?")
-    except UserError:
-        raise
+                raise ValueError("it holds nothing of this data set")
     except Exception as error:                             # both libraries raise many kinds for a damaged file
         raise UserError(f"{archive} is damaged or truncated, no zip or tar archive, or too large for the disk "
                         f"({' '.join(str(error).split())}); download it again, or unpack it yourself and give the "

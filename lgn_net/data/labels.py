@@ -129,12 +129,14 @@ def read_csv(path: Path, lengths: Mapping[str, int]) -> Labels:
     means = match_names({row["video"]: None for row in rows.values()}, lengths, path)
     for number, row in rows.items():
         try:
-            first, second = (whole(row[name]) for name in kind)
+            # Whole numbers, also as 10.0, 10,0, True or False.
+            words = [{"true": "1", "false": "0"}.get(row[name].lower(), row[name]).replace(",", ".") for name in kind]
+            first, second = (int(re.sub(r"\.0*$", "", word)) for word in words)
             if row["video"] not in means:
                 raise ValueError(f"no video is called {row['video']!r}; there are {some(list(labels))}")
             video = means[row["video"]]
             mark(video, labels[video], *((first, second) if kind[1] == "end" else (first, first, second)))
-        except (ValueError, OverflowError, UserError) as error:
+        except (ValueError, UserError) as error:
             raise ValueError(f"line {number}: {error}") from None
     return labels
 
@@ -167,14 +169,6 @@ def read_rows(path: str | Path) -> tuple[list[str], list[tuple[int, list[str]]]]
     if at is not None:
         header[at:at + 1] = "video", "frame"
     return header, rows
-
-
-def whole(cell: str) -> int:
-    """Read a whole number, also as 10.0, 10,0, True or False. ValueError for anything else."""
-    number = float({"true": "1", "false": "0"}.get(cell.lower(), cell).replace(",", "."))
-    if number % 1 != 0:
-        raise ValueError(f"{cell[:40]!r} is no whole number")
-    return int(number)
 
 
 def match_names(names: Collection[str], videos: Collection[str], source: object) -> dict[str, str]:

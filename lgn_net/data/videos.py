@@ -54,9 +54,9 @@ def find_split(root: str | Path, dataset: str, split: str) -> Path:
 def inside(folder: Path, *names: str) -> Path:
     """Go down to the sub-folder of this name, whatever the case of its letters."""
     for name in names:
-        alike = [] if (folder / name).is_dir() or not folder.is_dir() else [
-            path for path in sorted(folder.iterdir()) if path.name.lower() == name.lower() and path.is_dir()]
-        folder = alike[0] if alike else folder / name
+        others = sorted(folder.iterdir()) if folder.is_dir() and not (folder / name).is_dir() else []
+        alike = (path for path in others if path.name.lower() == name.lower() and path.is_dir())
+        folder = next(alike, folder / name)
     return folder
 
 
