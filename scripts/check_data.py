@@ -24,8 +24,6 @@ from lgn_net.datasets.common import SPLIT_FOLDERS, some
 from lgn_net.errors import UserError
 from lgn_net.terminal import progress, run_command
 
-LUMA_STEPS = 3688            # sum of JPEG's 64 quantisation steps of luma at quality 50
-
 
 class Frame(NamedTuple):
     """What is known of an image file; only its fault when it cannot be read."""
@@ -97,7 +95,7 @@ def look(path: str) -> Frame:
     with Image.open(path) as file:
         form, tables = str(file.format), getattr(file, "quantization", None)
     if tables:
-        scale = sum(tables[0]) / LUMA_STEPS
+        scale = sum(tables[0]) / 3688                            # the 64 quantisation steps of luma at quality 50
         form += f" {100.4 - 50 * scale if scale < 1 else 50 / scale:.0f}"
     return Frame("", f"{image.shape[1]} x {image.shape[0]}", form, grey_levels(image))
 

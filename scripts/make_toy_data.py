@@ -8,7 +8,6 @@ exactly when at least a third of the box around such an intruder is inside the f
 """
 
 import argparse
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -143,8 +142,7 @@ def main(argv: list[str]) -> None:
                     cv2.imwrite(str(folder / f"{t:03d}.jpg"), frame)
                 bar.update()
             np.save(part / "frame_labels_toy.npy", np.concatenate([frame_labels(v) for v in range(VIDEOS["testing"])]))
-    print(f"{root} is complete\ntrain on it: python train.py --config configs/toy.yaml --exp_dir runs/toy "
-          f"--dataset_path {shlex.quote(str(root.parent))}")
+    print(f"train on it: python train.py --config configs/toy.yaml --exp_dir runs/toy --dataset_path {root.parent}")
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@
     python scripts/prepare_data.py shanghaitech --source shanghaitech.tar.gz --out DATA --format jpg
     python scripts/prepare_data.py custom --source VIDEOS --labels labels.csv --out DATA --name mine
 
-docs/data.md says where to get each data set and what comes out. An interrupted run goes on when it is started again:
-the frames of a video appear when all of it is written, and a video that is there is not made again.
+docs/data.md says where to get each data set and what comes out. A video appears when all of it is written, and is not
+made again: an interrupted run goes on when it is started again.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -47,24 +48,21 @@ def main(argv: list[str]) -> None:
     args = parse_arguments(argv)
     benchmark = facts_of(args.dataset)
     if args.download is not None and benchmark.archives:
-        folder = args.source[0] if args.source else args.out / "archives"
-        sources = [download(archive, folder, args.download) for archive in benchmark.archives]
+        sources = [download(archive, args.out / "archives", args.download) for archive in benchmark.archives]
     elif args.source and args.download is None:
         # A folder of archives stands for the archives.
         names = [Path(archive.url).name for archive in benchmark.archives]
         sources = [file for path in args.source
                    for file in [path / name for name in names if (path / name).is_file()] or [path]]
     else:
-        raise UserError(f"give --source ARCHIVE_OR_FOLDER, or --download where a command can fetch {args.dataset} "
-                        f"({benchmark.page or 'your own'})")
+        raise UserError(f"give --source ARCHIVE_OR_FOLDER, or --download where that is possible: {benchmark.page}")
     manifest = prepare(sources, args)
 
     # What is there, and what to type next.
     print(f"{args.out / args.name} is complete")
     for split, lengths in manifest["videos"].items():
         print(f"{split + ':':<10}{len(lengths)} videos, {sum(lengths.values())} frames")
-    if manifest["labels"]:
-        print(f"labels:   {manifest['labels']}")
+    print(f"labels:   {manifest['labels'] or 'none'}")
     config, where = f"configs/{args.dataset}.yaml", shlex.quote(str(args.out))
     if not (ROOT / config).exists():
         config = f"configs/ped2_small.yaml --data.dataset {args.name}"
@@ -81,10 +79,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     add("--source", type=Path, nargs="+", default=[], metavar="PATH",
         help="the published archives, or folders; custom: one with the folders training and testing")
     add("--download", nargs="?", const="", metavar="ADDRESS",
-        help="fetch the archives into --source (default: OUT/archives), also from a mirror's ADDRESS")
+        help="fetch the archives into OUT/archives, also from a mirror's ADDRESS")
     add("--out", type=Path, required=True, help="dataset folder; <dataset>/ is made in it")
-    add("--format", choices=("png", "jpg"), default="png",
-        help="png is lossless (default), jpg has quality 100 and half the size")
+    add("--format", choices=("png", "jpg"), default="png", help="png: lossless; jpg: quality 100 and half the size")
     add("--labels", type=Path, help="custom: label file, such as a CSV of video,start,end")
     add("--name", help="custom: name of the data set (default: custom)")
     add("--depth_range", type=float, nargs=2, metavar=("LOW", "HIGH"),
@@ -110,10 +107,9 @@ def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:
         "depth_range": args.depth_range}
     args.out.mkdir(parents=True, exist_ok=True)
     with locked(args.out / f".{args.name}.lock", timeout=0):
-        try:
+        before: dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):          # missing, or damaged
             before = dict(json.loads((root / "prepared.json").read_text()))
-        except (OSError, ValueError, TypeError, RecursionError):                  # missing, or damaged
-            before = {}
         if any(root.glob("[!.]*")) and any(before.get(key) != value for key, value in manifest.items()):
             raise UserError(f"{root} was made from another source, format or --depth_range (its prepared.json names "
                             f"them); give these again, or another --out, or delete {root} first")
@@ -155,8 +151,7 @@ def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:
 def write_video(video: SourceVideo, home: Path, image_format: str, depth: tuple[float, float] | None = None) -> None:
     """Write frames, masks and labels of a video into the split's folder `home`; the frames appear last, all at once.
 
-    Pixels of the range `depth` become 0 to 255. UserError for a damaged frame, a video that stops early, and other
-    counts of masks or labels.
+    Pixels of the range `depth` become 0 to 255. UserError for damaged frames, and other counts of masks or labels.
     """
     count, digits = 0, 3
     with replacing_folder(home / "frames" / video.name) as part:
@@ -224,13 +219,13 @@ def read_masks(masks: Path | tuple[Path, ...]) -> Iterator[np.ndarray]:
 
 
 def write_labels(root: Path, args: argparse.Namespace, lengths: dict[str, int]) -> str | None:
-    """Write the labels of the test videos, (T) by name; return whose they are: the user's, ours, or the source's."""
+    """Write the labels of the test videos, (T) by name: the user's, ours, or the source's. Return whose they are."""
     own = {name: root / "testing" / "labels" / f"{name}.npy" for name in lengths}
-    shipped = next(iter(facts_of(args.dataset).truths.items()), ("", None))
-    whose, path = (str(args.labels), args.labels) if args.labels else shipped
-    labels = {}
+    path = args.labels or next(iter(facts_of(args.dataset).truths.values()), None)
+    labels, whose = {}, "the source's own"
     try:
-        labels = load_labels(path, lengths) if path and lengths else {}
+        if path and lengths:
+            labels, whose = load_labels(path, lengths), path.stem
     except UserError as error:                                                 # these are not the published videos
         if args.labels:
             raise
@@ -240,7 +235,7 @@ def write_labels(root: Path, args: argparse.Namespace, lengths: dict[str, int]) 
             warnings.warn(f"no labels for testing {some(lost)}; evaluate.py will need --labels FILE")
         if lost or not lengths:
             return None
-        whose, labels = "the source's own", {name: np.array(load_array(file)) for name, file in own.items()}
+        labels = {name: np.array(load_array(file)) for name, file in own.items()}
     for name, array in labels.items():
         save_array(own[name], array)
     every = np.concatenate(list(labels.values()))

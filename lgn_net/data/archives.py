@@ -56,5 +56,4 @@ def unpack(archive: Path, folder: Path, patterns: Sequence[str]) -> None:
                 raise ValueError("it holds nothing of this data set")
     except Exception as error:                             # both libraries raise many kinds for a damaged file
         raise UserError(f"{archive} is damaged or truncated, no zip or tar archive, or too large for the disk "
-                        f"({' '.join(str(error).split())}); download it again, or unpack it yourself and give the "
-                        f"folder with --source") from None
+                        f"({' '.join(str(error).split())}); get it again, or give the unpacked folder") from None

@@ -3,6 +3,7 @@
 The file is a plain C-ordered array (N, C, size, size). Reading takes no more memory than a batch, unlike `np.memmap`.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -70,11 +71,10 @@ def pack_frames(videos: list[Video], channels: int, size: int, folder: str | Pat
     # Beside the file lie its fingerprint and its checksums.
     index = path.with_suffix(".json")
     with locked(path.with_suffix(".lock")):
-        try:
+        good = False
+        with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):          # missing, or damaged
             known, *_, checksums = json.loads(index.read_text())
             good = known == fingerprint.hexdigest() and len(checksums) == len(frames) and path.exists()
-        except (OSError, ValueError, TypeError, RecursionError):                 # missing, or damaged
-            good = False
         if not good:
             checksums = write_packed(path, videos, channels, size)
             write_atomic(index, json.dumps([fingerprint.hexdigest(), checksums]))

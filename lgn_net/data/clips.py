@@ -109,9 +109,10 @@ def to_float(frames: np.ndarray | Tensor) -> Tensor:
 def long_enough(videos: list[Video], length: int) -> list[int]:
     """Return the indices of the videos that hold a window of `length` frames; warn of others. UserError if none."""
     keep = [v for v, video in enumerate(videos) if len(video.frames) >= length]
-    for v in sorted({*range(len(videos))} - {*keep}):
-        warnings.warn(f"video {videos[v].name} has {len(videos[v].frames)} frames, fewer than the {length} of a "
-                      f"window; skipped")
+    for video in videos:
+        if len(video.frames) < length:
+            warnings.warn(f"video {video.name} has {len(video.frames)} frames, fewer than the {length} of a window; "
+                          f"skipped")
     if not keep:
         raise UserError(f"no video has the {length} frames of a window ({length - 1} inputs and the frame to predict)")
     return keep

@@ -20,7 +20,6 @@ from lgn_net.data.clips import read_frame, read_whole
 from lgn_net.data.videos import image_names
 from lgn_net.errors import UserError
 
-PATIENCE = 10.0                # seconds that a stream or camera may take for its next picture
 # FFmpeg's driver for cameras, the name that it gives to camera N, and options; AVFoundation's own default often fails.
 CAMERAS = {"linux": ("v4l2", "/dev/video{}", {}), "darwin": ("avfoundation", "{}", {"framerate": "30"})}
 
@@ -90,7 +89,7 @@ def open_footage(place: Path | str | int, channels: int = 3, fps: float | None =
     with contextlib.ExitStack() as stack:
         try:
             container = stack.enter_context(av.open(name, format=driver, options=options,
-                                                    timeout=None if isinstance(place, Path) else PATIENCE))
+                                                    timeout=None if isinstance(place, Path) else 10.0))
             stream = container.streams.video[0]
             rate = float(stream.guessed_rate or stream.average_rate or 0)
             seconds = (container.duration or 0) / av.time_base
@@ -110,9 +109,8 @@ def decode(container: InputContainer, name: str, footage: Footage, channels: int
            fps: float | None) -> Iterator[Frame]:
     """Yield the frames of a video file, stream or camera, upright, with the pixels that OpenCV gives.
 
-    A damaged packet ends a file, not a live video; a change of size ends both. `footage.whole` is set at the end: true
-    when the packets reach the header's duration and its number of frames. Headers also count pictures that a cut
-    without decoding hides, or that a variable frame rate skips; a warning then says so.
+    A damaged packet ends a file, not a live video; a change of size ends both. `footage.whole` tells at the end whether
+    the packets reach the header's duration and number of frames, which may count pictures that are not to be shown.
     """
     stream = container.streams.video[0]
     if not stream.codec_context:

@@ -46,8 +46,7 @@ def find_split(root: str | Path, dataset: str, split: str) -> Path:
                         f"--source {shlex.quote(str(root))} --out prepared, and give prepared in place of {root}")
     elsewhere = [path for path in (*root.glob("*/*"), *root.glob("*/*/*"), *root.absolute().parent.glob("*"))
                  if path.name.lower() in SPLIT_FOLDERS[split] and path not in [place.parent for place in candidates]]
-    raise UserError(f"no {split} frames of {dataset} in {root}: expected {candidates[0]}/<video>/<frame>.jpg "
-                    f"(or {candidates[-2].relative_to(root)} when the path is the data set's own folder)" +
+    raise UserError(f"no {split} frames of {dataset} in {root}: expected {candidates[0]}/<video>/<frame>.jpg" +
                     "".join(f"; {path} is there: give --dataset_path {path.parent}" for path in elsewhere[:1]))
 
 
@@ -67,10 +66,7 @@ def image_names(folder: Path) -> list[str]:
 
 
 def index_videos(folder: str | Path) -> list[Video]:
-    """List all videos of a split in natural order: every sub-folder is one, every image file in it a frame.
-
-    UserError for a folder without videos and for a video without frames.
-    """
+    """List all videos of a split in natural order: sub-folders, and the images in each. UserError for an empty one."""
     videos = []
     folders = [path for path in Path(folder).iterdir() if path.is_dir() and not BESIDE.fullmatch(path.name)]
     for path in sorted(folders, key=lambda path: natural_key(path.name)):

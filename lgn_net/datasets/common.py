@@ -99,10 +99,7 @@ def load_mat(path: Path, name: str) -> np.ndarray:
 
 
 def mark(video: str, labels: np.ndarray, first: int, last: int, value: int = 1) -> None:
-    """Set frames first..last, counted from 0, both included, in the labels (T,) of a video.
-
-    Raise UserError when the video has no such frames.
-    """
+    """Set frames first..last, from 0, both included, in the labels (T,) of a video. UserError when it has none such."""
     if not 0 <= first <= last < len(labels):
         raise UserError(f"frames {first} to {last} (from 0) of video {video}, which has {len(labels)} frames")
     labels[first:last + 1] = value

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lgn_net.datasets import common
-from lgn_net.datasets.common import RANGES, Archive, Benchmark, SourceVideo, matching
+from lgn_net.datasets.common import RANGES, Archive, Benchmark, SourceVideo, mark, matching
 
 FRAMES, MASKS, LABELS = r"(Train|Test)/\1(\d+)/\d+\.tif", r"Test/Test(\d+)_gt/(?:frame)?\d+\.bmp", r"Test/UCSDped\d\.m"
 HOME = "(?:UCSD)?{}"              # of one half of the archive
@@ -34,7 +33,7 @@ def find_videos(roots: list[Path], dataset: str) -> Iterator[SourceVideo]:
         if title == "Test" and number <= len(ranges):
             labels = np.zeros(len(frames), np.uint8)
             for first, last in ranges[number - 1]:
-                common.mark(f"{number:02d}", labels, first, last)
+                mark(f"{number:02d}", labels, first, last)
         yield SourceVideo(f"{title.lower()}ing", f"{number:02d}", tuple(frames), labels, pixels or None)
 
 
