@@ -77,10 +77,3 @@ def test_another_quality_is_noted(mine, quality):
     converted(".jpg", quality=quality, where="testing")(mine)
     assert check(mine) == (
         [f"note: testing frames are JPEG {quality}, training frames JPEG 95; make them alike"], [])
-
-
-@pytest.mark.slow
-def test_real_ped2(shared_data):
-    result = run(check_data.main, shared_data, "--dataset", "ped2")
-    assert result.status == 0 and result.out.endswith("ped2.json, 1648 of 2010 frames abnormal\nOK\n")
-    assert "training: 16 videos, 2550 frames, 360 x 240, JPEG 95" in result.out and "note: " not in result.out

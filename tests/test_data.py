@@ -1,7 +1,6 @@
 """From folders to clips: which frames, in which order, with which pixels, and what is refused."""
 
 import contextlib
-import struct
 import warnings
 from itertools import chain
 
@@ -162,10 +161,10 @@ def test_masks_are_whatever_is_not_black(tmp_path):
     """0 and 1, 0 and 255, red, transparent, of 16 bits, of floats; what JPEG leaves around an edge is none."""
     mask = np.zeros((16, 16), np.uint8)
     mask[4:9, 3:12] = 1
-    red, clear = np.zeros((16, 16, 3), np.uint8), np.full((16, 16, 4), 255, np.uint8)
-    red[..., 2], clear[..., :3] = 128 * mask, 255 * mask[..., None]
-    for name, image in {"01.png": mask, "255.bmp": 255 * mask, "red.png": red, "clear.png": clear,
-                        "16.png": mask.astype(np.uint16) * 300, "f.tiff": mask.astype(np.float32),
+    clear = np.full((16, 16, 4), 255, np.uint8)
+    clear[..., :3] = 255 * mask[..., None]
+    for name, image in {"01.png": mask, "255.bmp": 255 * mask, "red.png": np.dstack([0 * mask, 0 * mask, 99 * mask]),
+                        "clear.png": clear, "16.png": mask.astype(np.uint16) * 300, "f.tiff": mask.astype(np.float32),
                         "lossy.jpg": 255 * mask}.items():
         cv2.imwrite(str(tmp_path / name), image)
         assert np.array_equal(read_mask(tmp_path / name), mask > 0), name
@@ -175,17 +174,9 @@ def encode(suffix, image=PICTURE, *parameters):
     return cv2.imencode(suffix, image, parameters)[1].tobytes()
 
 
-def jpeg_with_thumbnail():
-    """A JPEG as cameras write them: the thumbnail inside has an end-of-image marker of its own."""
-    data, small = encode(".jpg"), encode(".jpg", PICTURE[::4, ::4].copy())
-    exif = b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0" + small
-    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
-
-
 @pytest.mark.parametrize("data", [
-    encode(".jpg"), encode(".jpg", PICTURE, cv2.IMWRITE_JPEG_PROGRESSIVE, 1), jpeg_with_thumbnail(), encode(".png"),
-    encode(".bmp"), encode(".tif"), encode(".webp")],
-    ids=["jpg", "progressive jpg", "jpg with thumbnail", "png", "bmp", "tif", "webp"])
+    encode(".jpg"), encode(".jpg", PICTURE, cv2.IMWRITE_JPEG_PROGRESSIVE, 1), encode(".png"), encode(".bmp"),
+    encode(".tif"), encode(".webp")], ids=["jpg", "progressive jpg", "png", "bmp", "tif", "webp"])
 def test_damaged_files_are_refused_or_whole(tmp_path, data):
     """A damaged file is refused by name, or lacks nothing of the picture; bytes behind its end do no harm."""
     (path := tmp_path / "000.jpg").write_bytes(data)

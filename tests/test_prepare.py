@@ -194,7 +194,6 @@ def test_shanghaitech_archive(tmp_path):
         files[f"training/videos/{name}.avi"] = write_avi(tmp_path / "x.avi", length).read_bytes()
     source = write_tar(tmp_path / "s.tar.gz", {f"shanghaitech/{name}": data for name, data in files.items()})
     result = run(main, "shanghai", "--source", source, "--out", out)
-    assert "2 videos with 9 frames here, 330 videos with 274515" in result.warnings()[1]
     assert "testing/01_0015: 1 frames are abnormal by their labels, and no mask has a pixel" in result.warnings()[0]
     assert labels_of(out, "shanghaitech") == [[0, 0, 0, 1, 1], [0, 0, 0, 1]]
     assert [len(read(out / f"shanghaitech/training/frames/{name}")) for name in ("01_001", "13_007")] == [6, 3]
@@ -230,9 +229,8 @@ def test_depth_range(tmp_path, kind, suffix):
         for t in range(2):
             cv2.imwrite(str(source / name / f"{t}{suffix}"), image)
     own = "custom", "--source", source, "--out", tmp_path / "DATA", "--name", "mine"
-    said = sentence(run(main, *own, "--format", "jpg"))
-    assert ("holds float32 pixels" if kind == np.float32 else "has 16 bits, a JPEG 8") in said
-    assert "custom --depth_range LOW HIGH" in said
+    assert re.search("(holds float32 pixels|has 16 bits, a JPEG 8).* custom --depth_range LOW HIGH",
+                     sentence(run(main, *own, "--format", "jpg")))
     shutil.rmtree(tmp_path / "DATA")
     assert run(main, *own, "--depth_range", 95, 4095).status == 0
     for folder in ("training/frames/a", "testing/frames/b"):
