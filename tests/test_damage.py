@@ -42,9 +42,7 @@ def test_auto_takes_the_newest_good_file(base, whole):
     for damaged, begins in ((["last.pt"], 9), (["last.pt", "epoch_003.pt"], 6)):
         for name in damaged:
             flip(whole / name)
-        result = go_on()
-        assert result.status == 0, result
-        warning, = result.warnings()
+        warning, = go_on().warnings()
         assert "last.pt is damaged" in warning and f"going on from {whole / f'epoch_00{begins // 3}.pt'}" in warning
         assert load_checkpoint(whole / "last.pt")[1]["step"] == 9
         rates = [row["lr"] for row in read_log(whole / "log.jsonl")]

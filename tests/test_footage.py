@@ -138,9 +138,9 @@ def damaged(folder):
     return path
 
 
-def sparse(name, codec, form):
-    """Ten pictures at 0 to 20.1 s; an AVI counts the gaps as frames, of others the count is reckoned from the rate."""
-    return lambda folder: write(folder / name, pictures(10), codec, form, times=[0, 1, 2, 3, 30, 31, 60, 100, 200, 201])
+def sparse(folder):
+    """Ten pictures at 0 to 20.1 s; an AVI counts the gaps as frames."""
+    return write(folder / "a.avi", pictures(10), "mjpeg", "yuvj420p", times=[0, 1, 2, 3, 30, 31, 60, 100, 200, 201])
 
 
 def cut_at(*packets):
@@ -150,16 +150,15 @@ def cut_at(*packets):
 @pytest.mark.parametrize(("make", "length", "counts", "whole"), [
     (truncated, 50, range(3, 15), False), (damaged, 80, range(10, 70), False),
     (cut_at(25, 75, 38), 50, [37], True), (cut_at(12, 62, 12), 50, [37], True),        # between, off the key frames
-    (sparse("a.avi", "mjpeg", "yuvj420p"), 202, [10], True), (sparse("a.mkv", "libx264", "yuv420p"), 202, [10], True)])
+    (sparse, 202, [10], True)])
 def test_file_with_fewer_frames_than_its_header_says(tmp_path, make, length, counts, whole):
     """The preparation refuses a damaged file; one that was cut without decoding gives its frames, and a remark."""
     path = make(tmp_path)
     with warnings.catch_warnings(record=True) as remarks:
         frames, footage = read(path)
-    expected, counted = list(by_opencv(path)), path.suffix in (".avi", ".mp4")
+    expected = list(by_opencv(path))
     assert [str(remark.message) for remark in remarks] == [
-        f"{path}: decoded {len(frames)} frames where its header says {length}; all that can be shown are used"
-    ] * (whole and counted)
+        f"{path}: decoded {len(frames)} frames where its header says {length}; all that can be shown are used"] * whole
     assert footage.length == length and footage.whole == whole and len(frames) == len(expected) in counts
     assert all(np.array_equal(frame.picture, other) for frame, other in zip(frames[:-1], expected))
     with contextlib.nullcontext() if whole else pytest.raises(UserError, match="stops early"), \

@@ -89,8 +89,6 @@ def labels_of(data: Path, dataset: str) -> list[list[int]]:
     return [array.tolist() for array in labels.values()]
 
 
-# ----------------------------------------------------------------------------------------------- data set by data set
-
 def ped2_files(home: str = "UCSD_Anomaly_Dataset.v1p2/UCSDped2/") -> dict[str, bytes]:
     """A small Ped2 with all that lies about in the published archive; testing 02 is abnormal in its frames 1 and 2."""
     ranges = (b"TestVideoFile = {};\nTestVideoFile{end+1}.gt_frame = [1:5];\n"
@@ -136,7 +134,7 @@ def test_ped2_archives(tmp_path):
     for argv in command[:3] + command[4:], (*command, "--format", "jpg"):
         assert "was made from another source, format" in sentence(run(main, *argv))
     (out / "ped2/prepared.json").write_text("[" * 9999)
-    assert "was made from another source" in sentence(run(main, *command))
+    assert "was made from another source, format" in sentence(run(main, *command))
     assert "https://svip-lab" in sentence(run(main, "shanghaitech", "--download", "--out", out))
 
 
@@ -154,8 +152,7 @@ def avenue_source(folder: Path, lengths: dict[str, int], masks: dict[int, int]) 
     return folder
 
 
-AVENUE = {"training_videos/01.avi": 7, "training_videos/02.avi": 5,
-          "testing_videos/01.avi": 6, "testing_videos/02.avi": 9}
+AVENUE = {"training_videos/01.avi": 7, "testing_videos/01.avi": 6, "testing_videos/02.avi": 9}
 VIDEO = "Avenue Dataset/testing_videos/02.avi"
 
 
@@ -257,9 +254,7 @@ def test_a_fifth_benchmark_takes_one_file(tmp_path, monkeypatch):
     assert labels_of(tmp_path, "corridor") == [[0, 0, 0, 0, 1], [0, 0, 0, 0, 1, 1]]
     (tmp_path / "corridor/training/frames/000002/004.png").unlink()
     report = run(load_script("scripts/check_data.py").main, tmp_path, "--dataset", "corridor").out
-    assert re.findall("problem: (.{,40})", report) == [
-        "training/000002: 4 of 5 frames", "corridor training: 2 videos with 8 frames here, 2 videos with 9"[:40],
-        "corridor testing: 2 videos with 11 frames"[:40]]
+    assert "problem: training/000002: 4 of 5 frames\nproblem: corridor training: 2 videos with 8 frames here" in report
 
 
 def test_download(tmp_path, monkeypatch):
@@ -267,18 +262,16 @@ def test_download(tmp_path, monkeypatch):
     path, out = write_tar(tmp_path / "UCSD.tar.gz", ped2_files()), tmp_path / "DATA"
     archive = Archive("http://127.0.0.1:9/UCSD.tar.gz", hashlib.sha256(path.read_bytes()).hexdigest())
     monkeypatch.setitem(BENCHMARKS, "ped2", dataclasses.replace(BENCHMARKS["ped2"], archives=(archive,)))
-    for mirror, said in (ROOT.as_uri(), "No such file"), ("", "refused"), (f"{tmp_path.as_uri()}/", None):
-        result = run(main, "ped2", "--download", *filter(None, [mirror]), "--out", out)
-        assert not said or re.search(f"UCSD.tar.gz did not give the published file .*{said}", sentence(result))
-        assert os.listdir(out / "archives") == ([] if said else ["UCSD.tar.gz"])
-    assert labels_of(out, "ped2")[1] == [0, 1, 1, 0]
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
-    assert "hash" in sentence(run(main, "ped2", "--download", tmp_path.as_uri(), "--out", tmp_path / "new"))
-    for command in ("--source", out / "archives"), ("--download", tmp_path.as_uri()):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/UCSD.tar.gz").write_bytes(path.read_bytes()[:-1] + b"?")
+    for mirror, said in ([], "refused"), ([(tmp_path / "other").as_uri()], "hash"):
+        assert re.search(f"UCSD.tar.gz did not give the published file .*{said}",
+                         sentence(run(main, "ped2", "--download", *mirror, "--out", out)))
+        assert os.listdir(out / "archives") == []
+    for command in ("--download", f"{tmp_path.as_uri()}/"), ("--source", out / "archives"), ("--download",):
         assert run(main, "ped2", *command, "--out", out).status == 0
+    assert labels_of(out, "ped2")[1] == [0, 1, 1, 0]
 
-
-# ------------------------------------------------------------------------------------------------------ what goes wrong
 
 def ped2_source(name: str, content: bytes | None):
     return lambda source: write_tar(source.with_suffix(".tgz"), {
@@ -297,8 +290,6 @@ def test_unusable_source(tmp_path, dataset, make, match):
     assert re.search(match, sentence(run(main, dataset, "--source", source, "--out", out)))
     assert not list(out.rglob("*.part")) and not list(out.rglob("frame_labels*"))
 
-
-# --------------------------------------------------------------------------------------------------------- unpacking
 
 CONTENT = np.random.default_rng(0).bytes(210_000)
 FILES = {"data/a.avi": CONTENT[:70_000], "data/b.AVI": CONTENT[:80_000], "data/readme.txt": CONTENT[:60_000],
