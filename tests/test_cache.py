@@ -5,6 +5,7 @@ import os
 import resource
 from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import filelock
@@ -99,9 +100,6 @@ def test_failure_leaves_nothing_behind(videos, tmp_path, damage, match):
 
 
 def test_disk_without_locks(videos, tmp_path, monkeypatch):
-    def refuse(*_, **__):
-        raise OSError(37, "No locks available")
-
-    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    monkeypatch.setattr(filelock.FileLock, "acquire", Mock(side_effect=OSError(37, "No locks available")))
     with pytest.warns(UserWarning, match="knows no locks"):
         assert frame_of(pack_frames(videos, 1, 16, tmp_path), 0, 0).any()

@@ -123,9 +123,8 @@ def test_what_is_no_video(tmp_path, text, match):
         read(find_footage(str(tmp_path / text) if (tmp_path / text).exists() else text)[0])
 
 
-def truncated(folder):
-    path = write(folder / "a.avi", list(np.random.default_rng(0).integers(0, 256, (50, 48, 64, 3), np.uint8)), "mjpeg",
-                 "yuvj420p")
+def truncated(folder, name="a.avi", codec="mjpeg", form="yuvj420p"):
+    path = write(folder / name, list(np.random.default_rng(0).integers(0, 256, (50, 48, 64, 3), np.uint8)), codec, form)
     path.write_bytes(path.read_bytes()[:path.stat().st_size // 5])
     return path
 
@@ -149,6 +148,7 @@ def cut_at(*packets):
 
 @pytest.mark.parametrize(("make", "length", "counts", "whole"), [
     (truncated, 50, range(3, 15), False), (damaged, 80, range(10, 70), False),
+    (lambda folder: truncated(folder, "a.mkv", "libx264", "yuv420p"), 50, range(3, 30), False),
     (cut_at(25, 75, 38), 50, [37], True), (cut_at(12, 62, 12), 50, [37], True),        # between, off the key frames
     (sparse, 202, [10], True)])
 def test_file_with_fewer_frames_than_its_header_says(tmp_path, make, length, counts, whole):
@@ -158,7 +158,7 @@ def test_file_with_fewer_frames_than_its_header_says(tmp_path, make, length, cou
         frames, footage = read(path)
     expected = list(by_opencv(path))
     assert [str(remark.message) for remark in remarks] == [
-        f"{path}: decoded {len(frames)} frames where its header says {length}; all that can be shown are used"] * whole
+        f"{path}: decoded {len(frames)} frames where its header says {length}; these are used"] * whole
     assert footage.length == length and footage.whole == whole and len(frames) == len(expected) in counts
     assert all(np.array_equal(frame.picture, other) for frame, other in zip(frames[:-1], expected))
     with contextlib.nullcontext() if whole else pytest.raises(UserError, match="stops early"), \

@@ -133,7 +133,7 @@ def test_ped2_archives(tmp_path):
     assert again.keys() == before.keys() and {name[:2] for name in again if again[name] != before[name]} == {"01"}
     for argv in command[:3] + command[4:], (*command, "--format", "jpg"):
         assert "was made from another source, format" in sentence(run(main, *argv))
-    (out / "ped2/prepared.json").write_text("[" * 9999)
+    (out / "ped2/prepared.json").write_text("[" * 9999)                             # damaged
     assert "was made from another source, format" in sentence(run(main, *command))
     assert "https://svip-lab" in sentence(run(main, "shanghaitech", "--download", "--out", out))
 

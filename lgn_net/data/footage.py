@@ -145,5 +145,4 @@ def decode(container: InputContainer, name: str, footage: Footage, channels: int
     end += 2 / rate                                                        # times of packets are those of their begin
     footage.whole = end >= 0.99 * duration and max(packets, end * rate) >= 0.99 * stream.frames
     if footage.whole and t < stream.frames:
-        warnings.warn(f"{name}: decoded {t} frames where its header says {stream.frames}; all that can be shown are "
-                      f"used")
+        warnings.warn(f"{name}: decoded {t} frames where its header says {stream.frames}; these are used")

@@ -39,7 +39,8 @@ def find_split(root: str | Path, dataset: str, split: str) -> Path:
     name = canonical_name(dataset)
     which, files = (name, facts_of(name).files) if name in BENCHMARKS else (f"custom --name {name}", (VIDEOS,))
     for place in (candidate.parent for candidate in candidates if candidate.parent.is_dir()):
-        if any(image_names(path) for path in place.iterdir() if path.is_dir()) and not matching([place.parent], *files):
+        raw = [path for path, _ in matching([place.parent], *files) if path.suffix.lower() in IMAGE_SUFFIXES]
+        if not raw and any(image_names(path) for path in place.iterdir() if path.is_dir()):
             return place
     if any(split[:4] in match[0].lower() for _, match in matching([root], *files)):
         raise UserError(f"{root} holds {dataset} as it was published; run python scripts/prepare_data.py {which} "
