@@ -527,7 +527,7 @@ def test_slow_network_drops_frames_and_does_not_lag(detector, camera, monkeypatc
     ([(20, 20, 0.02)], ["--seconds", 2], 0, "is silent after frame 19", 4),
     ([(20, 20, 0.02)], ["--patience", 1.5], 3, "gave no picture for 1.5 seconds; is it still on?; scored up to", 4),
     ([(0, 20, 0)], ["--seconds", 1], 2, "gave no picture; is it on?", 3),
-    ([], [], 2, "http://***@127.0.0.1", 3)])
+    ([], [], 2, "no stream answers at http://***@127.0.0.1", 3)])
 def test_silent_stream_ends_in_time_and_says_so(start, camera, tmp_path, plan, options, status, words, longest):
     begin = time.monotonic()
     done = start("--no_video", "--video", camera(*plan), "--threshold", -1e9, *options)

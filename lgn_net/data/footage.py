@@ -100,8 +100,9 @@ def open_footage(place: Path | str | int, channels: int = 3, fps: float | None =
             footage.frames = itertools.chain([next(decoded)], decoded)
         except (OSError, ValueError, IndexError, StopIteration, av.FFmpegError) as error:
             reason = getattr(error, "strerror", None) or "no picture came"
-            raise UserError(f"{shown(place)} holds no picture that FFmpeg can decode ({reason}); is it a whole video, "
-                            f"or a camera or stream that is on and free, with the right user and password?") from None
+            what = f"no stream answers at {shown(place)}" if isinstance(place, str) else f"{shown(place)}: no picture"
+            raise UserError(f"{what} that FFmpeg can decode ({reason}); was a file cut off before its index was "
+                            f"written, is a camera off, or a password wrong?") from None
         yield footage
 
 
