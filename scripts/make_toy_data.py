@@ -5,12 +5,9 @@
 In the training videos everybody walks, and to the right. In each testing video also come a cyclist (three times as fast
 as a walker), a cart (large, over twice as fast) or a runner (twice as fast, to the left). A testing frame is labelled 1
 exactly when at least a third of the box around such an intruder is inside the frame. The bytes are always the same.
-
-    DATA/toy/{training,testing}/frames/01/000.jpg ...     DATA/toy/frame_labels_toy.npy   uint8, testing frames in order
 """
 
 import argparse
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -78,11 +75,8 @@ def frame_labels(video: int) -> np.ndarray:
 
 
 def draw(canvas: np.ndarray, actor: Actor, t: int) -> None:
-    """Draw an actor as thick lines; one from a point to itself is a disc.
-
-    Points and widths are in body heights, forwards and upwards from the ground below the centre.
-    """
-    # The walkway's perspective: where the ground is for a person of this size.
+    """Draw an actor as thick lines; one from a point to itself is a disc. Lengths are in body heights."""
+    # The ground below the actor: the walkway's perspective. Points are forwards and upwards from there.
     place = np.array([actor.start + actor.speed * t, 3.46 * actor.size - 0.08 * HEIGHT])
 
     def line(colour: tuple, width: float, *points: object) -> None:
@@ -140,17 +134,15 @@ def main(argv: list[str]) -> None:
     root = parser.parse_args(argv).out / "toy"
     if not root.exists():
         scene = background()
-        with replacing_folder(root) as unfinished, progress("draw", sum(VIDEOS.values()), "videos") as bar:
-            for split, count in VIDEOS.items():
-                for video in range(count):
-                    folder = unfinished / split / "frames" / f"{video + 1:02d}"
-                    folder.mkdir(parents=True)
-                    for t, frame in enumerate(draw_video(split, video, scene)):
-                        cv2.imwrite(str(folder / f"{t:03d}.jpg"), frame)
-                    bar.update()
-            np.save(unfinished / "frame_labels_toy.npy", np.concatenate([*map(frame_labels, range(VIDEOS["testing"]))]))
-    print(f"{root} is complete\ntrain on it: python train.py --config configs/toy.yaml --exp_dir runs/toy "
-          f"--dataset_path {shlex.quote(str(root.parent))}")
+        with replacing_folder(root) as part, progress("draw", sum(VIDEOS.values()), "videos") as bar:
+            for split, video in [(split, video) for split, count in VIDEOS.items() for video in range(count)]:
+                folder = part / split / "frames" / f"{video + 1:02d}"
+                folder.mkdir(parents=True)
+                for t, frame in enumerate(draw_video(split, video, scene)):
+                    cv2.imwrite(str(folder / f"{t:03d}.jpg"), frame)
+                bar.update()
+            np.save(part / "frame_labels_toy.npy", np.concatenate([frame_labels(v) for v in range(VIDEOS["testing"])]))
+    print(f"train on it: python train.py --config configs/toy.yaml --exp_dir runs/toy --dataset_path {root.parent}")
 
 
 if __name__ == "__main__":

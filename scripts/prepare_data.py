@@ -5,11 +5,12 @@
     python scripts/prepare_data.py shanghaitech --source shanghaitech.tar.gz --out DATA --format jpg
     python scripts/prepare_data.py custom --source VIDEOS --labels labels.csv --out DATA --name mine
 
-docs/data.md says where to get each data set and what comes out. An interrupted run goes on when it is started again:
-the frames of a video appear when all of it is written, and a video that is there is not made again.
+docs/data.md says where to get each data set and what comes out. A video appears when all of it is written, and is not
+made again: an interrupted run goes on when it is started again.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -17,7 +18,6 @@ import shlex
 import shutil
 import threading
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -27,12 +27,12 @@ import cv2
 import numpy as np
 
 from lgn_net.data.archives import download, unpack
-from lgn_net.data.clips import MAP_DEPTH, read_image, read_mask, to_8_bits
+from lgn_net.data.clips import MAP_DEPTH, read_image, read_mask
 from lgn_net.data.footage import open_footage
 from lgn_net.data.labels import load_labels
 from lgn_net.data.videos import index_videos
 from lgn_net.datasets import BENCHMARKS, canonical_name, difference_from_published, facts_of
-from lgn_net.datasets.common import SPLIT_FOLDERS, Benchmark, SourceVideo, load_array, load_mat, some
+from lgn_net.datasets.common import SPLIT_FOLDERS, SourceVideo, load_array, load_mat, some
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, locked, replacing, replacing_folder, to_json, write_atomic
 from lgn_net.terminal import progress, run_command
@@ -48,31 +48,26 @@ def main(argv: list[str]) -> None:
     args = parse_arguments(argv)
     benchmark = facts_of(args.dataset)
     if args.download is not None and benchmark.archives:
-        folder = args.source[0] if args.source else args.out / "archives"
-        sources = [download(archive, folder, args.download) for archive in benchmark.archives]
+        sources = [download(archive, args.out / "archives", args.download) for archive in benchmark.archives]
     elif args.source and args.download is None:
         # A folder of archives stands for the archives.
         names = [Path(archive.url).name for archive in benchmark.archives]
         sources = [file for path in args.source
                    for file in [path / name for name in names if (path / name).is_file()] or [path]]
     else:
-        raise UserError(f"give --source ARCHIVE_OR_FOLDER, or --download where a command can fetch {args.dataset} "
-                        f"({benchmark.page or 'your own'})")
+        raise UserError(f"give --source ARCHIVE_OR_FOLDER, or --download where that is possible: {benchmark.page}")
     manifest = prepare(sources, args)
 
     # What is there, and what to type next.
     print(f"{args.out / args.name} is complete")
     for split, lengths in manifest["videos"].items():
         print(f"{split + ':':<10}{len(lengths)} videos, {sum(lengths.values())} frames")
-    if manifest["labels"]:
-        labels = np.load(args.out / args.name / f"frame_labels_{args.name}.npy")
-        print(f"labels:   {manifest['labels']}, {labels.sum()} frames abnormal")
+    print(f"labels:   {manifest['labels'] or 'none'}")
     config, where = f"configs/{args.dataset}.yaml", shlex.quote(str(args.out))
-    print(f"check it:  python scripts/check_data.py {where} --dataset {args.name}")
-    for place, knobs in [("", config)] if (ROOT / config).exists() else [
-            (" on a CPU", f"configs/ped2_small.yaml --data.dataset {args.name}"),
-            (" on a GPU", f"configs/ped2.yaml --data.dataset {args.name}")]:
-        print(f"train{place}: python train.py --config {knobs} --dataset_path {where} --exp_dir runs/{args.name}")
+    if not (ROOT / config).exists():
+        config = f"configs/ped2_small.yaml --data.dataset {args.name}"
+    print(f"check it: python scripts/check_data.py {where} --dataset {args.name}")
+    print(f"train:    python train.py --config {config} --dataset_path {where} --exp_dir runs/{args.name}")
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
@@ -84,12 +79,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     add("--source", type=Path, nargs="+", default=[], metavar="PATH",
         help="the published archives, or folders; custom: one with the folders training and testing")
     add("--download", nargs="?", const="", metavar="ADDRESS",
-        help="fetch the archives into --source (default: OUT/archives), also from a mirror's ADDRESS")
+        help="fetch the archives into OUT/archives, also from a mirror's ADDRESS")
     add("--out", type=Path, required=True, help="dataset folder; <dataset>/ is made in it")
-    add("--format", choices=("png", "jpg"), default="png",
-        help="png is lossless (default), jpg has quality 100 and half the size")
-    add("--label_source", choices=("auto", "official", "ano_pred"), default="auto",
-        help="of Avenue: the official masks, or the re-annotation that published numbers use (auto)")
+    add("--format", choices=("png", "jpg"), default="png", help="png: lossless; jpg: quality 100 and half the size")
     add("--labels", type=Path, help="custom: label file, such as a CSV of video,start,end")
     add("--name", help="custom: name of the data set (default: custom)")
     add("--depth_range", type=float, nargs=2, metavar=("LOW", "HIGH"),
@@ -97,10 +89,6 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.dataset != "custom" and (args.labels or args.name or args.depth_range):
         raise UserError("--labels, --name and --depth_range are for custom; a benchmark has its own")
-    if args.depth_range and not args.depth_range[0] < args.depth_range[1]:
-        raise UserError(f"--depth_range {args.depth_range}: give the lower pixel first, as 0 4095")
-    if args.label_source not in ("auto", "official", *facts_of(args.dataset).truths):
-        raise UserError(f"no {args.label_source} labels of {args.dataset} ship with this project; leave it at auto")
     args.name = args.name or args.dataset
     if not re.fullmatch("[A-Za-z0-9_][A-Za-z0-9._-]*", args.name):
         raise UserError(f"--name {args.name!r}: give letters, digits, '.', '_' and '-', not '.' or '-' first")
@@ -110,8 +98,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:
     """Make the data set from archives or folders, and return the content of its prepared.json.
 
-    UserError when a source is damaged or the data set was made from another one, OSError when the disk is full or
-    another run makes it now. Complete videos stay in any case.
+    UserError when a source is damaged, holds no videos, or is another one than before. Complete videos stay.
     """
     root, archives, facts = args.out / args.name, args.out / f".{args.name}.unpacked", facts_of(args.dataset)
     # What tells one source from another: an archive's name and size, a folder's place.
@@ -120,18 +107,36 @@ def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:
         "depth_range": args.depth_range}
     args.out.mkdir(parents=True, exist_ok=True)
     with locked(args.out / f".{args.name}.lock", timeout=0):
-        try:
+        before: dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):          # missing, or damaged
             before = dict(json.loads((root / "prepared.json").read_text()))
-        except (OSError, ValueError, TypeError, RecursionError):                  # missing, or damaged
-            before = {}
         if any(root.glob("[!.]*")) and any(before.get(key) != value for key, value in manifest.items()):
-            raise UserError(f"{root} was made from {str(before.get('source', 'something else'))[:200]} as "
-                            f"{str(before.get('format'))[:9]}; give that and --format (--depth_range, too, where it "
-                            f"was given) again, or another --out, or delete {root} first")
-        videos = [video._replace(depth=args.depth_range) for video in read_source(facts, sources, archives)]
+            raise UserError(f"{root} was made from another source, format or --depth_range (its prepared.json names "
+                            f"them); give these again, or another --out, or delete {root} first")
+
+        # Archives stay unpacked until all videos are written.
+        folders = [source if source.is_dir() else archives / source.name for source in sources]
+        for source, folder in zip(sources, folders):
+            if not folder.exists():
+                unpack(source, folder, facts.files)
+        videos = list(facts.find(folders))
+        if not videos or len({video[:2] for video in videos}) < len(videos):
+            raise UserError(f"{', '.join(map(str, sources))}: no videos, or two of one name; expected files like "
+                            f"{' and '.join(facts.files)}")
         write_atomic(root / "prepared.json", to_json(manifest))
-        write_videos([video for video in videos if not (root / video.split / "frames" / video.name).is_dir()], root,
-                     args.format)
+
+        # Write the videos that are not there. Decoders release Python's lock while they work.
+        missing = [video for video in videos if not (root / video.split / "frames" / video.name).is_dir()]
+        with ThreadPoolExecutor(os.cpu_count()) as pool, \
+                progress(f"prepare {args.name}", len(missing), "videos") as bar:
+            jobs = [pool.submit(write_video, video, root / video.split, args.format, args.depth_range)
+                    for video in missing]
+            try:
+                for job in as_completed(jobs):
+                    job.result()
+                    bar.update()
+            finally:                                     # a bad video, a full disk, or the user pressed Ctrl-C
+                pool.shutdown(cancel_futures=True)
         shutil.rmtree(archives, ignore_errors=True)
         lengths = {split: {video.name: len(video.frames) for video in index_videos(root / split / "frames")}
                    for split in SPLIT_FOLDERS if (root / split / "frames").is_dir()}
@@ -143,110 +148,58 @@ def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:
     return manifest
 
 
-def read_source(facts: Benchmark, sources: list[Path], archives: Path) -> list[SourceVideo]:
-    """Unpack what is no folder, below `archives`, and list the videos. UserError when there are none, or two of a name.
-
-    An archive stays unpacked until all videos are written.
-    """
-    folders = [source if source.is_dir() else archives / source.name for source in sources]
-    for source, folder in zip(sources, folders):
-        if not folder.exists():
-            unpack(source, folder, facts.files)
-    videos = list(facts.find(folders))
-    double = [name for name, number in Counter(video[:2] for video in videos).items() if number > 1]
-    if double or not videos:
-        raise UserError(f"{len(videos)} videos in {', '.join(map(str, sources))}, of one name: {double}; expected "
-                        f"files like {' and '.join(facts.files)}")
-    return videos
-
-
-def write_videos(videos: list[SourceVideo], root: Path, image_format: str) -> None:
-    """Write the videos, on all cores. One that fails does not keep the others from being written; UserError then."""
-    failures, stop = [], threading.Event()
-    # Decoders release Python's lock while they work.
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress(f"prepare {root.name}", len(videos), "videos") as bar:
-        futures = {pool.submit(write_video, video, root / video.split, image_format, stop): video for video in videos}
-        try:
-            for future in as_completed(futures):
-                if isinstance(future.exception(), UserError):
-                    failures.append(f"{futures[future].split}/{futures[future].name}: {future.exception()}")
-                else:
-                    future.result()
-                bar.update()
-        finally:                                         # a full disk, or the user pressed Ctrl-C
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-    if failures:
-        raise UserError(f"{'; '.join(failures)}; all other videos are complete and stay, so mend that and run the same "
-                        f"command again")
-
-
-def write_video(video: SourceVideo, home: Path, image_format: str, stop: threading.Event) -> None:
+def write_video(video: SourceVideo, home: Path, image_format: str, depth: tuple[float, float] | None = None) -> None:
     """Write frames, masks and labels of a video into the split's folder `home`; the frames appear last, all at once.
 
-    Give up when `stop` is set. UserError for a damaged frame, a video that stops early, and other counts of masks or
-    labels.
+    Pixels of the range `depth` become 0 to 255. UserError for damaged frames, and other counts of masks or labels.
     """
     count, digits = 0, 3
     with replacing_folder(home / "frames" / video.name) as part:
-        for suffix, data, expected in encoded_frames(video, image_format):
+        for suffix, data, expected in encoded_frames(video.frames, image_format, depth):
             digits = max(3, len(str(expected - 1)))
             (part / f"{count:0{digits}d}{suffix}").write_bytes(data)
             count += 1
-            if stop.is_set():
-                raise KeyboardInterrupt
 
         # Masks, and labels, or else which masks have a pixel set.
-        labels = video.labels
+        labels, masked, name = video.labels, [], f"{video.split}/{video.name}"
         if video.masks:
             with replacing_folder(home / "masks" / video.name) as folder:
-                pixels = []
                 for t, mask in enumerate(read_masks(video.masks)):
                     (folder / f"{t:0{digits}d}.png").write_bytes(encode(np.uint8(255) * mask, "png"))
-                    pixels.append(mask.any())
-                if len(pixels) != count:
-                    raise UserError(f"{len(pixels)} masks, {count} frames; the masks are of another video")
-            labels = np.array(pixels, np.uint8) if labels is None else labels
-            if labels.any() and not any(pixels):
-                warnings.warn(f"{video.split}/{video.name}: {labels.sum()} frames are abnormal by their labels, and no "
-                              f"mask has a pixel")
+                    masked.append(mask.any())
+            labels = np.array(masked, np.uint8) if labels is None else labels
+            if labels.any() and not any(masked):
+                warnings.warn(f"{name}: {labels.sum()} frames are abnormal by their labels, and no mask has a pixel")
         if labels is not None:
-            if len(labels) != count:
-                raise UserError(f"{len(labels)} labels, {count} frames; the labels are of another video")
+            if len(labels) != count or video.masks and len(masked) != count:
+                raise UserError(f"{name}: {len(masked)} masks, {len(labels)} labels, {count} frames do not fit")
             save_array(home / "labels" / f"{video.name}.npy", labels)
 
 
-def encoded_frames(video: SourceVideo, image_format: str) -> Iterator[tuple[str, bytes, int]]:
+def encoded_frames(frames: Path | tuple[Path, ...], image_format: str,
+                   depth: tuple[float, float] | None) -> Iterator[tuple[str, bytes, int]]:
     """Yield suffix and content of every frame's file, and how many there will be by the header (0: unknown)."""
     suffix, count = f".{image_format}", 0
-    if isinstance(video.frames, Path):
-        if video.depth:
-            raise UserError("it is a video file, and --depth_range is for images; leave it out")
-        with open_footage(video.frames) as footage:
-            expected = footage.length or 0
+    if isinstance(frames, Path):
+        with open_footage(frames) as footage:
             for frame in footage.frames:
-                yield suffix, encode(frame.picture, image_format), expected
+                yield suffix, encode(frame.picture, image_format), footage.length or 0
                 count += 1
         if not footage.whole:
-            raise UserError(f"{video.frames} stops early, decoded {count} of {expected} frames; get it again")
+            raise UserError(f"{frames} stops early, decoded {count} of {footage.length} frames; get it again")
         return
-    file = suffix, b""
-    for t, path in enumerate(video.frames):
-        try:
-            image = read_image(path, any_depth=bool(video.depth))
-            if video.depth:
-                file = suffix, encode(to_8_bits(image, *video.depth), image_format)
-            elif path.suffix.lower() in (".jpg", ".jpeg", suffix):      # nothing is gained from another format
-                file = path.suffix.lower(), path.read_bytes()
-            elif image.dtype != np.uint8 and suffix == ".jpg":
-                raise UserError(f"{path} has 16 bits, a JPEG 8; give --format png, or {MAP_DEPTH}")
-            else:
-                file = suffix, encode(image, image_format)
-        except UserError:
-            if t != video.damaged:
-                raise
-            warnings.warn(f"{path} is damaged in the published archive; the frame before it is repeated")
-        yield *file, len(video.frames)
+    for path in frames:
+        image = read_image(path, any_depth=bool(depth))
+        if depth:
+            low, high = depth
+            mapped = 255 * np.clip((image.astype(float) - low) / (high - low), 0, 1)
+            yield suffix, encode(np.nan_to_num(mapped).round().astype(np.uint8), image_format), len(frames)
+        elif path.suffix.lower() in (".jpg", ".jpeg", suffix):      # nothing is gained from another format
+            yield path.suffix.lower(), path.read_bytes(), len(frames)
+        elif image.dtype != np.uint8 and suffix == ".jpg":
+            raise UserError(f"{path} has 16 bits, a JPEG 8; give --format png, or {MAP_DEPTH}")
+        else:
+            yield suffix, encode(image, image_format), len(frames)
 
 
 def encode(image: np.ndarray, image_format: str) -> bytes:
@@ -266,30 +219,28 @@ def read_masks(masks: Path | tuple[Path, ...]) -> Iterator[np.ndarray]:
 
 
 def write_labels(root: Path, args: argparse.Namespace, lengths: dict[str, int]) -> str | None:
-    """Write the labels of the test videos, (T) by name; return whose they are, None when there are none.
-
-    The user's file comes first, then the labels that ship, then those that came with the source.
-    """
-    if not lengths:
-        return None
+    """Write the labels of the test videos, (T) by name: the user's, ours, or the source's. Return whose they are."""
     own = {name: root / "testing" / "labels" / f"{name}.npy" for name in lengths}
-    truths = facts_of(args.dataset).truths
-    source = args.label_source if args.label_source != "auto" else next(iter(truths), "official")
+    path = args.labels or next(iter(facts_of(args.dataset).truths.values()), None)
+    labels, whose = {}, "the source's own"
     try:
-        labels = load_labels(args.labels or truths[source], lengths)
-    except (UserError, KeyError) as error:                 # not the published videos, or no labels of them
-        if args.labels or args.label_source == "ano_pred":
+        if path and lengths:
+            labels, whose = load_labels(path, lengths), path.stem
+    except UserError as error:                                                 # these are not the published videos
+        if args.labels:
             raise
-        if lost := [name for name, path in own.items() if not path.exists()]:
+        warnings.warn(f"{error}; the source's own labels are used")
+    if not labels:
+        if lost := [name for name, file in own.items() if not file.exists()]:
             warnings.warn(f"no labels for testing {some(lost)}; evaluate.py will need --labels FILE")
+        if lost or not lengths:
             return None
-        if source == "ano_pred":
-            warnings.warn(f"{error}; the source's own labels are used")
-        labels, source = {name: np.array(load_array(path)) for name, path in own.items()}, "official"
+        labels = {name: np.array(load_array(file)) for name, file in own.items()}
     for name, array in labels.items():
         save_array(own[name], array)
-    save_array(root / f"frame_labels_{args.name}.npy", np.concatenate(list(labels.values())))
-    return str(args.labels or ("your own" if args.dataset == "custom" else source))
+    every = np.concatenate(list(labels.values()))
+    save_array(root / f"frame_labels_{args.name}.npy", every)
+    return f"{whose}, {every.sum()} frames abnormal"
 
 
 def save_array(path: Path, array: np.ndarray) -> None:

@@ -1,10 +1,11 @@
 """Packed frames: the same pixels as decoding, made once, never half-made, remade when stale."""
 
+import json
 import os
 import resource
-import zlib
 from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import filelock
@@ -12,24 +13,17 @@ import numpy as np
 import pytest
 import torch
 
-from lgn_net.data.cache import PackedFrames, pack_frames
+from lgn_net.data.cache import pack_frames
 from lgn_net.data.clips import read_frames
 from lgn_net.data.videos import index_videos
 from lgn_net.data.windows import Windows, epoch_batches, loader
 from lgn_net.errors import UserError
-from lgn_net.files import locked
 
 
 @pytest.fixture
-def videos(tmp_path):
-    """Three colour videos of 7, 70 and 5 frames, 24 x 20 pixels of noise."""
-    rng = np.random.default_rng(0)
-    for name, length in {"a": 7, "b": 70, "c": 5}.items():
-        folder = tmp_path / "set" / "training" / "frames" / name
-        folder.mkdir(parents=True)
-        for t in range(length):
-            cv2.imwrite(str(folder / f"{t}.png"), rng.integers(0, 256, (20, 24, 3), np.uint8))
-    return index_videos(folder.parent)
+def videos(blob_dataset):
+    """Three colour videos of 7, 70 and 5 frames."""
+    return index_videos(blob_dataset("set", training=(7, 70, 5)) / "set/training/frames")
 
 
 def frame_of(packed, video, t):
@@ -51,79 +45,61 @@ def test_bit_identical_to_decoding(videos, tmp_path, channels, size):
 
 
 def test_damaged_frames_are_decoded_again(videos, tmp_path):
-    """A bit in frame 6 of video b, whose file keeps size and time; the next run packs afresh."""
+    """A bit in frame 6 of video b; the next run packs afresh. So it does where the file was cut short, or is gone."""
     path = pack_frames(videos, 1, 16, tmp_path).path
-    stat, content = path.stat(), bytearray(path.read_bytes())
+    content = bytearray(path.read_bytes())
     content[13 * 256 + 9] ^= 8
     path.write_bytes(content)
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    for warns in (True, False):
+    for damaged in (1, 0, 5, 0):
+        if damaged == 5:
+            os.truncate(path, 1000)
         packed, out = pack_frames(videos, 1, 16, tmp_path), np.empty((5, 1, 16, 16), np.uint8)
-        with pytest.warns(UserWarning, match=r"u8 are damaged; they are decoded") if warns else nullcontext():
+        with pytest.warns(UserWarning, match=r"u8 are damaged; they are decoded") if damaged else nullcontext():
             packed.read(1, 3, out)
-        assert np.array_equal(out, read_frames(videos[1].frames[3:8], 1, 16)) and packed.checked.sum() == 5 - warns
+        assert np.array_equal(out, read_frames(videos[1].frames[3:8], 1, 16)) and packed.checked.sum() == 5 - damaged
+    path.unlink()
+    assert frame_of(pack_frames(videos, 1, 16, tmp_path), 0, 0).any()
 
 
 def test_made_once_and_again_only_when_something_changed(videos, tmp_path):
-    folder = tmp_path / "cache"
-    path = pack_frames(videos, 1, 16, folder).path
+    path = pack_frames(videos, 1, 16, tmp_path / "cache").path
     made = path.stat().st_mtime_ns
-    assert pack_frames(videos, 1, 16, folder).path.stat().st_mtime_ns == made
-    assert pack_frames(videos, 3, 16, folder).path != path                              # another form, another file
-    (folder / f".{path.name}.left").touch()                                             # by a process that was killed
+    assert pack_frames(videos, 1, 16, path.parent).path.stat().st_mtime_ns == made
+    assert pack_frames(videos, 3, 16, path.parent).path != path                         # another form, another file
+    (path.parent / f".{path.name}.left").touch()                                        # by a process that was killed
 
     cv2.imwrite(videos[1].frames[66], 255 - cv2.imread(videos[1].frames[66]))           # a source frame was replaced
-    again = pack_frames(videos, 1, 16, folder)
-    assert np.array_equal(frame_of(again, 1, 66), read_frames(videos[1].frames[66:67], 1, 16))
-    assert not list(folder.glob(".*"))
-    os.truncate(path, 1000)                                                             # the packed file was cut short
-    with pytest.warns(UserWarning, match="are damaged"):
-        assert np.array_equal(frame_of(again, 1, 66), read_frames(videos[1].frames[66:67], 1, 16))
-    path.write_bytes(bytes(82 * 16 * 16))                                               # or overwritten
-    index = path.with_suffix(".json")
-    for damage in ("[", "{}", "[1, 2, 3, 4]", '["a", 1, 2, [3]]'):                      # and so was what is known of it
-        index.write_text(damage)
-        old = pack_frames(videos, 1, 16, folder)
-    before = frame_of(old, 2, 2)
-    assert before.any()
-    new = pack_frames([videos[0], videos[2]], 1, 16, folder)                            # a video was removed
-    assert np.array_equal(frame_of(new, 1, 2), before) and np.array_equal(frame_of(old, 2, 2), before)
+    old = pack_frames(videos, 1, 16, path.parent)
+    assert np.array_equal(frame_of(old, 1, 66), read_frames(videos[1].frames[66:67], 1, 16))
+    assert not list(path.parent.glob(".*"))
+    fewer = [videos[0], videos[2]]                                                      # a video was removed
+    assert np.array_equal(frame_of(pack_frames(fewer, 1, 16, path.parent), 1, 2), frame_of(old, 2, 2))
+    for damage in ("[", "{}", "[1, 2, 3, 4]", '["a", 1, 2, [3]]'):                      # of what is known of it
+        made = path.stat().st_mtime_ns
+        path.with_suffix(".json").write_text(damage)
+        assert pack_frames(fewer, 1, 16, path.parent).path.stat().st_mtime_ns > made
+    # Earlier versions wrote size and time of the file, too.
+    fingerprint, checksums = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps([fingerprint, 1, 2, checksums]))
+    made = path.stat().st_mtime_ns
+    assert pack_frames(fewer, 1, 16, path.parent).path.stat().st_mtime_ns == made
 
 
-@pytest.mark.parametrize(("damage", "size", "match"), [
-    (lambda frames: Path(frames[69]).write_bytes(b"no image"), 16, r"69\.png is damaged"),
-    (lambda frames: cv2.imwrite(frames[64], np.zeros((10, 24), np.uint8)), 16, r"64\.png is 24 x 10 .* before 24 x 20"),
-    (lambda frames: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, -1)), 16, "cannot write .*u8: ")])  # full disk
-def test_failure_leaves_nothing_behind(videos, tmp_path, damage, size, match):
+@pytest.mark.parametrize(("damage", "match"), [
+    (lambda frames: Path(frames[69]).write_bytes(b"no image"), r"69\.png is damaged"),
+    (lambda frames: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, -1)), "cannot write .*u8: ")])      # full disk
+def test_failure_leaves_nothing_behind(videos, tmp_path, damage, match):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         damage(videos[1].frames)
         with pytest.raises(UserError, match=match):
-            pack_frames(videos, 3, size, tmp_path / "cache")
+            pack_frames(videos, 3, 16, tmp_path / "cache")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
 def test_disk_without_locks(videos, tmp_path, monkeypatch):
-    def refuse(*_, **__):
-        raise OSError(37, "No locks available")
-
-    with locked(tmp_path / "lock"), pytest.raises(filelock.Timeout), locked(tmp_path / "lock", 0):
-        pass
-    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    monkeypatch.setattr(filelock.FileLock, "acquire", Mock(side_effect=OSError(37, "No locks available")))
     with pytest.warns(UserWarning, match="knows no locks"):
         assert frame_of(pack_frames(videos, 1, 16, tmp_path), 0, 0).any()
-
-
-def test_memory_stays_that_of_a_batch(videos, tmp_path):
-    """Windows of a packed file of ShanghaiTech's size (sparse here) are read without the file becoming resident."""
-    path, frames = pack_frames(videos, 3, 256, tmp_path).path, 274_515
-    path.write_bytes(b"")
-    os.truncate(path, frames * 3 * 256 * 256)
-    packed = PackedFrames(path, videos, 3, 256, [zlib.crc32(bytes(3 * 256 * 256))] * frames)
-    out = np.empty((5, 3, 256, 256), np.uint8)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for start in np.random.default_rng(0).integers(0, frames - 5, 500):
-        packed.read(0, int(start), out)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024      # KiB

@@ -1,6 +1,6 @@
 """From folders to clips: which frames, in which order, with which pixels, and what is refused."""
 
-import struct
+import contextlib
 import warnings
 from itertools import chain
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import shell
 
-from lgn_net.data.clips import read_frame, read_frames, read_mask, to_8_bits, to_float
+from lgn_net.data.clips import read_frame, read_frames, read_mask, to_float
 from lgn_net.data.videos import Video, find_split, index_videos
 from lgn_net.data.windows import Windows, epoch_batches, loader
 from lgn_net.errors import UserError
@@ -19,9 +19,11 @@ PICTURE = cv2.resize(np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uin
 
 
 def touch(folder, *names):
+    """Make a folder with empty files, whose names may hold folders."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        (folder / name).write_bytes(b"")
+    for path in map(folder.joinpath, names):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     return folder
 
 
@@ -39,69 +41,49 @@ def addresses(clip):
     return [(v, t) for v, _, t in clip[:, :, 0, 0].tolist()]
 
 
-# ------------------------------------------------------------------------------------------ folders, names, order
-
 @pytest.mark.parametrize(("frame", "dataset", "found"), [
-    ("ped2/testing/frames/01/0.jpg", "ped2", "ped2/testing/frames"), ("ped2/test/frames/01/0.jpg", "ped2", 3),
+    ("ped2/testing/frames/01/0.jpg", "ped2", 3), ("ped2/test/frames/01/0.jpg", "ped2", 3),
     ("testing/frames/01/0.jpg", "ped2", 2), ("shanghai/test/frames/01/0.jpg", "shanghaitech", 3),
-    ("shanghaitech/testing/frames/01/0.jpg", "shanghai", 3), ("UCSDped2/test/frames/01/0.jpg", "ped2", 3),
-    ("Mine/Testing/Frames/01/0.jpg", "mine", 3), ("mine/testing/01/0.JPG", "mine", 2),
-    ("MINE/Test/01/0.png", "mine", 2),
-    ("testing/01/0.jpg", "mine", 1)])
+    ("shanghaitech/testing/frames/01/0.jpg", "shanghai", 3), ("Mine/Testing/Frames/01/0.jpg", "mine", 3),
+    ("MINE/Test/01/0.JPG", "mine", 2), ("testing/01/0.jpg", "mine", 1)])
 def test_folder_layouts(tmp_path, frame, dataset, found):
     """Any of these names, in letters of either case, with or without the level `frames`."""
-    touch((tmp_path / frame).parent, (tmp_path / frame).name)
-    found = found if isinstance(found, str) else "/".join(frame.split("/")[:found])
-    for other in ("test_frame_mask/01.npy", "01_gt/0.bmp", ".hidden/0.jpg"):
-        touch((tmp_path / found / other).parent, (tmp_path / found / other).name)
+    home = tmp_path / "/".join(frame.split("/")[:found])
+    touch(tmp_path, frame)
+    touch(home, "test_frame_mask/01.npy", "01_gt/0.bmp", ".hidden/0.jpg", "01.avi")
     folder = find_split(tmp_path, dataset, "testing")
-    assert folder == tmp_path / found and [video.name for video in index_videos(folder)] == ["01"]
+    assert folder == home and [video.name for video in index_videos(folder)] == ["01"]
 
 
 @pytest.mark.parametrize(("dataset", "file", "below", "said"), [
     ("ped2", "UCSDped2/Train/Train001/001.tif", "", "prepare_data.py ped2 --source {} --out prepared,"),
     ("ped2", "UCSD_Anomaly_Dataset.v1p2/UCSDped2/Train/Train001/001.tif", "", "prepare_data.py ped2 --source {} --out"),
-    ("ped2", "ped2/Train/Train001/001.tif", "ped2", "prepare_data.py ped2 --source {}/ped2 --out"),
-    ("avenue", "Avenue Dataset/training_videos/01.avi", "", "prepare_data.py avenue --source {} --out"),
     ("shanghai", "shanghaitech/training/videos/01_001.avi", "", "prepare_data.py shanghaitech --source {} --out"),
     ("mine", "mine/training/monday.MP4", "", "prepare_data.py custom --name mine --source {} --out prepared,"),
     ("avenue", "Avenue_Dataset/Train/01/0.jpg", "", "give --dataset_path {}/Avenue_Dataset"),
-    ("avenue", "avenue/avenue/training/frames/01/0.jpg", "", "give --dataset_path {}/avenue/avenue"),
     ("mine", "mine/Training/01/0.jpg", "mine/testing", "give --dataset_path {}/mine"),
-    ("mine", "mine/training/0.jpg", "", "{}/mine/training/frames/<video>/<frame>.jpg"),
     ("mine", "x", "nowhere", "nowhere: no such folder")])
 def test_near_misses_are_told(tmp_path, dataset, file, below, said):
-    touch((tmp_path / file).parent, (tmp_path / file).name)
-    for folder in ("UCSDped2/Test/Test001_gt", "mine/testing"):
-        touch(tmp_path / folder, "001.txt")
+    touch(tmp_path, file, "UCSDped2/Test/Test001_gt/001.txt", "mine/testing/001.txt")
     with pytest.raises(UserError) as caught:
         find_split(tmp_path / below, dataset, "training")
     assert said.format(tmp_path) in str(caught.value)
 
 
 @pytest.mark.parametrize("names", [
-    ["1", "2", "10"], ["frame_0009", "frame_10", "frame_0011"], ["a1b9", "a1b10", "a2b1"], ["4", "5²", "10"],
-    ["998", "999", "1000", "1" + "0" * 200]], ids=lambda names: names[0])
-def test_natural_order(tmp_path, names):
+    ["1", "2", "10"], ["frame_0009", "frame_10", "frame_0011"], ["a1b9", "a1b10", "a2b1"], ["4", "5²", "1" + 99 * "0"]])
+def test_natural_order_without_what_is_no_frame(tmp_path, names):
+    touch(tmp_path, "stray.jpg")
     for name in reversed(names):
-        touch(tmp_path / name, *(f"{name}.jpg" for name in reversed(names)))
+        touch(tmp_path / name, *(f"{name}.JPG" for name in reversed(names)), "Thumbs.db", "._1.jpg", "notes.txt", "4")
     videos = index_videos(tmp_path)
     assert [video.name for video in videos] == names
-    assert [path.rpartition("/")[2] for path in videos[0].frames] == [f"{name}.jpg" for name in names]
-
-
-def test_what_is_no_frame_is_passed_over(tmp_path):
-    touch(tmp_path / "01", "2.JPG", "10.Jpeg", "1.jpg", "Thumbs.db", ".3.jpg", "._1.jpg", ".DS_Store", "notes.txt", "4")
-    touch(tmp_path, "stray.jpg")
-    video, = index_videos(tmp_path)
-    assert [path.rpartition("/")[2] for path in video.frames] == ["1.jpg", "2.JPG", "10.Jpeg"]
+    assert [path.rpartition("/")[2] for path in videos[0].frames] == [f"{name}.JPG" for name in names]
     touch(tmp_path / "02", "Thumbs.db")
-    for folder, match in ((tmp_path, "02 holds no image"), (tmp_path / "01", "01 holds no videos")):
+    for folder, match in ((tmp_path, "02 holds no image"), (tmp_path / names[0], "holds no videos")):
         with pytest.raises(UserError, match=match):
             index_videos(folder)
 
-
-# ------------------------------------------------------------------------------------------------------- windows
 
 def test_windows_hold_consecutive_frames_of_one_video(tmp_path):
     """Short videos are skipped by name; the loader gives the batches asked for, with and without workers."""
@@ -123,8 +105,7 @@ def test_windows_hold_consecutive_frames_of_one_video(tmp_path):
 
 def test_epoch_batches():
     batches = epoch_batches(23, 4, True, seed=1, epoch=2)
-    assert [len(batch) for batch in batches] == [4, 4, 4, 4, 4, 3]
-    assert sorted(chain(*batches)) == list(range(23))
+    assert [len(batch) for batch in batches] == [4, 4, 4, 4, 4, 3] and sorted(chain(*batches)) == list(range(23))
     torch.manual_seed(5)                                                  # the global random state plays no part
     assert epoch_batches(23, 4, True, seed=1, epoch=2) == batches
     orders = {tuple(chain(*epoch_batches(23, 4, True, seed, epoch))) for seed in range(3) for epoch in range(3)}
@@ -137,20 +118,15 @@ def test_error_in_a_worker_ends_the_process(tmp_path):
     """Workers that ignore SIGTERM must not keep a failing process from ending."""
     numbered_videos(tmp_path / "videos", [6])
     (tmp_path / "videos" / "v0" / "5.png").write_bytes(b"no picture")
-    code = f"""if True:
-        import faulthandler
+    done = shell("-c", f"""if True:
         from lgn_net.data.windows import Windows, loader, torch
         from lgn_net.data.videos import index_videos
         windows = Windows(index_videos({str(tmp_path / "videos")!r}), 5, 3, 8)
-        faulthandler.dump_traceback_later(15, exit=True)          # prints "Timeout"
-        list(loader(windows, [[0], [1]], 2, torch.device("cpu")))"""
-    done = shell("-c", code)
-    assert "5.png" in done.err and "Timeout" not in done.err and done.status == 1
+        list(loader(windows, [[0], [1]], 2, torch.device("cpu")))""")            # shell() ends what hangs
+    assert "5.png" in done.err and done.status == 1
 
 
-# -------------------------------------------------------------------------------------------------------- pixels
-
-@pytest.mark.parametrize("suffix", [".png", ".JPEG", ".bmp", ".tif", ".webp"])
+@pytest.mark.parametrize("suffix", [".png", ".JPEG", ".tif"])
 def test_pixels_are_those_of_opencv(tmp_path, suffix):
     """Blue, green, red of any format, or grey, resized as OpenCV does; one size per video."""
     path = touch(tmp_path / "v") / f"1{suffix}"
@@ -170,63 +146,40 @@ def test_pixels_are_those_of_opencv(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(("name", "image", "said"), [
-    ("12.png", np.arange(3072, dtype=np.uint16).reshape(48, 64), "0 to 3071, which leave 12 of 255"),
-    ("31.tif", np.full((8, 8), 700, np.uint16), "700 to 700, which leave 1 of 255"),
+    ("12.png", np.arange(3072, dtype=np.uint16).reshape(48, 64), "0 to 3071, which leave 12 of 255.*--depth_range LOW"),
     ("16.png", np.arange(65536, dtype=np.uint16).reshape(256, 256), None), ("8.png", np.zeros((8, 8), np.uint8), None),
-    ("f.tiff", np.ones((8, 8), np.float32), "float32 pixels, 1 to 1"),
-    ("signed.tiff", np.full((8, 8), -7, np.int16), "int16 pixels, -7 to -7")])
+    ("f.tiff", np.ones((8, 8), np.float32), "float32 pixels, 1 to 1.*--depth_range LOW"),
+    ("signed.tiff", np.full((8, 8), -7, np.int16), "int16 pixels, -7 to -7.*--depth_range LOW")])
 def test_lost_depth_is_said(tmp_path, name, image, said):
     cv2.imwrite(str(tmp_path / name), image)
-    with warnings.catch_warnings(record=True) as warned:
-        try:
-            Windows([Video("01", 5 * (str(tmp_path / name),))], 5, 1, 8)
-            sentence = str(warned[0].message) if warned else ""
-        except UserError as error:
-            sentence = str(error)
-    assert (said in sentence and "--depth_range LOW HIGH" in sentence) if said else not sentence
-    assert np.array_equal(to_8_bits(image, 0, 4095), np.round(image.clip(0, 4095) / 4095 * 255))
+    with warnings.catch_warnings(action="error"), \
+            pytest.raises((UserWarning, UserError), match=said) if said else contextlib.nullcontext():
+        Windows([Video("01", 5 * (str(tmp_path / name),))], 5, 1, 8)
 
 
 def test_masks_are_whatever_is_not_black(tmp_path):
     """0 and 1, 0 and 255, red, transparent, of 16 bits, of floats; what JPEG leaves around an edge is none."""
     mask = np.zeros((16, 16), np.uint8)
     mask[4:9, 3:12] = 1
-    red, clear = np.zeros((16, 16, 3), np.uint8), np.full((16, 16, 4), 255, np.uint8)
-    red[..., 2], clear[..., :3] = 128 * mask, 255 * mask[..., None]
-    for name, image in {"01.png": mask, "255.bmp": 255 * mask, "red.png": red, "clear.png": clear,
-                        "16.png": mask.astype(np.uint16) * 300, "f.tiff": mask.astype(np.float32),
+    clear = np.full((16, 16, 4), 255, np.uint8)
+    clear[..., :3] = 255 * mask[..., None]
+    for name, image in {"01.png": mask, "255.bmp": 255 * mask, "red.png": np.dstack([0 * mask, 0 * mask, 99 * mask]),
+                        "clear.png": clear, "16.png": mask.astype(np.uint16) * 300, "f.tiff": mask.astype(np.float32),
                         "lossy.jpg": 255 * mask}.items():
         cv2.imwrite(str(tmp_path / name), image)
         assert np.array_equal(read_mask(tmp_path / name), mask > 0), name
 
 
-# -------------------------------------------------------------------------------------------------- damaged frames
-
 def encode(suffix, image=PICTURE, *parameters):
     return cv2.imencode(suffix, image, parameters)[1].tobytes()
 
 
-def jpeg_with_thumbnail():
-    """A JPEG as cameras write them: the thumbnail inside has an end-of-image marker of its own."""
-    data, small = encode(".jpg"), encode(".jpg", PICTURE[::4, ::4].copy())
-    exif = b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0" + small
-    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
-
-
-PICTURES = {
-    "jpg": encode(".jpg"), "progressive jpg": encode(".jpg", PICTURE, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
-    "grey jpg": encode(".jpg", PICTURE[..., 0]), "jpg with thumbnail": jpeg_with_thumbnail(),
-    "jpg with padding": encode(".jpg").replace(b"\xff\xdb", b"\xff\xff\xff\xdb", 1),      # ITU T.81, B.1.1.2
-    "png": encode(".png"), "bmp": encode(".bmp"), "tif": encode(".tif"),
-    "webp": encode(".webp"), "lossy webp": encode(".webp", PICTURE, cv2.IMWRITE_WEBP_QUALITY, 60),
-}
-
-
-@pytest.mark.parametrize("kind", PICTURES)
-def test_damaged_files_are_refused_or_whole(tmp_path, kind):
+@pytest.mark.parametrize("data", [
+    encode(".jpg"), encode(".jpg", PICTURE, cv2.IMWRITE_JPEG_PROGRESSIVE, 1), encode(".png"), encode(".bmp"),
+    encode(".tif"), encode(".webp")], ids=["jpg", "progressive jpg", "png", "bmp", "tif", "webp"])
+def test_damaged_files_are_refused_or_whole(tmp_path, data):
     """A damaged file is refused by name, or lacks nothing of the picture; bytes behind its end do no harm."""
-    data, path = PICTURES[kind], tmp_path / "000.jpg"
-    path.write_bytes(data)
+    (path := tmp_path / "000.jpg").write_bytes(data)
     whole = read_frame(str(path), 3)
 
     def refused(content):
@@ -241,9 +194,7 @@ def test_damaged_files_are_refused_or_whole(tmp_path, kind):
 
     cuts = sorted({*range(0, len(data), max(1, len(data) // 12)), *range(len(data) - 4, len(data))})
     assert all([refused(data[:cut]) for cut in cuts][:12])
-    assert not any(refused(data + tail) for tail in (b"\r\n", bytes(range(64)), bytes(4096)))
-    if kind in ("jpg", "progressive jpg", "png", "tif"):          # after a full disk the end of a file may be zeros
+    assert not any(refused(data + tail) for tail in (b"\r\n", bytes(4096)))
+    if not data.startswith((b"BM", b"RIFF")):                         # after a full disk the end may be zeros
         assert [refused(data[:-lost] + bytes(lost)) for lost in (2, 100, len(data) // 2)][-1]
-    absurd = PICTURES["png"].replace(b"\0\0\0%", b"\0\xff\0%", 1)
-    for other in (absurd, b"", b"<html>404</html>", bytes(1000), b"P5\n60000 60000\n255\n" + bytes(99)):
-        assert refused(other)
+    assert all(map(refused, (b"", b"<html>404</html>", bytes(1000), b"P5\n60000 60000\n255\n" + bytes(99))))

@@ -1,7 +1,7 @@
 """Videos as they come, by PyAV: the pixels of OpenCV, upright, all of them, with their times; and what is written."""
 
+import contextlib
 import math
-import threading
 import warnings
 from fractions import Fraction
 
@@ -65,13 +65,10 @@ def by_opencv(path):
         yield frame
 
 
-# ----------------------------------------------------------------------------------------------------------- reading
-
 @pytest.mark.parametrize(("suffix", "codec", "form", "H", "W", "rotation"), [
     ("mp4", "libx264", "yuv420p", 48, 64, 0), ("mp4", "libx264", "yuv420p", 50, 66, 90),
-    ("mp4", "libx264", "yuv420p10le", 48, 64, 270),
-    ("avi", "mjpeg", "yuvj420p", 49, 65, 0), ("mkv", "ffv1", "gray", 48, 64, 0),
-    ("flv", "libx264", "yuv420p", 48, 64, 0), ("ts", "libx264", "yuv420p", 48, 64, 0)])
+    ("mp4", "libx264", "yuv420p10le", 48, 64, 270), ("ts", "libx264", "yuv420p", 48, 64, 0),
+    ("avi", "mjpeg", "yuvj420p", 49, 65, 0), ("mkv", "ffv1", "gray", 48, 64, 0)])
 def test_pixels_are_those_of_opencv(tmp_path, suffix, codec, form, H, W, rotation):
     path = write(tmp_path / f"a.{suffix}", pictures(H=H, W=W), codec, form, rotation)
     frames, footage = read(path, 1)
@@ -85,13 +82,9 @@ def test_pixels_are_those_of_opencv(tmp_path, suffix, codec, form, H, W, rotatio
 
 @pytest.mark.slow
 def test_real_avenue_is_decoded_as_by_opencv(shared_data):
-    paths = sorted(shared_data.glob("avenue_partial/testing_videos/*.avi"))
-    for path in paths:
-        with open_footage(path) as footage:
-            same = [np.array_equal(frame.picture, other)
-                    for frame, other in zip(footage.frames, by_opencv(path), strict=True)]
-        assert len(same) > 30 and all(same)
-    assert len(paths) == 4
+    for path in sorted(shared_data.glob("avenue_partial/testing_videos/*.avi")):
+        assert all(np.array_equal(frame.picture, other)
+                   for frame, other in zip(read(path)[0], by_opencv(path), strict=True))
 
 
 def test_times_of_a_video_of_variable_frame_rate(tmp_path):
@@ -114,18 +107,14 @@ def test_folder(tmp_path):
         cv2.imwrite(str(tmp_path / f"{t}.png"), picture)
     frames, footage = read(tmp_path, 1, 4.0)
     assert (footage.length, footage.fps, footage.live) == (11, 4, False) and frames[10].seconds == 2.5
-    for frame, picture in zip(frames, pictures(11), strict=True):
-        assert np.array_equal(frame.picture, picture)
+    assert all(np.array_equal(frame.picture, picture) for frame, picture in zip(frames, pictures(11), strict=True))
     assert np.array_equal(frames[9].image[..., 0], cv2.imread(str(tmp_path / "9.png"), cv2.IMREAD_GRAYSCALE))
     assert math.isnan(read(tmp_path)[0][3].seconds)
-    cv2.imwrite(str(tmp_path / "5.png"), COARSE)
-    with pytest.raises(UserError, match=r"5\.png is 8 x 6 pixels, the one before 64 x 48"):
-        read(tmp_path)
 
 
 @pytest.mark.parametrize(("text", "match"), [
-    ("text.mp4", "holds no picture"), ("empty", "holds no images"), ("97", "no camera 97 answers"),
-    ("http://me:secret@127.0.0.1:9/?key=secret", r"at http://\*\*\*@127.0.0.1:9/\?\*\*\* \(Connection refused\)"),
+    ("text.mp4", "no picture that FFmpeg"), ("empty", "holds no images"), ("97", "camera 97: no picture"),
+    ("http://me:secret@127.0.0.1:9/?key=secret", r"at http://\*\*\*@127.0.0.1:9/\?\*\*\* .*Connection refused"),
     ("gone.mp4", "no such video")])
 def test_what_is_no_video(tmp_path, text, match):
     (tmp_path / "text.mp4").write_text("no video\n" * 100)
@@ -134,11 +123,8 @@ def test_what_is_no_video(tmp_path, text, match):
         read(find_footage(str(tmp_path / text) if (tmp_path / text).exists() else text)[0])
 
 
-# ------------------------------------------------------------------------------------------ cut and damaged files
-
-def truncated(folder):
-    path = write(folder / "a.avi", list(np.random.default_rng(0).integers(0, 256, (50, 48, 64, 3), np.uint8)), "mjpeg",
-                 "yuvj420p")
+def truncated(folder, name="a.avi", codec="mjpeg", form="yuvj420p"):
+    path = write(folder / name, list(np.random.default_rng(0).integers(0, 256, (50, 48, 64, 3), np.uint8)), codec, form)
     path.write_bytes(path.read_bytes()[:path.stat().st_size // 5])
     return path
 
@@ -151,9 +137,9 @@ def damaged(folder):
     return path
 
 
-def sparse(name, codec="libx264", form="yuv420p"):
-    """Ten pictures at 0 to 20.1 s; an AVI counts the gaps as frames, of others the count is reckoned from the rate."""
-    return lambda folder: write(folder / name, pictures(10), codec, form, times=[0, 1, 2, 3, 30, 31, 60, 100, 200, 201])
+def sparse(folder):
+    """Ten pictures at 0 to 20.1 s; an AVI counts the gaps as frames."""
+    return write(folder / "a.avi", pictures(10), "mjpeg", "yuvj420p", times=[0, 1, 2, 3, 30, 31, 60, 100, 200, 201])
 
 
 def cut_at(*packets):
@@ -162,57 +148,34 @@ def cut_at(*packets):
 
 @pytest.mark.parametrize(("make", "length", "counts", "whole"), [
     (truncated, 50, range(3, 15), False), (damaged, 80, range(10, 70), False),
+    (lambda folder: truncated(folder, "a.mkv", "libx264", "yuv420p"), 50, range(3, 30), False),
     (cut_at(25, 75, 38), 50, [37], True), (cut_at(12, 62, 12), 50, [37], True),        # between, off the key frames
-    (sparse("a.avi", "mjpeg", "yuvj420p"), 202, [10], True), (sparse("a.mkv"), 202, [10], True),
-    (sparse("a.webm", "libvpx"), 202, [10], True)])
+    (sparse, 202, [10], True)])
 def test_file_with_fewer_frames_than_its_header_says(tmp_path, make, length, counts, whole):
     """The preparation refuses a damaged file; one that was cut without decoding gives its frames, and a remark."""
     path = make(tmp_path)
     with warnings.catch_warnings(record=True) as remarks:
         frames, footage = read(path)
-    expected, counted = list(by_opencv(path)), path.suffix in (".avi", ".mp4")
+    expected = list(by_opencv(path))
     assert [str(remark.message) for remark in remarks] == [
-        f"{path}: decoded {len(frames)} frames where its header says {length}; all that can be shown are used"
-    ] * (whole and counted)
+        f"{path}: decoded {len(frames)} frames where its header says {length}; these are used"] * whole
     assert footage.length == length and footage.whole == whole and len(frames) == len(expected) in counts
     assert all(np.array_equal(frame.picture, other) for frame, other in zip(frames[:-1], expected))
-    into = SourceVideo("testing", "01", path), tmp_path / "testing", "png", threading.Event()
-    if whole:
-        with warnings.catch_warnings(action="ignore"):
-            write_video(*into)
-    else:
-        with pytest.raises(UserError, match="stops early"):
-            write_video(*into)
+    with contextlib.nullcontext() if whole else pytest.raises(UserError, match="stops early"), \
+            warnings.catch_warnings(action="ignore"):
+        write_video(SourceVideo("testing", "01", path), tmp_path / "testing", "png")
     assert len(list(tmp_path.glob("testing/frames/*/*"))) == (len(frames) if whole else 0)
 
 
-def test_header_that_claims_absurdly_many_frames(tmp_path):
-    path = write(tmp_path / "a.avi", pictures(30), "mjpeg", "yuvj420p")
-    data = bytearray(path.read_bytes())
-    for at in data.index(b"avih") + 24, data.index(b"strh") + 40:
-        data[at:at + 4] = (2 ** 31 - 1).to_bytes(4, "little")
-    path.write_bytes(data)
-    frames, footage = read(path)
-    assert (len(frames), footage.length, footage.whole) == (30, None, True)
-
-
-# ----------------------------------------------------------------------------------------------------------- writing
-
-@pytest.mark.parametrize(("H", "W", "fps", "times"), [
-    (48, 64, 10, None), (49, 65, 30000 / 1001, None), (48, 64, 25, [0, 0.04, 0.5, 7.25, 7.3])])
-def test_written_video_is_one_that_browsers_play(tmp_path, H, W, fps, times):
+def test_written_video_is_one_that_browsers_play(tmp_path):
     """Of even size, that of its first picture, with the given times."""
-    given = pictures(3, H, W) + pictures(2, 90, 120) if times else pictures(15, H, W)
-    with write_mp4(tmp_path / "out/a.mp4", fps) as add:
-        for t, picture in enumerate(given):
-            add(picture, *times[t:t + 1] if times else ())
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.mp4"]
-    with av.open(str(tmp_path / "out/a.mp4")) as file:
-        stream = file.streams.video[0]
-        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
-        assert times or float(stream.average_rate) == pytest.approx(fps)
-    frames = read(tmp_path / "out/a.mp4")[0]
-    assert [frame.seconds for frame in frames] == pytest.approx(times or [t / fps for t in range(15)], abs=1e-3)
-    for frame, picture in zip(frames, given, strict=True):
-        assert frame.picture.shape == (H + H % 2, W + W % 2, 3)
-        assert picture.shape[0] != H or cv2.PSNR(frame.picture[:H, :W], picture) > 25
+    given, times = pictures(3, 49, 65) + pictures(2, 90, 120), [0, 0.04, 0.5, 7.25, 7.3]
+    with write_mp4(tmp_path / "a.mp4", 25) as add:
+        for picture, time in zip(given, times):
+            add(picture, time)
+    with av.open(str(tmp_path / "a.mp4")) as file:
+        codec = file.streams.video[0].codec_context
+        assert (codec.name, codec.pix_fmt, codec.width, codec.height) == ("h264", "yuv420p", 66, 50)
+    frames = read(tmp_path / "a.mp4")[0]
+    assert [frame.seconds for frame in frames] == pytest.approx(times, abs=1e-3)
+    assert all(cv2.PSNR(frame.picture[:49, :65], picture) > 25 for frame, picture in zip(frames, given[:3]))

@@ -4,8 +4,6 @@ import hashlib
 import json
 import pickle
 import re
-import tarfile
-import time
 import warnings
 
 import numpy as np
@@ -35,8 +33,6 @@ def write(tmp_path):
 
     def write(name, content):
         path = tmp_path / name
-        if content is None:
-            return path
         if isinstance(content, np.ndarray):
             np.save(path, content, allow_pickle=True)
         elif isinstance(content, list):
@@ -48,10 +44,8 @@ def write(tmp_path):
     return write
 
 
-# ----------------------------------------------------------------------------------------------------- the formats
-
-UNREAL = ["9" * 5000, "1e400", "NaN", "-1", "2020-01-01", "[[]]", "0.5", "", "null", "[" * 9999]      # no frames
-MAT = [[[2, 5], [3, 5]], np.zeros((0, 0)), [[1, 5], [1, 5]]]                      # first row: starts, from 1
+UNREAL = ["9" * 5000, "1e400", "NaN", "-1", "2020-01-01", "0.5", "", "[" * 9999]                  # no frames
+MAT = [[[2, 5], [3, 5]], np.zeros((2, 0)), [[1, 5], [1, 5]]]                      # first row: starts, from 1
 
 
 def ucsd(*ranges):
@@ -69,19 +63,17 @@ LABELS = "video,frame,label\n" + "".join(f"{video},{t},{label}\n" for video, lab
 
 
 @pytest.mark.parametrize(("name", "content"), [
-    ("l.npy", FLAT), ("l.npy", FLAT[None]), ("l.npy", FLAT[:, None]), ("l.npy", FLAT.astype(bool)),
-    ("l.npy", FLAT.astype(np.float64)), ("l.mat", MAT), ("l.m", ucsd("2:3, 5:5", "", "1:1,5:5")),
-    ("l.m", ucsd("2 3, 5", "", "1 5")), ("l.json", as_json()), ("l.csv", RANGES), ("l.csv", LABELS),
+    ("l.npy", FLAT), ("l.npy", FLAT[None]), ("l.npy", FLAT.astype(np.float64)), ("l.mat", MAT),
+    ("l.m", ucsd("2:3, 5:5", "", "1 5")), ("l.json", as_json()), ("l.csv", RANGES), ("l.csv", LABELS),
     # Dialects of CSV: separators, encodings, spaces, words, further columns and lines, other names of columns.
-    *(("l.csv", RANGES.replace(",", other)) for other in (";", "\t", "|", ", ", " ,", "  ")),
-    *(("l.csv", RANGES.encode(code)) for code in ("utf-8-sig", "utf-16")),
-    ("l.csv", RANGES.replace("\n", ", Köln\n").encode("latin-1")), ("l.csv", RANGES.replace("\n", "\r\n\r\n")),
-    ("l.csv", "sep=;\r\n# mine\n" + RANGES.replace(",", ";")), ("l.csv", "VIDEO,START,End" + RANGES[15:]),
-    ("l.csv", RANGES.replace("\n", ",\n")), ("l.csv", RANGES.replace("\n", ".0\n").replace("end.0", "end")),
+    *(("l.csv", RANGES.replace(",", other)) for other in (";", "\t", ", ", " ,", "  ")),
+    ("l.csv", RANGES.replace("\n", ", Köln\n").encode("utf-8-sig")), ("l.csv", RANGES.replace("\n", "\r\n\r\n")),
+    ("l.csv", "VIDEO,START,End" + RANGES[15:]), ("l.csv", RANGES.replace("\n", ",\n")),
+    ("l.csv", RANGES.replace("\n", ".0\n").replace("end.0", "end")),
     ("l.csv", RANGES.replace(",", ";").replace("4\n", "4,0\n")), ("l.csv", RANGES.replace("\na", '\n"a"')),
     ("l.csv", "video_name,Start Frame,end_frame" + RANGES[15:]),
     ("l.csv", "".join(f"{'' if k == 0 else k - 1},{line}\n" for k, line in enumerate(RANGES.splitlines()))),
-    ("l.csv", LABELS.replace(",1\n", ",True\n").replace(",0\n", ",normal\n")),
+    ("l.csv", LABELS.replace(",1\n", ",True\n").replace(",0\n", ",False\n")),
     *(("l.csv", "Video_Frame,Label\n" + re.sub(r"^(\w),(\d),", form, LABELS[18:], flags=re.MULTILINE))
       for form in (r"\1_\2,", r"\1/00\2.jpg,"))])
 def test_formats(write, name, content):
@@ -102,51 +94,37 @@ def test_names(videos, names, means):
     assert len(remarks) == any(name != video for name, video in found.items())
 
 
-def test_names_in_every_format(write, tmp_path):
-    by_number = {"01": 6, "02": 3, "03": 5}
-    rows = ["video,start,end", "1,1,2", "1,4,4", "3.mp4,0,0", "3.mp4,4,4"]
-    (folder := tmp_path / "test_frame_mask").mkdir()
-    for k, y in enumerate(TRUTH, 1):
-        np.save(folder / f"{k}.npy", np.array(y))
-    for path in (write("l.csv", "\n".join(rows)), write("l.json", as_json(videos=["1", "Test002", "3"])), folder):
-        with pytest.warns(UserWarning, match="1 for 01"):
-            assert load(path, by_number) == TRUTH
-
-
-def test_special_cases(write):
+def test_special_cases(write, tmp_path):
     named = write("l.json", as_json())
     assert load(named, {"c": 5, "a": 6}) == [TRUTH[2], TRUTH[0]]                  # a part of the videos, by name
-    assert load(write("l.mat", [np.zeros((2, 0)), [2, 3], [[5], [5]]])) == [[0] * 6, [0, 1, 1], [0, 0, 0, 0, 1]]
-    assert load(write("l.csv", "video,start,end\n")) == [[0] * 6, [0] * 3, [0] * 5]
+    by_number = "video,start,end\n1,1,2\n1,4,4\n3.mp4,0,0\n3.mp4,4,4\n"
+    for path in write("l.csv", by_number), write("l.json", as_json(videos=["1", "Test002", "3"])):
+        with pytest.warns(UserWarning, match="1 for 01"):
+            assert load(path, {"01": 6, "02": 3, "03": 5}) == TRUTH
     write("10.npy", np.array([0, 1, 1], np.int8))
     write("9.npy", np.array([1, 0], np.int8))
-    assert [(name, *y) for name, y in load_label_folder(named.parent).items()] == [("9", 1, 0), ("10", 0, 1, 1)]
+    assert load(tmp_path, {"9": 2, "10": 3}) == [[1, 0], [0, 1, 1]] and list(load_label_folder(tmp_path)) == ["9", "10"]
 
 
 @pytest.mark.parametrize(("name", "content", "said"), [
     ("l.npy", FLAT[:-1], ["13", "14"]), ("l.npy", FLAT * 2, ["2"]), ("l.npy", FLAT * 0.5, ["0.5"]),
-    ("l.npy", FLAT.reshape(2, 7), ["(2, 7)"]),
-    ("l.mat", MAT[:2], []), ("l.mat", [[[5], [7]], [], []], ["video a", "6 frames"]),
-    ("l.mat", [[[0], [2]], [], []], ["video a"]), ("l.m", ucsd("2:7", "", ""), ["video a"]),
-    ("l.m", ucsd("2:3", ""), []), ("l.json", as_json(frames=[6, 4, 5]), ["[6, 4, 5] frames"]),
+    ("l.npy", FLAT.reshape(2, 7), ["(2, 7)"]), ("l.mat", MAT[:2], []), ("l.mat", [[[0], [2]], [], []], ["video a"]),
+    ("l.m", ucsd("2:7", "", ""), ["video a"]), ("l.json", as_json(frames=[6, 4, 5]), ["[6, 4, 5] frames"]),
     ("l.json", as_json(abnormal=[[[1, 6]], [], []]), ["6"]), ("l.json", as_json(abnormal=None), []),
     ("l.csv", "video,start,end\na,1,2\nd,0,1", ["line 3", "'d'"]), ("l.csv", "video,start,end\na,4,6", ["4 to 6"]),
-    ("l.csv", "video,start,end\nb,-1,1", ["video b"]), ("l.csv", "video,start,end\na,3,2", ["video a"]),
-    ("l.csv", "video,start,end\na,one,2", ["line 2"]), ("l.csv", "video,start,end\na,1", ["line 2"]),
-    ("l.csv", "video,frame,label\na,6,1", ["video a", "6 frames"]), ("l.csv", "video,frame,label\na,1,2", ["{2}"]),
-    ("l.csv", "a,1,2", ["a,1,2", "video,start,end"]), ("l.csv", "", ["expected video,start,end"]),
+    ("l.csv", "video,start,end\na,3,2", ["video a"]), ("l.csv", "video,start,end\na,1", ["line 2"]),
+    ("l.csv", "video,frame,label\na,1,2", ["{2}"]), ("l.csv", "a,1,2", ["expected video,start,end"]),
     *(("l.csv", f"video,start,end\na,1,{text}\n", ["line 2"]) for text in UNREAL),
     *(("l.json", as_json().replace("[1, 2]", f"[1, {text}]"), []) for text in UNREAL),
-    ("l.npy", np.array([{}] * 14, object), []), ("l.npy", b"hello", []), ("l.mat", b"hello", ["damaged"]),
-    ("l.mat", [], []), ("l.txt", "0 1", [".txt"]), ("gone/l.npy", None, ["No such file"])])
+    ("l.npy", np.array([{}] * 14, object), []), ("l.mat", b"hello", ["damaged"]), ("l.txt", "0 1", [".txt"])])
 def test_what_does_not_fit(write, name, content, said):
-    """One sentence, soon; whatever a number may be."""
-    path, begun = write(name, content), time.monotonic()
+    """One sentence, whatever a number may be."""
+    path = write(name, content)
     with pytest.raises(UserError) as caught:
         load_labels(path, VIDEOS)
     sentence = str(caught.value)
     assert [word for word in [str(path), *said] if word not in sentence] == [] and "\n" not in sentence, sentence
-    assert len(sentence) < 900 and time.monotonic() - begun < 5
+    assert len(sentence) < 900
 
 
 def test_recipes_for_other_forms(write, tmp_path, monkeypatch):
@@ -181,11 +159,7 @@ def test_find_labels(tmp_path):
         place.touch()
         assert find_labels(tmp_path, "shanghai", split) == place
     assert find_labels(tmp_path, "avenue", split, "official") == shipped["official"]
-    with pytest.raises(UserError, match="no labels of ped2 .*ano_pred"):
-        find_labels(tmp_path, "ped2", split, "ano_pred")
 
-
-# ----------------------------------------------------------------------------------------- the truths that ship
 
 def together(labels):
     return np.concatenate(list(labels.values()))
@@ -201,38 +175,21 @@ def test_shipped(dataset, source, abnormal, throughout):
     assert together(labels).sum() == abnormal and [name for name, y in labels.items() if y.all()] == throughout
     assert hashlib.sha256(together(labels).tobytes()).hexdigest() == json.loads(path.read_text())["sha256"]
     assert load(path, {"12": lengths["12"], "03": lengths["03"]}) == [labels["12"].tolist(), labels["03"].tolist()]
-    for videos in ({"01": 170, "02": 180}, {"x": 180, "y": 180}, dict.fromkeys(lengths, 50), lengths | {"99": 180}):
+    for videos in ({"01": 170, "02": 180}, {"x": 180, "y": 180}, lengths | {"99": 180}):
         with pytest.raises(UserError, match="--labels"):
             load_labels(path, videos)
 
 
 def test_shipped_truths():
-    lengths = BENCHMARKS["avenue"].test_lengths
-    official, other = (load_labels(path, lengths) for path in map(BENCHMARKS["avenue"].truths.get,
-                                                                  ("official", "ano_pred")))
+    lengths, truths = BENCHMARKS["avenue"].test_lengths, BENCHMARKS["avenue"].truths
+    official, other = (load_labels(truths[source], lengths) for source in ("official", "ano_pred"))
     assert (together(official) != together(other)).sum() == 441
-    frames = [np.arange(4, length) for length in lengths.values()]
-    scored = [y[4:] for y in other.values()]
+    frames, scored = [np.arange(4, length) for length in lengths.values()], [y[4:] for y in other.values()]
     for dataset in ("avenue", None):
-        truths = shipped_truths(list(lengths), frames, scored, dataset)
-        assert list(truths) == ["ano_pred", "official"]
-        assert all(np.array_equal(a[4:], b) for a, b in zip(official.values(), truths["official"], strict=True))
+        found = shipped_truths(list(lengths), frames, scored, dataset)
+        assert list(found) == ["ano_pred", "official"]
+        assert all(np.array_equal(a[4:], b) for a, b in zip(official.values(), found["official"], strict=True))
     few = list(lengths)[:2], frames[:2], scored[:2]                               # alike by accident, unless named
     assert shipped_truths(*few) == {} and len(shipped_truths(*few, "avenue")) == 2
     scored[2][9] ^= 1
     assert shipped_truths(list(lengths), frames, scored, "avenue") == {}
-
-
-def test_as_they_circulate(shared_data, tmp_path):
-    """The files that users have hold the truths that ship."""
-    with tarfile.open(shared_data / "ped2" / "UCSDped2_ground_truth.tar.gz") as archive:
-        (tmp_path / "UCSDped2.m").write_bytes(archive.extractfile("UCSDped2/Test/UCSDped2.m").read())
-    folder = shared_data / "labels"
-    for dataset, source, paths in (
-            ("ped2", "official", (folder / "frame_labels_ped2.npy", folder / "ped2.mat", tmp_path / "UCSDped2.m")),
-            ("avenue", "ano_pred", (folder / "frame_labels_avenue.npy",))):
-        lengths, truth = BENCHMARKS[dataset].test_lengths, BENCHMARKS[dataset].truths[source]
-        for path in paths:
-            assert np.array_equal(together(load_labels(path, lengths)), together(load_labels(truth, lengths)))
-    shanghai = load_labels(folder / "frame_labels_shanghai.npy", {"a": 100, "b": 40691})
-    assert [len(y) for y in shanghai.values()] == [100, 40691] and together(shanghai).sum() == 17326

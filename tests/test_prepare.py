@@ -3,10 +3,10 @@
 import dataclasses
 import hashlib
 import io
-import json
 import os
 import re
 import shutil
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 import scipy.io
 from helpers import ROOT, load_script, run, sentence
-from test_archives import server, write_tar  # noqa: F401
 
+from lgn_net.data.archives import unpack
 from lgn_net.data.clips import read_frame
+from lgn_net.data.footage import open_footage
 from lgn_net.data.labels import find_labels, load_labels
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.datasets import BENCHMARKS
 from lgn_net.datasets.common import Archive
+from lgn_net.errors import UserError
 from lgn_net.files import locked
 
 main = load_script("scripts/prepare_data.py").main
@@ -53,15 +55,24 @@ def write_avi(path: Path, frames: int, seed: int = 0) -> Path:
     return path
 
 
-def decoded(path: Path) -> list[np.ndarray]:
-    file, frames = cv2.VideoCapture(str(path)), []
-    while (frame := file.read()[1]) is not None:
-        frames.append(frame)
-    return frames
+def write_tar(path: Path, files: dict[str, bytes], link: str = "") -> Path:
+    with tarfile.open(path, "w:gz") as file:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.type, member.linkname = len(content), tarfile.SYMTYPE if link else b"0", link
+            file.addfile(member, io.BytesIO(content))
+    return path
 
 
-def tree(folder: Path) -> dict[str, int]:
-    """Every visible file below a folder, and when it was written."""
+def write_zip(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in files.items():
+            file.writestr(name, content)
+    return path
+
+
+def written(folder: Path) -> dict[str, int]:
+    """Every file below a folder, and when it was written."""
     return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
 
 
@@ -77,8 +88,6 @@ def labels_of(data: Path, dataset: str) -> list[list[int]]:
     assert all(np.array_equal(np.load(folder.parent / "labels" / f"{name}.npy"), y) for name, y in labels.items())
     return [array.tolist() for array in labels.values()]
 
-
-# ----------------------------------------------------------------------------------------------- data set by data set
 
 def ped2_files(home: str = "UCSD_Anomaly_Dataset.v1p2/UCSDped2/") -> dict[str, bytes]:
     """A small Ped2 with all that lies about in the published archive; testing 02 is abnormal in its frames 1 and 2."""
@@ -103,13 +112,13 @@ def ped2_files(home: str = "UCSD_Anomaly_Dataset.v1p2/UCSDped2/") -> dict[str, b
 
 def test_ped2_archives(tmp_path):
     """Frames and masks may come apart; what is there stays, and only what is missing is made again."""
-    files, out = ped2_files(), tmp_path / "DATA"
-    frames = write_tar(tmp_path / "a.tgz", {name: data for name, data in files.items() if name.endswith(".tif")})
-    truth = write_tar(tmp_path / "b.tgz", {name: data for name, data in files.items() if not name.endswith(".tif")})
+    out = tmp_path / "DATA"
+    frames, truth = (write_tar(tmp_path / f"{tif}.tgz", {name: data for name, data in ped2_files().items()
+                                                         if name.endswith(".tif") == tif}) for tif in (True, False))
     command = "ped2", "--source", frames, truth, "--out", out
     result = run(main, *command)
-    assert "training: 2 videos, 15 frames\ntesting:  2 videos, 9 frames\nlabels:   official, 7 frames" in result.out
-    assert [" 2 videos with " in warning for warning in result.warnings()] == [True, True]         # there are more
+    assert "training: 2 videos, 15 frames\ntesting:  2 videos, 9 frames\nlabels:   the source's own, 7 " in result.out
+    assert [" 2 videos with " in warning for warning in result.warnings()[1:]] == [True, True]     # there are more
     assert set(os.listdir(out)) == {"ped2", ".ped2.lock"}
     assert sorted(os.listdir(out / "ped2/training/frames/02")) == [f"{t:03d}.png" for t in range(12)]
     for t, frame in enumerate(read(out / "ped2/training/frames/02")):
@@ -117,31 +126,16 @@ def test_ped2_archives(tmp_path):
     assert labels_of(out, "ped2") == [[1, 1, 1, 1, 1], [0, 1, 1, 0]]
     assert [frame.any() for frame in read(out / "ped2/testing/masks/02")] == [False, True, True, False]
 
-    before = tree(out / "ped2/training/frames/02")
+    before = written(out / "ped2/training/frames")
     shutil.rmtree(out / "ped2/training/frames/01")
     assert run(main, *command).status == 0
-    assert tree(out / "ped2/training/frames/02") == before and len(read(out / "ped2/training/frames/01")) == 3
-    for said, argv in {f"['a.tgz, {frames.stat().st_size:,} bytes', 'b.tgz": command[:3] + command[4:],
-                       "as png; give that": (*command, "--format", "jpg"),
-                       "no ano_pred labels of ped2": (*command, "--label_source", "ano_pred"),
-                       "https://svip-lab": ("shanghaitech", "--download", "--out", out)}.items():
-        assert said in sentence(run(main, *argv))
-    (out / "ped2/prepared.json").write_text("[" * 9999)
-    assert "was made from something else" in sentence(run(main, *command))
-
-
-def test_ped1_repeats_the_frame_that_is_damaged_in_the_published_archive(tmp_path):
-    home = tmp_path / "UCSDped1"
-    for t in range(1, 144):
-        path = home / "Test" / "Test017" / f"{t:03d}.tif"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded(picture(t, channels=1), ".tif")[:100 if t == 142 else None])
-    (home / "Test" / "UCSDped1.m").write_text("gt_frame = [1:2];\n" * 16 + "gt_frame = [5:90, 140:143];\n")
-    result = run(main, "ped1", "--source", tmp_path, "--out", tmp_path / "DATA")
-    assert result.status == 0 and "Test017/142.tif is damaged in the published archive" in result.err
-    frames = read(tmp_path / "DATA/ped1/testing/frames/17")
-    assert (frames[141] == frames[140]).all() and (frames[142] == picture(143, channels=1)).all()
-    assert sum(labels_of(tmp_path / "DATA", "ped1")[0]) == 90
+    again = written(out / "ped2/training/frames")
+    assert again.keys() == before.keys() and {name[:2] for name in again if again[name] != before[name]} == {"01"}
+    for argv in command[:3] + command[4:], (*command, "--format", "jpg"):
+        assert "was made from another source, format" in sentence(run(main, *argv))
+    (out / "ped2/prepared.json").write_text("[" * 9999)                             # damaged
+    assert "was made from another source, format" in sentence(run(main, *command))
+    assert "https://svip-lab" in sentence(run(main, "shanghaitech", "--download", "--out", out))
 
 
 def avenue_source(folder: Path, lengths: dict[str, int], masks: dict[int, int]) -> Path:
@@ -158,108 +152,88 @@ def avenue_source(folder: Path, lengths: dict[str, int], masks: dict[int, int]) 
     return folder
 
 
-AVENUE = {"training_videos/01.avi": 7, "training_videos/02.avi": 5,
-          "testing_videos/01.avi": 6, "testing_videos/02.avi": 9}
-VIDEO, MATLAB = "Avenue Dataset/testing_videos/02.avi", "ground_truth_demo/testing_label_mask/2_label.mat"
+AVENUE = {"training_videos/01.avi": 7, "testing_videos/01.avi": 6, "testing_videos/02.avi": 9}
+VIDEO = "Avenue Dataset/testing_videos/02.avi"
 
 
-def zipped(folder: Path, path: Path) -> Path:
-    with zipfile.ZipFile(path, "w") as file:
-        for entry in folder.rglob("*"):
-            file.write(entry, entry.relative_to(folder.parent))
-    return path
-
-
-@pytest.mark.parametrize("image_format", ["png", "jpg"])
-def test_avenue_archives(tmp_path, image_format):
-    """A video that stops early does not keep the others from being written; they stay."""
+def test_avenue_archives(tmp_path):
+    """Where a video stops early, complete ones stay."""
     source, out = avenue_source(tmp_path / "s", AVENUE, {1: 6, 2: 9, 3: 4}), tmp_path / "DATA"
-    masks, whole = zipped(source / "ground_truth_demo", tmp_path / "m.zip"), (source / VIDEO).read_bytes()
-    command = "avenue", "--source", source / "Avenue Dataset", masks, "--out", out, "--format", image_format
+    masks = shutil.make_archive(tmp_path / "m", "zip", source, "ground_truth_demo")
+    whole = (source / VIDEO).read_bytes()
+    command = "avenue", "--source", source / "Avenue Dataset", masks, "--out", out, "--format", "jpg"
     (source / VIDEO).write_bytes(whole[:len(whole) * 2 // 3])
-    assert re.search("testing/02:.*stops early, decoded [1-8] of 9 frames.*all other videos are complete",
-                     sentence(run(main, *command)))
-    before = tree(out / "avenue/training")
+    assert re.search("testing_videos/02.avi stops early, decoded [1-8] of 9 frames", sentence(run(main, *command)))
+    before = written(out / "avenue/training")
     (source / VIDEO).write_bytes(whole)
     result = run(main, *command)
-    assert result.status == 0 and "testing:  2 videos, 15 frames\nlabels:   official, 5 frames abnormal" in result.out
+    assert result.status == 0 and "testing:  2 videos, 15 frames\nlabels:   the source's own, 5" in result.out
     assert "the source's own labels are used" in result.err  # these are not the published videos
     assert labels_of(out, "avenue") == [[0] * 4 + [1] * 2, [0] * 6 + [1] * 3]
-    assert tree(out / "avenue/training") == before
+    assert before.items() <= written(out / "avenue/training").items()
     for name in AVENUE:
         folder = out / "avenue" / name.replace("_videos/", "/frames/").removesuffix(".avi")
-        assert {path.suffix for path in folder.iterdir()} == {f".{image_format}"}
-        for frame, original in zip(read(folder), decoded(source / "Avenue Dataset" / name), strict=True):
-            assert np.abs(frame.astype(int) - original).max() <= (0 if image_format == "png" else 6)
-    assert "[1439, " in sentence(run(main, *command, "--label_source", "ano_pred"))
+        assert {path.suffix for path in folder.iterdir()} == {".jpg"}
+        with open_footage(source / "Avenue Dataset" / name) as footage:
+            for frame, original in zip(read(folder), footage.frames, strict=True):
+                assert np.abs(frame.astype(int) - original.picture).max() <= 6
 
 
 def test_shanghaitech_archive(tmp_path):
-    files = {"shanghaitech/readme.md": b"x", "shanghaitech/testing/frames/._01_0014": b"x"}
-    for name, length in {"01_0014": 5, "01_0015": 4}.items():
-        files |= {f"shanghaitech/testing/frames/{name}/{t:03d}.jpg": encoded(picture(length, t), ".jpg")
-                  for t in range(length)}
-        masks = np.stack([mask(t > 2) for t in range(length)])
-        for kind, array in {"frame": masks.any((1, 2)), "pixel": masks}.items():
-            np.save(target := io.BytesIO(), array.astype(np.int8 if kind == "frame" else np.uint8))
-            files[f"shanghaitech/testing/test_{kind}_mask/{name}.npy"] = target.getvalue()
-    np.save(target := io.BytesIO(), np.zeros_like(masks))
-    files["shanghaitech/testing/test_pixel_mask/01_0015.npy"] = target.getvalue()
+    files, out = {"testing/readme.md": b"x", "testing/frames/._01_0014": b"x"}, tmp_path / "DATA"
+    for name, length, value in ("01_0014", 5, 1), ("01_0015", 4, 0):                # no mask of the latter has a pixel
+        files |= {f"testing/frames/{name}/{t:03d}.jpg": encoded(picture(length, t), ".jpg") for t in range(length)}
+        pixels = np.stack([mask(t > 2) * value for t in range(length)])
+        for kind, array in {"frame": np.arange(length) > 2, "pixel": pixels}.items():
+            np.save(content := io.BytesIO(), array.astype(np.uint8))
+            files[f"testing/test_{kind}_mask/{name}.npy"] = content.getvalue()
     for name, length in {"01_001": 6, "13_007": 3}.items():
-        files[f"shanghaitech/training/videos/{name}.avi"] = write_avi(tmp_path / "x.avi", length).read_bytes()
-    out = tmp_path / "DATA"
-    result = run(main, "shanghai", "--source", write_tar(tmp_path / "s.tar.gz", files), "--out", out)
-    assert "2 videos with 9 frames here, 330 videos with 274515" in result.warnings()[1]
+        files[f"training/videos/{name}.avi"] = write_avi(tmp_path / "x.avi", length).read_bytes()
+    source = write_tar(tmp_path / "s.tar.gz", {f"shanghaitech/{name}": data for name, data in files.items()})
+    result = run(main, "shanghai", "--source", source, "--out", out)
     assert "testing/01_0015: 1 frames are abnormal by their labels, and no mask has a pixel" in result.warnings()[0]
     assert labels_of(out, "shanghaitech") == [[0, 0, 0, 1, 1], [0, 0, 0, 1]]
     assert [len(read(out / f"shanghaitech/training/frames/{name}")) for name in ("01_001", "13_007")] == [6, 3]
-    for t in range(5):  # published frames: byte for byte
-        assert (out / f"shanghaitech/testing/frames/01_0014/{t:03d}.jpg").read_bytes() == \
-            files[f"shanghaitech/testing/frames/01_0014/{t:03d}.jpg"]
+    for t in range(5):                                                              # published frames: byte for byte
+        name = f"testing/frames/01_0014/{t:03d}.jpg"
+        assert (out / "shanghaitech" / name).read_bytes() == files[name]
     assert [frame.any() for frame in read(out / "shanghaitech/testing/masks/01_0014")] == [False] * 3 + [True] * 2
 
 
 def test_own_videos(tmp_path):
-    source, out = tmp_path / "videos", tmp_path / "DATA"
+    source, out, labels = tmp_path / "videos", tmp_path / "DATA", tmp_path / "labels.csv"
     for path, frames in {"training/monday 1.avi": 4, "testing/a.avi": 3, "testing/b.avi": 6}.items():
         write_avi(source / path, frames)
-    (source / "training" / "notes.txt").touch()
-    own = "custom", "--source", source, "--labels", tmp_path / "labels.csv", "--out", out, "--name", "mine"
-    (tmp_path / "labels.csv").write_text("video,start,end\nc,2,3\nb,5,5\n")
-    assert "no video is called 'c'" in sentence(run(main, *own))
-    (tmp_path / "labels.csv").write_text("video,start,end\nb,2,3\nb,5,5\n")
-    assert "give letters" in sentence(run(main, *own[:-1], "../x"))
+    own = "custom", "--source", source, "--out", out, "--name"
+    labels.write_text("video,start,end\nc,2,3\nb,5,5\n")
+    assert "no video is called 'c'" in sentence(run(main, *own, "mine", "--labels", labels))
+    assert "give letters" in sentence(run(main, *own, "../x"))
     with locked(out / ".mine.lock"):
-        assert "could not be acquired" in sentence(run(main, *own))
-    assert run(main, *own).status == 0
+        assert "could not be acquired" in sentence(run(main, *own, "mine"))
+    labels.write_text("video,start,end\nb,2,3\nb,5,5\n")
+    assert run(main, *own, "mine", "--labels", labels).status == 0
     assert labels_of(out, "mine") == [[0, 0, 0], [0, 0, 1, 1, 0, 1]]
-    write_avi(source / "training" / "tuesday.avi", 2)  # one more video, some days later
-    assert run(main, *own).status == 0 and len(read(out / "mine/training/frames/tuesday")) == 2
-    write_avi(source / "testing" / "c.avi", 2)
-    assert "no labels for testing c" in run(main, *own[:3], *own[5:]).err
+    write_avi(source / "testing" / "c.avi", 2)                                      # some days later
+    assert "no labels for testing c" in run(main, *own, "mine").err and len(read(out / "mine/testing/frames/c")) == 2
 
 
-@pytest.mark.parametrize(("kind", "suffix"), [(np.uint16, ".png"), (np.uint16, ".tif"), (np.float32, ".tiff")])
+@pytest.mark.parametrize(("kind", "suffix"), [(np.uint16, ".tif"), (np.float32, ".tiff")])
 def test_depth_range(tmp_path, kind, suffix):
-    """Images of a user's own, 12 bits in 16 or floats: mapped as asked; floats are named where nothing is asked."""
-    source, image = tmp_path / "s", np.linspace(0, 4095, H * W).reshape(H, W).astype(kind)
+    """Images of a user's own, 12 bits in 16 or floats: mapped as asked, and named where nothing is asked."""
+    source, image = tmp_path / "s", np.linspace(-9, 4095, H * W).reshape(H, W).clip(0).astype(kind)
     for name in ("training/a", "testing/frames/b"):
-        for t in range(3):
-            (source / name).mkdir(parents=True, exist_ok=True)
+        (source / name).mkdir(parents=True)
+        for t in range(2):
             cv2.imwrite(str(source / name / f"{t}{suffix}"), image)
     own = "custom", "--source", source, "--out", tmp_path / "DATA", "--name", "mine"
-    if kind == np.float32:
-        said = sentence(run(main, *own))
-        assert "holds float32 pixels, 0 to 4095" in said and "custom --depth_range LOW HIGH" in said
-        shutil.rmtree(tmp_path / "DATA")
-    elif suffix == ".tif":
-        assert "has 16 bits, a JPEG 8" in sentence(run(main, *own, "--format", "jpg"))
-        shutil.rmtree(tmp_path / "DATA")
-    assert "lower pixel first" in sentence(run(main, *own, "--depth_range", 9, 9))
-    assert run(main, *own, "--depth_range", 0, 4095).status == 0
+    assert re.search("(holds float32 pixels|has 16 bits, a JPEG 8).* custom --depth_range LOW HIGH",
+                     sentence(run(main, *own, "--format", "jpg")))
+    shutil.rmtree(tmp_path / "DATA")
+    assert run(main, *own, "--depth_range", 95, 4095).status == 0
     for folder in ("training/frames/a", "testing/frames/b"):
         frames = read(tmp_path / "DATA/mine" / folder)
-        assert len(frames) == 3 and np.array_equal(frames[0][..., 0], np.round(image / 4095 * 255).astype(np.uint8))
+        mapped = np.round((image.astype(float) - 95).clip(0) / 4000 * 255).astype(np.uint8)
+        assert len(frames) == 2 and np.array_equal(frames[0][..., 0], mapped)
     assert "delete" in sentence(run(main, *own))
 
 
@@ -275,40 +249,28 @@ def test_a_fifth_benchmark_takes_one_file(tmp_path, monkeypatch):
         if name.startswith("Test"):
             (source / "Test_Annotation" / name[-6:]).mkdir(parents=True)
             np.save(source / "Test_Annotation" / name[-6:] / f"{name[-6:]}.npy", np.arange(frames) > 3)
-    (source / "Train/000001/._000001.avi").write_bytes(b"macOS leaves such files in archives")
-    made = run(main, "corridor", "--source", zipped(source, tmp_path / "c.zip"), "--out", tmp_path)
-    assert "testing:  2 videos, 11 frames\nlabels:   official, 3 frames abnormal" in made.out, made
-    assert "corridor testing: 2 videos with 11 frames here, 3 videos with 15" in made.err
+    made = run(main, "corridor", "--source", shutil.make_archive(tmp_path / "c", "zip", source), "--out", tmp_path)
+    assert "testing:  2 videos, 11 frames\nlabels:   the source's own, 3 frames abnormal" in made.out, made
     assert labels_of(tmp_path, "corridor") == [[0, 0, 0, 0, 1], [0, 0, 0, 0, 1, 1]]
-    shutil.rmtree(tmp_path / "corridor/training/frames/000001")
     (tmp_path / "corridor/training/frames/000002/004.png").unlink()
-    report = json.loads(run(load_script("scripts/check_data.py").main, tmp_path, "--dataset", "corridor", "--json").out)
-    assert [row["published"] for split in ("training", "testing") for row in report[split]] == [5, None, None]
-    assert [problem[:31] for problem in report["problem"]] == [
-        "training/000002: 4 of 5 frames", "corridor training: 1 videos wit", "corridor testing: 2 videos with"]
+    report = run(load_script("scripts/check_data.py").main, tmp_path, "--dataset", "corridor").out
+    assert "problem: training/000002: 4 of 5 frames\nproblem: corridor training: 2 videos with 8 frames here" in report
 
 
-def test_download_by_command(tmp_path, server, monkeypatch):                              # noqa: F811
-    server.content = write_tar(tmp_path / "x.tgz", ped2_files()).read_bytes()
-    archive = Archive(server.archive.url.replace("data.zip", "UCSD.tar.gz"), hashlib.sha256(server.content).hexdigest())
+def test_download(tmp_path, monkeypatch):
+    """From a mirror, only once; nothing stays of what is another file or does not come."""
+    path, out = write_tar(tmp_path / "UCSD.tar.gz", ped2_files()), tmp_path / "DATA"
+    archive = Archive("http://127.0.0.1:9/UCSD.tar.gz", hashlib.sha256(path.read_bytes()).hexdigest())
     monkeypatch.setitem(BENCHMARKS, "ped2", dataclasses.replace(BENCHMARKS["ped2"], archives=(archive,)))
-    server.cut = len(server.content) // 2
-    result = run(main, "ped2", "--download", "--out", tmp_path / "DATA")
-    assert result.status == 0 and labels_of(tmp_path / "DATA", "ped2")[1] == [0, 1, 1, 0]
-    assert {"archives", "ped2"} <= set(os.listdir(tmp_path / "DATA"))
-    assert run(main, "ped2", "--source", tmp_path / "DATA/archives", "--out", tmp_path / "DATA").status == 0
-
-
-# ------------------------------------------------------------------------------------------------------ what goes wrong
-
-def broken(make, path: str, content: bytes):
-    """A source with other content of one file."""
-    def write(source):
-        folder = make(source)
-        (folder / path).write_bytes(content)
-        return folder
-
-    return write
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/UCSD.tar.gz").write_bytes(path.read_bytes()[:-1] + b"?")
+    for mirror, said in ([], "refused"), ([(tmp_path / "other").as_uri()], "hash"):
+        assert re.search(f"UCSD.tar.gz did not give the published file .*{said}",
+                         sentence(run(main, "ped2", "--download", *mirror, "--out", out)))
+        assert os.listdir(out / "archives") == []
+    for command in ("--download", f"{tmp_path.as_uri()}/"), ("--source", out / "archives"), ("--download",):
+        assert run(main, "ped2", *command, "--out", out).status == 0
+    assert labels_of(out, "ped2")[1] == [0, 1, 1, 0]
 
 
 def ped2_source(name: str, content: bytes | None):
@@ -317,25 +279,48 @@ def ped2_source(name: str, content: bytes | None):
         if data is not None})
 
 
-def avenue(masks: dict[int, int], lengths: dict[str, int] = AVENUE):
-    return lambda source: avenue_source(source, lengths, masks)
-
-
 @pytest.mark.parametrize(("dataset", "make", "match"), [
-    ("ped2", ped2_source("Test/Test001_gt/005.bmp", None), "testing/01: 4 masks, 5 frames; the masks are"),
-    ("ped2", ped2_source("Test/UCSDped2.m", b"x.gt_frame = [1:180];"), "frames 0 to 179 .* of video 01"),
-    ("ped2", ped2_source("Train/Train001/002.tif", b"II*\0 and no more"),
-     r"training/01: .*002\.tif is damaged or truncated \(16 bytes\); .*; all other videos are complete and stay"),
-    ("avenue", avenue({1: 6, 2: 20}), "testing/02: 20 masks, 9 frames; the masks are of"),
-    ("avenue", lambda s: avenue({1: 6})(s) / "ground_truth_demo",
-     r"^0 videos in .*; expected files like \(training\|testing\)_videos"),
-    ("avenue", broken(avenue({2: 9}), MATLAB, b"MATLAB 5.0"), "2_label.mat is damaged"),
-    ("avenue", broken(avenue({}), VIDEO, b"x"),
-     r"testing/02: .*02\.avi holds no picture that FFmpeg can decode.*; all other"),
-    ("avenue", avenue({}, {"a/training_videos/01.avi": 2, "b/training_videos/1.avi": 2}),
-     r"of one name: \[\('training', '01'\)\]"),
-    ("avenue", lambda s: s / "nowhere", "nowhere: no such file")])
+    ("ped2", ped2_source("Test/Test001_gt/005.bmp", None), "testing/01: 4 masks, 5 labels, 5 frames do not fit"),
+    ("ped2", ped2_source("Train/Train001/002.tif", b"II*\0 and no more"), r"002\.tif is damaged or truncated"),
+    ("avenue", lambda s: avenue_source(s, {}, {1: 6}), r"no videos, .*; expected files like \(training"),
+    ("avenue", lambda s: avenue_source(s, {"a/training_videos/01.avi": 2, "b/training_videos/1.avi": 2}, {}),
+     "two of one name")])
 def test_unusable_source(tmp_path, dataset, make, match):
     source, out = make(tmp_path / "s"), tmp_path / "DATA"
     assert re.search(match, sentence(run(main, dataset, "--source", source, "--out", out)))
     assert not list(out.rglob("*.part")) and not list(out.rglob("frame_labels*"))
+
+
+CONTENT = np.random.default_rng(0).bytes(210_000)
+FILES = {"data/a.avi": CONTENT[:70_000], "data/b.AVI": CONTENT[:80_000], "data/readme.txt": CONTENT[:60_000],
+         "__MACOSX/data/._a.avi": b"x", "data/.c.avi": b"x"}
+
+
+@pytest.mark.parametrize("write", [write_zip, write_tar])
+def test_unpack_what_is_wanted(write, tmp_path):
+    unpack(write(tmp_path / "wrongly_named", FILES), tmp_path / "to", [r"data/b\.avi", r"[^/]+\.avi"])
+    assert {p.name: p.read_bytes() for p in (tmp_path / "to").rglob("*.*")} == {
+        "a.avi": FILES["data/a.avi"], "b.AVI": FILES["data/b.AVI"]}
+
+
+def flipped(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 0xFF
+    return data
+
+
+@pytest.mark.parametrize(("make", "match"), [
+    (lambda path: write_tar(path, {"data/a.avi": b""}, link="/etc/passwd").read_bytes(), "data/a.avi"),
+    (lambda path: flipped(write_zip(path, FILES)), "is damaged"),
+    (lambda path: flipped(write_tar(path, FILES)), "is damaged"),
+    (lambda path: b"\n<!DOCTYPE html><html>Sign in", "no zip or tar archive"), (lambda path: b"", "no zip or tar"),
+    (lambda path: write_zip(path, {"readme.txt": b"x"}).read_bytes(), "holds nothing of this data set"),
+    (lambda path: write_zip(path, FILES).read_bytes()[:-9], "truncated"),
+    *((lambda path, size=size: write_tar(path, FILES).read_bytes()[:size], "truncated") for size in (9000, -9))])
+def test_damaged(make, match, tmp_path):
+    """Unpacking ends with a sentence, and leaves nothing behind."""
+    (tmp_path / "x.zip").write_bytes(make(tmp_path / "made"))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=match):
+        unpack(tmp_path / "x.zip", tmp_path / "unpacked", [r"[^/]+\.avi"])
+    assert sorted(tmp_path.rglob("*")) == before

@@ -1,9 +1,9 @@
 """Packed frames: a split decoded and resized once, into one file of raw uint8 from which windows are read.
 
-The file is a plain C-ordered array (N, C, size, size) that `np.memmap` can open. Here it is read straight into the
-batch, so that the resident memory stays that of a batch however large the data set is.
+The file is a plain C-ordered array (N, C, size, size). Reading takes no more memory than a batch, unlike `np.memmap`.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -25,16 +25,14 @@ from lgn_net.terminal import progress
 
 
 class PackedFrames:
-    """Reads frames of the packed file. Safe to use from several threads.
+    """Reads frames of the packed file, from any thread.
 
-    `checksums` has one CRC-32 per frame. A frame is checked when it is first read; where the file was damaged, it is
-    decoded again, and so is the whole file in the next run.
+    Each frame's CRC-32 is checked when it is first read. A damaged one is decoded again, and all are in the next run.
     """
 
     def __init__(self, path: Path, videos: list[Video], channels: int, size: int, checksums: list[int]):
-        self.path = path
-        self.videos, self.first = videos, starts(videos)
-        self.shape = (channels, size, size)
+        self.path, self.videos, self.shape = path, videos, (channels, size, size)
+        self.first = [0, *itertools.accumulate(len(video.frames) for video in videos)]             # of each video
         self.checksums, self.checked = checksums, np.zeros(len(checksums), bool)
         self.file, self.lock = path.open("rb", buffering=0), threading.Lock()
 
@@ -53,17 +51,11 @@ class PackedFrames:
             out[t] = read_frames(self.videos[video].frames[start + t:start + t + 1], *self.shape[:2])[0]
 
 
-def starts(videos: list[Video]) -> list[int]:
-    """Return the position of each video's first frame in the packed file."""
-    return [0, *itertools.accumulate(len(video.frames) for video in videos)][:-1]
-
-
 def pack_frames(videos: list[Video], channels: int, size: int, folder: str | Path) -> PackedFrames:
     """Open the packed frames of the videos of a split, after making them where they are missing or stale.
 
-    A packed file is known by its fingerprint: the names, sizes and modification times of all source files, `size`,
-    `channels` and OpenCV's version. Several processes may call this at once: one packs, the others wait for it. The
-    file appears under its name only when it is complete. UserError for a full disk, or a damaged source frame.
+    Its fingerprint has the names, sizes and modification times of all source files, `size`, `channels` and OpenCV's
+    version. Of several processes one packs, and the others wait. UserError for a full disk or a damaged frame.
     """
     folder = Path(folder)
     root = os.path.commonpath([os.path.dirname(video.frames[0]) for video in videos])
@@ -76,44 +68,38 @@ def pack_frames(videos: list[Video], channels: int, size: int, folder: str | Pat
         fingerprint.update(os.fsencode(f"{os.path.relpath(frame, root)} {stat.st_size} {stat.st_mtime_ns}\n"))
     folder.mkdir(parents=True, exist_ok=True)
 
-    # Beside the file lie its fingerprint, its size and time, which tell whether anything has changed it, and checksums.
+    # Beside the file lie its fingerprint and its checksums.
     index = path.with_suffix(".json")
     with locked(path.with_suffix(".lock")):
-        try:
-            *known, checksums = json.loads(index.read_text())
-            good = known == [fingerprint.hexdigest(), *stamp(path)] and len(checksums) == len(frames)
-        except (OSError, ValueError, TypeError, RecursionError):                 # missing, or damaged
-            good = False
+        good = False
+        with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):          # missing, or damaged
+            known, *_, checksums = json.loads(index.read_text())
+            good = known == fingerprint.hexdigest() and len(checksums) == len(frames) and path.exists()
         if not good:
             checksums = write_packed(path, videos, channels, size)
-            write_atomic(index, json.dumps([fingerprint.hexdigest(), *stamp(path), checksums]))
+            write_atomic(index, json.dumps([fingerprint.hexdigest(), checksums]))
     return PackedFrames(path, videos, channels, size, checksums)
-
-
-def stamp(path: Path) -> tuple[int, int]:
-    """Return size and modification time of a file."""
-    return path.stat().st_size, path.stat().st_mtime_ns
 
 
 def write_packed(path: Path, videos: list[Video], channels: int, size: int) -> list[int]:
     """Decode all frames, one video per core at a time; return the CRC-32 of each. The caller holds the lock."""
     for left in path.parent.glob(f".{path.name}.*"):             # by a process that was killed
         left.unlink()
-    lock, total = threading.Lock(), sum(len(video.frames) for video in videos)
-    with replacing(path) as file, progress(f"pack {path.name}", total, "frames") as bar, \
+    lock, starts = threading.Lock(), [0, *itertools.accumulate(len(video.frames) for video in videos)]
+    checksums = []
+    with replacing(path) as file, progress(f"pack {path.name}", starts[-1], "frames") as bar, \
             ThreadPoolExecutor(os.cpu_count()) as pool:
         def pack(video: Video, first: int) -> list[int]:
-            checksums = []
+            crcs = []
             for t, frame in enumerate(stream_frames(video.frames, channels, size), first):
                 content = frame.tobytes()
-                checksums.append(zlib.crc32(content))
+                crcs.append(zlib.crc32(content))
                 with lock:
                     file.seek(t * len(content))
                     file.write(content)
-            return checksums
+            return crcs
 
-        checksums = []
-        for of_video in pool.map(pack, videos, starts(videos)):
+        for of_video in pool.map(pack, videos, starts):
             checksums += of_video
             bar.update(len(of_video))
-        return checksums
+    return checksums

@@ -13,7 +13,6 @@ from torch import Tensor
 from lgn_net.data.videos import Video
 from lgn_net.errors import UserError
 
-MOST_PIXELS = 2 ** 27    # of a PNG; decoding a header's absurd numbers would take gigabytes
 FEW_LEVELS = 32          # 12-bit pixels in 16-bit files keep 16 grey levels when they become 8-bit pixels
 MAP_DEPTH = "map them to 8 bits: scripts/prepare_data.py custom --depth_range LOW HIGH (of 12-bit pixels 0 4095)"
 
@@ -28,11 +27,12 @@ def read_image(path: str | Path, flag: int = cv2.IMREAD_UNCHANGED, any_depth: bo
     UserError when it is damaged, or, unless `any_depth`, its pixels are not of 8 or 16 bits.
     """
     data, image = Path(path).read_bytes(), None
-    absurd = data[1:4] == b"PNG" and int.from_bytes(data[16:20]) * int.from_bytes(data[20:24]) > MOST_PIXELS
-    for how in dict.fromkeys((flag, cv2.IMREAD_UNCHANGED)):                  # colour and grey are of 8 bits only
-        with contextlib.suppress(cv2.error):                                 # a header with absurd numbers
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), how) if image is None and data and not absurd else image
-    if image is None or is_truncated(data):
+    if data and not is_truncated(data):
+        with contextlib.suppress(cv2.error):
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    if image is None and flag != cv2.IMREAD_UNCHANGED:
+        return read_image(path)                            # names floats, which have no colour or grey of 8 bits
+    if image is None:
         raise UserError(f"frame {path} is damaged or truncated ({len(data)} bytes); extract or unpack it again")
     if image.dtype not in (np.uint8, np.uint16) and not any_depth:
         raise UserError(f"frame {path} holds {image.dtype} pixels, {np.nanmin(image):g} to {np.nanmax(image):g}, not 8 "
@@ -44,8 +44,6 @@ def is_truncated(data: bytes) -> bool:
     """Tell whether an image file lacks its end although OpenCV decodes it (the rest is then filled with grey)."""
     if data[:2] == b"\xff\xd8":                             # JPEG: no end mark after the start of the last scan
         return b"\xff\xd9" not in data[data.rfind(b"\xff\xda"):]
-    if data[:4] == b"\x89PNG":
-        return b"IEND\xaeB`\x82" not in data
     return data[:2] == b"BM" and len(data) < int.from_bytes(data[2:6], "little")
 
 
@@ -57,7 +55,7 @@ def read_mask(path: str | Path) -> np.ndarray:
 
 def grey_levels(image: np.ndarray) -> int:
     """Count how many of 256 grey levels an image of 8 or 16 bits keeps in 8 bits."""
-    return len(np.unique(image >> 8 if image.dtype == np.uint16 else image))
+    return int(np.count_nonzero(np.bincount((image >> 8 if image.dtype == np.uint16 else image).ravel())))
 
 
 def warn_of_lost_depth(path: str) -> None:
@@ -66,11 +64,6 @@ def warn_of_lost_depth(path: str) -> None:
     if image.dtype == np.uint16 and (levels := grey_levels(image)) < FEW_LEVELS:
         warnings.warn(f"frame {path} has 16-bit pixels of {image.min()} to {image.max()}, which leave {levels} of 255 "
                       f"grey levels in 8 bits; {MAP_DEPTH}")
-
-
-def to_8_bits(image: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Map pixels of any depth, `low` or less to 0 and `high` or more to 255: uint8, NaN as 0."""
-    return np.nan_to_num(255 * np.clip((image.astype(float) - low) / (high - low), 0, 1)).round().astype(np.uint8)
 
 
 def read_frame(path: str, channels: int) -> np.ndarray:
@@ -114,9 +107,10 @@ def to_float(frames: np.ndarray | Tensor) -> Tensor:
 def long_enough(videos: list[Video], length: int) -> list[int]:
     """Return the indices of the videos that hold a window of `length` frames; warn of others. UserError if none."""
     keep = [v for v, video in enumerate(videos) if len(video.frames) >= length]
-    for v in sorted({*range(len(videos))} - {*keep}):
-        warnings.warn(f"video {videos[v].name} has {len(videos[v].frames)} frames, fewer than the {length} of a "
-                      f"window; skipped")
+    for video in videos:
+        if len(video.frames) < length:
+            warnings.warn(f"video {video.name} has {len(video.frames)} frames, fewer than the {length} of a window; "
+                          f"skipped")
     if not keep:
         raise UserError(f"no video has the {length} frames of a window ({length - 1} inputs and the frame to predict)")
     return keep

@@ -5,7 +5,6 @@ import itertools
 import math
 import re
 import sys
-import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from lgn_net.data.clips import read_frame, read_whole
 from lgn_net.data.videos import image_names
 from lgn_net.errors import UserError
 
-PATIENCE = 10.0                # seconds that a stream or camera may take for its next picture
 # FFmpeg's driver for cameras, the name that it gives to camera N, and options; AVFoundation's own default often fails.
 CAMERAS = {"linux": ("v4l2", "/dev/video{}", {}), "darwin": ("avfoundation", "{}", {"framerate": "30"})}
 
@@ -81,58 +79,49 @@ def open_footage(place: Path | str | int, channels: int = 3, fps: float | None =
                   for t, (path, picture) in enumerate(zip(paths, read_whole(paths, 3))))
         yield Footage(frames, len(paths), fps)
         return
+    name, options = str(place), {"rtsp_flags": "prefer_tcp"}
+    driver = "dshow" if isinstance(place, str) and name.startswith("video=") else None
+    if isinstance(place, int):
+        driver, name, options = CAMERAS.get(sys.platform, ("dshow", "video={}", {}))
+        name = name.format(place)
+    elif isinstance(place, Path):
+        name = f"file:{place}"                                             # it may hold a colon
     with contextlib.ExitStack() as stack:
         try:
-            container = stack.enter_context(open_container(place))
+            container = stack.enter_context(av.open(name, format=driver, options=options,
+                                                    timeout=None if isinstance(place, Path) else 10.0))
             stream = container.streams.video[0]
             rate = float(stream.guessed_rate or stream.average_rate or 0)
-            length = stream.frames or round((container.duration or 0) / av.time_base * rate)
-            live = not isinstance(place, Path) and not container.duration         # an address may be a file's
-            if isinstance(place, Path) and length > place.stat().st_size:      # a frame has a byte at least
-                length = 0
-            footage = Footage(iter(()), length if length > 0 and not live else None,
+            seconds = (container.duration or 0) / av.time_base
+            live = not isinstance(place, Path) and not seconds             # an address may be a file's
+            footage = Footage(iter(()), stream.frames or round(seconds * rate) or None,
                               fps or (rate if 1 <= rate <= 1000 else None), live)
-            decoded = decode(container, footage, channels, fps)
+            decoded = decode(container, shown(place), footage, channels, fps)
             footage.frames = itertools.chain([next(decoded)], decoded)
         except (OSError, ValueError, IndexError, StopIteration, av.FFmpegError) as error:
             reason = getattr(error, "strerror", None) or "no picture came"
-            raise UserError(f"no camera {place} answers; is it plugged in, and free?" if isinstance(place, int) else
-                            f"no stream answers at {shown(place)} ({reason}); are address, user and password right, "
-                            f"and is it on?" if isinstance(place, str) else
-                            f"{place} holds no picture that FFmpeg can decode; is it a video, or a recording "
-                            f"that was cut off before its index was written?") from None
+            what = f"no stream answers at {shown(place)}" if isinstance(place, str) else f"{shown(place)}: no picture"
+            raise UserError(f"{what} that FFmpeg can decode ({reason}); was a file cut off before its index was "
+                            f"written, is a camera off, or a password wrong?") from None
         yield footage
 
 
-def open_container(place: Path | str | int) -> InputContainer:
-    """Open a video file, a stream or a camera. OSError or ValueError when FFmpeg cannot."""
-    if isinstance(place, Path):
-        return av.open(f"file:{place}")                                    # its name may hold a colon
-    if isinstance(place, int):
-        driver, name, options = CAMERAS.get(sys.platform, ("dshow", "video={}", {}))
-        return av.open(name.format(place), format=driver, options=options, timeout=PATIENCE)
-    return av.open(place, format="dshow" if place.startswith("video=") else None,
-                   options={"rtsp_flags": "prefer_tcp"}, timeout=PATIENCE)
-
-
-def decode(container: InputContainer, footage: Footage, channels: int, fps: float | None) -> Iterator[Frame]:
+def decode(container: InputContainer, name: str, footage: Footage, channels: int,
+           fps: float | None) -> Iterator[Frame]:
     """Yield the frames of a video file, stream or camera, upright, with the pixels that OpenCV gives.
 
-    A damaged packet ends a file, not a live video; a change of size ends both. `footage.whole` is set at the end: true
-    when as many pictures are stored as the header says, or when they reach the header's duration. Headers also count
-    pictures that a cut without decoding hides, or that a variable frame rate skips; a warning then says so.
+    A damaged packet ends a file, not a live video; a change of size ends both. `footage.whole` tells at the end whether
+    the packets reach the header's duration and number of frames, which may count pictures that are not to be shown.
     """
     stream = container.streams.video[0]
     if not stream.codec_context:
         raise ValueError("no decoder")
     stream.codec_context.thread_count = 1                                  # several videos are decoded at a time
-    length, duration = footage.length or 0, float(stream.duration * stream.time_base if stream.duration and
-                                                  stream.time_base else (container.duration or 0) / av.time_base)
-    enough = length - max(1 if stream.frames else 3, length // 100)        # one reckoned from the duration may be over
-    packets, t, first, last, step, shape, opened = 0, 0, None, 0.0, 0.0, None, time.monotonic()
-    try:
+    t, packets, end, first, shape = 0, 0, 0.0, None, None
+    with contextlib.suppress(av.FFmpegError):
         for packet in container.demux(stream):
             packets += packet.size > 0
+            end = max([end, *(float(time * packet.time_base) for time in (packet.pts, packet.dts) if time is not None)])
             frames: list[av.VideoFrame] = []
             with contextlib.suppress(*[av.FFmpegError] * footage.live):
                 frames = packet.decode()
@@ -144,22 +133,17 @@ def decode(container: InputContainer, footage: Footage, channels: int, fps: floa
                                   f"{shape[1]} x {shape[0]}; the video is used up to there")
                     footage.whole = False
                     return
-                shape, first = picture.shape, frame.time if first is None else first
-                since = 0.0 if frame.time is None or first is None else frame.time - first
-                step, last = max(step, since - last), since
-                if footage.live:
-                    seconds = time.monotonic() - opened
-                elif fps or frame.time is None or first is None:           # a bare stream of H.264 has no time stamps
-                    seconds = t / footage.fps if footage.fps else math.nan
-                else:
-                    seconds = round(since, 6)
+                shape, seconds = picture.shape, t / footage.fps if footage.fps else math.nan
+                if not fps and frame.time is not None:                     # a bare stream of H.264 has no time stamps
+                    first = frame.time if first is None else first
+                    seconds = round(frame.time - first, 6)
                 image = picture if channels == 3 else cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None]
                 yield Frame(picture, image, seconds)
                 t += 1
-        footage.whole = packets >= enough or 0 < 0.99 * duration <= last + step
-        if footage.whole and t < stream.frames:
-            name = container.name.removeprefix("file:")
-            warnings.warn(f"{shown(name) if '://' in name else name}: decoded {t} frames where its header says "
-                          f"{stream.frames}; all that can be shown are used")
-    except av.FFmpegError:
-        footage.whole = 0 < enough <= t
+    duration, rate = (container.duration or 0) / av.time_base, float(stream.guessed_rate or stream.average_rate or 25)
+    if stream.duration and stream.time_base:
+        duration = float(stream.duration * stream.time_base)
+    end += 2 / rate                                                        # times of packets are those of their begin
+    footage.whole = end >= 0.99 * duration and max(packets, end * rate) >= 0.99 * stream.frames
+    if footage.whole and t < stream.frames:
+        warnings.warn(f"{name}: decoded {t} frames where its header says {stream.frames}; these are used")

@@ -1,6 +1,7 @@
 """Every published label format -> one 0/1 array per video, lengths checked. 1 is abnormal."""
 
 import csv
+import io
 import json
 import re
 import warnings
@@ -17,19 +18,16 @@ from lgn_net.datasets.common import load_array, load_mat, mark, natural_key, som
 from lgn_net.errors import UserError
 
 Labels = dict[str, np.ndarray]             # name of each video -> (T,)
-# Other words in CSV files for the same columns and values.
-SYNONYMS = {"video_name": "video", "name": "video", "filename": "video", "start_frame": "start", "first": "start",
-            "begin": "start", "end_frame": "end", "last": "end", "frame_id": "frame", "abnormal": "label",
-            "anomaly_score": "score", "videoframe": "video_frame"}
-WORDS = {"true": "1", "false": "0", "abnormal": "1", "normal": "0"}
+# Names of the columns of CSV files, and what else they are called.
+COLUMNS = {name: name for name in ("video", "frame", "video_frame", "start", "end", "label", "score")} | {
+    "video_name": "video", "frame_id": "frame", "start_frame": "start", "end_frame": "end", "anomaly_score": "score"}
 
 
 def find_labels(root: str | Path, dataset: str, split_folder: Path, source: str = "auto") -> Path:
     """Find the label file of a data set, whose test videos are in `split_folder`. UserError when there is none.
 
-    The source "official" or "ano_pred" are labels that ship with the project. "auto" is the first of these files in the
-    data set's folder, then in `root`: `frame_labels_<dataset>.npy`, `<dataset>.mat`, `labels.csv`; then ShanghaiTech's
-    own folder `test_frame_mask` beside the frames; else what ships.
+    "official" and "ano_pred" ship with the project. "auto" is the first of `frame_labels_<dataset>.npy`,
+    `<dataset>.mat`, `labels.csv` in the data set's folder, then in `root`; then `test_frame_mask`; then what ships.
     """
     truths = facts_of(dataset).truths
     if source in truths:
@@ -49,8 +47,7 @@ def shipped_truths(names: Sequence[str], frames: Sequence[np.ndarray], labels: S
     """Find all truths of the benchmark whose labels these are, for the same frames, by the name of their source.
 
     Each video has a name, the indices (n,) of its frames and the labels (n,) of these. Of a data set that is not named,
-    the videos must be all of the benchmark's: a few are alike by accident. Returns {} for labels that do not ship, two
-    entries for Avenue, whichever of the two was given.
+    the videos must be all of the benchmark's: a few are alike by accident. Returns {} for labels that do not ship.
     """
     for benchmark in [facts_of(dataset)] if dataset else BENCHMARKS.values():
         if not dataset and set(names) != set(benchmark.test_lengths):
@@ -106,11 +103,6 @@ def read_npy(path: Path, lengths: Mapping[str, int]) -> Labels:
     return dict(zip(lengths, np.split(flat.ravel(), np.cumsum(list(lengths.values()))[:-1])))
 
 
-def read_mat(path: Path, lengths: Mapping[str, int]) -> Labels:
-    """Read ano_pred's ranges."""
-    return from_ranges(lengths, [cell.reshape(2, -1).T.astype(int) - 1 for cell in load_mat(path, "gt")])
-
-
 def read_ranges(path: Path) -> Labels:
     """Read a labels file as in `datasets/ranges/`, of all videos that it names."""
     content = json.loads(path.read_text())
@@ -137,12 +129,14 @@ def read_csv(path: Path, lengths: Mapping[str, int]) -> Labels:
     means = match_names({row["video"]: None for row in rows.values()}, lengths, path)
     for number, row in rows.items():
         try:
-            first, second = (whole(row[name]) for name in kind)
+            # Whole numbers, also as 10.0, 10,0, True or False.
+            words = [{"true": "1", "false": "0"}.get(row[name].lower(), row[name]).replace(",", ".") for name in kind]
+            first, second = (int(re.sub(r"\.0*$", "", word)) for word in words)
             if row["video"] not in means:
                 raise ValueError(f"no video is called {row['video']!r}; there are {some(list(labels))}")
             video = means[row["video"]]
             mark(video, labels[video], *((first, second) if kind[1] == "end" else (first, first, second)))
-        except (ValueError, OverflowError, UserError) as error:
+        except (ValueError, UserError) as error:
             raise ValueError(f"line {number}: {error}") from None
     return labels
 
@@ -150,30 +144,19 @@ def read_csv(path: Path, lengths: Mapping[str, int]) -> Labels:
 def read_rows(path: str | Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Read a CSV file of labels or scores: the names of its columns, and each line's number and cells, as many.
 
-    Text is UTF-8, UTF-16 as Excel writes it, or Latin-1. Cells end at semicolons, tabs, bars, commas or else spaces,
-    whichever the first line has. Known columns have the names of `SYNONYMS`; a column video_frame, as 01_0014_003 or
-    01/003.jpg, becomes video and frame. ValueError for no such file.
+    Cells end at semicolons, tabs, commas or else spaces, whichever the first line has. A column video_frame, as
+    01_0014_003 or 01/003.jpg, becomes video and frame. ValueError for no such file.
     """
     data = Path(path).read_bytes()
+    code = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"             # the former is Excel's
+    text = data.decode(code, errors="replace").lstrip()
+    separator = next((mark for mark in ";\t," if mark in text.partition("\n")[0]), " ")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     try:
-        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("latin-1")
-    lines = [f"{line}\n" for line in (text if "\n" in text else text.replace("\r", "\n")).split("\n")]
-    skipped = next((k for k, line in enumerate(lines) if not re.match("#|sep=|\\s*$", line, re.IGNORECASE)), 0)
-    separator = next((mark for mark in ";\t|," if mark in lines[skipped]), " ")
-    reader = csv.reader(lines[skipped:], delimiter=separator, skipinitialspace=True, strict=True)
-    try:
-        rows = [(skipped + reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
+        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
     except csv.Error as error:
-        raise ValueError(f"line {skipped + reader.line_num}: {error}") from None
-    header = rows.pop(0)[1] if rows else []
-
-    # Columns by their usual names; lines with as many cells as there are columns.
-    plain = [re.sub(r"\W+", "_", name.lower()) for name in header]
-    for k, name in enumerate(plain):
-        if name in SYNONYMS.values() or name in SYNONYMS and SYNONYMS[name] not in plain:
-            header[k] = SYNONYMS.get(name, name)
+        raise ValueError(f"line {reader.line_num}: {error}") from None
+    header = [COLUMNS.get(re.sub(r"\W+", "_", name.lower()), name) for name in rows.pop(0)[1]] if rows else []
     at = header.index("video_frame") if "video_frame" in header and "video" not in header else None
     for number, cells in rows:
         if len(cells) < len(header) or any(cells[len(header):]):
@@ -186,14 +169,6 @@ def read_rows(path: str | Path) -> tuple[list[str], list[tuple[int, list[str]]]]
     if at is not None:
         header[at:at + 1] = "video", "frame"
     return header, rows
-
-
-def whole(cell: str) -> int:
-    """Read a whole number, also as 10.0, 10,0 or a word for 0 or 1. ValueError for anything else."""
-    number = float(WORDS.get(cell.lower(), cell).replace(",", "."))
-    if number % 1 != 0:
-        raise ValueError(f"{cell[:40]!r} is no whole number")
-    return int(number)
 
 
 def match_names(names: Collection[str], videos: Collection[str], source: object) -> dict[str, str]:
@@ -221,6 +196,8 @@ def match_names(names: Collection[str], videos: Collection[str], source: object)
 
 
 READERS: dict[str, Callable[[Path, Mapping[str, int]], Labels]] = {
-    ".npy": read_npy, ".mat": read_mat, ".csv": read_csv, ".json": lambda path, _: read_ranges(path),
+    ".npy": read_npy, ".csv": read_csv, ".json": lambda path, _: read_ranges(path),
     "folder": lambda path, _: load_label_folder(path),
+    ".mat": lambda path, lengths: from_ranges(lengths, [cell.reshape(2, -1).T.astype(int) - 1
+                                                        for cell in load_mat(path, "gt")]),
     ".m": lambda path, lengths: from_ranges(lengths, ucsd.read_ranges(path))}

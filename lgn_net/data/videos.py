@@ -1,17 +1,15 @@
 """Folders of frames -> videos, in natural order. Decided here, once; file names carry no other meaning."""
 
-import itertools
 import re
 import shlex
 from pathlib import Path
 from typing import NamedTuple
 
 from lgn_net.datasets import BENCHMARKS, VIDEOS, canonical_name, facts_of, names_of
-from lgn_net.datasets.common import SPLIT_FOLDERS, fits, natural_key
+from lgn_net.datasets.common import SPLIT_FOLDERS, matching, natural_key
 from lgn_net.errors import UserError
 
-IMAGE_SUFFIXES = frozenset([".bmp", ".dib", ".jpeg", ".jpg", ".jpe", ".jp2", ".png", ".webp", ".avif", ".pbm", ".pgm",
-                            ".ppm", ".pnm", ".tif", ".tiff", ".ras"])
+IMAGE_SUFFIXES = frozenset([".bmp", ".jpeg", ".jpg", ".jp2", ".png", ".webp", ".pgm", ".ppm", ".tif", ".tiff"])
 BESIDE = re.compile(r"\..*|masks|labels|test_(frame|pixel)_mask|.*_gt", re.IGNORECASE)      # folders that are no videos
 
 
@@ -38,34 +36,27 @@ def find_split(root: str | Path, dataset: str, split: str) -> Path:
             return candidate
 
     # Without the level `frames`; else files as they were published, or filmed; else another place.
-    name, home = canonical_name(dataset), root.resolve().name.lstrip(".")
+    name = canonical_name(dataset)
     which, files = (name, facts_of(name).files) if name in BENCHMARKS else (f"custom --name {name}", (VIDEOS,))
-
-    def published(path: Path) -> re.Match | None:
-        return fits(f"{home}/{path.relative_to(root).as_posix()}", *files)
-
     for place in (candidate.parent for candidate in candidates if candidate.parent.is_dir()):
-        images = (path / name for path in place.iterdir() if path.is_dir() for name in image_names(path))
-        if (first := next(images, None)) and not published(first):
+        raw = [path for path, _ in matching([place.parent], *files) if path.suffix.lower() in IMAGE_SUFFIXES]
+        if not raw and any(image_names(path) for path in place.iterdir() if path.is_dir()):
             return place
-    for path in itertools.chain.from_iterable(root.glob("*/" * depth + "*.*") for depth in range(1, 6)):
-        if (match := published(path)) and split[:4] in match[0].lower():
-            raise UserError(f"{root} holds {dataset} as it was published or filmed ({path.relative_to(root)}); run "
-                            f"python scripts/prepare_data.py {which} --source {shlex.quote(str(root))} --out prepared, "
-                            f"and give prepared in place of {root}")
+    if any(split[:4] in match[0].lower() for _, match in matching([root], *files)):
+        raise UserError(f"{root} holds {dataset} as it was published; run python scripts/prepare_data.py {which} "
+                        f"--source {shlex.quote(str(root))} --out prepared, and give prepared in place of {root}")
     elsewhere = [path for path in (*root.glob("*/*"), *root.glob("*/*/*"), *root.absolute().parent.glob("*"))
                  if path.name.lower() in SPLIT_FOLDERS[split] and path not in [place.parent for place in candidates]]
-    raise UserError(f"no {split} frames of {dataset} in {root}: expected {candidates[0]}/<video>/<frame>.jpg "
-                    f"(or {candidates[-2].relative_to(root)} when the path is the data set's own folder)" +
+    raise UserError(f"no {split} frames of {dataset} in {root}: expected {candidates[0]}/<video>/<frame>.jpg" +
                     "".join(f"; {path} is there: give --dataset_path {path.parent}" for path in elsewhere[:1]))
 
 
 def inside(folder: Path, *names: str) -> Path:
     """Go down to the sub-folder of this name, whatever the case of its letters."""
     for name in names:
-        alike = [] if (folder / name).is_dir() or not folder.is_dir() else [
-            path for path in sorted(folder.iterdir()) if path.name.lower() == name.lower() and path.is_dir()]
-        folder = alike[0] if alike else folder / name
+        others = sorted(folder.iterdir()) if folder.is_dir() and not (folder / name).is_dir() else []
+        alike = (path for path in others if path.name.lower() == name.lower() and path.is_dir())
+        folder = next(alike, folder / name)
     return folder
 
 
@@ -76,10 +67,7 @@ def image_names(folder: Path) -> list[str]:
 
 
 def index_videos(folder: str | Path) -> list[Video]:
-    """List all videos of a split in natural order: every sub-folder is one, every image file in it a frame.
-
-    UserError for a folder without videos and for a video without frames.
-    """
+    """List all videos of a split in natural order: sub-folders, and the images in each. UserError for an empty one."""
     videos = []
     folders = [path for path in Path(folder).iterdir() if path.is_dir() and not BESIDE.fullmatch(path.name)]
     for path in sorted(folders, key=lambda path: natural_key(path.name)):

@@ -57,10 +57,7 @@ def known_lengths(dataset: str, split: str) -> dict[str, int]:
 
 
 def difference_from_published(dataset: str, split: str, lengths: list[int]) -> str | None:
-    """Say in a sentence how a split differs from the complete benchmark; None when it does not, or is no benchmark.
-
-    `lengths` are the numbers of frames of the videos that are there.
-    """
+    """Say how the videos of a split, of these `lengths`, differ from the complete benchmark; None: they do not."""
     facts = facts_of(dataset)
     known = facts.train if split == "training" else facts.test
     if known in ((0, 0), (len(lengths), sum(lengths))):

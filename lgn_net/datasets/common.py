@@ -33,8 +33,6 @@ class SourceVideo(NamedTuple):
     frames: Path | tuple[Path, ...]                  # a video file, or image files in order
     labels: np.ndarray | None = None                 # uint8 (T,)
     masks: Path | tuple[Path, ...] | None = None     # .mat (cells of (H, W)), .npy (T, H, W), or image files
-    damaged: int | None = None                       # index of a frame that is damaged in the published archive
-    depth: tuple[float, float] | None = None         # pixels of image files that become 0 and 255; None: as they are
 
 
 @dataclass(frozen=True)
@@ -66,13 +64,13 @@ def fits(path: str, *patterns: str) -> re.Match | None:
     return None if re.search(r"/(\.|__MACOSX)", path) else next(filter(None, matches), None)
 
 
-def matching(roots: Iterable[Path], pattern: str) -> list[tuple[Path, re.Match]]:
-    """List the files below `roots` whose path ends in the pattern, in natural order, with what it matched."""
+def matching(roots: Iterable[Path], *patterns: str) -> list[tuple[Path, re.Match]]:
+    """List the files below `roots` whose path ends in one of the patterns, in natural order, with what it matched."""
     found = []
     for root in (root.resolve() for root in roots):
         for folder, _, names in os.walk(root, followlinks=True):
             for path in map(Path(folder).joinpath, names):
-                if match := fits(f"{root.name.lstrip('.')}/{path.relative_to(root).as_posix()}", pattern):
+                if match := fits(f"{root.name.lstrip('.')}/{path.relative_to(root).as_posix()}", *patterns):
                     found.append((path, match))
     return sorted(found, key=lambda pair: natural_key(str(pair[0])))
 
@@ -95,18 +93,13 @@ def load_mat(path: Path, name: str) -> np.ndarray:
             "sys.stdout.buffer)")
     try:
         done = subprocess.run([sys.executable, "-c", read, path, name], capture_output=True, check=True, timeout=300)
-    except subprocess.SubprocessError as error:
-        cause = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip().rpartition("\n")[2]
-        raise UserError(f"{path} is damaged, or no MATLAB file with {name} ({cause or 'its reader crashed'}); get it "
-                        f"again") from None
+    except subprocess.SubprocessError:
+        raise UserError(f"{path} is damaged, or no MATLAB file with {name}; get it again") from None
     return pickle.loads(done.stdout)
 
 
 def mark(video: str, labels: np.ndarray, first: int, last: int, value: int = 1) -> None:
-    """Set frames first..last, counted from 0, both included, in the labels (T,) of a video.
-
-    Raise UserError when the video has no such frames.
-    """
+    """Set frames first..last, from 0, both included, in the labels (T,) of a video. UserError when it has none such."""
     if not 0 <= first <= last < len(labels):
         raise UserError(f"frames {first} to {last} (from 0) of video {video}, which has {len(labels)} frames")
     labels[first:last + 1] = value

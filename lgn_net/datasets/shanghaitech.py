@@ -1,6 +1,5 @@
 """ShanghaiTech Campus: one archive, which the project page hands out by hand.
 
-The training videos are video files, the testing videos folders of frames.
 Luo, Liu and Gao, A Revisit of Sparse Coding Based Anomaly Detection in Stacked RNN Framework, ICCV 2017.
 """
 

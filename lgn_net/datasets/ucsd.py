@@ -10,14 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lgn_net.datasets import common
-from lgn_net.datasets.common import RANGES, Archive, Benchmark, SourceVideo, matching
+from lgn_net.datasets.common import RANGES, Archive, Benchmark, SourceVideo, mark, matching
 
 FRAMES, MASKS, LABELS = r"(Train|Test)/\1(\d+)/\d+\.tif", r"Test/Test(\d+)_gt/(?:frame)?\d+\.bmp", r"Test/UCSDped\d\.m"
 HOME = "(?:UCSD)?{}"              # of one half of the archive
 UCSD = Archive("http://www.svcl.ucsd.edu/projects/anomaly/UCSD_Anomaly_Dataset.tar.gz",
                "2329af326951f5097fdd114c50e853957d3e569493a49d22fc082a9fd791915b")
-DAMAGED = {("ped1", "Test", 17): 141}      # Test017/142.tif is reported to be damaged in the published archive
 
 
 def find_videos(roots: list[Path], dataset: str) -> Iterator[SourceVideo]:
@@ -35,16 +33,12 @@ def find_videos(roots: list[Path], dataset: str) -> Iterator[SourceVideo]:
         if title == "Test" and number <= len(ranges):
             labels = np.zeros(len(frames), np.uint8)
             for first, last in ranges[number - 1]:
-                common.mark(f"{number:02d}", labels, first, last)
-        yield SourceVideo(f"{title.lower()}ing", f"{number:02d}", tuple(frames), labels, pixels or None,
-                          DAMAGED.get((dataset, title, number)))
+                mark(f"{number:02d}", labels, first, last)
+        yield SourceVideo(f"{title.lower()}ing", f"{number:02d}", tuple(frames), labels, pixels or None)
 
 
 def read_ranges(path: Path) -> list[list[tuple[int, int]]]:
-    """Read the abnormal ranges from UCSDpedN.m: per video its pairs (first, last), counted from 0, both included.
-
-    Its lines are `TestVideoFile{end+1}.gt_frame = [61:180, 190];`, one per video.
-    """
+    """Read lines `TestVideoFile{end+1}.gt_frame = [61:180, 190];`: per video pairs (first, last), counted from 0."""
     return [[(int(first) - 1, int(last or first) - 1) for first, last in re.findall(r"(\d+)(?:\s*:\s*(\d+))?", line)]
             for line in re.findall(r"gt_frame\s*=\s*\[(.*?)\]", path.read_text(errors="replace"))]
 
