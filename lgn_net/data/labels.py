@@ -20,7 +20,10 @@ from lgn_net.errors import UserError
 Labels = dict[str, np.ndarray]             # name of each video -> (T,)
 # Names of the columns of CSV files, and what else they are called.
 COLUMNS = {name: name for name in ("video", "frame", "video_frame", "start", "end", "label", "score")} | {
-    "video_name": "video", "frame_id": "frame", "start_frame": "start", "end_frame": "end", "anomaly_score": "score"}
+    "video_name": "video", "frame_id": "frame", "start_frame": "start", "end_frame": "end", "anomaly_score": "score",
+    "class": "label"}
+NOTHING = {"", "-1", "nan", "none"}        # in place of both ends of a range: there is none
+NORMAL = {"0", "0.0", "false", "normal"}   # a label beside a range, which is then none of abnormal frames
 
 
 def find_labels(root: str | Path, dataset: str, split_folder: Path, source: str = "auto") -> Path:
@@ -61,18 +64,29 @@ def shipped_truths(names: Sequence[str], frames: Sequence[np.ndarray], labels: S
 
 
 def load_label_folder(folder: str | Path) -> Labels:
-    """Read a folder with `<video>.npy` per video, as ShanghaiTech's test_frame_mask: name -> uint8 (T,)."""
-    files = sorted(Path(folder).glob("*.npy"), key=lambda path: natural_key(path.name))
-    return {path.stem: (load_array(path).ravel() != 0).astype(np.uint8) for path in files}
+    """Read a folder with `<video>.npy` per video, as ShanghaiTech's test_frame_mask: name -> uint8 (T,).
+
+    UserError where there is none, and where one holds anything but 0 and 1 (or 255).
+    """
+    labels = {}
+    for path in sorted(Path(folder).glob("*.npy"), key=lambda path: natural_key(path.name)):
+        flags = load_array(path).ravel()
+        if not np.isin(flags, (0, 1, 255)).all():
+            raise UserError(f"labels {path}: it holds {np.unique(flags)[:5]}; expected 0 and 1")
+        labels[path.stem] = (flags != 0).astype(np.uint8)
+    if not labels:
+        raise UserError(f"labels {folder}: this folder holds no <video>.npy; give one with them, or a label file")
+    return labels
 
 
 def load_labels(path: str | Path, lengths: Mapping[str, int]) -> Labels:
     """Read the labels of every frame of every test video: name -> uint8 (T,), in the order of `lengths`, (T) by name.
 
     `.npy`: labels of all videos one after the other, 1-D or (1, N), as circulated with MNAD and LGN-Net;
-    `.mat`: ano_pred's cell array `gt`, per video a 2 x k matrix of first and last abnormal frame, from 1;
+    `.mat`: ano_pred's cell array `gt`, per video a 2 x k (or k x 2) matrix of first and last abnormal frame, from 1;
     `.m`: UCSD's `gt_frame` ranges, likewise from 1;
-    `.json`: as in `datasets/ranges/`, from 0, by the names of the videos; it may hold more videos than these;
+    `.json`: as in `datasets/ranges/`, from 0, by the names of the videos, or {video: [0, 1, ...]}; it may hold more
+    videos than these;
     `.csv`: lines `video,start,end`, both included, from 0, or `video,frame,label`; what has no line is normal;
     a folder: see `load_label_folder`.
 
@@ -104,8 +118,10 @@ def read_npy(path: Path, lengths: Mapping[str, int]) -> Labels:
 
 
 def read_ranges(path: Path) -> Labels:
-    """Read a labels file as in `datasets/ranges/`, of all videos that it names."""
+    """Read a labels file as in `datasets/ranges/`, or of a list of labels by video, of all videos that it names."""
     content = json.loads(path.read_text())
+    if "videos" not in content:
+        return {video: np.array(flags) for video, flags in content.items()}
     return from_ranges(dict(zip(content["videos"], content["frames"], strict=True)), content["abnormal"])
 
 
@@ -122,6 +138,8 @@ def read_csv(path: Path, lengths: Mapping[str, int]) -> Labels:
     """Read ranges or frame labels by the name of the video."""
     labels = {video: np.zeros(length, np.uint8) for video, length in lengths.items()}
     columns, lines = read_rows(path)
+    if more := [name for name in columns if re.match(r"(start|end)_?\d", name) or columns.count(name) > 1]:
+        raise ValueError(f"columns {', '.join(more)}; give every range a line of its own")
     rows = {number: dict(zip(columns, cells)) for number, cells in lines}
     kind = next((kind for kind in (("start", "end"), ("frame", "label")) if {"video", *kind} <= {*columns}), None)
     if not kind:
@@ -129,11 +147,14 @@ def read_csv(path: Path, lengths: Mapping[str, int]) -> Labels:
     means = match_names({row["video"]: None for row in rows.values()}, lengths, path)
     for number, row in rows.items():
         try:
+            if row["video"] not in means:
+                raise ValueError(f"no video is called {row['video']!r}; there are {some(list(labels))}")
+            if kind[1] == "end" and (row.get("label", "").lower() in NORMAL
+                                     or {row["start"].lower(), row["end"].lower()} <= NOTHING):
+                continue
             # Whole numbers, also as 10.0, 10,0, True or False.
             words = [{"true": "1", "false": "0"}.get(row[name].lower(), row[name]).replace(",", ".") for name in kind]
             first, second = (int(re.sub(r"\.0*$", "", word)) for word in words)
-            if row["video"] not in means:
-                raise ValueError(f"no video is called {row['video']!r}; there are {some(list(labels))}")
             video = means[row["video"]]
             mark(video, labels[video], *((first, second) if kind[1] == "end" else (first, first, second)))
         except (ValueError, UserError) as error:
@@ -195,9 +216,14 @@ def match_names(names: Collection[str], videos: Collection[str], source: object)
     return means
 
 
+def read_mat(path: Path, lengths: Mapping[str, int]) -> Labels:
+    """Read ano_pred's ranges, from 1."""
+    cells = load_mat(path, "gt")
+    pairs = [cell if cell.shape[1:] == (2,) != cell.shape[:1] else cell.reshape(2, -1).T for cell in cells]
+    return from_ranges(lengths, [of_video.astype(int) - 1 for of_video in pairs])
+
+
 READERS: dict[str, Callable[[Path, Mapping[str, int]], Labels]] = {
-    ".npy": read_npy, ".csv": read_csv, ".json": lambda path, _: read_ranges(path),
-    "folder": lambda path, _: load_label_folder(path),
-    ".mat": lambda path, lengths: from_ranges(lengths, [cell.reshape(2, -1).T.astype(int) - 1
-                                                        for cell in load_mat(path, "gt")]),
+    ".npy": read_npy, ".csv": read_csv, ".tsv": read_csv, ".json": lambda path, _: read_ranges(path),
+    "folder": lambda path, _: load_label_folder(path), ".mat": read_mat,
     ".m": lambda path, lengths: from_ranges(lengths, ucsd.read_ranges(path))}
