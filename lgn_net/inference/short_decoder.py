@@ -20,17 +20,18 @@ def shorten(model: nn.Module) -> bool:
             or 4 * len(network.memory.items) > network.memory.items.shape[1]:
         return False
     head, short = network.decoder.head[0], ShortDecoder(network)
-    network.local_branch.deconv.append(half(head, slice(head.in_channels // 2, None)))
+    network.local_branch.deconv.append(half(head, 1))
     network.decoder, network.decode = short, short.decode        # which takes more of a lookup than its prototypes
-    if short.of_queries is not None:
+    if network.concat_query:
         network.encode = short.encode
     return True
 
 
-def half(conv: Any, channels: slice) -> nn.Conv2d:
-    """Make a convolution of half of the input channels of a 3x3 convolution, without the bias."""
-    part = nn.Conv2d(conv.in_channels // 2, conv.out_channels, 3, padding=1, bias=False)
-    part.weight = nn.Parameter(conv.weight[:, channels].contiguous(memory_format=torch.channels_last))
+def half(conv: Any, which: int) -> nn.Conv2d:
+    """Make a convolution of the first (0) or second (1) half of a 3x3 convolution's input channels, without a bias."""
+    part = nn.Conv2d(conv.in_channels // 2, conv.out_channels, 3, padding=1, bias=False, device="meta")
+    weight = conv.weight.chunk(2, dim=1)[which]
+    part.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
     return part
 
 
@@ -38,9 +39,8 @@ class ShortDecoder(nn.Module):
     """D_lg, whose first convolution is made from M channels in place of D, and the head's first one of half as many.
 
     A prototype is a sum of items by their read weights, and so is its convolution: the items are convolved, once after
-    each update, and the read weights take the prototypes' place. What does not wait for the memory has passed its half
-    of a convolution when it comes: the local features that of the head, and queries, where the decoder gets them, that
-    of the first one.
+    each update, and the read weights take the prototypes' place. Local features, and queries where the decoder gets
+    them, have passed their half of a convolution already.
     """
 
     def __init__(self, network: Any):
@@ -48,11 +48,11 @@ class ShortDecoder(nn.Module):
         decoder, self.memory, D = network.decoder, network.memory, network.memory.items.shape[1]
         first, head = decoder.block4[0], decoder.head[0]
         self.weight, self.bias = first.weight[:, -D:].detach(), first.bias
-        self.of_queries = half(first, slice(0, D)) if network.concat_query else None
+        self.of_queries = half(first, 0) if network.concat_query else None
         self.encode_all = network.encode
         self.block4, self.up4, self.block3, self.up3 = decoder.block4[1:], decoder.up4, decoder.block3, decoder.up3
         self.block2, self.up2, self.tail = decoder.block2, decoder.up2, decoder.head[1:]
-        self.head = half(head, slice(0, head.in_channels // 2))
+        self.head = half(head, 0)
         self.head.bias = head.bias
         self.items = self.kernels = torch.zeros(0)
 

@@ -33,28 +33,31 @@ class Windows(NamedTuple):
     baselines: dict[str, Tensor]          # PSNR in dB, (B,), of predictors without a parameter: see `baselines`
 
 
-def one_by_one(batches: Iterable[Windows]) -> Iterator[Windows]:
-    """Yield every window alone: the next one may depend on what this one does to the memory."""
-    for batch in batches:
-        for k in range(len(batch.where)):
-            one = slice(k, k + 1)
-            context, baselines = ({name: x[one] for name, x in group.items()} for group in (batch.context,
-                                                                                            batch.baselines))
-            yield Windows(batch.where[one], [q[one] for q in batch.queries], context, batch.target[one], baselines)
+def updates_memory(model: FramePredictor, config: Config) -> bool:
+    """Return whether test frames may update the memory."""
+    return config.score.memory_update != "frozen" and bool(model.memories)
+
+
+def one_by_one(batch: Windows) -> Iterator[Windows]:
+    """Yield every window alone."""
+    for k in range(len(batch.where)):
+        one = slice(k, k + 1)
+        yield Windows(batch.where[one], [q[one] for q in batch.queries],
+                      {name: x[one] for name, x in batch.context.items()}, batch.target[one],
+                      {name: x[one] for name, x in batch.baselines.items()})
 
 
 def encode_windows(model: FramePredictor, batches: Iterable[Sequence[Frame]], config: Config,
                    device: torch.device) -> Iterator[Windows]:
-    """Encode every window of n + 1 consecutive frames.
+    """Encode every window of n + 1 consecutive frames, those that end in one batch of frames at once.
+
+    Each is yielded alone where the memory may be updated, as the next one may depend on what this one does to it.
 
     Args:
         model: a `FramePredictor`, made ready by `for_inference`.
         batches: frames in batches. A frame that does not follow the one before it in its video starts anew.
         config: of the network.
         device: of the network.
-
-    Yields:
-        The windows that end in a batch, for each batch that has any.
     """
     n, T = config.model.input_frames, config.model.window
     recent: deque = deque(maxlen=T)                                           # image and gates of the last frames
@@ -82,14 +85,12 @@ def encode_windows(model: FramePredictor, batches: Iterable[Sequence[Frame]], co
             steps = [torch.cat([clip[t][0] for clip in clips]) for t in range(T)]                # (B, C, size, size)
             by_step = None if gates is None else [torch.cat([clip[t][1] for clip in clips]) for t in range(n)]
             queries, context = model.encode(torch.stack(steps[:n], dim=1), by_step)
-        yield Windows(where, queries, context, steps[-1], baselines(steps[:n], steps[-1]) if n < T else {})
+        windows = Windows(where, queries, context, steps[-1], baselines(steps[:n], steps[-1]) if n < T else {})
+        yield from one_by_one(windows) if updates_memory(model, config) else [windows]
 
 
 def baselines(frames: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
-    """Compute the PSNR in dB, (B,), of two predictors without a parameter, to read every result beside.
-
-    `psnr_copy` repeats the last frame; `psnr_linear` is clip(2 s_t - s_(t-1)), where there are two frames.
-    """
+    """Compute the PSNR in dB, (B,), of copying the last frame and of linear extrapolation, clip(2 s_t - s_(t-1))."""
     found = {"psnr_copy": psnr(frames[-1], target)}
     if len(frames) > 1:
         found["psnr_linear"] = psnr((2 * frames[-1] - frames[-2]).clamp(-1, 1), target)
@@ -154,12 +155,8 @@ def for_inference(model: FramePredictor, config: Config) -> Any:
                     sequence[k + 1] = nn.Identity()
     ready.kernels, on_cpu = "direct", next(ready.parameters()).device.type == "cpu"
     if config.score.kernels != "direct" and config.score.precision == "float32" and on_cpu:
-        from lgn_net.inference.short_decoder import shorten  # only this way of scoring needs them
-        from lgn_net.inference.winograd import swap_in
-        with torch.random.fork_rng(devices=[]):
-            short = ", short decoder" * shorten(ready)
-        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
-            ready.kernels = swap_in(ready, config.score.kernels, config.data.image_size) + short
+        from lgn_net.inference.winograd import swap_in  # only this way of scoring needs it
+        ready.kernels = swap_in(ready, config.score.kernels, config.data.image_size)
     if config.score.precision == "bfloat16":
         for layer in ready.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):

@@ -1,9 +1,8 @@
 """STP-Net and the deep convolutions with a quarter of the multiplications, by Winograd's F(4x4, 3x3); on a CPU.
 
 A 3x3 convolution turns a 6 x 6 patch d into a 4 x 4 tile, A^T [(G g G^T) * (B^T d B)] A (Lavin and Gray, 2016,
-arXiv 1509.09308). The product in brackets goes entry by entry, so that over all channels and tiles it is 36 matrix
-products. ST-LSTM gains twice: all readers of a state share its transform, and convolutions whose results are added
-share one transform back. Between the cells the states stay in tiles.
+arXiv 1509.09308). Over all channels and tiles, the product in brackets is 36 matrix products. In ST-LSTM, all readers
+of a state share its transform, and convolutions whose results are added share one transform back.
 
 Letters: C and K channels, B clips, y x rows and columns of tiles, P = B*y*x tiles.
 """
@@ -17,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lgn_net.inference.short_decoder import shorten
 from lgn_net.model.local_branch import LocalBranch
 from lgn_net.model.st_lstm import STLSTMCell
 
@@ -32,53 +32,49 @@ GAIN = 1.1           # how many times faster a replacement must be
 SMALL = 2048         # channels times side of the features, below which nothing is gained, and nothing is tried
 
 
+@torch.inference_mode()
 def swap_in(model: nn.Module, kernels: str, image_size: int) -> str:
-    """Replace layers of a model by faster ones with equal results up to rounding.
+    """Replace layers of a model by faster ones with equal results up to rounding; say what was replaced.
 
     Candidates are the ST-LSTM cells, and the convolutions of E_glo and the decoder at 1/4 and 1/8 of the frame. Where
     the features are larger, the transforms cost more than the products save.
 
     Args:
         model: a float32 network on the CPU whose BatchNorms are folded; changed in place.
-        kernels: "winograd" replaces every candidate, "auto" those that are faster here, by a trial of each on the
-            shapes of one frame.
+        kernels: "winograd" replaces every candidate, "auto" those that a trial on the shapes of one frame finds faster.
         image_size: height and width of the frames.
-
-    Returns:
-        What computes the candidates: "direct", or "winograd" with the number of layers of each kind replaced.
     """
     network: Any = model
-    replaced = {"cells": 0, "convolutions": 0}
+    always, cells, convolutions, short = kernels == "winograd", 0, 0, shorten(model)
+
+    def features(count: int, *shape: int) -> Tensor:
+        return torch.ones(count, *shape).contiguous(memory_format=torch.channels_last)
 
     # The recurrent cells are alike; one is tried, with states of tiles.
     branch = getattr(network, "local_branch", None)
     if branch and isinstance(branch.cells[0], STLSTMCell):
         cell, side = branch.cells[-1], image_size // 4
         fast, grid = WinogradCell(cell), Grid(1, side, side)
-        images = torch.rand(4, cell.hidden, side, side).to(memory_format=torch.channels_last)
-        tiles = torch.rand(4, 16, cell.hidden, grid.y * grid.x)
+        images, tiles = features(4, cell.hidden, side, side), torch.ones(16, cell.hidden, grid.y * grid.x)
 
         def step() -> None:
-            x, H, M = (State(values, grid) for values in tiles[1:])
-            fast.step(*fast.from_x(x.patches, tiles[0]), H, tiles[0], M, grid)
+            x, H, M = (State(tiles, grid) for _ in range(3))
+            fast.step(*fast.from_x(x.patches, tiles), H, tiles, M, grid)
 
-        if kernels == "winograd" or cell.hidden * side >= SMALL and is_faster(lambda: cell(*images.split(1)), step):
-            network.local_branch = WinogradBranch(branch)
-            replaced["cells"] = len(branch.cells)
+        if always or cell.hidden * side >= SMALL and is_faster(lambda: cell(*images.split(1)), step):
+            network.local_branch, cells = WinogradBranch(branch), len(branch.cells)
 
     # The convolutions.
     boxes = [getattr(network, name, None) for name in ("prototype_encoder", "encoder", "decoder")]
     for block, scale in ((getattr(box, f"block{k}"), 2 ** (k - 1)) for box in boxes if box for k in (3, 4)):
         for k, conv in enumerate(block):
             side = image_size // scale
-            if isinstance(conv, nn.Conv2d) and (kernels == "winograd" or conv.in_channels * side >= SMALL):
-                images = torch.rand(1, conv.in_channels, side, side)
-                images, quick = images.to(memory_format=torch.channels_last), WinogradConv(conv)
-                if kernels == "winograd" or is_faster(partial(conv, images), partial(quick, images)):
-                    block[k] = quick
-                    replaced["convolutions"] += 1
-    counts = ", ".join(f"{count} {kind}" for kind, count in replaced.items() if count)
-    return f"winograd ({counts})" if counts else "direct"
+            if isinstance(conv, nn.Conv2d) and (always or conv.in_channels * side >= SMALL):
+                one, quick = features(1, conv.in_channels, side, side), WinogradConv(conv)
+                if always or is_faster(partial(conv, one), partial(quick, one)):
+                    block[k], convolutions = quick, convolutions + 1
+    counts = ", ".join(f"{count} {kind}" for count, kind in ((cells, "cells"), (convolutions, "convolutions")) if count)
+    return (f"winograd ({counts})" if counts else "direct") + ", short decoder" * short
 
 
 def is_faster(direct: Callable, fast: Callable) -> bool:
@@ -163,10 +159,7 @@ class WinogradCell(nn.Module):
         self.remember, self.hidden = cell.remember, D
 
     def from_x(self, patches: Tensor, C: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Compute the products of conv_x from patches (36, C, P) of x: of f, i, g, o and of i', f', g'.
-
-        Without a state C to forget, the product of f is left out.
-        """
+        """Compute the products of conv_x from patches (36, C, P) of x: of f (with a state C), i, g, o; of i', f', g'."""
         weights = self.C_from_x if C is not None else self.C_from_x[:, self.hidden:]
         return torch.bmm(weights, patches), torch.bmm(self.M_from_x, patches)
 
@@ -220,7 +213,7 @@ class WinogradBranch(nn.Module):
         return grid.images(torch.cat([H[-1].tiles, M.tiles], dim=1))
 
     def frame_gates(self, frames: Tensor) -> Tensor:
-        """See `LocalBranch.frame_gates`: the products of layer 1's conv_x, (T, 36, 7D, y * x)."""
+        """See `LocalBranch.frame_gates`; here these are products, (T, 36, 7D, y * x)."""
         return self.products(self.encoder(frames))                            # from (T, C, H/4, W/4)
 
     def products(self, features: Tensor) -> Tensor:
