@@ -32,12 +32,11 @@ from lgn_net.training.checkpoint import check_architecture, load_checkpoint, loa
 
 
 def load_network(config: Config, args: Namespace, device: torch.device) -> tuple[Config, Any, Results]:
-    """Load the network of `--checkpoint`, or of the authors' pair, onto the device, and make it ready.
+    """Load the network of `--checkpoint`, or of the authors' pair, onto the device.
 
-    Returns the configuration with the network's sizes, the network from `for_inference`, and where it is from, for
-    results.json. UserError for a damaged file, or another network than the configuration's.
+    Returns the configuration with the network's sizes, the network from `for_inference`, and where it is from. UserError
+    for a damaged file, or another network than the configuration's.
     """
-    source = args.checkpoint or args.model_dir
     if args.checkpoint:
         saved_config, saved = load_checkpoint(args.checkpoint)
         check_architecture(config, saved_config, args.checkpoint)
@@ -47,19 +46,17 @@ def load_network(config: Config, args: Namespace, device: torch.device) -> tuple
     config = settle_precision(config, "score", device)
     set_kernels(config.score.precision)
     model: Any = build_model(config).to(device)
-    load_weights(model, state, source)
+    load_weights(model, state, args.checkpoint or args.model_dir)
     parameters = sum(weight.numel() for weight in model.parameters())
     model = for_inference(model, config)
-    versions = provenance(device) | {"kernels": model.kernels}
-    return config, model, {"config": asdict(config), "checkpoint": str(source), "parameters": parameters,
-                           "versions": versions}
+    return config, model, {"config": asdict(config), "checkpoint": str(args.checkpoint or args.model_dir),
+                           "parameters": parameters, "versions": provenance(device) | {"kernels": model.kernels}}
 
 
 def load_test_set(config: Config, args: Namespace) -> tuple[list[Video], dict[str, np.ndarray], Results]:
-    """Find the test videos of `--dataset_path`, with the labels of `--labels` or else those found.
+    """Find the test videos of `--dataset_path`, the labels (T,) of each by its name, and where both are from.
 
-    Returns the videos, the labels (T,) of each by its name, and where both are from, for results.json. UserError where
-    there are no videos or no labels, or where they do not fit each other.
+    UserError where there are no videos or no labels, or where they do not fit each other.
     """
     dataset = config.data.dataset
     videos = index_videos(find_split(args.dataset_path, dataset, "testing"))
@@ -103,13 +100,10 @@ def sample_normal(model: FramePredictor, videos: list[Video], config: Config, co
         The signals; and for each memory "queries_of_item", the number of queries whose nearest item each item is,
         "live_items", the number of items with any, and "item_cosine", the mean cosine of two items.
     """
-    # Choose the windows by their last frames.
     config, window = with_knobs(config, {"score.memory_update": "frozen"}), config.model.window
     every = [(v, range(t, t + window)) for v in long_enough(videos, window)
              for t in range(len(videos[v].frames) - window + 1)]
     picked = np.unique(np.linspace(0, len(every) - 1, min(count, len(every))).round().astype(int))
-
-    # Score them, and count the nearest items.
     ready = for_inference(model, config)
     usage = [torch.zeros(len(memory.items), dtype=torch.long, device=device) for memory in model.memories]
     signals: list[FrameSignals] = []
@@ -127,10 +121,9 @@ def sample_normal(model: FramePredictor, videos: list[Video], config: Config, co
 def predict_again(model: FramePredictor, videos: list[Video], config: Config, scored: Sequence[VideoScores],
                   wanted: Collection[tuple[str, int]],
                   device: torch.device) -> Iterator[tuple[str, int, str, Tensor, Tensor]]:
-    """Predict single frames again, each with the memory as it was when `score_videos` gave the scores.
+    """Predict the `wanted` frames, (name of the video, index), each with the memory that it met in `score_videos`.
 
-    The frames that updated the memory are run again, too, so that the memory takes the same way. `wanted` holds name
-    of the video and index of the frame of each frame.
+    The frames that updated the memory are run again, too, so that the memory takes the same way.
 
     Yields:
         Name of the video, index and file of the frame, predicted and true frame (C, H, W) in [-1, 1], in the order of
@@ -152,10 +145,9 @@ def predict_again(model: FramePredictor, videos: list[Video], config: Config, sc
 def draw_maps(model: FramePredictor, videos: list[Video], config: Config, scored: Sequence[VideoScores],
               normal: Sequence[np.ndarray], wanted: Sequence[tuple[int, int, str]],
               device: torch.device) -> list[FrameMap]:
-    """Make the error maps of chosen frames.
+    """Make the error maps of chosen frames: index in `scored`, index of the frame, and why it was chosen.
 
-    `normal` is the normality (n_v,) of each of the `scored` videos. `wanted` holds index in `scored`, index of the
-    frame in its video, and why it was chosen.
+    `normal` is the normality (n_v,) of each of the `scored` videos.
     """
     reasons: dict[tuple[str, int], tuple[int, str]] = {}
     for k, frame, kind in wanted:

@@ -1,7 +1,4 @@
-"""Observers of the loop over test frames: where predictions err, against pixel masks, and how alike the frames look.
-
-An observer is called with every prediction and returns measures of the frame by their names.
-"""
+"""Observers of the loop over test frames: where predictions err, against pixel masks, and how alike the frames look."""
 
 import warnings
 from collections.abc import Sequence
@@ -13,7 +10,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from lgn_net.data.clips import read_mask
-from lgn_net.scores.maps import as_array, error_map, smoothed, strongest_region
+from lgn_net.scores.maps import as_array, error_map, smoothed, strong_regions
 from lgn_net.scores.metrics import auc, mean_where
 from lgn_net.scores.score_file import VideoScores
 
@@ -23,17 +20,15 @@ ALEXNET = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"      # 
 
 
 class Localization:
-    """Compares the errors of predictions with masks of what is abnormal.
+    """Compares the errors of predictions with masks of what is abnormal, whatever the labels say.
 
-    A frame is abnormal here when its mask has a pixel set, whatever its label. Pixels are only counted, in bins of
-    their errors that are at most 0.05 % wide, and tied within a bin: that moves an AUC by 1e-4 at most where errors
-    range over a few per cent or more.
+    Pixels are only counted, in bins of their errors that are at most 0.05 % wide, and tied within a bin: that moves an
+    AUC by 1e-4 at most. `masks` are those of `find_masks`.
     """
 
     measures = "mask", "mask_score", "on_mask", "on_mask_chance"
 
     def __init__(self, masks: Sequence[tuple[str, ...]]):
-        """`masks`: the mask files of each video, from `find_masks`."""
         self.masks = masks
         self.pixels = torch.zeros(2 * BINS, dtype=torch.int64)       # of each error, normal and abnormal by turns
 
@@ -52,7 +47,7 @@ class Localization:
         self.pixels += torch.from_numpy(np.bincount(bins.ravel(), minlength=2 * BINS))
         found |= {"mask": float(mask.any()), "mask_score": frame_score(strength, mask)}
         if mask.any():
-            region, box = strongest_region(error)
+            region, box = strong_regions(error)[0]
             found |= {"on_mask": float((region & mask).any()), "on_mask_chance": chance_to_touch(region, box, mask)}
         return found
 
@@ -66,7 +61,7 @@ class Localization:
         abnormal, score, *region = compared = rows[~np.isnan(rows[:, 0])].T
         if compared.size and not abnormal.any():
             warnings.warn(f"none of {len(abnormal)} masks has an abnormal pixel; if the labels say otherwise, mend the "
-                          f"folder masks, or remove it and do without the pixel measures")
+                          f"folder masks, or remove it")
         normal_pixels, abnormal_pixels = self.pixels.numpy().reshape(BINS, 2).T
         pairs = float(abnormal_pixels.sum()) * float(normal_pixels.sum())
         below = np.cumsum(normal_pixels) - normal_pixels / 2                           # ties count half
@@ -84,22 +79,17 @@ class Localization:
 
 
 def resized_mask(path: str, H: int, W: int) -> np.ndarray:
-    """Read a mask in the size of the network's frames: bool (H, W), true where abnormal. UserError when damaged.
-
-    Pixels are those nearest to where the frame's own pixels are taken; an object so small that none is near counts with
-    every pixel that it touches.
-    """
+    """Read a mask in the size of the network's frames, bool (H, W); an object between all samples counts as touched."""
     mask = read_mask(path).astype(np.float32)
     small = cv2.resize(mask, (W, H), interpolation=cv2.INTER_NEAREST_EXACT) > 0
     return small if small.any() or not mask.any() else cv2.resize(mask, (W, H), interpolation=cv2.INTER_AREA) > 0
 
 
 def frame_score(error: np.ndarray, mask: np.ndarray) -> float:
-    """Return the threshold below which an error map (H, W) counts against a frame with this mask, bool (H, W).
+    """Return the threshold up to which a frame with this error map and mask, (H, W), is called abnormal.
 
-    An abnormal frame is found when FOUND of its abnormal pixels are marked, and what is marked elsewhere does not
-    matter; a normal frame is a false alarm when any pixel is (Mahadevan et al., CVPR 2010). So: the largest error that
-    FOUND of the mask reach, or the maximum of a normal frame.
+    An abnormal frame is found when FOUND of its abnormal pixels are marked, whatever is marked elsewhere; a normal
+    frame is a false alarm when any pixel is (Mahadevan et al., CVPR 2010).
     """
     if not mask.any():
         return float(error.max())
@@ -118,9 +108,9 @@ def chance_to_touch(region: np.ndarray, box: tuple[int, int, int, int], mask: np
 class Quality:
     """Measures SSIM and LPIPS of every prediction.
 
-    SSIM is that of Wang et al. (2004): Gaussian window of 11 pixels and standard deviation 1.5, population covariance,
-    frames on [0, 1], mean over pixels and channels, by scikit-image on the CPU. LPIPS (Zhang et al., 2018) is version
-    0.1 on AlexNet, by the package lpips on the predictions' device; a grey frame is given as three equal channels.
+    SSIM is that of Wang et al. (2004), by scikit-image: Gaussian window of 11 pixels and standard deviation 1.5,
+    population covariance, frames on [0, 1]. LPIPS (Zhang et al., 2018) is version 0.1 on AlexNet, by the package lpips;
+    a grey frame is given as three equal channels.
     """
 
     measures = "ssim", "lpips"
@@ -148,9 +138,9 @@ class Quality:
 
 
 def summarize(measured: Sequence[VideoScores]) -> dict[str, float | None]:
-    """Average the measures of `Quality` over all, normal and abnormal frames, ready for JSON.
+    """Average the measures of `Quality` over all, normal and abnormal frames; None where there is nothing to average.
 
-    `ssim`, `ssim_normal`, `ssim_abnormal`, and the same of lpips; None where there is no measure or no frame.
+    The keys are `ssim`, `ssim_normal`, `ssim_abnormal`, and the same of lpips.
     """
     labels, means = [video.labels for video in measured], {}
     for name in Quality.measures:

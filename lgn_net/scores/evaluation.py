@@ -43,17 +43,9 @@ def lengths_of(dataset: str | None, dataset_path: str | None, labels: str | None
 
 def labels_of(lengths: Mapping[str, int], dataset: str | None, dataset_path: str | None, labels: str | None,
               source: str) -> tuple[dict[str, np.ndarray], str]:
-    """Read the labels (T,) of each video by its name, and tell where they are from.
+    """Read the labels (T,) of each video by its name: `labels`, beside the frames, or what ships; tell which.
 
-    Args:
-        lengths: number of frames by the video's name.
-        dataset: name of the data set, where the user gave one.
-        dataset_path: where its frames are.
-        labels: file or folder of labels; wins over what is found beside the frames or ships.
-        source: "auto", or one of the truths that ship.
-
-    Raises:
-        UserError: there are none, or they do not fit the `lengths`.
+    UserError where there are none, or they do not fit the `lengths`.
     """
     dataset, truths = dataset or "", facts_of(dataset or "").truths
     if labels:
@@ -65,20 +57,15 @@ def labels_of(lengths: Mapping[str, int], dataset: str | None, dataset_path: str
     else:
         raise UserError(f"no {source} labels of {dataset or 'these videos'} ship with this project; give "
                         f"--dataset_type, or --labels FILE or FOLDER")
-    truth = load_label_folder(where) if Path(where).is_dir() and not lengths else load_labels(where, lengths)
-    for name, length in lengths.items():
-        if (count := len(truth.get(name, ()))) != length:
-            raise UserError(f"labels {where}: {count} for video {name}, which has {length} frames; give the labels "
-                            f"of these videos with --labels")
-    return truth, where
+    return load_label_folder(where) if Path(where).is_dir() and not lengths else load_labels(where, lengths), where
 
 
 def results_beside(scores: str | Path) -> Results:
     """Read the results.json beside a score file; {} where there is none. UserError if damaged."""
     path = Path(scores).with_name("results.json")
-    if not path.is_file():
-        return {}
     try:
+        if not path.is_file():
+            return {}
         results = json.loads(path.read_text())
         if not isinstance(results.setdefault("signals", {"psnr": 1.0, "distance": -1.0}), dict):
             raise ValueError("signals are none")
@@ -100,7 +87,6 @@ def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lamb
 
     `dataset` and, with `own_lambda`, lambda are those of the results.json beside our own file where it has them.
     Scores of another program that bring no labels take those of the videos that they are `like`, where there are such.
-    UserError as in `read_scores` or `read_foreign`, when labels do not fit, and for other scores without --direction.
     """
     for file in (Path(path, "scores.csv"), Path(path, "evaluation_last", "scores.csv")):
         path = str(file) if file.is_file() else path
@@ -111,10 +97,9 @@ def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lamb
     training: list[VideoScores] = []
     others = {} if known or args.labels else {video.name: np.bincount(video.frames, video.labels) for video in like}
     if is_ours(path):
-        # What the network was stays true of its scores.
-        scoring = beside.get("scoring", {}) if own_lambda else {}
         weights = beside.get("signals", {"psnr": 1.0, "distance": -1.0})
         if "psnr" in weights:
+            scoring = beside.get("scoring", {}) if own_lambda else {}
             weights = paper_weights(scoring.get("psnr_weight", config.score.psnr_weight), len(weights) - 1)
         relabelled = args.labels is not None or config.data.label_source != "auto"
         videos, training = read_scores(path, tuple(weights), labelled=not relabelled), read_training(path, weights)
@@ -145,10 +130,9 @@ def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lamb
 
 
 def open_evaluation(folder: str | Path) -> tuple[Evaluation, Path]:
-    """Read what evaluate.py left in its folder, as it was measured, and name the folder; `about` is all of its results.
+    """Read what evaluate.py left in its folder, or in the run's, as it was measured; return that folder, too.
 
-    `folder` may also be the run's, with the evaluation (of last.pt, where there are several) in it. UserError when
-    there is none.
+    `about` is all of its results. UserError when there is none.
     """
     folder = Path(folder)
     inside = folder / "evaluation_last" / "scores.csv", *sorted(folder.glob("*/scores.csv"))

@@ -24,15 +24,9 @@ def read_foreign(path: Path, lengths: Mapping[str, int], drop_first: int | None 
                  crop: str | None = None) -> tuple[list[VideoScores], Mapping[str, int]]:
     """Read another program's scores, with one signal, `score`; return the number of frames of each video, too.
 
-    Args:
-        path: a folder with a file of scores per video, named like the video; a file with the scores of all videos one
-            after the other; or a `.csv` with the columns video, frame, score and perhaps label, which needs no rule.
-        lengths: frames of each video, in order; {} where they are not known.
-        drop_first: number of first frames of each video that have no score.
-        crop: frames of each video that have a score, as a slice 8:-7; wins over `drop_first`.
-
-    Raises:
-        UserError: other videos than those of `lengths`, or not as many scores as the rule says.
+    `path` is a folder with a file of scores per video, a file with all scores one after the other, or a `.csv` with
+    the columns video, frame, score and perhaps label. `lengths` are the frames of each video, {} where they are not
+    known; of these `crop`, a slice 8:-7, or all but `drop_first` have a score. UserError where the numbers do not fit.
     """
     if path.suffix.lower() == ".csv" and path.is_file() and "video" in first_line(path):
         videos = read_scores(path, (SIGNAL,), labelled=False)
@@ -40,29 +34,27 @@ def read_foreign(path: Path, lengths: Mapping[str, int], drop_first: int | None 
     try:
         first, last = (int(end) if end else None for end in (crop or f"{drop_first or 0}:").split(":"))
     except ValueError:
-        raise UserError(f"--crop {crop}: give FIRST:LAST as in a Python slice of each video's frames, such as 8:-7 or "
-                        f"4:") from None
+        raise UserError(f"--crop {crop}: give FIRST:LAST as in a Python slice of frames, such as 8:-7 or 4:") from None
 
     # One array of all scores, those of a folder video by video.
+    scores: dict[str, np.ndarray] = {}
     if path.is_dir():
-        files = sorted((file for file in path.iterdir() if file.suffix.lower() in SUFFIXES),
-                       key=lambda file: natural_key(file.name))
-        scores = {file.stem: read_array(file) for file in files}
+        files = sorted(path.iterdir(), key=lambda file: natural_key(file.name))
+        scores = {file.stem: read_array(file) for file in files if file.suffix.lower() in SUFFIXES}
         lengths = lengths or {name: len(x) + (first or 0) - (last or 0) for name, x in scores.items()}
         if not scores or len(scores) != len(lengths):
             raise UserError(f"{path} holds files of scores of {len(scores)} videos; expected one <video>.npy, .csv or "
                             f".txt for each of {len(lengths)}: {', '.join(lengths)[:200]}")
         if scores.keys() != lengths.keys():
-            warn(f"{path}: its files are not named like the videos; taken in natural order: {files[0].stem} is video "
-                 f"{next(iter(lengths))}, {files[-1].stem} is video {list(lengths)[-1]}")
+            warn(f"{path}: its files are not named like the videos; taken in natural order: {next(iter(scores))} is "
+                 f"video {next(iter(lengths))}, {[*scores][-1]} is video {[*lengths][-1]}")
             scores = dict(zip(lengths, scores.values()))
         flat = np.concatenate([scores[name] for name in lengths])
     else:
-        scores, flat = {}, read_array(path)
+        flat = read_array(path)
         if not lengths:
             raise UserError(f"{path} holds {len(flat)} scores one after the other, and nothing says where a video "
-                            f"ends; give --dataset_type ped2 or avenue, --dataset_path, or --labels with a folder of "
-                            f"<video>.npy")
+                            f"ends; give --dataset_type ped2 or avenue, --dataset_path, or --labels with a folder")
 
     # The frames that they are of; where the numbers differ, the rule that would fit.
     frames = {name: np.arange(length)[first:last] for name, length in lengths.items()}
@@ -80,10 +72,7 @@ def read_foreign(path: Path, lengths: Mapping[str, int], drop_first: int | None 
 
 
 def read_array(path: Path) -> np.ndarray:
-    """Read the numbers of one file, (N,) float64. UserError when it is something else.
-
-    Text holds one number a line, under a header or none, or all of them on one line.
-    """
+    """Read the numbers of an .npy, or of a text with a header or none, (N,) float64. UserError for another file."""
     try:
         if path.suffix.lower() == ".npy":
             values = np.load(path, allow_pickle=False)
@@ -94,8 +83,8 @@ def read_array(path: Path) -> np.ndarray:
             except ValueError:                              # a header
                 values = np.loadtxt(lines[1:], ndmin=1)
         if values.dtype.kind not in "buif" or not values.size or max(values.shape, default=0) != values.size:
-            raise ValueError(f"{values.dtype} of shape {values.shape}; expected (N,) or (1, N) numbers")
+            raise ValueError(f"{values.dtype} of shape {values.shape}")
     except (ValueError, EOFError) as error:
-        raise UserError(f"{path}: no plain array of numbers ({' '.join(str(error).split())}); where it was made, write "
-                        f"all videos one after the other with np.save, or a file per video") from None
+        raise UserError(f"{path}: no plain array of numbers, (N,) or (1, N) ({' '.join(str(error).split())}); where it "
+                        f"was made, write all videos one after the other with np.save, or a file per video") from None
     return values.astype(float).ravel()

@@ -20,10 +20,7 @@ Arrays = Sequence[np.ndarray]
 
 
 def all_frames(labels: Arrays, normality: Arrays, false_positive_rate: float) -> Results:
-    """Compute the metrics over all frames together that are no AUC; a further metric belongs here.
-
-    `false_positive_rate` is the one wanted of `at_wanted`. What is undefined is None.
-    """
+    """Compute the metrics over all frames together that are no AUC; a further metric belongs here."""
     curve, y, x = roc(labels, normality), np.concatenate(labels), np.concatenate(normality)
     of_normal, of_abnormal = (mean_where(normality, labels, c) for c in (0, 1))
     return {
@@ -37,10 +34,7 @@ def all_frames(labels: Arrays, normality: Arrays, false_positive_rate: float) ->
 
 
 def auc(labels: Arrays, normality: Arrays, average: str = "micro") -> float | None:
-    """Compute the area under the ROC curve of low normality as detector of abnormal frames, see `AVERAGES`.
-
-    Ties count half. None, undefined, where no video (for "micro": not all of them together) has both classes.
-    """
+    """Compute the area under the ROC curve of low normality as detector, see `AVERAGES`; None where undefined."""
     if average == "micro":
         y, x = np.concatenate(labels), np.concatenate(normality)
         return float(roc_auc_score(y, -x)) if y.min() != y.max() else None
@@ -49,10 +43,9 @@ def auc(labels: Arrays, normality: Arrays, average: str = "micro") -> float | No
 
 
 def video_aucs(labels: Arrays, normality: Arrays, average: str = "macro") -> np.ndarray:
-    """Compute the AUC of each video, (V,): the share of pairs of a normal and an abnormal frame in order.
+    """Compute the AUC of each video, (V,): the share of pairs of a normal and an abnormal frame in order, or NaN.
 
-    NaN for a video of one class. For the average "padded", each video gets a normal frame of normality 1 and an
-    abnormal one of 0, or beyond what the scores reach.
+    For "padded", each video gets a normal frame of normality 1 and an abnormal one of 0, or beyond all scores.
     """
     if average == "padded":
         low, high = min(0.0, *map(np.min, normality)), max(1.0, *map(np.max, normality))
@@ -71,10 +64,7 @@ def pairs_in_order(abnormal: np.ndarray, normal: np.ndarray) -> np.ndarray:
 
 
 def roc(labels: Arrays, normality: Arrays) -> tuple[np.ndarray, np.ndarray] | None:
-    """Compute the ROC curve over all frames: false and true positive rates (k,) as the threshold falls.
-
-    All of its points are there, from none to all frames called abnormal; None when a class is missing.
-    """
+    """Compute every point of the ROC curve over all frames, false and true positive rates (k,); None for one class."""
     y, x = np.concatenate(labels), np.concatenate(normality)
     return roc_curve(y, -x, drop_intermediate=False)[:2] if y.min() != y.max() else None
 
@@ -86,9 +76,9 @@ def equal_error_rate(false_positive: np.ndarray, true_positive: np.ndarray) -> f
 
 def operating_point(false_positive: np.ndarray, true_positive: np.ndarray, normality: np.ndarray,
                     wanted: float | None = None) -> OperatingPoint:
-    """Find the threshold with the most false positives up to the rate `wanted`, on the ROC curve of all frames (n,).
+    """Find the threshold with the most false positives up to `wanted`; without that, where they equal the misses best.
 
-    Without a rate: the threshold at which false positives and misses are the closest.
+    The first two arguments are the ROC curve of frames with this normality (n,).
     """
     k = np.abs(false_positive + true_positive - 1).argmin() if wanted is None else (false_positive <= wanted).sum() - 1
     levels = np.concatenate([[np.nextafter(normality.min(), -np.inf)], np.unique(normality)])    # a level per point
@@ -122,10 +112,9 @@ def interval(draws: np.ndarray) -> tuple[float, float] | None:
 
 def bootstrap(labels: Arrays, normality: Arrays, average: str = "micro", resamples: int = 1000,
               seed: int = 0) -> np.ndarray:
-    """Compute the AUC of `resamples` sets of as many videos, drawn with replacement: frames of a video hang together.
+    """Compute the AUC of `resamples` sets of as many videos, drawn with replacement; NaN where undefined.
 
-    An AUC is NaN where all frames drawn were of one class. The r-th resample of a seed draws the same videos for any
-    scores, so that two detectors can be compared in pairs.
+    The r-th resample of a seed draws the same videos for any scores: two detectors can be compared in pairs.
     """
     V = len(labels)
     drawn = np.random.default_rng(seed).multinomial(V, np.full(V, 1 / V), size=resamples)       # (R, V) times each

@@ -22,8 +22,7 @@ def normality(videos: Sequence[Mapping[str, np.ndarray]], weights: Mapping[str, 
         videos: the signals (n_v,) of each video by name.
         weights: of the signals; negative where a high value is abnormal. The paper's 0.6 * minmax(PSNR) + 0.4 * (1 -
             minmax(D)) is {"psnr": 0.6, "distance": -0.4}.
-        scope: one of `SCOPES`. "none" takes the signals as they are; "training" gives them mean 0 and standard
-            deviation 1 on the training frames; "causal" takes the smallest and the largest value of the video so far.
+        scope: one of `SCOPES`.
         training: for scope "training": each signal (m,) on training frames.
     """
     total = [np.zeros(len(next(iter(video.values())))) for video in videos]
@@ -36,10 +35,7 @@ def normality(videos: Sequence[Mapping[str, np.ndarray]], weights: Mapping[str, 
 
 
 def rescale(signals: list[np.ndarray], scope: str, training: np.ndarray | None = None) -> list[np.ndarray]:
-    """Bring one signal of all videos to the scale of `scope`; see `normality`.
-
-    Where the smallest and the largest value are equal, the min-max gives 0.5, which says nothing either way.
-    """
+    """Bring one signal of all videos to the scale of `scope`. The min-max of equal values is 0.5: it says nothing."""
     if scope == "none":
         return signals
     if training is not None:

@@ -41,10 +41,7 @@ GRID = [Protocol(scope, sigma, average) for average in metrics.AVERAGES for scop
 
 
 def paper_weights(psnr_weight: float, memories: int = 1) -> dict[str, float]:
-    """Turn lambda into weights of the signals, for `normality`: the distances of several memories share 1 - lambda.
-
-    Without a memory the PSNR is all there is.
-    """
+    """Turn lambda into weights of the signals: the distances of several memories share 1 - lambda."""
     if memories == 0:
         return {"psnr": 1.0}
     share = -(1.0 - psnr_weight) / memories                           # at lambda 1 it is -0.0: `measure` needs the sign
@@ -53,7 +50,7 @@ def paper_weights(psnr_weight: float, memories: int = 1) -> dict[str, float]:
 
 def normality_under(protocol: Protocol, videos: Sequence[VideoScores], weights: Mapping[str, float],
                     training: Sequence[VideoScores] = ()) -> list[np.ndarray]:
-    """Compute the normality (n_v,) of each video, smoothed with the edges repeated; the Gaussian sees later frames.
+    """Compute the normality (n_v,) of each video, smoothed with the edges repeated.
 
     UserError when the normalisation needs `training` scores and there are none.
     """
@@ -118,7 +115,7 @@ def common_frames(first: Sequence[VideoScores], second: Sequence[VideoScores]) \
         -> list[tuple[int, int, np.ndarray, np.ndarray]]:
     """Find the frames that two files hold: of each video its index in both, and their positions (m,) in both.
 
-    UserError for no frame in common, or other labels on a frame that both hold.
+    UserError where there is none, or one has two labels.
     """
     second = known_as("the second score file", second, [video.name for video in first])
     places, common = {video.name: k for k, video in enumerate(second)}, []
@@ -139,8 +136,7 @@ def compare(first: Sequence[VideoScores], second: Sequence[VideoScores], weights
             protocol: Protocol = PAPER, training: Sequence[Sequence[VideoScores]] = ((), ())) -> Compared:
     """Compare two score files on the frames that both hold, by the same resampled videos.
 
-    Normality is made from all frames of each file; then frames that only one of them holds are left out. `weights` and
-    `training` are those of either file, see `normality_under`. UserError as in `common_frames`.
+    Normality is made from all frames of each file, with its `weights` and `training` scores.
     """
     common = common_frames(first, second)
     x, y = (normality_under(protocol, *of_file) for of_file in zip((first, second), weights, training))
