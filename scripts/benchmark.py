@@ -2,14 +2,10 @@
 
     python scripts/benchmark.py evaluate|train|gamma|data --config FILE [--dataset_path DATA] [--json FILE]
 
-evaluate  frames per second of the evaluation in each precision, what they consist of, and how far the scores differ
-train     images per second of training steps, in the same manner, with train.compile and the like as configured
-gamma     frames per second of ten gammas in one sweep, against one evaluation
-data      windows per second of the training loader: decoded with 0 and 2 workers, and from packed frames
-
+evaluate: frames a second in each precision, their parts, differences of the scores; train: images, in the same manner;
+gamma: ten gammas in one sweep, against one evaluation; data: windows a second of the training loader.
 The plain way computes what the authors' code does, in float32. The ways take turns. Figures are medians of --repeats
-rounds after one to warm up; a ratio compares two ways in one round, by wall time and by this process's CPU time, which
-other work on the machine disturbs less. Without --dataset_path the frames are noise.
+rounds after one to warm up; a ratio compares two ways in one round. Without --dataset_path the frames are noise.
 """
 
 import copy
@@ -69,51 +65,51 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--json", help="Also write the figures to this file.")
     config, args = parse_command(parser, argv)
     device = pick_device(args.device)
-    found: dict = {"machine": machine(device)}
-    print("\n".join(f"{key}: {value}" for key, value in found["machine"].items()))
+    print("\n".join(f"{key}: {value}" for key, value in machine(device).items()))
+    found: dict[str, dict[str, dict[str, float]]] = {}
 
     with tempfile.TemporaryDirectory() as folder:
-        # Real frames, or noise; all but `data` take a piece of the longest video.
+        # Real frames, or noise.
         count = config.train.batch_size if args.what == "train" else args.frames
         length, split = count + config.model.window - 1, "training" if args.what in ("train", "data") else "testing"
         videos = index_videos(find_split(args.dataset_path, config.data.dataset, split)) if args.dataset_path else \
             [draw_video(Path(folder), config, length)]
-        longest = max(videos, key=lambda video: len(video.frames))
-        video = longest._replace(frames=longest.frames[:length])
 
         # The ways beside each other, then each alone in its parts.
-        works = loaders(config, videos, folder) if args.what == "data" else ways_of(config, args, video, device)
+        works = ways_of(config, args, videos, length, device, folder)
         times, results = interleave({way: call for way, (_, call) in works.items()}, args.repeats)
         count = results["packed"] if args.what == "data" else count
         found["ways"] = {way: figures(times, way, count, work) for way, work in works.items()}
-        show(found["ways"], "way")
         if args.what in ("evaluate", "train"):
             found["ms"] = {way: {part: 1e3 * s / count for part, s in profile_parts(work, device).items()}
                            for way, work in works.items()}
-            show(found["ms"], "ms of one")
     if args.what == "evaluate":
         found["differences"] = {way: difference(one, results["plain"]) for way, one in results.items()}
-        show(found["differences"], "differences from plain")
-        print("\nkernels:", {way: getattr(model, "kernels", "direct") for way, (model, _) in works.items()})
+        print("kernels:", {way: getattr(model, "kernels", "direct") for way, (model, _) in works.items()})
+    for title, table in found.items():
+        rows = [[name, *(f"{value:.4g}" for value in row.values())] for name, row in table.items()]
+        print(f"\n{markdown([title, *next(iter(table.values()))], rows)}")
     if args.json:
-        write_atomic(Path(args.json), to_json(found))
+        write_atomic(Path(args.json), to_json({"machine": machine(device), **found}))
 
 
-def loaders(config: Config, videos: list[Video], folder: str) -> dict[str, Work]:
-    """Make loaders of training windows ready, with packed frames in `folder`; a call returns how many it loaded."""
-    form = config.model.window, config.data.channels, config.data.image_size
-    decoded, packed = Windows(videos, *form), Windows(videos, *form, pack_frames(videos, *form[1:], folder))
-    batches = epoch_batches(len(decoded), config.train.batch_size, True, config.seed, 0)[:20]
+def ways_of(config: Config, args: Namespace, videos: list[Video], length: int, device: torch.device,
+            folder: str) -> dict[str, Work]:
+    """Make the ways of a benchmark ready; ratios are to the first of them. `folder` is for packed frames."""
+    if args.what == "data":
+        form = config.model.window, config.data.channels, config.data.image_size
+        decoded, packed = Windows(videos, *form), Windows(videos, *form, pack_frames(videos, *form[1:], folder))
+        batches = epoch_batches(len(decoded), config.train.batch_size, True, config.seed, 0)[:20]
 
-    def load(windows: Windows, workers: int) -> int:
-        return sum(len(clips) for clips in loader(windows, batches, workers, torch.device("cpu")))
+        def load(windows: Windows, workers: int) -> int:
+            return sum(len(clips) for clips in loader(windows, batches, workers, torch.device("cpu")))
 
-    return {"decoded": (None, partial(load, decoded, 0)), "packed": (None, partial(load, packed, 0)),
-            "decoded, 2 workers": (None, partial(load, decoded, 2))}
+        return {"decoded": (None, lambda: load(decoded, 0)), "packed": (None, lambda: load(packed, 0)),
+                "decoded, 2 workers": (None, lambda: load(decoded, 2))}
 
-
-def ways_of(config: Config, args: Namespace, video: Video, device: torch.device) -> dict[str, Work]:
-    """Make the ways of the other benchmarks ready; ratios are to the first of them."""
+    # The others take a piece of the longest video.
+    longest = max(videos, key=lambda video: len(video.frames))
+    video = longest._replace(frames=longest.frames[:length])
     section, make = "train", training
     if args.what != "train":
         # Ten gammas spread over the regular scores; one evaluation has the middle one.
@@ -152,12 +148,6 @@ def figures(times: dict[str, list[tuple]], way: str, count: int, work: Work) -> 
             work[1]()
         found["GFLOP"] = counter.get_total_flops() / count / 1e9
     return found
-
-
-def show(table: dict[str, dict[str, float]], title: str) -> None:
-    """Print a table, a line per key."""
-    rows = [[name, *(f"{value:.4g}" for value in row.values())] for name, row in table.items()]
-    print(f"\n{markdown([title, *next(iter(table.values()))], rows)}")
 
 
 def machine(device: torch.device) -> dict:

@@ -34,8 +34,7 @@ from lgn_net.training.checkpoint import check_architecture, load_checkpoint, loa
 def load_network(config: Config, args: Namespace, device: torch.device) -> tuple[Config, Any, Results]:
     """Load the network of `--checkpoint`, or of the authors' pair, onto the device.
 
-    Returns the configuration with the network's sizes, the network from `for_inference`, and where it is from. UserError
-    for a damaged file, or another network than the configuration's.
+    Returns the configuration with the network's sizes, the network from `for_inference`, and where it is from.
     """
     if args.checkpoint:
         saved_config, saved = load_checkpoint(args.checkpoint)
@@ -54,10 +53,7 @@ def load_network(config: Config, args: Namespace, device: torch.device) -> tuple
 
 
 def load_test_set(config: Config, args: Namespace) -> tuple[list[Video], dict[str, np.ndarray], Results]:
-    """Find the test videos of `--dataset_path`, the labels (T,) of each by its name, and where both are from.
-
-    UserError where there are no videos or no labels, or where they do not fit each other.
-    """
+    """Find the test videos of `--dataset_path`, the labels (T,) of each by its name, and where both are from."""
     dataset = config.data.dataset
     videos = index_videos(find_split(args.dataset_path, dataset, "testing"))
     if note := difference_from_published(dataset, "testing", [len(video.frames) for video in videos]):
@@ -76,17 +72,13 @@ def training_videos(config: Config, args: Namespace) -> list[Video]:
 
 
 def find_masks(folder: Path, videos: Sequence[Video]) -> list[tuple[str, ...]]:
-    """Find the mask files of each video in its folder in testing/masks, one per frame; () for a video without.
-
-    UserError for another number of masks than frames.
-    """
+    """Find the masks of each video in `folder`, one per frame; () where there are none. UserError if not."""
     masks = []
     for video in videos:
         home = folder / video.name
         names = image_names(home) if home.is_dir() else []
         if names and len(names) != len(video.frames):
-            raise UserError(f"{home} holds {len(names)} masks, but video {video.name} has {len(video.frames)} frames; "
-                            f"prepare the data set again, or remove that folder")
+            raise UserError(f"{home} holds {len(names)} masks, but video {video.name} has {len(video.frames)} frames")
         masks.append(tuple(str(home / name) for name in names))
     return masks
 
@@ -94,11 +86,10 @@ def find_masks(folder: Path, videos: Sequence[Video]) -> list[tuple[str, ...]]:
 @torch.inference_mode()
 def sample_normal(model: FramePredictor, videos: list[Video], config: Config, count: int, device: torch.device,
                   bar: tqdm | None = None) -> tuple[list[FrameSignals], list[dict]]:
-    """Score `count` windows, spread evenly over videos, with the memory frozen.
+    """Score `count` windows, spread evenly over videos, with the memory frozen; return signals, and facts of memories.
 
-    Returns:
-        The signals; and for each memory "queries_of_item", the number of queries whose nearest item each item is,
-        "live_items", the number of items with any, and "item_cosine", the mean cosine of two items.
+    "queries_of_item" counts the queries whose nearest item each item is, "live_items" are those with any, "item_cosine"
+    is the mean cosine of two items.
     """
     config, window = with_knobs(config, {"score.memory_update": "frozen"}), config.model.window
     every = [(v, range(t, t + window)) for v in long_enough(videos, window)
@@ -123,11 +114,8 @@ def predict_again(model: FramePredictor, videos: list[Video], config: Config, sc
                   device: torch.device) -> Iterator[tuple[str, int, str, Tensor, Tensor]]:
     """Predict the `wanted` frames, (name of the video, index), each with the memory that it met in `score_videos`.
 
-    The frames that updated the memory are run again, too, so that the memory takes the same way.
-
-    Yields:
-        Name of the video, index and file of the frame, predicted and true frame (C, H, W) in [-1, 1], in the order of
-        `scored`.
+    The frames that updated the memory are run again, too. Yields, in the order of `scored`, name of the video, index
+    and file of the frame, and predicted and true frame (C, H, W) in [-1, 1].
     """
     index = {video.name: v for v, video in enumerate(videos)}
     where = [(video.name, t) for video in scored for t, updated in
@@ -145,16 +133,14 @@ def predict_again(model: FramePredictor, videos: list[Video], config: Config, sc
 def draw_maps(model: FramePredictor, videos: list[Video], config: Config, scored: Sequence[VideoScores],
               normal: Sequence[np.ndarray], wanted: Sequence[tuple[int, int, str]],
               device: torch.device) -> list[FrameMap]:
-    """Make the error maps of chosen frames: index in `scored`, index of the frame, and why it was chosen.
+    """Make the error maps of `wanted` frames, by their indices in `scored` and in the video, and why each was chosen.
 
-    `normal` is the normality (n_v,) of each of the `scored` videos.
+    `normal` is the normality (n_v,) of each of the `scored` videos. The first reason for a frame counts.
     """
-    reasons: dict[tuple[str, int], tuple[int, str]] = {}
-    for k, frame, kind in wanted:
-        reasons.setdefault((scored[k].name, frame), (k, kind))
+    reasons = {(scored[k].name, frame): (k, kind) for k, frame, kind in reversed(wanted)}
     maps = {}
     for name, frame, file, predicted, target in predict_again(model, videos, config, scored, reasons, device):
         k, kind = reasons[name, frame]
         i = np.searchsorted(scored[k].frames, frame)
-        maps[name, frame] = frame_map(name, frame, kind, normal[k][i], scored[k].labels[i], predicted, target, file)
-    return [maps[key] for key in reasons]
+        maps[k, frame] = frame_map(name, frame, kind, normal[k][i], scored[k].labels[i], predicted, target, file)
+    return [maps[key] for key in dict.fromkeys((k, frame) for k, frame, _ in wanted)]

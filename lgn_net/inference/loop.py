@@ -27,7 +27,7 @@ from lgn_net.scores.score_file import VideoScores, distance_names
 class FrameSignals(NamedTuple):
     """What the network says of one predicted frame."""
 
-    video: int                     # index of the video
+    video: int                     # its index
     frame: int                     # index of the predicted frame within its video, from 0
     psnr: float                    # dB
     distance: tuple[float, ...]    # D of each memory: mean squared difference of queries and their nearest items
@@ -58,14 +58,9 @@ def predict(model: FramePredictor, windows: Iterable[Windows], config: Config, a
             video: int = -1) -> Iterator[Prediction]:
     """Predict and score windows one after the other, and update the memory with frames that look normal.
 
-    The signals of a frame are taken with the memory as it is before that frame's own update.
-
-    Args:
-        model: a `FramePredictor`, made ready by `for_inference`; its memory is changed.
-        windows: in the order of the videos, from `encode_windows`.
-        config: `score` says when the memory is updated.
-        at_start: items of the memories after the training; default: the model's.
-        video: index of the video in whose middle the memory is; none by default.
+    The signals of a frame are taken with the memory as it is before that frame's own update. The `model`, from
+    `for_inference`, is changed. Where an evaluation goes on, `at_start` are the items of its memories after the
+    training, and `video` is the index of the video in whose middle it is.
     """
     knobs, updating = config.score, updates_memory(model, config)
     at_start = at_start or copy_items(model)
@@ -95,14 +90,14 @@ def predict(model: FramePredictor, windows: Iterable[Windows], config: Config, a
 
 def to_signals(window: Windows, PSNR: Tensor, R: Tensor, D: list[Tensor], updated: bool) -> list[FrameSignals]:
     """Gather the signals (B,) of scored windows, frame by frame. UserError where one is not finite."""
-    rows = torch.stack([PSNR, R, *D, *window.baselines.values()], dim=1).tolist()        # one transfer
+    columns = torch.stack([PSNR, R, *D, *window.baselines.values()], dim=1).tolist()     # one transfer
     signals = []
-    for (video, frame), (p, r, *others) in zip(window.where, rows):
+    for (video, frame), (p, r, *others) in zip(window.where, columns):
         if not math.isfinite(p + r + sum(others)):
             raise UserError(f"video number {video + 1}, frame {frame}: the prediction is not finite; the checkpoint's "
                             f"weights are damaged")
-        signals.append(FrameSignals(video, frame, p, tuple(others[:len(D)]), r, updated,
-                                    dict(zip(window.baselines, others[len(D):]))))
+        distance, more = tuple(others[:len(D)]), dict(zip(window.baselines, others[len(D):]))
+        signals.append(FrameSignals(video, frame, p, distance, r, updated, more))
     return signals
 
 
@@ -132,14 +127,12 @@ def score_videos(model: FramePredictor, videos: list[Video], config: Config, dev
     ranges = [(v, range(len(videos[v].frames))) for v in videos_of_process(videos, config)]
 
     # What an evaluation that was killed has left.
-    for row in part.resume([memory.items for memory in model.memories]) if part else ():
-        signals = FrameSignals(*row)
-        done = signals[:2]
-        if bar is not None:
-            bar.update()
-        yield signals
-    if done[0] >= 0:
+    if part and (rows := part.resume([memory.items for memory in model.memories])):
+        yield from (FrameSignals(*row) for row in rows)
+        done = rows[-1][:2]
         ranges = remaining(ranges, done, batch_size_on(device, config), config.model.window)
+        if bar is not None:
+            bar.update(len(rows))
 
     # Score the others.
     windows = stream_windows(model, videos, ranges, config, device)
@@ -169,8 +162,7 @@ def to_scores(signals: Iterable[FrameSignals], videos: list[Video],
     scored = []
     for v, group in itertools.groupby(signals, key=lambda s: s.video):
         rows, name = list(group), videos[v].name
-        frames = np.array([s.frame for s in rows])
-        table = [s.columns() for s in rows]
+        frames, table = np.array([s.frame for s in rows]), [s.columns() for s in rows]
         columns = {key: np.array([row[key] for row in table], float) for key in table[0]}
         labels = truth[name][frames] if truth else np.zeros(len(rows))
         scored.append(VideoScores(name, frames, columns, labels.astype(np.uint8)))

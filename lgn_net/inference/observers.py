@@ -20,10 +20,9 @@ ALEXNET = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"      # 
 
 
 class Localization:
-    """Compares the errors of predictions with masks of what is abnormal, whatever the labels say.
+    """Compares the errors of predictions with the masks of `find_masks`, whatever the labels say.
 
-    Pixels are only counted, in bins of their errors that are at most 0.05 % wide, and tied within a bin: that moves an
-    AUC by 1e-4 at most. `masks` are those of `find_masks`.
+    Pixels are counted in bins of their errors, at most 0.05 % wide: that moves an AUC by 1e-4 at most.
     """
 
     measures = "mask", "mask_score", "on_mask", "on_mask_chance"
@@ -35,8 +34,8 @@ class Localization:
     def __call__(self, video: int, frame: int, predicted: Tensor, target: Tensor) -> dict[str, float]:
         """Compare predicted and true frame (C, H, W) in [-1, 1] with the mask; count their pixels.
 
-        Returns whether the frame is abnormal, its `frame_score`, whether the strongest region touches the mask, and the
-        chance to; NaN where there is none.
+        Returns whether the mask has a pixel, the threshold up to which the frame is called abnormal, whether the
+        strongest region touches the mask, and the chance to; NaN where that is undefined.
         """
         found = dict.fromkeys(self.measures, float("nan"))
         if not self.masks[video]:
@@ -45,23 +44,22 @@ class Localization:
         mask, strength = resized_mask(self.masks[video][frame], *error.shape), smoothed(error)
         bins = 2 * (strength.view(np.uint32) >> 12).astype(np.int64) + mask
         self.pixels += torch.from_numpy(np.bincount(bins.ravel(), minlength=2 * BINS))
-        found |= {"mask": float(mask.any()), "mask_score": frame_score(strength, mask)}
+
+        # A normal frame is a false alarm when any pixel is marked, an abnormal one is found when FOUND of its mask are.
+        found |= {"mask": float(mask.any()), "mask_score": float(strength.max())}
         if mask.any():
+            inside = np.sort(strength[mask])[::-1]
             region, box = strong_regions(error)[0]
-            found |= {"on_mask": float((region & mask).any()), "on_mask_chance": chance_to_touch(region, box, mask)}
+            found |= {"mask_score": float(inside[int(np.ceil(FOUND * len(inside))) - 1]),
+                      "on_mask": float((region & mask).any()), "on_mask_chance": chance_to_touch(region, box, mask)}
         return found
 
     def results(self, measured: Sequence[VideoScores]) -> dict:
-        """Collect every number of `localization` in results.json from the frames' measures; None where undefined.
-
-        In the pixel-level AUC, errors that know nothing reach about 0, not 0.5, as a normal frame's maximum is set
-        against the better part of a mask.
-        """
+        """Collect every number of `localization` in results.json from the frames' measures; None where undefined."""
         rows = np.concatenate([np.stack([video.signals[name] for name in self.measures], 1) for video in measured])
         abnormal, score, *region = compared = rows[~np.isnan(rows[:, 0])].T
         if compared.size and not abnormal.any():
-            warnings.warn(f"none of {len(abnormal)} masks has an abnormal pixel; if the labels say otherwise, mend the "
-                          f"folder masks, or remove it")
+            warnings.warn(f"none of {len(abnormal)} masks has an abnormal pixel; is the folder masks right?")
         normal_pixels, abnormal_pixels = self.pixels.numpy().reshape(BINS, 2).T
         pairs = float(abnormal_pixels.sum()) * float(normal_pixels.sum())
         below = np.cumsum(normal_pixels) - normal_pixels / 2                           # ties count half
@@ -85,18 +83,6 @@ def resized_mask(path: str, H: int, W: int) -> np.ndarray:
     return small if small.any() or not mask.any() else cv2.resize(mask, (W, H), interpolation=cv2.INTER_AREA) > 0
 
 
-def frame_score(error: np.ndarray, mask: np.ndarray) -> float:
-    """Return the threshold up to which a frame with this error map and mask, (H, W), is called abnormal.
-
-    An abnormal frame is found when FOUND of its abnormal pixels are marked, whatever is marked elsewhere; a normal
-    frame is a false alarm when any pixel is (Mahadevan et al., CVPR 2010).
-    """
-    if not mask.any():
-        return float(error.max())
-    inside = np.sort(error[mask])[::-1]
-    return float(inside[int(np.ceil(FOUND * len(inside))) - 1])
-
-
 def chance_to_touch(region: np.ndarray, box: tuple[int, int, int, int], mask: np.ndarray) -> float:
     """Compute the share of all places in the frame at which a region, bool (H, W), would touch the mask."""
     x0, y0, x1, y1 = box
@@ -106,12 +92,7 @@ def chance_to_touch(region: np.ndarray, box: tuple[int, int, int, int], mask: np
 
 
 class Quality:
-    """Measures SSIM and LPIPS of every prediction.
-
-    SSIM is that of Wang et al. (2004), by scikit-image: Gaussian window of 11 pixels and standard deviation 1.5,
-    population covariance, frames on [0, 1]. LPIPS (Zhang et al., 2018) is version 0.1 on AlexNet, by the package lpips;
-    a grey frame is given as three equal channels.
-    """
+    """Measures SSIM (Wang et al., 2004) by scikit-image and LPIPS (Zhang et al., 2018) by lpips of every prediction."""
 
     measures = "ssim", "lpips"
 
@@ -138,10 +119,7 @@ class Quality:
 
 
 def summarize(measured: Sequence[VideoScores]) -> dict[str, float | None]:
-    """Average the measures of `Quality` over all, normal and abnormal frames; None where there is nothing to average.
-
-    The keys are `ssim`, `ssim_normal`, `ssim_abnormal`, and the same of lpips.
-    """
+    """Average the measures of `Quality` over all, normal and abnormal frames; None where there is nothing."""
     labels, means = [video.labels for video in measured], {}
     for name in Quality.measures:
         values = [video.signals[name] for video in measured if name in video.signals]

@@ -31,7 +31,7 @@ class Part:
     def resume(self, tensors: Sequence[Tensor]) -> list[tuple]:
         """Return the rows that are there, and give `tensors`, too, the values that they had behind the last one.
 
-        Nothing is there, and a warning says so, where the file is damaged or of an evaluation with another key.
+        A warning says when the file is damaged, or of an evaluation with another key; then there are none.
         """
         self.tensors += tensors
         try:
@@ -78,8 +78,7 @@ def remaining(ranges: Sequence[tuple[int, range]], done: tuple[int, int], batch:
         -> list[tuple[int, range]]:
     """Leave out the frames of ranges that are not needed for the windows after `done`, video and frame.
 
-    What is left begins with a whole batch, early enough that every feature is computed in the same batch as without a
-    break: the scores are equal to the bit.
+    What is left begins with a whole batch, so early that features come from the same batches as without a break.
     """
     before = sum(len(frames) for v, frames in ranges if v < done[0]) + done[1] + 1
     skipped = max(0, before // batch - -(-(window - 1) // batch)) * batch

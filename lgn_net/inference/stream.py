@@ -38,28 +38,14 @@ def updates_memory(model: FramePredictor, config: Config) -> bool:
     return config.score.memory_update != "frozen" and bool(model.memories)
 
 
-def one_by_one(batch: Windows) -> Iterator[Windows]:
-    """Yield every window alone."""
-    for k in range(len(batch.where)):
-        one = slice(k, k + 1)
-        yield Windows(batch.where[one], [q[one] for q in batch.queries],
-                      {name: x[one] for name, x in batch.context.items()}, batch.target[one],
-                      {name: x[one] for name, x in batch.baselines.items()})
-
-
 def encode_windows(model: FramePredictor, batches: Iterable[Sequence[Frame]], config: Config,
                    device: torch.device) -> Iterator[Windows]:
     """Encode every window of n + 1 consecutive frames, those that end in one batch of frames at once.
 
-    Each is yielded alone where the memory may be updated, as the next one may depend on what this one does to it.
-
-    Args:
-        model: a `FramePredictor`, made ready by `for_inference`.
-        batches: frames in batches. A frame that does not follow the one before it in its video starts anew.
-        config: of the network.
-        device: of the network.
+    Each is yielded alone where the memory may be updated, as the next one may depend on what this one does to it. The
+    `model` is from `for_inference`. A frame that does not follow the one before it in its video starts anew.
     """
-    n, T = config.model.input_frames, config.model.window
+    n, T, updating = config.model.input_frames, config.model.window, updates_memory(model, config)
     recent: deque = deque(maxlen=T)                                           # image and gates of the last frames
     expected = None
     for batch in batches:
@@ -69,15 +55,15 @@ def encode_windows(model: FramePredictor, batches: Iterable[Sequence[Frame]], co
 
             # Gather the windows that end with a frame of this batch.
             where, clips = [], []
-            of_frames = zip(images.split(1), [None] * len(batch) if gates is None else gates.split(1))
-            for (video, frame, _), features in zip(batch, of_frames):
+            of_frames = [None] * len(batch) if gates is None else gates.split(1)
+            for (video, frame, _), image, gate in zip(batch, images.split(1), of_frames):
                 if (video, frame) != expected:
                     recent.clear()
                 expected = video, frame + 1
-                recent.append(features)
+                recent.append((image, gate))
                 if len(recent) == T:
                     where.append((video, frame))
-                    clips.append(tuple(recent))
+                    clips.append([*recent])
             if not where:
                 continue
 
@@ -85,8 +71,10 @@ def encode_windows(model: FramePredictor, batches: Iterable[Sequence[Frame]], co
             steps = [torch.cat([clip[t][0] for clip in clips]) for t in range(T)]                # (B, C, size, size)
             by_step = None if gates is None else [torch.cat([clip[t][1] for clip in clips]) for t in range(n)]
             queries, context = model.encode(torch.stack(steps[:n], dim=1), by_step)
-        windows = Windows(where, queries, context, steps[-1], baselines(steps[:n], steps[-1]) if n < T else {})
-        yield from one_by_one(windows) if updates_memory(model, config) else [windows]
+        compared = baselines(steps[:n], steps[-1]) if n < T else {}
+        for one in [slice(k, k + 1) for k in range(len(where))] if updating else [slice(None)]:
+            yield Windows(where[one], [q[one] for q in queries], {name: x[one] for name, x in context.items()},
+                          steps[-1][one], {name: x[one] for name, x in compared.items()})
 
 
 def baselines(frames: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
@@ -99,10 +87,7 @@ def baselines(frames: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
 
 def stream_windows(model: FramePredictor, videos: Sequence[Video], ranges: Iterable[tuple[int, range]], config: Config,
                    device: torch.device) -> Iterator[Windows]:
-    """Encode the windows of ranges of frames, each given by the index of its video and the indices of its frames.
-
-    A thread decodes the next batch meanwhile.
-    """
+    """Encode the windows of ranges of frames of videos, given by their indices; a thread decodes the next batch."""
     def read() -> Iterator[Frame]:
         for v, frames in ranges:
             paths = videos[v].frames[frames.start:frames.stop]
@@ -137,11 +122,7 @@ def ahead(items: Iterator[list]) -> Iterator[list]:
 def for_inference(model: FramePredictor, config: Config) -> Any:
     """Copy a model with BatchNorms folded into the convolutions before them, in the precision of `score.precision`.
 
-    In bfloat16, E_glo's first two blocks stay in float32: bfloat16 would blur D, whose range within a video is small.
-
-    Returns:
-        A `FramePredictor`; its attribute `kernels` says what computes its wide layers (see `winograd.swap_in`). A model
-        that is one already is copied as it is.
+    Its attribute `kernels` says what computes its wide layers; where there is one already, nothing else is done.
     """
     ready: Any = copy.deepcopy(model)
     if hasattr(ready, "kernels"):
@@ -161,7 +142,8 @@ def for_inference(model: FramePredictor, config: Config) -> Any:
         for layer in ready.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                 layer.bfloat16()                          # once, where autocast would do it at every call
-        for box in list(ready.modules()):
+        # bfloat16 in the first blocks would blur D, whose range within a video is small.
+        for box in [*ready.modules()]:
             if isinstance(box, PrototypeEncoder):
                 box.block1, box.block2 = InFloat32(box.block1), InFloat32(box.block2)      # type: ignore[assignment]
     return ready

@@ -92,12 +92,6 @@ def transform_filters(weight: Tensor) -> Tensor:
     return torch.einsum("ai,kcij,bj->abkc", G, weight.double(), G).flatten(0, 1).float().contiguous()
 
 
-def transform_patches(images: Tensor) -> Tensor:
-    """Transform images (C, B, 4y + 2, 4x + 2), whose border is zero, to (36, C, P)."""
-    patches = images.unfold(2, 6, 4).unfold(3, 6, 4)                          # (C, B, y, x, 6, 6)
-    return (TO_PATCH @ patches.permute(4, 5, 0, 1, 2, 3).reshape(36, -1)).view(36, len(images), -1)
-
-
 def transform_back(products: Tensor) -> Tensor:
     """Transform products (36, K, P) to tiles (16, K, P)."""
     return (TO_TILE @ products.flatten(1)).view(16, -1, products.shape[2])
@@ -110,25 +104,16 @@ class Grid:
         self.B, self.h, self.w = B, h, w
         self.y, self.x = -(-h // 4), -(-w // 4)
 
-    def pad(self, images: Tensor) -> Tensor:
-        """Surround images (B, C, h, w) by zeros: (C, B, 4y + 2, 4x + 2)."""
-        over = 4 * self.x - self.w + 1, 4 * self.y - self.h + 1
-        return F.pad(images.transpose(0, 1), (1, over[0], 1, over[1]))
+    def patches(self, images: Tensor) -> Tensor:
+        """Surround images (B, C, h, w) by zeros and transform their patches to (36, C, P)."""
+        images = F.pad(images.transpose(0, 1), (1, 4 * self.x - self.w + 1, 1, 4 * self.y - self.h + 1))
+        patches = images.unfold(2, 6, 4).unfold(3, 6, 4)                      # (C, B, y, x, 6, 6)
+        return (TO_PATCH @ patches.permute(4, 5, 0, 1, 2, 3).reshape(36, -1)).view(36, len(images), -1)
 
     def images(self, tiles: Tensor) -> Tensor:
-        """Lay tiles (16, C, P) out as images (B, C, h, w), channels last."""
-        return self.pad_tiles(tiles)[:, :, 1:self.h + 1, 1:self.w + 1].transpose(0, 1) \
-            .contiguous(memory_format=torch.channels_last)
-
-    def pad_tiles(self, tiles: Tensor) -> Tensor:
-        """Lay tiles (16, C, P) out as images and surround them by zeros: (C, B, 4y + 2, 4x + 2)."""
-        C = tiles.shape[1]
-        images = tiles.new_zeros(C, self.B, 4 * self.y + 2, 4 * self.x + 2)
-        inner = images[:, :, 1:-1, 1:-1].unflatten(3, (self.x, 4)).unflatten(2, (self.y, 4))    # (C, B, y, 4, x, 4)
-        inner.copy_(tiles.view(4, 4, C, self.B, self.y, self.x).permute(2, 3, 4, 0, 5, 1))
-        images[:, :, self.h + 1:] = 0
-        images[:, :, :, self.w + 1:] = 0
-        return images
+        """Lay tiles (16, C, P) out as images (B, C, h, w)."""
+        images = tiles.view(4, 4, -1, self.B, self.y, self.x).permute(3, 2, 4, 0, 5, 1)          # (B, C, y, 4, x, 4)
+        return images.flatten(4, 5).flatten(2, 3)[:, :, :self.h, :self.w]
 
 
 class State:
@@ -140,7 +125,7 @@ class State:
     @cached_property
     def patches(self) -> Tensor:
         """The state as the products need it, (36, C, P)."""
-        return transform_patches(self.grid.pad_tiles(self.tiles))
+        return self.grid.patches(self.grid.images(self.tiles))
 
 
 class WinogradCell(nn.Module):
@@ -159,7 +144,7 @@ class WinogradCell(nn.Module):
         self.remember, self.hidden = cell.remember, D
 
     def from_x(self, patches: Tensor, C: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Compute the products of conv_x from patches (36, C, P) of x: of f (with a state C), i, g, o; of i', f', g'."""
+        """Compute products of conv_x from patches (36, C, P) of x: of f (with a state C), i, g, o; of i', f', g'."""
         weights = self.C_from_x if C is not None else self.C_from_x[:, self.hidden:]
         return torch.bmm(weights, patches), torch.bmm(self.M_from_x, patches)
 
@@ -210,7 +195,7 @@ class WinogradBranch(nn.Module):
                 if k:
                     for_C, for_M = cell.from_x(H[k - 1].patches, C[k])
                 H[k], C[k], M = cell.step(for_C, for_M, H[k], C[k], M, grid)
-        return grid.images(torch.cat([H[-1].tiles, M.tiles], dim=1))
+        return grid.images(torch.cat([H[-1].tiles, M.tiles], dim=1)).contiguous(memory_format=torch.channels_last)
 
     def frame_gates(self, frames: Tensor) -> Tensor:
         """See `LocalBranch.frame_gates`; here these are products, (T, 36, 7D, y * x)."""
@@ -219,8 +204,7 @@ class WinogradBranch(nn.Module):
     def products(self, features: Tensor) -> Tensor:
         """Compute the products of layer 1's conv_x from the features (T, C, h, w) of frames."""
         T, _, h, w = features.shape
-        patches = transform_patches(Grid(T, h, w).pad(features))
-        products = torch.cat(self.cells[0].from_x(patches, features), dim=1)  # of all gates
+        products = torch.cat(self.cells[0].from_x(Grid(T, h, w).patches(features), features), dim=1)
         return products.unflatten(2, (T, -1)).permute(2, 0, 1, 3)
 
 
@@ -235,5 +219,6 @@ class WinogradConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x (B, C, h, w)."""
         grid = Grid(len(x), *x.shape[2:])
-        products = torch.bmm(self.filters, transform_patches(grid.pad(x)))
-        return grid.images(transform_back(products)) + self.bias[:, None, None]
+        products = torch.bmm(self.filters, grid.patches(x))
+        images = grid.images(transform_back(products)).contiguous(memory_format=torch.channels_last)
+        return images + self.bias[:, None, None]

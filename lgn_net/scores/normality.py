@@ -28,22 +28,16 @@ def normality(videos: Sequence[Mapping[str, np.ndarray]], weights: Mapping[str, 
     total = [np.zeros(len(next(iter(video.values())))) for video in videos]
     for name, weight in weights.items():
         signals = [np.sign(weight) * video[name] for video in videos]
-        over = np.sign(weight) * training[name] if scope == "training" and training else None
-        for values, scaled in zip(total, rescale(signals, scope, over)):
-            values += abs(weight) * scaled
+        everything = np.concatenate(signals)
+        for values, x in zip(total, signals):
+            if scope == "training" and training:
+                over = np.sign(weight) * training[name]
+                x = (x - over.mean()) / (over.std() or 1.0)
+            elif scope != "none":
+                over = everything if scope == "dataset" else x
+                low, high = ((np.minimum.accumulate(x), np.maximum.accumulate(x)) if scope == "causal"
+                             else (np.full(x.shape, over.min()), np.full(x.shape, over.max())))
+                # The min-max of equal values says nothing: 0.5.
+                x = np.divide(x - low, high - low, out=np.full(x.shape, 0.5), where=high > low)
+            values += abs(weight) * x
     return total
-
-
-def rescale(signals: list[np.ndarray], scope: str, training: np.ndarray | None = None) -> list[np.ndarray]:
-    """Bring one signal of all videos to the scale of `scope`. The min-max of equal values is 0.5: it says nothing."""
-    if scope == "none":
-        return signals
-    if training is not None:
-        return [(x - training.mean()) / (training.std() or 1.0) for x in signals]
-    everything, scaled = np.concatenate(signals), []
-    for x in signals:
-        over = everything if scope == "dataset" else x
-        low, high = ((np.minimum.accumulate(x), np.maximum.accumulate(x)) if scope == "causal"
-                     else (np.full(x.shape, over.min()), np.full(x.shape, over.max())))
-        scaled.append(np.divide(x - low, high - low, out=np.full(x.shape, 0.5), where=high > low))
-    return scaled
