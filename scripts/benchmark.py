@@ -110,21 +110,21 @@ def ways_of(config: Config, args: Namespace, videos: list[Video], length: int, d
     # The others take a piece of the longest video.
     longest = max(videos, key=lambda video: len(video.frames))
     video = longest._replace(frames=longest.frames[:length])
-    section, make = "train", training
+    section, make = "train", partial(training, video=video, device=device)
     if args.what != "train":
         # Ten gammas spread over the regular scores; one evaluation has the middle one.
         model, frozen = random_model(config, video, device), with_knobs(config, {"score.memory_update": "frozen"})
         R = [s.regular_score for s in score_videos(model, [video], frozen, device)]
         gammas = np.quantile(R, np.linspace(0.05, 0.95, 10)).tolist()
         config = with_knobs(config, {"score.gamma": gammas[5]})
-        section, make = "score", partial(evaluation, model)
+        section, make = "score", partial(evaluation, model, video=video, device=device)
     if args.what == "gamma":
         return {"one gamma": (None, lambda: [*score_videos(model, [video], config, device)]),
                 "ten gammas": (None, lambda: sweep_gamma(model, [video], config, gammas, device))}
     plain = with_knobs(config, {"train.precision": "float32", "train.compile": False, "score.precision": "float32",
                                 "train.checkpoint_activations": False})
-    return {"plain": make(plain, video, device, plain=True)} | {
-        way: make(with_knobs(config, {f"{section}.precision": way}), video, device) for way in args.precisions}
+    return {"plain": make(config=plain, plain=True)} | {
+        way: make(config=with_knobs(config, {f"{section}.precision": way})) for way in args.precisions}
 
 
 def interleave(ways: Mapping[str, Callable[[], object]], rounds: int) -> tuple[dict[str, list[tuple]], dict]:

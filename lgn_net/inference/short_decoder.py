@@ -36,11 +36,9 @@ def half(conv: Any, which: int) -> nn.Conv2d:
 
 
 class ShortDecoder(nn.Module):
-    """D_lg, whose first convolution is made from M channels in place of D, and the head's first one of half as many.
+    """D_lg, whose first convolution is of M read weights in place of D features: the items are convolved instead.
 
-    A prototype is a sum of items by their read weights, and so is its convolution: the items are convolved, once after
-    each update, and the read weights take the prototypes' place. Local features, and queries where the decoder gets
-    them, have passed their half of a convolution already.
+    Local features, and queries where the decoder gets them, have passed their half of a convolution already.
     """
 
     def __init__(self, network: Any):
@@ -57,12 +55,12 @@ class ShortDecoder(nn.Module):
         self.items = self.kernels = torch.zeros(0)
 
     def encode(self, clip: Tensor, gates: list[Tensor] | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """See `FramePredictor.encode`; the context has the queries' part of the first convolution, too."""
+        """See `FramePredictor.encode`; the context has the first convolution of the queries, too."""
         queries, context = self.encode_all(clip, gates)
         return queries, context | {"queries": self.of_queries(queries[0])}                     # type: ignore[misc]
 
     def decode(self, lookups: list[Lookup], context: dict[str, Tensor]) -> Tensor:
-        """See `FramePredictor.decode`; the context's "local" is what the local half of the head's convolution gave."""
+        """See `FramePredictor.decode`; the context's "local" has passed the head's first convolution."""
         lookup, = lookups
         if not torch.equal(self.items, self.memory.items):
             self.items = self.memory.items.clone()

@@ -49,7 +49,7 @@ def as_array(frames) -> np.ndarray:
 
 
 def to_image(frame: np.ndarray) -> np.ndarray:
-    """Turn (C, H, W) in [-1, 1] back into uint8 pixels (H, W, C), see `lgn_net.data.clips.to_float`."""
+    """Turn (C, H, W) in [-1, 1] back into uint8 pixels (H, W, C)."""
     return ((frame + 1) * 127.5).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
 
 
@@ -62,10 +62,9 @@ def save_maps(path: str | Path, maps: Sequence[FrameMap]) -> None:
 
 def load_maps(path: str | Path) -> list[FrameMap]:
     """Read what `save_maps` wrote. UserError for another file."""
-    arrays = ("image", "prediction", "error")
     try:
         with np.load(path) as file:
-            columns = [file[name] if name in arrays else file[name].tolist() for name in FrameMap._fields]
+            columns = [file[name] if file[name].ndim > 2 else file[name].tolist() for name in FrameMap._fields]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} holds no maps of frames ({error}); evaluate again") from None
     return [one._replace(box=(*one.box,)) for one in map(FrameMap._make, zip(*columns))]

@@ -1,5 +1,6 @@
 """Measure scored frames: the headline with its interval, and the AUC under every protocol of the field."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
@@ -67,11 +68,10 @@ def grid(videos: Sequence[VideoScores], weights: Mapping[str, float],
     """Compute the AUC under every protocol of `GRID`, a fraction; None where undefined or without training scores."""
     labels = [video.labels for video in videos]
     values: dict[Protocol, float | None] = dict.fromkeys(GRID)
-    for scope, sigma, _ in (protocol for protocol in GRID if protocol.average == "micro"):
-        if scope != "training" or training:
-            normal = normality_under(Protocol(scope, sigma), videos, weights, training)
-            for average in metrics.AVERAGES:
-                values[Protocol(scope, sigma, average)] = metrics.auc(labels, normal, average)
+    for scope, sigma in itertools.product(SCOPES if training else SCOPES.keys() - {"training"}, SIGMAS):
+        normal = normality_under(Protocol(scope, sigma), videos, weights, training)
+        for average in metrics.AVERAGES:
+            values[Protocol(scope, sigma, average)] = metrics.auc(labels, normal, average)
     return values
 
 
@@ -94,8 +94,7 @@ def measure(videos: Sequence[VideoScores], weights: Mapping[str, float], protoco
                       for video, y, x, value in zip(videos, labels, normal,
                                                     metrics.video_aucs(labels, normal).tolist())]}
 
-    # Each of several signals alone; and, as far as the files have them, the PSNR of predictors without a parameter, and
-    # by how much the network's PSNR is above that of copying the last frame.
+    # Each of several signals alone and, as far as the files have them, the baselines.
     alone = {f"auc_{name}": (name, np.copysign(1.0, weight)) for name, weight in weights.items() if len(weights) > 1}
     nothing, of_signals = np.array(np.nan), dict[str, float | None]()
     known = [video._replace(signals=video.signals | {
