@@ -1,6 +1,6 @@
 """Benchmarks: the ways do the same work, what is counted is right, and the figures fit together."""
 
-import itertools
+import functools
 import json
 
 import benchmark
@@ -103,22 +103,15 @@ def test_gpu_check_on_the_cpu(tmp_path, quick):
 
 
 def test_gpu_check_keeps_what_it_has(tmp_path, quick, monkeypatch):
-    """A device whose scores are wrong, a check that fails, and a stop in the middle."""
-    calls = itertools.count()
-
-    def off(model, *args):
-        signals = [*score_videos(model, *args)]
-        return signals if next(calls) < 2 else [*signals[:-1], signals[-1]._replace(psnr=signals[-1].psnr + 2e-3)]
-
+    """A check that fails, and a stop in the middle."""
     def fail(error):
         raise error
 
-    for name, fake in {"score_videos": off, "losses": lambda *_: fail(RuntimeError("injected")),
-                       "training": lambda *_: fail(KeyboardInterrupt)}.items():
+    for name, error in {"losses": RuntimeError("injected"), "training": KeyboardInterrupt()}.items():
+        fake = functools.partial(lambda error, *_: fail(error), error)
         fake.__name__ = name
         monkeypatch.setitem(gpu_check.main.__globals__, name, fake)
     done = run(gpu_check.main, "--device", "cpu", "--size", "tiny", "--json", tmp_path / "out.json")
-    assert done.status == 130
     result = json.loads((tmp_path / "out.json").read_text())
-    assert not result["scores"]["ok"] and result["scores"]["float32"]["psnr_db"] == pytest.approx(2e-3, rel=0.01)
+    assert done.status == 130 and result["scores"]["ok"]
     assert "RuntimeError" in result["losses"]["error"] and "training" not in result

@@ -1,6 +1,5 @@
 """Score files, ours and other programs': what is read is what was written; what does not fit is said, not guessed."""
 
-import contextlib
 import json
 import re
 from types import SimpleNamespace
@@ -54,8 +53,6 @@ def folder_of(path, arrays, save=np.save, suffix=".npy"):
     return str(path)
 
 
-# ------------------------------------------------------------------------------------------------------ our own file
-
 def test_round_trip_is_exact(tmp_path):
     """Numbers no decimal of which may go, and the names that folders can have."""
     rng, videos = np.random.default_rng(0), []
@@ -89,7 +86,8 @@ def test_what_a_spreadsheet_makes_of_it(tmp_path, text):
 
 
 @pytest.mark.parametrize("text, word", [
-    (HEADER, "header"), (b"\x89PNG\r\n\x1a\n\0\xff", "lacks the columns"), ("frame,psnr\n1,2\n", "video, distance, label"),
+    (HEADER, "header"), (b"\x89PNG\r\n\x1a\n\0\xff", "lacks the columns"),
+    ("frame,psnr\n1,2\n", "video, distance, label"),
     (HEADER + "a,4,30,0.1,0\n\na,5,31\n", "cut off"), (HEADER + LINES + "a,6,good,0.1,0\n", "psnr.*'good'"),
     *((HEADER + f"a,{t},30,0.1,0\n", "whole number") for t in ("-1", "4.5", "", "inf")),
     (HEADER + "a,4,30,0.1,2\n", "0 or 1"),
@@ -122,35 +120,29 @@ def test_other_labels_for_the_same_scores(tmp_path):
 
 def test_labels_of_other_videos(tmp_path):
     (tmp_path / "s.csv").write_text(HEADER + LINES)
-    masks, flat = folder_of(tmp_path / "masks", {"a": np.zeros(6)}), save(tmp_path / "flat.npy", np.zeros(11))
-    for given, words in (({"labels": masks}, ["masks", "video 'b'"]), ({"labels": flat}, ["11 labels", "12 frames"]),
-                         ({"dataset": "ped2", "source": "official"}, ["ped2.json", "'a'", "01, 02, 03"]),
-                         ({"dataset": "ped2", "source": "ano_pred"}, ["no ano_pred labels of ped2"])):
-        said = refusal(opened, tmp_path / "s.csv", **given)
-        assert all(word in said for word in words), said
+    masks = folder_of(tmp_path / "masks", {"a": np.zeros(6)})
+    for given, words in (({"labels": masks}, "masks.*video 'b'"),
+                         ({"dataset": "ped2", "source": "official"}, "ped2.json.*'a'.*01, 02, 03"),
+                         ({"dataset": "ped2", "source": "ano_pred"}, "no ano_pred labels of ped2")):
+        assert re.search(words, refusal(opened, tmp_path / "s.csv", **given))
 
 
 def test_neighbours_of_the_scores(tmp_path):
     """Calibration by training frames that lie spread, and the folders in which an evaluation is found."""
-    videos, weights = made_scores({"a": np.arange(40) % 2}), {"psnr": 0.3, "distance": -0.7}
-    signals = {name: np.arange(10.0) for name in SIGNALS}
-    spread = [VideoScores("t", np.arange(4, 90, 9), signals, np.zeros(10, np.uint8))]
-    for name in ("evaluation_best", "evaluation_last"):
+    videos, weights, last = made_scores({"a": np.arange(40) % 2}), {"psnr": 0.3, "distance": -0.7}, "evaluation_last"
+    spread = made_scores({"t": np.zeros(10)}, seed=1)
+    spread = [spread[0]._replace(frames=np.arange(4, 90, 9))]
+    for name in ("evaluation_best", last):
         write_scores(tmp_path / name / "scores.csv", videos)
         write_scores(tmp_path / name / "calibration.csv", spread, labelled=False)
         (tmp_path / name / "results.json").write_text(json.dumps({"signals": weights, "name": name}))
-    last = tmp_path / "evaluation_last"
-    for folder in (tmp_path, last):
+    for folder in (tmp_path, tmp_path / last):
         found, place = open_evaluation(folder)
-        assert same(found.videos, videos) and same(found.training, spread) and place == last
-        assert found.weights == weights and found.about["name"] == "evaluation_last"
-    (last / "results.json").write_text("{")
-    assert "damaged" in refusal(open_evaluation, last)
-    (last / "results.json").unlink()
-    assert "evaluate.py" in refusal(open_evaluation, last)
+        assert same(found.videos, videos) and same(found.training, spread) and place == tmp_path / last
+        assert found.weights == weights and found.about["name"] == last
+    (tmp_path / last / "results.json").write_text("{")
+    assert "damaged" in refusal(open_evaluation, tmp_path / last)
 
-
-# ----------------------------------------------------------------------------------------------- other programs' scores
 
 TRUTH = {"x1": np.array([0, 0, 0, 0, 0, 1, 1, 0]), "x2": np.array([0, 0, 0, 1, 0, 0]),
          "x10": np.array([0, 1, 0, 0, 0, 0, 1])}
@@ -193,33 +185,24 @@ def test_every_form_of_the_same_scores(tmp_path, masks, rule, first, last):
             assert video.labels.tolist() == TRUTH[video.name][first:last].tolist()
 
 
-@pytest.mark.parametrize("text, said", [
-    (",video,frame,score\n0,1,0,0.5\n1,1,1,0.25\n2,10,4,1\n", "1 for 01"),
-    ("score,video_frame\n0.5,01/0.jpg\n0.25,01/1.jpg\n1,10/4.jpg\n", "")])
-def test_names_as_other_programs_write_them(tmp_path, text, said):
-    """01 became 1, video and frame are one column; where two videos have one number, nothing is guessed."""
+def test_names_as_a_spreadsheet_writes_them(tmp_path):
+    """01 became 1; where two videos have one number, nothing is guessed."""
     path, truth = tmp_path / "s.csv", {"01": np.array([0, 1]), "02": np.zeros(3), "10": np.arange(5) // 4}
-    path.write_text(text)
-    with pytest.warns(UserWarning, match=said) if said else contextlib.nullcontext():
+    path.write_text(",video,frame,score\n0,1,0,0.5\n1,1,1,0.25\n2,10,4,1\n")
+    with pytest.warns(UserWarning, match="1 for 01"):
         videos = foreign(path, labels=folder_of(tmp_path / "truth", truth)).videos
-    assert same(videos, [VideoScores(name, np.array(t), {"score": np.array(x)}, np.array(y)) for name, t, x, y in (
-        ("01", [0, 1], [0.5, 0.25], [0, 1]), ("10", [4], [1.0], [1]))])
-    folder = folder_of(tmp_path / "truth", {"001": np.zeros(2)})
-    assert not said or "video '1'" in refusal(foreign, path, labels=folder)
+    assert [(v.name, v.labels.tolist()) for v in videos] == [("01", [0, 1]), ("10", [1])]
+    assert "video '1'" in refusal(foreign, path, labels=folder_of(tmp_path / "truth", {"001": np.zeros(2)}))
 
 
 def test_where_labels_come_from(blob_dataset, tmp_path):
     """Beside the frames, from those that ship, from the table itself; or nowhere."""
-    root = str(blob_dataset(testing=(9, 8, 10)))
-    scores = save(tmp_path / "s.npy", np.arange(27 - 3 * 4))
-    assert {video.name: video.labels.tolist() for video in foreign(scores, "blobs", dataset_path=root,
-                                                                   drop_first=4).videos} == {
-        "01": [1] * 5, "02": [1] * 4, "03": [0] + [1] * 5}
-    for source, expected in (("auto", "ano_pred"), ("official", "official")):
-        evaluation = foreign(save(tmp_path / "s.npy", np.zeros(15324)), "avenue", source)
-        assert evaluation.about["labels"] == str(BENCHMARKS["avenue"].truths[expected])
-        for video in evaluation.videos:
-            assert video.labels.tolist() == published("avenue", expected)[video.name].tolist()
+    root, scores = str(blob_dataset(testing=(9, 8, 10))), save(tmp_path / "s.npy", np.arange(27 - 3 * 4))
+    videos = foreign(scores, "blobs", dataset_path=root, drop_first=4).videos
+    assert [video.labels.tolist() for video in videos] == [[1] * 5, [1] * 4, [0] + [1] * 5]
+    videos = foreign(save(tmp_path / "a.npy", np.zeros(15324)), "avenue", "official").videos
+    assert {video.name: video.labels.tolist() for video in videos} == {
+        name: y.tolist() for name, y in published("avenue").items()}
     assert "where a video ends" in refusal(foreign, scores)
     (tmp_path / "t.csv").write_text("video,frame,score,label\n1,0,0.5,0\n01,0,0.25,1\n1,1,0.75,1\n01,1,1,0\n")
     assert {v.name: (v.signals["score"].tolist(), v.labels.tolist()) for v in foreign(tmp_path / "t.csv").videos} == {
@@ -227,13 +210,11 @@ def test_where_labels_come_from(blob_dataset, tmp_path):
 
 
 @pytest.mark.parametrize("count, rule, words", [
-    (1962, {}, ["1962 scores", "2010 frames", "4 missing in each", "--drop-first 4"]),
-    (2010, {"drop_first": 4}, ["2010 scores", "1962 of"]), (1963, {"crop": "4:"}, ["1963 scores", "other videos"]),
-    (1962, {"crop": "8"}, ["--crop 8"]), (1962, {"crop": "8:-7:2"}, ["--crop"])])
+    (1962, {}, "1962 scores.*2010 frames.*4 missing in each.*--drop-first 4"),
+    (1963, {"crop": "4:"}, "1963 scores.*other videos"), (1962, {"crop": "8"}, "--crop 8")])
 def test_number_of_scores_that_does_not_fit(tmp_path, count, rule, words):
     path = save(tmp_path / "s.npy", np.zeros(count))
-    said = refusal(foreign, path, "ped2", **rule)
-    assert all(word in said for word in words), said
+    assert re.search(words, refusal(foreign, path, "ped2", **rule))
 
 
 def test_files_of_other_videos(tmp_path, masks):
@@ -242,11 +223,9 @@ def test_files_of_other_videos(tmp_path, masks):
         videos = foreign(path, labels=masks).videos
     assert [video.signals["score"].tolist() for video in videos] == [x.tolist() for x in SCORES.values()]
     (tmp_path / "scores/test_9.npy").unlink()
+    assert re.search("2 videos.*of 3.*x1", refusal(foreign, path, labels=masks))
     shifted = {"x1": np.zeros(9), "x2": np.zeros(5), "x10": np.zeros(7)}                       # as many in all
-    for folder, words in ((path, ["2 videos", "of 3", "x1"]), (folder_of(tmp_path / "no", {}), ["0 videos"]),
-                          (folder_of(tmp_path / "shifted", shifted), ["video x1: 9"])):
-        said = refusal(foreign, folder, labels=masks)
-        assert all(word in said for word in [folder, *words]), said
+    assert "video x1: 9" in refusal(foreign, folder_of(tmp_path / "shifted", shifted), labels=masks)
     for row, word in (("x3,0,1", "'x3'"), ("x2,6,1", "frame 6")):
         (tmp_path / "table.csv").write_text(f"video,frame,score\nx1,0,1\n{row}\n")
         assert word in refusal(foreign, tmp_path / "table.csv", labels=masks)
@@ -264,10 +243,8 @@ def test_arrays_that_are_no_scores(tmp_path, masks):
             assert name in refusal(foreign, tmp_path / name, labels=masks), content
 
 
-def test_scores_that_are_not_finite_and_videos_too_short(tmp_path, masks):
+def test_scores_that_are_not_finite(tmp_path, masks):
     scores = SCORES | {"x1": np.where(TRUTH["x1"] == 1, np.inf, SCORES["x1"]), "x2": np.full(6, np.nan)}
     with pytest.warns(UserWarning, match="8 of 21 frames .* video x1, frame 5"):
         videos = foreign(folder_of(tmp_path / "s", scores), labels=masks).videos
     assert [(video.name, len(video.frames)) for video in videos] == [("x1", 6), ("x10", 7)]
-    one = save(tmp_path / "one.npy", SCORES["x1"][4:-3])                                     # the others have no frame
-    assert [video.name for video in foreign(one, labels=masks, crop="4:-3").videos] == ["x1"]

@@ -172,12 +172,12 @@ def test_scores_are_those_of_the_loop_at_every_batch_size(videos, member):
 
 def test_gamma_is_a_strict_bound_in_float32(model, videos):
     """Neither R itself nor a number that float32 rounds to it updates; the next one does, also in a sweep."""
-    R = score_videos(model, videos, knobs(memory_update="frozen"), CPU)[0].regular_score
+    R = score_videos(model, videos[:1], knobs(memory_update="frozen"), CPU)[0].regular_score
     above = float(np.nextafter(np.float32(R), np.float32(1)))
-    expected = {R: False, R + (above - R) / 4: False, above: True, 0.0: False}
-    swept = sweep_gamma(model, videos, knobs(), expected, CPU)
+    expected = {R: False, R + (above - R) / 4: False, above: True}
+    swept = sweep_gamma(model, videos[:1], knobs(), expected, CPU)
     for gamma, updated in expected.items():
-        assert score_videos(model, videos, knobs(gamma=gamma), CPU)[0].memory_updated == updated
+        assert score_videos(model, videos[:1], knobs(gamma=gamma), CPU)[0].memory_updated == updated
         assert swept[gamma][0].memory_updated == updated
 
 
