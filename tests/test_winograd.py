@@ -8,9 +8,9 @@ from torch.testing import assert_close
 from lgn_net.config import Config, DataConfig, ModelConfig, with_knobs
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.files import ROOT
+from lgn_net.inference.kernels import WinogradBranch, WinogradConv
 from lgn_net.inference.loop import score_videos
 from lgn_net.inference.stream import for_inference
-from lgn_net.inference.winograd import WinogradBranch, WinogradConv
 from lgn_net.model.build import build_model
 from lgn_net.model.local_branch import LocalBranch
 from lgn_net.training.checkpoint import load_checkpoint

@@ -136,7 +136,7 @@ def for_inference(model: FramePredictor, config: Config) -> Any:
                     sequence[k + 1] = nn.Identity()
     ready.kernels, on_cpu = "direct", next(ready.parameters()).device.type == "cpu"
     if config.score.kernels != "direct" and config.score.precision == "float32" and on_cpu:
-        from lgn_net.inference.winograd import swap_in  # only this way of scoring needs it
+        from lgn_net.inference.kernels import swap_in  # only this way of scoring needs it
         ready.kernels = swap_in(ready, config.score.kernels, config.data.image_size)
     if config.score.precision == "bfloat16":
         for layer in ready.modules():
