@@ -32,10 +32,7 @@ from lgn_net.training.checkpoint import check_architecture, load_checkpoint, loa
 
 
 def load_network(config: Config, args: Namespace, device: torch.device) -> tuple[Config, Any, Results]:
-    """Load the network of `--checkpoint`, or of the authors' pair, onto the device.
-
-    Returns the configuration with the network's sizes, the network from `for_inference`, and where it is from.
-    """
+    """Load the network of `--checkpoint`, or of the authors' pair: its configuration, `for_inference`, where from."""
     if args.checkpoint:
         saved_config, saved = load_checkpoint(args.checkpoint)
         check_architecture(config, saved_config, args.checkpoint)
@@ -86,10 +83,9 @@ def find_masks(folder: Path, videos: Sequence[Video]) -> list[tuple[str, ...]]:
 @torch.inference_mode()
 def sample_normal(model: FramePredictor, videos: list[Video], config: Config, count: int, device: torch.device,
                   bar: tqdm | None = None) -> tuple[list[FrameSignals], list[dict]]:
-    """Score `count` windows, spread evenly over videos, with the memory frozen; return signals, and facts of memories.
+    """Score `count` windows, spread evenly over videos, with the memory frozen.
 
-    "queries_of_item" counts the queries whose nearest item each item is, "live_items" are those with any, "item_cosine"
-    is the mean cosine of two items.
+    Returns the signals, and of each memory the number of queries whose nearest item each item is.
     """
     config, window = with_knobs(config, {"score.memory_update": "frozen"}), config.model.window
     every = [(v, range(t, t + window)) for v in long_enough(videos, window)
@@ -133,10 +129,7 @@ def predict_again(model: FramePredictor, videos: list[Video], config: Config, sc
 def draw_maps(model: FramePredictor, videos: list[Video], config: Config, scored: Sequence[VideoScores],
               normal: Sequence[np.ndarray], wanted: Sequence[tuple[int, int, str]],
               device: torch.device) -> list[FrameMap]:
-    """Make the error maps of `wanted` frames, by their indices in `scored` and in the video, and why each was chosen.
-
-    `normal` is the normality (n_v,) of each of the `scored` videos. The first reason for a frame counts.
-    """
+    """Make the error maps of `wanted` frames: index in `scored`, in the video, and why, of which the first counts."""
     reasons = {(scored[k].name, frame): (k, kind) for k, frame, kind in reversed(wanted)}
     maps = {}
     for name, frame, file, predicted, target in predict_again(model, videos, config, scored, reasons, device):

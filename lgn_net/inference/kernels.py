@@ -38,12 +38,8 @@ def swap_in(model: nn.Module, kernels: str, image_size: int) -> str:
     """Replace layers of a model by faster ones with equal results up to rounding; say what was replaced.
 
     Candidates are the ST-LSTM cells, and the convolutions of E_glo and the decoder at 1/4 and 1/8 of the frame. Where
-    the features are larger, the transforms cost more than the products save.
-
-    Args:
-        model: a float32 network on the CPU whose BatchNorms are folded; changed in place.
-        kernels: "winograd" replaces every candidate, "auto" those that a trial on the shapes of one frame finds faster.
-        image_size: height and width of the frames.
+    the features are larger, the transforms cost more than the products save. With `kernels` "winograd" all are
+    replaced, with "auto" those that a trial on the shapes of one frame finds faster.
     """
     network: Any = model
     always, cells, convolutions, short = kernels == "winograd", 0, 0, shorten(model)
@@ -226,17 +222,14 @@ class WinogradConv(nn.Module):
 
 
 def shorten(model: nn.Module) -> bool:
-    """Give a network a `ShortDecoder`, in place, where it fits; return whether it does.
-
-    It fits LGN-Net and LGN-ST: local features, a memory of far fewer items than features, no skips.
-    """
+    """Give LGN-Net or LGN-ST with few items a `ShortDecoder`, in place; return whether that is done."""
     network: Any = model
     if type(model) is not LGNNet or not network.local_branch or not network.memory or network.skips \
             or 4 * len(network.memory.items) > network.memory.items.shape[1]:
         return False
-    head, short = network.decoder.head[0], ShortDecoder(network)
-    network.local_branch.deconv.append(half(head, 1))
-    network.decoder, network.decode = short, short.decode        # which takes more of a lookup than its prototypes
+    network.local_branch.deconv.append(half(network.decoder.head[0], 1))
+    network.short = short = ShortDecoder(network)
+    network.decode = short.decode                                # which takes more of a lookup than its prototypes
     if network.concat_query:
         network.encode = short.encode
     return True
@@ -259,14 +252,13 @@ class ShortDecoder(nn.Module):
     def __init__(self, network: Any):
         super().__init__()
         decoder, self.memory, D = network.decoder, network.memory, network.memory.items.shape[1]
-        first, head = decoder.block4[0], decoder.head[0]
+        first, head = decoder.block4[0], decoder.head
         self.weight, self.bias = first.weight[:, -D:].detach(), first.bias
         self.of_queries = half(first, 0) if network.concat_query else None
-        self.encode_all = network.encode
-        self.block4, self.up4, self.block3, self.up3 = decoder.block4[1:], decoder.up4, decoder.block3, decoder.up3
-        self.block2, self.up2, self.tail = decoder.block2, decoder.up2, decoder.head[1:]
-        self.head = half(head, 0)
-        self.head.bias = head.bias
+        self.encode_all, self.decoder = network.encode, decoder
+        decoder.block4, decoder.head = decoder.block4[1:], nn.Identity()
+        self.head, self.tail = half(head[0], 0), head[1:]
+        self.head.bias = head[0].bias
         self.items = self.kernels = torch.zeros(0)
 
     def encode(self, clip: Tensor, gates: list[Tensor] | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
@@ -283,7 +275,4 @@ class ShortDecoder(nn.Module):
         B, _, h, w = lookup.queries.shape
         read_weights = lookup.similarity.softmax(dim=1).view(B, h, w, -1).permute(0, 3, 1, 2)  # (B, M, h, w)
         x = F.conv2d(read_weights, self.kernels, self.bias, padding=1) + context.get("queries", 0)
-        x = self.up4(self.block4(x))
-        x = self.up3(self.block3(x))
-        x = self.up2(self.block2(x))                                                           # (B, width, H, W)
-        return self.tail(self.head(x).add_(context["local"]))
+        return self.tail(self.head(self.decoder(x)).add_(context["local"]))

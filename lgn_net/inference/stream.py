@@ -120,10 +120,7 @@ def ahead(items: Iterator[list]) -> Iterator[list]:
 
 
 def for_inference(model: FramePredictor, config: Config) -> Any:
-    """Copy a model with BatchNorms folded into the convolutions before them, in the precision of `score.precision`.
-
-    Its attribute `kernels` says what computes its wide layers; where there is one already, nothing else is done.
-    """
+    """Copy a model, BatchNorms folded into convolutions, in `score.precision`; `kernels` says what computes it."""
     ready: Any = copy.deepcopy(model)
     if hasattr(ready, "kernels"):
         return ready

@@ -33,22 +33,9 @@ class Evaluation(NamedTuple):
     about: Results                                # where the scores are from
 
 
-def lengths_of(dataset: str | None, dataset_path: str | None, labels: str | None) -> Mapping[str, int]:
-    """Count the frames of the test videos: those in a folder of labels, on disk, or a benchmark's; {}: unknown."""
-    if labels and Path(labels).is_dir():
-        return {name: len(y) for name, y in load_label_folder(labels).items()}
-    if dataset_path:
-        videos = index_videos(find_split(dataset_path, dataset or "", "testing"))
-        return {video.name: len(video.frames) for video in videos}
-    return known_lengths(dataset, "testing") if dataset else {}
-
-
 def labels_of(lengths: Mapping[str, int], dataset: str | None, dataset_path: str | None, labels: str | None,
               source: str) -> tuple[dict[str, np.ndarray], str]:
-    """Read the labels (T,) of each video by its name: `labels`, beside the frames, or what ships; tell which.
-
-    UserError where there are none, or they do not fit the `lengths`.
-    """
+    """Read the labels (T,) of each video by its name: `labels`, beside the frames, or what ships; tell which."""
     dataset, truths = dataset or "", facts_of(dataset or "").truths
     if labels:
         where = labels
@@ -94,7 +81,12 @@ def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lamb
         path = str(file) if file.is_file() else path
     beside = results_beside(path)
     dataset = dataset or beside.get("dataset")
-    known = lengths_of(dataset, args.dataset_path, args.labels)
+    known: Mapping[str, int] = known_lengths(dataset, "testing") if dataset else {}
+    if args.labels and Path(args.labels).is_dir():
+        known = {name: len(y) for name, y in load_label_folder(args.labels).items()}
+    elif args.dataset_path:
+        found = index_videos(find_split(args.dataset_path, dataset or "", "testing"))
+        known = {video.name: len(video.frames) for video in found}
     about: Results = {"dataset": dataset, "scores": str(path), "labels": "none"}
     training: list[VideoScores] = []
     others = {} if known or args.labels else {video.name: np.bincount(video.frames, video.labels) for video in like}
@@ -132,10 +124,7 @@ def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lamb
 
 
 def open_evaluation(folder: str | Path) -> tuple[Evaluation, Path]:
-    """Read what evaluate.py left in its folder, or in the run's, as it was measured; return that folder, too.
-
-    `about` is all of its results. UserError when there is none.
-    """
+    """Read what evaluate.py left in its folder, or in the run's, as it was measured; return that folder, too."""
     folder = Path(folder)
     inside = folder / "evaluation_last" / "scores.csv", *sorted(folder.glob("*/scores.csv"))
     for path in (folder / "scores.csv", *inside):

@@ -72,10 +72,7 @@ def load_maps(path: str | Path) -> list[FrameMap]:
 
 def judge_again(maps: Sequence[FrameMap], videos: Sequence[VideoScores], normal: Sequence[np.ndarray]) \
         -> list[FrameMap]:
-    """Give maps the normality and label that their frames have now; a map with others than before is "chosen".
-
-    `normal` is (n,) for each of the `videos`. Frames that are not there any more are left out.
-    """
+    """Give maps the normality and label that their frames have now, if any; a map with others is now "chosen"."""
     now = {(video.name, t): (x, y) for video, values in zip(videos, normal)
            for t, x, y in zip(video.frames.tolist(), values.tolist(), video.labels.tolist())}
     again = []

@@ -76,10 +76,7 @@ def equal_error_rate(false_positive: np.ndarray, true_positive: np.ndarray) -> f
 
 def operating_point(false_positive: np.ndarray, true_positive: np.ndarray, normality: np.ndarray,
                     wanted: float | None = None) -> OperatingPoint:
-    """Find the threshold with the most false positives up to `wanted`; without that, where they equal the misses best.
-
-    The first two arguments are the ROC curve of frames with this normality (n,).
-    """
+    """Find the threshold with the most false positives up to `wanted`; without that, where they equal the misses best."""
     k = np.abs(false_positive + true_positive - 1).argmin() if wanted is None else (false_positive <= wanted).sum() - 1
     levels = np.concatenate([[np.nextafter(normality.min(), -np.inf)], np.unique(normality)])    # a level per point
     return {"threshold": float(levels[k]), "false_positive_rate": float(false_positive[k]),

@@ -18,12 +18,8 @@ def normality(videos: Sequence[Mapping[str, np.ndarray]], weights: Mapping[str, 
               training: Mapping[str, np.ndarray] | None = None) -> list[np.ndarray]:
     """Compute the normality of every frame; high is normal (eq. 15-17 with their sign mended, docs/differences.md, 9).
 
-    Args:
-        videos: the signals (n_v,) of each video by name.
-        weights: of the signals; negative where a high value is abnormal. The paper's 0.6 * minmax(PSNR) + 0.4 * (1 -
-            minmax(D)) is {"psnr": 0.6, "distance": -0.4}.
-        scope: one of `SCOPES`.
-        training: for scope "training": each signal (m,) on training frames.
+    `videos` are the signals (n_v,) of each video by name, `training` those (m,) on training frames. Weights are negative
+    where a high value is abnormal: the paper's are {"psnr": 0.6, "distance": -0.4}. `scope` is one of `SCOPES`.
     """
     total = [np.zeros(len(next(iter(video.values())))) for video in videos]
     for name, weight in weights.items():

@@ -51,10 +51,7 @@ def paper_weights(psnr_weight: float, memories: int = 1) -> dict[str, float]:
 
 def normality_under(protocol: Protocol, videos: Sequence[VideoScores], weights: Mapping[str, float],
                     training: Sequence[VideoScores] = ()) -> list[np.ndarray]:
-    """Compute the normality (n_v,) of each video, smoothed with the edges repeated.
-
-    UserError when the normalisation needs `training` scores and there are none.
-    """
+    """Compute the normality (n_v,) of each video, smoothed with the edges repeated; UserError without `training`."""
     if protocol.scope == "training" and not training:
         raise UserError("the normalisation 'training' needs scores of training frames; evaluate.py writes them as "
                         "calibration.csv beside the score file where it finds the frames (--score.calibration)")
@@ -112,10 +109,7 @@ def measure(videos: Sequence[VideoScores], weights: Mapping[str, float], protoco
 
 def common_frames(first: Sequence[VideoScores], second: Sequence[VideoScores]) \
         -> list[tuple[int, int, np.ndarray, np.ndarray]]:
-    """Find the frames that two files hold: of each video its index in both, and their positions (m,) in both.
-
-    UserError where there is none, or one has two labels.
-    """
+    """Find the frames that two files hold: of each video its index in both, and their positions (m,) in both."""
     second = known_as("the second score file", second, [video.name for video in first])
     places, common = {video.name: k for k, video in enumerate(second)}, []
     for k, a in enumerate(first):
@@ -133,10 +127,7 @@ def common_frames(first: Sequence[VideoScores], second: Sequence[VideoScores]) \
 
 def compare(first: Sequence[VideoScores], second: Sequence[VideoScores], weights: Sequence[Mapping[str, float]],
             protocol: Protocol = PAPER, training: Sequence[Sequence[VideoScores]] = ((), ())) -> Compared:
-    """Compare two score files on the frames that both hold, by the same resampled videos.
-
-    Normality is made from all frames of each file, with its `weights` and `training` scores.
-    """
+    """Compare two score files on the frames that both hold; normality is made from all frames of each file."""
     common = common_frames(first, second)
     x, y = (normality_under(protocol, *of_file) for of_file in zip((first, second), weights, training))
     labels = [first[k].labels[i] for k, _, i, _ in common]

@@ -18,7 +18,7 @@ from lgn_net.data.videos import natural_key
 from lgn_net.errors import UserError
 from lgn_net.files import write_atomic
 
-# How a name begins that spreadsheets take for a formula; in our files it has a ' before it, which they do not show.
+# How a name begins that spreadsheets take for a formula; in our files it has a ' before it.
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
@@ -58,10 +58,7 @@ def write_scores(path: str | Path, videos: Sequence[VideoScores], labelled: bool
 
 
 def read_table(path: str | Path, required: Collection[str]) -> dict[str, np.ndarray]:
-    """Read a CSV file: each named column as float64, empty cells as NaN; or as text, where it is not `required`.
-
-    UserError for another file, and for a required column that is missing or holds something else than numbers.
-    """
+    """Read a CSV file: each named column as float64, empty cells as NaN; or as text, where it is not `required`."""
     try:
         header, lines = read_rows(path)
         if not lines:
@@ -92,10 +89,7 @@ def known_as(path: str | Path, videos: Sequence[VideoScores], names: Collection[
 
 
 def read_scores(path: str | Path, signals: Collection[str], labelled: bool = True) -> list[VideoScores]:
-    """Read a score file, sorted as in `by_video`, with all numeric columns but decisions; without labels these are 0.
-
-    UserError for a column of `signals`, or `label` if it must be `labelled`, that is missing or holds something else.
-    """
+    """Read a score file as in `by_video`, with at least the columns of `signals`; labels are 0 where there are none."""
     columns = read_table(path, ["video", "frame", *signals, *["label"] * labelled])
     names, frames = columns.pop("video"), columns.pop("frame")
     labels = columns.pop("label", np.zeros(len(names)))
