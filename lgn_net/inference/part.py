@@ -29,7 +29,7 @@ class Part:
         self.saved_at, self.pause = time.monotonic(), SECONDS
 
     def resume(self, tensors: Sequence[Tensor]) -> list[tuple]:
-        """Return the rows that are there, and give the tensors, `tensors` too, the values that they had behind these."""
+        """Return the rows that are there; give all tensors, also `tensors`, the values that they had behind these."""
         self.tensors += tensors
         try:
             state: Any = load_file(self.path) if self.path.is_file() else {"key": self.key, "rows": []}

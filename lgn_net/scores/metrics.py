@@ -14,8 +14,7 @@ from lgn_net.scores.results import OperatingPoint, Results
 AVERAGES = {
     "micro": "all frames of all videos together",
     "macro": "mean over the videos with both classes",
-    "padded": "macro over all videos, each lengthened by a right answer of either class: biased",
-}
+    "padded": "macro over all videos, each lengthened by a right answer of either class: biased"}
 Arrays = Sequence[np.ndarray]
 
 
@@ -76,7 +75,7 @@ def equal_error_rate(false_positive: np.ndarray, true_positive: np.ndarray) -> f
 
 def operating_point(false_positive: np.ndarray, true_positive: np.ndarray, normality: np.ndarray,
                     wanted: float | None = None) -> OperatingPoint:
-    """Find the threshold with the most false positives up to `wanted`; without that, where they equal the misses best."""
+    """Find the threshold with the most false positives up to `wanted`; by default where they are as many as misses."""
     k = np.abs(false_positive + true_positive - 1).argmin() if wanted is None else (false_positive <= wanted).sum() - 1
     levels = np.concatenate([[np.nextafter(normality.min(), -np.inf)], np.unique(normality)])    # a level per point
     return {"threshold": float(levels[k]), "false_positive_rate": float(false_positive[k]),

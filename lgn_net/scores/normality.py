@@ -5,21 +5,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 # How a signal is brought to a common scale before it is weighted; docs/protocols.md says who uses which.
-SCOPES = {
-    "video": "min-max per video",
-    "none": "no normalisation",
-    "dataset": "min-max over all videos",
-    "training": "mean and spread of training frames",
-    "causal": "running min-max, past only",
-}
+SCOPES = {"video": "min-max per video", "none": "no normalisation", "dataset": "min-max over all videos",
+          "training": "mean and spread of training frames", "causal": "running min-max, past only"}
 
 
 def normality(videos: Sequence[Mapping[str, np.ndarray]], weights: Mapping[str, float], scope: str = "video",
               training: Mapping[str, np.ndarray] | None = None) -> list[np.ndarray]:
     """Compute the normality of every frame; high is normal (eq. 15-17 with their sign mended, docs/differences.md, 9).
 
-    `videos` are the signals (n_v,) of each video by name, `training` those (m,) on training frames. Weights are negative
-    where a high value is abnormal: the paper's are {"psnr": 0.6, "distance": -0.4}. `scope` is one of `SCOPES`.
+    `videos` are the signals (n_v,) of each video by name, `training` those (m,) on training frames. A weight is
+    negative where a high value is abnormal: the paper's are {"psnr": 0.6, "distance": -0.4}.
     """
     total = [np.zeros(len(next(iter(video.values())))) for video in videos]
     for name, weight in weights.items():
