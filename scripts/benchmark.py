@@ -10,7 +10,6 @@ rounds after one to warm up; a ratio compares two ways in one round. Without --d
 
 import copy
 import os
-import re
 import statistics
 import tempfile
 import time
@@ -151,10 +150,8 @@ def figures(times: dict[str, list[tuple]], way: str, count: int, work: Work) -> 
 
 
 def machine(device: torch.device) -> dict:
-    """Describe the machine: versions, processor with the flags that arithmetic depends on, device, cores, load."""
-    info = Path("/proc/cpuinfo")
-    flags = {*re.findall(r"\b(?:avx|fma|amx|sse4)\w*", info.read_text() if info.is_file() else "")}
-    return provenance(device) | {"flags": sorted(flags), "cores": os.cpu_count(), "load": os.getloadavg()}
+    """Describe the machine: versions, processor with its vector instructions, device, cores, load."""
+    return provenance(device) | {"cores": os.cpu_count(), "load": os.getloadavg()}
 
 
 def draw_video(folder: Path, config: Config, frames: int) -> Video:
@@ -249,8 +246,8 @@ def profile_parts(work: Work, device: torch.device) -> dict[str, float]:
         owner = reduce(lambda module, name: getattr(module, name, None), owners, model)
         if hasattr(owner, method):
             setattr(owner, method, record_function(part)(getattr(owner, method)))
-    with profile(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * cuda], acc_events=True) as profiler, \
-            record_function("whole"):
+    activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * cuda]
+    with profile(activities=activities, acc_events=True) as profiler, record_function("whole"):
         call()
     events = [event for event in profiler.key_averages() if event.device_type == DeviceType.CPU]
     seconds = {"optimizer" if event.key.startswith("Optimizer.step") else event.key:

@@ -15,7 +15,7 @@ from lgn_net.data.clips import read_frames, to_float
 from lgn_net.data.videos import Video
 from lgn_net.errors import UserError
 from lgn_net.inference.around import find_masks
-from lgn_net.inference.observers import Localization, Quality, chance_to_touch, resized_mask, summarize
+from lgn_net.inference.observers import Localization, Quality, chance_to_touch, resized_mask
 from lgn_net.scores import maps
 from lgn_net.scores.maps import FrameMap, choose_frames, error_map, smoothed, strong_regions
 from lgn_net.scores.score_file import VideoScores
@@ -180,13 +180,6 @@ def test_lpips_sees_red_green_blue(monkeypatch):
         assert Quality()(0, 4, x, y)["lpips"] == pytest.approx(network(x[[2, 1, 0]], y[[2, 1, 0]]).item())
         grey = network(x[:1].expand(3, -1, -1), y[:1].expand(3, -1, -1)).item()
         assert Quality()(0, 4, x[:1], y[:1])["lpips"] == pytest.approx(grey)
-
-
-def test_means():
-    rows = [{"ssim": 0.5}, {"ssim": 0.9}]
-    measured = [gathered(rows, "01", [1, 0]), gathered([{"ssim": 0.1}], "03", [1])]
-    lpips = dict.fromkeys(("lpips", "lpips_normal", "lpips_abnormal"))
-    assert summarize(measured) == pytest.approx({"ssim": 0.5, "ssim_normal": 0.9, "ssim_abnormal": 0.3, **lpips})
 
 
 def test_maps_come_back_as_they_were(tmp_path):

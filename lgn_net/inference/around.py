@@ -1,6 +1,5 @@
 """Around the loop over test frames: the network and its data before it, single windows and error maps after it."""
 
-import contextlib
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
@@ -63,9 +62,10 @@ def load_test_set(config: Config, args: Namespace) -> tuple[list[Video], dict[st
 
 def training_videos(config: Config, args: Namespace) -> list[Video]:
     """Find the training videos beside the test videos; [] where there are none."""
-    with contextlib.suppress(UserError):
+    try:
         return index_videos(find_split(args.dataset_path, config.data.dataset, "training"))
-    return []
+    except UserError:
+        return []
 
 
 def find_masks(folder: Path, videos: Sequence[Video]) -> list[tuple[str, ...]]:

@@ -44,21 +44,19 @@ def swap_in(model: nn.Module, kernels: str, image_size: int) -> str:
     network: Any = model
     always, cells, convolutions, short = kernels == "winograd", 0, 0, shorten(model)
 
-    def features(count: int, *shape: int) -> Tensor:
-        return torch.ones(count, *shape).contiguous(memory_format=torch.channels_last)
-
     # The recurrent cells are alike; one is tried, with states of tiles.
     branch = getattr(network, "local_branch", None)
     if branch and isinstance(branch.cells[0], STLSTMCell):
         cell, side = branch.cells[-1], image_size // 4
         fast, grid = WinogradCell(cell), Grid(1, side, side)
-        images, tiles = features(4, cell.hidden, side, side), torch.ones(16, cell.hidden, grid.y * grid.x)
+        tiles = torch.ones(16, cell.hidden, grid.y * grid.x)
+        images = grid.images(tiles).contiguous(memory_format=torch.channels_last)
 
         def step() -> None:
             x, H, M = (State(tiles, grid) for _ in range(3))
             fast.step(*fast.from_x(x.patches, tiles), H, tiles, M, grid)
 
-        if always or cell.hidden * side >= SMALL and is_faster(lambda: cell(*images.split(1)), step):
+        if always or cell.hidden * side >= SMALL and is_faster(lambda: cell(*[images] * 4), step):
             network.local_branch, cells = WinogradBranch(branch), len(branch.cells)
 
     # The convolutions.
@@ -67,8 +65,9 @@ def swap_in(model: nn.Module, kernels: str, image_size: int) -> str:
         for k, conv in enumerate(block):
             side = image_size // scale
             if isinstance(conv, nn.Conv2d) and (always or conv.in_channels * side >= SMALL):
-                one, quick = features(1, conv.in_channels, side, side), WinogradConv(conv)
-                if always or is_faster(partial(conv, one), partial(quick, one)):
+                images = torch.ones(1, conv.in_channels, side, side).contiguous(memory_format=torch.channels_last)
+                quick = WinogradConv(conv)
+                if always or is_faster(partial(conv, images), partial(quick, images)):
                     block[k], convolutions = quick, convolutions + 1
     counts = ", ".join(f"{count} {kind}" for count, kind in ((cells, "cells"), (convolutions, "convolutions")) if count)
     return (f"winograd ({counts})" if counts else "direct") + ", short decoder" * short

@@ -142,18 +142,14 @@ def for_inference(model: FramePredictor, config: Config) -> Any:
         # bfloat16 in the first blocks would blur D, whose range within a video is small.
         for box in [*ready.modules()]:
             if isinstance(box, PrototypeEncoder):
-                box.block1, box.block2 = InFloat32(box.block1), InFloat32(box.block2)      # type: ignore[assignment]
+                box.block1, box.block2 = (InFloat32(*block).float() for block in (box.block1, box.block2))
     return ready
 
 
-class InFloat32(nn.Module):
+class InFloat32(nn.Sequential):
     """A block that autocast leaves alone."""
-
-    def __init__(self, block: nn.Module):
-        super().__init__()
-        self.block = block.float()
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the block on x (B, C, H, W) in float32."""
         with torch.autocast(x.device.type, enabled=False):
-            return self.block(x.float())
+            return super().forward(x.float())
