@@ -110,8 +110,7 @@ def predict_again(model: FramePredictor, videos: list[Video], config: Config, sc
                   device: torch.device) -> Iterator[tuple[str, int, str, Tensor, Tensor]]:
     """Predict the `wanted` frames, (name of the video, index), each with the memory that it met in `score_videos`.
 
-    The frames that updated the memory are run again, too. Yields, in the order of `scored`, name of the video, index
-    and file of the frame, and predicted and true frame (C, H, W) in [-1, 1].
+    Yields in their order: name of the video, index and file of the frame, predicted and true frame (C, H, W).
     """
     index = {video.name: v for v, video in enumerate(videos)}
     where = [(video.name, t) for video in scored for t, updated in

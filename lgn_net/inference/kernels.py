@@ -243,10 +243,7 @@ def half(conv: Any, which: int) -> nn.Conv2d:
 
 
 class ShortDecoder(nn.Module):
-    """D_lg, whose first convolution is of M read weights in place of D features: the items are convolved instead.
-
-    Local features, and queries where the decoder gets them, have passed their half of a convolution already.
-    """
+    """D_lg, whose first convolution is of M read weights in place of D features: the items are convolved instead."""
 
     def __init__(self, network: Any):
         super().__init__()

@@ -58,9 +58,8 @@ def predict(model: FramePredictor, windows: Iterable[Windows], config: Config, a
             video: int = -1) -> Iterator[Prediction]:
     """Predict and score windows one after the other, and update the memory with frames that look normal.
 
-    The signals of a frame are taken with the memory as it is before that frame's own update. The `model`, from
-    `for_inference`, is changed. Where an evaluation goes on, `at_start` are the items of its memories after the
-    training, and `video` is the index of the video in whose middle it is.
+    The signals of a frame are taken with the memory as it is before that frame's own update. An evaluation that goes
+    on in the middle of a `video` gives the items that the memories had `at_start`, after the training.
     """
     knobs, updating = config.score, updates_memory(model, config)
     at_start = at_start or copy_items(model)
@@ -118,9 +117,8 @@ def score_videos(model: FramePredictor, videos: list[Video], config: Config, dev
                  part: Part | None = None) -> Iterator[FrameSignals]:
     """Score every frame but the first n of each video, in order. The model's own memory stays as it is.
 
-    What does not depend on the memory is computed for several windows at once (`score.batch_size`); scores depend on
-    that by no more than rounding. Several processes divide the videos. What `observers` measure becomes a signal. A
-    `part` keeps the signals as they come; those that it has already are yielded from there.
+    Several processes divide the videos. What `observers` measure becomes a signal. A `part` keeps the signals as they
+    come; those that it has already are yielded from there.
     """
     model = for_inference(model, config)
     at_start, done = copy_items(model), (-1, -1)                              # video and frame scored last

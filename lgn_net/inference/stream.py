@@ -42,8 +42,7 @@ def encode_windows(model: FramePredictor, batches: Iterable[Sequence[Frame]], co
                    device: torch.device) -> Iterator[Windows]:
     """Encode every window of n + 1 consecutive frames, those that end in one batch of frames at once.
 
-    Each is yielded alone where the memory may be updated, as the next one may depend on what this one does to it. The
-    `model` is from `for_inference`. A frame that does not follow the one before it in its video starts anew.
+    Each is yielded alone where the memory may be updated, as the next one may depend on what this one does to it.
     """
     n, T, updating = config.model.input_frames, config.model.window, updates_memory(model, config)
     recent: deque = deque(maxlen=T)                                           # image and gates of the last frames

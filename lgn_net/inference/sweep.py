@@ -18,8 +18,7 @@ def sweep_gamma(model: FramePredictor, videos: list[Video], config: Config, gamm
                 device: torch.device, bar: tqdm | None = None) -> dict[float, list[FrameSignals]]:
     """Score the videos as `score_videos` does, for several gammas at once: the signals for each.
 
-    Windows are encoded once for all gammas; memory and decoder, the only ones to depend on gamma, run once for all
-    gammas that have updated on the same frames so far.
+    Windows are encoded once; memory and decoder run once for all gammas that have updated on the same frames so far.
     """
     signals: dict[float, list[FrameSignals]] = {gamma: [] for gamma in gammas}
     if not updates_memory(model, config):

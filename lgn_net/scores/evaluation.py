@@ -74,8 +74,8 @@ def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lamb
              like: Sequence[VideoScores] = ()) -> Evaluation:
     """Read a file of scores, ours (or the folder with it) or another program's, with the labels that are asked for.
 
-    `dataset` and, with `own_lambda`, lambda are those of the results.json beside our own file where it has them.
-    Scores of another program that bring no labels take those of the videos that they are `like`, where there are such.
+    With `own_lambda`, lambda is that of the results.json beside our own file. Scores of another program without labels
+    take those of the videos that they are `like`.
     """
     for file in (Path(path, "scores.csv"), Path(path, "evaluation_last", "scores.csv")):
         path = str(file) if file.is_file() else path
@@ -151,9 +151,8 @@ def read_foreign(path: Path, lengths: Mapping[str, int], drop_first: int | None 
                  crop: str | None = None) -> tuple[list[VideoScores], Mapping[str, int]]:
     """Read another program's scores, with one signal, `score`; return the number of frames of each video, too.
 
-    `path` is a folder with a file of scores per video, a file with all scores one after the other, or a `.csv` with
-    the columns video, frame, score and perhaps label. `lengths` are the frames of each video, {} where they are not
-    known; of these `crop`, a slice 8:-7, or all but `drop_first` have a score. UserError where the numbers do not fit.
+    `path` is a folder with a file per video, a file with all scores one after the other, or a table with the columns
+    video, frame, score. Of the `lengths` {video: frames}, `crop`, a slice 8:-7, or all but `drop_first` have a score.
     """
     if path.suffix.lower() == ".csv" and path.is_file() and "video" in first_line(path):
         videos = read_scores(path, (SIGNAL,), labelled=False)

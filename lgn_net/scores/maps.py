@@ -137,8 +137,7 @@ def choose_frames(videos: Sequence[VideoScores], normal: Sequence[np.ndarray],
                   count: int) -> list[tuple[int, int, str]]:
     """Choose frames to look at: index in `videos`, frame, and "miss", "false alarm" or "detection".
 
-    These are up to `count` abnormal frames of the highest normality, so many normal ones of the lowest, and so many
-    abnormal ones of the lowest. Two of a kind in one video are SPREAD or more frames apart.
+    Of each kind there are up to `count`, the most extreme first; two in one video are SPREAD or more frames apart.
     """
     chosen = []
     for kind, wanted, sign in (("miss", 1, -1), ("false alarm", 0, 1), ("detection", 1, 1)):
