@@ -1,11 +1,10 @@
-"""Measure speed on this machine, beside the plain arithmetic in the same run. Weights are random: they change no speed.
+"""Measure speed on this machine beside the plain arithmetic, that of the authors' code in float32, in the same run.
 
     python scripts/benchmark.py evaluate|train|gamma|data --config FILE [--dataset_path DATA] [--json FILE]
 
-evaluate: frames a second in each precision, their parts, differences of the scores; train: images, in the same manner;
-gamma: ten gammas in one sweep, against one evaluation; data: windows a second of the training loader.
-The plain way computes what the authors' code does, in float32. The ways take turns. Figures are medians of --repeats
-rounds after one to warm up; a ratio compares two ways in one round. Without --dataset_path the frames are noise.
+evaluate, train: in each precision, with the network's parts; gamma: ten gammas in a sweep; data: the training loader.
+Figures are medians of --repeats rounds after one to warm up, in which the ways take turns; a ratio is of two ways in
+one round. Weights are random; without --dataset_path the frames are noise.
 """
 
 import copy

@@ -83,10 +83,7 @@ def find_masks(folder: Path, videos: Sequence[Video]) -> list[tuple[str, ...]]:
 @torch.inference_mode()
 def sample_normal(model: FramePredictor, videos: list[Video], config: Config, count: int, device: torch.device,
                   bar: tqdm | None = None) -> tuple[list[FrameSignals], list[dict]]:
-    """Score `count` windows, spread evenly over videos, with the memory frozen.
-
-    Returns the signals, and of each memory the number of queries whose nearest item each item is.
-    """
+    """Score `count` windows, spread evenly, with the memory frozen; count how the memories' items are used."""
     config, window = with_knobs(config, {"score.memory_update": "frozen"}), config.model.window
     every = [(v, range(t, t + window)) for v in long_enough(videos, window)
              for t in range(len(videos[v].frames) - window + 1)]

@@ -1,9 +1,8 @@
 """Ways to score faster on a CPU in float32, with equal results up to rounding: Winograd's products, a short decoder.
 
-Winograd's F(4x4, 3x3) turns a 6 x 6 patch d into a 4 x 4 tile, A^T [(G g G^T) * (B^T d B)] A (Lavin and Gray, 2016,
-arXiv 1509.09308). Over all channels and tiles, the product in brackets is 36 matrix products. In ST-LSTM, all readers
-of a state share its transform, and convolutions whose results are added share one transform back.
-
+Winograd's F(4x4, 3x3) turns a 6 x 6 patch d into a 4 x 4 tile, A^T [(G g G^T) * (B^T d B)] A (arXiv 1509.09308). Over
+all channels and tiles, the product in brackets is 36 matrix products. In ST-LSTM, all readers of a state share its
+transform, and convolutions whose results are added share one transform back.
 Letters: C and K channels, B clips, y x rows and columns of tiles, P = B*y*x tiles.
 """
 
@@ -237,8 +236,7 @@ def shorten(model: nn.Module) -> bool:
 def half(conv: Any, which: int) -> nn.Conv2d:
     """Make a convolution of the first (0) or second (1) half of a 3x3 convolution's input channels, without a bias."""
     part = nn.Conv2d(conv.in_channels // 2, conv.out_channels, 3, padding=1, bias=False, device="meta")
-    weight = conv.weight.chunk(2, dim=1)[which]
-    part.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
+    part.weight = nn.Parameter(conv.weight.chunk(2, dim=1)[which].contiguous(memory_format=torch.channels_last))
     return part
 
 

@@ -32,10 +32,9 @@ class Localization:
         self.pixels = torch.zeros(2 * BINS, dtype=torch.int64)       # of each error, normal and abnormal by turns
 
     def __call__(self, video: int, frame: int, predicted: Tensor, target: Tensor) -> dict[str, float]:
-        """Compare predicted and true frame (C, H, W) in [-1, 1] with the mask; count their pixels.
+        """Compare predicted and true frame (C, H, W) in [-1, 1] with the mask, if any; count their pixels.
 
-        Returns whether the mask has a pixel, the threshold up to which the frame is called abnormal, whether the
-        strongest region touches the mask, and the chance to; NaN where that is undefined.
+        `mask_score` is the threshold up to which the frame is called abnormal.
         """
         found = dict.fromkeys(self.measures, float("nan"))
         if not self.masks[video]:

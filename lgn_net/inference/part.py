@@ -73,10 +73,7 @@ def key_of(facts: object, state: dict[str, Tensor], videos: Sequence[Video]) -> 
 
 def remaining(ranges: Sequence[tuple[int, range]], done: tuple[int, int], batch: int, window: int) \
         -> list[tuple[int, range]]:
-    """Leave out the frames of ranges that are not needed for the windows after `done`, video and frame.
-
-    What is left begins with a whole batch, so early that features come from the same batches as without a break.
-    """
+    """Leave out the frames that windows after `done`, video and frame, do not need; batches stay what they were."""
     before = sum(len(frames) for v, frames in ranges if v < done[0]) + done[1] + 1
     skipped = max(0, before // batch - -(-(window - 1) // batch)) * batch
     left = []

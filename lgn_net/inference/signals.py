@@ -31,10 +31,7 @@ def regular_score(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def query_distance(lookup: Lookup, memory: PrototypeMemory) -> Tensor:
-    """Compute D, the mean of (q - nearest item)^2 over all h*w*D entries of a frame's queries, (B,) (eq. 14).
-
-    The squares are the authors' code's (docs/differences.md, 5).
-    """
+    """Compute D, (B,): mean of (q - nearest item)^2 over h*w*D entries of queries (eq. 14; docs/differences.md, 5)."""
     nearest = memory.items[lookup.nearest[:, 0]]                              # (B*h*w, D)
     difference = F.mse_loss(lookup.flat, nearest, reduction="none")
     return difference.reshape(len(lookup.queries), -1).mean(dim=1)

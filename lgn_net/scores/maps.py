@@ -98,8 +98,8 @@ def smoothed(error: np.ndarray) -> np.ndarray:
 def strong_regions(error: np.ndarray) -> list[tuple[np.ndarray, Box]]:
     """Find the regions of an error map (H, W) that hold the most error: bool (H, W), and the box of each.
 
-    Of the pixels whose smoothed error is at least half of its maximum, those that touch (by corners, too) form a
-    region. The one with the greatest sum of smoothed errors is first; those with less than half of that are left out.
+    Pixels of at least half the maximum of the smoothed error that touch form a region. That with the greatest sum is
+    first; those with less than half of it are left out.
     """
     error = smoothed(error)
     _, regions, stats, _ = cv2.connectedComponentsWithStats((error >= error.max() / 2).astype(np.uint8), connectivity=8)

@@ -1,7 +1,6 @@
 """Compute frame-level metrics from labels (1 is abnormal) and normality (low is abnormal), one array (n_v,) per video.
 
-scikit-learn computes what concerns all frames together. Single videos and resamples are counted in pairs of frames,
-which is a hundred times faster.
+Single videos and resamples are counted in pairs of frames, a hundred times faster than by scikit-learn.
 """
 
 from collections.abc import Sequence

@@ -45,15 +45,12 @@ def write_scores(path: str | Path, videos: Sequence[VideoScores], labelled: bool
     """Write a score file, floats in full precision; without the last column where `labelled` is false."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-
-    def safe(name: str) -> str:
-        return "'" * bool(FORMULA.match(name)) + name
-
-    writer.writerow(["video", "frame", *map(safe, videos[0].signals), *["label"] * labelled])
+    safe = {name: "'" * bool(FORMULA.match(name)) + name for name in (*videos[0].signals, *(v.name for v in videos))}
+    writer.writerow(["video", "frame", *map(safe.get, videos[0].signals), *["label"] * labelled])
     for video in videos:
         columns = [[int(x) if x in (0, 1) else x for x in values.tolist()] for values in video.signals.values()]
         columns += [video.labels.tolist()] if labelled else []
-        writer.writerows([safe(video.name), *row] for row in zip(video.frames.tolist(), *columns))
+        writer.writerows([safe[video.name], *row] for row in zip(video.frames.tolist(), *columns))
     write_atomic(Path(path), text.getvalue())
 
 
