@@ -42,24 +42,6 @@ def test_padded_by_hand():
     assert auc([a[0], b[0]], far, "padded") == pytest.approx((5.5 / 6 + 2.5 / 3) / 2)
 
 
-def test_padded_chance_against_drawing():
-    labels = [np.array([0, 0, 1, 1, 1]), np.array([1, 1, 1]), np.array([0]), np.array([0, 1])]
-    rng = np.random.default_rng(0)
-    draws = [auc(labels, [rng.random(len(y)) for y in labels], "padded") for _ in range(1000)]
-    assert metrics.padded_chance(labels) == pytest.approx(np.mean(draws), abs=4 * np.std(draws) / np.sqrt(1000))
-
-
-@pytest.mark.parametrize("label", [0, 1])
-def test_one_class_has_no_numbers(label):
-    labels, scores = [np.full(2, label), np.full(1, label)], [np.array([0.1, 0.2]), np.array([0.3])]
-    for average in ("micro", "macro"):
-        assert auc(labels, scores, average) is None
-        draws = bootstrap(labels, scores, average, 20)
-        assert len(draws) == 20 and np.isnan(draws).all() and interval(draws) is None
-    assert roc(labels, scores) is None
-    assert auc([np.array([0, 0]), np.array([1])], scores, "macro") is None            # both classes, but in no video
-
-
 def test_equal_error_rate():
     y = np.array([0, 0, 0, 1, 1])
     for x, rate in ((1.0 - y, 0), (y, 1), (np.zeros(5), 0.5), (np.array([3, 2, 0, 1, 0]), 1 / 3)):

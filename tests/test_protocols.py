@@ -50,15 +50,6 @@ def test_normality_by_hand():
     np.testing.assert_allclose(ours(flat, varied, 1, "training", constant)[0], 1)      # 30 - 29, no spread
 
 
-def test_training_needs_training_scores():
-    video, pieces = scored("a", [0, 1, 0]), [scored("x", [0, 0], seed=1), scored("y", [0, 0, 0], seed=1)]
-    with pytest.raises(UserError, match=r"training.*calibration\.csv"):
-        normality_under(Protocol("training"), [video], HALF)
-    pool = {name: np.concatenate([piece.signals[name] for piece in pieces]) for name in HALF}           # are one pool
-    p, d = ((video.signals[name] - pool[name].mean()) / pool[name].std() for name in ("psnr", "distance"))
-    np.testing.assert_allclose(normality_under(Protocol("training"), [video], HALF, pieces)[0], 0.5 * p - 0.5 * d)
-
-
 def test_grid_is_each_protocol_on_its_own():
     videos, training = made(), [scored("t", [0] * 20, seed=9)]
     values = grid(videos, HALF, training)
@@ -68,6 +59,8 @@ def test_grid_is_each_protocol_on_its_own():
         assert value == auc([video.labels for video in videos], normal, protocol.average), protocol
     assert len(set(values.values())) > 40                                              # a choice that changes nothing?
     assert grid(videos, HALF) == {p: None if p.scope == "training" else value for p, value in values.items()}
+    with pytest.raises(UserError, match=r"training.*calibration\.csv"):
+        normality_under(Protocol("training"), videos, HALF)
 
 
 def test_measure_by_hand():
