@@ -37,8 +37,7 @@ def same(first, second):
     """Whether two lists of videos are equal to the last bit, in names, frames, signals and labels."""
     plain = [[(v.name, v.frames.tolist(), {name: x.tolist() for name, x in v.signals.items()}, v.labels.tolist())
               for v in videos] for videos in (first, second)]
-    assert plain[0] == plain[1]
-    return True
+    return plain[0] == plain[1]
 
 
 def save(path, array):
