@@ -89,9 +89,9 @@ def predict(model: FramePredictor, windows: Iterable[Windows], config: Config, a
 
 def to_signals(window: Windows, PSNR: Tensor, R: Tensor, D: list[Tensor], updated: bool) -> list[FrameSignals]:
     """Gather the signals (B,) of scored windows, frame by frame. UserError where one is not finite."""
-    columns = torch.stack([PSNR, R, *D, *window.baselines.values()], dim=1).tolist()     # one transfer
+    rows = torch.stack([PSNR, R, *D, *window.baselines.values()], dim=1).tolist()        # one transfer
     signals = []
-    for (video, frame), (p, r, *others) in zip(window.where, columns):
+    for (video, frame), (p, r, *others) in zip(window.where, rows):
         if not math.isfinite(p + r + sum(others)):
             raise UserError(f"video number {video + 1}, frame {frame}: the prediction is not finite; the checkpoint's "
                             f"weights are damaged")
