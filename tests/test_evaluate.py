@@ -39,7 +39,6 @@ def checkpoint(data):
 
 @pytest.fixture(scope="module")
 def plain(data, checkpoint):
-    """The folder of an evaluation without more words, beside the checkpoint."""
     assert run(evaluate.main, "--checkpoint", checkpoint, "--dataset_path", data, "--device", "cpu").status == 0
     return checkpoint.with_name("evaluation_last")
 

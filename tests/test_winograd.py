@@ -39,7 +39,6 @@ def test_local_branch(layers, B, T, H, W, forget_bias):
 
 
 def check_equal(direct, fast):
-    """The bounds of docs/performance.md."""
     for a, b in zip(direct, fast, strict=True):
         assert (a.video, a.frame, a.memory_updated) == (b.video, b.frame, b.memory_updated)
         assert a.psnr == pytest.approx(b.psnr, abs=1e-4) and a.distance == pytest.approx(b.distance, abs=1e-7)
@@ -54,6 +53,8 @@ def test_scores_of_systems(blob_dataset, name, concat_query, kernels):
                                       concat_query=concat_query))
     torch.manual_seed(0)
     model, videos = build_model(config), index_videos(blob_dataset(testing=(9, 8)) / "blobs/testing/frames")
+    for weight in model.decoder.parameters():                            # predictions that depend visibly on the memory
+        weight.data *= 2
     R = sorted(s.regular_score for s in score_videos(model, videos, config, CPU))
     direct, fast = (with_knobs(config, {"score.kernels": kernels, "score.gamma": R[len(R) // 2]})
                     for kernels in ("direct", "winograd"))
