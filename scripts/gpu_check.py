@@ -16,10 +16,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import benchmark
 import torch
+from benchmark import PRECISIONS, difference, draw_video, interleave, machine, random_model
 
-from lgn_net import benchmark
-from lgn_net.benchmark import PRECISIONS, difference, draw_video, interleave, machine, random_model
 from lgn_net.config import Config, with_knobs
 from lgn_net.data.videos import Video
 from lgn_net.device import conv_rate, pick_device, set_kernels

@@ -1,116 +1,92 @@
 """Benchmarks: the ways do the same work, what is counted is right, and the figures fit together."""
 
-import itertools
 import json
 
+import benchmark
 import pytest
 import torch
+from benchmark import difference, draw_video, evaluation, profile_parts, random_model, training
 from helpers import TINY, load_script, run, write_videos
 from torch.utils.flop_counter import FlopCounterMode
 
-from lgn_net import benchmark
-from lgn_net.benchmark import (
-    difference,
-    draw_video,
-    evaluation,
-    profile_parts,
-    random_model,
-    training,
-)
 from lgn_net.cli import config_from_dict
 from lgn_net.config import with_knobs
 from lgn_net.inference.loop import score_videos
 
 CPU = torch.device("cpu")
-main, gpu_check = load_script("scripts/benchmark.py").main, load_script("scripts/gpu_check.py")
+gpu_check = load_script("scripts/gpu_check.py")
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """A data set with a configuration beside it."""
-    folder = tmp_path_factory.mktemp("benchmark")
-    write_videos(folder / "made" / "training" / "frames", [8, 7])
-    write_videos(folder / "made" / "testing" / "frames", [9, 14])
-    (folder / "tiny.yaml").write_text(TINY + "score: {batch_size: 2}\n")
-    return folder
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Convolve no large tensors, and do every step once."""
-    for name, value in (("conv_rate", lambda *_: 2e9), ("ROUNDS", 1)):
-        monkeypatch.setitem(gpu_check.main.__globals__, name, value)
-
-
-def scores(model, videos, config):
-    return [*score_videos(model, videos, config, CPU)]
-
-
-def tiny(name="lgn_net", **knobs):
+def tiny(name="lgn_net"):
     """A tiny configuration of a system."""
     model = {"name": name, "base_width": 4, "hidden_width": 4, "lstm_layers": 2, "memory_items": 5}
-    config = config_from_dict({"data": {"image_size": 16, "channels": 1}, "model": model, "train": {"batch_size": 2}})
-    return with_knobs(config, {"score.batch_size": 2, **knobs})
+    return config_from_dict({"data": {"image_size": 16, "channels": 1}, "model": model, "train": {"batch_size": 2},
+                             "score": {"batch_size": 2}})
 
 
-@pytest.mark.parametrize("drawn, what, ways", [
-    pytest.param(True, ["evaluate", "--frames", 6], ["plain", "float32", "bfloat16"], marks=pytest.mark.slow),
-    pytest.param(False, ["train", "--steps", 1, "--precisions", "bfloat16", "--train.checkpoint_activations", "true"],
-                 ["plain", "bfloat16"], marks=pytest.mark.slow),
-    (False, ["gamma", "--frames", 5], ["one gamma", "ten gammas"]),
-    (False, ["data", "--batches", 2], ["decoded", "packed", "decoded, 2 workers"]),
-], ids=lambda value: value[0] if isinstance(value, list) else "")
-def test_commands(data, tmp_path, drawn, what, ways):
-    where = () if drawn else ("--dataset_path", data)
-    done = run(main, *what, *where, "--config", data / "tiny.yaml", "--repeats", 2, "--json", tmp_path / "out.json")
+@pytest.mark.parametrize("what, ways", [
+    pytest.param(["evaluate", "--frames", 6], ["plain", "float32", "bfloat16"], marks=pytest.mark.slow),
+    pytest.param(["train", "--precisions", "bfloat16"], ["plain", "bfloat16"], marks=pytest.mark.slow),
+    pytest.param(["gamma", "--frames", 5], ["one gamma", "ten gammas"], marks=pytest.mark.slow),
+    (["data"], ["decoded", "packed", "decoded, 2 workers"]),
+], ids=lambda value: value[0])
+def test_commands(tmp_path, what, ways):
+    for split, lengths in (("training", [8, 7]), ("testing", [9, 14])):
+        write_videos(tmp_path / "made" / split / "frames", lengths)
+    (tmp_path / "tiny.yaml").write_text(TINY + "score: {batch_size: 2}\n")
+    where = [] if what[0] == "evaluate" else ["--dataset_path", tmp_path]
+    done = run(benchmark.main, *what, *where, "--config", tmp_path / "tiny.yaml", "--repeats", 2, "--json",
+               tmp_path / "out.json")
     assert done.status == 0, done.err
     result = json.loads((tmp_path / "out.json").read_text())
-    table = result["ways"]
-    assert list(table) == ways and result["dataset"] == ("noise" if drawn else "made")
-    assert all(way in done.out for way in ways) and result["machine"]["processor"] in done.out
-    for figures in table.values():
-        rate, *_ = figures.values()
-        assert rate * figures["s"] == pytest.approx(1)
+    assert [*result["ways"]] == ways and all(word in done.out for word in [*ways, result["machine"]["processor"]])
+    for figures in result["ways"].values():
+        assert figures["1/s"] * figures["s"] == pytest.approx(1)
         assert figures["ratio min"] <= figures["ratio"] <= figures["ratio max"]
-    assert table[ways[0]]["ratio min"] == table[ways[0]]["ratio max"] == 1
-    for found in result.get("parts_s", {}).values():
-        assert set(found) - {"optimizer"} == {*benchmark.PARTS.values(), "other"}
-        assert all(seconds > 0 for seconds in found.values())
+    for found in result.get("ms", {}).values():
+        assert {*found} - {"optimizer"} == {*benchmark.PARTS.values(), "other"} and min(found.values()) > 0
     if what[0] == "evaluate":
-        exact = result["agreement"]["float32"]
-        assert exact["psnr_db"] < min(1e-4, result["agreement"]["bfloat16"]["psnr_db"])
-        assert exact["distance"] < 1e-7 and exact["updates"] == 0 < result["updates"] < 6
+        exact, rough = (result["differences"][way] for way in ("float32", "bfloat16"))
+        assert exact["psnr_db"] < min(1e-4, rough["psnr_db"]) and exact["distance"] < 1e-7 and exact["updates"] == 0
 
 
-@pytest.mark.parametrize("name", ["lgn_net", "loc_net", "msn_net"])
+@pytest.mark.parametrize("name", ["lgn_net", "loc_net"])
 def test_ways_score_as_the_evaluation_does(tmp_path, name):
-    """Twice; then the parts are those of the network. LocNet has no queries to look up, but is asked."""
-    config = tiny(name)
-    video = draw_video(tmp_path, config, 10)
+    """Then the parts are those of the network. LocNet has no queries to look up, but is asked."""
+    config, video = tiny(name), draw_video(tmp_path, tiny(name), 10)
     model = random_model(config, video, CPU)
-    frozen = scores(model, [video], with_knobs(config, {"score.memory_update": "frozen"}))
-    ordered = sorted(s.regular_score for s in frozen)
-    config = with_knobs(config, {"score.gamma": (ordered[2] + ordered[3]) / 2})
-    truth = scores(model, [video], config)
+    R = sorted(s.regular_score for s in score_videos(model, [video], config, CPU))
+    config = with_knobs(config, {"score.gamma": (R[2] + R[3]) / 2})
+    truth = [*score_videos(model, [video], config, CPU)]
     assert name == "loc_net" or any(s.memory_updated for s in truth)
     for plain in (True, False):
         work = evaluation(model, video, config, CPU, plain)
         for _ in range(2):
             found = difference(work[1](), truth)
             assert found["psnr_db"] < 1e-4 and found["distance"] < 1e-7 and found["updates"] == 0
-    missing = {"lgn_net": set(), "loc_net": {"E_glo"}, "msn_net": {"E_loc", "cells", "local deconvolution"}}[name]
-    assert {*benchmark.PARTS.values(), "other"} - set(profile_parts(work, CPU)) - {"memory"} == missing
+    missing = {*benchmark.PARTS.values(), "other"} - {*profile_parts(work, CPU)} - {"memory"}
+    assert missing == ({"E_glo"} if name == "loc_net" else set())
+    assert difference([truth[0]._replace(psnr=0.0), *truth[1:]], truth)["psnr_db"] == truth[0].psnr
 
 
-def test_plain_training_is_the_same_training(tmp_path):
-    config = tiny()
-    video = draw_video(tmp_path, config, 8)
+def test_the_plain_way(tmp_path):
+    """It trains as ours does, and convolves states of zeros."""
+    config, video = tiny(), draw_video(tmp_path, tiny(), 8)
     plain, ours = (training(config, video, CPU, 3, plain)[1]() for plain in (True, False))
     assert plain == pytest.approx(ours, rel=1e-4) and len({*ours}) == 3
+    model, gates, zeros = random_model(config, video, CPU), *torch.zeros(2, 1, 28, 4, 4)
+    counts = []
+    for one, states in ((benchmark.plain_model(model), [None] * 3), (model, [zeros[:, :4]] * 3)):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            one.local_branch.cells[0].step(gates, *states)
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1]
 
 
 @pytest.mark.slow
-def test_gpu_check_on_the_cpu(tmp_path, quick):
+def test_gpu_check_on_the_cpu(tmp_path, monkeypatch):
+    monkeypatch.setitem(gpu_check.main.__globals__, "conv_rate", lambda *_: 2e9)
+    monkeypatch.setitem(gpu_check.main.__globals__, "ROUNDS", 1)
     done = run(gpu_check.main, "--device", "cpu", "--size", "tiny", "--json", tmp_path / "out.json")
     assert done.status == 0, (done.out, done.err)
     result = json.loads((tmp_path / "out.json").read_text())
@@ -118,36 +94,3 @@ def test_gpu_check_on_the_cpu(tmp_path, quick):
     assert result["scores"]["float32"]["psnr_db"] < 1e-4 < result["scores"]["bfloat16"]["psnr_db"]
     for check, count in (("training", 4), ("evaluation", 3)):
         assert sum(rate > 0 for name, rate in result[check].items() if name != "check_s") == count
-
-
-def test_gpu_check_keeps_what_it_has(tmp_path, quick, monkeypatch):
-    """A device whose scores are wrong, a check that fails, and a stop in the middle."""
-    def off(model, *args):
-        signals = [*score_videos(model, *args)]
-        return signals if next(calls) < 2 else [*signals[:-1], signals[-1]._replace(psnr=signals[-1].psnr + 2e-3)]
-
-    def losses(*_):
-        raise RuntimeError("injected")
-
-    def training(*_):
-        raise KeyboardInterrupt
-
-    calls = itertools.count()
-    for name, fake in {"score_videos": off, "losses": losses, "training": training}.items():
-        monkeypatch.setitem(gpu_check.main.__globals__, name, fake)
-    done = run(gpu_check.main, "--device", "cpu", "--size", "tiny", "--json", tmp_path / "out.json")
-    assert done.status == 130
-    result = json.loads((tmp_path / "out.json").read_text())
-    assert not result["scores"]["ok"] and result["scores"]["float32"]["psnr_db"] == pytest.approx(2e-3, rel=0.01)
-    assert "RuntimeError" in result["losses"]["error"] and "training" not in result
-
-
-def test_the_plain_way_convolves_states_of_zeros(tmp_path):
-    config = tiny()
-    plain, gates, zeros = random_model(config, draw_video(tmp_path, config, 6), CPU), *torch.zeros(2, 1, 28, 4, 4)
-    counts = []
-    for model, states in ((benchmark.plain_model(plain), [None] * 3), (plain, [zeros[:, :4]] * 3)):
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model.local_branch.cells[0].step(gates, *states)
-        counts.append(counter.get_total_flops())
-    assert counts[0] == counts[1]

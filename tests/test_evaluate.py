@@ -1,4 +1,4 @@
-"""evaluate.py and scripts/import_official.py: what they write, and everything that they must refuse."""
+"""evaluate.py and scripts/sweep.py: what they write, and everything that they must refuse."""
 
 import json
 import shutil
@@ -8,53 +8,37 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import (
-    TINY,
-    Bomb,
-    edit_checkpoint,
-    load_script,
-    random_official_state,
-    run,
-    sentence,
-    shell,
-    write_data_set,
-    write_videos,
-)
-from sklearn.metrics import roc_auc_score
-from sklearn.preprocessing import minmax_scale
+from helpers import TINY, Bomb, load_script, random_official_state, run, sentence, write_data_set, write_videos
 
 import evaluate
 import train
-from lgn_net.cli import ALIASES
-from lgn_net.config import Config, asdict, flatten
 from lgn_net.data.clips import read_frames
-from lgn_net.scores.maps import load_maps, strongest_region
+from lgn_net.inference.part import Part
+from lgn_net.scores.maps import load_maps, strong_boxes
 
-import_official, sweep = load_script("scripts/import_official.py"), load_script("scripts/sweep.py")
+sweep = load_script("scripts/sweep.py")
 COLUMNS = ("video", "frame", "psnr", "distance", "regular_score", "memory_updated", "psnr_copy", "psnr_linear",
            "normality", "decision", "label")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Test videos of 8 and 10 frames, with labels, and training videos of 9 and 8."""
+    """Test videos of 8 and 10 frames with labels, training videos of 9 and 8, and a network after one step."""
     folder = tmp_path_factory.mktemp("made")
     write_data_set(folder)
     (folder / "tiny.yaml").write_text(TINY)
+    assert run(train.main, "--config", folder / "tiny.yaml", "--dataset_path", folder, "--device", "cpu", "--exp_dir",
+               folder / "run", "--train.max_steps", 1).status == 0
     return folder
 
 
 @pytest.fixture(scope="module")
 def checkpoint(data):
-    """A network after one step."""
-    assert run(train.main, "--config", data / "tiny.yaml", "--dataset_path", data, "--device", "cpu", "--exp_dir",
-               data / "run", "--train.max_steps", 1).status == 0
     return data / "run/last.pt"
 
 
 @pytest.fixture(scope="module")
 def plain(data, checkpoint):
-    """The folder of an evaluation without more words, beside the checkpoint."""
     assert run(evaluate.main, "--checkpoint", checkpoint, "--dataset_path", data, "--device", "cpu").status == 0
     return checkpoint.with_name("evaluation_last")
 
@@ -63,16 +47,6 @@ def plain(data, checkpoint):
 def base(data, checkpoint, tmp_path):
     """The arguments of most runs here; later ones win."""
     return "--checkpoint", checkpoint, "--dataset_path", data, "--device", "cpu", "--out", tmp_path / "out"
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    """The authors' two files, for grey frames."""
-    folder = tmp_path_factory.mktemp("official")
-    state, items = random_official_state(0, width=4, hidden=4, layers=1, channels=1, items=5)
-    torch.save(state, folder / "60model.pth")
-    torch.save(items, folder / "60keys.pt")
-    return folder / "60model.pth", folder / "60keys.pt"
 
 
 def read_csv(path):
@@ -104,59 +78,27 @@ def test_contract(base, checkpoint, plain, tmp_path):
     assert results["frames"] == 10 and results["checkpoint"] == str(checkpoint)
     assert results["config"] == torch.load(checkpoint, weights_only=True)["config"]
     assert results["versions"]["torch"] == torch.__version__ and results["versions"]["git"]
-    assert all(word in results["protocol"] for word in ("micro", "0.6", "0.009"))
-    assert (plain / "curves_1.png").read_bytes().startswith(b"\x89PNG")
+    assert all((plain / name).is_file() for name in ("curves_1.png", "report.html", "maps.npz"))
 
 
-@pytest.mark.parametrize("knobs", [
-    {"--lambda": 0.3, "--score.memory_update": "reset", "--score.average": "macro"},
-    {"--lambda": 0.8, "--score.normalize": "dataset"},
-], ids=str)
-def test_results_follow_from_the_scores(base, plain, tmp_path, knobs):
-    """AUCs and normality again from the columns psnr, distance and label, by other means."""
-    first, _ = read(plain)
-    gamma = float(np.median(first["regular_score"]) + 1e-5)                        # about half of the frames are below
-    argv = *base, *(word for pair in knobs.items() for word in pair), f"--gamma={gamma}"
-    table, results = evaluated(tmp_path / "out", *argv)
-    assert np.array_equal(table["memory_updated"], table["regular_score"] < gamma)
-    assert 0 < table["memory_updated"].sum() == results["memory_updates"] < 10
-    assert not np.array_equal(table["distance"], first["distance"])                # an update moves what comes after it
-    videos, everything = [table["video"] == v for v in (0, 1)], [np.full(10, True)]
-
-    def normality(weight):
-        values = np.zeros(10)
-        for group in everything if "--score.normalize" in knobs else videos:
-            psnr, distance = (minmax_scale(table[name][group]) for name in ("psnr", "distance"))
-            values[group] = weight * psnr + (1 - weight) * (1 - distance)
-        return values
-
-    np.testing.assert_allclose(table["normality"], normality(knobs["--lambda"]), rtol=0, atol=1e-12)
-    for key, values in (("auc", table["normality"]), ("auc_psnr", normality(1)), ("auc_distance", normality(0))):
-        expected = np.mean([roc_auc_score(table["label"][group], 1 - values[group])
-                            for group in (videos if "--score.average" in knobs else everything)])
-        assert results[key] == pytest.approx(expected, abs=1e-12), key
-
-
-def test_part_of_a_benchmark(data, pair, tmp_path):
-    """Three videos under the name ped2, one too short, none for training: warnings, and the labels have to be given."""
+def test_part_of_a_benchmark(data, tmp_path):
+    """The authors' pair; three videos under the name ped2, one too short, none for training."""
+    state, items = random_official_state(0, width=4, hidden=4, layers=1, channels=1, items=5)
+    torch.save(state, tmp_path / "60model.pth")
+    torch.save(items, tmp_path / "60keys.pt")
     shutil.copytree(data / "made/testing", tmp_path / "ped2/test")
     write_videos(tmp_path / "short", [3])
     shutil.move(tmp_path / "short/00", tmp_path / "ped2/test/frames/00b")
     (tmp_path / "given.csv").write_text((data / "made/labels.csv").read_text() + "00b,0,0\n")
-    argv = ("--dataset_type", "ped2", "--dataset_path", tmp_path, "--model_dir", pair[0], "--m_items_dir", pair[1],
-            "--lambda", 0.6, "--gamma", 0.009, "--data.image_size", 16, "--device", "cpu", "--out", tmp_path / "out")
-    said = sentence(run(evaluate.main, *argv))
-    assert "12 videos" in said and "3 videos" in said and "--labels" in said
-    argv = *argv, "--labels", tmp_path / "given.csv"
+    argv = ("--dataset_type", "ped2", "--dataset_path", tmp_path, "--model_dir", tmp_path / "60model.pth",
+            "--m_items_dir", tmp_path / "60keys.pt", "--data.image_size", 16, "--device", "cpu", "--out",
+            tmp_path / "out", "--labels", tmp_path / "given.csv")
     assert "training frames" in sentence(run(evaluate.main, *argv, "--score.normalize", "training"))
-    assert not (tmp_path / "out").exists()
-    result = run(evaluate.main, *argv)
-    part, short = result.warnings()
+    part, short = run(evaluate.main, *argv).warnings()
     assert all(word in part for word in ("3 videos", "21 frames", "12 videos", "2010 frames"))
     assert "video 00b" in short and "3 frames" in short
     results = json.loads((tmp_path / "out/results.json").read_text())
     assert results["complete_benchmark"] is False and results["frames"] == 10
-    assert {cell["scope"] for cell in results["grid"] if cell["auc"] is None} == {"training"}
     assert not (tmp_path / "out/calibration.csv").exists()
 
 
@@ -165,16 +107,11 @@ def test_one_class_only_and_other_scores_beside(base, plain, tmp_path):
     """The file to compare with is checked before the network runs; all is written though the AUC is undefined."""
     np.save(tmp_path / "labels.npy", np.zeros(18))
     assert "AUC is undefined" in sentence(run(evaluate.main, *base, "--labels", tmp_path / "labels.npy"))
-    table, results = read(tmp_path / "out")
-    assert len(table) == 10 and not table["label"].any() and results["auc"] is results["auc_psnr"] is None
-    other = shutil.move(tmp_path / "out/scores.csv", tmp_path / "normal.csv")
-    said = sentence(run(evaluate.main, *base, "--compare", other, "--out", tmp_path / "new"))
+    said = sentence(run(evaluate.main, *base, "--compare", tmp_path / "out/scores.csv", "--out", tmp_path / "new"))
     assert "disagree on the label" in said and not (tmp_path / "new").exists()
     _, results = evaluated(tmp_path / "new", *base, "--score.normalize", "training", "--compare", plain / "scores.csv")
-    cells = {(cell["scope"], cell["sigma"], cell["average"]): cell["auc"] for cell in results["grid"]}
-    assert len(cells) == 60 and None not in cells.values()
-    assert results["auc"] == results["compared"]["auc"] == results["compared"]["auc_other"] == cells[
-        "training", 0, "micro"]
+    assert len(results["grid"]) == 60 and None not in [cell["auc"] for cell in results["grid"]]
+    assert results["auc"] == results["compared"]["auc"] == results["compared"]["auc_other"]
 
 
 @pytest.fixture
@@ -182,11 +119,11 @@ def masked(data, base, tmp_path, monkeypatch):
     """The arguments for frames with masks, which are too small for LPIPS."""
     monkeypatch.setitem(sys.modules, "lpips", None)
     shutil.copytree(data / "made", tmp_path / "made")
-    for v, t in [(0, t) for t in range(8)] + [(1, t) for t in range(10)]:
+    shutil.copytree(data / "made/testing/frames", tmp_path / "made/testing/masks")
+    for path in (tmp_path / "made/testing/masks").glob("*/*.png"):
         mask = np.zeros((16, 20), np.uint8)
-        mask[4:8, 5:10] = 255 * (t > 5)
-        (tmp_path / f"made/testing/masks/{v:02d}").mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(tmp_path / f"made/testing/masks/{v:02d}/{t:03d}.png"), mask)
+        mask[4:8, 5:10] = 255 * (int(path.stem) > 5)
+        cv2.imwrite(str(path), mask)
     return *base, "--dataset_path", tmp_path
 
 
@@ -199,7 +136,7 @@ def test_masks_maps_and_quality(masked, tmp_path):
     assert {("01", 7), ("00", 4)} <= {(m.video, m.frame) for m in maps} and len(maps) <= 8
     for m in maps:
         row, = table[(table["video"] == int(m.video)) & (table["frame"] == m.frame)]
-        assert (m.normality, m.label) == (row["normality"], row["label"]) and m.box == strongest_region(m.error)[1]
+        assert (m.normality, m.label) == (row["normality"], row["label"]) and m.box == strong_boxes(m.error)[0]
         assert -10 * np.log10(m.error.mean()) == pytest.approx(row["psnr"], abs=1e-3)         # the very prediction
         path = tmp_path / f"made/testing/frames/{m.video}/{m.frame:03d}.png"
         assert np.array_equal(m.image, read_frames((str(path),), 1, 16)[0].transpose(1, 2, 0))
@@ -207,8 +144,6 @@ def test_masks_maps_and_quality(masked, tmp_path):
     assert len(quality) == 10 and results["quality"]["ssim"] == pytest.approx(quality.mean())
     page = (tmp_path / "out/report.html").read_text()
     assert "strongest region on mask" in page and page.count("data:image") >= 2 * len(maps)
-    _, results = evaluated(tmp_path / "off", *masked, "--localize", "off", "--maps", 0)
-    assert "localization" not in results and load_maps(tmp_path / "off/maps.npz") == []
 
 
 @pytest.mark.slow
@@ -221,34 +156,28 @@ def test_sweeps(base, plain, tmp_path):
     rows = read_csv(tmp_path / "out/sweep_gamma.csv")
     assert rows["gamma"].tolist() == [0.009, gamma]
     for row, expected in zip(rows, (results, evaluated(tmp_path / "alone", *base, f"--gamma={gamma}")[1])):
-        for key in ("auc", "auc_psnr", "auc_distance", "memory_updates", "frames"):
-            assert row[key] == expected[key]
+        assert all(row[key] == expected[key] for key in ("auc", "auc_psnr", "auc_distance", "memory_updates", "frames"))
     assert run(sweep.main, "lambda", plain, "--steps", 5).status == 0
     rows = read_csv(plain / "sweep_lambda.csv")
     assert rows["lambda"] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
     assert rows["auc"][[0, 3, 5]] == pytest.approx([results[f"auc{name}"] for name in ("_distance", "", "_psnr")])
-    assert (tmp_path / "out/sweep_gamma.png").read_bytes()[:4] == b"\x89PNG" and (plain / "sweep_lambda.pdf").exists()
+    assert (tmp_path / "out/sweep_gamma.png").is_file() and (plain / "sweep_lambda.pdf").is_file()
 
 
-def test_bad_data(data, base, tmp_path):
+def test_bad_data_and_arguments(data, base, tmp_path):
     shutil.copytree(data / "made", tmp_path / "made")
     frame = tmp_path / "made/testing/frames/01/005.png"
     for damage, words in [
         (lambda: frame.write_bytes(frame.read_bytes()[:-30]), ["testing/frames/01/005.png", "truncated"]),
         (lambda: (tmp_path / "made/labels.csv").unlink(), ["no labels", "labels.csv", "--labels"]),
-        (lambda: shutil.rmtree(tmp_path / "made/testing"), ["no testing frames", "testing/frames"]),
+        (lambda: shutil.rmtree(tmp_path / "made"), ["no testing frames", "testing/frames"]),
     ]:
         damage()
         said = sentence(run(evaluate.main, *base, "--dataset_path", tmp_path))
         assert all(word in said for word in words), said
         assert not (tmp_path / "out").exists()
-
-
-def test_bad_arguments(base, tmp_path):
     (tmp_path / "file").write_text("mine")
     for main, argv, word in [
-        (evaluate.main, ["--dataset_path", "nowhere"], "nowhere"),
-        (evaluate.main, ["--device", "potato"], "--device potato"),
         (evaluate.main, ["--model.base_width", 8], "model.base_width is 4 there, 8 here"),
         (evaluate.main, ["--frames", "00:3"], "4 to 7"), (evaluate.main, ["--model_dir", "pair.pth"], "--checkpoint"),
         (evaluate.main, ["--out", tmp_path / "file/out"], "file"),
@@ -256,79 +185,61 @@ def test_bad_arguments(base, tmp_path):
     ]:
         assert word in sentence(run(main, *["gamma"] * (main is sweep.main), *base, *argv))
         assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    for argv, word in ([], "lambda or gamma"), (["delta"], "lambda or gamma"), (["lambda", "nowhere"], "nowhere"):
-        assert word in sentence(run(sweep.main, *argv))
+    assert "lambda or gamma" in sentence(run(sweep.main))
 
 
 def test_files_that_are_no_checkpoints(data, checkpoint, tmp_path):
-    state, path, mark = torch.load(checkpoint, weights_only=True)["model"], tmp_path / "no.pt", tmp_path / "exploded"
+    content, path, mark = torch.load(checkpoint, weights_only=True), tmp_path / "no.pt", tmp_path / "exploded"
+    items = content["model"] | {"memory.items": torch.full_like(content["model"]["memory.items"], torch.nan)}
     for damage, words in [
-        (lambda: None, "is not there"), (lambda: path.write_bytes(b""), "no.pt"),
-        (lambda: path.write_bytes(checkpoint.read_bytes()[:9999]), "no.pt"),
-        (lambda: torch.save(state, path), "import_official.py"), (lambda: torch.save(Bomb(mark), path), "run code"),
-        (lambda: edit_checkpoint(checkpoint, path, lambda content: content["model"]["memory.items"].fill_(torch.nan)),
-         "not finite"),
+        (lambda: None, "is not there"), (lambda: path.write_bytes(checkpoint.read_bytes()[:9999]), "no.pt"),
+        (lambda: torch.save(items, path), "import_official.py"), (lambda: torch.save(Bomb(mark), path), "run code"),
+        (lambda: torch.save(content | {"model": items}, path), "not finite"),
     ]:
         damage()
         assert words in sentence(run(evaluate.main, "--checkpoint", path, "--dataset_path", data))
-        assert set(tmp_path.iterdir()) <= {path}
-
-
-def test_help_lists_every_knob():
-    for main, own in (train.main, ["--exp_dir", "--resume"]), (evaluate.main, ["--checkpoint", "--model_dir"]):
-        result = run(main, "--help-all")
-        assert result.status == 0 and not result.err
-        for name in [*own, *ALIASES, *(f"--{knob}" for knob in flatten(asdict(Config())))]:
-            assert f"{name} " in result.out or f"{name}\n" in result.out, name
-
-
-KILLED = """
-import os, signal, sys
-sys.modules["lpips"] = None
-import lgn_net.inference.part as part
-import evaluate
-part.SECONDS, save, count = 0, part.Part.save, iter(range({saves}))
-def save_and_die(self):
-    if next(count, None) is None:
-        self.waiting.append("half a li")
-        with self.lines.open("ab") as file:
-            file.write("".join(self.waiting).encode())
-        os.kill(os.getpid(), signal.SIGKILL)
-    save(self)
-part.Part.save = save_and_die
-evaluate.main(sys.argv[1:])
-"""
+        assert {*tmp_path.iterdir()} <= {path}
 
 
 @pytest.mark.parametrize("mode, saves", [
-    ("carry", 3), *(pytest.param(*case, marks=pytest.mark.slow) for case in [
-        ("carry", 5), ("reset", 2), ("reset", 6), ("frozen", 1)])])
-def test_a_killed_evaluation_goes_on(masked, plain, tmp_path, mode, saves):
+    ("carry", 5), *(pytest.param(*case, marks=pytest.mark.slow) for case in [
+        ("carry", 3), ("reset", 2), ("reset", 6), ("frozen", 1)])])
+def test_a_killed_evaluation_goes_on(masked, plain, tmp_path, monkeypatch, mode, saves):
     """Equal to the bit to one that was not killed; with other knobs or a damaged state it starts afresh and says so."""
     argv = *masked, "--quality", "--score.batch_size", 3, "--score.memory_update", mode, \
         "--protocol", "paper", "--gamma", np.median(read(plain)[0]["regular_score"]) + 1e-5, "--maps", 1
     whole = evaluated(tmp_path / "whole", *argv)
     assert 0 < whole[0]["memory_updated"].sum() < 10 or mode == "frozen"
+    save = Part.save
 
     def kill():
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
-        assert shell("-c", KILLED.format(saves=saves), *argv).status == -9
-        assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".jsonl", ".state"}
+        count = iter(range(saves))
+
+        def save_and_die(part):
+            if next(count, None) is None:
+                raise KeyboardInterrupt
+            save(part)
+            part.pause = 0
+
+        with monkeypatch.context() as m:
+            m.setattr("lgn_net.inference.part.SECONDS", 0)
+            m.setattr(Part, "save", save_and_die)
+            assert run(evaluate.main, *argv).status == 130
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [".part0of1"]
 
     def same(*others):
         result = run(evaluate.main, *argv, *others)
-        assert result.status == 0, result
+        assert result.status == 0 and ("starting afresh" in result.err) != ("going on" in result.out), result
         assert {path.name for path in (tmp_path / "out").iterdir()} == {p.name for p in (tmp_path / "whole").iterdir()}
         equal = [(tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
                  for name in ("scores.csv", "quality.csv", "results.json")]
-        assert ("starting afresh" in result.err) != ("going on" in result.out)
         return all(equal), "going on" in result.out
 
     kill()
     assert same() == (True, True)
-    if saves == 5:
+    if (mode, saves) == ("carry", 3):
         kill()
         assert same("--gamma", 0.05) == (False, False)
-        kill()
-        (tmp_path / "out/.part0of1.state").write_bytes(b"PK")
+        (tmp_path / "out/.part0of1").write_bytes(b"PK")
         assert same() == (True, False)

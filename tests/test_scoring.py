@@ -2,7 +2,6 @@
 
 import math
 
-import cv2
 import numpy as np
 import pytest
 import reference
@@ -13,7 +12,7 @@ from torch.testing import assert_close
 
 from lgn_net.config import Config, DataConfig, ModelConfig, with_knobs
 from lgn_net.data.clips import read_frames, to_float
-from lgn_net.data.videos import Video, find_split, index_videos
+from lgn_net.data.videos import find_split, index_videos
 from lgn_net.errors import UserError
 from lgn_net.inference import loop
 from lgn_net.inference.around import predict_again, sample_normal
@@ -27,7 +26,6 @@ from lgn_net.model.memory import PrototypeMemory
 CPU = torch.device("cpu")
 TINY = Config(data=DataConfig(image_size=16, workers=0, channels=1),
               model=ModelConfig(base_width=4, hidden_width=4, lstm_layers=1, memory_items=5))
-MODES = ["frozen", "carry", "reset"]
 
 
 def score_videos(*args, **kwargs):
@@ -58,15 +56,10 @@ def model():
     return vivid(build_model(TINY))
 
 
-# ------------------------------------------------------------------------------------------------- signals by hand
-
-def frames_of(*values):
-    """Values on [0, 1] -> images (B, 1, 1, W) on [-1, 1]."""
-    return torch.tensor(values)[:, None, None, :] * 2 - 1
-
-
 def test_signals_by_hand():
-    predicted, target = frames_of([0.5, 0.0], [1.0, 0.5], [0.3, 0.7]), frames_of([0.0, 0.0], [0.0, 0.0], [0.3, 0.7])
+    """Of frames (3, 1, 1, 2) with these values on [0, 1]."""
+    predicted, target = (2 * torch.tensor(values)[:, None, None] - 1 for values in (
+        ([0.5, 0.0], [1.0, 0.5], [0.3, 0.7]), ([0.0, 0.0], [0.0, 0.0], [0.3, 0.7])))
     # Squared errors (0.25, 0), (1, 0.25) and none; 1 - exp(-1) = 0.632121, 1 - exp(-0.25) = 0.221199.
     assert psnr(predicted, target).tolist() == pytest.approx([10 * math.log10(8), 10 * math.log10(1.6), 120], abs=1e-4)
     assert psnr(predicted[:2], target[:2], "prediction").tolist() == pytest.approx(                  # peaks 0.5 and 1
@@ -80,57 +73,15 @@ def test_signals_by_hand():
     assert query_distance(memory.lookup(queries), memory).tolist() == pytest.approx([(.36 + .04) / 4, 2 / 4], abs=1e-6)
 
 
-class Persistence(LGNNet):
-    """Predicts that nothing changes: the last frame it saw."""
-
-    def encode(self, clip, gates=None):
-        return super().encode(clip)[0], {"last": clip[:, -1]}
-
-    def decode(self, lookups, context):
-        return context["last"]
-
-
-@pytest.mark.parametrize("batch_size", [1, 4])
-def test_every_signal_belongs_to_its_own_frame(tmp_path, batch_size):
-    """Grey levels that are known: the frame of a change alone is mispredicted, by a known error."""
-    levels = {"jump": [40] * 5 + [90] * 4, "ramp": [10, 20, 30, 40, 50, 60, 80, 60], "end": [0, 50, 100, 200, 255, 255]}
-    videos = []
-    for name, values in levels.items():
-        (tmp_path / name).mkdir()
-        paths = [str(tmp_path / name / f"{t}.png") for t in range(len(values))]
-        for path, value in zip(paths, values):
-            cv2.imwrite(path, np.full((12, 20, 3), value, np.uint8))
-        videos.append(Video(name, tuple(paths)))
-    model = Persistence(lambda D: PrototypeMemory(5, D), channels=1, base_width=4, hidden_width=4, lstm_layers=1)
-    config = knobs(batch_size=batch_size, gamma=(15 / 255) ** 2)
-    scored = to_scores(score_videos(model, videos, config, CPU), videos, {name: np.arange(20) for name in levels})
-    assert [video.name for video in scored] == list(levels)
-    for video in scored:
-        s = levels[video.name]
-        for k, t in enumerate(range(4, len(s))):
-            linear = min(max(2 * s[t - 1] - s[t - 2], 0), 255)
-            copy, linear = (-10 * math.log10(max(((s[t] - x) / 255) ** 2, 1e-12)) for x in (s[t - 1], linear))
-            found = {name: values[k] for name, values in video.signals.items()}
-            assert video.frames[k] == video.labels[k] == t
-            assert [found[x] for x in ("psnr", "psnr_copy", "psnr_linear")] == pytest.approx([copy, copy, linear],
-                                                                                             abs=0.01)
-            assert found["regular_score"] == pytest.approx(((s[t] - s[t - 1]) / 255) ** 2, rel=1e-4, abs=1e-12)
-            assert found["memory_updated"] == (abs(s[t] - s[t - 1]) < 15)
-    ramp = scored[1].signals                                              # of 60, 80, 60 after 40, 50
-    off = [[255 * 10 ** (-value / 20) for value in ramp[name][1:]] for name in ("psnr_copy", "psnr_linear")]
-    assert off == [pytest.approx([10, 20, 20], abs=0.01), pytest.approx([0, 10, 40], abs=0.01)]
-
-
-# ---------------------------------------------------------------------------------------------------- score_videos
-
 def scored_one_by_one(model, videos, config):
     """The plain path: a window decoded, a whole forward pass, signals by the slow reference, and the update.
 
-    Returns (PSNR, R, D of each memory) of every frame, and whether it moved the memories.
+    Returns (PSNR, R, D of each memory) of every frame, PSNRs of copying and extrapolation, and whether it moved the
+    memories.
     """
     model.eval()
     mode, window, items = config.score.memory_update, config.model.window, copy_items(model)
-    rows, updates = [], []
+    rows, simple, updates = [], [], []
     for video in videos:
         if mode == "reset":
             restore_items(model, items)
@@ -142,12 +93,15 @@ def scored_one_by_one(model, videos, config):
             rows.append((reference.psnr(*pair), reference.regular_score(*pair),
                          *(reference.compactness(memory.items, query_rows(lookup.queries)).item()
                            for memory, lookup in zip(model.memories, out.lookups, strict=True))))
+            simple += [{"psnr_copy": reference.psnr(clip[-2], clip[-1]),
+                        "psnr_linear": reference.psnr((2 * clip[-2] - clip[-3]).clip(-1, 1), clip[-1])}
+                       if window > config.model.input_frames else {}]
             updates.append(mode != "frozen" and bool(model.memories) and rows[-1][1] < config.score.gamma)
             for memory, lookup in zip(model.memories, out.lookups):
                 if updates[-1]:
                     memory.items.copy_(reference.memory_update(memory.items, query_rows(lookup.queries)))
     restore_items(model, items)
-    return np.array(rows), updates
+    return np.array(rows), simple, updates
 
 
 def middle_gamma(regular):
@@ -164,68 +118,69 @@ def test_scores_are_those_of_the_loop_at_every_batch_size(videos, member):
     config = member.config(channels=1)
     items, gamma = copy_items(model), middle_gamma(scored_one_by_one(model, videos, config)[0][:, 1])
 
-    def check(expected, updates, psnr_tolerance, distance_tolerance, **values):
+    def check(expected, simple, updates, psnr_tolerance, distance_tolerance, **values):
         signals = score_videos(model, videos, knobs(config, **values), CPU)
         assert [(s.video, s.frame) for s in signals] == [
             (v, t) for v, video in enumerate(videos) for t in range(member.window - 1, len(video.frames))]
         assert [s.memory_updated for s in signals] == updates
+        for s, x in zip(signals, simple, strict=True):
+            assert s.more == pytest.approx(x, abs=1e-4)
         found = np.array([(s.psnr, s.regular_score, *s.distance) for s in signals])
         np.testing.assert_allclose(found[:, 0], expected[:, 0], rtol=0, atol=psnr_tolerance)                # dB
         np.testing.assert_allclose(found[:, 2:], expected[:, 2:], rtol=0, atol=distance_tolerance)          # D
         assert_close(copy_items(model), items, atol=0, rtol=0)                                              # as before
 
-    for mode in MODES if member.depths else MODES[1:2]:
-        expected, updates = scored_one_by_one(model, videos, knobs(config, memory_update=mode, gamma=gamma))
+    for mode in ("frozen", "carry", "reset") if member.depths else ["carry"]:
+        expected = scored_one_by_one(model, videos, knobs(config, memory_update=mode, gamma=gamma))
+        updates = expected[-1]
         assert 0 < sum(updates) < len(updates) if member.depths and mode != "frozen" else not any(updates)
-        for batch_size in (1, 3, 8):
-            check(expected, updates, 1e-4, 1e-7, memory_update=mode, gamma=gamma, batch_size=batch_size)
+        for batch_size in (1, 3):
+            check(*expected, 1e-4, 1e-7, memory_update=mode, gamma=gamma, batch_size=batch_size)
     check(*scored_one_by_one(model, videos, knobs(config, gamma=10.0)), 0.2, 0.01, gamma=10.0, precision="bfloat16")
 
 
 def test_gamma_is_a_strict_bound_in_float32(model, videos):
     """Neither R itself nor a number that float32 rounds to it updates; the next one does, also in a sweep."""
-    R = score_videos(model, videos, knobs(memory_update="frozen"), CPU)[0].regular_score
+    R = score_videos(model, videos[:1], knobs(memory_update="frozen"), CPU)[0].regular_score
     above = float(np.nextafter(np.float32(R), np.float32(1)))
-    expected = {R: False, R + (above - R) / 4: False, above: True, 0.0: False}
-    swept = sweep_gamma(model, videos, knobs(), expected, CPU)
+    expected = {R: False, R + (above - R) / 4: False, above: True}
+    swept = sweep_gamma(model, videos[:1], knobs(), expected, CPU)
     for gamma, updated in expected.items():
-        assert score_videos(model, videos, knobs(gamma=gamma), CPU)[0].memory_updated == updated
+        assert score_videos(model, videos[:1], knobs(gamma=gamma), CPU)[0].memory_updated == updated
         assert swept[gamma][0].memory_updated == updated
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["carry", "reset"])
 def test_a_sweep_gives_what_each_gamma_gives_alone(model, videos, mode):
     items = copy_items(model)
     every = sorted(s.regular_score for s in score_videos(model, videos, knobs(memory_update="frozen"), CPU))
-    middle = middle_gamma(every)
-    gammas = [0, middle, every[1] + 1e-6, every[-2] + 1e-6, middle, 10.0]                    # one of them twice
+    gammas = [0, middle_gamma(every), every[1] + 1e-6, middle_gamma(every), 10.0]                # one of them twice
     swept = sweep_gamma(model, videos, knobs(memory_update=mode), gammas, CPU)
     assert list(swept) == list(dict.fromkeys(gammas))
     for gamma, signals in swept.items():
         assert signals == score_videos(model, videos, knobs(memory_update=mode, gamma=gamma), CPU)
-    updates = {sum(s.memory_updated for s in signals) for signals in swept.values()}
-    assert updates == {0} if mode == "frozen" else {0, len(every)} < updates
+    assert {0, len(every)} < {sum(s.memory_updated for s in signals) for signals in swept.values()}
     assert_close(copy_items(model), items, atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("mode", ["carry", *(pytest.param(mode, marks=pytest.mark.slow) for mode in MODES[::2])])
+@pytest.mark.parametrize("mode", ["carry", pytest.param("reset", marks=pytest.mark.slow)])
 def test_single_frames_again_as_they_were_predicted(model, videos, mode):
     every = [s.regular_score for s in score_videos(model, videos, knobs(memory_update="frozen"), CPU)]
     config, seen = knobs(memory_update=mode, gamma=middle_gamma(every), batch_size=2), {}
 
     def observe(video, frame, predicted, target):
-        seen[video, frame] = predicted.clone(), target.clone()
+        seen[video, frame] = predicted.clone()
         return {"mean": predicted.mean().item()}
 
     signals = score_videos(model, videos, config, CPU, observers=[observe])
     assert list(seen) == [(s.video, s.frame) for s in signals]
-    assert [s.more["mean"] for s in signals] == [predicted.mean().item() for predicted, _ in seen.values()]
-    scored = to_scores(signals, videos)
-    for wanted in ([(0, 4)], [(2, 9), (0, 6), (2, 5)], sorted(seen)):
-        again = list(predict_again(model, videos, config, scored, {(videos[v].name, t) for v, t in wanted}, CPU))
+    assert [s.more["mean"] for s in signals] == [predicted.mean().item() for predicted in seen.values()]
+    for wanted in ([(2, 9), (0, 6), (2, 5)], sorted(seen)):
+        again = list(predict_again(model, videos, config, to_scores(signals, videos),
+                                   {(videos[v].name, t) for v, t in wanted}, CPU))
         for (v, t), (name, frame, file, predicted, target) in zip(sorted(wanted), again, strict=True):
             assert (name, frame, file) == (videos[v].name, t, videos[v].frames[t])
-            assert_close(predicted, seen[v, t][0], atol=1e-5, rtol=0)
+            assert_close(predicted, seen[v, t], atol=1e-5, rtol=0)
             assert torch.equal(target, to_float(read_frames(videos[v].frames[t:t + 1], 1, 16))[0])
 
 
@@ -240,12 +195,8 @@ def test_windows_spread_over_all_videos(model, videos):
         assert about["live_items"] == np.count_nonzero(about["queries_of_item"])
 
 
-# ------------------------------------------------------------------------------------------------- what goes wrong
-
-@pytest.mark.parametrize("mode, batch_size", [("frozen", 3), ("carry", 1)])
-def test_one_prediction_that_is_not_finite_is_named(model, videos, mode, batch_size, monkeypatch):
-    bad, items = to_float(read_frames(videos[1].frames[5:6], 1, 16)), copy_items(model)
-    encode = LGNNet.encode
+def test_one_prediction_that_is_not_finite_is_named(model, videos, monkeypatch):
+    bad, encode = to_float(read_frames(videos[1].frames[5:6], 1, 16)), LGNNet.encode
 
     def fail_after_the_bad_frame(self, clip, gates=None):
         queries, context = encode(self, clip, gates)
@@ -253,7 +204,5 @@ def test_one_prediction_that_is_not_finite_is_named(model, videos, mode, batch_s
         return queries, {"local": torch.where(broken[:, None, None, None], torch.nan, context["local"])}
 
     monkeypatch.setattr(LGNNet, "encode", fail_after_the_bad_frame)
-    with pytest.raises(UserError, match="not finite") as caught:          # the third of four
-        score_videos(model, videos, knobs(memory_update=mode, batch_size=batch_size, gamma=1.0), CPU)
-    assert "frame 6" in str(caught.value)
-    assert_close(copy_items(model), items, atol=0, rtol=0)
+    with pytest.raises(UserError, match="frame 6: .* not finite"):        # the third of four
+        score_videos(model, videos, knobs(memory_update="frozen", batch_size=3), CPU)

@@ -1,6 +1,5 @@
 """Around the loop over test frames: the network and its data before it, single windows and error maps after it."""
 
-import contextlib
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
@@ -32,12 +31,7 @@ from lgn_net.training.checkpoint import check_architecture, load_checkpoint, loa
 
 
 def load_network(config: Config, args: Namespace, device: torch.device) -> tuple[Config, Any, Results]:
-    """Load the network of `--checkpoint`, or of the authors' pair, onto the device, and make it ready.
-
-    Returns the configuration with the network's sizes, the network from `for_inference`, and where it is from, for
-    results.json. UserError for a damaged file, or another network than the configuration's.
-    """
-    source = args.checkpoint or args.model_dir
+    """Load the network of `--checkpoint`, or of the authors' pair: its configuration, `for_inference`, where from."""
     if args.checkpoint:
         saved_config, saved = load_checkpoint(args.checkpoint)
         check_architecture(config, saved_config, args.checkpoint)
@@ -47,20 +41,15 @@ def load_network(config: Config, args: Namespace, device: torch.device) -> tuple
     config = settle_precision(config, "score", device)
     set_kernels(config.score.precision)
     model: Any = build_model(config).to(device)
-    load_weights(model, state, source)
+    load_weights(model, state, args.checkpoint or args.model_dir)
     parameters = sum(weight.numel() for weight in model.parameters())
     model = for_inference(model, config)
-    versions = provenance(device) | {"kernels": model.kernels}
-    return config, model, {"config": asdict(config), "checkpoint": str(source), "parameters": parameters,
-                           "versions": versions}
+    return config, model, {"config": asdict(config), "checkpoint": str(args.checkpoint or args.model_dir),
+                           "parameters": parameters, "versions": provenance(device) | {"kernels": model.kernels}}
 
 
 def load_test_set(config: Config, args: Namespace) -> tuple[list[Video], dict[str, np.ndarray], Results]:
-    """Find the test videos of `--dataset_path`, with the labels of `--labels` or else those found.
-
-    Returns the videos, the labels (T,) of each by its name, and where both are from, for results.json. UserError where
-    there are no videos or no labels, or where they do not fit each other.
-    """
+    """Find the test videos of `--dataset_path`, the labels (T,) of each by its name, and where both are from."""
     dataset = config.data.dataset
     videos = index_videos(find_split(args.dataset_path, dataset, "testing"))
     if note := difference_from_published(dataset, "testing", [len(video.frames) for video in videos]):
@@ -73,23 +62,20 @@ def load_test_set(config: Config, args: Namespace) -> tuple[list[Video], dict[st
 
 def training_videos(config: Config, args: Namespace) -> list[Video]:
     """Find the training videos beside the test videos; [] where there are none."""
-    with contextlib.suppress(UserError):
+    try:
         return index_videos(find_split(args.dataset_path, config.data.dataset, "training"))
-    return []
+    except UserError:
+        return []
 
 
 def find_masks(folder: Path, videos: Sequence[Video]) -> list[tuple[str, ...]]:
-    """Find the mask files of each video in its folder in testing/masks, one per frame; () for a video without.
-
-    UserError for another number of masks than frames.
-    """
+    """Find the masks of each video in `folder`, one per frame; () where there are none. UserError if not."""
     masks = []
     for video in videos:
         home = folder / video.name
         names = image_names(home) if home.is_dir() else []
         if names and len(names) != len(video.frames):
-            raise UserError(f"{home} holds {len(names)} masks, but video {video.name} has {len(video.frames)} frames; "
-                            f"prepare the data set again, or remove that folder")
+            raise UserError(f"{home} holds {len(names)} masks, but video {video.name} has {len(video.frames)} frames")
         masks.append(tuple(str(home / name) for name in names))
     return masks
 
@@ -97,19 +83,11 @@ def find_masks(folder: Path, videos: Sequence[Video]) -> list[tuple[str, ...]]:
 @torch.inference_mode()
 def sample_normal(model: FramePredictor, videos: list[Video], config: Config, count: int, device: torch.device,
                   bar: tqdm | None = None) -> tuple[list[FrameSignals], list[dict]]:
-    """Score `count` windows, spread evenly over videos, with the memory frozen.
-
-    Returns:
-        The signals; and for each memory "queries_of_item", the number of queries whose nearest item each item is,
-        "live_items", the number of items with any, and "item_cosine", the mean cosine of two items.
-    """
-    # Choose the windows by their last frames.
+    """Score `count` windows, spread evenly, with the memory frozen; count how the memories' items are used."""
     config, window = with_knobs(config, {"score.memory_update": "frozen"}), config.model.window
     every = [(v, range(t, t + window)) for v in long_enough(videos, window)
              for t in range(len(videos[v].frames) - window + 1)]
     picked = np.unique(np.linspace(0, len(every) - 1, min(count, len(every))).round().astype(int))
-
-    # Score them, and count the nearest items.
     ready = for_inference(model, config)
     usage = [torch.zeros(len(memory.items), dtype=torch.long, device=device) for memory in model.memories]
     signals: list[FrameSignals] = []
@@ -127,14 +105,9 @@ def sample_normal(model: FramePredictor, videos: list[Video], config: Config, co
 def predict_again(model: FramePredictor, videos: list[Video], config: Config, scored: Sequence[VideoScores],
                   wanted: Collection[tuple[str, int]],
                   device: torch.device) -> Iterator[tuple[str, int, str, Tensor, Tensor]]:
-    """Predict single frames again, each with the memory as it was when `score_videos` gave the scores.
+    """Predict the `wanted` frames, (name of the video, index), each with the memory that it met in `score_videos`.
 
-    The frames that updated the memory are run again, too, so that the memory takes the same way. `wanted` holds name
-    of the video and index of the frame of each frame.
-
-    Yields:
-        Name of the video, index and file of the frame, predicted and true frame (C, H, W) in [-1, 1], in the order of
-        `scored`.
+    Yields in their order: name of the video, index and file of the frame, predicted and true frame (C, H, W).
     """
     index = {video.name: v for v, video in enumerate(videos)}
     where = [(video.name, t) for video in scored for t, updated in
@@ -152,17 +125,11 @@ def predict_again(model: FramePredictor, videos: list[Video], config: Config, sc
 def draw_maps(model: FramePredictor, videos: list[Video], config: Config, scored: Sequence[VideoScores],
               normal: Sequence[np.ndarray], wanted: Sequence[tuple[int, int, str]],
               device: torch.device) -> list[FrameMap]:
-    """Make the error maps of chosen frames.
-
-    `normal` is the normality (n_v,) of each of the `scored` videos. `wanted` holds index in `scored`, index of the
-    frame in its video, and why it was chosen.
-    """
-    reasons: dict[tuple[str, int], tuple[int, str]] = {}
-    for k, frame, kind in wanted:
-        reasons.setdefault((scored[k].name, frame), (k, kind))
+    """Make the error maps of `wanted` frames: index in `scored`, in the video, and why, of which the first counts."""
+    reasons = {(scored[k].name, frame): (k, kind) for k, frame, kind in reversed(wanted)}
     maps = {}
     for name, frame, file, predicted, target in predict_again(model, videos, config, scored, reasons, device):
         k, kind = reasons[name, frame]
         i = np.searchsorted(scored[k].frames, frame)
-        maps[name, frame] = frame_map(name, frame, kind, normal[k][i], scored[k].labels[i], predicted, target, file)
-    return [maps[key] for key in reasons]
+        maps[k, frame] = frame_map(name, frame, kind, normal[k][i], scored[k].labels[i], predicted, target, file)
+    return [maps[key] for key in dict.fromkeys((k, frame) for k, frame, _ in wanted)]

@@ -18,7 +18,7 @@ from lgn_net.distributed import rank, world_size
 from lgn_net.errors import UserError
 from lgn_net.inference.part import Part, remaining
 from lgn_net.inference.signals import psnr, query_distance, regular_score
-from lgn_net.inference.stream import Windows, batch_size_on, for_inference, one_by_one, stream_windows
+from lgn_net.inference.stream import Windows, batch_size_on, for_inference, stream_windows, updates_memory
 from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.model.memory import Lookup
 from lgn_net.scores.score_file import VideoScores, distance_names
@@ -27,7 +27,7 @@ from lgn_net.scores.score_file import VideoScores, distance_names
 class FrameSignals(NamedTuple):
     """What the network says of one predicted frame."""
 
-    video: int                     # index of the video
+    video: int                     # its index
     frame: int                     # index of the predicted frame within its video, from 0
     psnr: float                    # dB
     distance: tuple[float, ...]    # D of each memory: mean squared difference of queries and their nearest items
@@ -54,25 +54,16 @@ class Prediction(NamedTuple):
 Observer = Callable[[int, int, Tensor, Tensor], dict[str, float]]
 
 
-def predict(model: FramePredictor, windows: Iterable[Windows], config: Config, done: tuple[int, int] = (-1, -1),
-            at_start: Sequence[Tensor] = ()) -> Iterator[Prediction]:
+def predict(model: FramePredictor, windows: Iterable[Windows], config: Config, at_start: Sequence[Tensor] = (),
+            video: int = -1) -> Iterator[Prediction]:
     """Predict and score windows one after the other, and update the memory with frames that look normal.
 
-    The signals of a frame are taken with the memory as it is before that frame's own update.
-
-    Args:
-        model: a `FramePredictor`, made ready by `for_inference`; its memory is changed.
-        windows: in the order of the videos. Windows of one batch are scored at once where the memory is frozen.
-        config: `score` says when the memory is updated.
-        done: index of the video and of the frame up to which windows were scored before; these are left out.
-        at_start: items of the memories after the training, where the model's are no longer these.
+    The signals of a frame are taken with the memory as it is before that frame's own update. An evaluation that goes
+    on in the middle of a `video` gives the items that the memories had `at_start`, after the training.
     """
-    knobs, updating, video = config.score, updates_memory(model, config), done[0]
+    knobs, updating = config.score, updates_memory(model, config)
     at_start = at_start or copy_items(model)
-    for window in one_by_one(windows) if updating else windows:
-        if window.where[-1] <= done:
-            continue
-
+    for window in windows:
         # With `reset` every video starts with the memory of the training.
         if knobs.memory_update == "reset" and window.where[0][0] != video:
             restore_items(model, at_start)
@@ -96,21 +87,16 @@ def predict(model: FramePredictor, windows: Iterable[Windows], config: Config, d
         yield Prediction(to_signals(window, PSNR, R, D, updated), predicted, window.target, lookups)
 
 
-def updates_memory(model: FramePredictor, config: Config) -> bool:
-    """Return whether test frames may update the memory."""
-    return config.score.memory_update != "frozen" and bool(model.memories)
-
-
 def to_signals(window: Windows, PSNR: Tensor, R: Tensor, D: list[Tensor], updated: bool) -> list[FrameSignals]:
     """Gather the signals (B,) of scored windows, frame by frame. UserError where one is not finite."""
     rows = torch.stack([PSNR, R, *D, *window.baselines.values()], dim=1).tolist()        # one transfer
     signals = []
     for (video, frame), (p, r, *others) in zip(window.where, rows):
-        if not all(map(math.isfinite, (p, r, *others))):
+        if not math.isfinite(p + r + sum(others)):
             raise UserError(f"video number {video + 1}, frame {frame}: the prediction is not finite; the checkpoint's "
                             f"weights are damaged")
-        signals.append(FrameSignals(video, frame, p, tuple(others[:len(D)]), r, updated,
-                                    dict(zip(window.baselines, others[len(D):]))))
+        distance, more = tuple(others[:len(D)]), dict(zip(window.baselines, others[len(D):]))
+        signals.append(FrameSignals(video, frame, p, distance, r, updated, more))
     return signals
 
 
@@ -131,30 +117,25 @@ def score_videos(model: FramePredictor, videos: list[Video], config: Config, dev
                  part: Part | None = None) -> Iterator[FrameSignals]:
     """Score every frame but the first n of each video, in order. The model's own memory stays as it is.
 
-    What does not depend on the memory is computed for several windows at once (`score.batch_size`); scores depend on
-    that by no more than rounding. Several processes divide the videos, which then must not depend on each other; each
-    scores its own ones. Videos shorter than n + 1 frames are skipped with a warning.
-
-    The `bar` counts frames. What `observers` measure in every prediction becomes a signal. A `part` keeps the signals
-    as they come, and those that it has already are yielded from there. UserError for a damaged frame, frames of
-    differing size, no video long enough, or a prediction that is not finite.
+    Several processes divide the videos. What `observers` measure becomes a signal. A `part` keeps the signals as they
+    come; those that it has already are yielded from there.
     """
     model = for_inference(model, config)
-    at_start, done = copy_items(model), (-1, -1)
+    at_start, done = copy_items(model), (-1, -1)                              # video and frame scored last
     ranges = [(v, range(len(videos[v].frames))) for v in videos_of_process(videos, config)]
 
     # What an evaluation that was killed has left.
-    for row in part.resume([memory.items for memory in model.memories]) if part else ():
-        signals = FrameSignals(*row)
-        done = signals[:2]
-        if bar is not None:
-            bar.update()
-        yield signals
-    if done[0] >= 0:
+    if part and (rows := part.resume([memory.items for memory in model.memories])):
+        yield from (FrameSignals(*row) for row in rows)
+        done = rows[-1][:2]
         ranges = remaining(ranges, done, batch_size_on(device, config), config.model.window)
+        if bar is not None:
+            bar.update(len(rows))
 
     # Score the others.
-    for scored in predict(model, stream_windows(model, videos, ranges, config, device), config, done, at_start):
+    windows = stream_windows(model, videos, ranges, config, device)
+    to_come = itertools.dropwhile(lambda window: window.where[-1] <= done, windows)
+    for scored in predict(model, to_come, config, at_start, done[0]):
         for signals, *frames in zip(scored.signals, scored.predicted, scored.target):
             for observe in observers:
                 signals.more.update(observe(signals.video, signals.frame, *frames))
@@ -179,8 +160,7 @@ def to_scores(signals: Iterable[FrameSignals], videos: list[Video],
     scored = []
     for v, group in itertools.groupby(signals, key=lambda s: s.video):
         rows, name = list(group), videos[v].name
-        frames = np.array([s.frame for s in rows])
-        table = [s.columns() for s in rows]
+        frames, table = np.array([s.frame for s in rows]), [s.columns() for s in rows]
         columns = {key: np.array([row[key] for row in table], float) for key in table[0]}
         labels = truth[name][frames] if truth else np.zeros(len(rows))
         scored.append(VideoScores(name, frames, columns, labels.astype(np.uint8)))

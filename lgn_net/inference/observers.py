@@ -1,7 +1,4 @@
-"""Observers of the loop over test frames: where predictions err, against pixel masks, and how alike the frames look.
-
-An observer is called with every prediction and returns measures of the frame by their names.
-"""
+"""Observers of the loop over test frames: where predictions err, against pixel masks, and how alike the frames look."""
 
 import warnings
 from collections.abc import Sequence
@@ -13,7 +10,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from lgn_net.data.clips import read_mask
-from lgn_net.scores.maps import as_array, error_map, smoothed, strongest_region
+from lgn_net.scores.maps import as_array, error_map, smoothed, strong_regions
 from lgn_net.scores.metrics import auc, mean_where
 from lgn_net.scores.score_file import VideoScores
 
@@ -23,25 +20,21 @@ ALEXNET = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"      # 
 
 
 class Localization:
-    """Compares the errors of predictions with masks of what is abnormal.
+    """Compares the errors of predictions with the masks of `find_masks`, whatever the labels say.
 
-    A frame is abnormal here when its mask has a pixel set, whatever its label. Pixels are only counted, in bins of
-    their errors that are at most 0.05 % wide, and tied within a bin: that moves an AUC by 1e-4 at most where errors
-    range over a few per cent or more.
+    Pixels are counted in bins of their errors, at most 0.05 % wide: that moves an AUC by 1e-4 at most.
     """
 
     measures = "mask", "mask_score", "on_mask", "on_mask_chance"
 
     def __init__(self, masks: Sequence[tuple[str, ...]]):
-        """`masks`: the mask files of each video, from `find_masks`."""
         self.masks = masks
         self.pixels = torch.zeros(2 * BINS, dtype=torch.int64)       # of each error, normal and abnormal by turns
 
     def __call__(self, video: int, frame: int, predicted: Tensor, target: Tensor) -> dict[str, float]:
-        """Compare predicted and true frame (C, H, W) in [-1, 1] with the mask; count their pixels.
+        """Compare predicted and true frame (C, H, W) in [-1, 1] with the mask, if any; count their pixels.
 
-        Returns whether the frame is abnormal, its `frame_score`, whether the strongest region touches the mask, and the
-        chance to; NaN where there is none.
+        `mask_score` is the threshold up to which the frame is called abnormal.
         """
         found = dict.fromkeys(self.measures, float("nan"))
         if not self.masks[video]:
@@ -50,23 +43,22 @@ class Localization:
         mask, strength = resized_mask(self.masks[video][frame], *error.shape), smoothed(error)
         bins = 2 * (strength.view(np.uint32) >> 12).astype(np.int64) + mask
         self.pixels += torch.from_numpy(np.bincount(bins.ravel(), minlength=2 * BINS))
-        found |= {"mask": float(mask.any()), "mask_score": frame_score(strength, mask)}
+
+        # A normal frame is a false alarm when any pixel is marked, an abnormal one is found when FOUND of its mask are.
+        found |= {"mask": float(mask.any()), "mask_score": float(strength.max())}
         if mask.any():
-            region, box = strongest_region(error)
-            found |= {"on_mask": float((region & mask).any()), "on_mask_chance": chance_to_touch(region, box, mask)}
+            inside = np.sort(strength[mask])[::-1]
+            region, box = strong_regions(error)[0]
+            found |= {"mask_score": float(inside[int(np.ceil(FOUND * len(inside))) - 1]),
+                      "on_mask": float((region & mask).any()), "on_mask_chance": chance_to_touch(region, box, mask)}
         return found
 
     def results(self, measured: Sequence[VideoScores]) -> dict:
-        """Collect every number of `localization` in results.json from the frames' measures; None where undefined.
-
-        In the pixel-level AUC, errors that know nothing reach about 0, not 0.5, as a normal frame's maximum is set
-        against the better part of a mask.
-        """
+        """Collect every number of `localization` in results.json from the frames' measures; None where undefined."""
         rows = np.concatenate([np.stack([video.signals[name] for name in self.measures], 1) for video in measured])
         abnormal, score, *region = compared = rows[~np.isnan(rows[:, 0])].T
         if compared.size and not abnormal.any():
-            warnings.warn(f"none of {len(abnormal)} masks has an abnormal pixel; if the labels say otherwise, mend the "
-                          f"folder masks, or remove it and do without the pixel measures")
+            warnings.warn(f"none of {len(abnormal)} masks has an abnormal pixel; is the folder masks right?")
         normal_pixels, abnormal_pixels = self.pixels.numpy().reshape(BINS, 2).T
         pairs = float(abnormal_pixels.sum()) * float(normal_pixels.sum())
         below = np.cumsum(normal_pixels) - normal_pixels / 2                           # ties count half
@@ -74,37 +66,17 @@ class Localization:
         return {
             "pixel_auc": float(np.sum(abnormal_pixels * below) / pairs) if pairs else None,
             "pixel_level_auc": auc([abnormal], [-score]) if len(score) else None,
-            "region_on_mask": touched,
-            "region_on_mask_chance": chance,
-            "frames_with_mask": len(abnormal),
-            "abnormal_frames": int(abnormal.sum()),
+            "region_on_mask": touched, "region_on_mask_chance": chance,
+            "frames_with_mask": len(abnormal), "abnormal_frames": int(abnormal.sum()),
             "frames_without_mask": len(rows) - len(abnormal),
-            "videos_without_masks": sum(not masks for masks in self.masks),
-        }
+            "videos_without_masks": sum(not masks for masks in self.masks)}
 
 
 def resized_mask(path: str, H: int, W: int) -> np.ndarray:
-    """Read a mask in the size of the network's frames: bool (H, W), true where abnormal. UserError when damaged.
-
-    Pixels are those nearest to where the frame's own pixels are taken; an object so small that none is near counts with
-    every pixel that it touches.
-    """
+    """Read a mask in the size of the network's frames, bool (H, W); an object between all samples counts as touched."""
     mask = read_mask(path).astype(np.float32)
     small = cv2.resize(mask, (W, H), interpolation=cv2.INTER_NEAREST_EXACT) > 0
     return small if small.any() or not mask.any() else cv2.resize(mask, (W, H), interpolation=cv2.INTER_AREA) > 0
-
-
-def frame_score(error: np.ndarray, mask: np.ndarray) -> float:
-    """Return the threshold below which an error map (H, W) counts against a frame with this mask, bool (H, W).
-
-    An abnormal frame is found when FOUND of its abnormal pixels are marked, and what is marked elsewhere does not
-    matter; a normal frame is a false alarm when any pixel is (Mahadevan et al., CVPR 2010). So: the largest error that
-    FOUND of the mask reach, or the maximum of a normal frame.
-    """
-    if not mask.any():
-        return float(error.max())
-    inside = np.sort(error[mask])[::-1]
-    return float(inside[int(np.ceil(FOUND * len(inside))) - 1])
 
 
 def chance_to_touch(region: np.ndarray, box: tuple[int, int, int, int], mask: np.ndarray) -> float:
@@ -116,12 +88,7 @@ def chance_to_touch(region: np.ndarray, box: tuple[int, int, int, int], mask: np
 
 
 class Quality:
-    """Measures SSIM and LPIPS of every prediction.
-
-    SSIM is that of Wang et al. (2004): Gaussian window of 11 pixels and standard deviation 1.5, population covariance,
-    frames on [0, 1], mean over pixels and channels, by scikit-image on the CPU. LPIPS (Zhang et al., 2018) is version
-    0.1 on AlexNet, by the package lpips on the predictions' device; a grey frame is given as three equal channels.
-    """
+    """Measures SSIM (Wang et al., 2004) by scikit-image and LPIPS (Zhang et al., 2018) by lpips of every prediction."""
 
     measures = "ssim", "lpips"
 
@@ -148,10 +115,7 @@ class Quality:
 
 
 def summarize(measured: Sequence[VideoScores]) -> dict[str, float | None]:
-    """Average the measures of `Quality` over all, normal and abnormal frames, ready for JSON.
-
-    `ssim`, `ssim_normal`, `ssim_abnormal`, and the same of lpips; None where there is no measure or no frame.
-    """
+    """Average the measures of `Quality` over all, normal and abnormal frames; None where there is nothing."""
     labels, means = [video.labels for video in measured], {}
     for name in Quality.measures:
         values = [video.signals[name] for video in measured if name in video.signals]

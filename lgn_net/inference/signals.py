@@ -10,12 +10,9 @@ FINEST = 1e-12     # mean squared error below which a prediction counts as perfe
 
 
 def psnr(predicted: Tensor, target: Tensor, peak: str = "one") -> Tensor:
-    """Compute the PSNR of predicted frames in dB, (B,) (eq. 13).
+    """Compute the PSNR in dB, (B,), of frames (B, C, H, W) in [-1, 1], compared on [0, 1] (eq. 13).
 
-    Args:
-        predicted: (B, C, H, W) in [-1, 1]; compared on [0, 1].
-        target: the true frames, likewise.
-        peak: "one", or the maximum of the "prediction" (docs/differences.md, 6).
+    `peak` is "one", or the maximum of the "prediction" (docs/differences.md, 6).
     """
     mse = squared_error(predicted, target).mean(dim=(1, 2, 3)).clamp_min(FINEST)
     top = 1.0 if peak == "one" else ((predicted + 1) / 2).amax(dim=(1, 2, 3)).square().clamp_min(FINEST)
@@ -34,10 +31,7 @@ def regular_score(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def query_distance(lookup: Lookup, memory: PrototypeMemory) -> Tensor:
-    """Compute D, the mean of (q - nearest item)^2 over all h*w*D entries of a frame's queries, (B,) (eq. 14).
-
-    The squares are the authors' code's (docs/differences.md, 5).
-    """
+    """Compute D, (B,): mean of (q - nearest item)^2 over h*w*D entries of queries (eq. 14; docs/differences.md, 5)."""
     nearest = memory.items[lookup.nearest[:, 0]]                              # (B*h*w, D)
     difference = F.mse_loss(lookup.flat, nearest, reduction="none")
     return difference.reshape(len(lookup.queries), -1).mean(dim=1)

@@ -33,30 +33,18 @@ class Windows(NamedTuple):
     baselines: dict[str, Tensor]          # PSNR in dB, (B,), of predictors without a parameter: see `baselines`
 
 
-def one_by_one(batches: Iterable[Windows]) -> Iterator[Windows]:
-    """Yield every window alone: the next one may depend on what this one does to the memory."""
-    for batch in batches:
-        for k in range(len(batch.where)):
-            one = slice(k, k + 1)
-            context, baselines = ({name: x[one] for name, x in group.items()} for group in (batch.context,
-                                                                                            batch.baselines))
-            yield Windows(batch.where[one], [q[one] for q in batch.queries], context, batch.target[one], baselines)
+def updates_memory(model: FramePredictor, config: Config) -> bool:
+    """Return whether test frames may update the memory."""
+    return config.score.memory_update != "frozen" and bool(model.memories)
 
 
 def encode_windows(model: FramePredictor, batches: Iterable[Sequence[Frame]], config: Config,
                    device: torch.device) -> Iterator[Windows]:
-    """Encode every window of n + 1 consecutive frames.
+    """Encode every window of n + 1 consecutive frames, those that end in one batch of frames at once.
 
-    Args:
-        model: a `FramePredictor`, made ready by `for_inference`.
-        batches: frames in batches. A frame that does not follow the one before it in its video starts anew.
-        config: of the network.
-        device: of the network.
-
-    Yields:
-        The windows that end in a batch, for each batch that has any.
+    Each is yielded alone where the memory may be updated, as the next one may depend on what this one does to it.
     """
-    n, T = config.model.input_frames, config.model.window
+    n, T, updating = config.model.input_frames, config.model.window, updates_memory(model, config)
     recent: deque = deque(maxlen=T)                                           # image and gates of the last frames
     expected = None
     for batch in batches:
@@ -66,15 +54,15 @@ def encode_windows(model: FramePredictor, batches: Iterable[Sequence[Frame]], co
 
             # Gather the windows that end with a frame of this batch.
             where, clips = [], []
-            of_frames = zip(images.split(1), [None] * len(batch) if gates is None else gates.split(1))
-            for (video, frame, _), features in zip(batch, of_frames):
+            of_frames = [None] * len(batch) if gates is None else gates.split(1)
+            for (video, frame, _), image, gate in zip(batch, images.split(1), of_frames):
                 if (video, frame) != expected:
                     recent.clear()
                 expected = video, frame + 1
-                recent.append(features)
+                recent.append((image, gate))
                 if len(recent) == T:
                     where.append((video, frame))
-                    clips.append(tuple(recent))
+                    clips.append([*recent])
             if not where:
                 continue
 
@@ -82,14 +70,14 @@ def encode_windows(model: FramePredictor, batches: Iterable[Sequence[Frame]], co
             steps = [torch.cat([clip[t][0] for clip in clips]) for t in range(T)]                # (B, C, size, size)
             by_step = None if gates is None else [torch.cat([clip[t][1] for clip in clips]) for t in range(n)]
             queries, context = model.encode(torch.stack(steps[:n], dim=1), by_step)
-        yield Windows(where, queries, context, steps[-1], baselines(steps[:n], steps[-1]) if n < T else {})
+        compared = baselines(steps[:n], steps[-1]) if n < T else {}
+        for one in [slice(k, k + 1) for k in range(len(where))] if updating else [slice(None)]:
+            yield Windows(where[one], [q[one] for q in queries], {name: x[one] for name, x in context.items()},
+                          steps[-1][one], {name: x[one] for name, x in compared.items()})
 
 
 def baselines(frames: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
-    """Compute the PSNR in dB, (B,), of two predictors without a parameter, to read every result beside.
-
-    `psnr_copy` repeats the last frame; `psnr_linear` is clip(2 s_t - s_(t-1)), where there are two frames.
-    """
+    """Compute the PSNR in dB, (B,), of copying the last frame and of linear extrapolation, clip(2 s_t - s_(t-1))."""
     found = {"psnr_copy": psnr(frames[-1], target)}
     if len(frames) > 1:
         found["psnr_linear"] = psnr((2 * frames[-1] - frames[-2]).clamp(-1, 1), target)
@@ -98,10 +86,7 @@ def baselines(frames: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
 
 def stream_windows(model: FramePredictor, videos: Sequence[Video], ranges: Iterable[tuple[int, range]], config: Config,
                    device: torch.device) -> Iterator[Windows]:
-    """Encode the windows of ranges of frames, each given by the index of its video and the indices of its frames.
-
-    A thread decodes the next batch meanwhile.
-    """
+    """Encode the windows of ranges of frames of videos, given by their indices; a thread decodes the next batch."""
     def read() -> Iterator[Frame]:
         for v, frames in ranges:
             paths = videos[v].frames[frames.start:frames.stop]
@@ -134,14 +119,7 @@ def ahead(items: Iterator[list]) -> Iterator[list]:
 
 
 def for_inference(model: FramePredictor, config: Config) -> Any:
-    """Copy a model with BatchNorms folded into the convolutions before them, in the precision of `score.precision`.
-
-    In bfloat16, E_glo's first two blocks stay in float32: bfloat16 would blur D, whose range within a video is small.
-
-    Returns:
-        A `FramePredictor`; its attribute `kernels` says what computes its wide layers (see `winograd.swap_in`). A model
-        that is one already is copied as it is.
-    """
+    """Copy a model, BatchNorms folded into convolutions, in `score.precision`; `kernels` says what computes it."""
     ready: Any = copy.deepcopy(model)
     if hasattr(ready, "kernels"):
         return ready
@@ -154,30 +132,23 @@ def for_inference(model: FramePredictor, config: Config) -> Any:
                     sequence[k + 1] = nn.Identity()
     ready.kernels, on_cpu = "direct", next(ready.parameters()).device.type == "cpu"
     if config.score.kernels != "direct" and config.score.precision == "float32" and on_cpu:
-        from lgn_net.inference.short_decoder import shorten  # only this way of scoring needs them
-        from lgn_net.inference.winograd import swap_in
-        with torch.random.fork_rng(devices=[]):
-            short = ", short decoder" * shorten(ready)
-        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
-            ready.kernels = swap_in(ready, config.score.kernels, config.data.image_size) + short
+        from lgn_net.inference.kernels import swap_in  # only this way of scoring needs it
+        ready.kernels = swap_in(ready, config.score.kernels, config.data.image_size)
     if config.score.precision == "bfloat16":
         for layer in ready.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                 layer.bfloat16()                          # once, where autocast would do it at every call
-        for box in list(ready.modules()):
+        # bfloat16 in the first blocks would blur D, whose range within a video is small.
+        for box in [*ready.modules()]:
             if isinstance(box, PrototypeEncoder):
-                box.block1, box.block2 = InFloat32(box.block1), InFloat32(box.block2)      # type: ignore[assignment]
+                box.block1, box.block2 = (InFloat32(*block).float() for block in (box.block1, box.block2))
     return ready
 
 
-class InFloat32(nn.Module):
+class InFloat32(nn.Sequential):
     """A block that autocast leaves alone."""
-
-    def __init__(self, block: nn.Module):
-        super().__init__()
-        self.block = block.float()
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the block on x (B, C, H, W) in float32."""
         with torch.autocast(x.device.type, enabled=False):
-            return self.block(x.float())
+            return super().forward(x.float())

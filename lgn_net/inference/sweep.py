@@ -8,16 +8,8 @@ from tqdm import tqdm
 
 from lgn_net.config import Config, with_knobs
 from lgn_net.data.videos import Video
-from lgn_net.inference.loop import (
-    FrameSignals,
-    copy_items,
-    one_by_one,
-    predict,
-    restore_items,
-    updates_memory,
-    videos_of_process,
-)
-from lgn_net.inference.stream import for_inference, stream_windows
+from lgn_net.inference.loop import FrameSignals, copy_items, predict, restore_items, score_videos, videos_of_process
+from lgn_net.inference.stream import for_inference, stream_windows, updates_memory
 from lgn_net.model.lgn_net import FramePredictor
 
 
@@ -26,36 +18,35 @@ def sweep_gamma(model: FramePredictor, videos: list[Video], config: Config, gamm
                 device: torch.device, bar: tqdm | None = None) -> dict[float, list[FrameSignals]]:
     """Score the videos as `score_videos` does, for several gammas at once: the signals for each.
 
-    The memory alone depends on gamma. Windows are encoded once for all gammas; memory and decoder run once for all
-    gammas that have updated on the same frames so far. Arguments as in `score_videos`.
+    Windows are encoded once; memory and decoder run once for all gammas that have updated on the same frames so far.
     """
-    model, frozen = for_inference(model, config), with_knobs(config, {"score.memory_update": "frozen"})
-    updating = updates_memory(model, config)
     signals: dict[float, list[FrameSignals]] = {gamma: [] for gamma in gammas}
+    if not updates_memory(model, config):
+        return dict.fromkeys(signals, [*score_videos(model, videos, config, device, bar)])
+    model, frozen = for_inference(model, config), with_knobs(config, {"score.memory_update": "frozen"})
     start: list[tuple[list[Tensor], list[float]]] = [(copy_items(model), list(signals))]
     histories, video = start, None                    # items of the memories, and the gammas that led to them
     ranges = [(v, range(len(videos[v].frames))) for v in videos_of_process(videos, config)]
-    for window in one_by_one(stream_windows(model, videos, ranges, config, device)):
+    for window in stream_windows(model, videos, ranges, config, device):
         if config.score.memory_update == "reset" and window.where[0][0] != video:
             histories = start
         video, after = window.where[0][0], []
         for items, members in histories:
             # Score the frame once for all gammas with this memory.
             restore_items(model, items)
-            scored = next(predict(model, [window], frozen))
-            signal = scored.signals[0]
-            R = torch.tensor(signal.regular_score)
-            below = [gamma for gamma in members if updating and gamma > R]
+            scored, = predict(model, [window], frozen)
+            signal, = scored.signals
+            below = [gamma for gamma in members if gamma > torch.tensor(signal.regular_score)]
             for gamma in members:
                 signals[gamma].append(signal._replace(memory_updated=gamma in below))
 
             # The gammas above its regular score go on with an updated memory.
+            if len(below) < len(members):
+                after.append((items, [gamma for gamma in members if gamma not in below]))
             if below:
                 for memory, lookup in zip(model.memories, scored.lookups):
                     memory.update_(lookup)
                 after.append((copy_items(model), below))
-            if staying := [gamma for gamma in members if gamma not in below]:
-                after.append((items, staying))
         histories = after
         if bar is not None:
             bar.update()

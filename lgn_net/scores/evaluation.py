@@ -4,22 +4,24 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
+from warnings import warn
 
 import numpy as np
 
 from lgn_net.config import Config
 from lgn_net.data.labels import find_labels, load_label_folder, load_labels
-from lgn_net.data.videos import find_split, index_videos
+from lgn_net.data.videos import find_split, index_videos, natural_key
 from lgn_net.datasets import facts_of, known_lengths
 from lgn_net.errors import UserError
-from lgn_net.scores.foreign import SIGNAL, first_line, read_foreign
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.scores.results import Results
-from lgn_net.scores.score_file import VideoScores, known_as, read_scores
+from lgn_net.scores.score_file import VideoScores, by_video, known_as, read_scores
 
 # Keys of results.json that say what the scores are of. Measuring scores again takes them over.
 PROVENANCE = ("dataset", "complete_benchmark", "direction", "checkpoint", "parameters", "versions", "config",
               "memories", "localization", "quality")
+
+SIGNAL = "score"                                  # of another program
 
 
 class Evaluation(NamedTuple):
@@ -31,30 +33,9 @@ class Evaluation(NamedTuple):
     about: Results                                # where the scores are from
 
 
-def lengths_of(dataset: str | None, dataset_path: str | None, labels: str | None) -> Mapping[str, int]:
-    """Count the frames of the test videos: those in a folder of labels, on disk, or a benchmark's; {}: unknown."""
-    if labels and Path(labels).is_dir():
-        return {name: len(y) for name, y in load_label_folder(labels).items()}
-    if dataset_path:
-        videos = index_videos(find_split(dataset_path, dataset or "", "testing"))
-        return {video.name: len(video.frames) for video in videos}
-    return known_lengths(dataset, "testing") if dataset else {}
-
-
 def labels_of(lengths: Mapping[str, int], dataset: str | None, dataset_path: str | None, labels: str | None,
               source: str) -> tuple[dict[str, np.ndarray], str]:
-    """Read the labels (T,) of each video by its name, and tell where they are from.
-
-    Args:
-        lengths: number of frames by the video's name.
-        dataset: name of the data set, where the user gave one.
-        dataset_path: where its frames are.
-        labels: file or folder of labels; wins over what is found beside the frames or ships.
-        source: "auto", or one of the truths that ship.
-
-    Raises:
-        UserError: there are none, or they do not fit the `lengths`.
-    """
+    """Read the labels (T,) of each video by its name: `labels`, beside the frames, or what ships; tell which."""
     dataset, truths = dataset or "", facts_of(dataset or "").truths
     if labels:
         where = labels
@@ -65,20 +46,15 @@ def labels_of(lengths: Mapping[str, int], dataset: str | None, dataset_path: str
     else:
         raise UserError(f"no {source} labels of {dataset or 'these videos'} ship with this project; give "
                         f"--dataset_type, or --labels FILE or FOLDER")
-    truth = load_label_folder(where) if Path(where).is_dir() and not lengths else load_labels(where, lengths)
-    for name, length in lengths.items():
-        if (count := len(truth.get(name, ()))) != length:
-            raise UserError(f"labels {where}: {count} for video {name}, which has {length} frames; give the labels "
-                            f"of these videos with --labels")
-    return truth, where
+    return load_label_folder(where) if Path(where).is_dir() and not lengths else load_labels(where, lengths), where
 
 
 def results_beside(scores: str | Path) -> Results:
     """Read the results.json beside a score file; {} where there is none. UserError if damaged."""
     path = Path(scores).with_name("results.json")
-    if not path.is_file():
-        return {}
     try:
+        if not path.is_file():
+            return {}
         results = json.loads(path.read_text())
         if not isinstance(results.setdefault("signals", {"psnr": 1.0, "distance": -1.0}), dict):
             raise ValueError("signals are none")
@@ -98,23 +74,26 @@ def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lamb
              like: Sequence[VideoScores] = ()) -> Evaluation:
     """Read a file of scores, ours (or the folder with it) or another program's, with the labels that are asked for.
 
-    `dataset` and, with `own_lambda`, lambda are those of the results.json beside our own file where it has them.
-    Scores of another program that bring no labels take those of the videos that they are `like`, where there are such.
-    UserError as in `read_scores` or `read_foreign`, when labels do not fit, and for other scores without --direction.
+    With `own_lambda`, lambda is that of the results.json beside our own file. Scores of another program without labels
+    take those of the videos that they are `like`.
     """
     for file in (Path(path, "scores.csv"), Path(path, "evaluation_last", "scores.csv")):
         path = str(file) if file.is_file() else path
     beside = results_beside(path)
     dataset = dataset or beside.get("dataset")
-    known = lengths_of(dataset, args.dataset_path, args.labels)
+    known: Mapping[str, int] = known_lengths(dataset, "testing") if dataset else {}
+    if args.labels and Path(args.labels).is_dir():
+        known = {name: len(y) for name, y in load_label_folder(args.labels).items()}
+    elif args.dataset_path:
+        found = index_videos(find_split(args.dataset_path, dataset or "", "testing"))
+        known = {video.name: len(video.frames) for video in found}
     about: Results = {"dataset": dataset, "scores": str(path), "labels": "none"}
     training: list[VideoScores] = []
     others = {} if known or args.labels else {video.name: np.bincount(video.frames, video.labels) for video in like}
     if is_ours(path):
-        # What the network was stays true of its scores.
-        scoring = beside.get("scoring", {}) if own_lambda else {}
         weights = beside.get("signals", {"psnr": 1.0, "distance": -1.0})
         if "psnr" in weights:
+            scoring = beside.get("scoring", {}) if own_lambda else {}
             weights = paper_weights(scoring.get("psnr_weight", config.score.psnr_weight), len(weights) - 1)
         relabelled = args.labels is not None or config.data.label_source != "auto"
         videos, training = read_scores(path, tuple(weights), labelled=not relabelled), read_training(path, weights)
@@ -145,11 +124,7 @@ def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lamb
 
 
 def open_evaluation(folder: str | Path) -> tuple[Evaluation, Path]:
-    """Read what evaluate.py left in its folder, as it was measured, and name the folder; `about` is all of its results.
-
-    `folder` may also be the run's, with the evaluation (of last.pt, where there are several) in it. UserError when
-    there is none.
-    """
+    """Read what evaluate.py left in its folder, or in the run's, as it was measured; return that folder, too."""
     folder = Path(folder)
     inside = folder / "evaluation_last" / "scores.csv", *sorted(folder.glob("*/scores.csv"))
     for path in (folder / "scores.csv", *inside):
@@ -164,3 +139,78 @@ def read_training(scores: str | Path, weights: Mapping[str, float]) -> list[Vide
     """Read the calibration.csv beside a score file; [] where there is none."""
     path = Path(scores).with_name("calibration.csv")
     return read_scores(path, tuple(weights), labelled=False) if path.is_file() else []
+
+
+def first_line(path: str | Path) -> str:
+    """Read the first line of a text file, in small letters."""
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        return file.readline().replace("\0", "").lower()                          # also of UTF-16
+
+
+def read_foreign(path: Path, lengths: Mapping[str, int], drop_first: int | None = None,
+                 crop: str | None = None) -> tuple[list[VideoScores], Mapping[str, int]]:
+    """Read another program's scores, with one signal, `score`; return the number of frames of each video, too.
+
+    `path` is a folder with a file per video, a file with all scores one after the other, or a table with the columns
+    video, frame, score. Of the `lengths` {video: frames}, `crop`, a slice 8:-7, or all but `drop_first` have a score.
+    """
+    if path.suffix.lower() == ".csv" and path.is_file() and "video" in first_line(path):
+        videos = read_scores(path, (SIGNAL,), labelled=False)
+        return videos, lengths or {video.name: int(video.frames[-1]) + 1 for video in videos}
+    try:
+        first, last = (int(end) if end else None for end in (crop or f"{drop_first or 0}:").split(":"))
+    except ValueError:
+        raise UserError(f"--crop {crop}: give FIRST:LAST as in a Python slice of frames, such as 8:-7 or 4:") from None
+
+    # One array of all scores, those of a folder video by video.
+    scores: dict[str, np.ndarray] = {}
+    if path.is_dir():
+        files = sorted(path.iterdir(), key=lambda file: natural_key(file.name))
+        scores = {file.stem: read_array(file) for file in files if file.suffix.lower() in (".npy", ".csv", ".txt")}
+        lengths = lengths or {name: len(x) + (first or 0) - (last or 0) for name, x in scores.items()}
+        if not scores or len(scores) != len(lengths):
+            raise UserError(f"{path} holds files of scores of {len(scores)} videos; expected one <video>.npy, .csv or "
+                            f".txt for each of {len(lengths)}: {', '.join(lengths)[:200]}")
+        if scores.keys() != lengths.keys():
+            warn(f"{path}: its files are not named like the videos; taken in natural order: {next(iter(scores))} is "
+                 f"video {next(iter(lengths))}, {[*scores][-1]} is video {[*lengths][-1]}")
+            scores = dict(zip(lengths, scores.values()))
+        flat = np.concatenate([scores[name] for name in lengths])
+    else:
+        flat = read_array(path)
+        if not lengths:
+            raise UserError(f"{path} holds {len(flat)} scores one after the other, and nothing says where a video "
+                            f"ends; give --dataset_type ped2 or avenue, --dataset_path, or --labels with a folder")
+
+    # The frames that they are of; where the numbers differ, the rule that would fit.
+    frames = {name: np.arange(length)[first:last] for name, length in lengths.items()}
+    expected, total = sum(map(len, frames.values())), sum(lengths.values())
+    wrong = [f" (video {name}: {len(x)})" for name, x in scores.items() if len(x) != len(frames[name])]
+    if wrong or len(flat) != expected:
+        k, rest = divmod(total - len(flat), len(lengths))
+        hint = "are these the scores of other videos?" if k <= 0 or rest else \
+            f"{k} missing in each would fit: --drop-first {k}, or --crop A:-B with A + B = {k}"
+        raise UserError(f"{path}: {len(flat)} scores{''.join(wrong[:1])}, but by the rule {expected} of the {total} "
+                        f"frames in {len(lengths)} videos have one; {hint}")
+    names = np.repeat(list(frames), [len(t) for t in frames.values()])
+    return by_video(path, names, np.concatenate(list(frames.values())), {SIGNAL: flat}, np.zeros(expected),
+                    (SIGNAL,)), lengths
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Read the numbers of an .npy, or of a text with a header or none, (N,) float64. UserError for another file."""
+    try:
+        if path.suffix.lower() == ".npy":
+            values = np.load(path, allow_pickle=False)
+        else:
+            lines = path.read_text("utf-8-sig").replace(",", " ").splitlines()
+            try:
+                values = np.loadtxt(lines, ndmin=1)
+            except ValueError:                              # a header
+                values = np.loadtxt(lines[1:], ndmin=1)
+        if values.dtype.kind not in "buif" or not values.size or max(values.shape, default=0) != values.size:
+            raise ValueError(f"{values.dtype} of shape {values.shape}")
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{path}: no plain array of numbers, (N,) or (1, N) ({' '.join(str(error).split())}); where it "
+                        f"was made, write all videos one after the other with np.save, or a file per video") from None
+    return values.astype(float).ravel()

@@ -35,15 +35,12 @@ class FrameMap(NamedTuple):
 
 def frame_map(video: str, frame: int, kind: str, normality: float, label: int, predicted, target,
               file: str | None = None) -> FrameMap:
-    """Make a FrameMap of a prediction and the true frame, arrays or tensors (C, H, W) in [-1, 1].
-
-    `file` is the frame's own file, of which the shape is read: the network sees every frame as a square.
-    """
+    """Make a FrameMap of a prediction and the true frame, (C, H, W) in [-1, 1]; the aspect is that of the `file`."""
     predicted, target = as_array(predicted), as_array(target)
     error = error_map(predicted, target)
     W, H = Image.open(file).size if file else error.shape[::-1]
     return FrameMap(video, int(frame), kind, float(normality), int(label), to_image(target), to_image(predicted), error,
-                    strongest_region(error)[1], W / H)
+                    strong_regions(error)[0][1], W / H)
 
 
 def as_array(frames) -> np.ndarray:
@@ -52,42 +49,38 @@ def as_array(frames) -> np.ndarray:
 
 
 def to_image(frame: np.ndarray) -> np.ndarray:
-    """Turn (C, H, W) in [-1, 1] back into uint8 pixels (H, W, C), see `lgn_net.data.clips.to_float`."""
+    """Turn (C, H, W) in [-1, 1] back into uint8 pixels (H, W, C)."""
     return ((frame + 1) * 127.5).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
 
 
 def save_maps(path: str | Path, maps: Sequence[FrameMap]) -> None:
     """Write maps of frames of one size as compressed .npz, a column per field; nothing is rounded."""
-    columns: dict = {name: np.array([getattr(m, name) for m in maps]) for name in FrameMap._fields}
+    columns: dict = {name: [getattr(m, name) for m in maps] for name in FrameMap._fields}
     with replacing(path) as file:
         np.savez_compressed(file, **columns)
 
 
 def load_maps(path: str | Path) -> list[FrameMap]:
     """Read what `save_maps` wrote. UserError for another file."""
-    arrays = ("image", "prediction", "error")
     try:
         with np.load(path) as file:
-            columns = [file[name] if name in arrays else file[name].tolist() for name in FrameMap._fields]
+            columns = [file[name] if file[name].ndim > 2 else file[name].tolist() for name in FrameMap._fields]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} holds no maps of frames of this version of evaluate.py ({error}); evaluate again") \
-            from None
+        raise UserError(f"{path} holds no maps of frames ({error}); evaluate again") from None
     return [one._replace(box=(*one.box,)) for one in map(FrameMap._make, zip(*columns))]
 
 
 def judge_again(maps: Sequence[FrameMap], videos: Sequence[VideoScores], normal: Sequence[np.ndarray]) \
         -> list[FrameMap]:
-    """Give maps the normality and label that their frames have now; leave out frames that are not there any more.
-
-    `normal` is (n,) for each of the `videos`. A map whose normality or label changed is called "chosen".
-    """
+    """Give maps the normality and label that their frames have now, if any; a map with others is now "chosen"."""
     now = {(video.name, t): (x, y) for video, values in zip(videos, normal)
            for t, x, y in zip(video.frames.tolist(), values.tolist(), video.labels.tolist())}
     again = []
-    for one in (one for one in maps if (one.video, one.frame) in now):
-        x, y = now[one.video, one.frame]
-        kind = one.kind if abs(x - one.normality) < 1e-9 and y == one.label else "chosen"
-        again.append(one._replace(normality=x, label=y, kind=kind))
+    for one in maps:
+        if (one.video, one.frame) in now:
+            x, y = now[one.video, one.frame]
+            kind = one.kind if abs(x - one.normality) < 1e-9 and y == one.label else "chosen"
+            again.append(one._replace(normality=x, label=y, kind=kind))
     return again
 
 
@@ -102,30 +95,24 @@ def smoothed(error: np.ndarray) -> np.ndarray:
     return cv2.GaussianBlur(error, (0, 0), SMOOTHING * len(error), borderType=cv2.BORDER_REFLECT)
 
 
-def strongest_region(error: np.ndarray) -> tuple[np.ndarray, Box]:
-    """Find the connected region that holds most of the error of a map (H, W): bool (H, W), and its box x0, y0, x1, y1.
+def strong_regions(error: np.ndarray) -> list[tuple[np.ndarray, Box]]:
+    """Find the regions of an error map (H, W) that hold the most error: bool (H, W), and the box of each.
 
-    Of the pixels whose smoothed error is at least half of its maximum, those that touch (by corners, too) form a
-    region; the one with the greatest sum of smoothed errors is taken, the whole frame where the error is zero.
+    Pixels of at least half the maximum of the smoothed error that touch form a region. That with the greatest sum is
+    first; those with less than half of it are left out.
     """
-    regions, boxes, order = strong_regions(error)
-    return regions == order[0], boxes[order[0]]
-
-
-def strong_boxes(error: np.ndarray) -> list[Box]:
-    """Find the boxes of the regions of an error map (H, W) that hold at least half as much as the strongest, first."""
-    _, boxes, order = strong_regions(error)
-    return [boxes[k] for k in order]
-
-
-def strong_regions(error: np.ndarray) -> tuple[np.ndarray, list[Box], list[int]]:
-    """Find the regions of an error map: the number of each pixel's (H, W), the boxes by number, the strong numbers."""
     error = smoothed(error)
     _, regions, stats, _ = cv2.connectedComponentsWithStats((error >= error.max() / 2).astype(np.uint8), connectivity=8)
     sums = np.bincount(regions.ravel(), error.ravel())
     sums[0] = -1                                                                      # 0 is what lies outside
-    order = [k for k in np.argsort(-sums, kind="stable").tolist() if sums[k] >= max(sums) / 2]
-    return regions, [(x, y, x + w, y + h) for x, y, w, h, _ in stats.tolist()], order
+    order = [k for k in np.argsort(-sums, kind="stable") if sums[k] >= sums.max() / 2]
+    boxes = [(x, y, x + w, y + h) for x, y, w, h, _ in stats.tolist()]
+    return [(regions == k, boxes[k]) for k in order]
+
+
+def strong_boxes(error: np.ndarray) -> list[Box]:
+    """Return the boxes of `strong_regions`."""
+    return [box for _, box in strong_regions(error)]
 
 
 def loud(maps: Sequence[FrameMap]) -> float:
@@ -150,9 +137,7 @@ def choose_frames(videos: Sequence[VideoScores], normal: Sequence[np.ndarray],
                   count: int) -> list[tuple[int, int, str]]:
     """Choose frames to look at: index in `videos`, frame, and "miss", "false alarm" or "detection".
 
-    These are up to `count` misses, abnormal frames of the highest normality, worst first, then so many false alarms,
-    then so many abnormal frames of the lowest normality. Two of a kind in one video are SPREAD or more frames apart,
-    for one event must not fill the list.
+    Of each kind there are up to `count`, the most extreme first; two in one video are SPREAD or more frames apart.
     """
     chosen = []
     for kind, wanted, sign in (("miss", 1, -1), ("false alarm", 0, 1), ("detection", 1, 1)):
@@ -167,10 +152,7 @@ def choose_frames(videos: Sequence[VideoScores], normal: Sequence[np.ndarray],
 
 
 def parse_frames(texts: Sequence[str], videos: Sequence[VideoScores]) -> list[tuple[int, int, str]]:
-    """Read frames that a user names, VIDEO:FRAME (from 0), as (index in `videos`, frame, "chosen").
-
-    UserError for a frame that was not scored.
-    """
+    """Read frames VIDEO:FRAME as (index in `videos`, frame, "chosen"); UserError for one that was not scored."""
     chosen, names = [], [video.name for video in videos]
     for text in texts:
         name, _, frame = text.rpartition(":")

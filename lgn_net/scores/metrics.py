@@ -1,7 +1,6 @@
 """Compute frame-level metrics from labels (1 is abnormal) and normality (low is abnormal), one array (n_v,) per video.
 
-scikit-learn computes what concerns all frames together. Single videos and resamples are counted in pairs of frames
-here: scikit-learn's `roc_auc_score` takes milliseconds per call, and a grid over ShanghaiTech makes 4,000 calls.
+Single videos and resamples are counted in pairs of frames, a hundred times faster than by scikit-learn.
 """
 
 from collections.abc import Sequence
@@ -14,16 +13,12 @@ from lgn_net.scores.results import OperatingPoint, Results
 AVERAGES = {
     "micro": "all frames of all videos together",
     "macro": "mean over the videos with both classes",
-    "padded": "macro over all videos, each lengthened by a right answer of either class: biased",
-}
+    "padded": "macro over all videos, each lengthened by a right answer of either class: biased"}
 Arrays = Sequence[np.ndarray]
 
 
 def all_frames(labels: Arrays, normality: Arrays, false_positive_rate: float) -> Results:
-    """Compute the metrics over all frames together that are no AUC; a further metric belongs here.
-
-    `false_positive_rate` is the one wanted of `at_wanted`. What is undefined is None.
-    """
+    """Compute the metrics over all frames together that are no AUC; a further metric belongs here."""
     curve, y, x = roc(labels, normality), np.concatenate(labels), np.concatenate(normality)
     of_normal, of_abnormal = (mean_where(normality, labels, c) for c in (0, 1))
     return {
@@ -37,10 +32,7 @@ def all_frames(labels: Arrays, normality: Arrays, false_positive_rate: float) ->
 
 
 def auc(labels: Arrays, normality: Arrays, average: str = "micro") -> float | None:
-    """Compute the area under the ROC curve of low normality as detector of abnormal frames, see `AVERAGES`.
-
-    Ties count half. None, undefined, where no video (for "micro": not all of them together) has both classes.
-    """
+    """Compute the area under the ROC curve of low normality as detector, see `AVERAGES`; None where undefined."""
     if average == "micro":
         y, x = np.concatenate(labels), np.concatenate(normality)
         return float(roc_auc_score(y, -x)) if y.min() != y.max() else None
@@ -49,10 +41,9 @@ def auc(labels: Arrays, normality: Arrays, average: str = "micro") -> float | No
 
 
 def video_aucs(labels: Arrays, normality: Arrays, average: str = "macro") -> np.ndarray:
-    """Compute the AUC of each video, (V,): the share of pairs of a normal and an abnormal frame in order.
+    """Compute the AUC of each video, (V,): the share of pairs of a normal and an abnormal frame in order, or NaN.
 
-    NaN for a video of one class. For the average "padded", each video gets a normal frame of normality 1 and an
-    abnormal one of 0, or beyond what the scores reach.
+    For "padded", each video gets a normal frame of normality 1 and an abnormal one of 0, or beyond all scores.
     """
     if average == "padded":
         low, high = min(0.0, *map(np.min, normality)), max(1.0, *map(np.max, normality))
@@ -71,10 +62,7 @@ def pairs_in_order(abnormal: np.ndarray, normal: np.ndarray) -> np.ndarray:
 
 
 def roc(labels: Arrays, normality: Arrays) -> tuple[np.ndarray, np.ndarray] | None:
-    """Compute the ROC curve over all frames: false and true positive rates (k,) as the threshold falls.
-
-    All of its points are there, from none to all frames called abnormal; None when a class is missing.
-    """
+    """Compute every point of the ROC curve over all frames, false and true positive rates (k,); None for one class."""
     y, x = np.concatenate(labels), np.concatenate(normality)
     return roc_curve(y, -x, drop_intermediate=False)[:2] if y.min() != y.max() else None
 
@@ -86,10 +74,7 @@ def equal_error_rate(false_positive: np.ndarray, true_positive: np.ndarray) -> f
 
 def operating_point(false_positive: np.ndarray, true_positive: np.ndarray, normality: np.ndarray,
                     wanted: float | None = None) -> OperatingPoint:
-    """Find the threshold with the most false positives up to the rate `wanted`, on the ROC curve of all frames (n,).
-
-    Without a rate: the threshold at which false positives and misses are the closest.
-    """
+    """Find the threshold with the most false positives up to `wanted`; by default where they are as many as misses."""
     k = np.abs(false_positive + true_positive - 1).argmin() if wanted is None else (false_positive <= wanted).sum() - 1
     levels = np.concatenate([[np.nextafter(normality.min(), -np.inf)], np.unique(normality)])    # a level per point
     return {"threshold": float(levels[k]), "false_positive_rate": float(false_positive[k]),
@@ -122,16 +107,14 @@ def interval(draws: np.ndarray) -> tuple[float, float] | None:
 
 def bootstrap(labels: Arrays, normality: Arrays, average: str = "micro", resamples: int = 1000,
               seed: int = 0) -> np.ndarray:
-    """Compute the AUC of `resamples` sets of as many videos, drawn with replacement: frames of a video hang together.
+    """Compute the AUC of `resamples` sets of as many videos, drawn with replacement; NaN where undefined.
 
-    An AUC is NaN where all frames drawn were of one class. The r-th resample of a seed draws the same videos for any
-    scores, so that two detectors can be compared in pairs.
+    The r-th resample of a seed draws the same videos for any scores: two detectors can be compared in pairs.
     """
     V = len(labels)
     drawn = np.random.default_rng(seed).multinomial(V, np.full(V, 1 / V), size=resamples)       # (R, V) times each
     if average == "micro":
-        # Pairs of an abnormal frame of video i and a normal one of video j that are in order, (V, V), ties half: any
-        # resample is a weighted sum of these.
+        # A resample is a weighted sum of the pairs (V, V) of an abnormal frame of i and a normal one of j in order.
         abnormal, normal = ([np.sort(x[y == c]) for y, x in zip(labels, normality)] for c in (1, 0))
         ordered = np.array([[pairs_in_order(a, n).sum() for n in normal] for a in abnormal])
         total = ((drawn @ ordered) * drawn).sum(axis=1)

@@ -5,49 +5,30 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 # How a signal is brought to a common scale before it is weighted; docs/protocols.md says who uses which.
-SCOPES = {
-    "video": "min-max per video",
-    "none": "no normalisation",
-    "dataset": "min-max over all videos",
-    "training": "mean and spread of training frames",
-    "causal": "running min-max, past only",
-}
+SCOPES = {"video": "min-max per video", "none": "no normalisation", "dataset": "min-max over all videos",
+          "training": "mean and spread of training frames", "causal": "running min-max, past only"}
 
 
 def normality(videos: Sequence[Mapping[str, np.ndarray]], weights: Mapping[str, float], scope: str = "video",
               training: Mapping[str, np.ndarray] | None = None) -> list[np.ndarray]:
     """Compute the normality of every frame; high is normal (eq. 15-17 with their sign mended, docs/differences.md, 9).
 
-    Args:
-        videos: the signals (n_v,) of each video by name.
-        weights: of the signals; negative where a high value is abnormal. The paper's 0.6 * minmax(PSNR) + 0.4 * (1 -
-            minmax(D)) is {"psnr": 0.6, "distance": -0.4}.
-        scope: one of `SCOPES`. "none" takes the signals as they are; "training" gives them mean 0 and standard
-            deviation 1 on the training frames; "causal" takes the smallest and the largest value of the video so far.
-        training: for scope "training": each signal (m,) on training frames.
+    `videos` are the signals (n_v,) of each video by name, `training` those (m,) on training frames. A weight is
+    negative where a high value is abnormal: the paper's are {"psnr": 0.6, "distance": -0.4}.
     """
     total = [np.zeros(len(next(iter(video.values())))) for video in videos]
     for name, weight in weights.items():
         signals = [np.sign(weight) * video[name] for video in videos]
-        over = np.sign(weight) * training[name] if scope == "training" and training else None
-        for values, scaled in zip(total, rescale(signals, scope, over)):
-            values += abs(weight) * scaled
+        everything = np.concatenate(signals)
+        for values, x in zip(total, signals):
+            if scope == "training" and training:
+                over = np.sign(weight) * training[name]
+                x = (x - over.mean()) / (over.std() or 1.0)
+            elif scope != "none":
+                over = everything if scope == "dataset" else x
+                low, high = ((np.minimum.accumulate(x), np.maximum.accumulate(x)) if scope == "causal"
+                             else (np.full(x.shape, over.min()), np.full(x.shape, over.max())))
+                # The min-max of equal values says nothing: 0.5.
+                x = np.divide(x - low, high - low, out=np.full(x.shape, 0.5), where=high > low)
+            values += abs(weight) * x
     return total
-
-
-def rescale(signals: list[np.ndarray], scope: str, training: np.ndarray | None = None) -> list[np.ndarray]:
-    """Bring one signal of all videos to the scale of `scope`; see `normality`.
-
-    Where the smallest and the largest value are equal, the min-max gives 0.5, which says nothing either way.
-    """
-    if scope == "none":
-        return signals
-    if training is not None:
-        return [(x - training.mean()) / (training.std() or 1.0) for x in signals]
-    everything, scaled = np.concatenate(signals), []
-    for x in signals:
-        over = everything if scope == "dataset" else x
-        low, high = ((np.minimum.accumulate(x), np.maximum.accumulate(x)) if scope == "causal"
-                     else (np.full(x.shape, over.min()), np.full(x.shape, over.max())))
-        scaled.append(np.divide(x - low, high - low, out=np.full(x.shape, 0.5), where=high > low))
-    return scaled

@@ -1,5 +1,6 @@
 """Measure scored frames: the headline with its interval, and the AUC under every protocol of the field."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
@@ -41,10 +42,7 @@ GRID = [Protocol(scope, sigma, average) for average in metrics.AVERAGES for scop
 
 
 def paper_weights(psnr_weight: float, memories: int = 1) -> dict[str, float]:
-    """Turn lambda into weights of the signals, for `normality`: the distances of several memories share 1 - lambda.
-
-    Without a memory the PSNR is all there is.
-    """
+    """Turn lambda into weights of the signals: the distances of several memories share 1 - lambda."""
     if memories == 0:
         return {"psnr": 1.0}
     share = -(1.0 - psnr_weight) / memories                           # at lambda 1 it is -0.0: `measure` needs the sign
@@ -53,10 +51,7 @@ def paper_weights(psnr_weight: float, memories: int = 1) -> dict[str, float]:
 
 def normality_under(protocol: Protocol, videos: Sequence[VideoScores], weights: Mapping[str, float],
                     training: Sequence[VideoScores] = ()) -> list[np.ndarray]:
-    """Compute the normality (n_v,) of each video, smoothed with the edges repeated; the Gaussian sees later frames.
-
-    UserError when the normalisation needs `training` scores and there are none.
-    """
+    """Compute the normality (n_v,) of each video, smoothed with the edges repeated; UserError without `training`."""
     if protocol.scope == "training" and not training:
         raise UserError("the normalisation 'training' needs scores of training frames; evaluate.py writes them as "
                         "calibration.csv beside the score file where it finds the frames (--score.calibration)")
@@ -70,11 +65,10 @@ def grid(videos: Sequence[VideoScores], weights: Mapping[str, float],
     """Compute the AUC under every protocol of `GRID`, a fraction; None where undefined or without training scores."""
     labels = [video.labels for video in videos]
     values: dict[Protocol, float | None] = dict.fromkeys(GRID)
-    for scope, sigma, _ in (protocol for protocol in GRID if protocol.average == "micro"):
-        if scope != "training" or training:
-            normal = normality_under(Protocol(scope, sigma), videos, weights, training)
-            for average in metrics.AVERAGES:
-                values[Protocol(scope, sigma, average)] = metrics.auc(labels, normal, average)
+    for scope, sigma in itertools.product(SCOPES if training else SCOPES.keys() - {"training"}, SIGMAS):
+        normal = normality_under(Protocol(scope, sigma), videos, weights, training)
+        for average in metrics.AVERAGES:
+            values[Protocol(scope, sigma, average)] = metrics.auc(labels, normal, average)
     return values
 
 
@@ -97,8 +91,7 @@ def measure(videos: Sequence[VideoScores], weights: Mapping[str, float], protoco
                       for video, y, x, value in zip(videos, labels, normal,
                                                     metrics.video_aucs(labels, normal).tolist())]}
 
-    # Each of several signals alone; and, as far as the files have them, the PSNR of predictors without a parameter, and
-    # by how much the network's PSNR is above that of copying the last frame.
+    # Each of several signals alone and, as far as the files have them, the baselines.
     alone = {f"auc_{name}": (name, np.copysign(1.0, weight)) for name, weight in weights.items() if len(weights) > 1}
     nothing, of_signals = np.array(np.nan), dict[str, float | None]()
     known = [video._replace(signals=video.signals | {
@@ -116,10 +109,7 @@ def measure(videos: Sequence[VideoScores], weights: Mapping[str, float], protoco
 
 def common_frames(first: Sequence[VideoScores], second: Sequence[VideoScores]) \
         -> list[tuple[int, int, np.ndarray, np.ndarray]]:
-    """Find the frames that two files hold: of each video its index in both, and their positions (m,) in both.
-
-    UserError for no frame in common, or other labels on a frame that both hold.
-    """
+    """Find the frames that two files hold: of each video its index in both, and their positions (m,) in both."""
     second = known_as("the second score file", second, [video.name for video in first])
     places, common = {video.name: k for k, video in enumerate(second)}, []
     for k, a in enumerate(first):
@@ -137,11 +127,7 @@ def common_frames(first: Sequence[VideoScores], second: Sequence[VideoScores]) \
 
 def compare(first: Sequence[VideoScores], second: Sequence[VideoScores], weights: Sequence[Mapping[str, float]],
             protocol: Protocol = PAPER, training: Sequence[Sequence[VideoScores]] = ((), ())) -> Compared:
-    """Compare two score files on the frames that both hold, by the same resampled videos.
-
-    Normality is made from all frames of each file; then frames that only one of them holds are left out. `weights` and
-    `training` are those of either file, see `normality_under`. UserError as in `common_frames`.
-    """
+    """Compare two score files on the frames that both hold; normality is made from all frames of each file."""
     common = common_frames(first, second)
     x, y = (normality_under(protocol, *of_file) for of_file in zip((first, second), weights, training))
     labels = [first[k].labels[i] for k, _, i, _ in common]

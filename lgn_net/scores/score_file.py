@@ -18,7 +18,7 @@ from lgn_net.data.videos import natural_key
 from lgn_net.errors import UserError
 from lgn_net.files import write_atomic
 
-# How a name begins that spreadsheets take for a formula; in our files it has a ' before it, which they do not show.
+# How a name begins that spreadsheets take for a formula; in our files it has a ' before it.
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
@@ -45,21 +45,17 @@ def write_scores(path: str | Path, videos: Sequence[VideoScores], labelled: bool
     """Write a score file, floats in full precision; without the last column where `labelled` is false."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    marked = {name: "'" * bool(FORMULA.match(name)) + name for name in (*videos[0].signals, *(v.name for v in videos))}
-    writer.writerow(["video", "frame", *map(marked.get, videos[0].signals), *["label"] * labelled])
+    safe = {name: "'" * bool(FORMULA.match(name)) + name for name in (*videos[0].signals, *(v.name for v in videos))}
+    writer.writerow(["video", "frame", *map(safe.get, videos[0].signals), *["label"] * labelled])
     for video in videos:
         columns = [[int(x) if x in (0, 1) else x for x in values.tolist()] for values in video.signals.values()]
         columns += [video.labels.tolist()] if labelled else []
-        writer.writerows([marked[video.name], *row] for row in zip(video.frames.tolist(), *columns))
+        writer.writerows([safe[video.name], *row] for row in zip(video.frames.tolist(), *columns))
     write_atomic(Path(path), text.getvalue())
 
 
 def read_table(path: str | Path, required: Collection[str]) -> dict[str, np.ndarray]:
-    """Read a CSV file as `read_rows` does: each column as float64, empty cells as NaN, or as text.
-
-    Text are the column `video`, and columns that are not `required` and hold something else than numbers. Columns
-    without a name are passed over. UserError for no such file, and for a required column that is missing.
-    """
+    """Read a CSV file: each named column as float64, empty cells as NaN; or as text, where it is not `required`."""
     try:
         header, lines = read_rows(path)
         if not lines:
@@ -90,16 +86,12 @@ def known_as(path: str | Path, videos: Sequence[VideoScores], names: Collection[
 
 
 def read_scores(path: str | Path, signals: Collection[str], labelled: bool = True) -> list[VideoScores]:
-    """Read a score file, sorted as in `by_video`, with all numeric columns; without the column `label` labels are 0.
-
-    A decision is left out, as it belongs to a threshold. UserError for a column of `signals`, or `label` if it must be
-    `labelled`, that is missing or holds something else.
-    """
+    """Read a score file as in `by_video`, with at least the columns of `signals`; labels are 0 where there are none."""
     columns = read_table(path, ["video", "frame", *signals, *["label"] * labelled])
     names, frames = columns.pop("video"), columns.pop("frame")
     labels = columns.pop("label", np.zeros(len(names)))
-    good = np.isin(labels, (0, 1)) & (frames >= 0) & (frames < 1e9) & (frames == np.floor(frames))
-    if (bad := ~good).any():
+    bad = ~(np.isin(labels, (0, 1)) & (frames >= 0) & (frames < 1e9) & (frames == np.floor(frames)))
+    if bad.any():
         raise UserError(f"{path}: video {names[bad][0]}, frame {frames[bad][0]}, label {labels[bad][0]}: a frame is a "
                         f"whole number from 0, a label 0 or 1")
     numeric = {name: values for name, values in columns.items() if values.dtype == float and name != "decision"}
@@ -110,8 +102,7 @@ def by_video(path: str | Path, names: np.ndarray, frames: np.ndarray, signals: M
              labels: np.ndarray, needed: Collection[str]) -> list[VideoScores]:
     """Sort scored frames, arrays (n,), into videos in natural order of their names; frames ascend.
 
-    Frames without a finite value of all `needed` signals are left out with a warning. UserError where none is left,
-    and for a frame that is there twice.
+    Frames without finite `needed` signals are left out with a warning. UserError where none is left, or one is twice.
     """
     good = np.all([np.abs(signals[name]) < 1e100 for name in needed], axis=0)              # can be squared and summed
     if not good.all():

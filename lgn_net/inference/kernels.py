@@ -1,10 +1,8 @@
-"""STP-Net and the deep convolutions with a quarter of the multiplications, by Winograd's F(4x4, 3x3); on a CPU.
+"""Ways to score faster on a CPU in float32, with equal results up to rounding: Winograd's products, a short decoder.
 
-A 3x3 convolution turns a 6 x 6 patch d into a 4 x 4 tile, A^T [(G g G^T) * (B^T d B)] A (Lavin and Gray, 2016,
-arXiv 1509.09308). The product in brackets goes entry by entry, so that over all channels and tiles it is 36 matrix
-products. ST-LSTM gains twice: all readers of a state share its transform, and convolutions whose results are added
-share one transform back. Between the cells the states stay in tiles.
-
+Winograd's F(4x4, 3x3) turns a 6 x 6 patch d into a 4 x 4 tile, A^T [(G g G^T) * (B^T d B)] A (arXiv 1509.09308). Over
+all channels and tiles, the product in brackets is 36 matrix products. In ST-LSTM, all readers of a state share its
+transform, and convolutions whose results are added share one transform back.
 Letters: C and K channels, B clips, y x rows and columns of tiles, P = B*y*x tiles.
 """
 
@@ -17,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lgn_net.model.lgn_net import LGNNet
 from lgn_net.model.local_branch import LocalBranch
+from lgn_net.model.memory import Lookup
 from lgn_net.model.st_lstm import STLSTMCell
 
 # The transforms along one dimension, for the points 0, 1, -1, 2, -2 and infinity.
@@ -32,53 +32,44 @@ GAIN = 1.1           # how many times faster a replacement must be
 SMALL = 2048         # channels times side of the features, below which nothing is gained, and nothing is tried
 
 
+@torch.inference_mode()
 def swap_in(model: nn.Module, kernels: str, image_size: int) -> str:
-    """Replace layers of a model by faster ones with equal results up to rounding.
+    """Replace layers of a model by faster ones with equal results up to rounding; say what was replaced.
 
     Candidates are the ST-LSTM cells, and the convolutions of E_glo and the decoder at 1/4 and 1/8 of the frame. Where
-    the features are larger, the transforms cost more than the products save.
-
-    Args:
-        model: a float32 network on the CPU whose BatchNorms are folded; changed in place.
-        kernels: "winograd" replaces every candidate, "auto" those that are faster here, by a trial of each on the
-            shapes of one frame.
-        image_size: height and width of the frames.
-
-    Returns:
-        What computes the candidates: "direct", or "winograd" with the number of layers of each kind replaced.
+    the features are larger, the transforms cost more than the products save. With `kernels` "winograd" all are
+    replaced, with "auto" those that a trial on the shapes of one frame finds faster.
     """
     network: Any = model
-    replaced = {"cells": 0, "convolutions": 0}
+    always, cells, convolutions, short = kernels == "winograd", 0, 0, shorten(model)
 
     # The recurrent cells are alike; one is tried, with states of tiles.
     branch = getattr(network, "local_branch", None)
     if branch and isinstance(branch.cells[0], STLSTMCell):
         cell, side = branch.cells[-1], image_size // 4
         fast, grid = WinogradCell(cell), Grid(1, side, side)
-        images = torch.rand(4, cell.hidden, side, side).to(memory_format=torch.channels_last)
-        tiles = torch.rand(4, 16, cell.hidden, grid.y * grid.x)
+        tiles = torch.ones(16, cell.hidden, grid.y * grid.x)
+        images = grid.images(tiles).contiguous(memory_format=torch.channels_last)
 
         def step() -> None:
-            x, H, M = (State(values, grid) for values in tiles[1:])
-            fast.step(*fast.from_x(x.patches, tiles[0]), H, tiles[0], M, grid)
+            x, H, M = (State(tiles, grid) for _ in range(3))
+            fast.step(*fast.from_x(x.patches, tiles), H, tiles, M, grid)
 
-        if kernels == "winograd" or cell.hidden * side >= SMALL and is_faster(lambda: cell(*images.split(1)), step):
-            network.local_branch = WinogradBranch(branch)
-            replaced["cells"] = len(branch.cells)
+        if always or cell.hidden * side >= SMALL and is_faster(lambda: cell(*[images] * 4), step):
+            network.local_branch, cells = WinogradBranch(branch), len(branch.cells)
 
     # The convolutions.
     boxes = [getattr(network, name, None) for name in ("prototype_encoder", "encoder", "decoder")]
     for block, scale in ((getattr(box, f"block{k}"), 2 ** (k - 1)) for box in boxes if box for k in (3, 4)):
         for k, conv in enumerate(block):
             side = image_size // scale
-            if isinstance(conv, nn.Conv2d) and (kernels == "winograd" or conv.in_channels * side >= SMALL):
-                images = torch.rand(1, conv.in_channels, side, side)
-                images, quick = images.to(memory_format=torch.channels_last), WinogradConv(conv)
-                if kernels == "winograd" or is_faster(partial(conv, images), partial(quick, images)):
-                    block[k] = quick
-                    replaced["convolutions"] += 1
-    counts = ", ".join(f"{count} {kind}" for kind, count in replaced.items() if count)
-    return f"winograd ({counts})" if counts else "direct"
+            if isinstance(conv, nn.Conv2d) and (always or conv.in_channels * side >= SMALL):
+                images = torch.ones(1, conv.in_channels, side, side).contiguous(memory_format=torch.channels_last)
+                quick = WinogradConv(conv)
+                if always or is_faster(partial(conv, images), partial(quick, images)):
+                    block[k], convolutions = quick, convolutions + 1
+    counts = ", ".join(f"{count} {kind}" for count, kind in ((cells, "cells"), (convolutions, "convolutions")) if count)
+    return (f"winograd ({counts})" if counts else "direct") + ", short decoder" * short
 
 
 def is_faster(direct: Callable, fast: Callable) -> bool:
@@ -96,12 +87,6 @@ def transform_filters(weight: Tensor) -> Tensor:
     return torch.einsum("ai,kcij,bj->abkc", G, weight.double(), G).flatten(0, 1).float().contiguous()
 
 
-def transform_patches(images: Tensor) -> Tensor:
-    """Transform images (C, B, 4y + 2, 4x + 2), whose border is zero, to (36, C, P)."""
-    patches = images.unfold(2, 6, 4).unfold(3, 6, 4)                          # (C, B, y, x, 6, 6)
-    return (TO_PATCH @ patches.permute(4, 5, 0, 1, 2, 3).reshape(36, -1)).view(36, len(images), -1)
-
-
 def transform_back(products: Tensor) -> Tensor:
     """Transform products (36, K, P) to tiles (16, K, P)."""
     return (TO_TILE @ products.flatten(1)).view(16, -1, products.shape[2])
@@ -114,25 +99,16 @@ class Grid:
         self.B, self.h, self.w = B, h, w
         self.y, self.x = -(-h // 4), -(-w // 4)
 
-    def pad(self, images: Tensor) -> Tensor:
-        """Surround images (B, C, h, w) by zeros: (C, B, 4y + 2, 4x + 2)."""
-        over = 4 * self.x - self.w + 1, 4 * self.y - self.h + 1
-        return F.pad(images.transpose(0, 1), (1, over[0], 1, over[1]))
+    def patches(self, images: Tensor) -> Tensor:
+        """Surround images (B, C, h, w) by zeros and transform their patches to (36, C, P)."""
+        images = F.pad(images.transpose(0, 1), (1, 4 * self.x - self.w + 1, 1, 4 * self.y - self.h + 1))
+        patches = images.unfold(2, 6, 4).unfold(3, 6, 4)                      # (C, B, y, x, 6, 6)
+        return (TO_PATCH @ patches.permute(4, 5, 0, 1, 2, 3).reshape(36, -1)).view(36, len(images), -1)
 
     def images(self, tiles: Tensor) -> Tensor:
-        """Lay tiles (16, C, P) out as images (B, C, h, w), channels last."""
-        return self.pad_tiles(tiles)[:, :, 1:self.h + 1, 1:self.w + 1].transpose(0, 1) \
-            .contiguous(memory_format=torch.channels_last)
-
-    def pad_tiles(self, tiles: Tensor) -> Tensor:
-        """Lay tiles (16, C, P) out as images and surround them by zeros: (C, B, 4y + 2, 4x + 2)."""
-        C = tiles.shape[1]
-        images = tiles.new_zeros(C, self.B, 4 * self.y + 2, 4 * self.x + 2)
-        inner = images[:, :, 1:-1, 1:-1].unflatten(3, (self.x, 4)).unflatten(2, (self.y, 4))    # (C, B, y, 4, x, 4)
-        inner.copy_(tiles.view(4, 4, C, self.B, self.y, self.x).permute(2, 3, 4, 0, 5, 1))
-        images[:, :, self.h + 1:] = 0
-        images[:, :, :, self.w + 1:] = 0
-        return images
+        """Lay tiles (16, C, P) out as images (B, C, h, w)."""
+        images = tiles.view(4, 4, -1, self.B, self.y, self.x).permute(3, 2, 4, 0, 5, 1)          # (B, C, y, 4, x, 4)
+        return images.flatten(4, 5).flatten(2, 3)[:, :, :self.h, :self.w]
 
 
 class State:
@@ -144,7 +120,7 @@ class State:
     @cached_property
     def patches(self) -> Tensor:
         """The state as the products need it, (36, C, P)."""
-        return transform_patches(self.grid.pad_tiles(self.tiles))
+        return self.grid.patches(self.grid.images(self.tiles))
 
 
 class WinogradCell(nn.Module):
@@ -163,10 +139,7 @@ class WinogradCell(nn.Module):
         self.remember, self.hidden = cell.remember, D
 
     def from_x(self, patches: Tensor, C: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Compute the products of conv_x from patches (36, C, P) of x: of f, i, g, o and of i', f', g'.
-
-        Without a state C to forget, the product of f is left out.
-        """
+        """Compute products of conv_x from patches (36, C, P) of x: of f (with a state C), i, g, o; of i', f', g'."""
         weights = self.C_from_x if C is not None else self.C_from_x[:, self.hidden:]
         return torch.bmm(weights, patches), torch.bmm(self.M_from_x, patches)
 
@@ -217,17 +190,16 @@ class WinogradBranch(nn.Module):
                 if k:
                     for_C, for_M = cell.from_x(H[k - 1].patches, C[k])
                 H[k], C[k], M = cell.step(for_C, for_M, H[k], C[k], M, grid)
-        return grid.images(torch.cat([H[-1].tiles, M.tiles], dim=1))
+        return grid.images(torch.cat([H[-1].tiles, M.tiles], dim=1)).contiguous(memory_format=torch.channels_last)
 
     def frame_gates(self, frames: Tensor) -> Tensor:
-        """See `LocalBranch.frame_gates`: the products of layer 1's conv_x, (T, 36, 7D, y * x)."""
+        """See `LocalBranch.frame_gates`; here these are products, (T, 36, 7D, y * x)."""
         return self.products(self.encoder(frames))                            # from (T, C, H/4, W/4)
 
     def products(self, features: Tensor) -> Tensor:
         """Compute the products of layer 1's conv_x from the features (T, C, h, w) of frames."""
         T, _, h, w = features.shape
-        patches = transform_patches(Grid(T, h, w).pad(features))
-        products = torch.cat(self.cells[0].from_x(patches, features), dim=1)  # of all gates
+        products = torch.cat(self.cells[0].from_x(Grid(T, h, w).patches(features), features), dim=1)
         return products.unflatten(2, (T, -1)).permute(2, 0, 1, 3)
 
 
@@ -242,5 +214,59 @@ class WinogradConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x (B, C, h, w)."""
         grid = Grid(len(x), *x.shape[2:])
-        products = torch.bmm(self.filters, transform_patches(grid.pad(x)))
-        return grid.images(transform_back(products)) + self.bias[:, None, None]
+        products = torch.bmm(self.filters, grid.patches(x))
+        images = grid.images(transform_back(products)).contiguous(memory_format=torch.channels_last)
+        return images + self.bias[:, None, None]
+
+
+def shorten(model: nn.Module) -> bool:
+    """Give LGN-Net or LGN-ST with few items a `ShortDecoder`, in place; return whether that is done."""
+    network: Any = model
+    if type(model) is not LGNNet or not network.local_branch or not network.memory or network.skips \
+            or 4 * len(network.memory.items) > network.memory.items.shape[1]:
+        return False
+    network.local_branch.deconv.append(half(network.decoder.head[0], 1))
+    network.short = short = ShortDecoder(network)
+    network.decode = short.decode                                # which takes more of a lookup than its prototypes
+    if network.concat_query:
+        network.encode = short.encode
+    return True
+
+
+def half(conv: Any, which: int) -> nn.Conv2d:
+    """Make a convolution of the first (0) or second (1) half of a 3x3 convolution's input channels, without a bias."""
+    part = nn.Conv2d(conv.in_channels // 2, conv.out_channels, 3, padding=1, bias=False, device="meta")
+    part.weight = nn.Parameter(conv.weight.chunk(2, dim=1)[which].contiguous(memory_format=torch.channels_last))
+    return part
+
+
+class ShortDecoder(nn.Module):
+    """D_lg, whose first convolution is of M read weights in place of D features: the items are convolved instead."""
+
+    def __init__(self, network: Any):
+        super().__init__()
+        decoder, self.memory, D = network.decoder, network.memory, network.memory.items.shape[1]
+        first, head = decoder.block4[0], decoder.head
+        self.weight, self.bias = first.weight[:, -D:].detach(), first.bias
+        self.of_queries = half(first, 0) if network.concat_query else None
+        self.encode_all, self.decoder = network.encode, decoder
+        decoder.block4, decoder.head = decoder.block4[1:], nn.Identity()
+        self.head, self.tail = half(head[0], 0), head[1:]
+        self.head.bias = head[0].bias
+        self.items = self.kernels = torch.zeros(0)
+
+    def encode(self, clip: Tensor, gates: list[Tensor] | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """See `FramePredictor.encode`; the context has the first convolution of the queries, too."""
+        queries, context = self.encode_all(clip, gates)
+        return queries, context | {"queries": self.of_queries(queries[0])}                     # type: ignore[misc]
+
+    def decode(self, lookups: list[Lookup], context: dict[str, Tensor]) -> Tensor:
+        """See `FramePredictor.decode`; the context's "local" has passed the head's first convolution."""
+        lookup, = lookups
+        if not torch.equal(self.items, self.memory.items):
+            self.items = self.memory.items.clone()
+            self.kernels = torch.einsum("kcij,mc->kmij", self.weight, self.items)              # (8 * width, M, 3, 3)
+        B, _, h, w = lookup.queries.shape
+        read_weights = lookup.similarity.softmax(dim=1).view(B, h, w, -1).permute(0, 3, 1, 2)  # (B, M, h, w)
+        x = F.conv2d(read_weights, self.kernels, self.bias, padding=1) + context.get("queries", 0)
+        return self.tail(self.head(self.decoder(x)).add_(context["local"]))
