@@ -218,15 +218,16 @@ def test_a_killed_evaluation_goes_on(masked, plain, tmp_path, monkeypatch, mode,
 
         def save_and_die(part):
             if next(count, None) is None:
+                with part.lines.open("ab") as file:
+                    file.write(b"[0, 9")                              # killed between lines and state
                 raise KeyboardInterrupt
             save(part)
-            part.pause = 0
 
         with monkeypatch.context() as m:
             m.setattr("lgn_net.inference.part.SECONDS", 0)
             m.setattr(Part, "save", save_and_die)
             assert run(evaluate.main, *argv).status == 130
-        assert [path.name for path in (tmp_path / "out").iterdir()] == [".part0of1"]
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {".part0of1.jsonl", ".part0of1.state"}
 
     def same(*others):
         result = run(evaluate.main, *argv, *others)
@@ -241,5 +242,5 @@ def test_a_killed_evaluation_goes_on(masked, plain, tmp_path, monkeypatch, mode,
     if (mode, saves) == ("carry", 3):
         kill()
         assert same("--gamma", 0.05) == (False, False)
-        (tmp_path / "out/.part0of1").write_bytes(b"PK")
+        (tmp_path / "out/.part0of1.state").write_bytes(b"PK")
         assert same() == (True, False)

@@ -125,12 +125,14 @@ def score_videos(model: FramePredictor, videos: list[Video], config: Config, dev
     ranges = [(v, range(len(videos[v].frames))) for v in videos_of_process(videos, config)]
 
     # What an evaluation that was killed has left.
-    if part and (rows := part.resume([memory.items for memory in model.memories])):
-        yield from (FrameSignals(*row) for row in rows)
-        done = rows[-1][:2]
-        ranges = remaining(ranges, done, batch_size_on(device, config), config.model.window)
+    for row in part.resume([memory.items for memory in model.memories]) if part else ():
+        signals = FrameSignals(*row)
+        done = signals[:2]
+        yield signals
         if bar is not None:
-            bar.update(len(rows))
+            bar.update()
+    if done[0] >= 0:
+        ranges = remaining(ranges, done, batch_size_on(device, config), config.model.window)
 
     # Score the others.
     windows = stream_windows(model, videos, ranges, config, device)

@@ -1,63 +1,79 @@
-"""The signals of an evaluation as they come, in a file, so that one that was killed goes on where it was."""
+"""The signals of an evaluation as they come, in files, so that one that was killed goes on where it was."""
 
 import hashlib
+import itertools
 import json
 import os
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from lgn_net.data.videos import Video
 from lgn_net.errors import UserError
-from lgn_net.files import replacing
+from lgn_net.files import replacing, writing
 from lgn_net.training.checkpoint import load_file
 
-SECONDS = 5.0        # between two times of writing, or twenty times as long as that takes
+SECONDS = 5.0        # between two times of writing
 
 
 class Part:
-    """A file with the rows of signals so far, and the `tensors` that scoring changes. `key` is from `key_of`."""
+    """Two files: a line per scored frame, and how many bytes of these count, with the tensors that scoring changes.
+
+    The second file is replaced when the lines are on the disk, so that a kill at any moment leaves both in agreement.
+    """
 
     def __init__(self, path: Path, key: str, tensors: Sequence[Tensor] = ()):
-        self.path, self.key, self.tensors = path, key, [*tensors]
-        self.rows: list[tuple] = []
-        self.saved_at, self.pause = time.monotonic(), SECONDS
+        """`path`: of the files, without ending. `key`: of the evaluation. `tensors`: on the CPU or not, kept too."""
+        self.lines, self.state = path.with_suffix(".jsonl"), path.with_suffix(".state")
+        self.key, self.tensors = key, list(tensors)
+        self.waiting: list[str] = []
+        self.length, self.saved_at = 0, time.monotonic()
 
-    def resume(self, tensors: Sequence[Tensor]) -> list[tuple]:
-        """Return the rows that are there; give all tensors, also `tensors`, the values that they had behind these."""
+    def resume(self, tensors: Sequence[Tensor]) -> Iterator[list]:
+        """Yield the rows of signals that are there, and give `tensors`, too, the values that they had behind the last.
+
+        Nothing is yielded, and a warning says so, where the files are of an evaluation with another key or damaged.
+        """
         self.tensors += tensors
+        if not self.state.is_file():
+            return
         try:
-            state: Any = load_file(self.path) if self.path.is_file() else {"key": self.key, "rows": []}
+            state = load_file(self.state)
             if state["key"] != self.key:
                 raise UserError("it had other knobs, weights, frames or versions")
         except UserError as error:
-            warnings.warn(f"{self.path.parent} holds an evaluation that was broken off, and {error}; starting afresh")
-            return []
-        if state["rows"]:
-            print(f"going on with the evaluation that was broken off in {self.path.parent}")
-            for tensor, value in zip(self.tensors, state["tensors"], strict=True):
-                tensor.copy_(value)
-        self.rows = state["rows"]
-        return [*self.rows]
+            warnings.warn(f"{self.lines.parent} holds an evaluation that was broken off, and {error}; starting afresh")
+            return
+        for tensor, value in zip(self.tensors, state["tensors"], strict=True):
+            tensor.copy_(value)
+        self.length = state["bytes"]
+        print(f"going on with the evaluation that was broken off in {self.lines.parent}")
+        with self.lines.open() as file:
+            rows = itertools.takewhile(lambda _: file.tell() <= self.length, iter(file.readline, ""))
+            yield from map(json.loads, rows)
 
-    def add(self, rows: Iterable[tuple]) -> None:
-        """Take rows of signals; write all of them now and then."""
-        self.rows += map(tuple, rows)
-        if time.monotonic() - self.saved_at >= self.pause:
+    def add(self, rows: Sequence[tuple]) -> None:
+        """Take rows of signals; write all that came since the last time when that is `SECONDS` ago."""
+        self.waiting += [json.dumps(row) + "\n" for row in rows]
+        if time.monotonic() - self.saved_at >= SECONDS:
             self.save()
 
     def save(self) -> None:
-        """Write the rows, and the tensors as they are behind the last one."""
-        started = time.monotonic()
-        with replacing(self.path) as file:
-            torch.save({"key": self.key, "rows": self.rows, "tensors": self.tensors}, file)
-        self.saved_at = time.monotonic()
-        self.pause = max(SECONDS, 20 * (self.saved_at - started))
+        """Write the rows that came, then the state behind the last one."""
+        self.lines.parent.mkdir(parents=True, exist_ok=True)
+        with writing(self.lines), self.lines.open("ab") as file:
+            file.truncate(self.length)                      # lines that came after the last state
+            file.write("".join(self.waiting).encode())
+            file.flush()
+            os.fsync(file.fileno())
+            self.length = file.tell()
+        with replacing(self.state) as file:
+            torch.save({"key": self.key, "bytes": self.length, "tensors": self.tensors}, file)
+        self.waiting, self.saved_at = [], time.monotonic()
 
 
 def key_of(facts: object, state: dict[str, Tensor], videos: Sequence[Video]) -> str:
