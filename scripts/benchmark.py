@@ -9,6 +9,7 @@ one round. Weights are random; without --dataset_path the frames are noise.
 
 import copy
 import os
+import re
 import statistics
 import tempfile
 import time
@@ -83,6 +84,8 @@ def main(argv: list[str]) -> None:
                            for way, work in works.items()}
     if args.what == "evaluate":
         found["differences"] = {way: difference(one, results["plain"]) for way, one in results.items()}
+        if device.type == "cuda":
+            print(f"peak memory, with what all ways hold: {torch.cuda.max_memory_allocated() / 1e6:,.0f} MB")
         print("kernels:", {way: getattr(model, "kernels", "direct") for way, (model, _) in works.items()})
     for title, table in found.items():
         rows = [[name, *(f"{value:.4g}" for value in row.values())] for name, row in table.items()]
@@ -149,8 +152,10 @@ def figures(times: dict[str, list[tuple]], way: str, count: int, work: Work) -> 
 
 
 def machine(device: torch.device) -> dict:
-    """Describe the machine: versions, processor with its vector instructions, device, cores, load."""
-    return provenance(device) | {"cores": os.cpu_count(), "load": os.getloadavg()}
+    """Describe the machine: versions, processor with the flags that arithmetic depends on, device, cores, load."""
+    info = Path("/proc/cpuinfo")
+    flags = {*re.findall(r"\b(?:avx|fma|amx|f16c)\w*", info.read_text() if info.is_file() else "")}
+    return provenance(device) | {"flags": " ".join(sorted(flags)), "cores": os.cpu_count(), "load": os.getloadavg()}
 
 
 def draw_video(folder: Path, config: Config, frames: int) -> Video:
