@@ -71,8 +71,8 @@ def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | Non
     normal_videos = training_videos(config, args)
     extra = min(sum(max(len(video.frames) - before, 0) for video in normal_videos), config.score.calibration)
     refuse_mistakes(config, args, model, videos, truth, extra, other)
-    mask_folder = find_split(args.dataset_path, config.data.dataset, "testing").with_name("masks")
-    masks = find_masks(mask_folder, videos) if args.localize != "off" else []
+    split = find_split(args.dataset_path, config.data.dataset, "testing")
+    masks = find_masks(split, videos) if args.localize != "off" else []
     localization = Localization(masks) if any(masks) else None
     quality = Quality() if args.quality else None
     # Nothing of an earlier evaluation stays beside the new one.

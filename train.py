@@ -16,6 +16,7 @@ if __name__ == "__main__":      # before torch is imported, which takes seconds
     show_help(train_parser(__doc__), sys.argv[1:], "data", "model", "loss", "train")
 
 import math
+import shlex
 import signal
 import time
 import warnings
@@ -234,7 +235,7 @@ def conclude(t: Training, received: int | None, dataset_path: str) -> int:
     left = t.config.train.epochs * t.steps_per_epoch - t.step
     more = f"; {left} more with --resume {t.run.last} --train.max_steps null" if left else ""
     print(f"done: {t.step} steps{more}; next: python evaluate.py --checkpoint {t.run.last} "
-          f"--dataset_path {dataset_path}")
+          f"--dataset_path {shlex.quote(dataset_path)}")
     return 0
 
 

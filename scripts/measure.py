@@ -24,7 +24,7 @@ from lgn_net.cli import (
 from lgn_net.config import flatten
 from lgn_net.errors import UserError
 from lgn_net.report.outcome import finish
-from lgn_net.scores.evaluation import read_any, results_beside
+from lgn_net.scores.evaluation import read_any, results_beside, score_file
 from lgn_net.scores.maps import judge_again, load_maps
 from lgn_net.scores.protocols import SCORING, Protocol, normality_under
 from lgn_net.terminal import run_command
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     argv = separate(argv)
     if argv and not argv[0].startswith("-"):
         argv = ["--scores", *argv]
-    scores = peek(["--scores"], argv)[0].get("--scores", [""])[-1]
+    scores = score_file(peek(["--scores"], argv)[0].get("--scores", [""])[-1])
     beside = results_beside(scores) if scores else {}
     of_network = flatten(asdict(config_from_dict(beside["config"]))) if "config" in beside else {}
     of_scoring = {f"score.{knob}": value for knob, value in beside.get("scoring", {}).items()}

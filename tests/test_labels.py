@@ -65,6 +65,9 @@ LABELS = "video,frame,label\n" + "".join(f"{video},{t},{label}\n" for video, lab
 @pytest.mark.parametrize(("name", "content"), [
     ("l.npy", FLAT), ("l.npy", FLAT[None]), ("l.npy", FLAT.astype(np.float64)), ("l.mat", MAT),
     ("l.m", ucsd("2:3, 5:5", "", "1 5")), ("l.json", as_json()), ("l.csv", RANGES), ("l.csv", LABELS),
+    ("l.mat", [[[2, 3], [5, 5], [5, 5]], MAT[1], MAT[2]]), ("l.json", json.dumps(dict(zip(VIDEOS, TRUTH)))),
+    ("l.tsv", RANGES.replace(",", "\t") + "b\t\t\nb\t-1\tNaN\n"),
+    ("l.csv", RANGES.replace("\n", ",1\n").replace("end,1", "end,class") + "b,0,2,Normal\nb,0,1,0\n"),
     # Dialects of CSV: separators, encodings, spaces, words, further columns and lines, other names of columns.
     *(("l.csv", RANGES.replace(",", other)) for other in (";", "\t", ", ", " ,", "  ")),
     ("l.csv", RANGES.replace("\n", ", Köln\n").encode("utf-8-sig")), ("l.csv", RANGES.replace("\n", "\r\n\r\n")),
@@ -104,6 +107,11 @@ def test_special_cases(write, tmp_path):
     write("10.npy", np.array([0, 1, 1], np.int8))
     write("9.npy", np.array([1, 0], np.int8))
     assert load(tmp_path, {"9": 2, "10": 3}) == [[1, 0], [0, 1, 1]] and list(load_label_folder(tmp_path)) == ["9", "10"]
+    write("9.npy", np.array([-1, 1]))
+    for folder, said in (tmp_path, "-1"), (tmp_path.parent / "none", "<video>.npy"):
+        folder.mkdir(exist_ok=True)
+        with pytest.raises(UserError, match=said):
+            load(folder, {"9": 2})
 
 
 @pytest.mark.parametrize(("name", "content", "said"), [
@@ -113,6 +121,8 @@ def test_special_cases(write, tmp_path):
     ("l.json", as_json(abnormal=[[[1, 6]], [], []]), ["6"]), ("l.json", as_json(abnormal=None), []),
     ("l.csv", "video,start,end\na,1,2\nd,0,1", ["line 3", "'d'"]), ("l.csv", "video,start,end\na,4,6", ["4 to 6"]),
     ("l.csv", "video,start,end\na,3,2", ["video a"]), ("l.csv", "video,start,end\na,1", ["line 2"]),
+    ("l.csv", "video,start,end,start2,end2\na,1,2,3,4", ["start2, end2"]),
+    ("l.csv", "video,start,end,start,end\na,1,2,3,4", ["start, end"]),
     ("l.csv", "video,frame,label\na,1,2", ["{2}"]), ("l.csv", "a,1,2", ["expected video,start,end"]),
     *(("l.csv", f"video,start,end\na,1,{text}\n", ["line 2"]) for text in UNREAL),
     *(("l.json", as_json().replace("[1, 2]", f"[1, {text}]"), []) for text in UNREAL),

@@ -29,7 +29,7 @@ def write_masks(folder, masks):
 
 def localized(folder, masks, errors):
     """The results of a Localization of one video with these masks and errors, (T, H, W) in [0, 1]."""
-    write_masks(folder / "01", masks)
+    write_masks(folder / "masks/01", masks)
     localization = Localization(find_masks(folder, [Video("01", len(masks) * ("",))]))
     target = -torch.ones(len(errors), 1, *errors.shape[1:])
     predicted = target + 2 * torch.from_numpy(errors).sqrt()[:, None]
@@ -126,9 +126,10 @@ def test_masks_are_found_and_lie_on_the_resized_frames(tmp_path):
     mask = np.kron(np.random.default_rng(4).integers(0, 2, (24, 24)), np.ones((5, 3))) > 0         # (120, 72)
     speck = np.zeros((120, 72), bool)
     speck[2, 5] = True                                     # what is between two samples is found all the same
-    write_masks(tmp_path / "02", [mask, speck] + 9 * [mask])
-    nothing, paths = find_masks(tmp_path, [Video("01", ("a",)), Video("02", tuple("abcdefghijk"))])
-    assert nothing == () and paths == tuple(str(tmp_path / f"02/{t}.png") for t in range(11))       # natural order
+    write_masks(tmp_path / "masks/02", [mask, speck] + 9 * [mask])
+    for split in tmp_path, tmp_path / "frames":            # test videos in testing/, or in testing/frames/
+        nothing, paths = find_masks(split, [Video("01", ("a",)), Video("02", tuple("abcdefghijk"))])
+        assert nothing == () and paths == tuple(str(tmp_path / f"masks/02/{t}.png") for t in range(11))  # natural order
     with pytest.raises(UserError, match="02 holds 11 masks, but video 02 has 12 frames"):
         find_masks(tmp_path, [Video("02", tuple("abcdefghijkl"))])
     assert np.array_equal(255 * resized_mask(paths[0], 24, 24), read_frames(paths[:1], 1, 24)[0, 0])

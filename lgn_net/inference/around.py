@@ -68,9 +68,9 @@ def training_videos(config: Config, args: Namespace) -> list[Video]:
         return []
 
 
-def find_masks(folder: Path, videos: Sequence[Video]) -> list[tuple[str, ...]]:
-    """Find the masks of each video in `folder`, one per frame; () where there are none. UserError if not."""
-    masks = []
+def find_masks(split: Path, videos: Sequence[Video]) -> list[tuple[str, ...]]:
+    """Find the masks of each test video beside the frames, one per frame; () where there are none. UserError if not."""
+    folder, masks = (split.parent if split.name.lower() == "frames" else split) / "masks", []
     for video in videos:
         home = folder / video.name
         names = image_names(home) if home.is_dir() else []

@@ -2,6 +2,7 @@
 
 import json
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -46,6 +47,7 @@ def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, eve
         if evaluation.training:
             write_scores(out / "calibration.csv", evaluation.training, labelled=False)
         save_maps(out / "maps.npz", maps)
+        results["scores_crc32"] = zlib.crc32((out / "scores.csv").read_bytes())
         write_atomic(out / "results.json", to_json(results))
         # Imported only now, as printing alone needs neither library; a missing one costs no more than its own file.
         if figures := optional("lgn_net.report.figures", "no curves_1.png"):

@@ -1,6 +1,7 @@
 """Read scored frames with their labels from files: our own score file, or another program's scores."""
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -49,6 +50,12 @@ def labels_of(lengths: Mapping[str, int], dataset: str | None, dataset_path: str
     return load_label_folder(where) if Path(where).is_dir() and not lengths else load_labels(where, lengths), where
 
 
+def score_file(path: str) -> str:
+    """Return the score file that is meant: the one in the folder of an evaluation or of a run, or `path` itself."""
+    inside = Path(path, "scores.csv"), Path(path, "evaluation_last", "scores.csv")
+    return next((str(file) for file in inside if file.is_file()), path)
+
+
 def results_beside(scores: str | Path) -> Results:
     """Read the results.json beside a score file; {} where there is none. UserError if damaged."""
     path = Path(scores).with_name("results.json")
@@ -58,6 +65,9 @@ def results_beside(scores: str | Path) -> Results:
         results = json.loads(path.read_text())
         if not isinstance(results.setdefault("signals", {"psnr": 1.0, "distance": -1.0}), dict):
             raise ValueError("signals are none")
+        if path.with_name("scores.csv") == Path(scores) and "scores_crc32" in results \
+                and results["scores_crc32"] != zlib.crc32(Path(scores).read_bytes()):
+            warn(f"{scores} is not what {path} was made with: it was changed or damaged; evaluate again")
         return results
     except (ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); evaluate again, or move it away and give --lambda") from None
@@ -77,8 +87,7 @@ def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lamb
     With `own_lambda`, lambda is that of the results.json beside our own file. Scores of another program without labels
     take those of the videos that they are `like`.
     """
-    for file in (Path(path, "scores.csv"), Path(path, "evaluation_last", "scores.csv")):
-        path = str(file) if file.is_file() else path
+    path = score_file(path)
     beside = results_beside(path)
     dataset = dataset or beside.get("dataset")
     known: Mapping[str, int] = known_lengths(dataset, "testing") if dataset else {}

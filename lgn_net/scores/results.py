@@ -40,6 +40,7 @@ class Results(TypedDict, total=False):
     label_source: str | None            # which of the truths that ship these are
     complete_benchmark: bool | None     # whether these are all test frames of a published data set; None: unknown
     scores: str                         # file of the scores, where no network ran
+    scores_crc32: int                   # checksum of the scores.csv beside this file
     direction: str                      # what a high score of another program means
     checkpoint: str                     # file of the network
     parameters: int                     # number of weights of the network

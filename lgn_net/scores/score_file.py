@@ -72,7 +72,8 @@ def read_table(path: str | Path, required: Collection[str]) -> dict[str, np.ndar
                         f"labels can be given with --labels")
     for name in columns.keys() - {"video"}:
         try:
-            columns[name] = np.where(columns[name] == "", "nan", columns[name]).astype(float)
+            numbers = np.char.replace(columns[name], ",", ".")                           # European ones
+            columns[name] = np.where(numbers == "", "nan", numbers).astype(float)
         except ValueError as error:
             if name in required:
                 raise UserError(f"{path}, column {name}: {error}") from None
