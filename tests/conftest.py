@@ -30,12 +30,12 @@ def shared_data():
 def blob_dataset(tmp_path):
     """A function that writes a data set of moving blobs and returns the folder to give as --dataset_path."""
 
-    def write(testing=(9, 8, 10)):
+    def write(dataset="blobs", training=(7, 7), testing=(9, 8, 10)):
         """A bright disc walks; in the second half of the testing videos, labelled 1, it jumps."""
         truth = []
-        for split, lengths in {"training": (7, 7), "testing": testing}.items():
+        for split, lengths in {"training": training, "testing": testing}.items():
             for v, length in enumerate(lengths):
-                folder = tmp_path / "blobs" / split / "frames" / f"{v + 1:02d}"
+                folder = tmp_path / dataset / split / "frames" / f"{v + 1:02d}"
                 folder.mkdir(parents=True)
                 background = np.random.default_rng(v).integers(0, 60, (20, 24, 3), np.uint8)
                 for t in range(length):
@@ -44,7 +44,7 @@ def blob_dataset(tmp_path):
                     frame = cv2.circle(background.copy(), (x % 24, 10), 4, (90, 160, 220), -1)
                     cv2.imwrite(str(folder / f"{t:03d}.png"), frame)
                     truth += [abnormal] if split == "testing" else []
-        np.save(tmp_path / "blobs/frame_labels_blobs.npy", np.array(truth, np.uint8))
+        np.save(tmp_path / dataset / f"frame_labels_{dataset}.npy", np.array(truth, np.uint8))
         return tmp_path
 
     return write
