@@ -89,7 +89,11 @@ def open_rows(folders: Sequence[str], given: Sequence[str] | None) -> dict[str, 
         key = json.dumps([group, about["config"] | {"seed": None}]) if "config" in about and not given else name
         normality = normality_under(Protocol.configured(about["scoring"]), *evaluation[:3])
         rows.setdefault(key, []).append(Run(name, group, folder, evaluation, labels, normality))
-    return {runs[0].name + f" and {len(runs) - 1} more" * (len(runs) > 1): runs for runs in rows.values()}
+    named = {}
+    for runs in rows.values():
+        shared = os.path.commonpath([run.name for run in runs]) or runs[0].name
+        named[f"{shared}, {len(runs)} runs" if len(runs) > 1 else shared] = runs
+    return named
 
 
 def part(number: int, run: Run, videos: Sequence[str] | None) -> Any:

@@ -147,7 +147,7 @@ def test_seeds_are_a_mean_in_a_band(tmp_path, draw):
     x, y = drawn["fig4_roc"].axes[0].lines[0].get_xydata().T
     np.testing.assert_allclose(y, np.mean([np.interp(x, *curve) for curve in curves[:2]], axis=0))
     legend = texts(drawn["fig4_roc"].axes[0].get_legend().get_texts())
-    assert [text.split(":")[0] for text in legend] == ["a/seed_0 and 1 more", "b_$x$/seed_0 and 1 more"]
+    assert [text.split(":")[0] for text in legend] == ["a, 2 runs", "b_$x$, 2 runs"]
     assert f": {aucs[:, 1].mean():.1f} % (" in legend[0]
     axes, = drawn["fig7_gap"].axes
     gaps = [np.mean([one[key] for one in some]) for key in ("gap", "gap_psnr") for some in (results[:2], results[2:])]

@@ -90,7 +90,11 @@ def curve_pages(videos: Sequence[VideoScores], normality: Sequence[np.ndarray], 
 
 def legend_below(figure: Figure, columns: int) -> None:
     """Put a legend below the panels, of every label once."""
-    handles = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels())}
+    handles: dict = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels()):
+            handles.pop(label, None)                                  # what belongs to several curves comes last
+            handles[label] = handle
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=columns, alignment="left")
 
 
@@ -160,8 +164,9 @@ def gap_figure(gaps: Mapping[str, Sequence[float]]) -> Figure:
     axes = figure.subplots()
     for k, (colour, label) in enumerate([(BLUE, "as evaluated"), ("0.7", "at lambda 1: PSNR only")]):
         values = {place + 0.35 * k: of_run[k] for place, of_run in enumerate(gaps.values()) if len(of_run) > k}
-        bars = axes.barh([*values], [*values.values()], height=0.32, color=colour, label=label)
-        axes.bar_label(bars, fmt="%.3f", padding=3, fontsize=7)
+        if values:
+            bars = axes.barh([*values], [*values.values()], height=0.32, color=colour, label=label)
+            axes.bar_label(bars, fmt="%.3f", padding=3, fontsize=7)
     axes.set_yticks(np.arange(len(gaps)) + 0.17, [wrap(name, 1.2) for name in gaps])
     axes.invert_yaxis()
     axes.margins(x=0.25)                                                                           # for the numbers
