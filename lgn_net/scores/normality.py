@@ -6,7 +6,7 @@ import numpy as np
 
 # How a signal is brought to a common scale before it is weighted; docs/protocols.md says who uses which.
 SCOPES = {"video": "min-max per video", "none": "no normalisation", "dataset": "min-max over all videos",
-          "training": "mean and spread of training frames", "causal": "running min-max, past only"}
+          "training": "training mean and spread", "causal": "min-max of the past only"}
 
 
 def normality(videos: Sequence[Mapping[str, np.ndarray]], weights: Mapping[str, float], scope: str = "video",
