@@ -122,15 +122,7 @@ class LGNNet(FramePredictor):
 
 
 class LocNet(FramePredictor):
-    """Local normality alone: the local branch with ConvLSTM cells, and the decoder's head. No memory.
-
-    Args:
-        channels: see `LGNNet`, as for the others.
-        base_width: channels of F'_loc.
-        hidden_width: feature maps of the recurrent states.
-        lstm_layers: stacked cells.
-        fold_time: see `LocalBranch`.
-    """
+    """Local normality alone: the local branch with ConvLSTM cells and the decoder's head, no memory. Args: `LGNNet`."""
 
     def __init__(self, channels: int = 3, base_width: int = 64, hidden_width: int = 128, lstm_layers: int = 4,
                  fold_time: bool = False):

@@ -13,16 +13,10 @@ from lgn_net.model.prototype_branch import Decoder, PrototypeEncoder
 class MSNNet(FramePredictor):
     """Predicts frame n+1 from n frames whose features at 1/2, 1/4 and 1/8 resolution are rewritten by three memories.
 
-    Args:
-        make_memory: makes the memory of a scale from its feature depth, 2, 4 or 8 * base_width; its read passes the
-            gradient on.
-        input_frames: n.
-        channels: image channels C, 3 (BGR) or 1.
-        base_width: feature maps at full resolution.
+    Args as in `LGNNet`. The memories are of depth 2, 4 and 8 * base_width, and their reads pass the gradient on.
     """
 
-    def __init__(self, make_memory: MemoryMaker, input_frames: int = 4, channels: int = 3,
-                 base_width: int = 64):
+    def __init__(self, make_memory: MemoryMaker, input_frames: int = 4, channels: int = 3, base_width: int = 64):
         super().__init__()
         self.encoder = PrototypeEncoder(input_frames * channels, base_width)
         self.memories: Any = nn.ModuleList(make_memory(factor * base_width) for factor in (2, 4, 8))

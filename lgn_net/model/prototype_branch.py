@@ -7,12 +7,7 @@ from lgn_net.model.blocks import conv_pair, upsample
 
 
 class PrototypeEncoder(nn.Module):
-    """E_glo: encodes n stacked frames as F_lat, eight times smaller and `8 * width` features deep.
-
-    Args:
-        in_channels: n * C.
-        width: channels at full resolution.
-    """
+    """E_glo: encodes n stacked frames, n * C channels, as F_lat, eight times smaller and `8 * width` features deep."""
 
     def __init__(self, in_channels: int, width: int):
         super().__init__()
@@ -58,11 +53,7 @@ class Decoder(nn.Module):
 
     def forward(self, bottom: Tensor, local: Tensor | None = None, skip4: Tensor | None = None,
                 skip2: Tensor | None = None, skip1: Tensor | None = None) -> Tensor:
-        """Decode bottom (B, in, H/8, W/8), local (B, local, H, W), and skips at 1/4, 1/2 and full resolution.
-
-        Returns:
-            The frame (B, C, H, W) in [-1, 1].
-        """
+        """Decode bottom (B, in, H/8, W/8), local (B, local, H, W) and skips to the frame (B, C, H, W) in [-1, 1]."""
         x = self.up4(self.block4(bottom))                 # (B, 4*width, H/4, W/4)   where `wide`, twice the channels
         x = self.up3(self.block3(join(skip4, x)))         # (B, 2*width, H/2, W/2)
         x = self.up2(self.block2(join(skip2, x)))         # (B, width, H, W)   F'_glo

@@ -56,12 +56,7 @@ class STLSTMCell(nn.Module):
 
 
 class ConvLSTMCell(nn.Module):
-    """Convolutional LSTM without peepholes: a temporal state C that stays in its layer. For LGN-ST and Loc-Net.
-
-    Args:
-        in_channels: channels of x.
-        hidden: channels of H and C.
-    """
+    """Convolutional LSTM without peepholes: a temporal state C that stays in its layer. For LGN-ST and Loc-Net."""
 
     def __init__(self, in_channels: int, hidden: int):
         super().__init__()
