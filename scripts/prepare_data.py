@@ -92,9 +92,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.dataset != "custom" and (args.labels or args.name or args.depth_range):
         raise UserError("--labels, --name and --depth_range are for custom; a benchmark has its own")
-    truths = facts_of(args.dataset).truths
-    if args.label_source and args.label_source not in truths:
-        raise UserError(f"--label_source {args.label_source}: of {args.dataset} ship {[*truths] or 'no labels'}")
+    if args.label_source not in (None, *facts_of(args.dataset).truths):
+        raise UserError(f"no {args.label_source} labels of {args.dataset} ship with this project")
     for path in args.source:
         if args.dataset == "custom" and path.is_file() and path.suffix[1:].lower() in VIDEO_SUFFIXES.split("|"):
             raise UserError(f"{path} is a video; --source wants the folder that holds training/ and testing/")
@@ -107,8 +106,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:
     """Make the data set from archives or folders, and return the content of its prepared.json.
 
-    UserError when a source is damaged, holds no videos, or is another one than before. Complete videos stay; a bad one
-    does not keep the others from being written.
+    UserError when a source is damaged, holds no videos, or is another one than before. Complete videos stay.
     """
     root, archives, facts = args.out / args.name, args.out / f".{args.name}.unpacked", facts_of(args.dataset)
     # What tells one source from another: an archive's name and size, a folder's place.
@@ -133,8 +131,9 @@ def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:
         if not videos:
             raise UserError(f"{', '.join(map(str, sources))}: no videos; expected files like "
                             f"{' and '.join(facts.files)}")
-        if double := [name for name, number in Counter(video[:2] for video in videos).items() if number > 1]:
-            raise UserError(f"two videos of one name: {some(['/'.join(name) for name in double])}; rename one of them")
+        names = Counter(f"{video.split}/{video.name}" for video in videos)
+        if double := [name for name, number in names.items() if number > 1]:
+            raise UserError(f"two videos are called {some(double)}; rename one of them")
         write_atomic(root / "prepared.json", to_json(manifest))
 
         # Write the videos that are not there, the bad ones aside. Decoders release Python's lock while they work.
@@ -146,10 +145,10 @@ def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:
                     for video in missing]
             try:
                 for job in as_completed(jobs):
-                    if isinstance(error := job.exception(), UserError):
-                        bad.append(str(error))
-                    else:
+                    try:
                         job.result()
+                    except UserError as error:
+                        bad.append(str(error))
                     bar.update()
             finally:                                     # a full disk, or the user pressed Ctrl-C
                 pool.shutdown(cancel_futures=True)

@@ -16,8 +16,6 @@ from lgn_net.errors import UserError
 from lgn_net.files import replacing_folder
 from lgn_net.terminal import progress
 
-ATTEMPTS = 5                     # to get a file, each going on where the one before ended
-
 
 def download(archive: Archive, folder: Path, base: str = "") -> Path:
     """Fetch an archive into `folder` where it is not there, also from another address `base`, and check its sha256.
@@ -26,46 +24,40 @@ def download(archive: Archive, folder: Path, base: str = "") -> Path:
     another one. What arrived is kept for the next try, as `<name>.part`, except with a wrong checksum.
     """
     path = folder / Path(archive.url).name
-    part = path.with_name(f"{path.name}.part")
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        url = f"{base.rstrip('/')}/{path.name}" if base else archive.url
-        fetch(url, part)
-        with part.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != archive.sha256:
-            part.unlink()
-            raise UserError(f"{url} is not the published file (sha256 {digest}, expected {archive.sha256}); try again, "
-                            f"or get the archive elsewhere and give it with --source")
-        part.rename(path)
-    return path
-
-
-def fetch(url: str, part: Path) -> None:
-    """Download `url` to `part`, going on behind what is there. UserError when the connection is lost too often."""
+    url, part = f"{base.rstrip('/')}/{path.name}" if base else archive.url, path.with_name(f"{path.name}.part")
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
     reason = "the connection was cut"
-    part.touch()
-    for _ in range(ATTEMPTS):
-        have = part.stat().st_size
+    for _ in range(5):                                     # each goes on where the one before ended
+        have = part.stat().st_size if part.exists() else 0
         try:
-            request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+            request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"})
             with urllib.request.urlopen(request, timeout=30) as response:
                 have *= response.status == 206             # else the server sends the whole file
                 total = have + int(response.headers.get("Content-Length", 0))
                 with part.open("ab" if have else "wb") as file, \
-                        progress(f"download {part.stem}", total, "B", have) as bar:
+                        progress(f"download {path.name}", total, "B", have) as bar:
                     bar.unit_scale = True
                     while data := response.read(1 << 16):
                         bar.update(file.write(data))
             if part.stat().st_size >= total:
-                return
+                break
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ValueError) as error:
             if getattr(error, "code", None) == 416:        # nothing comes after these bytes; the checksum decides
-                return
+                break
             reason = str(error)
         time.sleep(1)
-    raise UserError(f"{url}: {reason}; what has arrived is kept: run the same command again to go on, or get the "
-                    f"archive elsewhere and give it with --source")
+    else:
+        raise UserError(f"{url}: {reason}; what has arrived is kept: run the same command again to go on, or get the "
+                        f"archive elsewhere and give it with --source")
+    with part.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != archive.sha256:
+        part.unlink()
+        raise UserError(f"{url} is not the published file (sha256 {digest}, expected {archive.sha256}); try again, "
+                        f"or get the archive elsewhere and give it with --source")
+    return part.rename(path)
 
 
 def unpack(archive: Path, folder: Path, patterns: Sequence[str]) -> None:

@@ -18,31 +18,28 @@ VIDEO_SUFFIXES = "avi|mp4|m4v|mov|mkv|webm|mpg|mpeg|wmv|asf|flv|ts|mts|m2ts|vob|
 SPLIT = "(train|test)(?:ing)?/(?:(?:videos|frames|images|normal|clips)/)?"
 VIDEOS = rf"{SPLIT}([^/]+)\.(?:{VIDEO_SUFFIXES})"
 IMAGES = rf"{SPLIT}([^/]+)/[^/]+(?:{'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))})"
-OTHERS = "(train|test)(?:ing)?/.+"
+OTHERS = "(train|test)(?:ing)?/.+()"
 
 
 def own_videos(roots: list[Path]) -> Iterator[SourceVideo]:
     """Yield the videos of a user's own data set; warn of other files in its splits. UserError when there are none."""
-    files = matching(roots, VIDEOS)
-    for path, match in files:
-        yield SourceVideo(f"{match[1].lower()}ing", match[2], path)
-    folders: dict[tuple[str, str, Path], list[Path]] = {}
-    for path, match in matching(roots, IMAGES):
-        if not BESIDE.fullmatch(match[2]):
-            folders.setdefault((f"{match[1].lower()}ing", match[2], path.parent), []).append(path)
-    for (split, name, _), images in folders.items():
-        yield SourceVideo(split, name, tuple(images))
-
-    if not files and not folders:
-        places = " and ".join(map(str, roots))
-        count = sum(path.is_file() for root in roots for path in root.rglob("*"))
-        raise UserError(f"no videos: put files as {places}/training/NAME.mp4 and {places}/testing/NAME.mp4, or folders "
-                        f"of images {places}/training/NAME/000.jpg; found {count} files under {places}")
-    used = {path for path, _ in files}.union(*folders.values())
-    others = [path.name for path, match in matching(roots, OTHERS)
-              if path not in used and not any(map(BESIDE.fullmatch, match[0].split("/")))]
+    videos: dict[tuple[str, str, Path], list[Path]] = {}        # files by split, name, and video file or folder
+    others = []
+    for path, match in matching(roots, VIDEOS, IMAGES, OTHERS):
+        if match[2] and not BESIDE.fullmatch(match[2]):
+            place = path.parent if path.suffix.lower() in IMAGE_SUFFIXES else path
+            videos.setdefault((f"{match[1].lower()}ing", match[2], place), []).append(path)
+        elif not any(map(BESIDE.fullmatch, match[0].split("/"))):
+            others.append(path.name)
     if others:
         warnings.warn(f"passed over, as neither videos nor images of videos: {some(others)}")
+    if not videos:
+        root = roots[0]
+        raise UserError(f"no videos: put files as {root}/training/NAME.mp4 and {root}/testing/NAME.mp4, or folders of "
+                        f"images {root}/training/NAME/000.jpg; found {sum(map(Path.is_file, root.rglob('*')))} files "
+                        f"under {root}")
+    for (split, name, place), paths in videos.items():
+        yield SourceVideo(split, name, place if place in paths else tuple(paths))
 
 
 OWN_VIDEOS = Benchmark("", files=(VIDEOS, IMAGES), find=own_videos)
