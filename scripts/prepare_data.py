@@ -18,6 +18,7 @@ import shlex
 import shutil
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -31,7 +32,7 @@ from lgn_net.data.clips import MAP_DEPTH, read_image, read_mask
 from lgn_net.data.footage import open_footage
 from lgn_net.data.labels import load_labels
 from lgn_net.data.videos import index_videos
-from lgn_net.datasets import BENCHMARKS, canonical_name, difference_from_published, facts_of
+from lgn_net.datasets import BENCHMARKS, VIDEO_SUFFIXES, canonical_name, difference_from_published, facts_of
 from lgn_net.datasets.common import SPLIT_FOLDERS, SourceVideo, load_array, load_mat, some
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, locked, replacing, replacing_folder, to_json, write_atomic
@@ -82,6 +83,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         help="fetch the archives into OUT/archives, also from a mirror's ADDRESS")
     add("--out", type=Path, required=True, help="dataset folder; <dataset>/ is made in it")
     add("--format", choices=("png", "jpg"), default="png", help="png: lossless; jpg: quality 100 and half the size")
+    add("--label_source", choices=("official", "ano_pred"),
+        help="of Avenue: the official masks, or the re-annotation that published numbers use (default)")
     add("--labels", type=Path, help="custom: label file, such as a CSV of video,start,end")
     add("--name", help="custom: name of the data set (default: custom)")
     add("--depth_range", type=float, nargs=2, metavar=("LOW", "HIGH"),
@@ -89,6 +92,11 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.dataset != "custom" and (args.labels or args.name or args.depth_range):
         raise UserError("--labels, --name and --depth_range are for custom; a benchmark has its own")
+    if args.label_source not in (None, *facts_of(args.dataset).truths):
+        raise UserError(f"no {args.label_source} labels of {args.dataset} ship with this project")
+    for path in args.source:
+        if args.dataset == "custom" and path.is_file() and path.suffix[1:].lower() in VIDEO_SUFFIXES.split("|"):
+            raise UserError(f"{path} is a video; --source wants the folder that holds training/ and testing/")
     args.name = args.name or args.dataset
     if not re.fullmatch("[A-Za-z0-9_][A-Za-z0-9._-]*", args.name):
         raise UserError(f"--name {args.name!r}: give letters, digits, '.', '_' and '-', not '.' or '-' first")
@@ -120,12 +128,16 @@ def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:
             if not folder.exists():
                 unpack(source, folder, facts.files)
         videos = list(facts.find(folders))
-        if not videos or len({video[:2] for video in videos}) < len(videos):
-            raise UserError(f"{', '.join(map(str, sources))}: no videos, or two of one name; expected files like "
+        if not videos:
+            raise UserError(f"{', '.join(map(str, sources))}: no videos; expected files like "
                             f"{' and '.join(facts.files)}")
+        names = Counter(f"{video.split}/{video.name}" for video in videos)
+        if double := [name for name, number in names.items() if number > 1]:
+            raise UserError(f"two videos are called {some(double)}; rename one of them")
         write_atomic(root / "prepared.json", to_json(manifest))
 
-        # Write the videos that are not there. Decoders release Python's lock while they work.
+        # Write the videos that are not there, the bad ones aside. Decoders release Python's lock while they work.
+        bad: list[str] = []
         missing = [video for video in videos if not (root / video.split / "frames" / video.name).is_dir()]
         with ThreadPoolExecutor(os.cpu_count()) as pool, \
                 progress(f"prepare {args.name}", len(missing), "videos") as bar:
@@ -133,10 +145,16 @@ def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:
                     for video in missing]
             try:
                 for job in as_completed(jobs):
-                    job.result()
+                    try:
+                        job.result()
+                    except UserError as error:
+                        bad.append(str(error))
                     bar.update()
-            finally:                                     # a bad video, a full disk, or the user pressed Ctrl-C
+            finally:                                     # a full disk, or the user pressed Ctrl-C
                 pool.shutdown(cancel_futures=True)
+        if bad:
+            raise UserError(f"{some(bad)}; all other videos are complete and stay, so mend that and run the same "
+                            f"command again")
         shutil.rmtree(archives, ignore_errors=True)
         lengths = {split: {video.name: len(video.frames) for video in index_videos(root / split / "frames")}
                    for split in SPLIT_FOLDERS if (root / split / "frames").is_dir()}
@@ -221,13 +239,14 @@ def read_masks(masks: Path | tuple[Path, ...]) -> Iterator[np.ndarray]:
 def write_labels(root: Path, args: argparse.Namespace, lengths: dict[str, int]) -> str | None:
     """Write the labels of the test videos, (T) by name: the user's, ours, or the source's. Return whose they are."""
     own = {name: root / "testing" / "labels" / f"{name}.npy" for name in lengths}
-    path = args.labels or next(iter(facts_of(args.dataset).truths.values()), None)
+    truths = facts_of(args.dataset).truths
+    path = args.labels or truths.get(args.label_source) or next(iter(truths.values()), None)
     labels, whose = {}, "the source's own"
     try:
         if path and lengths:
             labels, whose = load_labels(path, lengths), path.stem
     except UserError as error:                                                 # these are not the published videos
-        if args.labels:
+        if args.labels or args.label_source == "ano_pred":
             raise
         warnings.warn(f"{error}; the source's own labels are used")
     if not labels:

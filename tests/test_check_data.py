@@ -1,5 +1,6 @@
 """scripts/check_data.py: every fault put into a small data set is found and named, and nothing else is."""
 
+import json
 import shutil
 
 import cv2
@@ -18,13 +19,12 @@ def mine(blob_dataset):
     return home
 
 
-def check(home):
+def check(home, *argv):
     """What was found: notes, problems."""
-    result = run(check_data.main, home.parent, "--dataset", "mine")
-    notes, problems = ([line for line in result.out.splitlines() if line.startswith(kind)]
-                       for kind in ("note: ", "problem: "))
-    assert result.status == (len(problems) > 0), result
-    return notes, problems
+    result = run(check_data.main, home.parent, "--dataset", "mine", "--json", *argv)
+    content = json.loads(result.out)
+    assert result.status == (len(content["problem"]) > 0), result
+    return content["note"], content["problem"]
 
 
 def converted(suffix, change=lambda image: image, quality=95, where=""):
@@ -43,13 +43,19 @@ def labels(*values):
 
 
 FRAME = "training/frames/02/005.jpg"
+AGAIN = "training/frames/02 && python scripts/prepare_data.py custom --name mine --source SOURCE --out DATA"
 
 
 @pytest.mark.parametrize(("inject", "words"), [
     (lambda home: (home / FRAME).write_bytes((home / FRAME).read_bytes()[:-40]),
-     ["training/02: frame ", "005.jpg is damaged or truncated"]),
-    (lambda home: cv2.imwrite(str(home / FRAME), np.zeros((24, 32, 3), np.uint8)), ["6 of 24 x 20, 1 of 32 x 24"]),
-    (converted(".jpg", lambda image: image[:12, :16], where="testing"), ["testing frames are 16 x 12, training"]),
+     ["training/02: frame ", "005.jpg is damaged or truncated", AGAIN]),
+    (converted(".jpg", lambda image: np.arange(1440).reshape(20, 24, 3) // 6, where="training/frames/02"),
+     ["training/02: 6 of 7 frames repeat the one before: 001.jpg", AGAIN]),
+    (lambda home: (home / FRAME).unlink(), ["training/02: frames seem lost", "004.jpg before 006.jpg", AGAIN]),
+    (lambda home: (home / FRAME).rename(home / FRAME.replace("005", "img005")), ["006.jpg before img005.jpg"]),
+    (lambda home: cv2.imwrite(str(home / FRAME), cv2.imread(str(home / FRAME), 0)), ["1 of 24 x 20 L"]),
+    (lambda home: cv2.imwrite(str(home / FRAME), np.zeros((24, 32, 3), np.uint8)), ["6 of 24 x 20 RGB, 1 of 32"]),
+    (converted(".jpg", lambda image: image[:12, :16], where="testing"), ["testing frames are 16 x 12 RGB, training"]),
     (converted(".tif", np.float32, where="training/frames/02"), ["float32 pixels", "--depth_range"]),
     (converted(".png", lambda image: image // 16, where="training/frames/02"), ["training/02: ", "of 256 grey levels"]),
     (labels(*7 * [0], *8 * [1]), ["15 labels", "16 frames"]), (labels(*16 * [0]), ["AUC"]),
@@ -68,12 +74,27 @@ def test_nothing_is_wrong(mine):
     cv2.imwrite(str(mine / "testing/frames/01/000.jpg"), np.zeros((20, 24, 3), np.uint8))
     (mine / "training/frames/02/Thumbs.db").write_bytes(b"not a frame")
     result = run(check_data.main, mine, "--dataset", "mine")
-    assert "training: 2 videos, 14 frames, 24 x 20, JPEG 95\n" in result.out and check(mine) == ([], [])
-    assert result.out.endswith("frame_labels_mine.npy, 8 of 16 frames abnormal\nOK\n")
+    rows = [line.replace("|", " ").split() for line in result.out.splitlines()]
+    assert ["all", "16", "8"] in rows and ["02", "24", "x", "20", "RGB", "JPEG", "95", "7"] in rows
+    assert result.out.endswith("frame_labels_mine.npy\nOK\n") and check(mine) == check(mine, "--full") == ([], [])
+
+
+def test_only_pixels_tell(mine):
+    """Damage in the middle of a PNG."""
+    (mine / FRAME).unlink()
+    cv2.imwrite(str(path := (mine / FRAME).with_suffix(".png")), np.random.default_rng(0).integers(0, 256, (20, 24, 3)))
+    path.write_bytes(path.read_bytes()[:500] + bytes(300) + path.read_bytes()[800:])
+    assert check(mine) == ([], []) and "005.png is damaged" in check(mine, "--full")[1][0]
+
+
+def test_labels_compared():
+    result = run(check_data.main, "--dataset", "avenue", "--compare-labels")
+    rows = [line.replace("|", " ").split() for line in result.out.splitlines()]
+    assert ["08", "36", "10", "36", "26"] in rows and ["all", "15324", "3867", "3712", "441"] in rows
 
 
 @pytest.mark.parametrize("quality", [20, 75, 100])
 def test_another_quality_is_noted(mine, quality):
     converted(".jpg", quality=quality, where="testing")(mine)
-    assert check(mine) == (
-        [f"note: testing frames are JPEG {quality}, training frames JPEG 95; make them alike"], [])
+    notes, problems = check(mine)
+    assert problems == [] and f"testing frames are JPEG {quality}, training frames JPEG 95" in notes[0]

@@ -7,7 +7,9 @@ import os
 import re
 import shutil
 import tarfile
+import threading
 import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -21,7 +23,7 @@ from lgn_net.data.clips import read_frame
 from lgn_net.data.footage import open_footage
 from lgn_net.data.labels import find_labels, load_labels
 from lgn_net.data.videos import find_split, index_videos
-from lgn_net.datasets import BENCHMARKS
+from lgn_net.datasets import BENCHMARKS, facts_of
 from lgn_net.datasets.common import Archive
 from lgn_net.errors import UserError
 from lgn_net.files import locked
@@ -153,30 +155,40 @@ def avenue_source(folder: Path, lengths: dict[str, int], masks: dict[int, int]) 
 
 
 AVENUE = {"training_videos/01.avi": 7, "testing_videos/01.avi": 6, "testing_videos/02.avi": 9}
-VIDEO = "Avenue Dataset/testing_videos/02.avi"
+VIDEO = "Avenue Dataset/training_videos/01.avi"
 
 
 def test_avenue_archives(tmp_path):
-    """Where a video stops early, complete ones stay."""
+    """Where a video stops early, the others are written and stay."""
     source, out = avenue_source(tmp_path / "s", AVENUE, {1: 6, 2: 9, 3: 4}), tmp_path / "DATA"
     masks = shutil.make_archive(tmp_path / "m", "zip", source, "ground_truth_demo")
     whole = (source / VIDEO).read_bytes()
     command = "avenue", "--source", source / "Avenue Dataset", masks, "--out", out, "--format", "jpg"
     (source / VIDEO).write_bytes(whole[:len(whole) * 2 // 3])
-    assert re.search("testing_videos/02.avi stops early, decoded [1-8] of 9 frames", sentence(run(main, *command)))
-    before = written(out / "avenue/training")
+    assert re.search("01.avi stops early, decoded [1-6] of 7 .*; all other videos are", sentence(run(main, *command)))
+    before = written(out / "avenue/testing/frames")
     (source / VIDEO).write_bytes(whole)
     result = run(main, *command)
     assert result.status == 0 and "testing:  2 videos, 15 frames\nlabels:   the source's own, 5" in result.out
     assert "the source's own labels are used" in result.err  # these are not the published videos
     assert labels_of(out, "avenue") == [[0] * 4 + [1] * 2, [0] * 6 + [1] * 3]
-    assert before.items() <= written(out / "avenue/training").items()
+    assert len(before) == 6 + 9 and before == written(out / "avenue/testing/frames")
     for name in AVENUE:
         folder = out / "avenue" / name.replace("_videos/", "/frames/").removesuffix(".avi")
         assert {path.suffix for path in folder.iterdir()} == {".jpg"}
         with open_footage(source / "Avenue Dataset" / name) as footage:
             for frame, original in zip(read(folder), footage.frames, strict=True):
                 assert np.abs(frame.astype(int) - original.picture).max() <= 6
+
+
+def test_two_truths_of_avenue(tmp_path):
+    """Another one touches no frame."""
+    source, out = avenue_source(tmp_path / "s", {"testing_videos/08.avi": 36}, {}), tmp_path / "DATA"
+    for truth, abnormal in {"official": 36, "ano_pred": 10}.items():
+        result = run(main, "avenue", "--source", source, "--out", out, "--label_source", truth)
+        assert f"avenue_{truth}, {abnormal} frames abnormal" in result.out
+        assert sum(labels_of(out, "avenue")[0]) == abnormal
+    assert "no ano_pred labels of ped2" in sentence(run(main, "ped2", "--out", out, "--label_source", "ano_pred"))
 
 
 def test_shanghaitech_archive(tmp_path):
@@ -208,6 +220,7 @@ def test_own_videos(tmp_path):
     labels.write_text("video,start,end\nc,2,3\nb,5,5\n")
     assert "no video is called 'c'" in sentence(run(main, *own, "mine", "--labels", labels))
     assert "give letters" in sentence(run(main, *own, "../x"))
+    assert "the folder that holds training/" in sentence(run(main, *own, "x", "--source", source / "testing/a.avi"))
     with locked(out / ".mine.lock"):
         assert "could not be acquired" in sentence(run(main, *own, "mine"))
     labels.write_text("video,start,end\nb,2,3\nb,5,5\n")
@@ -215,6 +228,23 @@ def test_own_videos(tmp_path):
     assert labels_of(out, "mine") == [[0, 0, 0], [0, 0, 1, 1, 0, 1]]
     write_avi(source / "testing" / "c.avi", 2)                                      # some days later
     assert "no labels for testing c" in run(main, *own, "mine").err and len(read(out / "mine/testing/frames/c")) == 2
+
+
+@pytest.mark.parametrize(("files", "videos", "said"), [
+    ("Train/a/0.webp Test/01/0.jp2 Test/01_gt/0.bmp Test/masks/0.png", "testing/01 training/a", ""),
+    ("training/videos/a.gif training/images/b/0.jpg testing/clips/c.DIVX", "testing/c training/a training/b", ""),
+    ("training/normal/a.mp4 training/a.rar testing/x/y/b.mp4", "training/a", r"passed over, .*: b\.mp4, a\.rar"),
+    ("a.mp4 clips/b.mp4", "", "put files as .*s/training/NAME.mp4 and .*; found 2 files under .*s$"),
+    ("train/a.mp4 train/a/0.jpg", "", "two videos are called training/a;")])
+def test_layouts_of_own_videos(tmp_path, files, videos, said):
+    for path in (tmp_path / "s" / name for name in files.split()):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    result = run(main, "custom", "--source", tmp_path / "s", "--out", tmp_path / "DATA")
+    assert re.search(said, result.err, re.MULTILINE) and ("passed over" in result.err) == ("passed" in said), result.err
+    if videos:
+        found = facts_of("mine").find([tmp_path / "s"])
+        assert sorted(f"{video.split}/{video.name}" for video in found) == videos.split()
 
 
 @pytest.mark.parametrize(("kind", "suffix"), [(np.uint16, ".tif"), (np.float32, ".tiff")])
@@ -254,23 +284,49 @@ def test_a_fifth_benchmark_takes_one_file(tmp_path, monkeypatch):
     assert labels_of(tmp_path, "corridor") == [[0, 0, 0, 0, 1], [0, 0, 0, 0, 1, 1]]
     (tmp_path / "corridor/training/frames/000002/004.png").unlink()
     report = run(load_script("scripts/check_data.py").main, tmp_path, "--dataset", "corridor").out
-    assert "problem: training/000002: 4 of 5 frames\nproblem: corridor training: 2 videos with 8 frames here" in report
+    assert "problem: training/000002: 4 of 5 frames; " in report
+    assert "problem: corridor training: 2 videos with 8 frames here" in report
 
 
-def test_download(tmp_path, monkeypatch):
-    """From a mirror, only once; nothing stays of what is another file or does not come."""
-    path, out = write_tar(tmp_path / "UCSD.tar.gz", ped2_files()), tmp_path / "DATA"
-    archive = Archive("http://127.0.0.1:9/UCSD.tar.gz", hashlib.sha256(path.read_bytes()).hexdigest())
+class Handler(BaseHTTPRequestHandler):
+    """Sends the server's `content` from where it is asked, but only `cut` bytes."""
+
+    def do_GET(self):
+        server = self.server
+        server.asked.append(int(self.headers["Range"].removeprefix("bytes=").removesuffix("-")))
+        start = server.asked[-1] * server.ranges
+        body = server.content[start:]
+        self.send_response(server.status or (206 if start else 200) if body else 416)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[:server.cut])
+
+
+@pytest.mark.parametrize(("have", "server_with", "asked", "said"), [
+    (0, {"cut": 9999}, [0, 9999], ""), (None, {}, [None], ""), (500, {"ranges": False}, [500], ""),
+    (500, {"cut": 0}, 5 * [500], "the connection was cut; what has arrived is kept"),
+    (500, {"status": 404}, 5 * [500], "404.* give it with --source"),
+    (0, {"content": b"?"}, [0], "x.tgz is not the published file .* give it with --source")])
+def test_download(tmp_path, monkeypatch, have, server_with, asked, said):
+    """Whole or resumed, and only once; what arrived is kept, except with another checksum."""
+    content, out = write_tar(tmp_path / "x.tgz", ped2_files()).read_bytes(), tmp_path / "DATA"
+    archive, part = Archive("http://a/x.tgz", hashlib.sha256(content).hexdigest()), out / "archives/x.tgz.part"
     monkeypatch.setitem(BENCHMARKS, "ped2", dataclasses.replace(BENCHMARKS["ped2"], archives=(archive,)))
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other/UCSD.tar.gz").write_bytes(path.read_bytes()[:-1] + b"?")
-    for mirror, said in ([], "refused"), ([(tmp_path / "other").as_uri()], "hash"):
-        assert re.search(f"UCSD.tar.gz did not give the published file .*{said}",
-                         sentence(run(main, "ped2", "--download", *mirror, "--out", out)))
-        assert os.listdir(out / "archives") == []
-    for command in ("--download", f"{tmp_path.as_uri()}/"), ("--source", out / "archives"), ("--download",):
-        assert run(main, "ped2", *command, "--out", out).status == 0
-    assert labels_of(out, "ped2")[1] == [0, 1, 1, 0]
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    part.parent.mkdir(parents=True)
+    part.write_bytes(content[:have])
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        vars(server).update(asked=[], **{"content": content, "ranges": True, "cut": None, "status": None} | server_with)
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        result = run(main, "ped2", "--download", f"http://127.0.0.1:{server.server_port}/", "--out", out)
+        server.shutdown()
+    assert server.asked == [len(content) if start is None else start for start in asked]
+    if said:
+        assert re.search(said, sentence(result)) and (part.stat().st_size if part.exists() else 0) == have
+    else:
+        for source in ("--download",), ("--source", part.parent):
+            assert run(main, "ped2", *source, "--out", out).status == 0
+        assert os.listdir(part.parent) == ["x.tgz"] and labels_of(out, "ped2")[1] == [0, 1, 1, 0]
 
 
 def ped2_source(name: str, content: bytes | None):
@@ -282,9 +338,7 @@ def ped2_source(name: str, content: bytes | None):
 @pytest.mark.parametrize(("dataset", "make", "match"), [
     ("ped2", ped2_source("Test/Test001_gt/005.bmp", None), "testing/01: 4 masks, 5 labels, 5 frames do not fit"),
     ("ped2", ped2_source("Train/Train001/002.tif", b"II*\0 and no more"), r"002\.tif is damaged or truncated"),
-    ("avenue", lambda s: avenue_source(s, {}, {1: 6}), r"no videos, .*; expected files like \(training"),
-    ("avenue", lambda s: avenue_source(s, {"a/training_videos/01.avi": 2, "b/training_videos/1.avi": 2}, {}),
-     "two of one name")])
+    ("avenue", lambda s: avenue_source(s, {}, {1: 6}), r"no videos; expected files like \(training")])
 def test_unusable_source(tmp_path, dataset, make, match):
     source, out = make(tmp_path / "s"), tmp_path / "DATA"
     assert re.search(match, sentence(run(main, dataset, "--source", source, "--out", out)))

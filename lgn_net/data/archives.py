@@ -1,36 +1,63 @@
-"""Published archives: downloaded with their checksum, unpacked so that nothing leaves its folder."""
+"""Published archives: fetched with resume and checksum, unpacked so that nothing leaves its folder."""
 
+import hashlib
 import http.client
-import socket
 import tarfile
+import time
+import urllib.error
+import urllib.request
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, cast
 
-from torch.hub import download_url_to_file
-
 from lgn_net.datasets.common import Archive, fits
 from lgn_net.errors import UserError
 from lgn_net.files import replacing_folder
+from lgn_net.terminal import progress
 
 
 def download(archive: Archive, folder: Path, base: str = "") -> Path:
     """Fetch an archive into `folder` where it is not there, also from another address `base`, and check its sha256.
 
-    UserError when nothing answers, the connection is lost, or the checksum is another one.
+    It goes on where an earlier try ended. UserError when the connection is lost again and again, or the checksum is
+    another one. What arrived is kept for the next try, as `<name>.part`, except with a wrong checksum.
     """
     path = folder / Path(archive.url).name
-    url = f"{base.rstrip('/')}/{path.name}" if base else archive.url
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        socket.setdefaulttimeout(30)
+    url, part = f"{base.rstrip('/')}/{path.name}" if base else archive.url, path.with_name(f"{path.name}.part")
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    reason = "the connection was cut"
+    for _ in range(5):                                     # each goes on where the one before ended
+        have = part.stat().st_size if part.exists() else 0
         try:
-            download_url_to_file(url, str(path), archive.sha256)
-        except (OSError, RuntimeError, http.client.HTTPException) as error:
-            raise UserError(f"{url} did not give the published file ({error}); try again, or get the archive elsewhere "
-                            f"and give it with --source") from None
-    return path
+            request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"})
+            with urllib.request.urlopen(request, timeout=30) as response:
+                have *= response.status == 206             # else the server sends the whole file
+                total = have + int(response.headers.get("Content-Length", 0))
+                with part.open("ab" if have else "wb") as file, \
+                        progress(f"download {path.name}", total, "B", have) as bar:
+                    bar.unit_scale = True
+                    while data := response.read(1 << 16):
+                        bar.update(file.write(data))
+            if part.stat().st_size >= total:
+                break
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ValueError) as error:
+            if getattr(error, "code", None) == 416:        # nothing comes after these bytes; the checksum decides
+                break
+            reason = str(error)
+        time.sleep(1)
+    else:
+        raise UserError(f"{url}: {reason}; what has arrived is kept: run the same command again to go on, or get the "
+                        f"archive elsewhere and give it with --source")
+    with part.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != archive.sha256:
+        part.unlink()
+        raise UserError(f"{url} is not the published file (sha256 {digest}, expected {archive.sha256}); try again, "
+                        f"or get the archive elsewhere and give it with --source")
+    return part.rename(path)
 
 
 def unpack(archive: Path, folder: Path, patterns: Sequence[str]) -> None:

@@ -1,16 +1,12 @@
 """Folders of frames -> videos, in natural order. Decided here, once; file names carry no other meaning."""
 
-import re
 import shlex
 from pathlib import Path
 from typing import NamedTuple
 
 from lgn_net.datasets import BENCHMARKS, VIDEOS, canonical_name, facts_of, names_of
-from lgn_net.datasets.common import SPLIT_FOLDERS, matching, natural_key
+from lgn_net.datasets.common import BESIDE, IMAGE_SUFFIXES, SPLIT_FOLDERS, matching, natural_key
 from lgn_net.errors import UserError
-
-IMAGE_SUFFIXES = frozenset([".bmp", ".jpeg", ".jpg", ".jp2", ".png", ".webp", ".pgm", ".ppm", ".tif", ".tiff"])
-BESIDE = re.compile(r"\..*|masks|labels|test_(frame|pixel)_mask|.*_gt", re.IGNORECASE)      # folders that are no videos
 
 
 class Video(NamedTuple):

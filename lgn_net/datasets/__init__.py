@@ -5,24 +5,41 @@ Every module of this folder that has `BENCHMARKS`, a dictionary of `Benchmark` b
 
 import importlib
 import pkgutil
+import re
+import warnings
 from collections.abc import Iterator
-from itertools import groupby
 from pathlib import Path
 
-from lgn_net.datasets.common import Benchmark, SourceVideo, matching
+from lgn_net.datasets.common import BESIDE, IMAGE_SUFFIXES, Benchmark, SourceVideo, matching, some
+from lgn_net.errors import UserError
 
 # A user's own videos: video files, or folders of images, in `training` and `testing`, or `train` and `test`.
-VIDEO_SUFFIXES = "avi|mp4|m4v|mov|mkv|webm|mpg|mpeg|wmv|flv|ts|mts|3gp|ogv"
-VIDEOS = rf"(train|test)(?:ing)?/([^/]+)\.(?:{VIDEO_SUFFIXES})"
-IMAGES = r"(train|test)(?:ing)?/(?:frames/)?([^/]+)/[^/]+\.(?:png|jpe?g|bmp|tiff?|pgm|ppm)"
+VIDEO_SUFFIXES = "avi|mp4|m4v|mov|mkv|webm|mpg|mpeg|wmv|asf|flv|ts|mts|m2ts|vob|3gp|ogv|h264|gif|divx|dav"
+SPLIT = "(train|test)(?:ing)?/(?:(?:videos|frames|images|normal|clips)/)?"
+VIDEOS = rf"{SPLIT}([^/]+)\.(?:{VIDEO_SUFFIXES})"
+IMAGES = rf"{SPLIT}([^/]+)/[^/]+(?:{'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))})"
+OTHERS = "(train|test)(?:ing)?/.+()"
 
 
 def own_videos(roots: list[Path]) -> Iterator[SourceVideo]:
-    """Yield the videos of a user's own data set."""
-    for path, match in matching(roots, VIDEOS):
-        yield SourceVideo(f"{match[1].lower()}ing", match[2], path)
-    for (split, name), images in groupby(matching(roots, IMAGES), lambda pair: (pair[1][1].lower(), pair[1][2])):
-        yield SourceVideo(f"{split}ing", name, tuple(path for path, _ in images))
+    """Yield the videos of a user's own data set; warn of other files in its splits. UserError when there are none."""
+    videos: dict[tuple[str, str, Path], list[Path]] = {}        # files by split, name, and video file or folder
+    others = []
+    for path, match in matching(roots, VIDEOS, IMAGES, OTHERS):
+        if match[2] and not BESIDE.fullmatch(match[2]):
+            place = path.parent if path.suffix.lower() in IMAGE_SUFFIXES else path
+            videos.setdefault((f"{match[1].lower()}ing", match[2], place), []).append(path)
+        elif not any(map(BESIDE.fullmatch, match[0].split("/"))):
+            others.append(path.name)
+    if others:
+        warnings.warn(f"passed over, as neither videos nor images of videos: {some(others)}")
+    if not videos:
+        root = roots[0]
+        raise UserError(f"no videos: put files as {root}/training/NAME.mp4 and {root}/testing/NAME.mp4, or folders of "
+                        f"images {root}/training/NAME/000.jpg; found {sum(map(Path.is_file, root.rglob('*')))} files "
+                        f"under {root}")
+    for (split, name, place), paths in videos.items():
+        yield SourceVideo(split, name, place if place in paths else tuple(paths))
 
 
 OWN_VIDEOS = Benchmark("", files=(VIDEOS, IMAGES), find=own_videos)

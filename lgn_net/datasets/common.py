@@ -16,6 +16,8 @@ from lgn_net.errors import UserError
 
 RANGES = Path(__file__).parent / "ranges"
 SPLIT_FOLDERS = {"training": ("training", "train"), "testing": ("testing", "test")}
+IMAGE_SUFFIXES = frozenset([".bmp", ".jpeg", ".jpg", ".jp2", ".png", ".webp", ".pgm", ".ppm", ".tif", ".tiff"])
+BESIDE = re.compile(r"\..*|masks|labels|test_(frame|pixel)_mask|.*_gt", re.IGNORECASE)      # folders that are no videos
 
 
 class Archive(NamedTuple):
