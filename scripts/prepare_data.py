@@ -139,8 +139,7 @@ def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:
         # Write the videos that are not there, the bad ones aside. Decoders release Python's lock while they work.
         bad: list[str] = []
         missing = [video for video in videos if not (root / video.split / "frames" / video.name).is_dir()]
-        with ThreadPoolExecutor(os.cpu_count()) as pool, \
-                progress(f"prepare {args.name}", len(missing), "videos") as bar:
+        with ThreadPoolExecutor(os.cpu_count()) as pool, progress("prepare", len(missing), "videos") as bar:
             jobs = [pool.submit(write_video, video, root / video.split, args.format, args.depth_range)
                     for video in missing]
             try:
