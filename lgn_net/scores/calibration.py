@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from lgn_net.errors import UserError
 from lgn_net.scores.score_file import VideoScores
 
 # Shares of normal frames whose normality is kept; a threshold for a share in between is interpolated.
@@ -56,13 +55,3 @@ def calibrated(signals: Mapping[str, np.ndarray], weights: Mapping[str, float], 
 def threshold_at(calibration: dict, share: float) -> float:
     """Interpolate the normality below which this share of the normal frames lies."""
     return float(np.interp(share, calibration["shares"], calibration["normality"]))
-
-
-def check_calibration(calibration: dict | None, weights: Mapping[str, float], path: object) -> dict:
-    """Return what a checkpoint holds under "calibration". UserError where it holds none, or one of other signals."""
-    if calibration is None:
-        raise UserError(f"{path} does not say how it scores normal frames; give it --normal VIDEO, a normal stretch of "
-                        f"your scene, or a checkpoint of scripts/export_weights.py")
-    if not weights.keys() <= calibration["signals"].keys():
-        raise UserError(f"the calibration in {path} is of another network; export it again, or give --normal VIDEO")
-    return calibration

@@ -22,7 +22,7 @@ from lgn_net.errors import UserError
 from lgn_net.inference.loop import predict
 from lgn_net.inference.stream import batched, encode_windows, for_inference
 from lgn_net.model.build import build_model
-from lgn_net.scores.calibration import calibrate, calibrated, check_calibration, pooled, threshold_at
+from lgn_net.scores.calibration import calibrate, calibrated, pooled, threshold_at
 from lgn_net.scores.maps import as_array, error_map, smoothed
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.scores.score_file import VideoScores, read_scores
@@ -100,9 +100,21 @@ class AnomalyDetector:
 
         They show the scene of the videos to come, with nothing abnormal. UserError for too few frames.
         """
-        if not normal:
-            raise UserError("no normal video to calibrate by; give one or more, as in detector.calibrate('normal.mp4')")
-        return self.learn([video for path in normal for video in self.read_normal(Path(path))])
+        videos: list[VideoScores] = []
+        for path in map(Path, normal):
+            if path.suffix.lower() == ".csv":
+                videos += read_scores(path, [*self.weights, "peak_error"], labelled=False)
+                continue
+            found: list[dict[str, float]] = []
+            with open_footage(path, self.config.data.channels) as footage, \
+                    progress("normal", footage.length or 0, "frames") as bar:
+                for one in score_frames(enumerate(footage.frames), self.model, self.config, self.device):
+                    found += [one.signals] if one.signals else []
+                    bar.update()
+            if not found:
+                raise UserError(f"{path}: {bar.n} frames, fewer than those of a window; nothing was scored")
+            videos.append(gathered(found))
+        return self.learn(videos)
 
     def learn(self, videos: list[VideoScores], robust: bool = False) -> Self:
         """Take the signals of these videos as what is normal, see `lgn_net.scores.calibration.calibrate`."""
@@ -110,24 +122,12 @@ class AnomalyDetector:
         self.of_training = False
         return self
 
-    def read_normal(self, path: Path) -> list[VideoScores]:
-        """Return the signals of a normal video, or those in its scores.csv. UserError for too few frames."""
-        if path.suffix.lower() == ".csv":
-            return read_scores(path, [*self.weights, "peak_error"], labelled=False)
-        found: list[dict[str, float]] = []
-        with open_footage(path, self.config.data.channels) as footage, \
-                progress("normal", footage.length or 0, "frames") as bar:
-            for scored in score_frames(enumerate(footage.frames), self.model, self.config, self.device):
-                found += [scored.signals] if scored.signals else []
-                bar.update()
-        if not found:
-            raise UserError(f"{path}: {bar.n} frames, fewer than those of a window; nothing was scored")
-        return [gathered(str(path), found)]
-
     def limit(self) -> float:
         """Return the normality below which a frame is low. UserError where it is not known what is normal."""
-        known = check_calibration(self.calibration, self.weights, self.checkpoint)
-        return threshold_at(known, self.false_alarms) if self.threshold is None else self.threshold
+        if self.calibration is None:
+            raise UserError(f"{self.checkpoint} does not say how it scores normal frames; give it --normal VIDEO, a "
+                            f"normal stretch of your scene, or a checkpoint of scripts/export_weights.py")
+        return threshold_at(self.calibration, self.false_alarms) if self.threshold is None else self.threshold
 
     def score(self, frames: Iterable[np.ndarray]) -> Scores:
         """Score consecutive frames, uint8 (H, W, 3) blue-green-red, or (H, W) grey; they are one video of their own."""
@@ -157,9 +157,8 @@ class AnomalyDetector:
         Args:
             video: a file, a folder of images, a stream's address, a camera's number; or a `Source`, or what it yields.
             calibrate_seconds: first take so many seconds, and FIRST scored frames or more, as what is normal, by median
-                and median absolute deviation: a few abnormal frames do little harm. UserError for too short a video.
-            update_memory: update a copy of the memory by frames whose regular score is below gamma, as evaluations do;
-                in days it takes for normal whatever stays, and the calibration no longer fits.
+                and median absolute deviation. UserError for too short a video.
+            update_memory: update a copy of the memory by frames whose regular score is below gamma, as evaluations do.
             on_gap: is called at each gap and at the end, when the frames before it have been yielded.
             how: see `Source`. A live source that stays away ends in its SourceLost, after its last frame.
         """
@@ -182,7 +181,7 @@ class AnomalyDetector:
                 learned += [one.signals] if one.signals else []
                 seconds = one.number / FPS if math.isnan(one.seconds) else one.seconds
                 if seconds >= calibrate_seconds and len(learned) >= FIRST:
-                    self.learn([gathered("", learned)], robust=True)
+                    self.learn([gathered(learned)], robust=True)
                     calibrate_seconds = 0.0
                     break
 
@@ -206,7 +205,7 @@ class AnomalyDetector:
         lowest, *_, highest = (self.calibration or {})["normality"]
         middle = float(np.median([self.normality(one) for one in beginning if one.signals] or [0.0]))
         if foreign := not 2 * lowest - highest <= middle <= 2 * highest - lowest:
-            warnings.warn(f"this is another scene than the checkpoint's, and no alarms are raised: normality is "
+            warnings.warn(f"this is another scene than the checkpoint's, so there are no alarms: normality is "
                           f"{middle:.1f} in the first frames (median), {lowest:.1f} to {highest:.1f} in training; give "
                           f"--normal VIDEO of the scene with nothing abnormal, or --calibrate SECONDS")
         return foreign
@@ -217,10 +216,10 @@ class AnomalyDetector:
         return float(calibrated(signals, self.weights, self.calibration or {})) if signals else math.nan
 
 
-def gathered(name: str, found: list[dict[str, float]]) -> VideoScores:
-    """Gather the signals of n frames."""
+def gathered(found: list[dict[str, float]]) -> VideoScores:
+    """Gather the signals of n frames, for `calibrate`."""
     signals = {key: np.array([one[key] for one in found]) for key in found[0]}
-    return VideoScores(name, np.arange(len(found)), signals, np.zeros(len(found), np.uint8))
+    return VideoScores("", np.arange(len(found)), signals, np.zeros(len(found), np.uint8))
 
 
 @torch.inference_mode()
@@ -253,9 +252,7 @@ def score_frames(frames: Iterator[Numbered], model: Any, config: Config, device:
 def with_alarms(frames: Iterable[FrameResult], length: int, gap: int) -> Iterator[FrameResult]:
     """Tell of each frame with a normality whether it is in an alarm, at most `length` + `gap` frames later.
 
-    A frame is low when its normality is below its threshold; NaN never is. Low frames with at most `gap` other frames
-    between them belong together. They are an alarm, from the first to the last of them, if that is `length` frames or
-    more.
+    `AnomalyDetector` says what an alarm is; NaN is never low.
     """
     waiting: list[FrameResult] = []            # undecided frames; outside an alarm the first of them is low
     lows = 0                                   # of these, the frames up to the last low one

@@ -3,11 +3,8 @@
 import base64
 import contextlib
 import csv
-import io
 import json
 import math
-import os
-import signal
 import subprocess
 import warnings
 from array import array
@@ -21,28 +18,25 @@ from typing import IO, Any
 
 import av
 import cv2
-import jinja2
 import numpy as np
 from tqdm import tqdm
 
 from lgn_net.files import replacing, write_atomic
 from lgn_net.report.figures import plot_normality
+from lgn_net.report.tables import ENVIRONMENT
 from lgn_net.scores.maps import smoothed
 from lgn_net.video.detector import AnomalyDetector, FrameResult
 from lgn_net.video.source import FPS, Source
 
+ENVIRONMENT.filters["base64"] = lambda content: base64.b64encode(content).decode()
 SHOWN = 50                    # alarms on the page, the least normal ones
-PAGES = jinja2.Environment(loader=jinja2.PackageLoader("lgn_net.report"), autoescape=True)
-PAGES.filters["base64"] = lambda content: base64.b64encode(content).decode()
-LEAD, LONGEST = 1.0, 10.0     # seconds of a clip before and after its alarm, and of the alarm at most
 ALARM = ("video", "start", "end", "start_seconds", "end_seconds", "lowest_normality")        # columns of alarms.csv
-HEAT = (1, 3)                    # times the greatest error in a normal frame: where heat begins, and where it ends
-BURNS, MOST = 2, 5               # likewise, from where a region gets a box; and how many get one
-BOX = (255, 200, 0)              # light blue: unlike the heat, for colour-blind eyes, too
+HEAT = (1, 3)                 # times the greatest error in a normal frame: where heat begins, and where it ends
+BURNS, MOST = 2, 5            # likewise, from where a region gets a box; and how many get one
+BOX = (255, 200, 0)           # light blue: unlike the heat, for colour-blind eyes, too
 LINE, LIMIT, SHADE, GROUND = (235, 235, 235), (60, 190, 255), (40, 40, 150), (28, 28, 28)     # of the strip
-OLD = "%Y-%m-%dT%H%M%S"           # when an older table was last written to, for its new name
-TICKS = 90000                    # of a video's clock, a second
-HANGS = 60.0                     # seconds after which the command of --on_alarm is ended
+TICKS = 90000                 # of a video's clock, a second
+HANGS = 60.0                  # seconds after which the command of --on_alarm is ended
 
 
 class Output:
@@ -63,20 +57,13 @@ class Output:
 
     def add(self, frame: FrameResult) -> None:
         """Write what there is of a frame."""
-        # Its picture; its line of scores, with which the files begin.
+        # Its picture, and its line of scores.
         self.peak, self.threshold = (self.detector.calibration or {}).get("peak_error", 1.0), frame.threshold
         if self.write:
             self.write(self.annotator.draw(frame, self.peak), frame.seconds)
         if frame.signals:
-            if not self.files:                                            # those of earlier runs of a camera stay
-                self.out.mkdir(parents=True, exist_ok=True)
-                for name in "scores.csv", "alarms.csv", "events.jsonl":
-                    path, appended = self.out / name, self.source.live and name == "events.jsonl"
-                    if self.source.live and not appended and path.exists():
-                        path.replace(path.with_stem(f"{path.stem}_{datetime.fromtimestamp(path.stat().st_mtime):{OLD}}"))
-                    self.files[name] = path.open("a" if appended else "w", encoding="utf-8", newline="", buffering=1)
-                self.row("scores.csv", ["video", "frame", *frame.signals, "normality", "seconds"])
-                self.row("alarms.csv", list(ALARM))
+            if not self.files:
+                self.open(list(frame.signals))
             numbers = [int(x) if x in (0, 1) else x for x in frame.signals.values()]
             self.row("scores.csv", [self.source.name, frame.number, *numbers, frame.normality, frame.seconds])
             for name, values in self.columns.items():
@@ -91,93 +78,81 @@ class Output:
             self.on = [frame] * 3
             self.tell("begin")
 
-    def end_alarm(self) -> None:
-        """End the alarm that is on, if one is: at a frame outside it, at a gap, and at the end."""
-        if self.on:
-            event = self.tell("end")
-            self.row("alarms.csv", [event[name] for name in ALARM])
-            self.events.append(event)
-            self.on = []
+    def open(self, signals: list[str]) -> None:
+        """Begin the files. A live source adds to the events of earlier runs, and renames their tables."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        live = self.source.live
+        for name in "scores.csv", "alarms.csv":
+            path = self.out / name
+            if live and path.exists():
+                written = datetime.fromtimestamp(path.stat().st_mtime)
+                path.replace(path.with_stem(f"{path.stem}_{written:%Y-%m-%dT%H%M%S}"))
+            self.files[name] = path.open("w", encoding="utf-8", newline="", buffering=1)
+        self.files["events.jsonl"] = (self.out / "events.jsonl").open("a" if live else "w", buffering=1)
+        self.row("scores.csv", ["video", "frame", *signals, "normality", "seconds"])
+        self.row("alarms.csv", list(ALARM))
 
     def row(self, name: str, values: list) -> None:
         """Append a line to a table, NaN as an empty cell."""
         csv.writer(self.files[name], lineterminator="\n").writerow(["" if x != x else x for x in values])
 
+    def end_alarm(self) -> None:
+        """End the alarm that is on, if one is: at a frame outside it, at a gap, and at the end."""
+        if self.on:
+            self.events.append(self.tell("end"))
+            self.row("alarms.csv", [self.events[-1][name] for name in ALARM])
+            self.on = []
+
     def tell(self, kind: str) -> dict[str, Any]:
         """Print an alarm's beginning or end, append it to events.jsonl, save its picture, start the command."""
-        # The event, and its picture.
         first, last, lowest = self.on
         event: dict[str, Any] = {"event": kind, "video": self.source.name}
         for end, frame in ("start", first), ("end", last):
             clock = datetime.fromtimestamp(self.source.began + frame.seconds).astimezone() if self.source.live else None
             event |= {end: frame.number, f"{end}_seconds": None if math.isnan(frame.seconds) else
                       round(frame.seconds, 3), f"{end}_time": clock and clock.isoformat(timespec="milliseconds")}
-        picture = f"alarm_{event['start_time'] or event['start']}.jpg".replace(":", "")
+        picture = f"alarm_{event['start_time'] or first.number}.jpg".replace(":", "")
         boxes = boxes_of(lowest, self.peak)
         event |= {"lowest_normality": round(lowest.normality, 4), "lowest_frame": lowest.number, "box": boxes[0],
                   "boxes": boxes, "picture": picture, "threshold": lowest.threshold,
                   "min_frames": self.detector.min_frames, "gap": self.detector.gap,
                   "checkpoint": str(self.detector.checkpoint)}
         cv2.imwrite(str(self.out / picture), marked(lowest, self.peak))
-        # Who hears of it.
-        text, end = json.dumps(event) + "\n", "start" if kind == "begin" else "end"
+        text = json.dumps(event) + "\n"
         self.files["events.jsonl"].write(text)
-        when = ", ".join(form.format(event[end + what]) for form, what in
-                         (("frame {}", ""), ("{} s", "_seconds"), ("{}", "_time")) if event[end + what] is not None)
-        tqdm.write(f"alarm {kind:5} at {when}; lowest normality {lowest.normality:+.2f}")
+        moment = "" if math.isnan(last.seconds) else f", {event['end_time'] or f'{last.seconds:.2f} s'}"
+        tqdm.write(f"alarm {kind:5} at frame {last.number}{moment}; lowest normality {lowest.normality:+.2f}")
         print(end="", flush=True)
         if self.command:
-            self.calls.submit(self.call, text, f"--on_alarm, at the {kind} of an alarm, frame {event[end]}:")
+            self.calls.submit(self.call, text, f"--on_alarm, at the {kind} of an alarm, frame {last.number}:")
         return event
 
     def call(self, event: str, who: str) -> None:
         """Run the command with an event on its standard input; warn, without its words, where it fails or hangs."""
-        process = subprocess.Popen(str(self.command), shell=True, stdin=subprocess.PIPE, text=True,
-                                   start_new_session=True)
         try:
-            process.communicate(event, HANGS)
-            if process.returncode:
-                warnings.warn(f"{who} the command ended with status {process.returncode}")
+            done = subprocess.run(str(self.command), shell=True, input=event, text=True, timeout=HANGS, check=False,
+                                  start_new_session=True)
+            if done.returncode:
+                warnings.warn(f"{who} the command ended with status {done.returncode}")
         except subprocess.TimeoutExpired:
             warnings.warn(f"{who} the command took {HANGS:g} seconds and was ended; let it end sooner")
-            os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
 
     def finish(self, facts: dict[str, str]) -> None:
         """Draw curve.png, write report.html with the `facts` at its top, and close everything."""
         plot_normality(self.out / "curve", self.columns, self.threshold, self.source.name)
-        write_page(self.out, self.source.name, facts, self.events, self.out / "annotated.mp4" if self.write else None)
+        alarms, lowest = [], sorted(self.events, key=lambda event: event["lowest_normality"])[:SHOWN]
+        for event in sorted(lowest, key=lambda event: event["start"]):
+            start, end = (event[k] / FPS if event[f"{k}_seconds"] is None else event[f"{k}_seconds"]
+                          for k in ("start", "end"))
+            alarms.append(event | {"snapshot": (self.out / event["picture"]).read_bytes(),
+                                   "part": f"{max(0, start - 1):.2f},{end + 1:.2f}",
+                                   "times": [timedelta(seconds=int(moment)) for moment in (start, end)]})
+        write_atomic(self.out / "report.html", ENVIRONMENT.get_template("video.html").render(
+            name=self.source.name, facts=facts, alarms=alarms, count=len(self.events), annotated=bool(self.write),
+            curve=(self.out / "curve.png").read_bytes()))
         for file in self.files.values():
             file.close()
         self.calls.shutdown()
-
-
-def write_page(out: Path, name: str, facts: dict[str, str], events: list[dict], video: Path | None) -> None:
-    """Write report.html: facts, curve.png, and the ends of alarms with their pictures, and clips of the `video`."""
-    alarms, lowest = [], sorted(events, key=lambda event: event["lowest_normality"])[:SHOWN]
-    for event in sorted(lowest, key=lambda event: event["start"]):
-        start, end = (event[k] / FPS if event[f"{k}_seconds"] is None else event[f"{k}_seconds"]
-                      for k in ("start", "end"))
-        alarms.append(event | {"snapshot": (out / event["picture"]).read_bytes(),
-                               "clip": video and cut(video, start - LEAD, min(end, start + LONGEST) + LEAD),
-                               "times": [timedelta(seconds=int(moment)) for moment in (start, end)]})
-    write_atomic(out / "report.html", PAGES.get_template("video.html").render(
-        name=name, facts=facts, alarms=alarms, count=len(events), curve=(out / "curve.png").read_bytes()))
-
-
-def cut(video: Path, start: float, end: float) -> bytes:
-    """Cut seconds `start` to `end` out of a video, from the key frame before them, without coding them anew."""
-    file, first = io.BytesIO(), None
-    with av.open(str(video)) as source, av.open(file, "w", format="mp4") as target:
-        copy = target.add_stream_from_template(source.streams.video[0])
-        source.seek(max(0, round(start * av.time_base)))
-        for packet in source.demux(video=0):
-            moved: Any = packet
-            if packet.dts is None or packet.dts * packet.time_base > end:
-                break
-            first = packet.dts if first is None else first
-            moved.dts, moved.pts, moved.stream = moved.dts - first, moved.pts - first, copy
-            target.mux(moved)
-    return file.getvalue()
 
 
 class Annotator:
@@ -196,18 +171,19 @@ class Annotator:
         if frame.error is not None:
             picture = (marked if frame.alarm else heat)(frame, normal_peak)
 
-        # The strip.
+        # A band of text, which narrow pictures get in smaller letters.
+        scale = max(0.35, H / 720)
+        band = round(40 * scale)
+        strip = np.full((band + max(16, H // 6), W, 3), GROUND, np.uint8)
+        score = "no score yet" if math.isnan(frame.normality) else f"normality {frame.normality:+.2f}"
+        cv2.putText(strip, f"frame {frame.number}   {score}" + "   ALARM" * frame.alarm, (4, round(28 * scale)),
+                    cv2.FONT_HERSHEY_SIMPLEX, min(scale, W / 720), LINE, max(1, round(1.5 * scale)), cv2.LINE_AA)
+
+        # The curve.
         self.shown.append((frame.normality, frame.alarm))
         if len(self.shown) > W // 2:
             self.shown.popleft()
-        scale = max(0.35, H / 720)                                                                   # of the letters
-        strip = np.full((round(40 * scale) + max(16, H // 6), W, 3), GROUND, np.uint8)
-        self.plot(strip[round(40 * scale):], 0.0 if math.isnan(frame.threshold) else frame.threshold)
-        score = "no score yet" if math.isnan(frame.normality) else f"normality {frame.normality:+.2f}"
-        text = f"frame {frame.number}   {score}"
-        longest = cv2.getTextSize(text + "   ALARM", cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0]
-        cv2.putText(strip, text + "   ALARM" * frame.alarm, (4, round(28 * scale)), cv2.FONT_HERSHEY_SIMPLEX,
-                    scale * min(1, (W - 8) / longest), LINE, max(1, round(1.5 * scale)), cv2.LINE_AA)
+        self.plot(strip[band:], 0.0 if math.isnan(frame.threshold) else frame.threshold)
         return np.vstack([picture, strip])
 
     def plot(self, strip: np.ndarray, threshold: float) -> None:
@@ -273,7 +249,6 @@ def write_mp4(path: Path, fps: float) -> Iterator[Callable[..., None]]:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(65535),
                                       options={"preset": "veryfast", "crf": "20"})     # lines and letters stay clear
         stream.pix_fmt, stream.codec_context.time_base, last = "yuv420p", Fraction(1, TICKS), -1
-        stream.gop_size = max(1, round(2 * fps))           # where one may jump to, and clips of the report begin
 
         def write(picture: Any, seconds: float = math.nan) -> None:
             nonlocal last
