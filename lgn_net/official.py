@@ -47,13 +47,8 @@ def official_name(name: str) -> str:
 def load_unwrapped(path: str | Path) -> Any:
     """Load one of the authors' files, without what others wrap around it: containers, prefixes of all names."""
     content = load_file(path)
-    while isinstance(content, dict | list | tuple):
-        inside = [content[name] for name in WRAPPERS if name in content] if isinstance(content, dict) else content
-        if len(inside) != 1:
-            break
-        content = inside[0]
-    if isinstance(content, Tensor) and content.dim() == 3 and len(content) == 1:
-        return content[0]
+    for name in WRAPPERS:
+        content = content.get(name, content) if isinstance(content, dict) else content
     if not isinstance(content, dict):
         return content
     prefix = next((str(name).removesuffix(FIRST) for name in content if str(name).endswith(FIRST)), "")
@@ -79,27 +74,21 @@ def load_official(model_path: str | Path, items_path: str | Path | None) -> tupl
     sizes = infer_sizes(official, system, model_path)
     with torch.device("meta"):
         expected = LGNNet(partial(PrototypeMemory, len(items)), **sizes, **VARIANTS[system]).state_dict()
-    found = {official_name(name): official.get(official_name(name)) for name in expected if name != "memory.items"}
-    state: dict = {"memory.items": items.detach().float()}
-    state |= {name: found[official_name(name)] for name in expected if name not in state}
-    problems = [f"{name} is unknown" for name in official if name not in found and not str(name).startswith(UNUSED)]
+    theirs = {name: str(items_path) if name == "memory.items" else official_name(name) for name in expected}
+    official |= {str(items_path): items.detach().float()}
+    problems = [f"{name} is unknown" for name in official if not (name in theirs.values() or name.startswith(UNUSED))]
     for name, value in expected.items():
-        where = official_name(name) if name != "memory.items" else f"{items_path}, of {items.shape[1]} features,"
-        if state[name] is None or state[name].shape != value.shape:
-            there = "missing" if state[name] is None else f"of shape {tuple(state[name].shape)}"
-            problems.append(f"{where} is {there}, expected {tuple(value.shape)}")
-        elif not state[name].isfinite().all():
-            problems.append(f"{where} is not finite")
+        shape = tuple(official[theirs[name]].shape) if theirs[name] in official else "missing"
+        if shape != tuple(value.shape):
+            problems.append(f"{theirs[name]} is {shape}, expected {tuple(value.shape)}")
     if problems:
         raise UserError(f"{model_path} is not {SYSTEMS[system]}: {'; '.join(problems[:3])}; {len(problems)} in all")
-    return system, sizes, state
+    return system, sizes, {name: official[theirs[name]] for name in expected}
 
 
 def import_official(config: Config, model_path: str | Path, items_path: str | Path | None) -> tuple[Config, dict]:
     """Load the authors' pair, with system and sizes written into a configuration: (configuration, state_dict)."""
     system, sizes, state = load_official(model_path, items_path)
-    if config.model.name not in ("lgn_net", system):
-        raise UserError(f"{model_path} is {SYSTEMS[system]}, and model.name is {config.model.name}; leave that out")
     data = replace(config.data, channels=sizes.pop("channels"))
     sizes |= {"name": system, "memory": True, "memory_items": len(state["memory.items"]), "concat_query": False}
     return replace(config, data=data, model=replace(config.model, **sizes)), state
@@ -125,9 +114,8 @@ def infer_system(official: dict) -> str:
 def infer_sizes(official: dict, system: str, path: str | Path) -> dict:
     """Read keyword arguments of LGNNet off the shapes of the authors' weights. UserError where one is missing."""
     for name in (FIRST, LAST, STATE)[:3 if system == "lgn_net" else 2]:
-        if not isinstance(official.get(name), Tensor) or official[name].dim() != 4:
-            raise UserError(f"{path} is not LGN-Net, nor MNAD: {name} is missing; what is read here is the authors' "
-                            f"state_dict of either")
+        if name not in official:
+            raise UserError(f"{path} is not the state_dict of LGN-Net, nor of MNAD: {name} is missing")
     base_width, stacked = official[FIRST].shape[:2]
     channels = official[LAST].shape[0]
     sizes = {"input_frames": max(stacked // channels, 1), "channels": channels, "base_width": base_width}

@@ -58,8 +58,7 @@ def main(argv: list[str]) -> None:
     detector = AnomalyDetector.load(args.checkpoint, "cpu", {"score.kernels": "direct", "score.precision": "float32"})
     scorer, T, config = Scorer(detector).eval(), detector.config.model.window, detector.config.data
     if not detector.calibration:
-        warnings.warn(f"{args.checkpoint} has no calibration: no normality; docs/deploy.md's example needs one; export "
-                      f"that of python scripts/export_weights.py {args.checkpoint} --dataset_path DATA --out NEW.pt")
+        warnings.warn(f"{args.checkpoint} has no calibration, so the file has no normality")
     noise = 2 * torch.rand(3, T, config.channels, config.image_size, config.image_size) - 1
     with torch.inference_mode():
         expected = {name: x.numpy() for name, x in scorer(noise).items()}

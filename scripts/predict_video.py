@@ -53,11 +53,10 @@ def main(argv: list[str]) -> int:
                     output.add(frame)
                     bar.update()
             except SourceLost as lost:
-                status, calibrating = LOST, args.calibrate and np.isnan(output.columns["normality"]).all()
-                warnings.warn(f"{lost}; " + ("the source went away while it was being calibrated, so there are neither "
-                                             "alarms nor statistics" if calibrating else "scored up to there"))
-                if calibrating:
-                    return status
+                if np.isnan(output.columns["normality"]).all():               # not even calibrated
+                    raise
+                status = LOST
+                warnings.warn(f"{lost}; scored up to there")
             output.end_alarm()
             if not output.files:
                 raise UserError(f"{source.name}: {bar.n} frames, fewer than those of a window; nothing was scored")
@@ -107,12 +106,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     add("--update_memory", action="store_true", help="update the memory by frames with a regular score below gamma")
     add("--no_video", action="store_true", help="do without annotated.mp4; faster")
     add("--device", default="auto", help="cuda, cuda:1, mps or cpu; auto takes the first there is")
-    args = parser.parse_args(argv)
-    for name in "calibrate", "seconds", "patience", "fps":
-        value, usual = getattr(args, name), parser.get_default(name)
-        if value != usual and not 0 < value < math.inf:
-            raise UserError(f"--{name} is {value:g}; give a number greater than 0, or leave it out")
-    return args
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
