@@ -25,10 +25,7 @@ from lgn_net.data.videos import Video
 from lgn_net.device import conv_rate, pick_device, set_kernels
 from lgn_net.files import ROOT, to_json, write_atomic
 from lgn_net.inference.loop import score_videos
-from lgn_net.model.build import build_model
-from lgn_net.official import import_official, official_name
 from lgn_net.terminal import run_command
-from lgn_net.training.checkpoint import load_weights
 
 TINY = {"data.image_size": 32, "model.base_width": 4, "model.hidden_width": 4, "model.lstm_layers": 2,
         "train.batch_size": 2, "score.batch_size": 2}
@@ -67,16 +64,8 @@ def convolution(_config: Config, _video: Video, device: torch.device) -> dict:
 
 
 def scores(config: Config, video: Video, device: torch.device) -> dict:
-    """Score a video by a checkpoint pair in the authors' format on the device and on the CPU."""
-    model_path, items_path = (Path(video.frames[0]).with_name(name) for name in ("1model.pth", "1keys.pt"))
-    state = random_model(config, video, CPU).state_dict()
-    torch.save(state.pop("memory.items"), items_path)
-    torch.save({official_name(name): value for name, value in state.items()}, model_path)
-    config, state = import_official(config, model_path, items_path)
-    model = build_model(config)
-    load_weights(model, state, model_path)
-
-    # Let about half of the frames update the memory.
+    """Score a video on the device and on the CPU, so that about half of the frames update the memory."""
+    model = random_model(config, video, CPU)
     frozen = score_videos(model, [video], with_knobs(config, {"score.memory_update": "frozen"}), CPU)
     config = with_knobs(config, {"score.gamma": statistics.median(s.regular_score for s in frozen)})
     truth, found = [*score_videos(model, [video], config, CPU)], {}
@@ -102,17 +91,16 @@ def training(config: Config, video: Video, device: torch.device) -> dict:
     for name in (*PRECISIONS, "bfloat16, deterministic"):
         knobs = {"train.precision": name.split(",")[0], "train.deterministic": name.endswith("deterministic")}
         ways[name] = benchmark.training(with_knobs(config, knobs), video, device, 1)[1]
-    found = rates(ways, config.train.batch_size)
-    peak = {"peak_gb": torch.cuda.max_memory_allocated(device) / 1e9} if device.type == "cuda" else {}
-    return found | peak
+    return rates(ways, config.train.batch_size)
 
 
 def evaluation(config: Config, video: Video, device: torch.device) -> dict:
     """Measure frames per second of the evaluation in each precision; every frame updates the memory."""
-    model = random_model(config, video, device)
-    return rates({precision: benchmark.evaluation(model, video, with_knobs(config, {
-        "score.precision": precision, "score.gamma": 2.0}), device)[1] for precision in PRECISIONS},
-                 len(video.frames) - config.model.window + 1)
+    model, ways = random_model(config, video, device), {}
+    for name in PRECISIONS:
+        setting = with_knobs(config, {"score.precision": name, "score.gamma": 2.0})
+        ways[name] = benchmark.evaluation(model, video, setting, device)[1]
+    return rates(ways, len(video.frames) - config.model.window + 1)
 
 
 def rates(ways: dict, count: int) -> dict:
@@ -124,7 +112,7 @@ def rates(ways: dict, count: int) -> dict:
 def device_tests(_config: Config, _video: Video, device: torch.device) -> dict:
     """Run the tests of devices, where there is a GPU."""
     if device.type == "cpu":
-        return {"not_run": "no GPU"}
+        return {}
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "tests/test_devices.py"], cwd=ROOT, text=True,
                           env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, timeout=40, check=False)
     return {"ok": done.returncode == 0, "end": done.stdout.splitlines()[-5:]}
