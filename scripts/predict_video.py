@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
               nullcontext() if args.no_video else write_mp4(out / "annotated.mp4", source.fps or FPS) as write):
             output = Output(out, detector, source, write, args.on_alarm)
             try:
-                for frame in detector.watch(source, args.calibrate, args.update_memory, output.end_alarm):
+                for frame in detector.watch(source, args.calibrate):
                     output.add(frame)
                     bar.update()
             except SourceLost as lost:
@@ -103,7 +103,6 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         help="end, with status 3, when a camera or stream gives no picture for so long (default: 60)")
     add("--on_alarm", metavar="COMMAND", help="run this when an alarm begins or ends, with the event as JSON on stdin")
     add("--fps", type=float, help="frames a second, for a folder of images or where a file is wrong about it")
-    add("--update_memory", action="store_true", help="update the memory by frames with a regular score below gamma")
     add("--no_video", action="store_true", help="do without annotated.mp4; faster")
     add("--device", default="auto", help="cuda, cuda:1, mps or cpu; auto takes the first there is")
     return parser.parse_args(argv)

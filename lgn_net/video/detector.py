@@ -1,11 +1,10 @@
 """The library: a trained network that says of each frame of a video how normal it is, and where alarms are."""
 
-import copy
 import itertools
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -76,10 +75,8 @@ class AnomalyDetector:
     of_training: bool = True           # the calibration is the checkpoint's: right for the scene of the training only
 
     def __post_init__(self) -> None:
-        for name, low, top in ("threshold", -1e9, 1e9), ("false_alarms", 0, 1), ("min_frames", 1, 1e9), ("gap", 0, 1e9):
-            value = getattr(self, name)
-            if not (value is None or low <= value <= top):
-                raise UserError(f"{name} is {value}; give a number from {low:g} to {top:g}")
+        if not 0 <= self.false_alarms <= 1:
+            raise UserError(f"false_alarms is {self.false_alarms}; give a share from 0 to 1")
         self.weights = paper_weights(self.config.score.psnr_weight, len(self.model.memories))
 
     @classmethod
@@ -108,7 +105,7 @@ class AnomalyDetector:
             found: list[dict[str, float]] = []
             with open_footage(path, self.config.data.channels) as footage, \
                     progress("normal", footage.length or 0, "frames") as bar:
-                for one in score_frames(enumerate(footage.frames), self.model, self.config, self.device):
+                for one in self.score_frames(enumerate(footage.frames)):
                     found += [one.signals] if one.signals else []
                     bar.update()
             if not found:
@@ -146,7 +143,6 @@ class AnomalyDetector:
         return Frame(picture, cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None] if grey else picture, math.nan)
 
     def watch(self, video: str | Path | int | Iterable[Numbered | None], calibrate_seconds: float = 0.0,
-              update_memory: bool = False, on_gap: Callable[[], None] = lambda: None,
               **how: Any) -> Iterator[FrameResult]:
         """Score a video, each frame by those before it alone, and yield all frames in order.
 
@@ -158,22 +154,18 @@ class AnomalyDetector:
             video: a file, a folder of images, a stream's address, a camera's number; or a `Source`, or what it yields.
             calibrate_seconds: first take so many seconds, and FIRST scored frames or more, as what is normal, by median
                 and median absolute deviation. UserError for too short a video.
-            update_memory: update a copy of the memory by frames whose regular score is below gamma, as evaluations do.
-            on_gap: is called at each gap and at the end, when the frames before it have been yielded.
             how: see `Source`. A live source that stays away ends in its SourceLost, after its last frame.
         """
         if not calibrate_seconds:
             self.limit()
-        model, config, learned, threshold, known = self.model, self.config, list[dict[str, float]](), math.nan, False
-        source = Source(video, config.data.channels, **how) if isinstance(video, str | Path | int) else video
-        if update_memory:
-            model, config = copy.deepcopy(model), with_knobs(config, {"score.memory_update": "carry"})
-        frames, at_once = iter(source), update_memory or getattr(source, "live", False)
+        learned, threshold, known = list[dict[str, float]](), math.nan, False
+        source = Source(video, self.config.data.channels, **how) if isinstance(video, str | Path | int) else video
+        frames, beginning = iter(source), FIRST + self.config.model.window - 1
 
         # Score each part between two gaps as a video of its own.
         for first in filter(None, frames):
             part = itertools.chain([first], iter(lambda: next(frames, None), None))
-            scored = score_frames(part, model, config, self.device, at_once)
+            scored = self.score_frames(part, getattr(source, "live", False))
 
             # Take the beginning as normal: its frames get no normality.
             for one in scored if calibrate_seconds else ():
@@ -189,16 +181,39 @@ class AnomalyDetector:
             if not (known or calibrate_seconds):
                 threshold, known, held = self.limit(), True, list[FrameResult]()
                 if self.of_training and self.threshold is None:
-                    held = list(itertools.islice(scored, FIRST + config.model.window - 1))
+                    held = list(itertools.islice(scored, beginning))
                     threshold = math.nan if self.is_foreign(held) else threshold
-                    known = len(held) == FIRST + config.model.window - 1       # a shorter part does not tell enough
+                    known = len(held) == beginning                         # a shorter part does not tell enough
                 scored = itertools.chain(held, scored)
             judged = (one._replace(normality=self.normality(one), threshold=threshold) for one in scored)
             yield from with_alarms(judged, self.min_frames, self.gap)
-            on_gap()
         if calibrate_seconds:
             raise UserError(f"the video ended before {calibrate_seconds:g} seconds and {FIRST} scored frames could be "
                             f"taken as normal ({len(learned)} were); give fewer seconds, or --normal VIDEO")
+
+    @torch.inference_mode()
+    def score_frames(self, frames: Iterator[Numbered], at_once: bool = False) -> Iterator[FrameResult]:
+        """Score consecutive frames as they come, like `lgn_net.inference.loop.score_videos`; normality comes later.
+
+        `at_once` scores each frame when it comes, in a batch of its own.
+        """
+        waiting: deque[FrameResult] = deque()                  # frames that went into the network
+
+        def enter() -> Iterator[tuple[int, int, np.ndarray]]:
+            for t, (number, frame) in enumerate(frames):
+                waiting.append(FrameResult(number, frame.seconds, frame.picture))
+                yield 0, t, resize(frame.image, self.config.data.image_size)
+
+        batches = batched(enter(), 1 if at_once else self.config.score.batch_size)
+        windows, unscored = encode_windows(self.model, batches, self.config, self.device), self.config.model.window - 1
+        for scored in predict(self.model, windows, self.config):
+            errors = error_map(as_array(scored.predicted), as_array(scored.target))
+            for signals, error in zip(scored.signals, errors):
+                for _ in range(unscored):
+                    yield waiting.popleft()
+                unscored, peak = 0, float(smoothed(error).max())
+                yield waiting.popleft()._replace(signals=signals.columns() | {"peak_error": peak}, error=error)
+        yield from waiting
 
     def is_foreign(self, beginning: list[FrameResult]) -> bool:
         """Tell, with a warning, whether frames are of another scene than the training: far from all of its frames."""
@@ -220,33 +235,6 @@ def gathered(found: list[dict[str, float]]) -> VideoScores:
     """Gather the signals of n frames, for `calibrate`."""
     signals = {key: np.array([one[key] for one in found]) for key in found[0]}
     return VideoScores("", np.arange(len(found)), signals, np.zeros(len(found), np.uint8))
-
-
-@torch.inference_mode()
-def score_frames(frames: Iterator[Numbered], model: Any, config: Config, device: torch.device,
-                 at_once: bool = False) -> Iterator[FrameResult]:
-    """Score consecutive frames as they come, like `lgn_net.inference.loop.score_videos`; normality comes later.
-
-    `model` is a `FramePredictor`, made ready by `for_inference`; its memory changes where `score.memory_update` says
-    so. `at_once` scores each frame when it comes, in a batch of its own.
-    """
-    waiting: deque[FrameResult] = deque()                  # frames that went into the network
-
-    def enter() -> Iterator[tuple[int, int, np.ndarray]]:
-        for t, (number, frame) in enumerate(frames):
-            waiting.append(FrameResult(number, frame.seconds, frame.picture))
-            yield 0, t, resize(frame.image, config.data.image_size)
-
-    unscored = config.model.window - 1
-    for scored in predict(model, encode_windows(model, batched(enter(), 1 if at_once else config.score.batch_size),
-                                                config, device), config):
-        errors = error_map(as_array(scored.predicted), as_array(scored.target))
-        for signals, error in zip(scored.signals, errors):
-            for _ in range(unscored):
-                yield waiting.popleft()
-            unscored, peak = 0, float(smoothed(error).max())
-            yield waiting.popleft()._replace(signals=signals.columns() | {"peak_error": peak}, error=error)
-    yield from waiting
 
 
 def with_alarms(frames: Iterable[FrameResult], length: int, gap: int) -> Iterator[FrameResult]:

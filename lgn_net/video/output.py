@@ -8,7 +8,6 @@ import math
 import subprocess
 import warnings
 from array import array
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -24,7 +23,7 @@ from tqdm import tqdm
 from lgn_net.files import replacing, write_atomic
 from lgn_net.report.figures import plot_normality
 from lgn_net.report.tables import ENVIRONMENT
-from lgn_net.scores.maps import smoothed
+from lgn_net.scores.maps import smoothed, strong_boxes
 from lgn_net.video.detector import AnomalyDetector, FrameResult
 from lgn_net.video.source import FPS, Source
 
@@ -32,7 +31,6 @@ ENVIRONMENT.filters["base64"] = lambda content: base64.b64encode(content).decode
 SHOWN = 50                    # alarms on the page, the least normal ones
 ALARM = ("video", "start", "end", "start_seconds", "end_seconds", "lowest_normality")        # columns of alarms.csv
 HEAT = (1, 3)                 # times the greatest error in a normal frame: where heat begins, and where it ends
-BURNS, MOST = 2, 5            # likewise, from where a region gets a box; and how many get one
 BOX = (255, 200, 0)           # light blue: unlike the heat, for colour-blind eyes, too
 LINE, LIMIT, SHADE, GROUND = (235, 235, 235), (60, 190, 255), (40, 40, 150), (28, 28, 28)     # of the strip
 TICKS = 90000                 # of a video's clock, a second
@@ -50,7 +48,8 @@ class Output:
         self.out, self.detector, self.source, self.write, self.command = out, detector, source, write, command
         self.files: dict[str, IO[str]] = {}
         self.columns = {name: array("d") for name in ("number", "seconds", "normality", "alarm")}     # of scored frames
-        self.annotator, self.peak, self.threshold = Annotator(), 1.0, math.nan
+        self.peak, self.threshold = 1.0, math.nan
+        self.curve, self.y = np.zeros((0, 0, 3), np.uint8), 0             # of the strip, and where it ends
         self.on: list[FrameResult] = []                                   # first, last and lowest frame of an alarm
         self.events: list[dict[str, Any]] = []                            # the ends of alarms
         self.calls = ThreadPoolExecutor(1)                                # of the command, one after the other
@@ -60,10 +59,15 @@ class Output:
         # Its picture, and its line of scores.
         self.peak, self.threshold = (self.detector.calibration or {}).get("peak_error", 1.0), frame.threshold
         if self.write:
-            self.write(self.annotator.draw(frame, self.peak), frame.seconds)
+            self.write(self.draw(frame), frame.seconds)
         if frame.signals:
-            if not self.files:
-                self.open(list(frame.signals))
+            if not self.files:                                            # a camera's earlier events stay
+                self.out.mkdir(parents=True, exist_ok=True)
+                for name in "scores.csv", "alarms.csv", "events.jsonl":
+                    mode = "a" if self.source.live and name == "events.jsonl" else "w"
+                    self.files[name] = (self.out / name).open(mode, encoding="utf-8", newline="", buffering=1)
+                self.row("scores.csv", ["video", "frame", *frame.signals, "normality", "seconds"])
+                self.row("alarms.csv", list(ALARM))
             numbers = [int(x) if x in (0, 1) else x for x in frame.signals.values()]
             self.row("scores.csv", [self.source.name, frame.number, *numbers, frame.normality, frame.seconds])
             for name, values in self.columns.items():
@@ -78,26 +82,12 @@ class Output:
             self.on = [frame] * 3
             self.tell("begin")
 
-    def open(self, signals: list[str]) -> None:
-        """Begin the files. A live source adds to the events of earlier runs, and renames their tables."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        live = self.source.live
-        for name in "scores.csv", "alarms.csv":
-            path = self.out / name
-            if live and path.exists():
-                written = datetime.fromtimestamp(path.stat().st_mtime)
-                path.replace(path.with_stem(f"{path.stem}_{written:%Y-%m-%dT%H%M%S}"))
-            self.files[name] = path.open("w", encoding="utf-8", newline="", buffering=1)
-        self.files["events.jsonl"] = (self.out / "events.jsonl").open("a" if live else "w", buffering=1)
-        self.row("scores.csv", ["video", "frame", *signals, "normality", "seconds"])
-        self.row("alarms.csv", list(ALARM))
-
     def row(self, name: str, values: list) -> None:
         """Append a line to a table, NaN as an empty cell."""
         csv.writer(self.files[name], lineterminator="\n").writerow(["" if x != x else x for x in values])
 
     def end_alarm(self) -> None:
-        """End the alarm that is on, if one is: at a frame outside it, at a gap, and at the end."""
+        """End the alarm that is on, if one is: at a frame outside it, and at the end."""
         if self.on:
             self.events.append(self.tell("end"))
             self.row("alarms.csv", [self.events[-1][name] for name in ALARM])
@@ -112,7 +102,7 @@ class Output:
             event |= {end: frame.number, f"{end}_seconds": None if math.isnan(frame.seconds) else
                       round(frame.seconds, 3), f"{end}_time": clock and clock.isoformat(timespec="milliseconds")}
         picture = f"alarm_{event['start_time'] or first.number}.jpg".replace(":", "")
-        boxes = boxes_of(lowest, self.peak)
+        boxes = boxes_of(lowest)
         event |= {"lowest_normality": round(lowest.normality, 4), "lowest_frame": lowest.number, "box": boxes[0],
                   "boxes": boxes, "picture": picture, "threshold": lowest.threshold,
                   "min_frames": self.detector.min_frames, "gap": self.detector.gap,
@@ -137,6 +127,36 @@ class Output:
         except subprocess.TimeoutExpired:
             warnings.warn(f"{who} the command took {HANGS:g} seconds and was ended; let it end sooner")
 
+    def draw(self, frame: FrameResult) -> np.ndarray:
+        """Draw a frame: heat over the picture, the boxes in alarms, and below it a strip of a line of text and a curve.
+
+        The curve is the normality of the last frames, newest at the right, from 2 above the threshold (or above 0, the
+        mean of normal frames) to 4 below it. Two pixels are a frame.
+        """
+        picture, (H, W, _) = frame.picture, frame.picture.shape
+        if frame.error is not None:
+            picture = (marked if frame.alarm else heat)(frame, self.peak)
+
+        # A line of text, which narrow pictures get in smaller letters.
+        scale = max(0.35, H / 720)
+        band = np.full((round(40 * scale), W, 3), GROUND, np.uint8)
+        score = "no score yet" if math.isnan(frame.normality) else f"normality {frame.normality:+.2f}"
+        cv2.putText(band, f"frame {frame.number}   {score}" + "   ALARM" * frame.alarm, (4, round(28 * scale)),
+                    cv2.FONT_HERSHEY_SIMPLEX, min(scale, W / 720), LINE, max(1, round(1.5 * scale)), cv2.LINE_AA)
+
+        # The curve moves to the left, and goes on at the right.
+        h, limit = max(16, H // 6), 0.0 if math.isnan(frame.threshold) else frame.threshold
+        if self.curve.shape != (h, W, 3):
+            self.curve = np.full((h, W, 3), GROUND, np.uint8)
+        self.curve = np.roll(self.curve, -2, axis=1)
+        self.curve[:, -2:] = SHADE if frame.alarm else GROUND
+        low, y = np.interp([limit, frame.normality], (min(limit, 0) - 4, max(limit, 0) + 2), (h - 2, 1))
+        self.curve[round(low), -2:] = LIMIT
+        if not math.isnan(frame.normality):
+            cv2.line(self.curve, (W - 3, self.y or round(y)), (W - 1, round(y)), LINE, 1, cv2.LINE_AA)
+            self.y = round(y)
+        return np.vstack([picture, band, self.curve])
+
     def finish(self, facts: dict[str, str]) -> None:
         """Draw curve.png, write report.html with the `facts` at its top, and close everything."""
         plot_normality(self.out / "curve", self.columns, self.threshold, self.source.name)
@@ -155,74 +175,20 @@ class Output:
         self.calls.shutdown()
 
 
-class Annotator:
-    """Draws the frames of a video: heat over the picture, the boxes in alarms, and a strip below it.
+def boxes_of(frame: FrameResult) -> list[list[int]]:
+    """Find the boxes of a frame's strong errors, strongest first: x0, y0, and x1, y1 outside, in pixels of its picture.
 
-    The strip holds a line of text, and the normality of the last frames, newest at the right. It reaches from 2 above
-    the threshold (or above 0, the mean of normal frames) to 4 below it, or to the lowest frame. Two pixels are a frame.
+    `lgn_net.scores.maps.strong_boxes` says which they are.
     """
-
-    def __init__(self) -> None:
-        self.shown: deque[tuple[float, bool]] = deque()
-
-    def draw(self, frame: FrameResult, normal_peak: float) -> np.ndarray:
-        """Draw a frame, and the strip below it; `normal_peak` is the "peak_error" of a calibration."""
-        picture, (H, W, _) = frame.picture, frame.picture.shape
-        if frame.error is not None:
-            picture = (marked if frame.alarm else heat)(frame, normal_peak)
-
-        # A band of text, which narrow pictures get in smaller letters.
-        scale = max(0.35, H / 720)
-        band = round(40 * scale)
-        strip = np.full((band + max(16, H // 6), W, 3), GROUND, np.uint8)
-        score = "no score yet" if math.isnan(frame.normality) else f"normality {frame.normality:+.2f}"
-        cv2.putText(strip, f"frame {frame.number}   {score}" + "   ALARM" * frame.alarm, (4, round(28 * scale)),
-                    cv2.FONT_HERSHEY_SIMPLEX, min(scale, W / 720), LINE, max(1, round(1.5 * scale)), cv2.LINE_AA)
-
-        # The curve.
-        self.shown.append((frame.normality, frame.alarm))
-        if len(self.shown) > W // 2:
-            self.shown.popleft()
-        self.plot(strip[band:], 0.0 if math.isnan(frame.threshold) else frame.threshold)
-        return np.vstack([picture, strip])
-
-    def plot(self, strip: np.ndarray, threshold: float) -> None:
-        """Plot threshold, normality and alarms of the last frames into a strip (h, W, 3)."""
-        h, W, _ = strip.shape
-        normality, alarms = np.array(self.shown).T
-        x = W - 2 * np.arange(len(normality), 0, -1)
-        for left in x[alarms == 1]:
-            strip[:, left:left + 2] = SHADE
-        reach = np.fmin.reduce([min(threshold, 0) - 4, *normality]), max(threshold, 0) + 2
-        limit, *y = np.interp([threshold, *normality], reach, (h - 2, 1)).round()
-        cv2.line(strip, (0, int(limit)), (W, int(limit)), LIMIT, 1)
-        points = np.stack([x + 1, y], axis=1)[~np.isnan(normality)]
-        if len(points):
-            cv2.polylines(strip, [points.astype(int)], False, LINE, 1, cv2.LINE_AA)
-
-
-def boxes_of(frame: FrameResult, normal_peak: float) -> list[list[int]]:
-    """Find what burns in a frame: x0, y0, and x1, y1 outside it, in pixels of its picture; up to MOST, strongest first.
-
-    A region is where the smoothed error is greater than the greatest in normal frames, or half of its maximum; it burns
-    where that is BURNS times as great somewhere. Its box is around the pixels with half of its own maximum or more.
-    """
-    (H, W, _), error = frame.picture.shape, smoothed(np.asarray(frame.error))
-    boxes: list[list[int]] = []
-    warm = (error >= min(error.max() / 2, normal_peak)).astype(np.uint8)
-    regions, (h, w) = cv2.connectedComponents(warm, connectivity=8)[1], error.shape
-    for k in 1 + np.argsort(-np.bincount(regions.ravel(), error.ravel())[1:])[:MOST]:
-        own = np.where(regions == k, error, 0)
-        if not boxes or own.max() >= BURNS * normal_peak:
-            x, y, dx, dy = cv2.boundingRect((own >= own.max() / 2).astype(np.uint8))
-            boxes.append([x * W // w, y * H // h, (x + dx) * W // w, (y + dy) * H // h])
-    return boxes
+    (H, W, _), error = frame.picture.shape, np.asarray(frame.error)
+    h, w = error.shape
+    return [[x0 * W // w, y0 * H // h, x1 * W // w, y1 * H // h] for x0, y0, x1, y1 in strong_boxes(error)]
 
 
 def marked(frame: FrameResult, normal_peak: float) -> np.ndarray:
     """Draw the heat and the boxes of an alarm over a frame."""
     picture = heat(frame, normal_peak)
-    for x0, y0, x1, y1 in boxes_of(frame, normal_peak):
+    for x0, y0, x1, y1 in boxes_of(frame):
         cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), BOX, max(2, round(len(picture) / 150)))
     return picture
 

@@ -79,9 +79,7 @@ class Source:
         if self.footage.live and self.waiting.full():
             with contextlib.suppress(queue.Empty):
                 self.dropped += self.waiting.get_nowait() is not None
-        while not self.ended:
-            with contextlib.suppress(queue.Full):
-                return self.waiting.put(item, timeout=0.1)
+        self.waiting.put(item)
 
     def __iter__(self) -> Iterator[Numbered | None]:
         """Yield numbered frames and gaps until the source, `seconds` or `stop` ends them. SourceLost: see the class."""
@@ -118,3 +116,5 @@ class Source:
                 yield number, frame
         finally:
             self.ended = True
+            with contextlib.suppress(queue.Empty):
+                self.waiting.get_nowait()                    # the thread may wait for room
