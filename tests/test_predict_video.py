@@ -218,7 +218,7 @@ def test_colour_scores_with_memory_updates(data, tmp_path):
 
 
 def shown(number, normality, alarm=False, picture=None, error=None, threshold=-2.0):
-    return FrameResult(number, math.nan, picture, {}, error, normality, threshold, alarm)
+    return FrameResult(number, math.nan, picture, {"psnr": 1.0}, error, normality, threshold, alarm)
 
 
 def is_box(picture):

@@ -156,74 +156,65 @@ class AnomalyDetector:
                 and median absolute deviation. UserError for too short a video.
             how: see `Source`. A live source that stays away ends in its SourceLost, after its last frame.
         """
-        if not calibrate_seconds:
-            self.limit()
-        learned, threshold, known = list[dict[str, float]](), math.nan, False
         source = Source(video, self.config.data.channels, **how) if isinstance(video, str | Path | int) else video
-        frames, beginning = iter(source), FIRST + self.config.model.window - 1
+        scored, learned = self.score_frames(source, getattr(source, "live", False)), list[dict[str, float]]()
 
-        # Score each part between two gaps as a video of its own.
-        for first in filter(None, frames):
-            part = itertools.chain([first], iter(lambda: next(frames, None), None))
-            scored = self.score_frames(part, getattr(source, "live", False))
+        # Take the beginning as normal: its frames get no normality.
+        for one in scored if calibrate_seconds else ():
+            yield one
+            learned += [one.signals] if one.signals else []
+            seconds = one.number / FPS if math.isnan(one.seconds) else one.seconds
+            if seconds >= calibrate_seconds and len(learned) >= FIRST:
+                self.learn([gathered(learned)], robust=True)
+                break
+        else:
+            if calibrate_seconds:
+                raise UserError(f"the video ended before {calibrate_seconds:g} seconds and {FIRST} scored frames could "
+                                f"be taken as normal ({len(learned)} were); give fewer seconds, or --normal VIDEO")
 
-            # Take the beginning as normal: its frames get no normality.
-            for one in scored if calibrate_seconds else ():
-                yield one
-                learned += [one.signals] if one.signals else []
-                seconds = one.number / FPS if math.isnan(one.seconds) else one.seconds
-                if seconds >= calibrate_seconds and len(learned) >= FIRST:
-                    self.learn([gathered(learned)], robust=True)
-                    calibrate_seconds = 0.0
+        # Hold the first frames until they show which scene this is: another one is far from all training frames.
+        threshold, held = self.limit(), list[FrameResult]()
+        if self.of_training and self.threshold is None:
+            for one in scored:
+                held.append(one)
+                if sum(bool(frame.signals) for frame in held) == FIRST:
                     break
+            lowest, *_, highest = (self.calibration or {})["normality"]
+            middle = float(np.median([self.normality(one) for one in held if one.signals] or [0.0]))
+            if not 2 * lowest - highest <= middle <= 2 * highest - lowest:
+                threshold = math.nan
+                warnings.warn(f"this is another scene than the checkpoint's, so there are no alarms: normality is "
+                              f"{middle:.1f} in the first frames (median), {lowest:.1f} to {highest:.1f} in training; "
+                              f"give --normal VIDEO of the scene with nothing abnormal, or --calibrate SECONDS")
 
-            # Hold the first frames until they show which scene this is.
-            if not (known or calibrate_seconds):
-                threshold, known, held = self.limit(), True, list[FrameResult]()
-                if self.of_training and self.threshold is None:
-                    held = list(itertools.islice(scored, beginning))
-                    threshold = math.nan if self.is_foreign(held) else threshold
-                    known = len(held) == beginning                         # a shorter part does not tell enough
-                scored = itertools.chain(held, scored)
-            judged = (one._replace(normality=self.normality(one), threshold=threshold) for one in scored)
-            yield from with_alarms(judged, self.min_frames, self.gap)
-        if calibrate_seconds:
-            raise UserError(f"the video ended before {calibrate_seconds:g} seconds and {FIRST} scored frames could be "
-                            f"taken as normal ({len(learned)} were); give fewer seconds, or --normal VIDEO")
+        judged = (one._replace(normality=self.normality(one), threshold=threshold)
+                  for one in itertools.chain(held, scored))
+        yield from with_alarms(judged, self.min_frames, self.gap)
 
     @torch.inference_mode()
-    def score_frames(self, frames: Iterator[Numbered], at_once: bool = False) -> Iterator[FrameResult]:
+    def score_frames(self, frames: Iterable[Numbered | None], at_once: bool = False) -> Iterator[FrameResult]:
         """Score consecutive frames as they come, like `lgn_net.inference.loop.score_videos`; normality comes later.
 
-        `at_once` scores each frame when it comes, in a batch of its own.
+        What follows None, a gap, starts anew. `at_once` scores each frame when it comes, in a batch of its own.
         """
-        waiting: deque[FrameResult] = deque()                  # frames that went into the network
+        waiting: deque[tuple[int, FrameResult]] = deque()      # frames that went into the network
 
         def enter() -> Iterator[tuple[int, int, np.ndarray]]:
-            for t, (number, frame) in enumerate(frames):
-                waiting.append(FrameResult(number, frame.seconds, frame.picture))
-                yield 0, t, resize(frame.image, self.config.data.image_size)
+            for t, item in enumerate(frames):                  # a gap has an index, too
+                if item:
+                    number, frame = item
+                    waiting.append((t, FrameResult(number, frame.seconds, frame.picture)))
+                    yield 0, t, resize(frame.image, self.config.data.image_size)
 
         batches = batched(enter(), 1 if at_once else self.config.score.batch_size)
-        windows, unscored = encode_windows(self.model, batches, self.config, self.device), self.config.model.window - 1
-        for scored in predict(self.model, windows, self.config):
+        for scored in predict(self.model, encode_windows(self.model, batches, self.config, self.device), self.config):
             errors = error_map(as_array(scored.predicted), as_array(scored.target))
             for signals, error in zip(scored.signals, errors):
-                for _ in range(unscored):
-                    yield waiting.popleft()
-                unscored, peak = 0, float(smoothed(error).max())
-                yield waiting.popleft()._replace(signals=signals.columns() | {"peak_error": peak}, error=error)
-        yield from waiting
-
-    def is_foreign(self, beginning: list[FrameResult]) -> bool:
-        """Tell, with a warning, whether frames are of another scene than the training: far from all of its frames."""
-        lowest, *_, highest = (self.calibration or {})["normality"]
-        middle = float(np.median([self.normality(one) for one in beginning if one.signals] or [0.0]))
-        if foreign := not 2 * lowest - highest <= middle <= 2 * highest - lowest:
-            warnings.warn(f"this is another scene than the checkpoint's, so there are no alarms: normality is "
-                          f"{middle:.1f} in the first frames (median), {lowest:.1f} to {highest:.1f} in training; give "
-                          f"--normal VIDEO of the scene with nothing abnormal, or --calibrate SECONDS")
-        return foreign
+                while waiting[0][0] < signals.frame:
+                    yield waiting.popleft()[1]
+                columns = signals.columns() | {"peak_error": float(smoothed(error).max())}
+                yield waiting.popleft()[1]._replace(signals=columns, error=error)
+        yield from (one for _, one in waiting)
 
     def normality(self, one: FrameResult) -> float:
         """Compute the normality of a frame, NaN where it has no score."""
@@ -240,7 +231,7 @@ def gathered(found: list[dict[str, float]]) -> VideoScores:
 def with_alarms(frames: Iterable[FrameResult], length: int, gap: int) -> Iterator[FrameResult]:
     """Tell of each frame with a normality whether it is in an alarm, at most `length` + `gap` frames later.
 
-    `AnomalyDetector` says what an alarm is; NaN is never low.
+    `AnomalyDetector` says what an alarm is; NaN is never low, and a frame without a score ends an alarm.
     """
     waiting: list[FrameResult] = []            # undecided frames; outside an alarm the first of them is low
     lows = 0                                   # of these, the frames up to the last low one
@@ -252,7 +243,7 @@ def with_alarms(frames: Iterable[FrameResult], length: int, gap: int) -> Iterato
             on = on or lows >= length
             decided = on
         else:
-            decided = len(waiting) - lows > gap or not (on or lows)
+            decided = len(waiting) - lows > gap or not (on or lows) or not frame.signals
             on = on and not decided
         if decided:
             yield from (one._replace(alarm=on) for one in waiting)
