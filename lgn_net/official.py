@@ -30,8 +30,7 @@ NAMES = {
 }
 UNUSED = "encoder.moduleBatchNorm."       # in the authors' files, never used by their network
 FIRST, LAST = "encoder.moduleConv1.0.weight", "decoder.moduleDeconv1.6.weight"
-BOTTOM, UP = "decoder.moduleConv.0.weight", "decoder.moduleUpsample4.0.weight"
-STATE = "pred.convlstm_list.0.conv_h.0.weight"
+UP, STATE = "decoder.moduleUpsample4.0.weight", "pred.convlstm_list.0.conv_h.0.weight"
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "m_items")      # names of what holds the content
 
 
@@ -101,14 +100,12 @@ def official_system(model_path: str | Path) -> str:
 
 
 def infer_system(official: dict) -> str:
-    """Return a key of `SYSTEMS`: MNAD has no local branch, its decoder sees the queries; all else is "lgn_net"."""
-    shapes = {name: value.shape for name, value in official.items() if isinstance(value, Tensor) and value.dim() == 4}
-    local_branch = any(str(name).startswith(("pred.", "st_decoder.")) for name in official)
-    if local_branch or not {FIRST, LAST, BOTTOM} <= set(shapes) or shapes[BOTTOM][1] != 16 * shapes[FIRST][0]:
+    """Return a key of `SYSTEMS`: MNAD has no local branch, and MNAD-Recon no skips, to see and to predict one frame."""
+    if not {FIRST, LAST, UP} <= official.keys() or any(name.startswith(("pred.", "st_decoder.")) for name in official):
         return "lgn_net"
-    width, stacked, *_ = shapes[FIRST]
-    narrow = UP in shapes and shapes[UP][1] == 4 * width
-    return "mnad_recon" if stacked == shapes[LAST][0] and not narrow else "mnad_pred"
+    width, stacked = official[FIRST].shape[:2]
+    narrow = official[UP].shape[1] == 4 * width
+    return "mnad_recon" if stacked == len(official[LAST]) and not narrow else "mnad_pred"
 
 
 def infer_sizes(official: dict, system: str, path: str | Path) -> dict:

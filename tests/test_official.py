@@ -173,7 +173,7 @@ def no_local_branch(state):
     ("mnad_pred", lambda state: state.update({"decoder.moduleDeconv3.3.weight": torch.zeros(16, 32, 3, 3)}),
      "decoder.moduleDeconv3.3.weight is (16, 32, 3, 3)"),
     ("lgn_net", lambda state: state.pop("encoder.moduleConv1.0.weight"), "encoder.moduleConv1.0.weight is missing"),
-    ("lgn_net", no_local_branch, "pred."),
+    ("lgn_net", no_local_branch, "MNAD-Pred: "),
     ("mnad_pred", lambda state: state.update({"st_decoder.0.weight": torch.zeros(1)}), "pred.")])
 def test_weights_that_do_not_fit(pair, system, spoil, named):
     state, items = random_official_state(0, **SIZES[system], system=system)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
+from scipy.stats import median_abs_deviation, norm
 
 from lgn_net.scores.score_file import VideoScores
 
@@ -24,7 +24,8 @@ def calibrate(videos: Sequence[VideoScores], weights: Mapping[str, float],
     `robust` is for frames of which some may be abnormal: it takes the median for the mean, 1.4826 times the median
     absolute deviation for the standard deviation, and the normality of a normal distribution with these two.
     """
-    signals, (middle, spread) = pooled(videos, weights), (np.median, mad) if robust else (np.mean, np.std)
+    middle, spread = (np.median, lambda x: 1.4826 * median_abs_deviation(x)) if robust else (np.mean, np.std)
+    signals = pooled(videos, weights)
     calibration = {"frames": len(signals["psnr"]), "shares": list(SHARES), "peak_error": float(middle(peaks)),
                    "signals": {name: {"mean": float(middle(signals[name])), "std": float(spread(signals[name]))}
                                for name in weights}}
@@ -32,11 +33,6 @@ def calibrate(videos: Sequence[VideoScores], weights: Mapping[str, float],
     quantiles = middle(normality) + spread(normality) * norm.ppf(np.clip(SHARES, 1e-4, 1 - 1e-4)) if robust else \
         np.quantile(normality, SHARES)
     return calibration | {"normality": quantiles.tolist()}
-
-
-def mad(x: np.ndarray) -> float:
-    """Compute the median absolute deviation, scaled to be the standard deviation of a normal distribution."""
-    return float(1.4826 * np.median(np.abs(x - np.median(x))))
 
 
 def pooled(videos: Sequence[VideoScores], names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -50,8 +46,3 @@ def calibrated(signals: Mapping[str, np.ndarray], weights: Mapping[str, float], 
     terms: Any = [weight * (signals[name] - scale[name]["mean"]) / (scale[name]["std"] or 1.0)
                   for name, weight in weights.items()]
     return sum(terms)                                                  # of arrays, or of tensors in an export
-
-
-def threshold_at(calibration: dict, share: float) -> float:
-    """Interpolate the normality below which this share of the normal frames lies."""
-    return float(np.interp(share, calibration["shares"], calibration["normality"]))

@@ -21,7 +21,7 @@ from lgn_net.errors import UserError
 from lgn_net.inference.loop import predict
 from lgn_net.inference.stream import batched, encode_windows, for_inference
 from lgn_net.model.build import build_model
-from lgn_net.scores.calibration import calibrate, calibrated, pooled, threshold_at
+from lgn_net.scores.calibration import calibrate, calibrated, pooled
 from lgn_net.scores.maps import as_array, error_map, smoothed
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.scores.score_file import VideoScores, read_scores
@@ -124,7 +124,8 @@ class AnomalyDetector:
         if self.calibration is None:
             raise UserError(f"{self.checkpoint} does not say how it scores normal frames; give it --normal VIDEO, a "
                             f"normal stretch of your scene, or a checkpoint of scripts/export_weights.py")
-        return threshold_at(self.calibration, self.false_alarms) if self.threshold is None else self.threshold
+        limit = np.interp(self.false_alarms, self.calibration["shares"], self.calibration["normality"])
+        return float(limit) if self.threshold is None else self.threshold
 
     def score(self, frames: Iterable[np.ndarray]) -> Scores:
         """Score consecutive frames, uint8 (H, W, 3) blue-green-red, or (H, W) grey; they are one video of their own."""
