@@ -57,8 +57,8 @@ def load_unwrapped(path: str | Path) -> Any:
 def load_official(model_path: str | Path, items_path: str | Path | None) -> tuple[str, dict, dict]:
     """Read the authors' pair: their state_dict, and their memory items (M, D).
 
-    Returns which system it is, a key of `SYSTEMS`; the sizes of the network, read off the shapes, as keyword arguments
-    of `LGNNet`; and its state_dict, memory items included. UserError where names or shapes are not LGN-Net's or MNAD's.
+    Returns a key of `SYSTEMS`; the network's sizes, read off the shapes, as keyword arguments of `LGNNet`; and its
+    state_dict, memory items included. UserError where names or shapes do not fit.
     """
     if items_path is None:
         raise UserError(f"{model_path} needs its memory items; the authors save them beside the model as <n>keys.pt, "
@@ -100,7 +100,7 @@ def official_system(model_path: str | Path) -> str:
 
 
 def infer_system(official: dict) -> str:
-    """Return a key of `SYSTEMS`: MNAD has no local branch, and MNAD-Recon no skips, to see and to predict one frame."""
+    """Return a key of `SYSTEMS`: MNAD has no local branch; MNAD-Recon sees a single frame, and has no skips."""
     if not {FIRST, LAST, UP} <= official.keys() or any(name.startswith(("pred.", "st_decoder.")) for name in official):
         return "lgn_net"
     width, stacked = official[FIRST].shape[:2]

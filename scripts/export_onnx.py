@@ -57,8 +57,6 @@ def main(argv: list[str]) -> None:
     # Export the network, with windows of noise for an example.
     detector = AnomalyDetector.load(args.checkpoint, "cpu", {"score.kernels": "direct", "score.precision": "float32"})
     scorer, T, config = Scorer(detector).eval(), detector.config.model.window, detector.config.data
-    if not detector.calibration:
-        warnings.warn(f"{args.checkpoint} has no calibration, so the file has no normality")
     noise = 2 * torch.rand(3, T, config.channels, config.image_size, config.image_size) - 1
     with torch.inference_mode():
         expected = {name: x.numpy() for name, x in scorer(noise).items()}

@@ -1,10 +1,9 @@
-"""Check a GPU: whether it computes what the CPU computes, and how fast. It is made to take less than 90 seconds.
+"""Check a GPU in 90 seconds: whether it computes what the CPU computes, and how fast, with random weights and frames.
 
     python scripts/gpu_check.py --json FILE
     python scripts/gpu_check.py --device cpu --size tiny      try it without a GPU
 
-FILE is written anew after each check, and a check that fails leaves the others alone. Weights are random, frames are
-noise. The exit status is 1 where the device does not agree with the CPU, or a check failed.
+A check that fails leaves the others alone. The exit status is 1 where the device does not agree with the CPU.
 """
 
 import argparse

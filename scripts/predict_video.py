@@ -4,7 +4,6 @@
     python scripts/predict_video.py --checkpoint CKPT.pt --video VIDEO.mp4 --normal NORMAL.mp4 --out FOLDER
     python scripts/predict_video.py --checkpoint CKPT.pt --video rtsp://... --calibrate 60 --on_alarm COMMAND
 
-Normality is 0 on an average normal frame, negative where the network does worse; low frames that stay make an alarm.
 Writes scores.csv, alarms.csv and events.jsonl at once; at the end annotated.mp4, curve.png, and report.html, the page
 to look at. docs/own-video.md explains the numbers.
 """

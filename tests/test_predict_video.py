@@ -36,7 +36,7 @@ from lgn_net.scores.score_file import read_scores
 from lgn_net.training.checkpoint import load_checkpoint, save_checkpoint
 from lgn_net.video import output, source
 from lgn_net.video.detector import FrameResult, with_alarms
-from lgn_net.video.output import Output, boxes_of, heat
+from lgn_net.video.output import Output, boxes_of, marked
 
 export, predict = load_script("scripts/export_weights.py"), load_script("scripts/predict_video.py")
 write_video = functools.partial(write, codec="ffv1", form="bgr0")
@@ -265,9 +265,9 @@ def test_heat_and_boxes_are_where_the_error_is():
     error[8:16, 20:28], error[20:28, 2:8], error[28:30, 28:30] = 0.1, 0.09, 0.02
     picture, out = np.full((64, 128, 3), 100, np.uint8), Output(None, None, None, None)
     frame, out.peak = shown(0, -9.0, True, picture, error), 0.01
-    hot = heat(frame, 0.01)
+    hot = marked(frame._replace(alarm=False), 0.01)
     assert (hot[20:28, 88:104, 2] > 150).all() and np.array_equal(hot[:10, :70], picture[:10, :70])
-    assert np.array_equal(heat(frame, 0.2), picture)                           # no more than in normal frames
+    assert np.array_equal(marked(frame._replace(alarm=False), 0.2), picture)   # no more than in normal frames
     boxes = boxes_of(frame)
     assert len(boxes) == 2 and (abs(np.array(boxes) - [[80, 16, 112, 32], [8, 40, 32, 56]]) <= 4).all()
     drawn = is_box(out.draw(frame)[:64])

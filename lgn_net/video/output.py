@@ -30,7 +30,6 @@ from lgn_net.video.source import FPS, Source
 ENVIRONMENT.filters["base64"] = lambda content: base64.b64encode(content).decode()
 SHOWN = 50                    # alarms on the page, the least normal ones
 ALARM = ("video", "start", "end", "start_seconds", "end_seconds", "lowest_normality")        # columns of alarms.csv
-HEAT = (1, 3)                 # times the greatest error in a normal frame: where heat begins, and where it ends
 BOX = (255, 200, 0)           # light blue: unlike the heat, for colour-blind eyes, too
 LINE, LIMIT, SHADE, GROUND = (235, 235, 235), (60, 190, 255), (40, 40, 150), (28, 28, 28)     # of the strip
 TICKS = 90000                 # of a video's clock, a second
@@ -128,14 +127,13 @@ class Output:
             warnings.warn(f"{who} the command took {HANGS:g} seconds and was ended; let it end sooner")
 
     def draw(self, frame: FrameResult) -> np.ndarray:
-        """Draw a frame: heat over the picture, the boxes in alarms, and below it a strip of a line of text and a curve.
+        """Draw a frame, and below it a strip of a line of text and a curve.
 
         The curve is the normality of the last frames, newest at the right, from 2 above the threshold (or above 0, the
         mean of normal frames) to 4 below it. Two pixels are a frame.
         """
-        picture, (H, W, _) = frame.picture, frame.picture.shape
-        if frame.error is not None:
-            picture = (marked if frame.alarm else heat)(frame, self.peak)
+        H, W, _ = frame.picture.shape
+        picture = frame.picture if frame.error is None else marked(frame, self.peak)
 
         # A line of text, which narrow pictures get in smaller letters.
         scale = max(0.35, H / 720)
@@ -160,8 +158,8 @@ class Output:
     def finish(self, facts: dict[str, str]) -> None:
         """Draw curve.png, write report.html with the `facts` at its top, and close everything."""
         plot_normality(self.out / "curve", self.columns, self.threshold, self.source.name)
-        alarms, lowest = [], sorted(self.events, key=lambda event: event["lowest_normality"])[:SHOWN]
-        for event in sorted(lowest, key=lambda event: event["start"]):
+        alarms = []
+        for event in sorted(self.events, key=lambda event: event["lowest_normality"])[:SHOWN]:
             start, end = (event[k] / FPS if event[f"{k}_seconds"] is None else event[f"{k}_seconds"]
                           for k in ("start", "end"))
             alarms.append(event | {"snapshot": (self.out / event["picture"]).read_bytes(),
@@ -186,20 +184,17 @@ def boxes_of(frame: FrameResult) -> list[list[int]]:
 
 
 def marked(frame: FrameResult, normal_peak: float) -> np.ndarray:
-    """Draw the heat and the boxes of an alarm over a frame."""
-    picture = heat(frame, normal_peak)
-    for x0, y0, x1, y1 in boxes_of(frame):
+    """Lay a frame's errors over its picture as heat, and in an alarm boxes.
+
+    Heat is clear up to the greatest error of normal frames, then red; yellow from three times that.
+    """
+    excess = np.clip((smoothed(np.asarray(frame.error)) / normal_peak - 1) / 2, 0, 1)
+    strength = cv2.resize(excess, frame.picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
+    colour = cv2.applyColorMap((255 * strength).astype(np.uint8), cv2.COLORMAP_AUTUMN).astype(np.float32)
+    picture = (frame.picture + 0.55 * np.sqrt(strength) * (colour - frame.picture)).round().astype(np.uint8)
+    for x0, y0, x1, y1 in boxes_of(frame) if frame.alarm else ():
         cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), BOX, max(2, round(len(picture) / 150)))
     return picture
-
-
-def heat(frame: FrameResult, normal_peak: float) -> np.ndarray:
-    """Lay a frame's errors over its picture, clear up to the greatest of normal frames, then red, then yellow."""
-    picture, excess = frame.picture, smoothed(np.asarray(frame.error)) / normal_peak - HEAT[0]
-    excess = np.clip(excess / (HEAT[1] - HEAT[0]), 0, 1)
-    strength = cv2.resize(excess, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
-    colour = cv2.applyColorMap((255 * strength).astype(np.uint8), cv2.COLORMAP_AUTUMN)
-    return (picture + 0.55 * np.sqrt(strength) * (colour.astype(np.float32) - picture)).round().astype(np.uint8)
 
 
 @contextlib.contextmanager
