@@ -60,17 +60,22 @@ def load_official(model_path: str | Path, items_path: str | Path | None) -> tupl
     Returns a key of `SYSTEMS`; the network's sizes, read off the shapes, as keyword arguments of `LGNNet`; and its
     state_dict, memory items included. UserError where names or shapes do not fit.
     """
-    if items_path is None:
-        raise UserError(f"{model_path} needs its memory items; the authors save them beside the model as <n>keys.pt, "
-                        f"and without them every score is meaningless")
-    official, items = load_unwrapped(model_path), load_unwrapped(items_path)
+    official, items = load_unwrapped(model_path), load_unwrapped(items_path) if items_path else None
     if not isinstance(official, dict) or not isinstance(items, Tensor) or items.dim() != 2:
-        raise UserError(f"{model_path} should hold a state_dict of tensors, and {items_path} the memory items, "
-                        f"M x D; give the model first, then its items")
+        raise UserError(f"{model_path} should hold a state_dict, and {items_path} the memory items, M x D, which the "
+                        f"authors save beside the model as <n>keys.pt; without them every score is meaningless")
 
-    # Compare names and shapes with those of our network of the same sizes.
+    # Read the sizes off the weights' shapes.
     system = infer_system(official)
-    sizes = infer_sizes(official, system, model_path)
+    if missing := [name for name in (FIRST, LAST, STATE)[:3 if system == "lgn_net" else 2] if name not in official]:
+        raise UserError(f"{model_path} is not the state_dict of LGN-Net, nor of MNAD: {missing[0]} is missing")
+    (base_width, stacked), channels = official[FIRST].shape[:2], len(official[LAST])
+    sizes = {"input_frames": max(stacked // channels, 1), "channels": channels, "base_width": base_width}
+    if system == "lgn_net":
+        layers = {name.split(".")[2] for name in official if name.startswith("pred.convlstm_list.")}
+        sizes |= {"hidden_width": official[STATE].shape[1], "lstm_layers": len(layers)}
+
+    # Compare names and shapes with those of our network of these sizes.
     with torch.device("meta"):
         expected = LGNNet(partial(PrototypeMemory, len(items)), **sizes, **VARIANTS[system]).state_dict()
     theirs = {name: str(items_path) if name == "memory.items" else official_name(name) for name in expected}
@@ -106,17 +111,3 @@ def infer_system(official: dict) -> str:
     width, stacked = official[FIRST].shape[:2]
     narrow = official[UP].shape[1] == 4 * width
     return "mnad_recon" if stacked == len(official[LAST]) and not narrow else "mnad_pred"
-
-
-def infer_sizes(official: dict, system: str, path: str | Path) -> dict:
-    """Read keyword arguments of LGNNet off the shapes of the authors' weights. UserError where one is missing."""
-    for name in (FIRST, LAST, STATE)[:3 if system == "lgn_net" else 2]:
-        if name not in official:
-            raise UserError(f"{path} is not the state_dict of LGN-Net, nor of MNAD: {name} is missing")
-    base_width, stacked = official[FIRST].shape[:2]
-    channels = official[LAST].shape[0]
-    sizes = {"input_frames": max(stacked // channels, 1), "channels": channels, "base_width": base_width}
-    if system == "lgn_net":
-        layers = {name.split(".")[2] for name in official if str(name).startswith("pred.convlstm_list.")}
-        sizes |= {"hidden_width": official[STATE].shape[1], "lstm_layers": len(layers)}
-    return sizes

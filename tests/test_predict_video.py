@@ -327,7 +327,7 @@ def test_mishaps_are_sentences_and_leave_nothing(data, video, start, tmp_path):
 def test_cut_video_is_scored_as_far_as_it_goes_and_seconds_end_it(score, tmp_path):
     path = write_video(tmp_path / "cut.avi", np.random.default_rng(0).integers(0, 256, (40, 48, 64, 3), np.uint8))
     done, scored = score("--video", path, "--seconds", "1.2", "--no_video")
-    assert scored.frames[-1] == 11 and "cut off" not in done.err and "12/12" in done.err
+    assert scored.frames[-1] == 11 and "cut off" not in done.err
     folder = write_videos(tmp_path / "unknown", [40]) or tmp_path / "unknown/00"              # of no known frame rate
     assert score("--video", folder, "--seconds", 0.5, "--no_video")[1].frames[-1] == 12
     path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])

@@ -29,8 +29,8 @@ class Source:
 
     Frames of a live source that the network is too slow for are dropped; they count in the numbers. After a cut the
     source is opened again, until for `patience` seconds there was no picture. `stop` and `seconds` of the source's time
-    end it. Attributes: `length`, the frames to come, None where it is not known; `fps` (or None); `live`; `dropped`;
-    `began`, the clock time of a live source's first frame (as in `time.time`). UserError when no picture comes.
+    end it. Attributes: `length`, the frames of a file, and `fps`, or None; `live`; `dropped`; `began`, the clock time
+    of a live source's first frame (as in `time.time`). UserError when no picture comes.
     """
 
     def __init__(self, video: str | Path | int, channels: int = 3, fps: float | None = None, seconds: float = math.inf,
@@ -49,8 +49,7 @@ class Source:
                 self.ended, self.error = True, SourceLost(f"{self.shown} gave no picture; is it on?")
         if self.error and not self.received:
             raise self.error
-        self.live, self.fps, length = self.footage.live, self.footage.fps, self.footage.length
-        self.length = length and int(min(length, math.ceil(min(seconds, 1e9) * (self.fps or FPS))))
+        self.live, self.fps, self.length = self.footage.live, self.footage.fps, self.footage.length
 
     def read(self, place: Path | str | int, channels: int, fps: float | None) -> None:
         """Read the source, in a thread of its own: FFmpeg may be silent for long. A live one is opened again."""
