@@ -5,17 +5,13 @@
     python scripts/export_weights.py RUN/last.pt --parts FOLDER              # the file as it is, in parts of 15 MiB
     python scripts/export_weights.py --join FOLDER --out RUN/last.pt         # the parts, checked, back in one file
 
-The file is a checkpoint like any other for evaluate.py, scripts/predict_video.py and `train.py --init_from`. Weights
-and BatchNorm statistics are rounded to float16 (about three digits), memory items stay float32. "calibration" holds
-mean and standard deviation of each signal over training windows, by the rounded weights, and which share of them lies
-below which normality.
+The file is a checkpoint like any other. Weights and BatchNorm statistics are rounded to float16 (about three digits),
+memory items stay float32. "calibration" says how the rounded weights score training windows.
 """
 
 import argparse
 import zlib
 from pathlib import Path
-
-from torch import Tensor
 
 from lgn_net.config import Config
 from lgn_net.data.videos import find_split, index_videos
@@ -30,8 +26,6 @@ from lgn_net.scores.maps import as_array, error_map, smoothed
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.terminal import progress, run_command
 from lgn_net.training.checkpoint import load_checkpoint, load_file, load_weights, save_checkpoint
-
-PEAKS = 64                                               # windows whose greatest error is kept
 
 
 def main(argv: list[str]) -> None:
@@ -59,7 +53,11 @@ def main(argv: list[str]) -> None:
         split_file(args.checkpoint, args.parts)
     else:
         config, content = load_checkpoint(args.checkpoint)
-        state = rounded(content["model"])
+        # Round all but the memory items, and tensors with numbers too large for float16.
+        state = dict(content["model"])
+        for name, value in state.items():
+            if value.is_floating_point() and not name.endswith("items") and value.half().isfinite().all():
+                state[name] = value.half()
         more = {} if args.half else {"calibration": calibrate_network(args, config, state)}
         save_checkpoint(args.out, config, state, **more, exported_from={
             key: content[key] for key in ("step", "provenance", "imported_from") if key in content})
@@ -67,14 +65,7 @@ def main(argv: list[str]) -> None:
         print(f"{args.out}: {size:.2f} MB ({full:.2f} MB before)")
 
 
-def rounded(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Round a state_dict to float16, without the memory items and tensors with numbers too large for float16."""
-    halves = {name: value.half() for name, value in state.items()
-              if value.is_floating_point() and not name.endswith("items")}
-    return state | {name: value for name, value in halves.items() if value.isfinite().all()}
-
-
-def calibrate_network(args: argparse.Namespace, config: Config, state: dict[str, Tensor]) -> dict:
+def calibrate_network(args: argparse.Namespace, config: Config, state: dict) -> dict:
     """Calibrate a network on training windows."""
     device = pick_device(args.device)
     model = build_model(config).to(device)
@@ -82,7 +73,7 @@ def calibrate_network(args: argparse.Namespace, config: Config, state: dict[str,
     videos = index_videos(find_split(args.dataset_path, config.data.dataset, "training"))
     with progress("score training windows", args.windows, "windows") as bar:
         normal, _ = sample_normal(model, videos, config, args.windows, device, bar)
-    wanted = {(videos[s.video].name, s.frame) for s in normal[::-(-len(normal) // min(PEAKS, len(normal)))]}
+    wanted = {(videos[s.video].name, s.frame) for s in normal[::-(-len(normal) // 64)]}     # for their greatest errors
     scored = to_scores(normal, videos)
     peaks = [smoothed(error_map(as_array(predicted), as_array(target))).max()
              for *_, predicted, target in predict_again(model, videos, config, scored, wanted, device)]

@@ -26,8 +26,6 @@ from lgn_net.terminal import StopOnSignal, progress, run_command
 from lgn_net.video.output import Output, write_mp4
 from lgn_net.video.source import FPS, Source, SourceLost
 
-LOST = 3                      # exit status where a camera or stream stays away
-
 
 def main(argv: list[str]) -> int:
     """Score a video, write the results, print what was found."""
@@ -54,7 +52,7 @@ def main(argv: list[str]) -> int:
             except SourceLost as lost:
                 if np.isnan(output.columns["normality"]).all():               # not even calibrated
                     raise
-                status = LOST
+                status = 3                                                    # docs/own-video.md names it
                 warnings.warn(f"{lost}; scored up to there")
             output.end_alarm()
             if not output.files:
@@ -88,18 +86,14 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     add("--video", required=True, help="video file, folder of images, camera's number, or address of a stream")
     add("--out", help="folder for the results (default: predicted_<name of the video>)")
     normal = parser.add_mutually_exclusive_group()
-    normal.add_argument("--normal", nargs="+", metavar="VIDEO", help="normal videos or folders of your scene, or "
-                        "scores.csv of such, which say what is normal in place of the checkpoint's training frames")
-    normal.add_argument("--calibrate", type=float, default=0.0, metavar="SECONDS",
-                        help="or take the beginning of --video itself as normal, by median and median deviation")
+    normal.add_argument("--normal", nargs="+", metavar="VIDEO", help="normal videos of your scene, or their scores.csv")
+    normal.add_argument("--calibrate", type=float, default=0.0, help="or take so many seconds of --video as normal")
     add("--threshold", type=float, help="normality below which a frame is low")
-    add("--false_alarms", type=float, default=0.01, metavar="SHARE",
-        help="or the threshold below which this share of the normal frames lies (default: 0.01)")
+    add("--false_alarms", type=float, default=0.01, help="or the share of normal frames that are low (default: 0.01)")
     add("--min_frames", type=int, default=5, help="an alarm lasts at least so many frames (default: 5)")
     add("--gap", type=int, default=2, help="so many frames that are not low do not end it (default: 2)")
     add("--seconds", type=float, default=math.inf, help="stop after so many seconds of the video")
-    add("--patience", type=float, default=60, metavar="SECONDS",
-        help="end, with status 3, when a camera or stream gives no picture for so long (default: 60)")
+    add("--patience", type=float, default=60, help="seconds that a camera or stream may stay away (default: 60)")
     add("--on_alarm", metavar="COMMAND", help="run this when an alarm begins or ends, with the event as JSON on stdin")
     add("--fps", type=float, help="frames a second, for a folder of images or where a file is wrong about it")
     add("--no_video", action="store_true", help="do without annotated.mp4; faster")

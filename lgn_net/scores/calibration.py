@@ -1,7 +1,4 @@
-"""Describe how a network sees normal frames in a few numbers: with them a video is scored without any other frames.
-
-Normality here is that of scope "training" in `lgn_net.scores.normality`. NumPy and SciPy only.
-"""
+"""Describe normal frames in a few numbers, by which a video is scored without others: scope "training"."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -20,9 +17,8 @@ def calibrate(videos: Sequence[VideoScores], weights: Mapping[str, float],
     """Turn the signals of normal frames into plain numbers, for a checkpoint.
 
     Returned are the number of "frames"; mean and standard deviation of the "signals"; "shares" of the frames, and the
-    "normality" below which so many lie; "peak_error", the mean of the `peaks` of error maps, where a picture is loud.
-    `robust` is for frames of which some may be abnormal: it takes the median for the mean, 1.4826 times the median
-    absolute deviation for the standard deviation, and the normality of a normal distribution with these two.
+    "normality" below which so many lie; "peak_error", the mean of the `peaks` of error maps. `robust`, for frames of
+    which some may be abnormal, takes median and median absolute deviation, and a normal distribution's normality.
     """
     middle, spread = (np.median, lambda x: 1.4826 * median_abs_deviation(x)) if robust else (np.mean, np.std)
     signals = pooled(videos, weights)

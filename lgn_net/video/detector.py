@@ -75,8 +75,6 @@ class AnomalyDetector:
     of_training: bool = True           # the calibration is the checkpoint's: right for the scene of the training only
 
     def __post_init__(self) -> None:
-        if not 0 <= self.false_alarms <= 1:
-            raise UserError(f"false_alarms is {self.false_alarms}; give a share from 0 to 1")
         self.weights = paper_weights(self.config.score.psnr_weight, len(self.model.memories))
 
     @classmethod
@@ -84,7 +82,7 @@ class AnomalyDetector:
              **settings: Any) -> Self:
         """Load a checkpoint, with these knobs changed; `settings`: threshold, false_alarms, min_frames, gap.
 
-        One of scripts/export_weights.py says what is normal; any other needs `calibrate`. UserError for other files.
+        One of scripts/export_weights.py says what is normal; any other needs `calibrate`.
         """
         (config, content), place = load_checkpoint(checkpoint), pick_device(device)
         model: Any = build_model(config).to(place)
@@ -93,10 +91,7 @@ class AnomalyDetector:
         return cls(for_inference(model, config), config, content.get("calibration"), place, checkpoint, **settings)
 
     def calibrate(self, *normal: str | Path) -> Self:
-        """Take these videos, folders of images, or scores.csv of such, as what is normal; returns the detector.
-
-        They show the scene of the videos to come, with nothing abnormal. UserError for too few frames.
-        """
+        """Take these videos, folders of images, or scores.csv of such, as what is normal; returns the detector."""
         videos: list[VideoScores] = []
         for path in map(Path, normal):
             if path.suffix.lower() == ".csv":
@@ -136,10 +131,10 @@ class AnomalyDetector:
                        for name in max(signals, key=len, default={})})
 
     def to_frame(self, picture: np.ndarray) -> Frame:
-        """Make the network's frame of a picture as `score` takes it, or (H, W, 1). UserError for other pictures."""
-        if picture.dtype != np.uint8 or (picture.ndim, *picture.shape[2:]) not in ((2,), (3, 1), (3, 3)):
+        """Make the network's frame of a picture as `score` takes it. UserError for other pictures."""
+        if picture.dtype != np.uint8 or picture.shape[2:] not in ((), (3,)):
             raise UserError(f"frames are {picture.dtype} {picture.shape}; give uint8 (H, W, 3) or (H, W)")
-        picture = picture if picture.shape[2:] == (3,) else cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
+        picture = picture if picture.ndim == 3 else cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
         grey = self.config.data.channels == 1
         return Frame(picture, cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None] if grey else picture, math.nan)
 
@@ -147,15 +142,12 @@ class AnomalyDetector:
               **how: Any) -> Iterator[FrameResult]:
         """Score a video, each frame by those before it alone, and yield all frames in order.
 
-        A frame comes at most `min_frames` + `gap` frames late. Where the calibration is the checkpoint's and no
-        `threshold` is given, the first FIRST come when they show whether this is the scene of the training; if not, a
-        warning says so, and there are no alarms. Every video, and what follows a gap, starts anew.
-
-        Args:
-            video: a file, a folder of images, a stream's address, a camera's number; or a `Source`, or what it yields.
-            calibrate_seconds: first take so many seconds, and FIRST scored frames or more, as what is normal, by median
-                and median absolute deviation. UserError for too short a video.
-            how: see `Source`. A live source that stays away ends in its SourceLost, after its last frame.
+        `video` is a file, a folder of images, a stream's address or a camera's number (`how`: see `Source`), or what a
+        `Source` yields; what follows a gap starts anew. A frame comes at most `min_frames` + `gap` frames late. Where
+        the calibration is the checkpoint's and no `threshold` is given, the first FIRST come when they show whether
+        this is the scene of the training; if not, a warning says so, and there are no alarms. `calibrate_seconds`: take
+        so many seconds of the beginning, and FIRST scored frames or more, as what is normal, by median and median
+        absolute deviation. UserError for too short a video; SourceLost where a live one stays away.
         """
         source = Source(video, self.config.data.channels, **how) if isinstance(video, str | Path | int) else video
         scored, learned = self.score_frames(source, getattr(source, "live", False)), list[dict[str, float]]()

@@ -119,18 +119,16 @@ class Output:
     def call(self, event: str, who: str) -> None:
         """Run the command with an event on its standard input; warn, without its words, where it fails or hangs."""
         try:
-            done = subprocess.run(str(self.command), shell=True, input=event, text=True, timeout=HANGS, check=False,
-                                  start_new_session=True)
-            if done.returncode:
-                warnings.warn(f"{who} the command ended with status {done.returncode}")
-        except subprocess.TimeoutExpired:
-            warnings.warn(f"{who} the command took {HANGS:g} seconds and was ended; let it end sooner")
+            subprocess.run(str(self.command), shell=True, input=event, text=True, timeout=HANGS, check=True,
+                           start_new_session=True)
+        except subprocess.SubprocessError as error:
+            status = getattr(error, "returncode", f"none after {HANGS:g} seconds, and was ended")
+            warnings.warn(f"{who} the command has status {status}")
 
     def draw(self, frame: FrameResult) -> np.ndarray:
-        """Draw a frame, and below it a strip of a line of text and a curve.
+        """Draw a frame, and below it a line of text and the curve of the last frames' normality, two pixels a frame.
 
-        The curve is the normality of the last frames, newest at the right, from 2 above the threshold (or above 0, the
-        mean of normal frames) to 4 below it. Two pixels are a frame.
+        It reaches from 2 above the threshold (or above 0, the mean of normal frames) to 4 below it.
         """
         H, W, _ = frame.picture.shape
         picture = frame.picture if frame.error is None else marked(frame, self.peak)
@@ -174,10 +172,7 @@ class Output:
 
 
 def boxes_of(frame: FrameResult) -> list[list[int]]:
-    """Find the boxes of a frame's strong errors, strongest first: x0, y0, and x1, y1 outside, in pixels of its picture.
-
-    `lgn_net.scores.maps.strong_boxes` says which they are.
-    """
+    """Return the `strong_boxes` of a frame's errors, strongest first, in pixels of its picture: x0, y0, x1, y1."""
     (H, W, _), error = frame.picture.shape, np.asarray(frame.error)
     h, w = error.shape
     return [[x0 * W // w, y0 * H // h, x1 * W // w, y1 * H // h] for x0, y0, x1, y1 in strong_boxes(error)]
@@ -199,7 +194,7 @@ def marked(frame: FrameResult, normal_peak: float) -> np.ndarray:
 
 @contextlib.contextmanager
 def write_mp4(path: Path, fps: float) -> Iterator[Callable[..., None]]:
-    """Write an H.264 video that browsers play; it takes its name when it is complete, UserError when it cannot be.
+    """Write an H.264 video that browsers play; it takes its name when it is complete.
 
     Yields a function that adds a picture, uint8 (H, W, 3), and its time in seconds, or where that is NaN the next one
     by `fps`. All get the size of the first one; H.264 needs even sizes: an odd last column or row is repeated.

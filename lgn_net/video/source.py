@@ -46,7 +46,7 @@ class Source:
         while not (self.received or self.ended):                                 # a file is waited for
             time.sleep(0.005)
             if stop() or (time.monotonic() - self.opened > min(seconds, patience) and not isinstance(place, Path)):
-                self.ended, self.error = True, SourceLost(f"{self.shown} gave no picture; is it on?")
+                self.ended, self.error = True, SourceLost(f"{self.shown} gave no picture")
         if self.error and not self.received:
             raise self.error
         self.live, self.fps, self.length = self.footage.live, self.footage.fps, self.footage.length
@@ -95,14 +95,12 @@ class Source:
                     if ended or (self.live and now - self.opened >= self.seconds):
                         return
                     if self.live and now - last > self.patience:
-                        raise SourceLost(f"{self.shown} gave no picture for {self.patience:g} seconds; is it still "
-                                         f"on?") from None
+                        raise SourceLost(f"{self.shown} gave no picture for {self.patience:g} seconds") from None
                     continue
 
                 # A gap: a cut, or a hole in the time stamps.
                 if item is None:
-                    warnings.warn(f"{self.shown} is cut after frame {self.received - 1}; waiting {self.patience:g} "
-                                  f"seconds for it to come back")
+                    warnings.warn(f"{self.shown} is cut after frame {self.received - 1}; waiting {self.patience:g} s")
                     yield None
                     continue
                 number, frame = item
