@@ -361,13 +361,13 @@ def main(argv):
     args, failures = parser.parse_args(argv), 0
     for promise, share in PROMISES.items():
         if promise.__name__ in args.promises:
-            start, trials, failed = time.monotonic(), 0, 0
-            for trials, result in enumerate(promise(random.Random(args.seed), 60 * share * args.minutes), 1):
+            start, results = time.monotonic(), []
+            for result in promise(random.Random(args.seed), 60 * share * args.minutes):
+                results.append(bool(result))
                 if result:
                     print(f"    {promise.__name__}: {result}", file=sys.stderr)
-                    failed += 1
-            took = time.monotonic() - start
-            print(f"{promise.__name__}: {trials} trials, {failed} failed, {took:.0f} s", flush=True)
+            took, failed = time.monotonic() - start, sum(results)
+            print(f"{promise.__name__}: {len(results)} trials, {failed} failed, {took:.0f} s", flush=True)
             failures += failed
     if not failures:
         shutil.rmtree(base())
