@@ -71,6 +71,16 @@ def video(data):
 
 
 @pytest.fixture
+def pictures(video):
+    return [cv2.imread(str(path)) for path in sorted(video.iterdir())]
+
+
+@pytest.fixture
+def detector(data):
+    return AnomalyDetector.load(data / "small.pt", "cpu", threshold=-1.0, min_frames=1, gap=0)
+
+
+@pytest.fixture
 def start(data, tmp_path):
     """A function that runs the command with more arguments; later ones win."""
     return functools.partial(run, predict.main, "--checkpoint", data / "small.pt", "--device", "cpu", "--out",
@@ -80,7 +90,6 @@ def start(data, tmp_path):
 @pytest.fixture
 def score(start, tmp_path):
     """The same, and returns how it ended and the scores."""
-
     def run_and_read(*args):
         done = start(*args)
         assert done.status == 0, done.err
@@ -97,35 +106,17 @@ def network(path):
     return config, model, content
 
 
-def read_video(path):
-    with open_footage(path) as footage:
-        return list(footage.frames)
-
-
-def frames_of(folder):
-    return [cv2.imread(str(path)) for path in sorted(folder.iterdir())]
-
-
-def evaluated(checkpoint, folder, memory_update="frozen"):
-    """The scores of the video in the folder as an evaluation computes them."""
+def assert_scores_are_those_of_an_evaluation(signals, checkpoint, folder, memory_update="frozen"):
     config, model, _ = network(checkpoint)
     videos, config = index_videos(folder), with_knobs(config, {"score.memory_update": memory_update})
-    return to_scores(score_videos(model, videos, config, CPU), videos)[0]
-
-
-def assert_same_scores(signals, expected):
+    expected, = to_scores(score_videos(model, videos, config, CPU), videos)
     for name in COLUMNS:
         np.testing.assert_allclose(signals[name], expected.signals[name], rtol=2e-5)
 
 
-@pytest.fixture
-def detector(data):
-    return AnomalyDetector.load(data / "small.pt", "cpu", threshold=-1.0, min_frames=1, gap=0)
-
-
-@pytest.fixture
-def pictures(video):
-    return frames_of(video)
+def read_video(path):
+    with open_footage(path) as footage:
+        return list(footage.frames)
 
 
 def test_calibration_is_that_of_sampled_windows(data):
@@ -189,11 +180,11 @@ def test_alarms_against_a_slow_search(length, gap):
         assert found == "".join(expected), low
 
 
-def test_scores_are_those_of_an_evaluation(data, video, score, tmp_path):
+def test_scores_are_those_of_an_evaluation(data, video, pictures, score, tmp_path):
     config, content = load_checkpoint(data / "small.pt")
-    for place in video, write_video(tmp_path / "00.avi", frames_of(video)):
+    for place in video, write_video(tmp_path / "00.avi", pictures):
         _, scored = score("--video", place, "--no_video")
-        assert_same_scores(scored.signals, evaluated(data / "small.pt", video.parent))
+        assert_scores_are_those_of_an_evaluation(scored.signals, data / "small.pt", video.parent)
         np.testing.assert_allclose(scored.signals["normality"], calibrated(
             scored.signals, paper_weights(config.score.psnr_weight), content["calibration"]))
         assert scored.name == "00" and scored.frames.tolist() == list(range(4, 20))
@@ -214,7 +205,7 @@ def test_colour_scores_with_memory_updates(data, tmp_path):
     detector = AnomalyDetector.load(small, "cpu", {"score.memory_update": "carry"})
     rows = [frame.signals for frame in detector.watch(colour)][4:]
     signals = {name: np.array([row[name] for row in rows]) for name in COLUMNS}
-    assert_same_scores(signals, evaluated(small, tmp_path / "png", "carry"))
+    assert_scores_are_those_of_an_evaluation(signals, small, tmp_path / "png", "carry")
     assert 0 < signals["memory_updated"].sum() < len(rows)
 
 
@@ -276,8 +267,7 @@ def test_heat_and_boxes_are_where_the_error_is():
 
 
 def test_curve_of_two_hours_shows_the_alarm_and_the_hole(monkeypatch, tmp_path):
-    figures, number = [], np.arange(180_000)
-    number[120_000:] += 10_000
+    figures, number = [], np.r_[:120_000, 130_000:190_000]
     monkeypatch.setattr(page_figures, "save_figure", lambda figure, *_, **__: figures.append(figure))
     page_figures.plot_normality(tmp_path / "curve", {"number": number, "seconds": number / 25, "normality": np.where(
         number == 90_002, -9.0, 0.0), "alarm": abs(number - 90_002) < 3}, -2.0, "two hours")
@@ -307,9 +297,9 @@ def test_strip_marks_alarms_at_the_right_and_its_text_is_whole(H, W):
     assert W < 100 or (np.flatnonzero(texts[1])[-1] < W - 1 and texts[1].sum() > 1.1 * texts[0].sum())
 
 
-def test_mishaps_are_sentences_and_leave_nothing(data, video, start, tmp_path):
-    short = write_video(tmp_path / "short.avi", frames_of(video)[:4])
-    whole = write(tmp_path / "whole.mp4", frames_of(video), "mpeg4", "yuv420p").read_bytes()
+def test_mishaps_are_sentences_and_leave_nothing(data, video, pictures, start, tmp_path):
+    short = write_video(tmp_path / "short.avi", pictures[:4])
+    whole = write(tmp_path / "whole.mp4", pictures, "mpeg4", "yuv420p").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[:whole.rindex(b"moov") - 4])
     (tmp_path / "labels.csv").write_text("video,frame\n00,5\n")
     for args, words in [
@@ -327,8 +317,6 @@ def test_cut_video_is_scored_as_far_as_it_goes_and_seconds_end_it(score, tmp_pat
     path = write_video(tmp_path / "cut.avi", np.random.default_rng(0).integers(0, 256, (40, 48, 64, 3), np.uint8))
     done, scored = score("--video", path, "--seconds", "1.2", "--no_video")
     assert scored.frames[-1] == 11 and "cut off" not in done.err
-    folder = write_videos(tmp_path / "unknown", [40]) or tmp_path / "unknown/00"              # of no known frame rate
-    assert score("--video", folder, "--seconds", 0.5, "--no_video")[1].frames[-1] == 12
     path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
     done, scored = score("--video", path)
     count = len(read_video(tmp_path / "out/annotated.mp4"))
@@ -385,8 +373,8 @@ def test_another_scene_is_told_of(data, pictures, recwarn, monkeypatch, distance
     for frame in detector.watch(None if t == 1 else taken.append(t) or (t, detector.to_frame(pictures[t % 20]))
                                 for t in range(80)):
         numbers.append(frame.number)
-        assert frame.number == 0 or np.isnan(frame.threshold) == foreign == (len(recwarn) == 1)
-        assert not (foreign and frame.alarm) and (len(numbers) > 2 or len(taken) <= 55 + detector.config.score.batch_size)
+        assert np.isnan(frame.threshold) == foreign == (len(recwarn) == 1) and not (foreign and frame.alarm)
+        assert len(numbers) > 1 or len(taken) <= 59 + detector.config.score.batch_size
     assert numbers == [0, *range(2, 80)] and frame.alarm == bool(settings)
     assert not foreign or "--normal VIDEO" in str(recwarn[0].message) and "--calibrate SEC" in str(recwarn[0].message)
 
@@ -394,9 +382,8 @@ def test_another_scene_is_told_of(data, pictures, recwarn, monkeypatch, distance
 def test_beginning_taken_as_normal_by_median_and_mad(data, tmp_path):
     """Of seven seconds the third one is abnormal, which must not spread what is normal."""
     noise = np.random.default_rng(0).integers(0, 240, (90, 18, 22, 3), np.uint8)
-    noise[30:40] //= 4
-    noise[84:] //= 4
-    path = write(tmp_path / "a.avi", list(noise), "ffv1", "bgr0")
+    noise[[*range(30, 40), *range(84, 90)]] //= 4
+    path = write_video(tmp_path / "a.avi", list(noise))
     detector = AnomalyDetector.load(data / "last.pt", "cpu", min_frames=2)                      # without a calibration
     watched = list(detector.watch(path, calibrate_seconds=7.0))
     normality = np.array([frame.normality for frame in watched])
@@ -404,10 +391,10 @@ def test_beginning_taken_as_normal_by_median_and_mad(data, tmp_path):
     x = np.array([[frame.signals["psnr"], frame.signals["distance"]] for frame in watched[4:]])
     middle = np.median(x[:67], axis=0)
     x = (x - middle) / (1.4826 * np.median(abs(x[:67] - middle), axis=0)) @ [0.6, -0.4]
-    known = x[:67]
     assert normality[71:] == pytest.approx(x[67:])
+    known = x[:67]
     limit = np.median(known) - 2.3263 * 1.4826 * np.median(abs(known - np.median(known)))             # 1 % below
-    assert detector.limit() == pytest.approx(limit, rel=1e-3) == watched[-1].threshold and not detector.of_training
+    assert detector.limit() == pytest.approx(limit, rel=1e-3) == watched[-1].threshold
     with pytest.raises(UserError, match="ended before 60 seconds and 50 scored frames"):
         list(detector.watch(path, calibrate_seconds=60))
 
@@ -456,17 +443,6 @@ def camera(monkeypatch):
         server.shutdown()
 
 
-def test_stream_that_is_cut_restarted_and_stays_away(detector, camera):
-    address, watched = camera((30, 0, 0.02), (0, 0, 0), (20, 0, 0.02)), []
-    with pytest.warns(UserWarning, match=r"\*\*\*@.* is cut after frame \d+; waiting 2 s"), \
-            pytest.raises(source.SourceLost, match=r"\*\*\*@.*gave no picture for 2 seconds") as lost:
-        for frame in detector.watch(address, patience=2.0):
-            watched.append(frame)
-    assert "secret" not in str(lost.value)
-    assert [frame.number for frame in watched if not frame.signals] == [0, 1, 2, 3, 30, 31, 32, 33]
-    assert watched[30].seconds - watched[29].seconds > 0.2
-
-
 def test_slow_network_drops_frames_and_does_not_lag(detector, camera, monkeypatch):
     usual = type(detector).normality
     monkeypatch.setattr(source, "KEEP", 4)
@@ -492,9 +468,10 @@ def test_events_of_a_stream_are_told_at_once(start, camera, tmp_path):
     """Two alarms; the stream is cut in between, stays away after the second, and ends the command with status 3."""
     out, told = tmp_path / "out", tmp_path / "told"
     command = f"cat >> {told}; wc -l < {out}/events.jsonl >> {tmp_path}/written; exit 7"
-    done = start("--no_video", "--video", camera((40, 0, 0.02), (20, 20, 0.02)), "--threshold", 1e9, "--patience", 1,
-                 "--on_alarm", command)
+    done = start("--no_video", "--video", camera((40, 0, 0.02), (0, 0, 0), (20, 20, 0.02)), "--threshold", 1e9,
+                 "--patience", 1, "--on_alarm", command)
     assert done.status == 3 and "gave no picture for 1 seconds; scored up to" in done.err, done
+    assert "is cut after frame 39; waiting 1 s" in done.err
     events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
     assert [(one["event"], one["start"], one["end"]) for one in events] == [
         ("begin", 4, 4), ("end", 4, 39), ("begin", 44, 44), ("end", 44, 59)]
@@ -521,7 +498,8 @@ def test_command_of_an_alarm_does_not_hang(start, pictures, tmp_path, monkeypatc
     begin = time.monotonic()
     done = start("--video", write_video(tmp_path / "a.avi", pictures), "--no_video", "--threshold", 1e9, "--on_alarm",
                  "sleep 60")
-    assert done.status == 0 and time.monotonic() - begin < 15 and done.err.count("status none after 0.5 seconds, and was ended") == 2
+    assert done.status == 0 and time.monotonic() - begin < 15
+    assert done.err.count("status none after 0.5 seconds, and was ended") == 2
 
 
 def test_interrupted_stream_leaves_whole_files(start, camera, tmp_path, monkeypatch):
