@@ -40,7 +40,7 @@ from lgn_net.video.output import Output, boxes_of, marked
 
 export, predict = load_script("scripts/export_weights.py"), load_script("scripts/predict_video.py")
 write_video = functools.partial(write, codec="ffv1", form="bgr0")
-CPU, COLUMNS = torch.device("cpu"), ["psnr", "distance", "regular_score", "memory_updated"]
+COLUMNS = ["psnr", "distance", "regular_score", "memory_updated"]
 TINY = Config(data=DataConfig(dataset="made", image_size=16, channels=1, workers=0),
               model=ModelConfig(base_width=4, hidden_width=4, lstm_layers=1, memory_items=5))
 
@@ -98,18 +98,10 @@ def score(start, tmp_path):
     return run_and_read
 
 
-def network(path):
-    """Configuration and network of a checkpoint, and its file's content."""
-    config, content = load_checkpoint(path)
-    model = build_model(config)
-    model.load_state_dict(content["model"])
-    return config, model, content
-
-
 def assert_scores_are_those_of_an_evaluation(signals, checkpoint, folder, memory_update="frozen"):
-    config, model, _ = network(checkpoint)
-    videos, config = index_videos(folder), with_knobs(config, {"score.memory_update": memory_update})
-    expected, = to_scores(score_videos(model, videos, config, CPU), videos)
+    detector = AnomalyDetector.load(checkpoint, "cpu", {"score.memory_update": memory_update})
+    videos = index_videos(folder)
+    expected, = to_scores(score_videos(detector.model, videos, detector.config, torch.device("cpu")), videos)
     for name in COLUMNS:
         np.testing.assert_allclose(signals[name], expected.signals[name], rtol=2e-5)
 
@@ -119,16 +111,15 @@ def read_video(path):
         return list(footage.frames)
 
 
-def test_calibration_is_that_of_sampled_windows(data):
-    config, model, content = network(data / "small.pt")
-    signals, _ = sample_normal(model, index_videos(data / "made/training/frames"), config, 256, CPU)
-    calibration, weights = content["calibration"], paper_weights(config.score.psnr_weight)
+def test_calibration_is_that_of_sampled_windows(data, detector):
+    videos, weights = index_videos(data / "made/training/frames"), paper_weights(detector.config.score.psnr_weight)
+    signals, _ = sample_normal(detector.model, videos, detector.config, 256, torch.device("cpu"))
     values = {"psnr": np.array([s.psnr for s in signals]), "distance": np.array([s.distance[0] for s in signals])}
-    assert calibration["frames"] == len(signals) == 5 + 8
+    assert detector.calibration["frames"] == len(signals) == 5 + 8
     for name, x in values.items():
-        assert calibration["signals"][name] == pytest.approx({"mean": np.mean(x), "std": np.std(x)})
+        assert detector.calibration["signals"][name] == pytest.approx({"mean": np.mean(x), "std": np.std(x)})
     expected = normality([values], weights, "training", values)[0]
-    np.testing.assert_allclose(calibrated(values, weights, calibration), expected)
+    np.testing.assert_allclose(calibrated(values, weights, detector.calibration), expected)
     for share in 0, 0.05, 0.7, 1:
         limit = AnomalyDetector.load(data / "small.pt", "cpu", false_alarms=share).limit()
         assert limit == pytest.approx(np.quantile(expected, share))
@@ -180,13 +171,11 @@ def test_alarms_against_a_slow_search(length, gap):
         assert found == "".join(expected), low
 
 
-def test_scores_are_those_of_an_evaluation(data, video, pictures, score, tmp_path):
-    config, content = load_checkpoint(data / "small.pt")
+def test_scores_are_those_of_an_evaluation(data, video, pictures, detector, score, tmp_path):
     for place in video, write_video(tmp_path / "00.avi", pictures):
         _, scored = score("--video", place, "--no_video")
         assert_scores_are_those_of_an_evaluation(scored.signals, data / "small.pt", video.parent)
-        np.testing.assert_allclose(scored.signals["normality"], calibrated(
-            scored.signals, paper_weights(config.score.psnr_weight), content["calibration"]))
+        np.testing.assert_allclose(scored.signals["normality"], detector.score(pictures).normality[4:])
         assert scored.name == "00" and scored.frames.tolist() == list(range(4, 20))
     (tmp_path / "one.csv").write_text("video,start,end\n00,8,9\n")
     measured = run(evaluate.main, "--scores", tmp_path / "out/scores.csv", "--labels", tmp_path / "one.csv")
@@ -218,18 +207,13 @@ def is_box(picture):
     return picture[..., 0].astype(int) - picture[..., 2] > 60
 
 
-@pytest.fixture
-def square(tmp_path):
-    """A grey scene of moving noise, and a square that jumps; its name is markup."""
+def test_annotated_video_has_every_frame_and_the_box_in_alarms_only(score, tmp_path):
+    """Of a grey scene of moving noise, and a square that jumps; its name is markup."""
     background = np.random.default_rng(0).integers(60, 120, (90, 121, 1), np.uint8).repeat(3, axis=2)
     frames = np.stack([np.roll(background, t, axis=1) for t in range(40)])
     for t in range(15, 30):
         frames[t, 20:50, 10 + 50 * (t % 2):40 + 50 * (t % 2)] = 255 * ((t // 2) % 2)
-    return frames, write_video(tmp_path / "<b>&.avi", frames)
-
-
-def test_annotated_video_has_every_frame_and_the_box_in_alarms_only(square, score, tmp_path):
-    frames, path = square
+    path = write_video(tmp_path / "<b>&.avi", frames)
     threshold = np.median(score("--video", path, "--no_video")[1].signals["normality"])
     _, scored = score("--video", path, "--threshold", threshold, "--min_frames", 1, "--gap", 0)
     pictures, inside = [frame.picture for frame in read_video(tmp_path / "out/annotated.mp4")], np.zeros(40, bool)
@@ -282,7 +266,7 @@ def test_curve_of_two_hours_shows_the_alarm_and_the_hole(monkeypatch, tmp_path):
     assert span.get_linewidth() > 0.5 and abs(24 * 3600 * span.get_x() - 3600) < 1          # seen however short it is
 
 
-@pytest.mark.parametrize(("H", "W"), [(60, 20), (426, 120), (720, 1280)])
+@pytest.mark.parametrize(("H", "W"), [(426, 120), (720, 1280)])
 def test_strip_marks_alarms_at_the_right_and_its_text_is_whole(H, W):
     """Of the last ten frames five are in an alarm; two pixels each. The last letter of ALARM is inside the picture."""
     out, picture, band = Output(None, None, None, None), np.zeros((H, W, 3), np.uint8), round(40 * max(0.35, H / 720))
@@ -292,9 +276,8 @@ def test_strip_marks_alarms_at_the_right_and_its_text_is_whole(H, W):
     assert red[-20:].tolist() == [False] * 10 + [True] * 10 and red.sum() == 10
     line, limit = (drawn[band:] > 180).all(axis=2), (drawn[band:, -2] == (60, 190, 255)).all(axis=1).argmax()
     assert line[:limit, -12].any() and line[limit + 1:, -2].any()
-    texts = [out.draw(shown(123456, -123.45, alarm, picture))[H:H + band].max(axis=(0, 2)) > 60
-             for alarm in (False, True)]
-    assert W < 100 or (np.flatnonzero(texts[1])[-1] < W - 1 and texts[1].sum() > 1.1 * texts[0].sum())
+    text = out.draw(shown(123456, -123.45, True, picture))[H:H + band].max(axis=(0, 2)) > 60
+    assert text[W // 4:-1].any() and not text[-1]
 
 
 def test_mishaps_are_sentences_and_leave_nothing(data, video, pictures, start, tmp_path):
@@ -493,35 +476,27 @@ def test_events_of_a_stream_are_told_at_once(start, camera, tmp_path):
     assert "secret" not in done.err and "wc -l" not in done.err
 
 
-def test_command_of_an_alarm_does_not_hang(start, pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr(output, "HANGS", 0.5)
-    begin = time.monotonic()
-    done = start("--video", write_video(tmp_path / "a.avi", pictures), "--no_video", "--threshold", 1e9, "--on_alarm",
-                 "sleep 60")
-    assert done.status == 0 and time.monotonic() - begin < 15
-    assert done.err.count("status none after 0.5 seconds, and was ended") == 2
-
-
 def test_interrupted_stream_leaves_whole_files(start, camera, tmp_path, monkeypatch):
-    """Ctrl-C at the twelfth frame."""
-    def draw(output, frame):
+    """Ctrl-C at the twelfth frame, in an alarm whose command hangs."""
+    def draw(self, frame):
         if frame.number == 12:
             signal.raise_signal(signal.SIGINT)
-        return usual(output, frame)
+        return usual(self, frame)
 
     usual, out = Output.draw, tmp_path / "out"
     out.mkdir()
     (out / "events.jsonl").write_text("older")
     (out / ".annotated.mp4.killed").touch()
     monkeypatch.setattr(Output, "draw", draw)
-    done = start("--video", camera((100, 0, 0.05)), "--threshold", -1e9)
+    monkeypatch.setattr(output, "HANGS", 0.5)
+    done = start("--video", camera((100, 0, 0.05)), "--threshold", 1e9, "--on_alarm", "sleep 60")
+    assert done.err.count("status none after 0.5 seconds, and was ended") == 2
     scored = read_scores(out / "scores.csv", ["normality"], labelled=False)[0]
     assert done.status == 0 and scored.name == "stream" and scored.frames.tolist() == list(range(4, 13))   # at once
     seconds = [frame.seconds for frame in read_video(out / "annotated.mp4")]
     assert len(seconds) == 13 and seconds[4:] == pytest.approx(scored.signals["seconds"], abs=1e-3)
-    assert {path.name for path in out.iterdir()} == {
-        "scores.csv", "alarms.csv", "events.jsonl", "curve.png", "annotated.mp4", "report.html"}
-    assert (out / "events.jsonl").read_text() == "older"                       # to which the new ones are added
+    assert {path.suffix for path in out.iterdir()} == {".csv", ".jsonl", ".png", ".mp4", ".html", ".jpg"}
+    assert (out / "events.jsonl").read_text().startswith("older{")             # to which the new ones are added
 
 
 @pytest.mark.slow
