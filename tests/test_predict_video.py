@@ -220,6 +220,7 @@ def test_annotated_video_has_every_frame_and_the_box_in_alarms_only(score, tmp_p
     assert inside.tolist() == 4 * [False] + expected.tolist() and 0 < inside.sum() < 36
     assert len(pictures) == 40 and pictures[0].shape == (90 + 14 + 16, 122, 3)
     assert np.array_equal([is_box(picture[:90]).sum() >= 8 for picture in pictures], inside)
+    assert np.array_equal([picture[-8:, -2:].mean(axis=(0, 1)) @ [-1, 0, 1] > 50 for picture in pictures], inside)
     assert cv2.PSNR(pictures[0][:90, :121], frames[0]) > 25     # the picture itself, where there is no heat
     assert not list((tmp_path / "out").glob(".*")) and (tmp_path / "out/curve.png").stat().st_size > 5000
     page, count = (tmp_path / "out/report.html").read_text(), len(np.flatnonzero(np.diff(inside.astype(int)) > 0))
@@ -252,25 +253,10 @@ def test_curve_of_two_hours_shows_the_alarm_and_the_hole(monkeypatch, tmp_path):
     axes, = figures[0].axes
     assert {"00:30:00", "01:00:00", "01:30:00"} <= {tick.get_text() for tick in axes.get_xticklabels()}
     x, y = axes.lines[0].get_data()
-    hour = np.datetime64(3600, "s")
-    assert np.nanmin(y) == -9 and abs(x[np.nanargmin(y)] - hour) < np.timedelta64(1, "s")
-    assert np.isnan(y).sum() == 1 and np.isnan(y[120_000]) and x[120_000] > x[119_999]
+    assert np.nanmin(y) == -9 and abs(x[np.nanargmin(y)] - np.datetime64(3600, "s")) < np.timedelta64(1, "s")
+    assert np.flatnonzero(np.isnan(y)).tolist() == [120_000]
     span, = axes.patches
     assert span.get_linewidth() > 0.5 and abs(24 * 3600 * span.get_x() - 3600) < 1          # seen however short it is
-
-
-@pytest.mark.parametrize(("H", "W"), [(426, 120), (720, 1280)])
-def test_strip_marks_alarms_at_the_right_and_its_text_is_whole(H, W):
-    """Of the last ten frames five are in an alarm; two pixels each. The last letter of ALARM is inside the picture."""
-    out, picture, band = Output(None, None, None, None), np.zeros((H, W, 3), np.uint8), round(40 * max(0.35, H / 720))
-    for t in range(20):
-        drawn = out.draw(shown(t, math.nan if t < 5 else 0.0 if t < 15 else -5.0, t >= 15, picture))[H:]
-    red = (drawn[band:] == (40, 40, 150)).all(axis=2).any(axis=0)
-    assert red[-20:].tolist() == [False] * 10 + [True] * 10 and red.sum() == 10
-    line, limit = (drawn[band:] > 180).all(axis=2), (drawn[band:, -2] == (60, 190, 255)).all(axis=1).argmax()
-    assert line[:limit, -12].any() and line[limit + 1:, -2].any()
-    text = out.draw(shown(123456, -123.45, True, picture))[H:H + band].max(axis=(0, 2)) > 60
-    assert text[W // 4:-1].any() and not text[-1]
 
 
 def test_mishaps_are_sentences_and_leave_nothing(data, video, pictures, start, tmp_path):
@@ -306,7 +292,6 @@ def test_watching_a_file_is_scoring_its_pictures(detector, pictures, data, score
     assert [frame.number for frame in watched] == list(range(20)) and np.isnan(scores.normality[:4]).all()
     assert [frame.seconds for frame in watched] == pytest.approx([t / 10 for t in range(20)])
     np.testing.assert_allclose([frame.normality for frame in watched], scores.normality)
-    np.testing.assert_allclose([frame.signals["psnr"] for frame in watched[4:]], scores.signals["psnr"][4:])
     assert [frame.alarm for frame in watched] == scores.alarm.tolist() == (scores.normality < -1).tolist()
     grey = detector.score(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY) for picture in pictures)
     np.testing.assert_allclose(grey.normality, scores.normality)
