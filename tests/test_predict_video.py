@@ -117,6 +117,8 @@ def test_calibration_is_that_of_sampled_windows(data, detector):
     for share in 0, 0.05, 0.7, 1:
         limit = AnomalyDetector.load(data / "small.pt", "cpu", false_alarms=share).limit()
         assert limit == pytest.approx(np.quantile(expected, share))
+    again = AnomalyDetector.load(data / "small.pt", "cpu").calibrate(*(data / "made/training/frames").iterdir())
+    assert detector.calibration["peak_error"] == pytest.approx(again.calibration["peak_error"], rel=1e-4)
 
 
 def test_exported_file_is_small_and_rounded(data, tmp_path):
@@ -426,7 +428,7 @@ def test_events_of_a_stream_are_told_at_once(start, camera, tmp_path):
     out, told = tmp_path / "out", tmp_path / "told"
     command = f"cat >> {told}; wc -l < {out}/events.jsonl >> {tmp_path}/written; exit 7"
     done = start("--no_video", "--video", camera((40, 0), (0, 0), (20, 20)), "--threshold", 1e9,
-                 "--patience", 1, "--on_alarm", command)
+                 "--patience", 1, "--gap", 9, "--on_alarm", command)
     assert done.status == 3 and "gave no picture for 1 seconds; scored up to" in done.err, done
     assert "is cut after frame 39; waiting 1 s" in done.err
     events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
