@@ -59,10 +59,7 @@ prepare, predict, run_plan = (load_script(f"scripts/{name}.py").main for name in
 
 
 def forked(main, argv=(), seconds=120.0, limit=None):
-    """Run a command in a process group of its own, killed after so many seconds: its status, and what it printed.
-
-    `limit` is the size in bytes that no file can exceed, as on a full disk.
-    """
+    """Run a command until it ends or is killed, on a disk that takes no file above `limit` bytes: status and output."""
     reader, writer = os.pipe()
     if not (child := os.fork()):
         os.dup2(writer, 1)
@@ -132,22 +129,20 @@ def stopped(seconds, stop):
     """Stop each command twice, and give it again: its end is that of a run that nobody stopped."""
     wanted, took = {}, {}
     names = list(commands(Path()))[:None if seconds > 100 else -1]               # a plan starts processes: slow
-    start = time.monotonic()
-    for trial, name in enumerate(itertools.chain(names, itertools.cycle(10 * names[:-1] + names[-1:]))):
-        if trial == len(names):
-            start = time.monotonic()
-        if trial >= len(names) and time.monotonic() - start > seconds:
-            return
+    end = time.monotonic() + seconds
+    for name in itertools.chain(names, itertools.cycle(10 * names[:-1] + names[-1:])):
         with tempfile.TemporaryDirectory() as out:
             main, argv = commands(Path(out))[name]
-            for _ in range(2 if trial >= len(names) else 0):
+            for _ in range(2 if name in took else 0):
                 fault = stop(main, argv, took[name])
                 yield fault and f"{name}: {fault}"
             begun = time.monotonic()
             status, said = forked(main, argv)
             took.setdefault(name, time.monotonic() - begun)
             if status or state(Path(out)) != wanted.setdefault(name, state(Path(out))):
-                yield f"{name}, trial {trial}: status {status}, or another end: {said[-300:]}"
+                yield f"{name}: status {status}, or another end: {said[-300:]}"
+        if len(took) == len(names) and time.monotonic() > end:
+            return
 
 
 def kills(dice, seconds):

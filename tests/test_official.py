@@ -174,9 +174,8 @@ def test_files_that_are_missing_swapped_old_or_broken(pair):
     for wrong in (paths[1], paths[0]), (paths[0], None):
         with pytest.raises(UserError, match="keys.pt"):
             load_official(*wrong)
-    for other in items[0].clone(), items[:, :16].clone():
-        with pytest.raises(UserError, match="keys.pt"):
-            load_official(*pair(state, other))
+    with pytest.raises(UserError, match="keys.pt"):
+        load_official(*pair(state, items[:, :16].clone()))
     for content, path in zip((state, items), paths, strict=True):
         torch.save(content, path, _use_new_zipfile_serialization=False)       # as PyTorch 1.1 wrote them
     assert_close(imported(paths)[1].memory.items, items)
