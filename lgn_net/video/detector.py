@@ -183,6 +183,8 @@ class AnomalyDetector:
         judged = (one._replace(normality=self.normality(one), threshold=threshold)
                   for one in itertools.chain(held, scored))
         yield from with_alarms(judged, self.min_frames, self.gap)
+        if lost := getattr(source, "lost", None):
+            raise lost
 
     @torch.inference_mode()
     def score_frames(self, frames: Iterable[Numbered | None], at_once: bool = False) -> Iterator[FrameResult]:

@@ -30,7 +30,7 @@ class Source:
     Frames of a live source that the network is too slow for are dropped; they count in the numbers. After a cut the
     source is opened again, until for `patience` seconds there was no picture. `stop` and `seconds` of the source's time
     end it. Attributes: `length`, the frames of a file, and `fps`, or None; `live`; `dropped`; `began`, the clock time
-    of a live source's first frame (as in `time.time`). UserError when no picture comes.
+    of a live source's first frame (as in `time.time`); `lost`, the error that ended it. UserError for no picture.
     """
 
     def __init__(self, video: str | Path | int, channels: int = 3, fps: float | None = None, seconds: float = math.inf,
@@ -40,6 +40,7 @@ class Source:
         self.footage = Footage(iter(()), None, None)
         self.waiting: queue.Queue[Numbered | None] = queue.Queue(KEEP)           # None: the source was cut
         self.error: Exception | None = None
+        self.lost: Exception | None = None
         self.ended, self.received, self.dropped = False, 0, 0
         self.began, self.opened = math.nan, time.monotonic()
         threading.Thread(target=self.read, args=(place, channels, fps), daemon=True).start()
@@ -81,7 +82,7 @@ class Source:
         self.waiting.put(item)
 
     def __iter__(self) -> Iterator[Numbered | None]:
-        """Yield numbered frames and gaps until the source, `seconds` or `stop` ends them. SourceLost: see the class."""
+        """Yield numbered frames and gaps until the source, `seconds` or `stop` ends them."""
         rate, before, last = self.fps or FPS, 0.0, time.monotonic()
         try:
             while not self.stop():
@@ -89,13 +90,13 @@ class Source:
                 try:
                     item = self.waiting.get(timeout=0.1)
                 except queue.Empty:
-                    # The end: of a file, of the time, of the patience.
-                    if ended and self.error:
-                        raise self.error from None
-                    if ended or (self.live and now - self.opened >= self.seconds):
+                    # The end: of a file, of the patience, of the time.
+                    if ended:
+                        self.lost = self.error
+                    elif self.live and now - last > self.patience:
+                        self.lost = SourceLost(f"{self.shown} gave no picture for {self.patience:g} seconds")
+                    if ended or self.lost or (self.live and now - self.opened >= self.seconds):
                         return
-                    if self.live and now - last > self.patience:
-                        raise SourceLost(f"{self.shown} gave no picture for {self.patience:g} seconds") from None
                     continue
 
                 # A gap: a cut, or a hole in the time stamps.
