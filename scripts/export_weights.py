@@ -61,8 +61,7 @@ def main(argv: list[str]) -> None:
         more = {} if args.half else {"calibration": calibrate_network(args, config, state)}
         save_checkpoint(args.out, config, state, **more, exported_from={
             key: content[key] for key in ("step", "provenance", "imported_from") if key in content})
-        size, full = (path.stat().st_size / 1e6 for path in (args.out, args.checkpoint))
-        print(f"{args.out}: {size:.2f} MB ({full:.2f} MB before)")
+        print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB")
 
 
 def calibrate_network(args: argparse.Namespace, config: Config, state: dict) -> dict:
