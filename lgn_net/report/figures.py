@@ -38,6 +38,7 @@ DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (9, 2)), (0, (3, 1,
 STYLE = matplotlib.rc_params_from_file(Path(__file__).with_name("templates") / "print.mplstyle",
                                        use_default_template=False)
 VIDEOS_PER_PAGE, MAPS_PER_PAGE = 12, 6
+POINTS = 1000                    # of a watched video's curve at most; a picture has no more columns
 
 
 # Fonts for names in Chinese, Japanese and Korean that are installed.
@@ -216,7 +217,7 @@ def sweep_figure(knob: str, runs: Mapping[str, Sequence[tuple[Any, Any, float | 
     return figure
 
 
-@matplotlib.rc_context(STYLE | {"agg.path.chunksize": 20_000})
+@matplotlib.rc_context(STYLE)
 def plot_normality(path: Path, columns: Mapping[str, Any], threshold: float, title: str) -> None:
     """Plot normality over seconds, or over frame numbers where these are unknown, as `path`.png; alarms are shaded."""
     number, seconds, normality, alarm = map(np.array, columns.values())
@@ -227,9 +228,15 @@ def plot_normality(path: Path, columns: Mapping[str, Any], threshold: float, tit
     gaps = np.flatnonzero(steps > 2 * np.median(steps))
     x, normality, alarm = np.insert(x, gaps, x[gaps]), np.insert(normality, gaps, math.nan), np.insert(alarm, gaps, 0)
 
+    # Join the frames of hours to at most POINTS points, of which the lowest normality is drawn.
+    joined, holes = -(-len(x) // POINTS), gaps + np.arange(len(gaps))
+    points = np.union1d(np.arange(0, len(x), joined), [holes, holes + 1])
+    lowest = np.fmin.reduceat(normality, points)
+
     figure = Figure(figsize=(PAGE, 2.6), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(x, normality, color=BLUE, linewidth=0.8, label="normality")
+    axes.plot(x[points], lowest, color=BLUE, linewidth=0.8,
+              label=f"normality, lowest of {joined} frames" if joined > 1 else "normality")
     if not math.isnan(threshold):
         axes.axhline(threshold, color="black", linestyle="--", linewidth=0.8, label=f"threshold {threshold:.2f}")
     for k, (first, end) in enumerate(stretches(alarm)):
