@@ -26,6 +26,9 @@ from lgn_net.terminal import StopOnSignal, progress, run_command
 from lgn_net.video.output import Output, write_mp4
 from lgn_net.video.source import FPS, Source, SourceLost
 
+LIMITS = {"calibrate": (0, 1e6), "threshold": (-math.inf, math.inf), "false_alarms": (0, 1), "min_frames": (1, 1e6),
+          "gap": (0, 1e6), "seconds": (0.001, math.inf), "patience": (0.001, math.inf), "fps": (0.001, 1000)}
+
 
 def main(argv: list[str]) -> int:
     """Score a video, write the results, print what was found."""
@@ -45,6 +48,7 @@ def main(argv: list[str]) -> int:
         with (progress("predict", source.length or 0, "frames") as bar,
               nullcontext() if args.no_video else write_mp4(out / "annotated.mp4", source.fps or FPS) as write):
             output = Output(out, detector, source, write, args.on_alarm)
+            source.on_silence = output.end_alarm
             try:
                 for frame in detector.watch(source, args.calibrate):
                     output.add(frame)
@@ -55,6 +59,8 @@ def main(argv: list[str]) -> int:
             output.end_alarm()
             if not output.files:
                 raise UserError(f"{source.name}: {bar.n} frames, fewer than those of a window; nothing was scored")
+    if np.isnan(output.columns["normality"]).all():                           # lost while it was calibrated
+        return status
     if not (source.footage.whole or source.live):
         warnings.warn(f"{source.shown} is cut off or damaged after {bar.n} frames; it was scored up to there")
 
@@ -96,7 +102,12 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     add("--fps", type=float, help="frames a second, for a folder of images or where a file is wrong about it")
     add("--no_video", action="store_true", help="do without annotated.mp4; faster")
     add("--device", default="auto", help="cuda, cuda:1, mps or cpu; auto takes the first there is")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    for name, (least, most) in LIMITS.items():
+        value = getattr(args, name)
+        if value is not None and not least <= value <= most:
+            raise UserError(f"--{name} is {value:g}; give {least:g} to {most:g}")
+    return args
 
 
 if __name__ == "__main__":

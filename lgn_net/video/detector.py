@@ -27,7 +27,7 @@ from lgn_net.scores.protocols import paper_weights
 from lgn_net.scores.score_file import VideoScores, read_scores
 from lgn_net.terminal import progress
 from lgn_net.training.checkpoint import load_checkpoint, load_weights
-from lgn_net.video.source import FPS, Numbered, Source
+from lgn_net.video.source import FPS, Numbered, Source, SourceLost
 
 FIRST = 50                    # scored frames by which a scene is known, or that `calibrate_seconds` takes at least
 
@@ -162,8 +162,10 @@ class AnomalyDetector:
                 break
         else:
             if calibrate_seconds:
-                raise UserError(f"the video ended before {calibrate_seconds:g} seconds and {FIRST} scored frames could "
-                                f"be taken as normal ({len(learned)} were); give fewer seconds, or --normal VIDEO")
+                lost = getattr(source, "lost", None)
+                raise (SourceLost if lost else UserError)(
+                    f"{lost or 'the video ended'} before {calibrate_seconds:g} seconds and {FIRST} scored frames could "
+                    f"be taken as normal ({len(learned)} were); give fewer seconds, or --normal VIDEO")
 
         # Hold the first frames until they show which scene this is: another one is far from all training frames.
         threshold, held = self.limit(), list[FrameResult]()

@@ -30,7 +30,8 @@ class Source:
     Frames of a live source that the network is too slow for are dropped; they count in the numbers. After a cut the
     source is opened again, until for `patience` seconds there was no picture. `stop` and `seconds` of the source's time
     end it. Attributes: `length`, the frames of a file, and `fps`, or None; `live`; `dropped`; `began`, the clock time
-    of a live source's first frame (as in `time.time`); `lost`, the error that ended it. UserError for no picture.
+    of a live source's first frame (as in `time.time`); `lost`, the error that ended it; `on_silence`, called when a
+    live one is cut or silent. UserError for no picture.
     """
 
     def __init__(self, video: str | Path | int, channels: int = 3, fps: float | None = None, seconds: float = math.inf,
@@ -41,6 +42,7 @@ class Source:
         self.waiting: queue.Queue[Numbered | None] = queue.Queue(KEEP)           # None: the source was cut
         self.error: Exception | None = None
         self.lost: Exception | None = None
+        self.on_silence: Callable[[], None] = lambda: None
         self.ended, self.received, self.dropped = False, 0, 0
         self.began, self.opened = math.nan, time.monotonic()
         threading.Thread(target=self.read, args=(place, channels, fps), daemon=True).start()
@@ -83,10 +85,10 @@ class Source:
 
     def __iter__(self) -> Iterator[Numbered | None]:
         """Yield numbered frames and gaps until the source, `seconds` or `stop` ends them."""
-        rate, before, last = self.fps or FPS, 0.0, time.monotonic()
+        rate, before, last, silent = self.fps or FPS, 0.0, time.monotonic(), False
         try:
             while not self.stop():
-                ended, now = self.ended, time.monotonic()
+                ended, now, what = self.ended, time.monotonic(), "cut"
                 try:
                     item = self.waiting.get(timeout=0.1)
                 except queue.Empty:
@@ -97,12 +99,18 @@ class Source:
                         self.lost = SourceLost(f"{self.shown} gave no picture for {self.patience:g} seconds")
                     if ended or self.lost or (self.live and now - self.opened >= self.seconds):
                         return
-                    continue
+                    if not self.live or now - last <= GAP:
+                        continue
+                    item, what = None, "silent"
 
-                # A gap: a cut, or a hole in the time stamps.
+                # A gap: a cut or a silence, of which the user hears once, or a hole in the time stamps.
                 if item is None:
-                    warnings.warn(f"{self.shown} is cut after frame {self.received - 1}; waiting {self.patience:g} s")
-                    yield None
+                    if not silent:
+                        warnings.warn(f"{self.shown} is {what} after frame {self.received - 1}; waiting "
+                                      f"{self.patience:g} s")
+                        self.on_silence()
+                        yield None
+                    silent = True
                     continue
                 number, frame = item
                 moment = number / rate if math.isnan(frame.seconds) else frame.seconds
@@ -110,7 +118,7 @@ class Source:
                     return
                 if moment - before > max(GAP, 10 / rate):
                     yield None
-                before, last = moment, now
+                before, last, silent = moment, now, False
                 yield number, frame
         finally:
             self.ended = True
