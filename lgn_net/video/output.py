@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import csv
+import io
 import json
 import math
 import subprocess
@@ -29,9 +30,11 @@ from lgn_net.video.source import FPS, Source
 
 ENVIRONMENT.filters["base64"] = lambda content: base64.b64encode(content).decode()
 SHOWN = 50                    # alarms on the page, the least normal ones
+LEAD, LONGEST = 1.0, 10.0     # seconds of a clip before and after its alarm, and of the alarm at most
 ALARM = ("video", "start", "end", "start_seconds", "end_seconds", "lowest_normality")        # columns of alarms.csv
 BOX = (255, 200, 0)           # light blue: unlike the heat, for colour-blind eyes, too
 LINE, LIMIT, SHADE, GROUND = (235, 235, 235), (60, 190, 255), (40, 40, 150), (28, 28, 28)     # of the strip
+OLD = "%Y-%m-%dT%H%M%S.%f"     # when an older table was last written to, for its new name
 TICKS = 90000                 # of a video's clock, a second
 HANGS = 60.0                  # seconds after which the command of --on_alarm is ended
 
@@ -48,7 +51,7 @@ class Output:
         self.files: dict[str, IO[str]] = {}
         self.columns = {name: array("d") for name in ("number", "seconds", "normality", "alarm")}     # of scored frames
         self.peak, self.threshold = 1.0, math.nan
-        self.curve, self.y = np.zeros((0, 0, 3), np.uint8), 0             # of the strip, and where it ends
+        self.shown: list[tuple[float, bool]] = []                         # normality and alarm of the strip's frames
         self.on: list[FrameResult] = []                                   # first, last and lowest frame of an alarm
         self.events: list[dict[str, Any]] = []                            # the ends of alarms
         self.calls = ThreadPoolExecutor(1)                                # of the command, one after the other
@@ -60,11 +63,13 @@ class Output:
         if self.write:
             self.write(self.draw(frame), frame.seconds)
         if frame.signals:
-            if not self.files:                                            # a camera's earlier events stay
+            if not self.files:                                            # those of a camera's earlier runs stay
                 self.out.mkdir(parents=True, exist_ok=True)
                 for name in "scores.csv", "alarms.csv", "events.jsonl":
-                    mode = "a" if self.source.live and name == "events.jsonl" else "w"
-                    self.files[name] = (self.out / name).open(mode, encoding="utf-8", newline="", buffering=1)
+                    path, appended = self.out / name, self.source.live and name == "events.jsonl"
+                    if self.source.live and not appended and path.exists():
+                        path.rename(path.with_stem(f"{path.stem}_{datetime.fromtimestamp(path.stat().st_mtime):{OLD}}"))
+                    self.files[name] = path.open("a" if appended else "w", encoding="utf-8", newline="", buffering=1)
                 self.row("scores.csv", ["video", "frame", *frame.signals, "normality", "seconds"])
                 self.row("alarms.csv", list(ALARM))
             numbers = [int(x) if x in (0, 1) else x for x in frame.signals.values()]
@@ -128,7 +133,8 @@ class Output:
     def draw(self, frame: FrameResult) -> np.ndarray:
         """Draw a frame, and below it a line of text and the curve of the last frames' normality, two pixels a frame.
 
-        It reaches from 2 above the threshold (or above 0, the mean of normal frames) to 4 below it.
+        It reaches from 2 above the threshold (or above 0, the mean of normal frames) to 4 below it, or to its lowest
+        frame.
         """
         H, W, _ = frame.picture.shape
         picture = frame.picture if frame.error is None else marked(frame, self.peak)
@@ -140,18 +146,21 @@ class Output:
         cv2.putText(band, f"frame {frame.number}   {score}" + "   ALARM" * frame.alarm, (4, round(28 * scale)),
                     cv2.FONT_HERSHEY_SIMPLEX, min(scale, W / 720), LINE, max(1, round(1.5 * scale)), cv2.LINE_AA)
 
-        # The curve moves to the left, and goes on at the right.
+        # The curve, its newest frame at the right.
         h, limit = max(16, H // 6), 0.0 if math.isnan(frame.threshold) else frame.threshold
-        if self.curve.shape != (h, W, 3):
-            self.curve = np.full((h, W, 3), GROUND, np.uint8)
-        self.curve = np.roll(self.curve, -2, axis=1)
-        self.curve[:, -2:] = SHADE if frame.alarm else GROUND
-        low, y = np.interp([limit, frame.normality], (min(limit, 0) - 4, max(limit, 0) + 2), (h - 2, 1))
-        self.curve[round(low), -2:] = LIMIT
-        if not math.isnan(frame.normality):
-            cv2.line(self.curve, (W - 3, self.y or round(y)), (W - 1, round(y)), LINE, 1, cv2.LINE_AA)
-            self.y = round(y)
-        return np.vstack([picture, band, self.curve])
+        curve = np.full((h, W, 3), GROUND, np.uint8)
+        self.shown = [*self.shown, (frame.normality, frame.alarm)][-(W // 2):]
+        normality, alarm = np.array(self.shown).T
+        x = W - 2 * np.arange(len(normality), 0, -1)
+        for left in x[alarm == 1]:
+            curve[:, left:left + 2] = SHADE
+        reach = np.fmin.reduce([min(limit, 0) - 4, *normality]), max(limit, 0) + 2
+        low, *y = np.interp([limit, *normality], reach, (h - 2, 1)).round()
+        curve[int(low)] = LIMIT
+        points = np.stack([x + 1, y], axis=1)[~np.isnan(normality)]
+        if len(points):
+            cv2.polylines(curve, [points.astype(int)], False, LINE, 1, cv2.LINE_AA)
+        return np.vstack([picture, band, curve])
 
     def finish(self, facts: dict[str, str]) -> None:
         """Draw curve.png, write report.html with the `facts` at its top, and close everything."""
@@ -161,14 +170,31 @@ class Output:
             start, end = (event[k] / FPS if event[f"{k}_seconds"] is None else event[f"{k}_seconds"]
                           for k in ("start", "end"))
             alarms.append(event | {"snapshot": (self.out / event["picture"]).read_bytes(),
-                                   "part": f"{max(0, start - 1):.2f},{end + 1:.2f}",
+                                   "clip": self.write and cut(self.out / "annotated.mp4", start - LEAD,
+                                                              min(end, start + LONGEST) + LEAD),
                                    "times": [timedelta(seconds=int(moment)) for moment in (start, end)]})
         write_atomic(self.out / "report.html", ENVIRONMENT.get_template("video.html").render(
-            name=self.source.name, facts=facts, alarms=alarms, count=len(self.events), annotated=bool(self.write),
+            name=self.source.name, facts=facts, alarms=alarms, count=len(self.events),
             curve=(self.out / "curve.png").read_bytes()))
         for file in self.files.values():
             file.close()
         self.calls.shutdown()
+
+
+def cut(video: Path, start: float, end: float) -> bytes:
+    """Cut seconds `start` to `end` out of a video, from the key frame before them, without coding them anew."""
+    file, first = io.BytesIO(), None
+    with av.open(str(video)) as source, av.open(file, "w", format="mp4") as target:
+        copy = target.add_stream_from_template(source.streams.video[0])
+        source.seek(max(0, round(start * av.time_base)))
+        for packet in source.demux(video=0):
+            moved: Any = packet
+            if packet.dts is None or packet.dts * packet.time_base > end:
+                break
+            first = packet.dts if first is None else first
+            moved.dts, moved.pts, moved.stream = moved.dts - first, moved.pts - first, copy
+            target.mux(moved)
+    return file.getvalue()
 
 
 def boxes_of(frame: FrameResult) -> list[list[int]]:
@@ -205,6 +231,7 @@ def write_mp4(path: Path, fps: float) -> Iterator[Callable[..., None]]:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(65535),
                                       options={"preset": "veryfast", "crf": "20"})     # lines and letters stay clear
         stream.pix_fmt, stream.codec_context.time_base, last = "yuv420p", Fraction(1, TICKS), -1
+        stream.gop_size = max(1, round(2 * fps))           # where one may jump to, and clips of the page begin
 
         def write(picture: Any, seconds: float = math.nan) -> None:
             nonlocal last
