@@ -68,11 +68,11 @@ def main(argv: list[str]) -> int:
     normality, threshold = np.array(output.columns["normality"]), frame.threshold
     normal = args.normal or [f"its first {args.calibrate:g} seconds" if args.calibrate else "the training videos"]
     share = f"{100 * args.false_alarms:g} % of the normal frames are below" if args.threshold is None else "as given"
+    limit = "none: another scene" if math.isnan(threshold) else f"{threshold:+.2f} ({share})"
     facts = {
         "frames": f"{bar.n + source.dropped}, of which {len(normality)} scored and {source.dropped} dropped; normality "
                   f"{np.nanmean(normality):+.2f} on average, lowest {np.nanmin(normality):+.2f}",
-        "threshold": f"{threshold:+.2f} ({share}); normal: {detector.calibration['frames']} frames of "
-                     f"{', '.join(normal)}",
+        "threshold": f"{limit}; normal: {detector.calibration['frames']} frames of {', '.join(normal)}",
         "alarms": f"{len(output.events)}; {100 * np.mean(normality < threshold):.1f} % of the frames are below the "
                   f"threshold",
         "speed": f"{bar.n / (time.monotonic() - started):.1f} frames a second ({detector.device.type}, "

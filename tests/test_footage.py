@@ -125,6 +125,7 @@ def test_folder(tmp_path):
 
 @pytest.mark.parametrize(("text", "match"), [
     ("text.mp4", "holds no picture"), ("empty", "holds no images"), ("97", "no camera 97 answers"),
+    ("/dev/video97", "no camera 97 answers"),
     ("http://me:secret@127.0.0.1:9/?key=secret", r"at http://\*\*\*@127.0.0.1:9/\?\*\*\* \(Connection refused\)"),
     ("gone.mp4", "no such video")])
 def test_what_is_no_video(tmp_path, text, match):

@@ -111,7 +111,7 @@ class Output:
                   "boxes": boxes, "picture": picture, "threshold": lowest.threshold,
                   "min_frames": self.detector.min_frames, "gap": self.detector.gap,
                   "checkpoint": str(self.detector.checkpoint)}
-        cv2.imwrite(str(self.out / picture), marked(lowest, self.peak))
+        (self.out / picture).write_bytes(cv2.imencode(".jpg", marked(lowest, self.peak))[1].tobytes())
         text = json.dumps(event) + "\n"
         self.files["events.jsonl"].write(text)
         moment = "" if math.isnan(last.seconds) else f", {event['end_time'] or f'{last.seconds:.2f} s'}"
