@@ -1,5 +1,6 @@
 """Own videos: scripts/export_weights.py, `AnomalyDetector`, scripts/predict_video.py, on files and loopback streams."""
 
+import base64
 import contextlib
 import functools
 import http.server
@@ -234,6 +235,10 @@ def test_annotated_video_has_every_frame_and_the_box_in_alarms_only(square, scor
     assert not list((tmp_path / "out").glob(".*")) and (tmp_path / "out/curve.png").stat().st_size > 5000
     page, count = (tmp_path / "out/report.html").read_text(), len(np.flatnonzero(np.diff(inside.astype(int)) > 0))
     assert page.count("data:video/mp4") == page.count("data:image/jpeg") == count > 1
+    clip = re.findall(r'data:video/mp4;base64,([^"]+)', page)[-1]
+    (tmp_path / "clip.mp4").write_bytes(base64.b64decode(clip))
+    clip = [frame.picture for frame in read(tmp_path / "clip.mp4")[0]]
+    assert 10 <= len(clip) < 30 and np.array_equal(clip, pictures[-len(clip):])          # not coded anew
     assert "<b>&" not in page and "<h1>&lt;b&gt;&amp;</h1>" in page
 
 
@@ -464,12 +469,13 @@ def test_slow_network_drops_frames_and_does_not_lag(detector, camera, monkeypatc
 
 @pytest.mark.parametrize(("plan", "options", "status", "words"), [
     ([(20, 20)], ["--seconds", 1.5], 0, "is silent after frame 19; waiting 60 s"),
-    ([(20, 20)], ["--patience", 1, "--calibrate", 60], 3, "gave no picture for 1 seconds before 60 seconds and 50"),
+    ([(20, 0)], ["--patience", 1, "--calibrate", 60], 3, "gave no picture for 1 seconds before 60 seconds and 50"),
     ([(0, 20)], ["--seconds", 1], 2, "gave no picture"), ([], [], 2, "no stream answers at http://***@127.0.0.1")])
 def test_silent_stream_ends_in_time_and_says_so(start, camera, tmp_path, plan, options, status, words):
     begin = time.monotonic()
     done = start("--no_video", "--video", camera(*plan), "--threshold", -1e9, *options)
     assert done.status == status and done.err.count(words) == 1 and time.monotonic() - begin < 4, done
+    assert done.err.count("; waiting ") == (status in (0, 3))
     assert "secret" not in done.out + done.err and (tmp_path / "out/scores.csv").exists() == (status != 2)
 
 
