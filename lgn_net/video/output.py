@@ -140,11 +140,13 @@ class Output:
         picture = frame.picture if frame.error is None else marked(frame, self.peak)
 
         # A line of text, which narrow pictures get in smaller letters.
-        scale = max(0.35, H / 720)
+        scale, font = max(0.35, H / 720), cv2.FONT_HERSHEY_SIMPLEX
         band = np.full((round(40 * scale), W, 3), GROUND, np.uint8)
         score = "no score yet" if math.isnan(frame.normality) else f"normality {frame.normality:+.2f}"
-        cv2.putText(band, f"frame {frame.number}   {score}" + "   ALARM" * frame.alarm, (4, round(28 * scale)),
-                    cv2.FONT_HERSHEY_SIMPLEX, min(scale, W / 720), LINE, max(1, round(1.5 * scale)), cv2.LINE_AA)
+        text = f"frame {frame.number}   {score}"
+        longest = cv2.getTextSize(text + "   ALARM", font, scale, 1)[0][0]
+        cv2.putText(band, text + "   ALARM" * frame.alarm, (4, round(28 * scale)), font,
+                    scale * min(1, (W - 8) / longest), LINE, max(1, round(1.5 * scale)), cv2.LINE_AA)
 
         # The curve, its newest frame at the right.
         h, limit = max(16, H // 6), 0.0 if math.isnan(frame.threshold) else frame.threshold
