@@ -1,5 +1,5 @@
 # make demo: from nothing to an AUC on drawn data.  make test: the fast tests, four minutes.
-# make test-all: its slow part, too.  make soak: half an hour of kills, damage and hostile files (docs/reliability.md).
+# make test-all: its slow part, too.  make soak: half an hour of kills and damage (docs/reliability.md).
 # make lint: ruff and mypy.  Each installs first what it needs.
 VENV ?= .venv
 PYTHON ?= python3

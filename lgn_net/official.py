@@ -30,8 +30,7 @@ NAMES = {
 }
 UNUSED = "encoder.moduleBatchNorm."       # in the authors' files, never used by their network
 FIRST, LAST = "encoder.moduleConv1.0.weight", "decoder.moduleDeconv1.6.weight"
-BOTTOM, UP = "decoder.moduleConv.0.weight", "decoder.moduleUpsample4.0.weight"
-STATE = "pred.convlstm_list.0.conv_h.0.weight"
+UP, STATE = "decoder.moduleUpsample4.0.weight", "pred.convlstm_list.0.conv_h.0.weight"
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "m_items")      # names of what holds the content
 
 
@@ -47,13 +46,8 @@ def official_name(name: str) -> str:
 def load_unwrapped(path: str | Path) -> Any:
     """Load one of the authors' files, without what others wrap around it: containers, prefixes of all names."""
     content = load_file(path)
-    while isinstance(content, dict | list | tuple):
-        inside = [content[name] for name in WRAPPERS if name in content] if isinstance(content, dict) else content
-        if len(inside) != 1:
-            break
-        content = inside[0]
-    if isinstance(content, Tensor) and content.dim() == 3 and len(content) == 1:
-        return content[0]
+    for name in WRAPPERS:
+        content = content.get(name, content) if isinstance(content, dict) else content
     if not isinstance(content, dict):
         return content
     prefix = next((str(name).removesuffix(FIRST) for name in content if str(name).endswith(FIRST)), "")
@@ -63,43 +57,42 @@ def load_unwrapped(path: str | Path) -> Any:
 def load_official(model_path: str | Path, items_path: str | Path | None) -> tuple[str, dict, dict]:
     """Read the authors' pair: their state_dict, and their memory items (M, D).
 
-    Returns which system it is, a key of `SYSTEMS`; the sizes of the network, read off the shapes, as keyword arguments
-    of `LGNNet`; and its state_dict, memory items included. UserError where names or shapes are not LGN-Net's or MNAD's.
+    Returns a key of `SYSTEMS`; the network's sizes, read off the shapes, as keyword arguments of `LGNNet`; and its
+    state_dict, memory items included. UserError where names or shapes do not fit.
     """
-    if items_path is None:
-        raise UserError(f"{model_path} needs its memory items; the authors save them beside the model as <n>keys.pt, "
-                        f"and without them every score is meaningless")
-    official, items = load_unwrapped(model_path), load_unwrapped(items_path)
+    official, items = load_unwrapped(model_path), load_unwrapped(items_path) if items_path else None
     if not isinstance(official, dict) or not isinstance(items, Tensor) or items.dim() != 2:
-        raise UserError(f"{model_path} should hold a state_dict of tensors, and {items_path} the memory items, "
-                        f"M x D; give the model first, then its items")
+        raise UserError(f"{model_path} should hold a state_dict, and {items_path} the memory items, M x D, which the "
+                        f"authors save beside the model as <n>keys.pt; without them every score is meaningless")
 
-    # Compare names and shapes with those of our network of the same sizes.
+    # Read the sizes off the weights' shapes.
     system = infer_system(official)
-    sizes = infer_sizes(official, system, model_path)
+    if missing := [name for name in (FIRST, LAST, STATE)[:3 if system == "lgn_net" else 2] if name not in official]:
+        raise UserError(f"{model_path} is not the state_dict of LGN-Net, nor of MNAD: {missing[0]} is missing")
+    (base_width, stacked), channels = official[FIRST].shape[:2], len(official[LAST])
+    sizes = {"input_frames": max(stacked // channels, 1), "channels": channels, "base_width": base_width}
+    if system == "lgn_net":
+        layers = {name.split(".")[2] for name in official if name.startswith("pred.convlstm_list.")}
+        sizes |= {"hidden_width": official[STATE].shape[1], "lstm_layers": len(layers)}
+
+    # Compare names and shapes with those of our network of these sizes.
     with torch.device("meta"):
         expected = LGNNet(partial(PrototypeMemory, len(items)), **sizes, **VARIANTS[system]).state_dict()
-    found = {official_name(name): official.get(official_name(name)) for name in expected if name != "memory.items"}
-    state: dict = {"memory.items": items.detach().float()}
-    state |= {name: found[official_name(name)] for name in expected if name not in state}
-    problems = [f"{name} is unknown" for name in official if name not in found and not str(name).startswith(UNUSED)]
+    theirs = {name: str(items_path) if name == "memory.items" else official_name(name) for name in expected}
+    official |= {str(items_path): items.detach().float()}
+    problems = [f"{name} is unknown" for name in official if not (name in theirs.values() or name.startswith(UNUSED))]
     for name, value in expected.items():
-        where = official_name(name) if name != "memory.items" else f"{items_path}, of {items.shape[1]} features,"
-        if state[name] is None or state[name].shape != value.shape:
-            there = "missing" if state[name] is None else f"of shape {tuple(state[name].shape)}"
-            problems.append(f"{where} is {there}, expected {tuple(value.shape)}")
-        elif not state[name].isfinite().all():
-            problems.append(f"{where} is not finite")
+        shape = tuple(official[theirs[name]].shape) if theirs[name] in official else "missing"
+        if shape != tuple(value.shape):
+            problems.append(f"{theirs[name]} is {shape}, expected {tuple(value.shape)}")
     if problems:
         raise UserError(f"{model_path} is not {SYSTEMS[system]}: {'; '.join(problems[:3])}; {len(problems)} in all")
-    return system, sizes, state
+    return system, sizes, {name: official[theirs[name]] for name in expected}
 
 
 def import_official(config: Config, model_path: str | Path, items_path: str | Path | None) -> tuple[Config, dict]:
     """Load the authors' pair, with system and sizes written into a configuration: (configuration, state_dict)."""
     system, sizes, state = load_official(model_path, items_path)
-    if config.model.name not in ("lgn_net", system):
-        raise UserError(f"{model_path} is {SYSTEMS[system]}, and model.name is {config.model.name}; leave that out")
     data = replace(config.data, channels=sizes.pop("channels"))
     sizes |= {"name": system, "memory": True, "memory_items": len(state["memory.items"]), "concat_query": False}
     return replace(config, data=data, model=replace(config.model, **sizes)), state
@@ -112,26 +105,9 @@ def official_system(model_path: str | Path) -> str:
 
 
 def infer_system(official: dict) -> str:
-    """Return a key of `SYSTEMS`: MNAD has no local branch, its decoder sees the queries; all else is "lgn_net"."""
-    shapes = {name: value.shape for name, value in official.items() if isinstance(value, Tensor) and value.dim() == 4}
-    local_branch = any(str(name).startswith(("pred.", "st_decoder.")) for name in official)
-    if local_branch or not {FIRST, LAST, BOTTOM} <= set(shapes) or shapes[BOTTOM][1] != 16 * shapes[FIRST][0]:
+    """Return a key of `SYSTEMS`: MNAD has no local branch; MNAD-Recon sees a single frame, and has no skips."""
+    if not {FIRST, LAST, UP} <= official.keys() or any(name.startswith(("pred.", "st_decoder.")) for name in official):
         return "lgn_net"
-    width, stacked, *_ = shapes[FIRST]
-    narrow = UP in shapes and shapes[UP][1] == 4 * width
-    return "mnad_recon" if stacked == shapes[LAST][0] and not narrow else "mnad_pred"
-
-
-def infer_sizes(official: dict, system: str, path: str | Path) -> dict:
-    """Read keyword arguments of LGNNet off the shapes of the authors' weights. UserError where one is missing."""
-    for name in (FIRST, LAST, STATE)[:3 if system == "lgn_net" else 2]:
-        if not isinstance(official.get(name), Tensor) or official[name].dim() != 4:
-            raise UserError(f"{path} is not LGN-Net, nor MNAD: {name} is missing; what is read here is the authors' "
-                            f"state_dict of either")
-    base_width, stacked = official[FIRST].shape[:2]
-    channels = official[LAST].shape[0]
-    sizes = {"input_frames": max(stacked // channels, 1), "channels": channels, "base_width": base_width}
-    if system == "lgn_net":
-        layers = {name.split(".")[2] for name in official if str(name).startswith("pred.convlstm_list.")}
-        sizes |= {"hidden_width": official[STATE].shape[1], "lstm_layers": len(layers)}
-    return sizes
+    width, stacked = official[FIRST].shape[:2]
+    narrow = official[UP].shape[1] == 4 * width
+    return "mnad_recon" if stacked == len(official[LAST]) and not narrow else "mnad_pred"

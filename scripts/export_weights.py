@@ -1,30 +1,23 @@
 """Make a small file of a checkpoint: half the digits, no optimizer, and how the network scores normal frames.
 
     python scripts/export_weights.py RUN/last.pt --dataset_path DATA --out weights/NAME.pt [--windows 256]
-    python evaluate.py --checkpoint weights/NAME.pt --dataset_path DATA
-    python scripts/predict_video.py --checkpoint weights/NAME.pt --video VIDEO
-
-The file is a checkpoint like any other for evaluate.py and `train.py --init_from`. Weights and BatchNorm statistics
-are rounded to float16 (about three digits), memory items stay float32. "calibration" holds mean and standard deviation
-of each signal over training windows, by the rounded weights, and which share of them lies below which normality.
-
     python scripts/export_weights.py RUN/last.pt --half --out NAME.pt        # round only; needs no data
     python scripts/export_weights.py RUN/last.pt --parts FOLDER              # the file as it is, in parts of 15 MiB
     python scripts/export_weights.py --join FOLDER --out RUN/last.pt         # the parts, checked, back in one file
+
+The file is a checkpoint like any other. Weights and BatchNorm statistics are rounded to float16 (about three digits),
+memory items stay float32. "calibration" says how the rounded weights score training windows.
 """
 
 import argparse
-import hashlib
-import json
+import zlib
 from pathlib import Path
-
-from torch import Tensor
 
 from lgn_net.config import Config
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.device import pick_device
 from lgn_net.errors import UserError
-from lgn_net.files import check_writable, replacing, to_json, write_atomic
+from lgn_net.files import check_writable, replacing
 from lgn_net.inference.around import predict_again, sample_normal
 from lgn_net.inference.loop import to_scores
 from lgn_net.model.build import build_model
@@ -33,8 +26,6 @@ from lgn_net.scores.maps import as_array, error_map, smoothed
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.terminal import progress, run_command
 from lgn_net.training.checkpoint import load_checkpoint, load_file, load_weights, save_checkpoint
-
-PEAKS = 64                                               # windows whose greatest error is kept
 
 
 def main(argv: list[str]) -> None:
@@ -61,28 +52,19 @@ def main(argv: list[str]) -> None:
         load_file(args.checkpoint)                           # which looks at its checksums
         split_file(args.checkpoint, args.parts)
     else:
-        export(args)
+        config, content = load_checkpoint(args.checkpoint)
+        # Round all but the memory items, and tensors with numbers too large for float16.
+        state = dict(content["model"])
+        for name, value in state.items():
+            if value.is_floating_point() and not name.endswith("items") and value.half().isfinite().all():
+                state[name] = value.half()
+        more = {} if args.half else {"calibration": calibrate_network(args, config, state)}
+        save_checkpoint(args.out, config, state, **more, exported_from={
+            key: content[key] for key in ("step", "provenance", "imported_from") if key in content})
+        print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB")
 
 
-def export(args: argparse.Namespace) -> None:
-    """Write the rounded weights, and how they score training windows."""
-    config, content = load_checkpoint(args.checkpoint)
-    state = rounded(content["model"])
-    more = {} if args.half else {"calibration": calibrate_network(args, config, state)}
-    save_checkpoint(args.out, config, state, **more, exported_from={
-        key: content[key] for key in ("step", "provenance", "imported_from") if key in content})
-    size, full = (path.stat().st_size / 1e6 for path in (args.out, args.checkpoint))
-    print(f"{args.out}: {size:.2f} MB ({full:.2f} MB before)")
-
-
-def rounded(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Round a state_dict to float16, without the memory items and tensors with numbers too large for float16."""
-    halves = {name: value.half() for name, value in state.items()
-              if value.is_floating_point() and not name.endswith("items")}
-    return state | {name: value for name, value in halves.items() if value.isfinite().all()}
-
-
-def calibrate_network(args: argparse.Namespace, config: Config, state: dict[str, Tensor]) -> dict:
+def calibrate_network(args: argparse.Namespace, config: Config, state: dict) -> dict:
     """Calibrate a network on training windows."""
     device = pick_device(args.device)
     model = build_model(config).to(device)
@@ -90,7 +72,7 @@ def calibrate_network(args: argparse.Namespace, config: Config, state: dict[str,
     videos = index_videos(find_split(args.dataset_path, config.data.dataset, "training"))
     with progress("score training windows", args.windows, "windows") as bar:
         normal, _ = sample_normal(model, videos, config, args.windows, device, bar)
-    wanted = {(videos[s.video].name, s.frame) for s in normal[::-(-len(normal) // min(PEAKS, len(normal)))]}
+    wanted = {(videos[s.video].name, s.frame) for s in normal[::-(-len(normal) // 64)]}     # for their greatest errors
     scored = to_scores(normal, videos)
     peaks = [smoothed(error_map(as_array(predicted), as_array(target))).max()
              for *_, predicted, target in predict_again(model, videos, config, scored, wanted, device)]
@@ -98,31 +80,25 @@ def calibrate_network(args: argparse.Namespace, config: Config, state: dict[str,
 
 
 def split_file(path: Path, folder: Path, size: int = 15 * 2**20) -> None:
-    """Write a file's parts of `size` bytes, `<name>.part00`, ..., and their checksums, `<name>.parts.json`."""
-    parts: list[dict] = []
-    with path.open("rb") as source:
-        while block := source.read(size):
-            parts.append({"name": f"{path.name}.part{len(parts):02d}", "sha256": hashlib.sha256(block).hexdigest()})
-            with replacing(folder / parts[-1]["name"]) as file:
-                file.write(block)
-    write_atomic(folder / f"{path.name}.parts.json",
-                 to_json({"name": path.name, "bytes": path.stat().st_size, "parts": parts}))
-    print(f"{len(parts)} parts of {path} in {folder}")
+    """Write a file's parts of `size` bytes, `<name>.part<number>of<count>.<checksum>`."""
+    content = path.read_bytes()
+    blocks = [content[start:start + size] for start in range(0, len(content), size)]
+    for k, block in enumerate(blocks):
+        with replacing(folder / f"{path.name}.part{k:03d}of{len(blocks)}.{zlib.crc32(block):08x}") as file:
+            file.write(block)
+    print(f"{len(blocks)} parts of {path} in {folder}")
 
 
 def join_parts(folder: Path, out: Path) -> None:
-    """Join the parts in a folder to the file `out`, completely or not at all. UserError for missing or damaged ones."""
-    index = next(folder.glob("*.parts.json"), folder / "NAME.parts.json")
-    try:
-        parts = [(part["name"], part["sha256"]) for part in json.loads(index.read_bytes())["parts"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{index} is damaged ({error}); copy it once more") from None
+    """Join the parts in a folder to the file `out`. UserError, and no file, for missing or damaged ones."""
+    parts = sorted(folder.glob("*.part*"))
+    if not parts or not parts[0].stem.endswith(f"of{len(parts)}"):
+        raise UserError(f"{folder} holds {len(parts)} parts of a file, which are not all of it")
     with replacing(out) as file:
-        for name, checksum in parts:
-            block = (folder / name).read_bytes()
-            if hashlib.sha256(block).hexdigest() != checksum:
-                raise UserError(f"{folder / name} is damaged: its SHA-256 is not the one in {index.name}; copy "
-                                f"it once more")
+        for part in parts:
+            block = part.read_bytes()
+            if part.suffix != f".{zlib.crc32(block):08x}":
+                raise UserError(f"{part} is damaged: its checksum is not the one in its name; copy it once more")
             file.write(block)
     print(f"{out}: joined; every part is as it was written")
 

@@ -1,9 +1,9 @@
 """Turn the pair of files that the authors of LGN-Net or MNAD publish, <n>model.pth and <n>keys.pt, into one checkpoint.
 
-Then use it as any other checkpoint:
-
     python scripts/import_official.py MODEL.pth KEYS.pt --out lgn_ped2.pt
     python evaluate.py --checkpoint lgn_ped2.pt --dataset_path DATA
+
+configs/ped2.yaml, and for MNAD its own lambda and gamma, go into it, or --config.
 """
 
 import argparse
@@ -21,8 +21,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("model", help="the authors' <n>model.pth, a state_dict")
     parser.add_argument("items", nargs="?", metavar="keys", help="the <n>keys.pt that belongs to it, its memory items")
     parser.add_argument("--out", required=True, help="checkpoint to write")
-    parser.add_argument("--config", help="configuration whose data set and scoring go into the checkpoint (default: "
-                                         "configs/ped2.yaml, and for MNAD its own lambda and gamma)")
+    parser.add_argument("--config", help="configuration whose data set and scoring go into the checkpoint")
     args = parser.parse_args(argv)
     files = [args.config] if args.config else [ROOT / "configs/ped2.yaml", family_file(official_system(args.model))]
     config, _ = parse(knob_parser(), [f"--config={file}" for file in files])

@@ -4,7 +4,6 @@
     python scripts/predict_video.py --checkpoint CKPT.pt --video VIDEO.mp4 --normal NORMAL.mp4 --out FOLDER
     python scripts/predict_video.py --checkpoint CKPT.pt --video rtsp://... --calibrate 60 --on_alarm COMMAND
 
-Normality is 0 on an average normal frame, negative where the network does worse; low frames that stay make an alarm.
 Writes scores.csv, alarms.csv and events.jsonl at once; at the end annotated.mp4, curve.png, and report.html, the page
 to look at. docs/own-video.md explains the numbers.
 """
@@ -27,7 +26,8 @@ from lgn_net.terminal import StopOnSignal, progress, run_command
 from lgn_net.video.output import Output, write_mp4
 from lgn_net.video.source import FPS, Source, SourceLost
 
-LOST = 3                      # exit status where a camera or stream stays away
+LIMITS = {"calibrate": (0, 1e6), "threshold": (-math.inf, math.inf), "false_alarms": (0, 1), "min_frames": (1, 1e6),
+          "gap": (0, 1e6), "seconds": (0.001, math.inf), "patience": (0.001, math.inf), "fps": (0.001, 1000)}
 
 
 def main(argv: list[str]) -> int:
@@ -48,19 +48,19 @@ def main(argv: list[str]) -> int:
         with (progress("predict", source.length or 0, "frames") as bar,
               nullcontext() if args.no_video else write_mp4(out / "annotated.mp4", source.fps or FPS) as write):
             output = Output(out, detector, source, write, args.on_alarm)
+            source.on_silence = output.end_alarm
             try:
-                for frame in detector.watch(source, args.calibrate, args.update_memory, output.end_alarm):
+                for frame in detector.watch(source, args.calibrate):
                     output.add(frame)
                     bar.update()
             except SourceLost as lost:
-                status, calibrating = LOST, args.calibrate and np.isnan(output.columns["normality"]).all()
-                warnings.warn(f"{lost}; " + ("the source went away while it was being calibrated, so there are neither "
-                                             "alarms nor statistics" if calibrating else "scored up to there"))
-                if calibrating:
-                    return status
+                status = 3                                                    # docs/own-video.md names it
+                warnings.warn(f"{lost}; scored up to there")
             output.end_alarm()
             if not output.files:
                 raise UserError(f"{source.name}: {bar.n} frames, fewer than those of a window; nothing was scored")
+    if np.isnan(output.columns["normality"]).all():                           # lost while it was calibrated
+        return status
     if not (source.footage.whole or source.live):
         warnings.warn(f"{source.shown} is cut off or damaged after {bar.n} frames; it was scored up to there")
 
@@ -73,10 +73,10 @@ def main(argv: list[str]) -> int:
         "frames": f"{bar.n + source.dropped}, of which {len(normality)} scored and {source.dropped} dropped; normality "
                   f"{np.nanmean(normality):+.2f} on average, lowest {np.nanmin(normality):+.2f}",
         "threshold": f"{limit}; normal: {detector.calibration['frames']} frames of {', '.join(normal)}",
-        "alarms": f"{len(output.events)}, listed in alarms.csv and events.jsonl; "
-                  f"{100 * np.mean(normality < threshold):.1f} % of the frames are below the threshold",
+        "alarms": f"{len(output.events)}; {100 * np.mean(normality < threshold):.1f} % of the frames are below the "
+                  f"threshold",
         "speed": f"{bar.n / (time.monotonic() - started):.1f} frames a second ({detector.device.type}, "
-                 f"{torch.get_num_threads()} threads{'' if args.no_video else ', annotated video included'})"}
+                 f"{torch.get_num_threads()} threads)"}
     output.finish(facts)
     print("\n".join(f"{name:10} {text}" for name, text in facts.items()), f"; written into {out}", sep="")
     return 128 + stop.received if stop.received and not source.live else status
@@ -90,28 +90,23 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     add("--video", required=True, help="video file, folder of images, camera's number, or address of a stream")
     add("--out", help="folder for the results (default: predicted_<name of the video>)")
     normal = parser.add_mutually_exclusive_group()
-    normal.add_argument("--normal", nargs="+", metavar="VIDEO", help="normal videos or folders of your scene, or "
-                        "scores.csv of such, which say what is normal in place of the checkpoint's training frames")
-    normal.add_argument("--calibrate", type=float, default=0.0, metavar="SECONDS",
-                        help="or take the beginning of --video itself as normal, by median and median deviation")
+    normal.add_argument("--normal", nargs="+", metavar="VIDEO", help="normal videos of your scene, or their scores.csv")
+    normal.add_argument("--calibrate", type=float, default=0.0, help="or take so many seconds of --video as normal")
     add("--threshold", type=float, help="normality below which a frame is low")
-    add("--false_alarms", type=float, default=0.01, metavar="SHARE",
-        help="or the threshold below which this share of the normal frames lies (default: 0.01)")
+    add("--false_alarms", type=float, default=0.01, help="or the share of normal frames that are low (default: 0.01)")
     add("--min_frames", type=int, default=5, help="an alarm lasts at least so many frames (default: 5)")
     add("--gap", type=int, default=2, help="so many frames that are not low do not end it (default: 2)")
     add("--seconds", type=float, default=math.inf, help="stop after so many seconds of the video")
-    add("--patience", type=float, default=60, metavar="SECONDS",
-        help="end, with status 3, when a camera or stream gives no picture for so long (default: 60)")
+    add("--patience", type=float, default=60, help="seconds that a camera or stream may stay away (default: 60)")
     add("--on_alarm", metavar="COMMAND", help="run this when an alarm begins or ends, with the event as JSON on stdin")
     add("--fps", type=float, help="frames a second, for a folder of images or where a file is wrong about it")
-    add("--update_memory", action="store_true", help="update the memory by frames with a regular score below gamma")
     add("--no_video", action="store_true", help="do without annotated.mp4; faster")
     add("--device", default="auto", help="cuda, cuda:1, mps or cpu; auto takes the first there is")
     args = parser.parse_args(argv)
-    for name in "calibrate", "seconds", "patience", "fps":
-        value, usual = getattr(args, name), parser.get_default(name)
-        if value != usual and not 0 < value < math.inf:
-            raise UserError(f"--{name} is {value:g}; give a number greater than 0, or leave it out")
+    for name, (least, most) in LIMITS.items():
+        value = getattr(args, name)
+        if value is not None and not least <= value <= most:
+            raise UserError(f"--{name} is {value:g}; give {least:g} to {most:g}")
     return args
 
 

@@ -1,13 +1,12 @@
 """scripts/export_onnx.py and the example of docs/deploy.md: the scores of PyTorch, on real frames."""
 
 import re
-import sys
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, load_script, run, sentence, shell
+from helpers import ROOT, load_script, run, shell
 from test_footage import write
 
 from lgn_net import AnomalyDetector
@@ -49,8 +48,3 @@ def test_file_scores_ped2_as_pytorch_does(shared_data, tmp_path, name):
     assert [int(line[0]) for line in lines] == list(range(4, 30)), done.err
     assert [float(line[1]) for line in lines] == pytest.approx(normality, abs=2e-4)
     assert [line[2:] == ["low"] for line in lines] == (normality < detector.limit()).tolist()
-
-
-def test_missing_package_is_a_sentence(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
-    assert "pip install onnx" in sentence(run(export.main, "any.pt", "--out", tmp_path / "a.onnx"))

@@ -48,8 +48,9 @@ def find_footage(text: str) -> tuple[Path | str | int, str]:
 
     It names a file or folder, the address of a stream (on Windows also a camera, `video=...`), or a camera's number.
     """
+    text = re.sub(r"^/dev/video(?=\d+$)", "", text)
     if Path(text).exists():
-        return Path(text), Path(text).resolve().stem
+        return Path(text), Path(text).resolve().stem.encode(errors="replace").decode()       # some names are no UTF-8
     if "://" in text or text.startswith("video="):
         return text, "stream"
     if text.isdecimal():

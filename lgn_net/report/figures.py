@@ -229,27 +229,27 @@ def plan_figure(title: str, runs: Sequence[Mapping]) -> Figure:
 @matplotlib.rc_context(STYLE)
 def plot_normality(path: Path, columns: Mapping[str, Any], threshold: float, title: str) -> None:
     """Plot normality over seconds, or over frame numbers where these are unknown, as `path`.png; alarms are shaded."""
-    # Join the frames of hours to at most POINTS points, of which the lowest normality is drawn.
     number, seconds, normality, alarm = map(np.array, columns.values())
-    timed, joined = bool(np.isfinite(seconds).all()), -(-len(number) // POINTS)
+    timed = bool(np.isfinite(seconds).all())
+    x = (1000 * seconds).astype("datetime64[ms]") if timed else number
+    # A gap breaks the line.
     steps = np.diff(number, prepend=number[:1])
-    after = np.flatnonzero(steps > 2 * np.median(steps))               # a gap, which breaks the line: a point of NaN
-    number, seconds = (np.insert(values, after, values[after - 1]) for values in (number, seconds))
-    normality, alarm, gaps = np.insert(normality, after, math.nan), np.insert(alarm, after, 0), np.arange(len(after))
-    first = np.unique(np.concatenate([np.arange(0, len(number), joined), after + gaps, after + gaps + 1]))
-    lowest = np.fmin.reduceat(normality, first)
-    x = ((1000 * seconds).astype("datetime64[ms]") if timed else number)[first]
-    shaded = np.maximum.reduceat(alarm, first) > 0
-    shaded[1:] |= shaded[:-1] & ~np.isnan(lowest[1:])                  # a single point would have no width
+    gaps = np.flatnonzero(steps > 2 * np.median(steps))
+    x, normality, alarm = np.insert(x, gaps, x[gaps]), np.insert(normality, gaps, math.nan), np.insert(alarm, gaps, 0)
+
+    # Join the frames of hours to at most POINTS points, of which the lowest normality is drawn.
+    joined, holes = -(-len(x) // POINTS), gaps + np.arange(len(gaps))
+    points = np.union1d(np.arange(0, len(x), joined), [holes, holes + 1])
+    lowest = np.fmin.reduceat(normality, points)
 
     figure = Figure(figsize=(PAGE, 2.6), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(x, lowest, color=BLUE, linewidth=0.8,
+    axes.plot(x[points], lowest, color=BLUE, linewidth=0.8,
               label=f"normality, lowest of {joined} frames" if joined > 1 else "normality")
     if not math.isnan(threshold):
         axes.axhline(threshold, color="black", linestyle="--", linewidth=0.8, label=f"threshold {threshold:.2f}")
-    axes.fill_between(x, 0, 1, where=shaded, step="pre", color=RED, alpha=0.25, linewidth=0.8, label="alarm",
-                      transform=axes.get_xaxis_transform())
+    for k, (first, end) in enumerate(stretches(alarm)):
+        axes.axvspan(x[first], x[end - 1], color=RED, alpha=0.25, linewidth=0.8, label="" if k else "alarm")
     axes.set(xlabel="hours : minutes : seconds" if timed else "frame", ylabel="normality", title=title)
     axes.margins(x=0)
     if timed:

@@ -1,15 +1,11 @@
-"""Describe how a network sees normal frames in a few numbers: with them a video is scored without any other frames.
-
-Normality here is that of scope "training" in `lgn_net.scores.normality`. NumPy and SciPy only.
-"""
+"""Describe normal frames in a few numbers, by which a video is scored without others: scope "training"."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
+from scipy.stats import median_abs_deviation, norm
 
-from lgn_net.errors import UserError
 from lgn_net.scores.score_file import VideoScores
 
 # Shares of normal frames whose normality is kept; a threshold for a share in between is interpolated.
@@ -21,11 +17,11 @@ def calibrate(videos: Sequence[VideoScores], weights: Mapping[str, float],
     """Turn the signals of normal frames into plain numbers, for a checkpoint.
 
     Returned are the number of "frames"; mean and standard deviation of the "signals"; "shares" of the frames, and the
-    "normality" below which so many lie; "peak_error", the mean of the `peaks` of error maps, where a picture is loud.
-    `robust` is for frames of which some may be abnormal: it takes the median for the mean, 1.4826 times the median
-    absolute deviation for the standard deviation, and the normality of a normal distribution with these two.
+    "normality" below which so many lie; "peak_error", the mean of the `peaks` of error maps. `robust`, for frames of
+    which some may be abnormal, takes median and median absolute deviation, and a normal distribution's normality.
     """
-    signals, (middle, spread) = pooled(videos, weights), (np.median, mad) if robust else (np.mean, np.std)
+    middle, spread = (np.median, lambda x: 1.4826 * median_abs_deviation(x)) if robust else (np.mean, np.std)
+    signals = pooled(videos, weights)
     calibration = {"frames": len(signals["psnr"]), "shares": list(SHARES), "peak_error": float(middle(peaks)),
                    "signals": {name: {"mean": float(middle(signals[name])), "std": float(spread(signals[name]))}
                                for name in weights}}
@@ -33,11 +29,6 @@ def calibrate(videos: Sequence[VideoScores], weights: Mapping[str, float],
     quantiles = middle(normality) + spread(normality) * norm.ppf(np.clip(SHARES, 1e-4, 1 - 1e-4)) if robust else \
         np.quantile(normality, SHARES)
     return calibration | {"normality": quantiles.tolist()}
-
-
-def mad(x: np.ndarray) -> float:
-    """Compute the median absolute deviation, scaled to be the standard deviation of a normal distribution."""
-    return float(1.4826 * np.median(np.abs(x - np.median(x))))
 
 
 def pooled(videos: Sequence[VideoScores], names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -51,18 +42,3 @@ def calibrated(signals: Mapping[str, np.ndarray], weights: Mapping[str, float], 
     terms: Any = [weight * (signals[name] - scale[name]["mean"]) / (scale[name]["std"] or 1.0)
                   for name, weight in weights.items()]
     return sum(terms)                                                  # of arrays, or of tensors in an export
-
-
-def threshold_at(calibration: dict, share: float) -> float:
-    """Interpolate the normality below which this share of the normal frames lies."""
-    return float(np.interp(share, calibration["shares"], calibration["normality"]))
-
-
-def check_calibration(calibration: dict | None, weights: Mapping[str, float], path: object) -> dict:
-    """Return what a checkpoint holds under "calibration". UserError where it holds none, or one of other signals."""
-    if calibration is None:
-        raise UserError(f"{path} does not say how it scores normal frames; give it --normal VIDEO, a normal stretch of "
-                        f"your scene, or a checkpoint of scripts/export_weights.py")
-    if not weights.keys() <= calibration["signals"].keys():
-        raise UserError(f"the calibration in {path} is of another network; export it again, or give --normal VIDEO")
-    return calibration

@@ -1,11 +1,10 @@
 """The library: a trained network that says of each frame of a video how normal it is, and where alarms are."""
 
-import copy
 import itertools
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -22,13 +21,13 @@ from lgn_net.errors import UserError
 from lgn_net.inference.loop import predict
 from lgn_net.inference.stream import batched, encode_windows, for_inference
 from lgn_net.model.build import build_model
-from lgn_net.scores.calibration import calibrate, calibrated, check_calibration, pooled, threshold_at
+from lgn_net.scores.calibration import calibrate, calibrated, pooled
 from lgn_net.scores.maps import as_array, error_map, smoothed
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.scores.score_file import VideoScores, read_scores
 from lgn_net.terminal import progress
 from lgn_net.training.checkpoint import load_checkpoint, load_weights
-from lgn_net.video.source import FPS, Numbered, Source
+from lgn_net.video.source import FPS, Numbered, Source, SourceLost
 
 FIRST = 50                    # scored frames by which a scene is known, or that `calibrate_seconds` takes at least
 
@@ -76,10 +75,6 @@ class AnomalyDetector:
     of_training: bool = True           # the calibration is the checkpoint's: right for the scene of the training only
 
     def __post_init__(self) -> None:
-        for name, low, top in ("threshold", -1e9, 1e9), ("false_alarms", 0, 1), ("min_frames", 1, 1e9), ("gap", 0, 1e9):
-            value = getattr(self, name)
-            if not (value is None or low <= value <= top):
-                raise UserError(f"{name} is {value}; give a number from {low:g} to {top:g}")
         self.weights = paper_weights(self.config.score.psnr_weight, len(self.model.memories))
 
     @classmethod
@@ -87,7 +82,7 @@ class AnomalyDetector:
              **settings: Any) -> Self:
         """Load a checkpoint, with these knobs changed; `settings`: threshold, false_alarms, min_frames, gap.
 
-        One of scripts/export_weights.py says what is normal; any other needs `calibrate`. UserError for other files.
+        One of scripts/export_weights.py says what is normal; any other needs `calibrate`.
         """
         (config, content), place = load_checkpoint(checkpoint), pick_device(device)
         model: Any = build_model(config).to(place)
@@ -96,13 +91,22 @@ class AnomalyDetector:
         return cls(for_inference(model, config), config, content.get("calibration"), place, checkpoint, **settings)
 
     def calibrate(self, *normal: str | Path) -> Self:
-        """Take these videos, folders of images, or scores.csv of such, as what is normal; returns the detector.
-
-        They show the scene of the videos to come, with nothing abnormal. UserError for too few frames.
-        """
-        if not normal:
-            raise UserError("no normal video to calibrate by; give one or more, as in detector.calibrate('normal.mp4')")
-        return self.learn([video for path in normal for video in self.read_normal(Path(path))])
+        """Take these videos, folders of images, or scores.csv of such, as what is normal; returns the detector."""
+        videos: list[VideoScores] = []
+        for path in map(Path, normal):
+            if path.suffix.lower() == ".csv":
+                videos += read_scores(path, [*self.weights, "peak_error"], labelled=False)
+                continue
+            found: list[dict[str, float]] = []
+            with open_footage(path, self.config.data.channels) as footage, \
+                    progress("normal", footage.length or 0, "frames") as bar:
+                for one in self.score_frames(enumerate(footage.frames)):
+                    found += [one.signals] if one.signals else []
+                    bar.update()
+            if not found:
+                raise UserError(f"{path}: {bar.n} frames, fewer than those of a window; nothing was scored")
+            videos.append(gathered(found))
+        return self.learn(videos)
 
     def learn(self, videos: list[VideoScores], robust: bool = False) -> Self:
         """Take the signals of these videos as what is normal, see `lgn_net.scores.calibration.calibrate`."""
@@ -110,24 +114,13 @@ class AnomalyDetector:
         self.of_training = False
         return self
 
-    def read_normal(self, path: Path) -> list[VideoScores]:
-        """Return the signals of a normal video, or those in its scores.csv. UserError for too few frames."""
-        if path.suffix.lower() == ".csv":
-            return read_scores(path, [*self.weights, "peak_error"], labelled=False)
-        found: list[dict[str, float]] = []
-        with open_footage(path, self.config.data.channels) as footage, \
-                progress("normal", footage.length or 0, "frames") as bar:
-            for scored in score_frames(enumerate(footage.frames), self.model, self.config, self.device):
-                found += [scored.signals] if scored.signals else []
-                bar.update()
-        if not found:
-            raise UserError(f"{path}: {bar.n} frames, fewer than those of a window; nothing was scored")
-        return [gathered(str(path), found)]
-
     def limit(self) -> float:
         """Return the normality below which a frame is low. UserError where it is not known what is normal."""
-        known = check_calibration(self.calibration, self.weights, self.checkpoint)
-        return threshold_at(known, self.false_alarms) if self.threshold is None else self.threshold
+        if self.calibration is None:
+            raise UserError(f"{self.checkpoint} does not say how it scores normal frames; give it --normal VIDEO, a "
+                            f"normal stretch of your scene, or a checkpoint of scripts/export_weights.py")
+        limit = np.interp(self.false_alarms, self.calibration["shares"], self.calibration["normality"])
+        return float(limit) if self.threshold is None else self.threshold
 
     def score(self, frames: Iterable[np.ndarray]) -> Scores:
         """Score consecutive frames, uint8 (H, W, 3) blue-green-red, or (H, W) grey; they are one video of their own."""
@@ -138,78 +131,87 @@ class AnomalyDetector:
                        for name in max(signals, key=len, default={})})
 
     def to_frame(self, picture: np.ndarray) -> Frame:
-        """Make the network's frame of a picture as `score` takes it, or (H, W, 1). UserError for other pictures."""
-        if picture.dtype != np.uint8 or (picture.ndim, *picture.shape[2:]) not in ((2,), (3, 1), (3, 3)):
+        """Make the network's frame of a picture as `score` takes it. UserError for other pictures."""
+        if picture.dtype != np.uint8 or picture.shape[2:] not in ((), (3,)):
             raise UserError(f"frames are {picture.dtype} {picture.shape}; give uint8 (H, W, 3) or (H, W)")
-        picture = picture if picture.shape[2:] == (3,) else cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
+        picture = picture if picture.ndim == 3 else cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
         grey = self.config.data.channels == 1
         return Frame(picture, cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None] if grey else picture, math.nan)
 
     def watch(self, video: str | Path | int | Iterable[Numbered | None], calibrate_seconds: float = 0.0,
-              update_memory: bool = False, on_gap: Callable[[], None] = lambda: None,
               **how: Any) -> Iterator[FrameResult]:
         """Score a video, each frame by those before it alone, and yield all frames in order.
 
-        A frame comes at most `min_frames` + `gap` frames late. Where the calibration is the checkpoint's and no
-        `threshold` is given, the first FIRST come when they show whether this is the scene of the training; if not, a
-        warning says so, and there are no alarms. Every video, and what follows a gap, starts anew.
-
-        Args:
-            video: a file, a folder of images, a stream's address, a camera's number; or a `Source`, or what it yields.
-            calibrate_seconds: first take so many seconds, and FIRST scored frames or more, as what is normal, by median
-                and median absolute deviation: a few abnormal frames do little harm. UserError for too short a video.
-            update_memory: update a copy of the memory by frames whose regular score is below gamma, as evaluations do;
-                in days it takes for normal whatever stays, and the calibration no longer fits.
-            on_gap: is called at each gap and at the end, when the frames before it have been yielded.
-            how: see `Source`. A live source that stays away ends in its SourceLost, after its last frame.
+        `video` is a file, a folder of images, a stream's address or a camera's number (`how`: see `Source`), or what a
+        `Source` yields; what follows a gap starts anew. A frame comes at most `min_frames` + `gap` frames late. Where
+        the calibration is the checkpoint's and no `threshold` is given, the first FIRST come when they show whether
+        this is the scene of the training; if not, a warning says so, and there are no alarms. `calibrate_seconds`: take
+        so many seconds of the beginning, and FIRST scored frames or more, as what is normal, by median and median
+        absolute deviation. UserError for too short a video; SourceLost where a live one stays away.
         """
-        if not calibrate_seconds:
-            self.limit()
-        model, config, learned, threshold, known = self.model, self.config, list[dict[str, float]](), math.nan, False
-        source = Source(video, config.data.channels, **how) if isinstance(video, str | Path | int) else video
-        if update_memory:
-            model, config = copy.deepcopy(model), with_knobs(config, {"score.memory_update": "carry"})
-        frames, at_once = iter(source), update_memory or getattr(source, "live", False)
+        source = Source(video, self.config.data.channels, **how) if isinstance(video, str | Path | int) else video
+        scored, learned = self.score_frames(source, getattr(source, "live", False)), list[dict[str, float]]()
 
-        # Score each part between two gaps as a video of its own.
-        for first in filter(None, frames):
-            part = itertools.chain([first], iter(lambda: next(frames, None), None))
-            scored = score_frames(part, model, config, self.device, at_once)
+        # Take the beginning as normal: its frames get no normality.
+        for one in scored if calibrate_seconds else ():
+            yield one
+            learned += [one.signals] if one.signals else []
+            seconds = one.number / FPS if math.isnan(one.seconds) else one.seconds
+            if seconds >= calibrate_seconds and len(learned) >= FIRST:
+                self.learn([gathered(learned)], robust=True)
+                break
+        else:
+            if calibrate_seconds:
+                lost = getattr(source, "lost", None)
+                raise (SourceLost if lost else UserError)(
+                    f"{lost or 'the video ended'} before {calibrate_seconds:g} seconds and {FIRST} scored frames could "
+                    f"be taken as normal ({len(learned)} were); give fewer seconds, or --normal VIDEO")
 
-            # Take the beginning as normal: its frames get no normality.
-            for one in scored if calibrate_seconds else ():
-                yield one
-                learned += [one.signals] if one.signals else []
-                seconds = one.number / FPS if math.isnan(one.seconds) else one.seconds
-                if seconds >= calibrate_seconds and len(learned) >= FIRST:
-                    self.learn([gathered("", learned)], robust=True)
-                    calibrate_seconds = 0.0
+        # Hold the first frames until they show which scene this is: another one is far from all training frames.
+        threshold, held = self.limit(), list[FrameResult]()
+        if self.of_training and self.threshold is None:
+            for one in scored:
+                held.append(one)
+                if sum(bool(frame.signals) for frame in held) == FIRST:
                     break
+            lowest, *_, highest = (self.calibration or {})["normality"]
+            middle = float(np.median([self.normality(one) for one in held if one.signals] or [0.0]))
+            if not 2 * lowest - highest <= middle <= 2 * highest - lowest:
+                threshold = math.nan
+                warnings.warn(f"this is another scene than the checkpoint's, so there are no alarms: normality is "
+                              f"{middle:.1f} in the first frames (median), {lowest:.1f} to {highest:.1f} in training; "
+                              f"give --normal VIDEO of the scene with nothing abnormal, or --calibrate SECONDS")
 
-            # Hold the first frames until they show which scene this is.
-            if not (known or calibrate_seconds):
-                threshold, known, held = self.limit(), True, list[FrameResult]()
-                if self.of_training and self.threshold is None:
-                    held = list(itertools.islice(scored, FIRST + config.model.window - 1))
-                    threshold = math.nan if self.is_foreign(held) else threshold
-                    known = len(held) == FIRST + config.model.window - 1       # a shorter part does not tell enough
-                scored = itertools.chain(held, scored)
-            judged = (one._replace(normality=self.normality(one), threshold=threshold) for one in scored)
-            yield from with_alarms(judged, self.min_frames, self.gap)
-            on_gap()
-        if calibrate_seconds:
-            raise UserError(f"the video ended before {calibrate_seconds:g} seconds and {FIRST} scored frames could be "
-                            f"taken as normal ({len(learned)} were); give fewer seconds, or --normal VIDEO")
+        judged = (one._replace(normality=self.normality(one), threshold=threshold)
+                  for one in itertools.chain(held, scored))
+        yield from with_alarms(judged, self.min_frames, self.gap)
+        if lost := getattr(source, "lost", None):
+            raise lost
 
-    def is_foreign(self, beginning: list[FrameResult]) -> bool:
-        """Tell, with a warning, whether frames are of another scene than the training: far from all of its frames."""
-        lowest, *_, highest = (self.calibration or {})["normality"]
-        middle = float(np.median([self.normality(one) for one in beginning if one.signals] or [0.0]))
-        if foreign := not 2 * lowest - highest <= middle <= 2 * highest - lowest:
-            warnings.warn(f"this is another scene than the checkpoint's, and no alarms are raised: normality is "
-                          f"{middle:.1f} in the first frames (median), {lowest:.1f} to {highest:.1f} in training; give "
-                          f"--normal VIDEO of the scene with nothing abnormal, or --calibrate SECONDS")
-        return foreign
+    @torch.inference_mode()
+    def score_frames(self, frames: Iterable[Numbered | None], at_once: bool = False) -> Iterator[FrameResult]:
+        """Score consecutive frames as they come, like `lgn_net.inference.loop.score_videos`; normality comes later.
+
+        What follows None, a gap, starts anew. `at_once` scores each frame when it comes, in a batch of its own.
+        """
+        waiting: deque[tuple[int, FrameResult]] = deque()      # frames that went into the network
+
+        def enter() -> Iterator[tuple[int, int, np.ndarray]]:
+            for t, item in enumerate(frames):                  # a gap has an index, too
+                if item:
+                    number, frame = item
+                    waiting.append((t, FrameResult(number, frame.seconds, frame.picture)))
+                    yield 0, t, resize(frame.image, self.config.data.image_size)
+
+        batches = batched(enter(), 1 if at_once else self.config.score.batch_size)
+        for scored in predict(self.model, encode_windows(self.model, batches, self.config, self.device), self.config):
+            errors = error_map(as_array(scored.predicted), as_array(scored.target))
+            for signals, error in zip(scored.signals, errors):
+                while waiting[0][0] < signals.frame:
+                    yield waiting.popleft()[1]
+                columns = signals.columns() | {"peak_error": float(smoothed(error).max())}
+                yield waiting.popleft()[1]._replace(signals=columns, error=error)
+        yield from (one for _, one in waiting)
 
     def normality(self, one: FrameResult) -> float:
         """Compute the normality of a frame, NaN where it has no score."""
@@ -217,45 +219,16 @@ class AnomalyDetector:
         return float(calibrated(signals, self.weights, self.calibration or {})) if signals else math.nan
 
 
-def gathered(name: str, found: list[dict[str, float]]) -> VideoScores:
-    """Gather the signals of n frames."""
+def gathered(found: list[dict[str, float]]) -> VideoScores:
+    """Gather the signals of n frames, for `calibrate`."""
     signals = {key: np.array([one[key] for one in found]) for key in found[0]}
-    return VideoScores(name, np.arange(len(found)), signals, np.zeros(len(found), np.uint8))
-
-
-@torch.inference_mode()
-def score_frames(frames: Iterator[Numbered], model: Any, config: Config, device: torch.device,
-                 at_once: bool = False) -> Iterator[FrameResult]:
-    """Score consecutive frames as they come, like `lgn_net.inference.loop.score_videos`; normality comes later.
-
-    `model` is a `FramePredictor`, made ready by `for_inference`; its memory changes where `score.memory_update` says
-    so. `at_once` scores each frame when it comes, in a batch of its own.
-    """
-    waiting: deque[FrameResult] = deque()                  # frames that went into the network
-
-    def enter() -> Iterator[tuple[int, int, np.ndarray]]:
-        for t, (number, frame) in enumerate(frames):
-            waiting.append(FrameResult(number, frame.seconds, frame.picture))
-            yield 0, t, resize(frame.image, config.data.image_size)
-
-    unscored = config.model.window - 1
-    for scored in predict(model, encode_windows(model, batched(enter(), 1 if at_once else config.score.batch_size),
-                                                config, device), config):
-        errors = error_map(as_array(scored.predicted), as_array(scored.target))
-        for signals, error in zip(scored.signals, errors):
-            for _ in range(unscored):
-                yield waiting.popleft()
-            unscored, peak = 0, float(smoothed(error).max())
-            yield waiting.popleft()._replace(signals=signals.columns() | {"peak_error": peak}, error=error)
-    yield from waiting
+    return VideoScores("", np.arange(len(found)), signals, np.zeros(len(found), np.uint8))
 
 
 def with_alarms(frames: Iterable[FrameResult], length: int, gap: int) -> Iterator[FrameResult]:
     """Tell of each frame with a normality whether it is in an alarm, at most `length` + `gap` frames later.
 
-    A frame is low when its normality is below its threshold; NaN never is. Low frames with at most `gap` other frames
-    between them belong together. They are an alarm, from the first to the last of them, if that is `length` frames or
-    more.
+    `AnomalyDetector` says what an alarm is; NaN is never low, and a frame without a score ends an alarm.
     """
     waiting: list[FrameResult] = []            # undecided frames; outside an alarm the first of them is low
     lows = 0                                   # of these, the frames up to the last low one
@@ -267,7 +240,7 @@ def with_alarms(frames: Iterable[FrameResult], length: int, gap: int) -> Iterato
             on = on or lows >= length
             decided = on
         else:
-            decided = len(waiting) - lows > gap or not (on or lows)
+            decided = len(waiting) - lows > gap or not (on or lows) or not frame.signals
             on = on and not decided
         if decided:
             yield from (one._replace(alarm=on) for one in waiting)

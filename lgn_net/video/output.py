@@ -6,12 +6,9 @@ import csv
 import io
 import json
 import math
-import os
-import signal
 import subprocess
 import warnings
 from array import array
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -21,28 +18,25 @@ from typing import IO, Any
 
 import av
 import cv2
-import jinja2
 import numpy as np
 from tqdm import tqdm
 
 from lgn_net.files import replacing, write_atomic
 from lgn_net.report.figures import plot_normality
-from lgn_net.scores.maps import smoothed
+from lgn_net.report.tables import ENVIRONMENT
+from lgn_net.scores.maps import smoothed, strong_boxes
 from lgn_net.video.detector import AnomalyDetector, FrameResult
 from lgn_net.video.source import FPS, Source
 
+ENVIRONMENT.filters["base64"] = lambda content: base64.b64encode(content).decode()
 SHOWN = 50                    # alarms on the page, the least normal ones
-PAGES = jinja2.Environment(loader=jinja2.PackageLoader("lgn_net.report"), autoescape=True)
-PAGES.filters["base64"] = lambda content: base64.b64encode(content).decode()
 LEAD, LONGEST = 1.0, 10.0     # seconds of a clip before and after its alarm, and of the alarm at most
 ALARM = ("video", "start", "end", "start_seconds", "end_seconds", "lowest_normality")        # columns of alarms.csv
-HEAT = (1, 3)                    # times the greatest error in a normal frame: where heat begins, and where it ends
-BURNS, MOST = 2, 5               # likewise, from where a region gets a box; and how many get one
-BOX = (255, 200, 0)              # light blue: unlike the heat, for colour-blind eyes, too
+BOX = (255, 200, 0)           # light blue: unlike the heat, for colour-blind eyes, too
 LINE, LIMIT, SHADE, GROUND = (235, 235, 235), (60, 190, 255), (40, 40, 150), (28, 28, 28)     # of the strip
-OLD = "%Y-%m-%dT%H%M%S"           # when an older table was last written to, for its new name
-TICKS = 90000                    # of a video's clock, a second
-HANGS = 60.0                     # seconds after which the command of --on_alarm is ended
+OLD = "%Y-%m-%dT%H%M%S.%f"     # when an older table was last written to, for its new name
+TICKS = 90000                 # of a video's clock, a second
+HANGS = 60.0                  # seconds after which the command of --on_alarm is ended
 
 
 class Output:
@@ -56,24 +50,25 @@ class Output:
         self.out, self.detector, self.source, self.write, self.command = out, detector, source, write, command
         self.files: dict[str, IO[str]] = {}
         self.columns = {name: array("d") for name in ("number", "seconds", "normality", "alarm")}     # of scored frames
-        self.annotator, self.peak, self.threshold = Annotator(), 1.0, math.nan
+        self.peak, self.threshold = 1.0, math.nan
+        self.shown: list[tuple[float, bool]] = []                         # normality and alarm of the strip's frames
         self.on: list[FrameResult] = []                                   # first, last and lowest frame of an alarm
         self.events: list[dict[str, Any]] = []                            # the ends of alarms
         self.calls = ThreadPoolExecutor(1)                                # of the command, one after the other
 
     def add(self, frame: FrameResult) -> None:
         """Write what there is of a frame."""
-        # Its picture; its line of scores, with which the files begin.
+        # Its picture, and its line of scores.
         self.peak, self.threshold = (self.detector.calibration or {}).get("peak_error", 1.0), frame.threshold
         if self.write:
-            self.write(self.annotator.draw(frame, self.peak), frame.seconds)
+            self.write(self.draw(frame), frame.seconds)
         if frame.signals:
-            if not self.files:                                            # those of earlier runs of a camera stay
+            if not self.files:                                            # those of a camera's earlier runs stay
                 self.out.mkdir(parents=True, exist_ok=True)
                 for name in "scores.csv", "alarms.csv", "events.jsonl":
                     path, appended = self.out / name, self.source.live and name == "events.jsonl"
                     if self.source.live and not appended and path.exists():
-                        path.replace(path.with_stem(f"{path.stem}_{datetime.fromtimestamp(path.stat().st_mtime):{OLD}}"))
+                        path.rename(path.with_stem(f"{path.stem}_{datetime.fromtimestamp(path.stat().st_mtime):{OLD}}"))
                     self.files[name] = path.open("a" if appended else "w", encoding="utf-8", newline="", buffering=1)
                 self.row("scores.csv", ["video", "frame", *frame.signals, "normality", "seconds"])
                 self.row("alarms.csv", list(ALARM))
@@ -91,77 +86,101 @@ class Output:
             self.on = [frame] * 3
             self.tell("begin")
 
-    def end_alarm(self) -> None:
-        """End the alarm that is on, if one is: at a frame outside it, at a gap, and at the end."""
-        if self.on:
-            event = self.tell("end")
-            self.row("alarms.csv", [event[name] for name in ALARM])
-            self.events.append(event)
-            self.on = []
-
     def row(self, name: str, values: list) -> None:
         """Append a line to a table, NaN as an empty cell."""
         csv.writer(self.files[name], lineterminator="\n").writerow(["" if x != x else x for x in values])
 
+    def end_alarm(self) -> None:
+        """End the alarm that is on, if one is: at a frame outside it, and at the end."""
+        if self.on:
+            self.events.append(self.tell("end"))
+            self.row("alarms.csv", [self.events[-1][name] for name in ALARM])
+            self.on = []
+
     def tell(self, kind: str) -> dict[str, Any]:
         """Print an alarm's beginning or end, append it to events.jsonl, save its picture, start the command."""
-        # The event, and its picture.
         first, last, lowest = self.on
         event: dict[str, Any] = {"event": kind, "video": self.source.name}
         for end, frame in ("start", first), ("end", last):
             clock = datetime.fromtimestamp(self.source.began + frame.seconds).astimezone() if self.source.live else None
             event |= {end: frame.number, f"{end}_seconds": None if math.isnan(frame.seconds) else
                       round(frame.seconds, 3), f"{end}_time": clock and clock.isoformat(timespec="milliseconds")}
-        picture = f"alarm_{event['start_time'] or event['start']}.jpg".replace(":", "")
-        boxes = boxes_of(lowest, self.peak)
+        picture = f"alarm_{event['start_time'] or first.number}.jpg".replace(":", "")
+        boxes = boxes_of(lowest)
         event |= {"lowest_normality": round(lowest.normality, 4), "lowest_frame": lowest.number, "box": boxes[0],
                   "boxes": boxes, "picture": picture, "threshold": lowest.threshold,
                   "min_frames": self.detector.min_frames, "gap": self.detector.gap,
                   "checkpoint": str(self.detector.checkpoint)}
-        cv2.imwrite(str(self.out / picture), marked(lowest, self.peak))
-        # Who hears of it.
-        text, end = json.dumps(event) + "\n", "start" if kind == "begin" else "end"
+        (self.out / picture).write_bytes(cv2.imencode(".jpg", marked(lowest, self.peak))[1].tobytes())
+        text = json.dumps(event) + "\n"
         self.files["events.jsonl"].write(text)
-        when = ", ".join(form.format(event[end + what]) for form, what in
-                         (("frame {}", ""), ("{} s", "_seconds"), ("{}", "_time")) if event[end + what] is not None)
-        tqdm.write(f"alarm {kind:5} at {when}; lowest normality {lowest.normality:+.2f}")
+        moment = "" if math.isnan(last.seconds) else f", {event['end_time'] or f'{last.seconds:.2f} s'}"
+        tqdm.write(f"alarm {kind:5} at frame {last.number}{moment}; lowest normality {lowest.normality:+.2f}")
         print(end="", flush=True)
         if self.command:
-            self.calls.submit(self.call, text, f"--on_alarm, at the {kind} of an alarm, frame {event[end]}:")
+            self.calls.submit(self.call, text, f"--on_alarm, at the {kind} of an alarm, frame {last.number}:")
         return event
 
     def call(self, event: str, who: str) -> None:
         """Run the command with an event on its standard input; warn, without its words, where it fails or hangs."""
-        process = subprocess.Popen(str(self.command), shell=True, stdin=subprocess.PIPE, text=True,
-                                   start_new_session=True)
         try:
-            process.communicate(event, HANGS)
-            if process.returncode:
-                warnings.warn(f"{who} the command ended with status {process.returncode}")
-        except subprocess.TimeoutExpired:
-            warnings.warn(f"{who} the command took {HANGS:g} seconds and was ended; let it end sooner")
-            os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
+            subprocess.run(str(self.command), shell=True, input=event, text=True, timeout=HANGS, check=True,
+                           start_new_session=True)
+        except subprocess.SubprocessError as error:
+            status = getattr(error, "returncode", f"none after {HANGS:g} seconds, and was ended")
+            warnings.warn(f"{who} the command has status {status}")
+
+    def draw(self, frame: FrameResult) -> np.ndarray:
+        """Draw a frame, and below it a line of text and the curve of the last frames' normality, two pixels a frame.
+
+        It reaches from 2 above the threshold (or above 0, the mean of normal frames) to 4 below it, or to its lowest
+        frame.
+        """
+        H, W, _ = frame.picture.shape
+        picture = frame.picture if frame.error is None else marked(frame, self.peak)
+
+        # A line of text, which narrow pictures get in smaller letters.
+        scale, font = max(0.35, H / 720), cv2.FONT_HERSHEY_SIMPLEX
+        band = np.full((round(40 * scale), W, 3), GROUND, np.uint8)
+        score = "no score yet" if math.isnan(frame.normality) else f"normality {frame.normality:+.2f}"
+        text = f"frame {frame.number}   {score}"
+        longest = cv2.getTextSize(text + "   ALARM", font, scale, 1)[0][0]
+        cv2.putText(band, text + "   ALARM" * frame.alarm, (4, round(28 * scale)), font,
+                    scale * min(1, (W - 8) / longest), LINE, max(1, round(1.5 * scale)), cv2.LINE_AA)
+
+        # The curve, its newest frame at the right.
+        h, limit = max(16, H // 6), 0.0 if math.isnan(frame.threshold) else frame.threshold
+        curve = np.full((h, W, 3), GROUND, np.uint8)
+        self.shown = [*self.shown, (frame.normality, frame.alarm)][-(W // 2):]
+        normality, alarm = np.array(self.shown).T
+        x = W - 2 * np.arange(len(normality), 0, -1)
+        for left in x[alarm == 1]:
+            curve[:, left:left + 2] = SHADE
+        reach = np.fmin.reduce([min(limit, 0) - 4, *normality]), max(limit, 0) + 2
+        low, *y = np.interp([limit, *normality], reach, (h - 2, 1)).round()
+        curve[int(low)] = LIMIT
+        points = np.stack([x + 1, y], axis=1)[~np.isnan(normality)]
+        if len(points):
+            cv2.polylines(curve, [points.astype(int)], False, LINE, 1, cv2.LINE_AA)
+        return np.vstack([picture, band, curve])
 
     def finish(self, facts: dict[str, str]) -> None:
         """Draw curve.png, write report.html with the `facts` at its top, and close everything."""
         plot_normality(self.out / "curve", self.columns, self.threshold, self.source.name)
-        write_page(self.out, self.source.name, facts, self.events, self.out / "annotated.mp4" if self.write else None)
+        alarms = []
+        for event in sorted(self.events, key=lambda event: event["lowest_normality"])[:SHOWN]:
+            start, end = (event[k] / FPS if event[f"{k}_seconds"] is None else event[f"{k}_seconds"]
+                          for k in ("start", "end"))
+            alarms.append(event | {"snapshot": (self.out / event["picture"]).read_bytes(),
+                                   "clip": self.write and cut(self.out / "annotated.mp4", start - LEAD,
+                                                              min(end, start + LONGEST) + LEAD),
+                                   "times": [timedelta(seconds=int(moment)) for moment in (start, end)]})
+        write_atomic(self.out / "report.html", ENVIRONMENT.get_template("video.html").render(
+            name=self.source.name, facts=facts, alarms=alarms, count=len(self.events),
+            curve=(self.out / "curve.png").read_bytes()))
         for file in self.files.values():
             file.close()
         self.calls.shutdown()
-
-
-def write_page(out: Path, name: str, facts: dict[str, str], events: list[dict], video: Path | None) -> None:
-    """Write report.html: facts, curve.png, and the ends of alarms with their pictures, and clips of the `video`."""
-    alarms, lowest = [], sorted(events, key=lambda event: event["lowest_normality"])[:SHOWN]
-    for event in sorted(lowest, key=lambda event: event["start"]):
-        start, end = (event[k] / FPS if event[f"{k}_seconds"] is None else event[f"{k}_seconds"]
-                      for k in ("start", "end"))
-        alarms.append(event | {"snapshot": (out / event["picture"]).read_bytes(),
-                               "clip": video and cut(video, start - LEAD, min(end, start + LONGEST) + LEAD),
-                               "times": [timedelta(seconds=int(moment)) for moment in (start, end)]})
-    write_atomic(out / "report.html", PAGES.get_template("video.html").render(
-        name=name, facts=facts, alarms=alarms, count=len(events), curve=(out / "curve.png").read_bytes()))
 
 
 def cut(video: Path, start: float, end: float) -> bytes:
@@ -180,89 +199,30 @@ def cut(video: Path, start: float, end: float) -> bytes:
     return file.getvalue()
 
 
-class Annotator:
-    """Draws the frames of a video: heat over the picture, the boxes in alarms, and a strip below it.
-
-    The strip holds a line of text, and the normality of the last frames, newest at the right. It reaches from 2 above
-    the threshold (or above 0, the mean of normal frames) to 4 below it, or to the lowest frame. Two pixels are a frame.
-    """
-
-    def __init__(self) -> None:
-        self.shown: deque[tuple[float, bool]] = deque()
-
-    def draw(self, frame: FrameResult, normal_peak: float) -> np.ndarray:
-        """Draw a frame, and the strip below it; `normal_peak` is the "peak_error" of a calibration."""
-        picture, (H, W, _) = frame.picture, frame.picture.shape
-        if frame.error is not None:
-            picture = (marked if frame.alarm else heat)(frame, normal_peak)
-
-        # The strip.
-        self.shown.append((frame.normality, frame.alarm))
-        if len(self.shown) > W // 2:
-            self.shown.popleft()
-        scale = max(0.35, H / 720)                                                                   # of the letters
-        strip = np.full((round(40 * scale) + max(16, H // 6), W, 3), GROUND, np.uint8)
-        self.plot(strip[round(40 * scale):], 0.0 if math.isnan(frame.threshold) else frame.threshold)
-        score = "no score yet" if math.isnan(frame.normality) else f"normality {frame.normality:+.2f}"
-        text = f"frame {frame.number}   {score}"
-        longest = cv2.getTextSize(text + "   ALARM", cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0]
-        cv2.putText(strip, text + "   ALARM" * frame.alarm, (4, round(28 * scale)), cv2.FONT_HERSHEY_SIMPLEX,
-                    scale * min(1, (W - 8) / longest), LINE, max(1, round(1.5 * scale)), cv2.LINE_AA)
-        return np.vstack([picture, strip])
-
-    def plot(self, strip: np.ndarray, threshold: float) -> None:
-        """Plot threshold, normality and alarms of the last frames into a strip (h, W, 3)."""
-        h, W, _ = strip.shape
-        normality, alarms = np.array(self.shown).T
-        x = W - 2 * np.arange(len(normality), 0, -1)
-        for left in x[alarms == 1]:
-            strip[:, left:left + 2] = SHADE
-        reach = np.fmin.reduce([min(threshold, 0) - 4, *normality]), max(threshold, 0) + 2
-        limit, *y = np.interp([threshold, *normality], reach, (h - 2, 1)).round()
-        cv2.line(strip, (0, int(limit)), (W, int(limit)), LIMIT, 1)
-        points = np.stack([x + 1, y], axis=1)[~np.isnan(normality)]
-        if len(points):
-            cv2.polylines(strip, [points.astype(int)], False, LINE, 1, cv2.LINE_AA)
-
-
-def boxes_of(frame: FrameResult, normal_peak: float) -> list[list[int]]:
-    """Find what burns in a frame: x0, y0, and x1, y1 outside it, in pixels of its picture; up to MOST, strongest first.
-
-    A region is where the smoothed error is greater than the greatest in normal frames, or half of its maximum; it burns
-    where that is BURNS times as great somewhere. Its box is around the pixels with half of its own maximum or more.
-    """
-    (H, W, _), error = frame.picture.shape, smoothed(np.asarray(frame.error))
-    boxes: list[list[int]] = []
-    warm = (error >= min(error.max() / 2, normal_peak)).astype(np.uint8)
-    regions, (h, w) = cv2.connectedComponents(warm, connectivity=8)[1], error.shape
-    for k in 1 + np.argsort(-np.bincount(regions.ravel(), error.ravel())[1:])[:MOST]:
-        own = np.where(regions == k, error, 0)
-        if not boxes or own.max() >= BURNS * normal_peak:
-            x, y, dx, dy = cv2.boundingRect((own >= own.max() / 2).astype(np.uint8))
-            boxes.append([x * W // w, y * H // h, (x + dx) * W // w, (y + dy) * H // h])
-    return boxes
+def boxes_of(frame: FrameResult) -> list[list[int]]:
+    """Return the `strong_boxes` of a frame's errors, strongest first, in pixels of its picture: x0, y0, x1, y1."""
+    (H, W, _), error = frame.picture.shape, np.asarray(frame.error)
+    h, w = error.shape
+    return [[x0 * W // w, y0 * H // h, x1 * W // w, y1 * H // h] for x0, y0, x1, y1 in strong_boxes(error)]
 
 
 def marked(frame: FrameResult, normal_peak: float) -> np.ndarray:
-    """Draw the heat and the boxes of an alarm over a frame."""
-    picture = heat(frame, normal_peak)
-    for x0, y0, x1, y1 in boxes_of(frame, normal_peak):
+    """Lay a frame's errors over its picture as heat, and in an alarm boxes.
+
+    Heat is clear up to the greatest error of normal frames, then red; yellow from three times that.
+    """
+    excess = np.clip((smoothed(np.asarray(frame.error)) / normal_peak - 1) / 2, 0, 1)
+    strength = cv2.resize(excess, frame.picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
+    colour = cv2.applyColorMap((255 * strength).astype(np.uint8), cv2.COLORMAP_AUTUMN).astype(np.float32)
+    picture = (frame.picture + 0.55 * np.sqrt(strength) * (colour - frame.picture)).round().astype(np.uint8)
+    for x0, y0, x1, y1 in boxes_of(frame) if frame.alarm else ():
         cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), BOX, max(2, round(len(picture) / 150)))
     return picture
 
 
-def heat(frame: FrameResult, normal_peak: float) -> np.ndarray:
-    """Lay a frame's errors over its picture, clear up to the greatest of normal frames, then red, then yellow."""
-    picture, excess = frame.picture, smoothed(np.asarray(frame.error)) / normal_peak - HEAT[0]
-    excess = np.clip(excess / (HEAT[1] - HEAT[0]), 0, 1)
-    strength = cv2.resize(excess, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
-    colour = cv2.applyColorMap((255 * strength).astype(np.uint8), cv2.COLORMAP_AUTUMN)
-    return (picture + 0.55 * np.sqrt(strength) * (colour.astype(np.float32) - picture)).round().astype(np.uint8)
-
-
 @contextlib.contextmanager
 def write_mp4(path: Path, fps: float) -> Iterator[Callable[..., None]]:
-    """Write an H.264 video that browsers play; it takes its name when it is complete, UserError when it cannot be.
+    """Write an H.264 video that browsers play; it takes its name when it is complete.
 
     Yields a function that adds a picture, uint8 (H, W, 3), and its time in seconds, or where that is NaN the next one
     by `fps`. All get the size of the first one; H.264 needs even sizes: an odd last column or row is repeated.
@@ -273,7 +233,7 @@ def write_mp4(path: Path, fps: float) -> Iterator[Callable[..., None]]:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(65535),
                                       options={"preset": "veryfast", "crf": "20"})     # lines and letters stay clear
         stream.pix_fmt, stream.codec_context.time_base, last = "yuv420p", Fraction(1, TICKS), -1
-        stream.gop_size = max(1, round(2 * fps))           # where one may jump to, and clips of the report begin
+        stream.gop_size = max(1, round(2 * fps))           # where one may jump to, and clips of the page begin
 
         def write(picture: Any, seconds: float = math.nan) -> None:
             nonlocal last
