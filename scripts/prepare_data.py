@@ -64,11 +64,13 @@ def main(argv: list[str]) -> None:
     for split, lengths in manifest["videos"].items():
         print(f"{split + ':':<10}{len(lengths)} videos, {sum(lengths.values())} frames")
     print(f"labels:   {manifest['labels'] or 'none'}")
-    config, where = f"configs/{args.dataset}.yaml", shlex.quote(str(args.out))
-    if not (ROOT / config).exists():
-        config = f"configs/ped2_small.yaml --data.dataset {args.name}"
+    own, where = f"configs/{args.dataset}.yaml", shlex.quote(str(args.out))
+    configs = {"": own} if (ROOT / own).exists() else {
+        " on a CPU": f"configs/ped2_small.yaml --data.dataset {args.name}",
+        " on a GPU": f"configs/ped2.yaml --data.dataset {args.name}"}
     print(f"check it: python scripts/check_data.py {where} --dataset {args.name}")
-    print(f"train:    python train.py --config {config} --dataset_path {where} --exp_dir runs/{args.name}")
+    for place, config in configs.items():
+        print(f"train{place}: python train.py --config {config} --dataset_path {where} --exp_dir runs/{args.name}")
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
