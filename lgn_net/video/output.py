@@ -24,11 +24,12 @@ from tqdm import tqdm
 from lgn_net.files import replacing, write_atomic
 from lgn_net.report.figures import plot_normality
 from lgn_net.report.tables import ENVIRONMENT
-from lgn_net.scores.maps import smoothed, strong_boxes
+from lgn_net.scores.maps import smoothed
 from lgn_net.video.detector import AnomalyDetector, FrameResult
 from lgn_net.video.source import FPS, Source
 
 ENVIRONMENT.filters["base64"] = lambda content: base64.b64encode(content).decode()
+BURNS = 2                     # times the greatest error of normal frames
 SHOWN = 50                    # alarms on the page, the least normal ones
 LEAD, LONGEST = 1.0, 10.0     # seconds of a clip before and after its alarm, and of the alarm at most
 ALARM = ("video", "start", "end", "start_seconds", "end_seconds", "lowest_normality")        # columns of alarms.csv
@@ -106,7 +107,7 @@ class Output:
             event |= {end: frame.number, f"{end}_seconds": None if math.isnan(frame.seconds) else
                       round(frame.seconds, 3), f"{end}_time": clock and clock.isoformat(timespec="milliseconds")}
         picture = f"alarm_{event['start_time'] or first.number}.jpg".replace(":", "")
-        boxes = boxes_of(lowest)
+        boxes = boxes_of(lowest, self.peak)
         event |= {"lowest_normality": round(lowest.normality, 4), "lowest_frame": lowest.number, "box": boxes[0],
                   "boxes": boxes, "picture": picture, "threshold": lowest.threshold,
                   "min_frames": self.detector.min_frames, "gap": self.detector.gap,
@@ -199,11 +200,22 @@ def cut(video: Path, start: float, end: float) -> bytes:
     return file.getvalue()
 
 
-def boxes_of(frame: FrameResult) -> list[list[int]]:
-    """Return the `strong_boxes` of a frame's errors, strongest first, in pixels of its picture: x0, y0, x1, y1."""
-    (H, W, _), error = frame.picture.shape, np.asarray(frame.error)
-    h, w = error.shape
-    return [[x0 * W // w, y0 * H // h, x1 * W // w, y1 * H // h] for x0, y0, x1, y1 in strong_boxes(error)]
+def boxes_of(frame: FrameResult, normal_peak: float) -> list[list[int]]:
+    """Find what burns in a frame: x0, y0, and x1, y1 outside it, in pixels of its picture; up to five, strongest first.
+
+    A region is where the smoothed error is above the greatest of normal frames, or half of its maximum. The strongest
+    burns, and others with BURNS times that somewhere. A box is around half of its region's own maximum or more.
+    """
+    (H, W, _), error = frame.picture.shape, smoothed(np.asarray(frame.error))
+    boxes: list[list[int]] = []
+    warm = (error >= min(error.max() / 2, normal_peak)).astype(np.uint8)
+    regions, (h, w) = cv2.connectedComponents(warm, connectivity=8)[1], error.shape
+    for k in 1 + np.argsort(-np.bincount(regions.ravel(), error.ravel())[1:])[:5]:
+        own = np.where(regions == k, error, 0)
+        if not boxes or own.max() >= BURNS * normal_peak:
+            x, y, dx, dy = cv2.boundingRect((own >= own.max() / 2).astype(np.uint8))
+            boxes.append([x * W // w, y * H // h, (x + dx) * W // w, (y + dy) * H // h])
+    return boxes
 
 
 def marked(frame: FrameResult, normal_peak: float) -> np.ndarray:
@@ -215,7 +227,7 @@ def marked(frame: FrameResult, normal_peak: float) -> np.ndarray:
     strength = cv2.resize(excess, frame.picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
     colour = cv2.applyColorMap((255 * strength).astype(np.uint8), cv2.COLORMAP_AUTUMN).astype(np.float32)
     picture = (frame.picture + 0.55 * np.sqrt(strength) * (colour - frame.picture)).round().astype(np.uint8)
-    for x0, y0, x1, y1 in boxes_of(frame) if frame.alarm else ():
+    for x0, y0, x1, y1 in boxes_of(frame, normal_peak) if frame.alarm else ():
         cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), BOX, max(2, round(len(picture) / 150)))
     return picture
 
