@@ -33,8 +33,7 @@ from lgn_net.inference.loop import score_videos, to_scores
 from lgn_net.model.build import build_model
 from lgn_net.report import figures as page_figures
 from lgn_net.scores.calibration import calibrated, threshold_at
-from lgn_net.scores.normality import normality
-from lgn_net.scores.protocols import paper_weights
+from lgn_net.scores.protocols import normality, paper_weights
 from lgn_net.scores.score_file import read_scores
 from lgn_net.training.checkpoint import load_checkpoint, save_checkpoint
 from lgn_net.video import output, source

@@ -1,6 +1,6 @@
 """Describe how a network sees normal frames in a few numbers: with them a video is scored without any other frames.
 
-Normality here is that of scope "training" in `lgn_net.scores.normality`. NumPy and SciPy only.
+Normality here is that of scope "training" in `lgn_net.scores.protocols.normality`. NumPy and SciPy only.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
