@@ -16,7 +16,7 @@ from lgn_net.data.videos import Video
 from lgn_net.device import autocast
 from lgn_net.distributed import rank, world_size
 from lgn_net.errors import UserError
-from lgn_net.inference.part import Part, remaining
+from lgn_net.inference.part import Part
 from lgn_net.inference.signals import psnr, query_distance, regular_score
 from lgn_net.inference.stream import Windows, batch_size_on, for_inference, stream_windows, updates_memory
 from lgn_net.model.lgn_net import FramePredictor
@@ -131,8 +131,14 @@ def score_videos(model: FramePredictor, videos: list[Video], config: Config, dev
         yield signals
         if bar is not None:
             bar.update()
-    if done[0] >= 0:
-        ranges = remaining(ranges, done, batch_size_on(device, config), config.model.window)
+
+    # Leave out the frames that the windows after it do not need; batches stay what they were.
+    batch = batch_size_on(device, config)
+    before = sum(len(frames) for v, frames in ranges if v < done[0]) + done[1] + 1
+    skipped = max(0, before // batch - -(-(config.model.window - 1) // batch)) * batch
+    for k, (v, whole) in enumerate(ranges):
+        ranges[k] = v, whole[skipped:]
+        skipped = max(0, skipped - len(whole))
 
     # Score the others.
     windows = stream_windows(model, videos, ranges, config, device)
