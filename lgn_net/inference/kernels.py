@@ -32,18 +32,17 @@ SMALL = 2048         # channels times side of the features, below which nothing 
 
 
 @torch.inference_mode()
-def swap_in(model: nn.Module, kernels: str, image_size: int) -> str:
+def swap_in(model: Any, kernels: str, image_size: int) -> str:
     """Replace layers of a model by faster ones with equal results up to rounding; say what was replaced.
 
     Candidates are the ST-LSTM cells, and the convolutions of E_glo and the decoder at 1/4 and 1/8 of the frame. Where
     the features are larger, the transforms cost more than the products save. With `kernels` "winograd" all are
     replaced, with "auto" those that a trial on the shapes of one frame finds faster.
     """
-    network: Any = model
     always, cells, convolutions, short = kernels == "winograd", 0, 0, shorten(model)
 
     # The recurrent cells are alike; one is tried, with states of tiles.
-    branch = getattr(network, "local_branch", None)
+    branch = getattr(model, "local_branch", None)
     if branch and isinstance(branch.cells[0], STLSTMCell):
         cell, side = branch.cells[-1], image_size // 4
         fast, grid = WinogradCell(cell), Grid(1, side, side)
@@ -55,10 +54,10 @@ def swap_in(model: nn.Module, kernels: str, image_size: int) -> str:
             fast.step(*fast.from_x(x.patches, tiles), H, tiles, M, grid)
 
         if always or cell.hidden * side >= SMALL and is_faster(lambda: cell(*[images] * 4), step):
-            network.local_branch, cells = WinogradBranch(branch), len(branch.cells)
+            model.local_branch, cells = WinogradBranch(branch), len(branch.cells)
 
     # The convolutions.
-    boxes = [getattr(network, name, None) for name in ("prototype_encoder", "encoder", "decoder")]
+    boxes = [getattr(model, name, None) for name in ("prototype_encoder", "encoder", "decoder")]
     for block, scale in ((getattr(box, f"block{k}"), 2 ** (k - 1)) for box in boxes if box for k in (3, 4)):
         for k, conv in enumerate(block):
             side = image_size // scale

@@ -50,9 +50,6 @@ class Prediction(NamedTuple):
     lookups: list[Lookup]          # of each memory
 
 
-# Measures of a prediction by their names; index of the video, of the frame, predicted and true frame (C, H, W).
-Observer = Callable[[int, int, Tensor, Tensor], dict[str, float]]
-
 
 def predict(model: FramePredictor, windows: Iterable[Windows], config: Config, at_start: Sequence[Tensor] = (),
             video: int = -1) -> Iterator[Prediction]:
@@ -113,12 +110,13 @@ def restore_items(model: FramePredictor, items: Iterable[Tensor]) -> None:
 
 @torch.inference_mode()
 def score_videos(model: FramePredictor, videos: list[Video], config: Config, device: torch.device,
-                 bar: tqdm | None = None, observers: Sequence[Observer] = (),
+                 bar: tqdm | None = None, observers: Sequence[Callable] = (),
                  part: Part | None = None) -> Iterator[FrameSignals]:
     """Score every frame but the first n of each video, in order. The model's own memory stays as it is.
 
-    Several processes divide the videos. What `observers` measure becomes a signal. A `part` keeps the signals as they
-    come; those that it has already are yielded from there.
+    Several processes divide the videos. What `observers` measure becomes signals: they are called with the index of the
+    video, of the frame, predicted and true frame (C, H, W), and return numbers by name. A `part` keeps the signals as
+    they come; those that it has already are yielded from there.
     """
     model = for_inference(model, config)
     at_start, done = copy_items(model), (-1, -1)                              # video and frame scored last

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from lgn_net.errors import UserError
 from lgn_net.files import replacing
@@ -29,16 +28,6 @@ class FrameMap(NamedTuple):
     error: np.ndarray         # float32 (H, W), squared error on [0, 1], mean over channels
     box: Box                  # around the strongest region
     aspect: float = 1.0       # width over height of the frame as it was recorded; 1 where that is not known
-
-
-def frame_map(video: str, frame: int, kind: str, normality: float, label: int, predicted, target,
-              file: str | None = None) -> FrameMap:
-    """Make a FrameMap of a prediction and the true frame, (C, H, W) in [-1, 1]; the aspect is that of the `file`."""
-    predicted, target = as_array(predicted), as_array(target)
-    error = error_map(predicted, target)
-    W, H = Image.open(file).size if file else error.shape[::-1]
-    return FrameMap(video, int(frame), kind, float(normality), int(label), to_image(target), to_image(predicted), error,
-                    strong_regions(error)[0][1], W / H)
 
 
 def as_array(frames) -> np.ndarray:
