@@ -45,7 +45,6 @@ def test_commands(tmp_path, what, ways):
         assert figures["ratio min"] <= figures["ratio"] <= figures["ratio max"]
     for found in result.get("ms", {}).values():
         assert {*found} - {"optimizer"} == {*benchmark.PARTS.values(), "other"} and min(found.values()) > 0
-    assert what[0] != "evaluate" or [*result["differences"]] == ways
 
 
 @pytest.mark.parametrize("name", ["lgn_net", "loc_net"])

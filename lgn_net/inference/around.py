@@ -19,7 +19,7 @@ from lgn_net.data.videos import Video, find_split, image_names, index_videos
 from lgn_net.datasets import BENCHMARKS, canonical_name, difference_from_published
 from lgn_net.device import provenance, set_kernels, settle_precision
 from lgn_net.errors import UserError
-from lgn_net.inference.loop import FrameSignals, predict
+from lgn_net.inference.loop import SILENT, FrameSignals, predict
 from lgn_net.inference.stream import for_inference, stream_windows
 from lgn_net.model.build import build_model
 from lgn_net.model.lgn_net import FramePredictor
@@ -83,7 +83,7 @@ def find_masks(split: Path, videos: Sequence[Video]) -> list[tuple[str, ...]]:
 
 @torch.inference_mode()
 def sample_normal(model: FramePredictor, videos: list[Video], config: Config, count: int, device: torch.device,
-                  bar: tqdm | None = None) -> tuple[list[FrameSignals], list[dict]]:
+                  bar: tqdm = SILENT) -> tuple[list[FrameSignals], list[dict]]:
     """Score `count` windows, spread evenly, with the memory frozen; count how the memories' items are used."""
     config, window = with_knobs(config, {"score.memory_update": "frozen"}), config.model.window
     every = [(v, range(t, t + window)) for v in long_enough(videos, window)
@@ -96,8 +96,7 @@ def sample_normal(model: FramePredictor, videos: list[Video], config: Config, co
         signals += scored.signals
         for counts, lookup in zip(usage, scored.lookups):
             counts += torch.bincount(lookup.nearest[:, 0], minlength=len(counts))
-        if bar is not None:
-            bar.update(len(scored.signals))
+        bar.update(len(scored.signals))
     return signals, [{"live_items": int((counts > 0).sum()), "queries_of_item": counts.tolist(),
                       "item_cosine": memory.redundancy()} for counts, memory in zip(usage, model.memories)]
 

@@ -23,6 +23,8 @@ from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.model.memory import Lookup
 from lgn_net.scores.score_file import VideoScores, distance_names
 
+SILENT = tqdm(disable=True)         # a progress bar that shows nothing
+
 
 class FrameSignals(NamedTuple):
     """What the network says of one predicted frame."""
@@ -110,7 +112,7 @@ def restore_items(model: FramePredictor, items: Iterable[Tensor]) -> None:
 
 @torch.inference_mode()
 def score_videos(model: FramePredictor, videos: list[Video], config: Config, device: torch.device,
-                 bar: tqdm | None = None, observers: Sequence[Callable] = (),
+                 bar: tqdm = SILENT, observers: Sequence[Callable] = (),
                  part: Part | None = None) -> Iterator[FrameSignals]:
     """Score every frame but the first n of each video, in order. The model's own memory stays as it is.
 
@@ -127,8 +129,7 @@ def score_videos(model: FramePredictor, videos: list[Video], config: Config, dev
         signals = FrameSignals(*row)
         done = signals[:2]
         yield signals
-        if bar is not None:
-            bar.update()
+        bar.update()
 
     # Leave out the frames that the windows after it do not need; batches stay what they were.
     batch = batch_size_on(device, config)
@@ -146,8 +147,7 @@ def score_videos(model: FramePredictor, videos: list[Video], config: Config, dev
             for observe in observers:
                 signals.more.update(observe(signals.video, signals.frame, *frames))
             yield signals
-            if bar is not None:
-                bar.update()
+            bar.update()
         if part:
             part.add(scored.signals)
     if part:
@@ -156,7 +156,7 @@ def score_videos(model: FramePredictor, videos: list[Video], config: Config, dev
 
 @torch.inference_mode()
 def sweep_gamma(model: FramePredictor, videos: list[Video], config: Config, gammas: Iterable[float],
-                device: torch.device, bar: tqdm | None = None) -> dict[float, list[FrameSignals]]:
+                device: torch.device, bar: tqdm = SILENT) -> dict[float, list[FrameSignals]]:
     """Score the videos as `score_videos` does, for several gammas at once: the signals for each.
 
     Windows are encoded once; memory and decoder run once for all gammas that have updated on the same frames so far.
@@ -189,8 +189,7 @@ def sweep_gamma(model: FramePredictor, videos: list[Video], config: Config, gamm
                     memory.update_(lookup)
                 after.append((copy_items(model), below))
         histories = after
-        if bar is not None:
-            bar.update()
+        bar.update()
     return signals
 
 

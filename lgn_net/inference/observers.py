@@ -87,12 +87,11 @@ def chance_to_touch(region: np.ndarray, box: tuple[int, int, int, int], mask: np
 
 
 class Quality:
-    """Measures SSIM (Wang et al., 2004) by scikit-image and LPIPS (Zhang et al., 2018) by lpips of every prediction."""
+    """Measures SSIM (Wang et al., 2004) by scikit-image and LPIPS (Zhang et al., 2018) by lpips where that is there."""
 
     measures = "ssim", "lpips"
 
     def __init__(self) -> None:
-        """Load LPIPS; where package or weights are missing, a warning says so, and SSIM goes on without it."""
         self.lpips = None
         try:
             import lpips
