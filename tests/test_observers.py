@@ -146,7 +146,7 @@ def frames(*shape):
 
 
 def test_quality_of_each_frame(monkeypatch):
-    """SSIM is the mean over channels; LPIPS sees red, green, blue, and grey as three equal channels, where it is there."""
+    """SSIM is the mean over channels; LPIPS sees red, green, blue, and grey as three equal channels."""
     def network(x, y):
         return (torch.tensor([1.0, 2.0, 4.0])[:, None, None] * (x - y).square()).mean()
 
