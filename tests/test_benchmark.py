@@ -45,9 +45,6 @@ def test_commands(tmp_path, what, ways):
         assert figures["ratio min"] <= figures["ratio"] <= figures["ratio max"]
     for found in result.get("ms", {}).values():
         assert {*found} - {"optimizer"} == {*benchmark.PARTS.values(), "other"} and min(found.values()) > 0
-    if what[0] == "evaluate":
-        exact, rough = (result["differences"][way] for way in ("float32", "bfloat16"))
-        assert exact["psnr_db"] < min(1e-4, rough["psnr_db"]) and exact["distance"] < 1e-7 and exact["updates"] == 0
 
 
 @pytest.mark.parametrize("name", ["lgn_net", "loc_net"])

@@ -10,7 +10,7 @@ from helpers import load_script, run, sentence
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from lgn_net.report.figures import curve_pages, draw_maps, plan_figure
-from lgn_net.scores.maps import FrameMap, frame_map, save_maps
+from lgn_net.scores.maps import FrameMap, save_maps
 from lgn_net.scores.metrics import roc
 from lgn_net.scores.protocols import PAPER, measure, normality_under
 from lgn_net.scores.score_file import VideoScores, write_scores
@@ -121,8 +121,6 @@ def test_error_maps(tmp_path):
     assert panels[3].patches[0].get_bbox().bounds == (-0.5, -0.5, 6, 4)
     assert panels[0].get_ylabel() == "v_$1$\nframe 0\nmiss\nabnormal\nnormality 0.50"
     assert len(second.axes) == 2 * 4 + 1
-    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((20, 50, 3), np.uint8))                        # of a recorded frame
-    assert frame_map("01", 5, "miss", 0.5, 1, *2 * [np.zeros((3, 8, 8))], str(tmp_path / "0.png")).aspect == 2.5
 
 
 def test_seeds_are_a_mean_in_a_band(tmp_path, draw):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter, label
+from skimage.metrics import structural_similarity
 from sklearn.metrics import roc_auc_score
 
 from lgn_net.data.clips import read_frames, to_float
@@ -144,35 +145,20 @@ def frames(*shape):
     return [torch.from_numpy(x.clip(-1, 1).astype(np.float32)) for x in (predicted, target)]
 
 
-def ssim_by_formula(x, y):
-    """Wang et al. (2004), eq. 13, of one channel (H, W) on [0, 1]: mean over the windows that lie within the frame."""
-    def mean(z):
-        return gaussian_filter(z, 1.5, radius=5)[5:-5, 5:-5]
-
-    x, y, c1, c2 = x.astype(float), y.astype(float), 0.01 ** 2, 0.03 ** 2
-    variances = mean(x * x) - mean(x) ** 2 + mean(y * y) - mean(y) ** 2
-    covariance = mean(x * y) - mean(x) * mean(y)
-    return np.mean((2 * mean(x) * mean(y) + c1) * (2 * covariance + c2)
-                   / ((mean(x) ** 2 + mean(y) ** 2 + c1) * (variances + c2)))
-
-
-def test_ssim_of_each_frame_by_its_formula(monkeypatch):
-    monkeypatch.setitem(sys.modules, "lpips", None)
-    with pytest.warns(UserWarning, match="no LPIPS .* pip install lpips"):
-        quality = Quality()
-    for x, y in zip(*frames(3, 3, 24, 32)):
-        expected = [ssim_by_formula(a, b) for a, b in zip((x.numpy() + 1) / 2, (y.numpy() + 1) / 2)]
-        assert quality(1, 4, x, y) == {"ssim": pytest.approx(np.mean(expected), abs=1e-5)}
-
-
-def test_lpips_sees_red_green_blue(monkeypatch):
-    """Grey frames as three equal channels."""
+def test_quality_of_each_frame(monkeypatch):
+    """SSIM is the mean over channels; LPIPS sees red, green, blue, and grey as three equal channels."""
     def network(x, y):
         return (torch.tensor([1.0, 2.0, 4.0])[:, None, None] * (x - y).square()).mean()
 
     network.requires_grad_ = network.to = lambda _: network
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    with pytest.warns(UserWarning, match="no LPIPS .* pip install lpips"):
+        alone = Quality()
     monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=lambda net, verbose: network))
     for x, y in zip(*frames(3, 3, 24, 32)):
+        ssim = [structural_similarity(a, b, data_range=2, gaussian_weights=True, use_sample_covariance=False)
+                for a, b in zip(x.double().numpy() + 1, y.double().numpy() + 1)]
+        assert alone(1, 4, x, y) == {"ssim": pytest.approx(np.mean(ssim), abs=1e-5)}
         assert Quality()(0, 4, x, y)["lpips"] == pytest.approx(network(x[[2, 1, 0]], y[[2, 1, 0]]).item())
         grey = network(x[:1].expand(3, -1, -1), y[:1].expand(3, -1, -1)).item()
         assert Quality()(0, 4, x[:1], y[:1])["lpips"] == pytest.approx(grey)

@@ -2,33 +2,28 @@
 
 import numpy as np
 import pytest
+from helpers import made_scores
 
 from lgn_net.errors import UserError
+from lgn_net.scores import protocols
 from lgn_net.scores.metrics import AVERAGES, auc
-from lgn_net.scores.normality import SCOPES, normality
-from lgn_net.scores.protocols import GRID, SIGMAS, Protocol, compare, grid, measure, normality_under, paper_weights
+from lgn_net.scores.protocols import GRID, SCOPES, Protocol, compare, grid, measure, normality_under, paper_weights
 from lgn_net.scores.score_file import VideoScores
 
 PSNR = [np.array([20.0, 30.0, 25.0]), np.array([40.0, 30.0])]
 DISTANCE = [np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.1])]
 HALF = paper_weights(0.5)
+TRAINING = made_scores({"t": np.zeros(20)}, seed=9)
 
 
 def ours(psnr, distance, weight, scope="video", training=None):
     videos = [{"psnr": p, "distance": d} for p, d in zip(psnr, distance, strict=True)]
-    return normality(videos, paper_weights(weight), scope, training)
-
-
-def scored(name, labels, first=4, seed=0, **signals):
-    """Scores of a video from frame `first` on; random where they are not given."""
-    rng, n = np.random.default_rng([seed, *name.encode()]), len(labels)
-    signals = {"psnr": rng.normal(30, 4, n), "distance": rng.random(n)} | signals
-    return VideoScores(name, np.arange(first, first + n), signals, np.asarray(labels, np.uint8))
+    return protocols.normality(videos, paper_weights(weight), scope, training)
 
 
 def made(V=4, seed=3):
     rng = np.random.default_rng(seed)
-    return [scored(f"{v}", np.append(rng.integers(0, 2, 8 + 3 * v), [0, 1]), seed=seed) for v in range(V)]
+    return made_scores({f"{v}": np.append(rng.integers(0, 2, 8 + 3 * v), [0, 1]) for v in range(V)}, seed, skill=0)
 
 
 def test_normality_by_hand():
@@ -50,11 +45,11 @@ def test_normality_by_hand():
 
 
 def test_grid_is_each_protocol_on_its_own():
-    videos, training = made(), [scored("t", [0] * 20, seed=9)]
-    values = grid(videos, HALF, training)
-    assert list(values) == GRID and len(GRID) == len(SCOPES) * len(SIGMAS) * len(AVERAGES) == 60
+    videos = made()
+    values = grid(videos, HALF, TRAINING)
+    assert list(values) == GRID and len(GRID) == len(SCOPES) * len(protocols.SIGMAS) * len(AVERAGES) == 60
     for protocol, value in values.items():
-        normal = normality_under(protocol, videos, HALF, training)
+        normal = normality_under(protocol, videos, HALF, TRAINING)
         assert value == auc([video.labels for video in videos], normal, protocol.average), protocol
     assert len(set(values.values())) > 40                                              # a choice that changes nothing?
     assert grid(videos, HALF) == {p: None if p.scope == "training" else value for p, value in values.items()}
@@ -64,7 +59,7 @@ def test_grid_is_each_protocol_on_its_own():
 
 def test_measure_by_hand():
     """Two videos, normality 0, 1, 1/2 and 1, 0 from the PSNR alone; the second frame of each is abnormal."""
-    videos = [scored(name, labels, psnr=p, distance=d)
+    videos = [VideoScores(name, np.arange(len(labels)), {"psnr": p, "distance": d}, np.array(labels))
               for name, labels, p, d in zip("ab", ([0, 1, 0], [0, 1]), PSNR, DISTANCE, strict=True)]
     results = measure(videos, paper_weights(1))
     # Abnormal 1, 0; normal 0, 1/2, 1: of six pairs in order 1/2 (the tie at 1) and 2.5 (one tie at 0).
@@ -86,7 +81,7 @@ def test_baselines():
     rng = np.random.default_rng(5)
     videos, training = ([video._replace(signals=video.signals | {name: rng.normal(30, 4, len(video.frames))
                                                                  for name in ("psnr_copy", "psnr_linear")})
-                         for video in some] for some in (made(), [scored("t", [0] * 20, seed=9)]))
+                         for video in some] for some in (made(), TRAINING))
     for protocol in (Protocol(), Protocol("training", 3.0, "macro")):
         results = measure(videos, HALF, protocol, training)
         for key, signal in (("auc_copy", lambda x: x["psnr_copy"]), ("auc_linear", lambda x: x["psnr_linear"]),
@@ -95,7 +90,7 @@ def test_baselines():
                            for some in (videos, training))
             expected = normality_under(protocol, some, {"psnr": 1.0}, known)
             assert results[key] == auc([video.labels for video in videos], expected, protocol.average)
-        bare = measure(videos, HALF, protocol, [scored("t", [0] * 20, seed=9)])       # training scores of an older file
+        bare = measure(videos, HALF, protocol, TRAINING)       # training scores of an older file
         assert ("auc_copy" in bare) == (protocol.scope != "training")
 
 
@@ -105,7 +100,7 @@ def test_compare_on_the_frames_that_both_hold():
     theirs = [video._replace(signals={name: np.roll(x, 1) for name, x in video.signals.items()}) for video in ours]
     _, frames, signals, y = theirs[1]
     cut = VideoScores("1", frames[2:], {name: x[2:] for name, x in signals.items()}, y[2:])
-    theirs = [scored("own", [0, 1, 1]), theirs[3], cut, theirs[2]]
+    theirs = [*made_scores({"own": np.array([0, 1, 1])}), theirs[3], cut, theirs[2]]
     result = compare(ours, theirs, (HALF, paper_weights(0.2)))
     x, y = (normality_under(Protocol(), videos, w) for videos, w in ((ours, HALF), (theirs, paper_weights(0.2))))
     labels = [cut.labels, ours[2].labels, ours[3].labels]
@@ -127,7 +122,7 @@ def test_compare_of_one_video_of_one_class_and_what_cannot_be_compared():
     assert compare(normal, normal, (HALF, HALF))["difference"] is None
     same = compare(videos, videos, (HALF, HALF), Protocol("dataset", 1.0, "macro"))
     assert (same["difference"], same["p_value"], same["interval"]) == (0, 1, (0, 0))
-    flipped = [*videos[:2], videos[2]._replace(labels=1 - videos[2].labels)]
-    for others, said in ((flipped, "disagree.*16 frames of video 2"), ([scored("x", [0, 1])], "no frame in common")):
+    flipped, strange = [*videos[:2], videos[2]._replace(labels=1 - videos[2].labels)], made_scores({"x": np.arange(2)})
+    for others, said in ((flipped, "disagree.*16 frames of video 2"), (strange, "no frame in common")):
         with pytest.raises(UserError, match=said):
             compare(videos, others, (HALF, HALF))

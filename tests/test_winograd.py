@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-from torch import nn
 from torch.testing import assert_close
 
 from lgn_net.config import Config, DataConfig, ModelConfig, with_knobs
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.files import ROOT
-from lgn_net.inference.kernels import WinogradBranch, WinogradConv
+from lgn_net.inference.kernels import WinogradBranch
 from lgn_net.inference.loop import score_videos
 from lgn_net.inference.stream import for_inference
 from lgn_net.model.build import build_model
@@ -16,13 +15,6 @@ from lgn_net.model.local_branch import LocalBranch
 from lgn_net.training.checkpoint import load_checkpoint
 
 CPU = torch.device("cpu")
-
-
-@pytest.mark.parametrize("B, C, K, h, w", [(1, 3, 5, 4, 4), (3, 2, 2, 7, 9), (2, 3, 3, 1, 17)])
-def test_convolutions(B, C, K, h, w):
-    torch.manual_seed(0)
-    conv, x = nn.Conv2d(C, K, 3, padding=1), torch.randn(B, C, h, w)
-    assert_close(WinogradConv(conv)(x), conv(x), atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

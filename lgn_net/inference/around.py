@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from jsonargparse import Namespace
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -18,13 +19,13 @@ from lgn_net.data.videos import Video, find_split, image_names, index_videos
 from lgn_net.datasets import BENCHMARKS, canonical_name, difference_from_published
 from lgn_net.device import provenance, set_kernels, settle_precision
 from lgn_net.errors import UserError
-from lgn_net.inference.loop import FrameSignals, predict
+from lgn_net.inference.loop import SILENT, FrameSignals, predict
 from lgn_net.inference.stream import for_inference, stream_windows
 from lgn_net.model.build import build_model
 from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.official import import_official
 from lgn_net.scores.evaluation import labels_of
-from lgn_net.scores.maps import FrameMap, frame_map
+from lgn_net.scores.maps import FrameMap, as_array, error_map, strong_regions, to_image
 from lgn_net.scores.results import Results
 from lgn_net.scores.score_file import VideoScores
 from lgn_net.training.checkpoint import check_architecture, load_checkpoint, load_weights
@@ -82,7 +83,7 @@ def find_masks(split: Path, videos: Sequence[Video]) -> list[tuple[str, ...]]:
 
 @torch.inference_mode()
 def sample_normal(model: FramePredictor, videos: list[Video], config: Config, count: int, device: torch.device,
-                  bar: tqdm | None = None) -> tuple[list[FrameSignals], list[dict]]:
+                  bar: tqdm = SILENT) -> tuple[list[FrameSignals], list[dict]]:
     """Score `count` windows, spread evenly, with the memory frozen; count how the memories' items are used."""
     config, window = with_knobs(config, {"score.memory_update": "frozen"}), config.model.window
     every = [(v, range(t, t + window)) for v in long_enough(videos, window)
@@ -95,8 +96,7 @@ def sample_normal(model: FramePredictor, videos: list[Video], config: Config, co
         signals += scored.signals
         for counts, lookup in zip(usage, scored.lookups):
             counts += torch.bincount(lookup.nearest[:, 0], minlength=len(counts))
-        if bar is not None:
-            bar.update(len(scored.signals))
+        bar.update(len(scored.signals))
     return signals, [{"live_items": int((counts > 0).sum()), "queries_of_item": counts.tolist(),
                       "item_cosine": memory.redundancy()} for counts, memory in zip(usage, model.memories)]
 
@@ -131,5 +131,8 @@ def draw_maps(model: FramePredictor, videos: list[Video], config: Config, scored
     for name, frame, file, predicted, target in predict_again(model, videos, config, scored, reasons, device):
         k, kind = reasons[name, frame]
         i = np.searchsorted(scored[k].frames, frame)
-        maps[k, frame] = frame_map(name, frame, kind, normal[k][i], scored[k].labels[i], predicted, target, file)
+        prediction, truth = as_array(predicted), as_array(target)
+        error, (W, H) = error_map(prediction, truth), Image.open(file).size
+        maps[k, frame] = FrameMap(name, frame, kind, float(normal[k][i]), int(scored[k].labels[i]), to_image(truth),
+                                  to_image(prediction), error, strong_regions(error)[0][1], W / H)
     return [maps[key] for key in dict.fromkeys((k, frame) for k, frame, _ in wanted)]

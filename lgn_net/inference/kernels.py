@@ -6,9 +6,9 @@ transform, and convolutions whose results are added share one transform back.
 Letters: C and K channels, B clips, y x rows and columns of tiles, P = B*y*x tiles.
 """
 
-import time
 from collections.abc import Callable
 from functools import cached_property, partial
+from timeit import timeit
 from typing import Any
 
 import torch
@@ -28,23 +28,21 @@ G = torch.tensor([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 
 A_T = torch.tensor([[1., 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
 TO_PATCH, TO_TILE = torch.kron(B_T, B_T), torch.kron(A_T, A_T)                # (36, 36), (16, 36)
 
-GAIN = 1.1           # how many times faster a replacement must be
 SMALL = 2048         # channels times side of the features, below which nothing is gained, and nothing is tried
 
 
 @torch.inference_mode()
-def swap_in(model: nn.Module, kernels: str, image_size: int) -> str:
+def swap_in(model: Any, kernels: str, image_size: int) -> str:
     """Replace layers of a model by faster ones with equal results up to rounding; say what was replaced.
 
     Candidates are the ST-LSTM cells, and the convolutions of E_glo and the decoder at 1/4 and 1/8 of the frame. Where
     the features are larger, the transforms cost more than the products save. With `kernels` "winograd" all are
     replaced, with "auto" those that a trial on the shapes of one frame finds faster.
     """
-    network: Any = model
     always, cells, convolutions, short = kernels == "winograd", 0, 0, shorten(model)
 
     # The recurrent cells are alike; one is tried, with states of tiles.
-    branch = getattr(network, "local_branch", None)
+    branch = getattr(model, "local_branch", None)
     if branch and isinstance(branch.cells[0], STLSTMCell):
         cell, side = branch.cells[-1], image_size // 4
         fast, grid = WinogradCell(cell), Grid(1, side, side)
@@ -56,10 +54,10 @@ def swap_in(model: nn.Module, kernels: str, image_size: int) -> str:
             fast.step(*fast.from_x(x.patches, tiles), H, tiles, M, grid)
 
         if always or cell.hidden * side >= SMALL and is_faster(lambda: cell(*[images] * 4), step):
-            network.local_branch, cells = WinogradBranch(branch), len(branch.cells)
+            model.local_branch, cells = WinogradBranch(branch), len(branch.cells)
 
     # The convolutions.
-    boxes = [getattr(network, name, None) for name in ("prototype_encoder", "encoder", "decoder")]
+    boxes = [getattr(model, name, None) for name in ("prototype_encoder", "encoder", "decoder")]
     for block, scale in ((getattr(box, f"block{k}"), 2 ** (k - 1)) for box in boxes if box for k in (3, 4)):
         for k, conv in enumerate(block):
             side = image_size // scale
@@ -73,13 +71,10 @@ def swap_in(model: nn.Module, kernels: str, image_size: int) -> str:
 
 
 def is_faster(direct: Callable, fast: Callable) -> bool:
-    """Return whether the second call is faster than the first, by the quickest of three runs each."""
-    times: list[list[float]] = [[], []]
-    for call, seconds in [(direct, times[0]), (fast, times[1])] * 3:
-        started = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - started)
-    return min(times[0]) > GAIN * min(times[1])
+    """Return whether the second call is 1.1 times faster than the first, by the quickest of three runs each."""
+    rounds = [(timeit(direct, number=1), timeit(fast, number=1)) for _ in range(3)]
+    of_direct, of_fast = zip(*rounds)
+    return min(of_direct) > 1.1 * min(of_fast)
 
 
 def transform_filters(weight: Tensor) -> Tensor:
@@ -184,8 +179,7 @@ class WinogradBranch(nn.Module):
         M: Any = None
         D = self.cells[0].hidden
         for from_frame in gates:
-            products = from_frame.permute(1, 2, 0, 3).flatten(2)              # (36, 7D, P)
-            for_C, for_M = products.split([4 * D, 3 * D], dim=1)
+            for_C, for_M = from_frame.permute(1, 2, 0, 3).flatten(2).split([4 * D, 3 * D], dim=1)    # (36, 7D, P)
             for k, cell in enumerate(self.cells):
                 if k:
                     for_C, for_M = cell.from_x(H[k - 1].patches, C[k])

@@ -10,18 +10,20 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lgn_net.config import Config
+from lgn_net.config import Config, with_knobs
 from lgn_net.data.clips import long_enough
 from lgn_net.data.videos import Video
 from lgn_net.device import autocast
 from lgn_net.distributed import rank, world_size
 from lgn_net.errors import UserError
-from lgn_net.inference.part import Part, remaining
+from lgn_net.inference.part import Part
 from lgn_net.inference.signals import psnr, query_distance, regular_score
 from lgn_net.inference.stream import Windows, batch_size_on, for_inference, stream_windows, updates_memory
 from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.model.memory import Lookup
 from lgn_net.scores.score_file import VideoScores, distance_names
+
+SILENT = tqdm(disable=True)         # a progress bar that shows nothing
 
 
 class FrameSignals(NamedTuple):
@@ -49,9 +51,6 @@ class Prediction(NamedTuple):
     target: Tensor                 # the true frames, likewise
     lookups: list[Lookup]          # of each memory
 
-
-# Measures of a prediction by their names; index of the video, of the frame, predicted and true frame (C, H, W).
-Observer = Callable[[int, int, Tensor, Tensor], dict[str, float]]
 
 
 def predict(model: FramePredictor, windows: Iterable[Windows], config: Config, at_start: Sequence[Tensor] = (),
@@ -113,12 +112,13 @@ def restore_items(model: FramePredictor, items: Iterable[Tensor]) -> None:
 
 @torch.inference_mode()
 def score_videos(model: FramePredictor, videos: list[Video], config: Config, device: torch.device,
-                 bar: tqdm | None = None, observers: Sequence[Observer] = (),
+                 bar: tqdm = SILENT, observers: Sequence[Callable] = (),
                  part: Part | None = None) -> Iterator[FrameSignals]:
     """Score every frame but the first n of each video, in order. The model's own memory stays as it is.
 
-    Several processes divide the videos. What `observers` measure becomes a signal. A `part` keeps the signals as they
-    come; those that it has already are yielded from there.
+    Several processes divide the videos. What `observers` measure becomes signals: they are called with the index of the
+    video, of the frame, predicted and true frame (C, H, W), and return numbers by name. A `part` keeps the signals as
+    they come; those that it has already are yielded from there.
     """
     model = for_inference(model, config)
     at_start, done = copy_items(model), (-1, -1)                              # video and frame scored last
@@ -129,10 +129,15 @@ def score_videos(model: FramePredictor, videos: list[Video], config: Config, dev
         signals = FrameSignals(*row)
         done = signals[:2]
         yield signals
-        if bar is not None:
-            bar.update()
-    if done[0] >= 0:
-        ranges = remaining(ranges, done, batch_size_on(device, config), config.model.window)
+        bar.update()
+
+    # Leave out the frames that the windows after it do not need; batches stay what they were.
+    batch = batch_size_on(device, config)
+    before = sum(len(frames) for v, frames in ranges if v < done[0]) + done[1] + 1
+    skipped = max(0, before // batch - -(-(config.model.window - 1) // batch)) * batch
+    for k, (v, whole) in enumerate(ranges):
+        ranges[k] = v, whole[skipped:]
+        skipped = max(0, skipped - len(whole))
 
     # Score the others.
     windows = stream_windows(model, videos, ranges, config, device)
@@ -142,12 +147,50 @@ def score_videos(model: FramePredictor, videos: list[Video], config: Config, dev
             for observe in observers:
                 signals.more.update(observe(signals.video, signals.frame, *frames))
             yield signals
-            if bar is not None:
-                bar.update()
+            bar.update()
         if part:
             part.add(scored.signals)
     if part:
         part.save()
+
+
+@torch.inference_mode()
+def sweep_gamma(model: FramePredictor, videos: list[Video], config: Config, gammas: Iterable[float],
+                device: torch.device, bar: tqdm = SILENT) -> dict[float, list[FrameSignals]]:
+    """Score the videos as `score_videos` does, for several gammas at once: the signals for each.
+
+    Windows are encoded once; memory and decoder run once for all gammas that have updated on the same frames so far.
+    """
+    signals: dict[float, list[FrameSignals]] = {gamma: [] for gamma in gammas}
+    if not updates_memory(model, config):
+        return dict.fromkeys(signals, [*score_videos(model, videos, config, device, bar)])
+    model, frozen = for_inference(model, config), with_knobs(config, {"score.memory_update": "frozen"})
+    start: list[tuple[list[Tensor], list[float]]] = [(copy_items(model), list(signals))]
+    histories, video = start, None                    # items of the memories, and the gammas that led to them
+    ranges = [(v, range(len(videos[v].frames))) for v in videos_of_process(videos, config)]
+    for window in stream_windows(model, videos, ranges, config, device):
+        if config.score.memory_update == "reset" and window.where[0][0] != video:
+            histories = start
+        video, after = window.where[0][0], []
+        for items, members in histories:
+            # Score the frame once for all gammas with this memory.
+            restore_items(model, items)
+            scored, = predict(model, [window], frozen)
+            signal, = scored.signals
+            below = [gamma for gamma in members if gamma > torch.tensor(signal.regular_score)]
+            for gamma in members:
+                signals[gamma].append(signal._replace(memory_updated=gamma in below))
+
+            # The gammas above its regular score go on with an updated memory.
+            if len(below) < len(members):
+                after.append((items, [gamma for gamma in members if gamma not in below]))
+            if below:
+                for memory, lookup in zip(model.memories, scored.lookups):
+                    memory.update_(lookup)
+                after.append((copy_items(model), below))
+        histories = after
+        bar.update()
+    return signals
 
 
 def videos_of_process(videos: list[Video], config: Config) -> list[int]:

@@ -16,7 +16,6 @@ from lgn_net.scores.score_file import VideoScores
 
 FOUND = 0.4               # of an abnormal frame's mask must be marked (Mahadevan et al., CVPR 2010)
 BINS = 2 ** 19            # of the histogram of errors: sign, exponent and 11 bits of the mantissa of a float32
-ALEXNET = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"      # the file that torchvision asks for
 
 
 class Localization:
@@ -88,19 +87,19 @@ def chance_to_touch(region: np.ndarray, box: tuple[int, int, int, int], mask: np
 
 
 class Quality:
-    """Measures SSIM (Wang et al., 2004) by scikit-image and LPIPS (Zhang et al., 2018) by lpips of every prediction."""
+    """Measures SSIM (Wang et al., 2004) by scikit-image and LPIPS (Zhang et al., 2018) by lpips where that is there."""
 
     measures = "ssim", "lpips"
 
     def __init__(self) -> None:
-        """Load LPIPS; where package or weights are missing, a warning says so, and SSIM goes on without it."""
         self.lpips = None
         try:
             import lpips
             with warnings.catch_warnings(action="ignore"):                    # torchvision's, of old arguments
                 self.lpips = lpips.LPIPS(net="alex", verbose=False).requires_grad_(False)
         except Exception as error:              # whatever a download, a damaged file or an odd version comes up with
-            warnings.warn(f"no LPIPS ({error}): it needs pip install lpips torchvision, and {ALEXNET} in "
+            warnings.warn(f"no LPIPS ({error}): it needs pip install lpips torchvision, and "
+                          f"https://download.pytorch.org/models/alexnet-owt-7be5be79.pth in "
                           f"{torch.hub.get_dir()}/checkpoints, where it is downloaded to")
 
     def __call__(self, video: int, frame: int, predicted: Tensor, target: Tensor) -> dict[str, float]:

@@ -85,16 +85,3 @@ def key_of(facts: object, state: dict[str, Tensor], videos: Sequence[Video]) -> 
         stats = [os.stat(video.frames[k]) for k in (0, -1)]
         digest.update(repr((video.name, len(video.frames), [(s.st_size, s.st_mtime_ns) for s in stats])).encode())
     return digest.hexdigest()
-
-
-def remaining(ranges: Sequence[tuple[int, range]], done: tuple[int, int], batch: int, window: int) \
-        -> list[tuple[int, range]]:
-    """Leave out the frames that windows after `done`, video and frame, do not need; batches stay what they were."""
-    before = sum(len(frames) for v, frames in ranges if v < done[0]) + done[1] + 1
-    skipped = max(0, before // batch - -(-(window - 1) // batch)) * batch
-    left = []
-    for v, frames in ranges:
-        if len(frames) > skipped:
-            left.append((v, frames[skipped:]))
-        skipped = max(0, skipped - len(frames))
-    return left

@@ -22,8 +22,6 @@ from lgn_net.scores.score_file import VideoScores, by_video, known_as, read_scor
 PROVENANCE = ("dataset", "complete_benchmark", "direction", "checkpoint", "parameters", "versions", "config",
               "memories", "localization", "quality")
 
-SIGNAL = "score"                                  # of another program
-
 
 class Evaluation(NamedTuple):
     """Scored frames and what is known of them."""
@@ -73,13 +71,6 @@ def results_beside(scores: str | Path) -> Results:
         raise UserError(f"{path} is damaged ({error}); evaluate again, or move it away and give --lambda") from None
 
 
-def is_ours(path: str | Path) -> bool:
-    """Tell whether a file is a score file of this project: by its column psnr, or normality with a results.json."""
-    path = Path(path)
-    return path.suffix.lower() == ".csv" and not path.is_dir() and (
-        "psnr" in (header := first_line(path)) or ("normality" in header and path.with_name("results.json").is_file()))
-
-
 def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lambda: bool = False,
              like: Sequence[VideoScores] = ()) -> Evaluation:
     """Read a file of scores, ours (or the folder with it) or another program's, with the labels that are asked for.
@@ -99,28 +90,29 @@ def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lamb
     about: Results = {"dataset": dataset, "scores": str(path), "labels": "none"}
     training: list[VideoScores] = []
     others = {} if known or args.labels else {video.name: np.bincount(video.frames, video.labels) for video in like}
-    if is_ours(path):
+    header = header_of(Path(path))
+    if "psnr" in header or ("normality" in header and beside):
         weights = beside.get("signals", {"psnr": 1.0, "distance": -1.0})
         if "psnr" in weights:
             scoring = beside.get("scoring", {}) if own_lambda else {}
             weights = paper_weights(scoring.get("psnr_weight", config.score.psnr_weight), len(weights) - 1)
         relabelled = args.labels is not None or config.data.label_source != "auto"
         videos, training = read_scores(path, tuple(weights), labelled=not relabelled), read_training(path, weights)
-        videos = known_as(path, videos, known)
-        lengths = known or {video.name: int(video.frames[-1]) + 1 for video in videos}
+        lengths = known
         about |= cast(Results, {key: value for key, value in beside.items() if key in PROVENANCE})
         about["labels"] = f"column label of {path}"
     elif args.direction:
-        weights = {SIGNAL: 1.0 if args.direction == "normal" else -1.0}
+        weights = {"score": 1.0 if args.direction == "normal" else -1.0}
         lengths = known or {video.name: int(video.frames[-1]) + 1 for video in like}
         videos, lengths = read_foreign(Path(path), lengths, args.drop_first, args.crop)
-        videos = known_as(path, videos, lengths)
         relabelled = bool(known or args.labels or others and not any(video.labels.any() for video in videos))
         about["direction"] = f"high is {args.direction}"
     else:
         raise UserError(f"{path} holds no scores of this project (a CSV file with the columns video, frame, psnr, "
                         f"distance, label); those of another program need --direction normal|abnormal")
+    videos = known_as(path, videos, lengths)
     if relabelled:
+        lengths = lengths or {video.name: int(video.frames[-1]) + 1 for video in videos}
         truth, about["labels"] = (others, "of the first score file") if others else labels_of(
             lengths, dataset, args.dataset_path, args.labels, config.data.label_source)
         for name, frames, *_ in videos:
@@ -150,22 +142,23 @@ def read_training(scores: str | Path, weights: Mapping[str, float]) -> list[Vide
     return read_scores(path, tuple(weights), labelled=False) if path.is_file() else []
 
 
-def first_line(path: str | Path) -> str:
-    """Read the first line of a text file, in small letters."""
+def header_of(path: Path) -> str:
+    """Read the first line of a CSV file in small letters; '' of another file or a folder."""
+    if path.suffix.lower() != ".csv" or path.is_dir():
+        return ""
     with open(path, encoding="utf-8-sig", errors="replace") as file:
         return file.readline().replace("\0", "").lower()                          # also of UTF-16
 
 
-def read_foreign(path: Path, lengths: Mapping[str, int], drop_first: int | None = None,
-                 crop: str | None = None) -> tuple[list[VideoScores], Mapping[str, int]]:
+def read_foreign(path: Path, lengths: Mapping[str, int], drop_first: int | None,
+                 crop: str | None) -> tuple[list[VideoScores], Mapping[str, int]]:
     """Read another program's scores, with one signal, `score`; return the number of frames of each video, too.
 
     `path` is a folder with a file per video, a file with all scores one after the other, or a table with the columns
     video, frame, score. Of the `lengths` {video: frames}, `crop`, a slice 8:-7, or all but `drop_first` have a score.
     """
-    if path.suffix.lower() == ".csv" and path.is_file() and "video" in first_line(path):
-        videos = read_scores(path, (SIGNAL,), labelled=False)
-        return videos, lengths or {video.name: int(video.frames[-1]) + 1 for video in videos}
+    if "video" in header_of(path):
+        return read_scores(path, ("score",), labelled=False), lengths
     try:
         first, last = (int(end) if end else None for end in (crop or f"{drop_first or 0}:").split(":"))
     except ValueError:
@@ -202,8 +195,8 @@ def read_foreign(path: Path, lengths: Mapping[str, int], drop_first: int | None 
         raise UserError(f"{path}: {len(flat)} scores{''.join(wrong[:1])}, but by the rule {expected} of the {total} "
                         f"frames in {len(lengths)} videos have one; {hint}")
     names = np.repeat(list(frames), [len(t) for t in frames.values()])
-    return by_video(path, names, np.concatenate(list(frames.values())), {SIGNAL: flat}, np.zeros(expected),
-                    (SIGNAL,)), lengths
+    return by_video(path, names, np.concatenate(list(frames.values())), {"score": flat}, np.zeros(expected),
+                    ["score"]), lengths
 
 
 def read_array(path: Path) -> np.ndarray:

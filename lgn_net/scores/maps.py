@@ -7,14 +7,11 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from lgn_net.errors import UserError
 from lgn_net.files import replacing
 from lgn_net.scores.score_file import VideoScores
 
-SMOOTHING = 1 / 32        # standard deviation of the Gaussian over an error map, of the frame's height: 8 of 256 pixels
-SPREAD = 25               # frames between two chosen ones of a kind in a video, a second of most benchmarks
 Box = tuple[int, int, int, int]        # x0, y0, x1, y1; x1, y1 are just outside
 
 
@@ -31,16 +28,6 @@ class FrameMap(NamedTuple):
     error: np.ndarray         # float32 (H, W), squared error on [0, 1], mean over channels
     box: Box                  # around the strongest region
     aspect: float = 1.0       # width over height of the frame as it was recorded; 1 where that is not known
-
-
-def frame_map(video: str, frame: int, kind: str, normality: float, label: int, predicted, target,
-              file: str | None = None) -> FrameMap:
-    """Make a FrameMap of a prediction and the true frame, (C, H, W) in [-1, 1]; the aspect is that of the `file`."""
-    predicted, target = as_array(predicted), as_array(target)
-    error = error_map(predicted, target)
-    W, H = Image.open(file).size if file else error.shape[::-1]
-    return FrameMap(video, int(frame), kind, float(normality), int(label), to_image(target), to_image(predicted), error,
-                    strong_regions(error)[0][1], W / H)
 
 
 def as_array(frames) -> np.ndarray:
@@ -90,9 +77,9 @@ def error_map(predicted: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def smoothed(error: np.ndarray) -> np.ndarray:
-    """Smooth an error map (H, W) by a Gaussian of SMOOTHING * H, which joins the outlines of an object."""
+    """Smooth an error map (H, W) by a Gaussian of H / 32, which joins the outlines of an object: 8 of 256 pixels."""
     error = np.ascontiguousarray(error, dtype=np.float32)
-    return cv2.GaussianBlur(error, (0, 0), SMOOTHING * len(error), borderType=cv2.BORDER_REFLECT)
+    return cv2.GaussianBlur(error, (0, 0), len(error) / 32, borderType=cv2.BORDER_REFLECT)
 
 
 def strong_regions(error: np.ndarray) -> list[tuple[np.ndarray, Box]]:
@@ -137,7 +124,8 @@ def choose_frames(videos: Sequence[VideoScores], normal: Sequence[np.ndarray],
                   count: int) -> list[tuple[int, int, str]]:
     """Choose frames to look at: index in `videos`, frame, and "miss", "false alarm" or "detection".
 
-    Of each kind there are up to `count`, the most extreme first; two in one video are SPREAD or more frames apart.
+    Of each kind there are up to `count`, the most extreme first; two in one video are 25 or more frames apart, a
+    second of most benchmarks.
     """
     chosen = []
     for kind, wanted, sign in (("miss", 1, -1), ("false alarm", 0, 1), ("detection", 1, 1)):
@@ -145,7 +133,7 @@ def choose_frames(videos: Sequence[VideoScores], normal: Sequence[np.ndarray],
                        for t, x, y in zip(video.frames.tolist(), values.tolist(), video.labels) if y == wanted)
         taken: list[tuple[int, int, str]] = []
         for _, k, t in first:
-            if len(taken) < count and all(k != other or abs(t - frame) >= SPREAD for other, frame, _ in taken):
+            if len(taken) < count and all(k != other or abs(t - frame) >= 25 for other, frame, _ in taken):
                 taken.append((k, t, kind))
         chosen += taken
     return chosen

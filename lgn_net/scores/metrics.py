@@ -20,9 +20,11 @@ Arrays = Sequence[np.ndarray]
 def all_frames(labels: Arrays, normality: Arrays, false_positive_rate: float) -> Results:
     """Compute the metrics over all frames together that are no AUC; a further metric belongs here."""
     curve, y, x = roc(labels, normality), np.concatenate(labels), np.concatenate(normality)
+    # The rate at which false positives equal misses, on a straight line between points of the curve.
+    equal_error_rate = float(np.interp(0, curve[0] - (1 - curve[1]), curve[0])) if curve else None
     of_normal, of_abnormal = (mean_where(normality, labels, c) for c in (0, 1))
     return {
-        "eer": equal_error_rate(*curve) if curve else None,
+        "eer": equal_error_rate,
         "at_eer": operating_point(*curve, x) if curve else None,
         "wanted_false_positive_rate": false_positive_rate,
         "at_wanted": operating_point(*curve, x, false_positive_rate) if curve else None,
@@ -65,11 +67,6 @@ def roc(labels: Arrays, normality: Arrays) -> tuple[np.ndarray, np.ndarray] | No
     """Compute every point of the ROC curve over all frames, false and true positive rates (k,); None for one class."""
     y, x = np.concatenate(labels), np.concatenate(normality)
     return roc_curve(y, -x, drop_intermediate=False)[:2] if y.min() != y.max() else None
-
-
-def equal_error_rate(false_positive: np.ndarray, true_positive: np.ndarray) -> float:
-    """Compute the rate at which false positives equal misses, on a straight line between points of a ROC curve."""
-    return float(np.interp(0, false_positive - (1 - true_positive), false_positive))
 
 
 def operating_point(false_positive: np.ndarray, true_positive: np.ndarray, normality: np.ndarray,

@@ -6,16 +6,6 @@ from typing import Any, TypedDict
 OperatingPoint = dict[str, float]
 
 
-class PerVideo(TypedDict):
-    """One test video."""
-
-    video: str                          # its name
-    frames: int                         # number of scored frames
-    abnormal_frames: int                # how many of these are labelled abnormal
-    auc: float | None                   # None where its frames are of one class
-    mean_normality: float               # over its scored frames; mostly 0 to 1, as the normalisation makes it
-
-
 class Compared(TypedDict, total=False):
     """The comparison with a second score file, on the frames that both hold."""
 
@@ -73,7 +63,7 @@ class Results(TypedDict, total=False):
     single_class_videos: int            # number of videos whose frames are of one class
     frames: int                         # number of scored frames
     abnormal_frames: int                # number of scored frames labelled abnormal
-    per_video: list[PerVideo]
+    per_video: list[dict[str, Any]]     # video (its name), frames, abnormal_frames, auc, mean_normality
     grid: list[dict[str, Any]]          # labels (their source), scope, sigma in frames, average, auc; see protocols.py
     padded_chance: dict[str, float]     # AUC of random scores under the padded average, by the source of the labels
     compared: Compared
