@@ -36,8 +36,9 @@ from lgn_net.data.videos import Video, find_split, index_videos
 from lgn_net.data.windows import Windows, epoch_batches, loader
 from lgn_net.device import pick_device, provenance, seed_everything, set_kernels
 from lgn_net.files import to_json, write_atomic
-from lgn_net.inference.loop import FrameSignals, copy_items, predict, restore_items, score_videos, sweep_gamma
+from lgn_net.inference.loop import FrameSignals, copy_items, predict, restore_items, score_videos
 from lgn_net.inference.stream import encode_windows, for_inference, stream_windows
+from lgn_net.inference.sweep import sweep_gamma
 from lgn_net.model.build import build_model
 from lgn_net.report.tables import markdown
 from lgn_net.terminal import run_command

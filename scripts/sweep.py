@@ -20,8 +20,8 @@ from lgn_net.device import pick_device
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable, results_folder, write_atomic
 from lgn_net.inference.around import load_network, load_test_set, sample_normal, training_videos
-from lgn_net.inference.loop import sweep_gamma as run_sweep
 from lgn_net.inference.loop import to_scores
+from lgn_net.inference.sweep import sweep_gamma as run_sweep
 from lgn_net.report.figures import save_figure, sweep_figure
 from lgn_net.report.outcome import lambda_rows
 from lgn_net.report.tables import csv_text, markdown, percent

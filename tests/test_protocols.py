@@ -5,9 +5,9 @@ import pytest
 from helpers import made_scores
 
 from lgn_net.errors import UserError
-from lgn_net.scores import protocols
 from lgn_net.scores.metrics import AVERAGES, auc
-from lgn_net.scores.protocols import GRID, SCOPES, Protocol, compare, grid, measure, normality_under, paper_weights
+from lgn_net.scores.normality import SCOPES, normality
+from lgn_net.scores.protocols import GRID, SIGMAS, Protocol, compare, grid, measure, normality_under, paper_weights
 from lgn_net.scores.score_file import VideoScores
 
 PSNR = [np.array([20.0, 30.0, 25.0]), np.array([40.0, 30.0])]
@@ -18,7 +18,7 @@ TRAINING = made_scores({"t": np.zeros(20)}, seed=9)
 
 def ours(psnr, distance, weight, scope="video", training=None):
     videos = [{"psnr": p, "distance": d} for p, d in zip(psnr, distance, strict=True)]
-    return protocols.normality(videos, paper_weights(weight), scope, training)
+    return normality(videos, paper_weights(weight), scope, training)
 
 
 def made(V=4, seed=3):
@@ -47,7 +47,7 @@ def test_normality_by_hand():
 def test_grid_is_each_protocol_on_its_own():
     videos = made()
     values = grid(videos, HALF, TRAINING)
-    assert list(values) == GRID and len(GRID) == len(SCOPES) * len(protocols.SIGMAS) * len(AVERAGES) == 60
+    assert list(values) == GRID and len(GRID) == len(SCOPES) * len(SIGMAS) * len(AVERAGES) == 60
     for protocol, value in values.items():
         normal = normality_under(protocol, videos, HALF, TRAINING)
         assert value == auc([video.labels for video in videos], normal, protocol.average), protocol

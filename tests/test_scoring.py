@@ -16,8 +16,9 @@ from lgn_net.data.videos import find_split, index_videos
 from lgn_net.errors import UserError
 from lgn_net.inference import loop
 from lgn_net.inference.around import predict_again, sample_normal
-from lgn_net.inference.loop import copy_items, restore_items, sweep_gamma, to_scores
+from lgn_net.inference.loop import copy_items, restore_items, to_scores
 from lgn_net.inference.signals import psnr, query_distance, regular_score
+from lgn_net.inference.sweep import sweep_gamma
 from lgn_net.model.build import build_model
 from lgn_net.model.lgn_net import LGNNet
 from lgn_net.model.memory import PrototypeMemory

@@ -17,7 +17,8 @@ from scipy.stats import ttest_1samp
 
 from lgn_net.config import flatten
 from lgn_net.scores.metrics import AVERAGES
-from lgn_net.scores.protocols import PAPER, RESAMPLES, SCOPES, SIGMAS
+from lgn_net.scores.normality import SCOPES
+from lgn_net.scores.protocols import PAPER, RESAMPLES, SIGMAS
 from lgn_net.terminal import visible
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]           # caption, header, rows
