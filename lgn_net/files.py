@@ -32,10 +32,7 @@ def writing(path: str | Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a new file for writing; it takes the place of `path` only when nothing went wrong.
-
-    Raises UserError naming `path` when the disk is full.
-    """
+    """Open a new file for `writing`; it takes the place of `path` only when nothing went wrong."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lgn_net.cli import command_parser, network_arguments, parse_command
+from lgn_net.cli import command_parser, label_argument, network_arguments, parse_command
 from lgn_net.device import pick_device
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable, results_folder, write_atomic
@@ -58,6 +58,7 @@ def sweep_gamma(argv: list[str]) -> None:
     # The command line.
     parser = command_parser(__doc__ or "", "sweep.py gamma --checkpoint CKPT --dataset_path DATA")
     network_arguments(parser)
+    label_argument(parser)
     parser.add_argument("--gammas", type=float, nargs="+", help="Default: 0, the configuration's, and the quantiles.")
     parser.add_argument("--out", help="Default: evaluation_<name of the checkpoint>, beside it.")
     config, args = parse_command(parser, argv)

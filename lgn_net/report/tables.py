@@ -79,7 +79,6 @@ ENVIRONMENT.filters |= {"percent": percent,
 ENVIRONMENT.globals |= {"resamples": RESAMPLES, "averages": AVERAGES, "scopes": SCOPES, "sigmas": SIGMAS,
                         "paper": PAPER}
 WORDS: Any = ENVIRONMENT.get_template("words.txt").module                  # its macros, as functions
-comparison = WORDS.comparison                                              # of two score files
 
 
 def plan_tables(runs: Sequence[Mapping], overrides: str) -> list[Table]:

@@ -64,10 +64,8 @@ class Run:
     step: int
     about: dict
 
-    @property
-    def last(self) -> Path:
-        """The checkpoint that a continuation starts from."""
-        return self.folder / "last.pt"
+    def __post_init__(self):
+        self.last = self.folder / "last.pt"                          # what a continuation starts from
 
     def epoch_file(self, epoch: int) -> Path:
         """Return the file of the weights after an epoch, counted from 1."""
@@ -92,8 +90,7 @@ class Run:
         self.file = self.closing.enter_context(path.open("a"))
         self.vision = optional("torchvision.utils", "no pictures in TensorBoard")
         if tensorboard := optional("torch.utils.tensorboard", "no files for TensorBoard"):
-            writer = tensorboard.SummaryWriter(self.folder, purge_step=self.step + 1)
-            self.board = self.closing.enter_context(writer)
+            self.board = self.closing.enter_context(tensorboard.SummaryWriter(self.folder, purge_step=self.step + 1))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -153,10 +150,7 @@ class Run:
         self.saved = time.monotonic()
 
     def write(self, path: Path, model: dict, **state: object) -> None:
-        """Write a checkpoint while the training goes on, from a copy in main memory.
-
-        One file is written after the other. At most one waits behind the one that is written.
-        """
+        """Write a checkpoint, from a copy in main memory, while the training goes on; at most one more waits."""
         if rank():
             return
         self.finish_writing(but=1)
@@ -172,8 +166,7 @@ class Run:
 class EpochFitter:
     """Measures the first steps of a run and chooses its number of epochs, `train.epochs` at most.
 
-    `score` scores so many frames, to measure how long an evaluation of the benchmark's test frames takes. `first` steps
-    were done before. Of several processes, the first one chooses.
+    `score` scores so many frames, to measure how long an evaluation takes. `first` steps were done before.
     """
 
     def __init__(self, config: Config, steps_per_epoch: int, score: Callable[[int], object], first: int = 0):
@@ -193,7 +186,8 @@ class EpochFitter:
         left = 60 * minutes - (time.monotonic() - self.times[0]) - reserve
         steps += self.first
         epochs = min(self.config.train.epochs, int((steps + left / a_step) / self.steps_per_epoch))
-        epochs = collect(max(math.ceil(steps / self.steps_per_epoch), epochs))[0]          # at least the begun ones
+        epochs = max(math.ceil(steps / self.steps_per_epoch), epochs)                      # at least the begun ones
+        epochs = collect(epochs)[0]                                                        # the first process chooses
         print(f"{epochs} epochs fit into {minutes:g} minutes: {a_step:.3f} s a step, {self.steps_per_epoch} steps an "
               f"epoch, {reserve:.0f} s for the evaluation", flush=True)
         return epochs

@@ -32,10 +32,9 @@ class Share(NamedTuple):
 
 
 def shares_of(batch: list[int], parts: int) -> list[Share]:
-    """Divide a batch of window indices among the processes, and return the shares of this one.
+    """Divide a batch of window indices among the processes, `parts` shares for each; return the shares of this one.
 
-    Each process gets `parts` shares or, of a small batch, fewer. All get equally many, because each pass synchronises
-    them.
+    Of a small batch they get fewer, and all equally many, because each pass synchronises them.
     """
     parts = min(parts, math.ceil(len(batch) / world_size()))
     pieces = np.array_split(batch, parts * world_size())[rank() * parts:(rank() + 1) * parts]
@@ -46,14 +45,8 @@ def train_step(forward: Any, model: Any, optimizer: torch.optim.Optimizer, share
                clips: Iterator[Tensor], config: Config, sample: bool = False) -> tuple[Losses, list[Tensor]]:
     """Train on one batch: forward, losses, Adam, then the update of the memories with the queries of the forward pass.
 
-    Args:
-        forward: the model as `prepare` returned it.
-        model: the model, a `FramePredictor`.
-        optimizer: of its parameters.
-        shares: this process's part of the batch.
-        clips: yields the windows of each share, uint8 (B, T, C, H, W).
-        config: of the network and the training.
-        sample: replace the items by queries of this batch, too (`model.memory_init queries`).
+    `forward` is what `prepare` made of the model. `clips` yields the windows of each share, uint8 (B, T, C, H, W). With
+    `sample`, the items are replaced by queries of this batch, too (`model.memory_init queries`).
 
     Returns:
         losses: this process's part of the batch losses; their sum over the processes are the batch's.
@@ -84,10 +77,9 @@ def train_step(forward: Any, model: Any, optimizer: torch.optim.Optimizer, share
 
 
 def prepare(model: nn.Module, config: Config, device: torch.device) -> nn.Module:
-    """Apply the switches of `config.train` and return what to call in training in place of the model.
+    """Apply the switches of `config.train`, and return what to call in training in place of the model.
 
-    These are BatchNorm statistics over all processes, activation checkpointing, torch.compile, and gradients averaged
-    over the processes. The weights are the model's own.
+    With several processes, BatchNorm statistics and gradients are taken over all of them.
     """
     if world_size() > 1:
         if device.type == "cuda":
