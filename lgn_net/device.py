@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import platform
-import random
 import re
 import subprocess
 import warnings
@@ -40,13 +39,6 @@ def pick_device(name: str) -> torch.device:
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
     """Run convolutions in bfloat16 for `precision="bfloat16"`; nothing changes for the others."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
-
-
-def seed_everything(seed: int) -> None:
-    """Seed torch (all devices), NumPy and random."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def set_kernels(precision: str, deterministic: bool = True) -> None:

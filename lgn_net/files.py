@@ -67,7 +67,6 @@ def locked(path: Path, timeout: float = -1) -> Iterator[None]:
     """Hold the lock file `path`, in a folder that exists; the system ends the lock of a process that is killed.
 
     Waits `timeout` seconds for another process, below 0 as long as it takes; filelock.Timeout when that still holds it.
-    A warning says when the disk knows no locks; the block then runs without one.
     """
     lock = FileLock(path)
     try:

@@ -21,16 +21,13 @@ from lgn_net.errors import TrainingDiverged, UserError
 
 
 def progress(title: str, total: int, unit: str, initial: int = 0) -> tqdm:
-    """Make a bar with rate and time left on stderr; a line every half minute where stderr is no terminal.
-
-    Of the processes of torchrun the first one shows it. A narrow terminal keeps the numbers and loses the bar.
-    """
+    """Make a bar with rate and time left on stderr; a line every half minute where stderr is no terminal."""
     form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
-    if sys.stderr.isatty() and shutil.get_terminal_size().columns < 130:
+    if sys.stderr.isatty() and shutil.get_terminal_size().columns < 130:         # too narrow for the bar
         form = "{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
     return tqdm(total=total, initial=initial, desc=title, unit=f" {unit}", bar_format=form, dynamic_ncols=True,
                 smoothing=0.05, mininterval=0.2 if sys.stderr.isatty() else 30,
-                disable=os.environ.get("RANK", "0") != "0")
+                disable=os.environ.get("RANK", "0") != "0")           # the first process of torchrun shows it
 
 
 def visible(text: str) -> str:

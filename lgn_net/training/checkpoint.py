@@ -77,8 +77,7 @@ def start_from(args: Namespace, config: Config, model: nn.Module, optimizer: tor
     """Load what train.py's `--resume` or `--init_from` names, if anything.
 
     `lengths` are the numbers of frames of the training videos. Returns the configuration, with the number of epochs
-    that `fit_minutes` chose before, and the number of steps done. UserError for another network, run or data set, and
-    for an entry that does not fit.
+    that `fit_minutes` chose before, and the number of steps done. UserError for another network, run or data set.
     """
     path = args.resume or args.init_from
     if not path:
@@ -150,11 +149,9 @@ def newest_good(folder: Path) -> str:
 
 
 def load_weights(model: nn.Module, state: dict, path: str | Path) -> None:
-    """Load a state_dict; UserError naming the file when names or shapes do not fit, or a number is not finite.
-
-    The counts of `RevivingMemory` start at 0 where they are missing, and are left out where they are not needed.
-    """
+    """Load a state_dict; UserError naming the file when names or shapes do not fit, or a number is not finite."""
     try:
+        # The counts of `RevivingMemory` start at 0 where they are missing, and are left out where they are not needed.
         missing, unexpected = model.load_state_dict(state, strict=False)
         if wrong := [name for name in (*missing, *unexpected) if not name.endswith(".idle")]:
             raise RuntimeError(f"{wrong[0]} is {'missing' if wrong[0] in missing else 'unknown'}")

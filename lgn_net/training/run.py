@@ -53,11 +53,7 @@ def read_log(path: Path) -> list[dict]:
 
 @dataclass
 class Run:
-    """The folder of a run, open for its training.
-
-    `about` goes into every checkpoint. On entering, the folder is locked, and lines of log.jsonl after `step` are
-    dropped: they were logged after the checkpoint that is resumed.
-    """
+    """The folder of a run, open for its training, and locked meanwhile; `about` goes into every checkpoint."""
 
     folder: Path
     config: Config
@@ -85,6 +81,7 @@ class Run:
                             f"--exp_dir") from None
         self.writer = self.closing.enter_context(ThreadPoolExecutor(1))
         path = self.folder / "log.jsonl"
+        # Lines after `step` were logged after the checkpoint that is resumed.
         write_atomic(path, "".join(f"{json.dumps(row)}\n" for row in read_log(path) if row["step"] <= self.step))
         write_atomic(self.folder / "config.yaml", to_yaml(self.config))
         self.file = self.closing.enter_context(path.open("a"))
@@ -144,11 +141,6 @@ class Run:
         every = int({"all": "1", "last": "0"}.get(knobs.keep_epochs, knobs.keep_epochs))
         return every > 0 and (epoch % every == 0 or epoch == knobs.epochs)
 
-    def save(self, step: int, model: dict, **state: object) -> None:
-        """Write last.pt: state_dict, and what else a continuation needs."""
-        self.write(self.last, model, step=step, **state)
-        self.saved = time.monotonic()
-
     def write(self, path: Path, model: dict, **state: object) -> None:
         """Write a checkpoint, from a copy in main memory, while the training goes on; at most one more waits."""
         if rank():
@@ -156,6 +148,8 @@ class Run:
         self.finish_writing(but=1)
         copy = tree_map_only(Tensor, lambda x: x.detach().to("cpu", copy=True), {"model": model, **state})
         self.writing.append(self.writer.submit(save_checkpoint, path, self.config, **copy, **self.about))
+        if path == self.last:
+            self.saved = time.monotonic()
 
     def finish_writing(self, but: int = 0) -> None:
         """Wait until at most `but` checkpoints are still to be written; raise what their writing raised."""

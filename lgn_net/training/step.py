@@ -106,25 +106,22 @@ def recompute_activations(model: Any) -> None:
     """Keep only what enters each block and recurrent cell, and compute the rest again in the backward pass."""
     for module in model.modules():
         if isinstance(module, nn.Sequential):
-            again = partial(recomputing, [m for m in module.modules() if isinstance(m, _BatchNorm)])
+            norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
             module.forward = partial(      # type: ignore[method-assign]
-                checkpoint, module.forward, use_reentrant=False, context_fn=again)
+                checkpoint, module.forward, use_reentrant=False,
+                context_fn=lambda norms=norms: (contextlib.nullcontext(), without_averages(norms)))
         elif isinstance(module, (STLSTMCell, ConvLSTMCell)):
             module.step = partial(checkpoint, module.step, use_reentrant=False)      # type: ignore[method-assign]
 
 
-def recomputing(norms: list) -> tuple[contextlib.AbstractContextManager, ...]:
-    """Return contexts for the first and second computation; the second leaves BatchNorm's averages alone."""
-
-    @contextlib.contextmanager
-    def second() -> Iterator[None]:
-        before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-        for norm in norms:
-            norm.momentum, norm.num_batches_tracked = 0.0, norm.num_batches_tracked.clone()
-        try:
-            yield                             # ends by an exception once all that was missing is there
-        finally:
-            for norm, values in zip(norms, before):
-                norm.momentum, norm.num_batches_tracked = values
-
-    return contextlib.nullcontext(), second()
+@contextlib.contextmanager
+def without_averages(norms: list) -> Iterator[None]:
+    """Leave the averages of BatchNorms alone, as the second computation must."""
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, norm.num_batches_tracked.clone()
+    try:
+        yield                                 # ends by an exception once all that was missing is there
+    finally:
+        for norm, values in zip(norms, before):
+            norm.momentum, norm.num_batches_tracked = values
