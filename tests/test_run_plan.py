@@ -70,23 +70,17 @@ class Forked(SERVER.Process):
     returncode = property(poll)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """No waiting between looks, and no imports for a command."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_plan, "POLL", 0.01)
-        patch.setattr(run_plan, "subprocess", SimpleNamespace(Popen=Forked, STDOUT=subprocess.STDOUT))
-        yield
-
-
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A plan of two rows in a folder with drawn videos and a tiny configuration, as arguments."""
+    """A plan of two rows in a folder with drawn videos and a tiny configuration, as arguments; its commands forked."""
     made = tmp_path_factory.mktemp("made")
     write_data_set(made)
     (made / "tiny.yaml").write_text(TINY)
     (made / "plan.yaml").write_text(PLAN.format(config=made / "tiny.yaml"))
-    return "--dataset_path", made, "--plan", made / "plan.yaml", "--device", "cpu"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_plan, "POLL", 0.01)
+        patch.setattr(run_plan, "subprocess", SimpleNamespace(Popen=Forked, STDOUT=subprocess.STDOUT))
+        yield "--dataset_path", made, "--plan", made / "plan.yaml", "--device", "cpu"
 
 
 @pytest.fixture(scope="module")
