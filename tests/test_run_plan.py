@@ -168,10 +168,7 @@ def test_killed_and_stopped(base, whole, tmp_path):
 
 @pytest.mark.slow
 def test_taken_over_and_failed(base, tmp_path):
-    """A run begun with other knobs goes on with the plan's; a torn file goes; a row that fails leaves the others.
-
-    Another lambda then only asks for a new evaluation; fewer steps than there are cannot be had.
-    """
+    """Begun with other knobs, a run goes on with the plan's; a torn file goes; a failing row leaves the others."""
     made, folder, torn = base[1], tmp_path / "runs/lgn_net/seed_0", tmp_path / "runs/loc_net_narrow/seed_0/epoch_001.pt"
     begun = "--exp_dir", folder, "--train.epochs", 2, "--train.max_steps", 2, "--train.log_every", 2
     with open(tmp_path / "begun.log", "w") as log:
@@ -190,6 +187,7 @@ def test_taken_over_and_failed(base, tmp_path):
         assert saved["step"] == 2 * 5 and saved["config"]["train"]["max_steps"] is None
         assert saved["config"]["train"]["log_every"] == 1
 
+    # Another lambda only asks for a new evaluation; fewer steps than there are cannot be had.
     before, again = (folder / "last.pt").stat().st_mtime_ns, (*base, "--rows", "LGN-Net", "--")
     assert run(run_plan.main, *again, "--score.psnr_weight", 0.25).status == 0
     assert json.loads((folder / "evaluation_last/results.json").read_text())["signals"]["psnr"] == 0.25
