@@ -67,8 +67,7 @@ def test_roc_points_and_their_auc_are_scikit_learns(tmp_path, draw):
                                                    ("first", "second"), written):
         labels, normal = (np.concatenate(x) for x in ([video.labels for video in videos],
                                                       [video.signals["normality"] for video in videos]))
-        false_positive, true_positive, _ = roc_curve(labels, -normal, drop_intermediate=False)
-        np.testing.assert_allclose(line.get_xydata(), np.stack([false_positive, true_positive], axis=1))
+        np.testing.assert_allclose(line.get_data(), roc_curve(labels, -normal, drop_intermediate=False)[:2])
         low, high = results["interval"]
         assert text == f"{name}: {100 * roc_auc_score(labels, -normal):.1f} % ({100 * low:.1f} to {100 * high:.1f})"
     np.testing.assert_array_equal(axes.lines[2].get_xydata(), [[0, 0], [1, 1]])                          # chance

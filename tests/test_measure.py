@@ -174,9 +174,8 @@ def test_compare(small, tmp_path):
     assert "difference" in shown and "0 frames here, 12 there)" in shown
     # Nothing is written when the comparison fails.
     write_scores(tmp_path / "flipped.csv", [v._replace(labels=1 - v.labels) for v in read_scores(small, SIGNALS)])
-    flipped = "--compare", tmp_path / "flipped.csv"
-    assert "disagree" in sentence(run(main, small, "--out", tmp_path / "out", *flipped))
-    assert not (tmp_path / "out").exists()
+    said = sentence(run(main, small, "--out", tmp_path / "out", "--compare", tmp_path / "flipped.csv"))
+    assert "disagree" in said and not (tmp_path / "out").exists()
 
 
 def test_nothing_of_a_file_arrives_raw(tmp_path):

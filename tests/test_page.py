@@ -88,8 +88,8 @@ def open_page(browser, path, width=1400, phone=False, scheme="light"):
         browser.execute_cdp_cmd(f"Emulation.{command}", values)
     browser.get_log("browser")
     browser.get(path.as_uri())
-    drawn = "return !document.querySelector('.plot:not(.js-plotly-plot)')"
-    WebDriverWait(browser, 10).until(lambda browser: browser.execute_script(drawn))
+    WebDriverWait(browser, 10).until(
+        lambda _: browser.execute_script("return !document.querySelector('.plot:not(.js-plotly-plot)')"))
     assert [line for line in browser.get_log("browser") if line["level"] != "INFO"] == []
 
 

@@ -35,7 +35,6 @@ rows:
   "Loc-Net, narrow": {{set: {{model.name: loc_net, model.hidden_width: 2}}}}
 """
 
-
 SERVER = multiprocessing.get_context("forkserver")     # a process without threads, whose forks cannot find locks held
 SERVER.set_forkserver_preload(["train", "evaluate", "torchvision.utils", "torch.utils.tensorboard",
                                "lgn_net.report.figures"])
@@ -100,8 +99,8 @@ def aucs_of(runs):
 
 
 def test_a_plan(whole):
-    """Tables, list and pictures hold the results; the last table is the file's."""
-    _, runs, done = whole
+    """Tables, list, pictures hold the results. Given again, nothing is left to do; other knobs want other folders."""
+    argv, runs, done = whole
     assert done.status == 0, done
     aucs = aucs_of(runs)
     assert [*aucs] == [("lgn_net", "seed_1"), ("loc_net_narrow", "seed_1")]
@@ -115,11 +114,7 @@ def test_a_plan(whole):
     assert table in done.out and all(f"seed 1: AUC {100 * auc:.2f} %" in done.out for auc in aucs.values())
     assert all((runs / f"plan.{kind}").stat().st_size > 1000 for kind in ("png", "pdf"))
 
-
-def test_given_again(whole):
-    """Nothing is left to do, also where weights were removed; other knobs want another folder."""
-    argv, runs, _ = whole
-    (runs / "loc_net_narrow/seed_1/last.pt").unlink()
+    (runs / "loc_net_narrow/seed_1/last.pt").unlink()                                # weights may be removed
     before = {path: path.stat().st_mtime_ns for path in runs.glob("*/**/*.*") if path.is_file()}
     assert run(run_plan.main, *argv).status == 0
     assert before == {path: path.stat().st_mtime_ns for path in runs.glob("*/**/*.*") if path.is_file()}
@@ -239,8 +234,6 @@ def test_tables_by_hand():
     assert gap == ["other", "2", "-5.00", "-195.6 to +185.6", "0.795", "2", "+20.00", "-107.1 to +147.1", "0.295",
                    "0", "-", "-", "-"]
     assert caption == "data set d_0 or d_1; all rows: --x 1"
-
-    # As Markdown and LaTeX.
     assert markdown(["row", "n"], [["a", "10"]], left=1) == "| row |  n |\n| --- | -: |\n| a   | 10 |"
     assert r"\caption{50\% of a\_b}" in latex(["a", "b"], [["c & d", "1"]], "50% of a_b", "x")
     assert "\nc \\& d & 1 \\\\\n\\bottomrule" in latex(["a", "b"], [["c & d", "1"]], "", "x")
