@@ -35,7 +35,7 @@ from lgn_net.data.cache import pack_frames
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.data.windows import Windows, belong_on, epoch_batches, loader
 from lgn_net.datasets import difference_from_published
-from lgn_net.device import pick_device, provenance, seed_everything, set_kernels, settle_precision
+from lgn_net.device import pick_device, provenance, set_kernels, settle_precision
 from lgn_net.distributed import check_equal, first_process_first, processes, rank, reduce_sum, wait_for_all, world_size
 from lgn_net.errors import TrainingDiverged, UserError
 from lgn_net.files import writing
@@ -95,7 +95,7 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
     """Train on this process's device, beside the other processes if there are any. The first one writes the run."""
     deadline = time.monotonic() + 60 * (config.train.minutes or math.inf)
     check_free(Path(args.exp_dir), args.resume)
-    seed_everything(config.seed)
+    torch.manual_seed(config.seed)
 
     # The data: every window of n + 1 consecutive frames of the training videos.
     videos = index_videos(find_split(args.dataset_path, config.data.dataset, "training"))
@@ -212,8 +212,8 @@ def finish_epoch(t: Training) -> None:
 
 def save(t: Training) -> None:
     """Write last.pt."""
-    t.run.save(t.step, t.model.state_dict(), rng=torch.get_rng_state(), optimizer=t.optimizer.state_dict(),
-               scheduler=t.scheduler.state_dict())
+    t.run.write(t.run.last, t.model.state_dict(), step=t.step, rng=torch.get_rng_state(),
+                optimizer=t.optimizer.state_dict(), scheduler=t.scheduler.state_dict())
 
 
 def check_finite(t: Training, what: str, values: Iterable[Tensor]) -> None:

@@ -197,11 +197,10 @@ def show_help(parser: ArgumentParser, argv: list[str], *sections: str) -> None:
 
 
 def network_arguments(parser: ArgumentParser) -> None:
-    """Add the arguments that name a trained network and the labels of what it scores."""
+    """Add the arguments that name a trained network."""
     parser.add_argument("--checkpoint", help="Checkpoint written by train.py or scripts/import_official.py.")
     parser.add_argument("--model_dir", help="Instead of --checkpoint: the authors' <n>model.pth.")
     parser.add_argument("--m_items_dir", help="The authors' <n>keys.pt that belongs to --model_dir.")
-    label_argument(parser)
 
 
 def label_argument(parser: ArgumentParser) -> None:
@@ -211,7 +210,8 @@ def label_argument(parser: ArgumentParser) -> None:
 
 
 def measuring_arguments(parser: ArgumentParser) -> None:
-    """Add the arguments that say how scores are measured, and with which other scores they are compared."""
+    """Add the arguments that say with which labels scores are measured and how, and with what they are compared."""
+    label_argument(parser)
     parser.add_argument("--compare", help="A second file of scores: the difference, with a paired bootstrap over the "
                                           "videos.")
     parser.add_argument("--direction", choices=["normal", "abnormal"],

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import platform
-import random
 import re
 import subprocess
 import warnings
@@ -42,13 +41,6 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
 
 
-def seed_everything(seed: int) -> None:
-    """Seed torch (all devices), NumPy and random."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
 def set_kernels(precision: str, deterministic: bool = True) -> None:
     """Choose cuDNN's convolutions: rounded to TF32 or not, and repeatable ones or the fastest it finds.
 
@@ -73,10 +65,7 @@ def conv_rate(device: torch.device, precision: str) -> float:
 
 
 def settle_precision(config: Config, section: str, device: torch.device) -> Config:
-    """Replace `precision: auto` of a section by bfloat16 where that is at least `GAIN` times faster here, else float32.
-
-    Prints what was chosen. Warns where bfloat16 is asked for and slower.
-    """
+    """Replace `precision: auto` of a section by bfloat16 where that is `GAIN` times as fast here, else by float32."""
     knob, asked = f"{section}.precision", getattr(config, section).precision
     if asked not in ("auto", "bfloat16"):
         return config
@@ -95,9 +84,13 @@ def provenance(device: torch.device) -> dict:
     """Collect versions, git revision and machine, for checkpoints and results."""
     info = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*: (.*)", info.read_text() if info.is_file() else "")
+    git = "unknown"                                                              # outside a checkout
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+        git = subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True).strip()
     return {
         "lgn_net": lgn_net.__version__,
-        "git": git_revision(),
+        "git": git,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "opencv": cv2.__version__,
@@ -108,12 +101,3 @@ def provenance(device: torch.device) -> dict:
         "threads": torch.get_num_threads(),
         "processes": world_size(),
     }
-
-
-def git_revision() -> str:
-    """Return the commit of this checkout, `-dirty` when tracked files were changed; "unknown" outside git."""
-    try:
-        return subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty", "--abbrev=12"], check=True,
-                              capture_output=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

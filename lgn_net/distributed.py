@@ -20,10 +20,8 @@ PATIENCE = timedelta(days=7)        # how long a process waits for one that stil
 def processes(device: torch.device) -> Iterator[torch.device]:
     """Join the other processes that torchrun has started, if it did, and yield this one's device.
 
-    Each process gets a GPU of its machine, and they talk by NCCL; without GPUs, by gloo. All but the first are silent,
-    save for errors.
-
-    UserError when the processes would have to share a device, or when another one of them ended early.
+    All but the first are silent, save for errors. UserError when they would have to share a device, or when another one
+    of them ended early.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device

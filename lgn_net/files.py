@@ -32,10 +32,7 @@ def writing(path: str | Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a new file for writing; it takes the place of `path` only when nothing went wrong.
-
-    Raises UserError naming `path` when the disk is full.
-    """
+    """Open a new file for `writing`; it takes the place of `path` only when nothing went wrong."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -70,7 +67,6 @@ def locked(path: Path, timeout: float = -1) -> Iterator[None]:
     """Hold the lock file `path`, in a folder that exists; the system ends the lock of a process that is killed.
 
     Waits `timeout` seconds for another process, below 0 as long as it takes; filelock.Timeout when that still holds it.
-    A warning says when the disk knows no locks; the block then runs without one.
     """
     lock = FileLock(path)
     try:

@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, Self
 
@@ -21,30 +21,19 @@ from lgn_net.errors import TrainingDiverged, UserError
 
 
 def progress(title: str, total: int, unit: str, initial: int = 0) -> tqdm:
-    """Make a bar with rate and time left on stderr; a line every half minute where stderr is no terminal.
-
-    Of the processes of torchrun the first one shows it. A narrow terminal keeps the numbers and loses the bar.
-    """
+    """Make a bar with rate and time left on stderr; a line every half minute where stderr is no terminal."""
     form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
-    if sys.stderr.isatty() and shutil.get_terminal_size().columns < 130:
+    if sys.stderr.isatty() and shutil.get_terminal_size().columns < 130:         # too narrow for the bar
         form = "{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
     return tqdm(total=total, initial=initial, desc=title, unit=f" {unit}", bar_format=form, dynamic_ncols=True,
                 smoothing=0.05, mininterval=0.2 if sys.stderr.isatty() else 30,
-                disable=os.environ.get("RANK", "0") != "0")
+                disable=os.environ.get("RANK", "0") != "0")           # the first process of torchrun shows it
 
 
 def visible(text: str) -> str:
     """Write out control characters, such as the first one of an ANSI escape, by their codes; line ends stay."""
     return text if text.isprintable() else "".join(
         c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
-
-
-@contextlib.contextmanager
-def plain_warnings() -> Iterator[None]:
-    """Print warnings as one line `warning: ...` on stderr, without the place in the code."""
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: tqdm.write(visible(f"warning: {message}"), file=sys.stderr)
-        yield
 
 
 def optional(module: str, cost: str) -> Any:
@@ -120,7 +109,9 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
     # The full disk of a writer's thread reaches the main thread, too.
     threading.excepthook = lambda args: isinstance(args.exc_value, OSError) or threading.__excepthook__(args)
     try:
-        with plain_warnings(), contextlib.redirect_stdout(shown):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(shown):
+            # Warnings are one line on stderr, without their place in the code.
+            warnings.showwarning = lambda message, *_: tqdm.write(visible(f"warning: {message}"), file=sys.stderr)
             answer_version(sys.argv[1:])
             sys.exit(main(sys.argv[1:]))
     except BrokenPipeError:                                                      # the reader, `head` say, has enough
@@ -129,20 +120,19 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
-    except (UserError, OSError, TrainingDiverged) as error:
+    except (UserError, OSError, RuntimeError, TrainingDiverged) as error:
         # A data worker's error arrives as the text of its traceback; the sentence is its last line.
-        sentence = (str(error).strip() or repr(error)).splitlines()[-1].rpartition("UserError: ")[2]
+        lines = (str(error).strip() or repr(error)).splitlines()
+        sentence = lines[-1].rpartition("UserError: ")[2]
         if isinstance(error, FileNotFoundError) and error.filename:
             sentence = f"{error.filename}: no such file or folder"
+        elif isinstance(error, RuntimeError) and "DataLoader" in str(error):
+            sentence = (f"the processes that decode frames do not answer ({lines[0]}); give --data.workers 0, or a "
+                        f"container more shared memory (docker run --shm-size 8g)")
+        elif type(error).__name__ == "OutOfMemoryError":                         # PyTorch's
+            sentence = (f"the device's memory is full ({lines[0]}); try a smaller --train.batch_size, "
+                        f"--score.batch_size or --data.image_size")
+        elif isinstance(error, RuntimeError):
+            raise
         print(visible(f"error: {sentence}"), file=sys.stderr)
         sys.exit(1 if isinstance(error, TrainingDiverged) else 2)
-    except RuntimeError as error:
-        if "DataLoader" in str(error):
-            print(f"error: the processes that decode frames do not answer ({str(error).splitlines()[0]}); give "
-                  f"--data.workers 0, or a container more shared memory (docker run --shm-size 8g)", file=sys.stderr)
-            sys.exit(2)
-        if type(error).__name__ != "OutOfMemoryError":                           # PyTorch's
-            raise
-        print(f"error: the device's memory is full ({str(error).splitlines()[0]}); try a smaller --train.batch_size, "
-              f"--score.batch_size or --data.image_size", file=sys.stderr)
-        sys.exit(2)

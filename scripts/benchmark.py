@@ -34,7 +34,7 @@ from lgn_net.data.cache import pack_frames
 from lgn_net.data.clips import read_frames, to_float
 from lgn_net.data.videos import Video, find_split, index_videos
 from lgn_net.data.windows import Windows, epoch_batches, loader
-from lgn_net.device import pick_device, provenance, seed_everything, set_kernels
+from lgn_net.device import pick_device, provenance, set_kernels
 from lgn_net.files import to_json, write_atomic
 from lgn_net.inference.loop import FrameSignals, copy_items, predict, restore_items, score_videos
 from lgn_net.inference.stream import encode_windows, for_inference, stream_windows
@@ -170,7 +170,7 @@ def draw_video(folder: Path, config: Config, frames: int) -> Video:
 @torch.no_grad()
 def random_model(config: Config, video: Video, device: torch.device) -> Any:
     """Build a network of random weights whose BatchNorms have the statistics of a window, as after a training."""
-    seed_everything(config.seed)
+    torch.manual_seed(config.seed)
     model: Any = build_model(config).to(device).train()
     for module in model.modules():
         module.momentum = None                                                # of BatchNorms: the mean over all calls
@@ -215,7 +215,7 @@ def evaluation(model: Any, video: Video, config: Config, device: torch.device, p
 
 def training(config: Config, video: Video, device: torch.device, steps: int = 1, plain: bool = False) -> Work:
     """Make steps on the first batch of a video ready, as in train.py or plainly; the call returns the losses."""
-    seed_everything(config.seed)
+    torch.manual_seed(config.seed)
     model: Any = build_model(config).to(device).train()
     model = plain_model(model) if plain else model
     windows = Windows([video], config.model.window, config.data.channels, config.data.image_size)

@@ -130,21 +130,17 @@ def draw(number: int, rows: dict[str, list[Run]], parts: dict[str, list]) -> dic
         return {"": figures.gap_figure(bars)}
     if number in (9, 10):
         return {"": figures.sweep_figure("gamma" if number == 9 else "lambda", parts)}
+    # The legend says the AUC of a run with its interval, or the mean of several with Student's.
     panels: dict[str, dict[str, list]] = {}
     for name, curves in parts.items():
-        panels.setdefault(rows[name][0].group, {})[legend(name, rows[name])] = curves
+        aucs = [100 * (auc(run.labels, run.normality) or 0) for run in rows[name]]
+        text, about = f"{name}: {statistics.mean(aucs):.1f} %", rows[name][0].evaluation.about
+        if len(aucs) > 1:
+            text += f" ({interval(aucs)[0]})"
+        elif about["interval"] and abs(aucs[0] - 100 * (about["auc"] or 0)) < 1e-9:   # else of a macro average, say
+            text += f" ({percent(about['interval'][0], 1)} to {percent(about['interval'][1], 1)})"
+        panels.setdefault(rows[name][0].group, {})[text] = curves
     return {"": figures.roc_figure(panels)}
-
-
-def legend(name: str, runs: Sequence[Run]) -> str:
-    """Make a line of a legend: the AUC of a run with its interval, or the mean of several with Student's."""
-    aucs = [100 * (auc(run.labels, run.normality) or 0) for run in runs]
-    text, about = f"{name}: {statistics.mean(aucs):.1f} %", runs[0].evaluation.about
-    if len(runs) > 1:
-        return f"{text} ({interval(aucs)[0]})"
-    if about["interval"] and abs(aucs[0] - 100 * (about["auc"] or 0)) < 1e-9:         # else of a macro average, say
-        text += f" ({percent(about['interval'][0], 1)} to {percent(about['interval'][1], 1)})"
-    return text
 
 
 if __name__ == "__main__":

@@ -11,16 +11,7 @@ score (lambda, normalize, smoothing, average) can be chosen anew, the others are
 from dataclasses import asdict
 from pathlib import Path
 
-from lgn_net.cli import (
-    command_parser,
-    config_from_dict,
-    given,
-    label_argument,
-    measuring_arguments,
-    parse_command,
-    peek,
-    separate,
-)
+from lgn_net.cli import command_parser, config_from_dict, given, measuring_arguments, parse_command, peek, separate
 from lgn_net.config import flatten
 from lgn_net.errors import UserError
 from lgn_net.report.outcome import finish
@@ -44,7 +35,6 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--scores", required=True, help="A scores.csv, or with --direction another program's scores "
                                                         "(.npy, .csv, .txt, or a folder with such a file per video).")
     measuring_arguments(parser)
-    label_argument(parser)
     parser.add_argument("--out", help="Folder for the results; nothing is written unless it is given.")
     config, args = parse_command(parser, argv, of_network | of_scoring)
     for knob, value in flatten(asdict(config)).items():
@@ -52,7 +42,6 @@ def main(argv: list[str]) -> int:
         if of_network.get(knob, value) != value and knob not in free:
             raise UserError(f"{knob} was {of_network[knob]} when the network ran, and {scores} cannot tell what "
                             f"{value} would give; choose lambda, {', '.join(SCORING[1:])} and labels")
-    out = Path(args.out) if args.out else None
 
     # The scores with their labels, and those to compare with. A second file of ours keeps its own lambda.
     dataset = config.data.dataset if given(argv, "--dataset_type", "--data.dataset") else None
@@ -63,7 +52,7 @@ def main(argv: list[str]) -> int:
     # Normality, numbers, files; the error maps beside the scores follow their frames' new normality.
     normal = normality_under(Protocol.configured(asdict(config.score)), evaluation.videos, evaluation.weights,
                              evaluation.training)
-    maps = Path(scores).with_name("maps.npz")
+    maps, out = Path(scores).with_name("maps.npz"), Path(args.out) if args.out else None
     drawn = judge_again(load_maps(maps), evaluation.videos, normal) if out and maps.is_file() else []
     return finish(evaluation, normal, config, args.protocol == "all", other, out, drawn, args.false_positive_rate)
 

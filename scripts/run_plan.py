@@ -175,14 +175,6 @@ class Run:
     def __post_init__(self):
         self.name, self.last = f"{self.row}, seed {self.seed}", self.folder / "last.pt"
 
-    def beside(self, kind: str) -> Path:
-        """Return the run's file of a kind that lies beside its folder."""
-        return Path(f"{self.folder}.{kind}")
-
-    def epoch(self, epoch: int) -> Path:
-        """Return the checkpoint of an epoch, which may not have been kept."""
-        return self.folder / f"epoch_{epoch:03d}.pt"
-
     def look(self) -> None:
         """Find out what is left to do; UserError when the folder was made with other settings than the plan's."""
         trained = bool(self.results_of(self.last))                     # also where its weights were removed
@@ -202,8 +194,8 @@ class Run:
             steps = self.config.train.epochs * math.ceil(windows / made.train.batch_size)
             trained = good == str(self.last) and saved["step"] == min(steps, self.config.train.max_steps or math.inf)
         every, epochs = self.args.every, self.config.train.epochs
-        kept = [self.last, *map(self.epoch, range(every, epochs, every) if every else ())]
-        self.to_evaluate = [path for path in kept if path.exists() and not self.results_of(path)]
+        kept = [self.folder / f"epoch_{k:03d}.pt" for k in (range(every, epochs, every) if every else ())]
+        self.to_evaluate = [path for path in (self.last, *kept) if path.exists() and not self.results_of(path)]
         self.results = self.results_of(self.last) if trained else {}
         self.stage = "train" if not trained else "evaluate" if self.to_evaluate else ""
 
@@ -218,7 +210,7 @@ class Run:
         """Run one command after the other until the run is done, one fails, or time is `over()`; print how it ended."""
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            with locked(self.beside("lock"), timeout=0):
+            with locked(self.folder.with_suffix(".lock"), timeout=0):
                 with locked(self.folder / ".lock", timeout=0):         # train.py's own; its runner may have been killed
                     self.look()
                 status = 0
@@ -231,19 +223,19 @@ class Run:
         except Timeout:
             print(f"{self.name}: another command works on it", flush=True)
         if self.failed:
-            reason = self.beside("log").read_text().splitlines()[-1].strip()
-            print(f"{self.name}: failed, see {self.beside('log')}: {reason}", flush=True)
+            reason = self.folder.with_suffix(".log").read_text().splitlines()[-1].strip()
+            print(f"{self.name}: failed, see {self.folder.with_suffix('.log')}: {reason}", flush=True)
         elif self.results:
             print(f"{self.name}: AUC {percent(self.results.get('auc'))} %", flush=True)
 
     def execute(self, over: Callable[[], bool]) -> int:
         """Run the next command until it ends or time is `over()`, note its time, and return its exit status."""
-        print(f"{self.name}: {self.stage}, see {self.beside('log')}", flush=True)
-        write_atomic(self.beside("yaml"), to_yaml(self.config))
+        print(f"{self.name}: {self.stage}, see {self.folder.with_suffix('.log')}", flush=True)
+        write_atomic(self.folder.with_suffix(".yaml"), to_yaml(self.config))
         if not self.last.exists():                                     # killed between the first epoch's two files
-            self.epoch(1).unlink(missing_ok=True)
+            (self.folder / "epoch_001.pt").unlink(missing_ok=True)
         command, started = self.command(self.stage), time.monotonic()
-        with open(self.beside("log"), "a") as log:
+        with open(self.folder.with_suffix(".log"), "a") as log:
             print(f"\n$ {shlex.join(command)}", file=log, flush=True)
             # A process group of its own: Ctrl-C reaches the runner alone, which passes SIGTERM on.
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
@@ -251,15 +243,16 @@ class Run:
             time.sleep(POLL)
         process.terminate()                                            # train.py saves and ends
         process.wait()
-        times = read_json(self.beside("times.json"))
+        times = read_json(self.folder.with_suffix(".times.json"))
         times[self.stage] = round(times.get(self.stage, 0) + time.monotonic() - started, 3)
-        write_atomic(self.beside("times.json"), to_json(times))
+        write_atomic(self.folder.with_suffix(".times.json"), to_json(times))
         return process.returncode
 
     def command(self, stage: str) -> list[str]:
         """Return the command that trains, or that evaluates the next checkpoint."""
         # A checkpoint would bring some knobs of its own, but for a file that gives every knob.
-        settings = ["--config", str(self.beside("yaml"))] if self.beside("yaml").exists() else []
+        every_knob = self.folder.with_suffix(".yaml")
+        settings = ["--config", str(every_knob)] if every_knob.exists() else []
         where = ["--dataset_path", self.args.dataset_path, "--device", self.args.device]
         if stage == "evaluate":
             checkpoint = (self.to_evaluate or [self.last])[0]
@@ -276,7 +269,7 @@ class Run:
 
     def summary(self) -> dict:
         """Return the run as the tables and pictures of `lgn_net.report` take it."""
-        times, log = read_json(self.beside("times.json")), read_log(self.folder / "log.jsonl")
+        times, log = read_json(self.folder.with_suffix(".times.json")), read_log(self.folder / "log.jsonl")
         return self.results | {
             "row": self.row, "seed": self.seed, "published_auc": self.published, "train_s": times.get("train"),
             "evaluate_s": times.get("evaluate"), "live_items": log[-1]["live_items"] or None if log else None}
@@ -284,7 +277,7 @@ class Run:
     def draw_epochs(self) -> None:
         """Draw the AUCs over the epochs that were evaluated into the run's folder."""
         last = self.config.train.epochs
-        every = {k: self.results_of(self.epoch(k)) for k in range(1, last)} | {last: self.results}
+        every = {k: self.results_of(self.folder / f"epoch_{k:03d}.pt") for k in range(1, last)} | {last: self.results}
         epochs, curves = np.array([k for k in every if every[k]]), {}
         for name, key in SIGNALS.items():
             curves[name] = [(epochs, np.array([every[k].get(key) for k in epochs], float), None)]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lgn_net.cli import command_parser, network_arguments, parse_command
+from lgn_net.cli import command_parser, label_argument, network_arguments, parse_command
 from lgn_net.device import pick_device
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable, results_folder, write_atomic
@@ -28,8 +28,6 @@ from lgn_net.report.tables import csv_text, markdown, percent
 from lgn_net.scores.evaluation import open_evaluation
 from lgn_net.scores.protocols import Protocol, measure, paper_weights
 from lgn_net.terminal import progress, run_command
-
-QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1)       # of the regular score of training frames
 
 
 def main(argv: list[str]) -> None:
@@ -58,6 +56,7 @@ def sweep_gamma(argv: list[str]) -> None:
     # The command line.
     parser = command_parser(__doc__ or "", "sweep.py gamma --checkpoint CKPT --dataset_path DATA")
     network_arguments(parser)
+    label_argument(parser)
     parser.add_argument("--gammas", type=float, nargs="+", help="Default: 0, the configuration's, and the quantiles.")
     parser.add_argument("--out", help="Default: evaluation_<name of the checkpoint>, beside it.")
     config, args = parse_command(parser, argv)
@@ -77,7 +76,7 @@ def sweep_gamma(argv: list[str]) -> None:
             raise UserError("there are no training frames beside the test frames, whose regular scores would say which "
                             "gammas matter; give --gammas")
         R = [s.regular_score for s in sample_normal(model, normal, config, config.score.calibration or 256, device)[0]]
-        gammas = [0, config.score.gamma, *np.quantile(R, QUANTILES).tolist()]
+        gammas = [0, config.score.gamma, *np.quantile(R, (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1)).tolist()]
         print(f"gammas are quantiles of the regular score of {len(R)} training frames, 0 and the configuration's")
     gammas = sorted(set(gammas))
 
@@ -97,10 +96,7 @@ def sweep_gamma(argv: list[str]) -> None:
 
 
 def finish(knob: str, rows: list[dict[str, float | None]], used: float, out: Path) -> None:
-    """Print a row per value of the knob, AUCs in percent, and write them as CSV and as a picture.
-
-    `knob` is lambda or gamma, `used` its value in the configuration; the curve is named by the parent of `out`.
-    """
+    """Print a row per value of lambda or gamma, AUCs in percent; write them into `out` as CSV and as a picture."""
     table = out / f"sweep_{knob}.csv"
     write_atomic(table, csv_text([*rows[0]], rows))
     curve = [np.array([row[key] for row in rows], float) for key in (knob, "auc")]

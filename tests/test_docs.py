@@ -50,21 +50,17 @@ def commands(page):
                 yield words[start:[*words, "|"].index("|")]
 
 
-class Parsed(Exception):
-    """The command has read its arguments."""
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_take_the_arguments_that_are_documented(page, monkeypatch):
     for parser in (argparse.ArgumentParser, jsonargparse.ArgumentParser):
         def parse_args(self, *args, parse=parser.parse_args, **kwargs):
             parse(self, *args, **kwargs)
-            raise Parsed
+            raise SystemExit("parsed")
         monkeypatch.setattr(parser, "parse_args", parse_args)
     monkeypatch.setattr(checkpoint, "load_checkpoint", lambda _: (Config(), {}))
     monkeypatch.setattr(official, "official_system", lambda _: "lgn_net")
     for words in commands(page):
-        with pytest.raises(Parsed):
+        with pytest.raises(SystemExit, match="parsed"):
             load_script(words[0]).main(words[1:])
 
 

@@ -20,10 +20,10 @@ WEIGHTS = {"psnr": 0.6, "distance": -0.4}
 CONFIG = {"seed": 0, "loss": {"margin": 1.0}, "score": {"gamma": 0.009}}
 
 
-def write_evaluation(folder, config=CONFIG, seed=0, weights=WEIGHTS, names=("01", "v_$x$_2"), abnormal=True):
+def write_evaluation(folder, config=CONFIG, seed=0, weights=WEIGHTS, abnormal=True):
     """A folder as evaluate.py leaves it; returns its scores with the normality."""
     random, videos = np.random.default_rng(seed), []
-    for name in names:
+    for name in ("01", "v_$x$_2"):
         labels = np.zeros(40, np.uint8)
         labels[10:20] = labels[37:] = abnormal
         signals = {key: np.round(random.normal(size=40) - np.sign(weight) * labels, 1)
@@ -59,7 +59,7 @@ def texts(artists):
 
 
 def test_roc_points_and_their_auc_are_scikit_learns(tmp_path, draw):
-    """The curve, and the legend's AUC with the interval of results.json; two runs differ in dashes and colour."""
+    """The curve, and the legend's AUC with the interval of results.json."""
     written = [write_evaluation(tmp_path / name / "evaluation_last", CONFIG | {"loss": {"margin": seed}}, seed)
                for seed, name in enumerate(("first", "second"))]
     axes, = draw([tmp_path / "first", tmp_path / "second"], "--figures", 4)["fig4_roc"].axes
@@ -67,12 +67,9 @@ def test_roc_points_and_their_auc_are_scikit_learns(tmp_path, draw):
                                                    ("first", "second"), written):
         labels, normal = (np.concatenate(x) for x in ([video.labels for video in videos],
                                                       [video.signals["normality"] for video in videos]))
-        false_positive, true_positive, _ = roc_curve(labels, -normal, drop_intermediate=False)
-        np.testing.assert_allclose(line.get_xydata(), np.stack([false_positive, true_positive], axis=1))
+        np.testing.assert_allclose(line.get_data(), roc_curve(labels, -normal, drop_intermediate=False)[:2])
         low, high = results["interval"]
         assert text == f"{name}: {100 * roc_auc_score(labels, -normal):.1f} % ({100 * low:.1f} to {100 * high:.1f})"
-    assert axes.lines[0].get_linestyle() != axes.lines[1].get_linestyle()
-    assert axes.lines[0].get_color() != axes.lines[1].get_color()
     np.testing.assert_array_equal(axes.lines[2].get_xydata(), [[0, 0], [1, 1]])                          # chance
 
     # The interval is left out where it is another AUC's, as that of a macro average.
@@ -82,14 +79,10 @@ def test_roc_points_and_their_auc_are_scikit_learns(tmp_path, draw):
     assert texts(axes.get_legend().get_texts())[0].endswith(" %")
 
 
-def made(name, frames, labels):
-    """Scores of a video, of which the curves take no signal."""
-    return VideoScores(name, frames, {}, labels)
-
-
 def test_curves_and_shading():
     """Half a frame to either side of an abnormal period; normality beyond [0, 1] is not cut off."""
-    videos = [made("a_$x$_b", np.arange(4, 10), np.array([1, 0, 0, 1, 1, 0])), made("c", np.array([7]), np.array([1]))]
+    videos = [VideoScores("a_$x$_b", np.arange(4, 10), {}, np.array([1, 0, 0, 1, 1, 0])),
+              VideoScores("c", np.array([7]), {}, np.array([1]))]
     normality = [np.array([0.0, -3.0, 2.0, 20.0, 1.0, 0.5]), np.array([4.0])]
     figure, = curve_pages(videos, normality, point={"threshold": 1.0})
     spans = [[tuple(patch.get_bbox().intervalx) for patch in axes.patches] for axes in figure.axes]
@@ -102,7 +95,8 @@ def test_curves_and_shading():
     assert wrong == [[[5, 9], [7]], [[], [7]]]
     assert figure.axes[0].get_title() == "a_$x$_b" and not figure.axes[0].title.get_parse_math()
     lengths = range(1, 14)
-    pages = curve_pages([made(f"{n}", np.arange(n), np.arange(n) % 2) for n in lengths], [*map(np.zeros, lengths)])
+    many = [VideoScores(f"{n}", np.arange(n), {}, np.arange(n) % 2) for n in lengths]
+    pages = curve_pages(many, [*map(np.zeros, lengths)])
     assert [len(page.axes) for page in pages] == [12, 1]
 
 
@@ -170,10 +164,7 @@ def test_seeds_lie_on_the_line_of_their_row():
 
 @pytest.mark.slow
 def test_all_figures_as_real_files(tmp_path):
-    """PNG of 300 dots per inch and PDF with TrueType text, for a run with an odd name; made again, the same bytes.
-
-    What cannot be drawn is said, run by run: of a normal set, of another program's scores.
-    """
+    """PNG of 300 dots per inch and PDF with TrueType text, the same bytes again; what cannot be drawn is said."""
     evaluation, out, before = tmp_path / "a_$x$_b" / "evaluation_last", tmp_path / "out", dict(matplotlib.rcParams)
     write_evaluation(evaluation)
     write_evaluation(tmp_path / "theirs", None, weights={"score": -1.0})

@@ -79,24 +79,17 @@ def browser(tmp_path_factory):
     driver.quit()
 
 
-def wait_for(condition):
-    """Its value, once it is true; a browser draws when it likes."""
-    for _ in range(200):
-        if value := condition():
-            return value
-        time.sleep(0.05)
-    raise AssertionError("not within 10 seconds")
-
-
 def open_page(browser, path, width=1400, phone=False, scheme="light"):
     """Open a report; nothing may go wrong, and its policy lets it ask nothing of a network."""
+    from selenium.webdriver.support.wait import WebDriverWait
     for command, values in (
             ("setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": phone}),
             ("setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})):
         browser.execute_cdp_cmd(f"Emulation.{command}", values)
     browser.get_log("browser")
     browser.get(path.as_uri())
-    wait_for(lambda: browser.execute_script("return !document.querySelector('.plot:not(.js-plotly-plot)')"))
+    WebDriverWait(browser, 10).until(
+        lambda _: browser.execute_script("return !document.querySelector('.plot:not(.js-plotly-plot)')"))
     assert [line for line in browser.get_log("browser") if line["level"] != "INFO"] == []
 
 

@@ -35,9 +35,9 @@ rows:
   "Loc-Net, narrow": {{set: {{model.name: loc_net, model.hidden_width: 2}}}}
 """
 
-
 SERVER = multiprocessing.get_context("forkserver")     # a process without threads, whose forks cannot find locks held
-SERVER.set_forkserver_preload(["train", "evaluate"])
+SERVER.set_forkserver_preload(["train", "evaluate", "torchvision.utils", "torch.utils.tensorboard",
+                               "lgn_net.report.figures"])
 LOCK = threading.RLock()                               # starting a process also asks for the end of the others
 
 
@@ -69,30 +69,24 @@ class Forked(SERVER.Process):
     returncode = property(poll)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """No waiting between looks, and no imports for a command."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_plan, "POLL", 0.01)
-        patch.setattr(run_plan, "subprocess", SimpleNamespace(Popen=Forked, STDOUT=subprocess.STDOUT))
-        yield
-
-
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A plan of two rows in a folder with drawn videos and a tiny configuration, as arguments."""
+    """A plan of two rows in a folder with drawn videos and a tiny configuration, as arguments; its commands forked."""
     made = tmp_path_factory.mktemp("made")
     write_data_set(made)
     (made / "tiny.yaml").write_text(TINY)
     (made / "plan.yaml").write_text(PLAN.format(config=made / "tiny.yaml"))
-    return "--dataset_path", made, "--plan", made / "plan.yaml", "--device", "cpu"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_plan, "POLL", 0.01)
+        patch.setattr(run_plan, "subprocess", SimpleNamespace(Popen=Forked, STDOUT=subprocess.STDOUT))
+        yield "--dataset_path", made, "--plan", made / "plan.yaml", "--device", "cpu"
 
 
 @pytest.fixture(scope="module")
 def whole(base, tmp_path_factory):
     """A finished plan: its arguments, its folder, and how its command ended."""
     runs = tmp_path_factory.mktemp("whole") / "runs"
-    argv = *base, "--exp_dir", runs, "--seeds", 1, "--jobs", 2, "--every", 1
+    argv = *base, "--exp_dir", runs, "--seeds", 1, "--jobs", 2
     stopped = run(run_plan.main, *argv, "--minutes", 0.001)
     assert stopped.status == 75 and "2 of 2 runs are not complete; give the same command again" in stopped.out
     return argv, runs, run(run_plan.main, *argv)
@@ -105,8 +99,8 @@ def aucs_of(runs):
 
 
 def test_a_plan(whole):
-    """Tables, list and pictures hold the results; the last table is the file's."""
-    _, runs, done = whole
+    """Tables, list, pictures hold the results. Given again, nothing is left to do; other knobs want other folders."""
+    argv, runs, done = whole
     assert done.status == 0, done
     aucs = aucs_of(runs)
     assert [*aucs] == [("lgn_net", "seed_1"), ("loc_net_narrow", "seed_1")]
@@ -119,15 +113,8 @@ def test_a_plan(whole):
     assert tex.count(r"\begin{tabular}{l" + 14 * "r") == 1 and "all rows: train.epochs 2" in tex
     assert table in done.out and all(f"seed 1: AUC {100 * auc:.2f} %" in done.out for auc in aucs.values())
     assert all((runs / f"plan.{kind}").stat().st_size > 1000 for kind in ("png", "pdf"))
-    for folder in runs.glob("*/seed_1"):
-        assert json.loads((folder / "evaluation_epoch_001/results.json").read_text())["grid"] == []
-        assert (folder / "auc_over_epochs.png").is_file()
 
-
-def test_given_again(whole):
-    """Nothing is left to do, also where weights were removed; other knobs want another folder."""
-    argv, runs, _ = whole
-    (runs / "loc_net_narrow/seed_1/last.pt").unlink()
+    (runs / "loc_net_narrow/seed_1/last.pt").unlink()                                # weights may be removed
     before = {path: path.stat().st_mtime_ns for path in runs.glob("*/**/*.*") if path.is_file()}
     assert run(run_plan.main, *argv).status == 0
     assert before == {path: path.stat().st_mtime_ns for path in runs.glob("*/**/*.*") if path.is_file()}
@@ -176,10 +163,7 @@ def test_killed_and_stopped(base, whole, tmp_path):
 
 @pytest.mark.slow
 def test_taken_over_and_failed(base, tmp_path):
-    """A run begun with other knobs goes on with the plan's; a torn file goes; a row that fails leaves the others.
-
-    Another lambda then only asks for a new evaluation; fewer steps than there are cannot be had.
-    """
+    """Begun with other knobs, a run goes on with the plan's; a torn file goes; a failing row leaves the others."""
     made, folder, torn = base[1], tmp_path / "runs/lgn_net/seed_0", tmp_path / "runs/loc_net_narrow/seed_0/epoch_001.pt"
     begun = "--exp_dir", folder, "--train.epochs", 2, "--train.max_steps", 2, "--train.log_every", 2
     with open(tmp_path / "begun.log", "w") as log:
@@ -198,6 +182,7 @@ def test_taken_over_and_failed(base, tmp_path):
         assert saved["step"] == 2 * 5 and saved["config"]["train"]["max_steps"] is None
         assert saved["config"]["train"]["log_every"] == 1
 
+    # Another lambda only asks for a new evaluation; fewer steps than there are cannot be had.
     before, again = (folder / "last.pt").stat().st_mtime_ns, (*base, "--rows", "LGN-Net", "--")
     assert run(run_plan.main, *again, "--score.psnr_weight", 0.25).status == 0
     assert json.loads((folder / "evaluation_last/results.json").read_text())["signals"]["psnr"] == 0.25
@@ -219,8 +204,10 @@ def test_splits_at_different_times(base, tmp_path):
     assert not aucs_of(tmp_path / "runs")
     done = run(run_plan.main, *argv, "--dataset_path", tmp_path / "testing", "--evaluate-only", *more)
     assert done.status == 0 and "epochs 10;" in (tmp_path / "runs/plan.md").read_text()
-    assert {path.name for path in (tmp_path / "runs/lgn_net/seed_0").glob("evaluation_*")} == {
-        "evaluation_last", "evaluation_epoch_005"}
+    folder = tmp_path / "runs/lgn_net/seed_0"
+    assert {path.name for path in folder.glob("evaluation_*")} == {"evaluation_last", "evaluation_epoch_005"}
+    assert json.loads((folder / "evaluation_epoch_005/results.json").read_text())["grid"] == []
+    assert (folder / "auc_over_epochs.png").is_file()
 
 
 def test_tables_by_hand():
@@ -247,8 +234,6 @@ def test_tables_by_hand():
     assert gap == ["other", "2", "-5.00", "-195.6 to +185.6", "0.795", "2", "+20.00", "-107.1 to +147.1", "0.295",
                    "0", "-", "-", "-"]
     assert caption == "data set d_0 or d_1; all rows: --x 1"
-
-    # As Markdown and LaTeX.
     assert markdown(["row", "n"], [["a", "10"]], left=1) == "| row |  n |\n| --- | -: |\n| a   | 10 |"
     assert r"\caption{50\% of a\_b}" in latex(["a", "b"], [["c & d", "1"]], "50% of a_b", "x")
     assert "\nc \\& d & 1 \\\\\n\\bottomrule" in latex(["a", "b"], [["c & d", "1"]], "", "x")

@@ -1,7 +1,4 @@
-"""Draw figures for print, the paper's and ours: each function makes one of plain numbers, `save_figure` writes it.
-
-Widths are those of a column and of a page of two columns; templates/print.mplstyle is their style.
-"""
+"""Draw figures for print, the paper's and ours: each function makes one of plain numbers, `save_figure` writes it."""
 
 import math
 import textwrap
@@ -30,7 +27,7 @@ from lgn_net.scores.results import OperatingPoint
 from lgn_net.scores.score_file import VideoScores, stretches
 from lgn_net.terminal import visible
 
-COLUMN, PAGE = 3.5, 7.16                                          # inches
+COLUMN, PAGE = 3.5, 7.16         # inches: the widths of a column, and of a page of two columns
 BLUE, RED = "#0072b2", "#d55e00"
 STYLE = matplotlib.rc_params_from_file(Path(__file__).with_name("templates") / "print.mplstyle",
                                        use_default_template=False)
@@ -117,8 +114,7 @@ def roc_figure(panels: Mapping[str, Mapping[str, Sequence[tuple]]]) -> Figure:
 
     `panels` gives for each title and label of its legend the curves of its runs: false and true positive rates.
     """
-    columns = min(2, len(panels))
-    rows = math.ceil(len(panels) / columns)
+    columns, rows = min(2, len(panels)), math.ceil(len(panels) / 2)
     figure = Figure(figsize=(columns * COLUMN, rows * (COLUMN + 0.2)), layout="constrained")
     for panel, (title, curves) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(rows, columns, panel, box_aspect=1)
@@ -188,8 +184,7 @@ def sweep_figure(knob: str, runs: Mapping[str, Sequence[tuple[Any, Any, float | 
     figure = Figure(figsize=(COLUMN, 2.5 + 0.14 * len(runs)), layout="constrained")
     axes = figure.subplots()
     for name, of_name in runs.items():
-        orders = [np.argsort(x) for x, _, _ in of_name]
-        curves = [(x[i], 100 * y[i]) for (x, y, _), i in zip(of_name, orders)]
+        curves = [(np.sort(x), 100 * y[np.argsort(x)]) for x, y, _ in of_name]
         line = plot_runs(axes, curves, wrap(name, COLUMN - 0.8))
         if (used := of_name[0][2]) is not None:
             x, y = map(np.asarray, line.get_data())

@@ -34,8 +34,7 @@ def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, eve
     """Measure, write all files into the folder `out` (None: nothing), and print; return the exit status.
 
     `normal` is the normality (n_v,) under the protocol of the configuration; `every_protocol` asks for the grid; `maps`
-    are the frames to show in the report; a threshold is reported for the `false_positive_rate`. UserError for other
-    labels than those of `other`, and, at the end, an AUC that is undefined.
+    go into the report. UserError for other labels than those of `other`, and, at the end, an AUC that is undefined.
     """
     # Everything is measured before anything is written.
     results = results_of_scores(evaluation, config, every_protocol, other, false_positive_rate)

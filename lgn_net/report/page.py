@@ -1,7 +1,4 @@
-"""Write the report of an evaluation: one page that opens from disk in any browser.
-
-`templates/report.html` lays out and escapes the results, `report.js` draws the numbers that are packed here.
-"""
+"""Write the report, one page that opens from disk: report.html escapes the results, report.js draws numbers."""
 
 import base64
 import hashlib
@@ -14,7 +11,7 @@ from plotly.offline import get_plotlyjs
 
 from lgn_net.config import flatten
 from lgn_net.files import write_atomic
-from lgn_net.report.tables import ENVIRONMENT, TEMPLATES, WORDS, comparison
+from lgn_net.report.tables import ENVIRONMENT, TEMPLATES, WORDS
 from lgn_net.scores.maps import FrameMap, heat, loud, pictures, strong_boxes
 from lgn_net.scores.metrics import mistakes, roc
 from lgn_net.scores.results import OperatingPoint, Results
@@ -37,7 +34,7 @@ def write_report(path: Path, results: Results, videos: Sequence[VideoScores], no
     write_atomic(path, ENVIRONMENT.get_template("report.html").render(
         style=(TEMPLATES / "report.css").read_text(), scripts=[get_plotlyjs(), (TEMPLATES / "report.js").read_text()],
         results=results, scored=WORDS.scored(results), within=WORDS.within(results),
-        compared=comparison(results["compared"]) if "compared" in results else "",
+        compared=WORDS.comparison(results["compared"]) if "compared" in results else "",
         provenance=[made_from | flatten({"signals": results["signals"]}), results.get("versions"),
                     flatten(results.get("config", {}))],
         curves=curves, point=point, top=top, maps=drawn, scale=data_uri(heat(np.linspace(0, 1, 256)[None])),

@@ -79,14 +79,10 @@ ENVIRONMENT.filters |= {"percent": percent,
 ENVIRONMENT.globals |= {"resamples": RESAMPLES, "averages": AVERAGES, "scopes": SCOPES, "sigmas": SIGMAS,
                         "paper": PAPER}
 WORDS: Any = ENVIRONMENT.get_template("words.txt").module                  # its macros, as functions
-comparison = WORDS.comparison                                              # of two score files
 
 
 def plan_tables(runs: Sequence[Mapping], overrides: str) -> list[Table]:
-    """Make a row per system with mean, sd and Student's 95 % interval; and the paired differences to the first row.
-
-    `overrides` names the knobs that all rows have changed, for the caption.
-    """
+    """Make a row per system with mean, sd and Student's 95 % interval; and the paired differences to the first row."""
     rows = []
     for name, group in by_row(runs).items():
         done = [run for run in group if "auc" in run]
@@ -105,7 +101,7 @@ def plan_tables(runs: Sequence[Mapping], overrides: str) -> list[Table]:
             "published": "-" if published is None else f"{published:.1f}",
             "difference": f"{statistics.mean(aucs) - published:+.1f}" if aucs and published else "-"})
 
-    # The caption says what the runs have in common.
+    # The caption says what the runs have in common, and which knobs all rows have changed.
     told = {name: dict.fromkeys(str(run[key]) for run in map(flatten, map(dict, runs)) if run.get(key) is not None)
             for name, key in FACTS.items()}
     caption = "; ".join([f"{name} {' or '.join(values)}" for name, values in told.items() if values] + [overrides])

@@ -27,14 +27,12 @@ def save_checkpoint(path: str | Path, config: Config, model: dict, **state: obje
 
 
 def load_file(path: str | Path) -> Any:
-    """Load a PyTorch file on the CPU, `weights_only`: no code in it is run. UserError when it is none, or damaged.
-
-    PyTorch writes checksums into its files, and does not look at them.
-    """
+    """Load a PyTorch file on the CPU, `weights_only`: no code in it is run. UserError when it is none, or damaged."""
     if not Path(path).is_file():
         raise UserError(f"{path} is not there, or is no file; the checkpoints of a run are RUN/last.pt and "
                         f"RUN/epoch_NNN.pt")
     try:
+        # PyTorch writes checksums into its files, and does not look at them.
         if zipfile.is_zipfile(path) and (bad := zipfile.ZipFile(path).testzip()):
             raise ValueError(f"the checksum of {bad}")
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -79,7 +77,7 @@ def start_from(args: Namespace, config: Config, model: nn.Module, optimizer: tor
     """Load what train.py's `--resume` or `--init_from` names, if anything.
 
     `lengths` are the numbers of frames of the training videos. Returns the configuration, with the number of epochs
-    that `fit_minutes` chose before; and the number of steps done. UserError for another network, run or data set.
+    that `fit_minutes` chose before, and the number of steps done. UserError for another network, run or data set.
     """
     path = args.resume or args.init_from
     if not path:
@@ -92,8 +90,8 @@ def start_from(args: Namespace, config: Config, model: nn.Module, optimizer: tor
 
     # What was chosen at the start of the run stays.
     if saved_config.train.fit_minutes:
-        knobs: dict = {"train.epochs": saved_config.train.epochs, "train.fit_minutes": saved_config.train.fit_minutes}
-        config = with_knobs(config, knobs)
+        config = with_knobs(config, {"train.epochs": saved_config.train.epochs,
+                                     "train.fit_minutes": saved_config.train.fit_minutes})
     check_same_run(config, saved_config, path)
     if config.train.precision == "auto":
         config = with_knobs(config, {"train.precision": saved_config.train.precision})
@@ -101,13 +99,32 @@ def start_from(args: Namespace, config: Config, model: nn.Module, optimizer: tor
         raise UserError(f"{path} holds no optimizer state; go on with the run's last.pt")
     if saved.get("videos", lengths) != lengths:
         raise UserError(f"{path} was trained on other frames than {args.dataset_path} holds; use --init_from")
-    here = {"threads": torch.get_num_threads(), "processes": world_size()}
-    for name, now in here.items():
-        if (was := saved.get("provenance", here).get(name, now)) != now:
+    for name, now in {"threads": torch.get_num_threads(), "processes": world_size()}.items():
+        if (was := saved.get("provenance", {}).get(name, now)) != now:
             warnings.warn(f"{path} was trained by {was} {name}, and goes on with {now} {name}: its numbers will differ "
                           f"from those of a run that never stopped, at least by rounding")
+
+    # Optimizer, schedule and PyTorch's random state; of epoch_NNN.pt the schedule alone, moved to its epoch.
     scheduler.T_max = config.train.epochs
-    return config, restore(optimizer, scheduler, steps_per_epoch, saved, path)
+    epochs, weights = saved["step"] // steps_per_epoch, optimizer.param_groups[0]["params"]
+    if "optimizer" not in saved:
+        with warnings.catch_warnings(action="ignore"):                         # that there was no step before
+            for _ in range(epochs):
+                scheduler.step()
+        return config, saved["step"]
+    try:
+        # Adam reads beyond the end of tensors that are too small.
+        good = all(state[name].shape == (weights[k].shape if "avg" in name else ()) and state[name].isfinite().all()
+                   for k, state in saved["optimizer"]["state"].items() for name in ("step", "exp_avg", "exp_avg_sq"))
+        optimizer.load_state_dict(saved["optimizer"])
+        scheduler.load_state_dict(saved["scheduler"] | {"T_max": scheduler.T_max, "last_epoch": epochs})
+        torch.set_rng_state(saved["rng"])
+    except Exception:               # what may stand in place of the entries raises nearly anything
+        good = False
+    if not good:
+        raise UserError(f"{path} was damaged or changed: its optimizer, scheduler or rng does not fit this network; go "
+                        f"on with --resume RUN/epoch_NNN.pt")
+    return config, saved["step"]
 
 
 def newest_good(folder: Path) -> str:
@@ -132,11 +149,9 @@ def newest_good(folder: Path) -> str:
 
 
 def load_weights(model: nn.Module, state: dict, path: str | Path) -> None:
-    """Load a state_dict; UserError naming the file when names or shapes do not fit, or a number is not finite.
-
-    The counts of `RevivingMemory` start at 0 where they are missing, and are left out where they are not needed.
-    """
+    """Load a state_dict; UserError naming the file when names or shapes do not fit, or a number is not finite."""
     try:
+        # The counts of `RevivingMemory` start at 0 where they are missing, and are left out where they are not needed.
         missing, unexpected = model.load_state_dict(state, strict=False)
         if wrong := [name for name in (*missing, *unexpected) if not name.endswith(".idle")]:
             raise RuntimeError(f"{wrong[0]} is {'missing' if wrong[0] in missing else 'unknown'}")
@@ -145,34 +160,6 @@ def load_weights(model: nn.Module, state: dict, path: str | Path) -> None:
         raise UserError(f"{path} does not hold the weights of this network: {reason}") from None
     if bad := [name for name, value in state.items() if not value.isfinite().all()]:
         raise UserError(f"{path} holds weights that are not finite ({bad[0]}); the run it is from had diverged")
-
-
-def restore(optimizer: torch.optim.Optimizer, scheduler: CosineAnnealingLR, steps_per_epoch: int, saved: dict,
-            path: str | Path) -> int:
-    """Give optimizer, schedule and PyTorch's random state what a checkpoint holds; return the number of steps done.
-
-    epoch_NNN.pt holds no optimizer state; only the schedule is moved to its epoch. UserError where an entry does not
-    fit.
-    """
-    epochs, weights = saved["step"] // steps_per_epoch, optimizer.param_groups[0]["params"]
-    if "optimizer" not in saved:
-        with warnings.catch_warnings(action="ignore"):                         # that there was no step before
-            for _ in range(epochs):
-                scheduler.step()
-        return saved["step"]
-    try:
-        # Adam reads beyond the end of tensors that are too small.
-        good = all(state[name].shape == (weights[k].shape if "avg" in name else ()) and state[name].isfinite().all()
-                   for k, state in saved["optimizer"]["state"].items() for name in ("step", "exp_avg", "exp_avg_sq"))
-        optimizer.load_state_dict(saved["optimizer"])
-        scheduler.load_state_dict(saved["scheduler"] | {"T_max": scheduler.T_max, "last_epoch": epochs})
-        torch.set_rng_state(saved["rng"])
-    except Exception:               # what may stand in place of the entries raises nearly anything
-        good = False
-    if not good:
-        raise UserError(f"{path} was damaged or changed: its optimizer, scheduler or rng does not fit this network; go "
-                        f"on with --resume RUN/epoch_NNN.pt")
-    return saved["step"]
 
 
 # Knobs that decide what the weights mean, and knobs that a continued run may change.
@@ -198,10 +185,7 @@ def check_same_run(config: Config, saved: Config, path: str | Path) -> None:
 
 
 def differences(config: Config, saved: Config) -> list[tuple[str, str]]:
-    """List every knob in which two configurations differ, with a line that shows both values.
-
-    What a trial chose for `precision: auto` is no difference.
-    """
+    """List the knobs that differ, each with a line that shows both values, but for what `precision: auto` chose."""
     ours, theirs = flatten(asdict(config)), flatten(asdict(saved))
     return [(knob, f"{knob} is {theirs[knob]} there, {ours[knob]} here") for knob in ours
             if ours[knob] != theirs[knob] and not (knob.endswith(".precision") and ours[knob] == "auto")]

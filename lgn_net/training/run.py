@@ -53,21 +53,15 @@ def read_log(path: Path) -> list[dict]:
 
 @dataclass
 class Run:
-    """The folder of a run, open for its training.
-
-    `about` goes into every checkpoint. On entering, the folder is locked, and lines of log.jsonl after `step` are
-    dropped: they were logged after the checkpoint that is resumed.
-    """
+    """The folder of a run, open for its training, and locked meanwhile; `about` goes into every checkpoint."""
 
     folder: Path
     config: Config
     step: int
     about: dict
 
-    @property
-    def last(self) -> Path:
-        """The checkpoint that a continuation starts from."""
-        return self.folder / "last.pt"
+    def __post_init__(self):
+        self.last = self.folder / "last.pt"                          # what a continuation starts from
 
     def epoch_file(self, epoch: int) -> Path:
         """Return the file of the weights after an epoch, counted from 1."""
@@ -87,13 +81,13 @@ class Run:
                             f"--exp_dir") from None
         self.writer = self.closing.enter_context(ThreadPoolExecutor(1))
         path = self.folder / "log.jsonl"
+        # Lines after `step` were logged after the checkpoint that is resumed.
         write_atomic(path, "".join(f"{json.dumps(row)}\n" for row in read_log(path) if row["step"] <= self.step))
         write_atomic(self.folder / "config.yaml", to_yaml(self.config))
         self.file = self.closing.enter_context(path.open("a"))
         self.vision = optional("torchvision.utils", "no pictures in TensorBoard")
         if tensorboard := optional("torch.utils.tensorboard", "no files for TensorBoard"):
-            writer = tensorboard.SummaryWriter(self.folder, purge_step=self.step + 1)
-            self.board = self.closing.enter_context(writer)
+            self.board = self.closing.enter_context(tensorboard.SummaryWriter(self.folder, purge_step=self.step + 1))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -147,21 +141,15 @@ class Run:
         every = int({"all": "1", "last": "0"}.get(knobs.keep_epochs, knobs.keep_epochs))
         return every > 0 and (epoch % every == 0 or epoch == knobs.epochs)
 
-    def save(self, step: int, model: dict, **state: object) -> None:
-        """Write last.pt: state_dict, and what else a continuation needs."""
-        self.write(self.last, model, step=step, **state)
-        self.saved = time.monotonic()
-
     def write(self, path: Path, model: dict, **state: object) -> None:
-        """Write a checkpoint while the training goes on, from a copy in main memory.
-
-        One file is written after the other. At most one waits behind the one that is written.
-        """
+        """Write a checkpoint, from a copy in main memory, while the training goes on; at most one more waits."""
         if rank():
             return
         self.finish_writing(but=1)
         copy = tree_map_only(Tensor, lambda x: x.detach().to("cpu", copy=True), {"model": model, **state})
         self.writing.append(self.writer.submit(save_checkpoint, path, self.config, **copy, **self.about))
+        if path == self.last:
+            self.saved = time.monotonic()
 
     def finish_writing(self, but: int = 0) -> None:
         """Wait until at most `but` checkpoints are still to be written; raise what their writing raised."""
@@ -172,8 +160,7 @@ class Run:
 class EpochFitter:
     """Measures the first steps of a run and chooses its number of epochs, `train.epochs` at most.
 
-    `score` scores so many frames, to measure how long an evaluation of the benchmark's test frames takes. `first` steps
-    were done before. Of several processes, the first one chooses.
+    `score` scores so many frames, to measure how long an evaluation takes. `first` steps were done before.
     """
 
     def __init__(self, config: Config, steps_per_epoch: int, score: Callable[[int], object], first: int = 0):
@@ -193,7 +180,8 @@ class EpochFitter:
         left = 60 * minutes - (time.monotonic() - self.times[0]) - reserve
         steps += self.first
         epochs = min(self.config.train.epochs, int((steps + left / a_step) / self.steps_per_epoch))
-        epochs = collect(max(math.ceil(steps / self.steps_per_epoch), epochs))[0]          # at least the begun ones
+        epochs = max(math.ceil(steps / self.steps_per_epoch), epochs)                      # at least the begun ones
+        epochs = collect(epochs)[0]                                                        # the first process chooses
         print(f"{epochs} epochs fit into {minutes:g} minutes: {a_step:.3f} s a step, {self.steps_per_epoch} steps an "
               f"epoch, {reserve:.0f} s for the evaluation", flush=True)
         return epochs

@@ -32,10 +32,9 @@ class Share(NamedTuple):
 
 
 def shares_of(batch: list[int], parts: int) -> list[Share]:
-    """Divide a batch of window indices among the processes, and return the shares of this one.
+    """Divide a batch of window indices among the processes, `parts` shares for each; return the shares of this one.
 
-    Each process gets `parts` shares or, of a small batch, fewer. All get equally many, because each pass synchronises
-    them.
+    Of a small batch they get fewer, and all equally many, because each pass synchronises them.
     """
     parts = min(parts, math.ceil(len(batch) / world_size()))
     pieces = np.array_split(batch, parts * world_size())[rank() * parts:(rank() + 1) * parts]
@@ -46,14 +45,8 @@ def train_step(forward: Any, model: Any, optimizer: torch.optim.Optimizer, share
                clips: Iterator[Tensor], config: Config, sample: bool = False) -> tuple[Losses, list[Tensor]]:
     """Train on one batch: forward, losses, Adam, then the update of the memories with the queries of the forward pass.
 
-    Args:
-        forward: the model as `prepare` returned it.
-        model: the model, a `FramePredictor`.
-        optimizer: of its parameters.
-        shares: this process's part of the batch.
-        clips: yields the windows of each share, uint8 (B, T, C, H, W).
-        config: of the network and the training.
-        sample: replace the items by queries of this batch, too (`model.memory_init queries`).
+    `forward` is what `prepare` made of the model. `clips` yields the windows of each share, uint8 (B, T, C, H, W). With
+    `sample`, the items are replaced by queries of this batch, too (`model.memory_init queries`).
 
     Returns:
         losses: this process's part of the batch losses; their sum over the processes are the batch's.
@@ -84,10 +77,9 @@ def train_step(forward: Any, model: Any, optimizer: torch.optim.Optimizer, share
 
 
 def prepare(model: nn.Module, config: Config, device: torch.device) -> nn.Module:
-    """Apply the switches of `config.train` and return what to call in training in place of the model.
+    """Apply the switches of `config.train`, and return what to call in training in place of the model.
 
-    These are BatchNorm statistics over all processes, activation checkpointing, torch.compile, and gradients averaged
-    over the processes. The weights are the model's own.
+    With several processes, BatchNorm statistics and gradients are taken over all of them.
     """
     if world_size() > 1:
         if device.type == "cuda":
@@ -114,25 +106,22 @@ def recompute_activations(model: Any) -> None:
     """Keep only what enters each block and recurrent cell, and compute the rest again in the backward pass."""
     for module in model.modules():
         if isinstance(module, nn.Sequential):
-            again = partial(recomputing, [m for m in module.modules() if isinstance(m, _BatchNorm)])
+            norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
             module.forward = partial(      # type: ignore[method-assign]
-                checkpoint, module.forward, use_reentrant=False, context_fn=again)
+                checkpoint, module.forward, use_reentrant=False,
+                context_fn=lambda norms=norms: (contextlib.nullcontext(), without_averages(norms)))
         elif isinstance(module, (STLSTMCell, ConvLSTMCell)):
             module.step = partial(checkpoint, module.step, use_reentrant=False)      # type: ignore[method-assign]
 
 
-def recomputing(norms: list) -> tuple[contextlib.AbstractContextManager, ...]:
-    """Return contexts for the first and second computation; the second leaves BatchNorm's averages alone."""
-
-    @contextlib.contextmanager
-    def second() -> Iterator[None]:
-        before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-        for norm in norms:
-            norm.momentum, norm.num_batches_tracked = 0.0, norm.num_batches_tracked.clone()
-        try:
-            yield                             # ends by an exception once all that was missing is there
-        finally:
-            for norm, values in zip(norms, before):
-                norm.momentum, norm.num_batches_tracked = values
-
-    return contextlib.nullcontext(), second()
+@contextlib.contextmanager
+def without_averages(norms: list) -> Iterator[None]:
+    """Leave the averages of BatchNorms alone, as the second computation must."""
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, norm.num_batches_tracked.clone()
+    try:
+        yield                                 # ends by an exception once all that was missing is there
+    finally:
+        for norm, values in zip(norms, before):
+            norm.momentum, norm.num_batches_tracked = values
