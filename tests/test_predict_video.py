@@ -20,7 +20,7 @@ import pytest
 import torch
 from helpers import ROOT, edit_checkpoint, load_script, run, sentence, write_videos
 from test_footage import read, write
-from test_page import browser, open_page, wait_for  # noqa: F401
+from test_page import browser, open_page  # noqa: F401
 
 import evaluate
 from lgn_net import AnomalyDetector
@@ -245,6 +245,7 @@ def test_annotated_video_has_every_frame_and_the_box_in_alarms_only(square, scor
 @pytest.mark.slow
 def test_page_plays_its_alarms(browser, square, score, tmp_path):  # noqa: F811
     """In a real browser, on a desktop and on a phone, alone in a folder: nothing is cut, and the videos play."""
+    from selenium.webdriver.support.wait import WebDriverWait
     score("--video", square[1], "--threshold", 1e9)
     page = (tmp_path / "out/report.html").rename(tmp_path / "sent.html")
     for width in 1400, 390:
@@ -253,7 +254,7 @@ def test_page_plays_its_alarms(browser, square, score, tmp_path):  # noqa: F811
         assert browser.execute_script("return [...document.images].every(one => one.naturalWidth > 100)")
         browser.execute_script("document.querySelectorAll('video').forEach(one => one.play())")
         for _ in range(2):                                                     # it goes on
-            wait_for(lambda: browser.execute_script(
+            WebDriverWait(browser, 10).until(lambda _: browser.execute_script(
                 "let video = document.querySelector('.alarm video'), before = window.before || 0;"
                 "window.before = video.currentTime;"
                 "return video.currentTime != before && video.videoHeight == 120"))
