@@ -89,9 +89,9 @@ class Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
         """Leave the type out."""
 
 
-def config_parser(description: str, epilog: str = "") -> ArgumentParser:
-    """Make a parser that knows `--config` and every knob; commands add their own arguments to it."""
-    parser = ArgumentParser(description=description, epilog=epilog, exit_on_error=False, allow_abbrev=False)
+def config_parser() -> ArgumentParser:
+    """Make a parser that knows `--config` and every knob, in a tenth of a second; commands add their own arguments."""
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with any of the knobs below")
     parser.add_argument("--seed", type=int, default=Config.seed,
                         help="Seed of the weights, the memory items and the order of the windows.")
@@ -130,20 +130,16 @@ def config_from_dict(raw: dict) -> Config:
     return parse(knob_parser(), knobs)[0]
 
 
-@functools.cache
-def knob_parser() -> ArgumentParser:
-    """Return a parser of knobs alone; making one takes a tenth of a second."""
-    return config_parser("")
+knob_parser = functools.cache(config_parser)                    # for knobs alone
 
 
 def command_parser(description: str, usage: str, needs_data: bool = True) -> ArgumentParser:
     """Make a parser with every knob and the arguments that all commands have, with `usage` above its help."""
-    short = "\n".join(f"  {alias:<18} = {knob}" for alias, knob in ALIASES.items())
-    parser = config_parser(description, f"Short forms:\n{short}\n--dataset_type X also reads configs/X.yaml, "
-                                        f"where no configuration comes from --config or a checkpoint.\n--model.name X "
-                                        f"also reads configs/family/X.yaml, except on top of a bare checkpoint.")
-    parser.usage = f"{usage} [--section.knob VALUE ...]"
-    parser.formatter_class = Help
+    parser, short = config_parser(), "\n".join(f"  {alias:<18} = {knob}" for alias, knob in ALIASES.items())
+    parser.usage, parser.description, parser.formatter_class = f"{usage} [--section.knob VALUE ...]", description, Help
+    parser.epilog = (f"Short forms:\n{short}\n--dataset_type X also reads configs/X.yaml, where no configuration comes "
+                     f"from --config or a checkpoint.\n--model.name X also reads configs/family/X.yaml, except on top "
+                     f"of a bare checkpoint.")
     parser.add_argument("--dataset_path", required=needs_data,
                         help="Folder that holds the data set's folder, or that folder itself.")
     parser.add_argument("--device", default="auto", help="cuda, cuda:1, mps or cpu; auto takes the first there is.")

@@ -19,8 +19,8 @@ from lgn_net.data.videos import Video, find_split, image_names, index_videos
 from lgn_net.datasets import BENCHMARKS, canonical_name, difference_from_published
 from lgn_net.device import provenance, set_kernels, settle_precision
 from lgn_net.errors import UserError
-from lgn_net.inference.loop import SILENT, FrameSignals, predict
-from lgn_net.inference.stream import for_inference, stream_windows
+from lgn_net.inference.loop import FrameSignals, predict
+from lgn_net.inference.stream import SILENT, for_inference, stream_windows
 from lgn_net.model.build import build_model
 from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.official import import_official

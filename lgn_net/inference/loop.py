@@ -18,12 +18,10 @@ from lgn_net.distributed import rank, world_size
 from lgn_net.errors import UserError
 from lgn_net.inference.part import Part
 from lgn_net.inference.signals import psnr, query_distance, regular_score
-from lgn_net.inference.stream import Windows, batch_size_on, for_inference, stream_windows, updates_memory
+from lgn_net.inference.stream import SILENT, Windows, batch_size_on, for_inference, stream_windows, updates_memory
 from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.model.memory import Lookup
 from lgn_net.scores.score_file import VideoScores, distance_names
-
-SILENT = tqdm(disable=True)         # a progress bar that shows nothing
 
 
 class FrameSignals(NamedTuple):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from tqdm import tqdm
 
 from lgn_net.config import Config
 from lgn_net.data.clips import stream_frames, to_float
@@ -20,6 +21,7 @@ from lgn_net.inference.signals import psnr
 from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.model.prototype_branch import PrototypeEncoder
 
+SILENT = tqdm(disable=True)               # a progress bar that shows nothing
 Frame = tuple[int, int, np.ndarray]       # index of the video, index of the frame, pixels uint8 (C, size, size)
 
 

@@ -8,16 +8,8 @@ from tqdm import tqdm
 
 from lgn_net.config import Config, with_knobs
 from lgn_net.data.videos import Video
-from lgn_net.inference.loop import (
-    SILENT,
-    FrameSignals,
-    copy_items,
-    predict,
-    restore_items,
-    score_videos,
-    videos_of_process,
-)
-from lgn_net.inference.stream import for_inference, stream_windows, updates_memory
+from lgn_net.inference.loop import FrameSignals, copy_items, predict, restore_items, score_videos, videos_of_process
+from lgn_net.inference.stream import SILENT, for_inference, stream_windows, updates_memory
 from lgn_net.model.lgn_net import FramePredictor
 
 
