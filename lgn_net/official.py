@@ -31,7 +31,6 @@ NAMES = {
 UNUSED = "encoder.moduleBatchNorm."       # in the authors' files, never used by their network
 FIRST, LAST = "encoder.moduleConv1.0.weight", "decoder.moduleDeconv1.6.weight"
 UP, STATE = "decoder.moduleUpsample4.0.weight", "pred.convlstm_list.0.conv_h.0.weight"
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "m_items")      # names of what holds the content
 
 
 def official_name(name: str) -> str:
@@ -46,8 +45,13 @@ def official_name(name: str) -> str:
 def load_unwrapped(path: str | Path) -> Any:
     """Load one of the authors' files, without what others wrap around it: containers, prefixes of all names."""
     content = load_file(path)
-    for name in WRAPPERS:
-        content = content.get(name, content) if isinstance(content, dict) else content
+    levels = [content]
+    for one in levels:                         # the list grows: a breadth-first search for a state_dict
+        levels += one.values() if isinstance(one, dict) else []
+    states = [one for one in levels if isinstance(one, dict) and any(str(name).endswith(FIRST) for name in one)]
+    content = states[0] if states else content
+    if isinstance(content, dict) and len(content) == 1:
+        content, = content.values()
     if not isinstance(content, dict):
         return content
     prefix = next((str(name).removesuffix(FIRST) for name in content if str(name).endswith(FIRST)), "")

@@ -94,6 +94,13 @@ def test_times_of_a_video_of_variable_frame_rate(tmp_path):
     assert [frame.seconds for frame in read(path, 3, 5.0)[0]] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
 
 
+def test_files_put_together_go_on_in_time(tmp_path):
+    one = write(tmp_path / "a.ts", pictures()).read_bytes()
+    (tmp_path / "two.ts").write_bytes(2 * one)
+    frames, _ = read(tmp_path / "two.ts")
+    assert [frame.seconds for frame in frames] == pytest.approx([t / 10 for t in range(24)])
+
+
 def test_a_change_of_size_is_said(tmp_path):
     parts = [write(tmp_path / f"{H}.h264", pictures(5, H)).read_bytes() for H in (48, 96)]
     (path := tmp_path / "a.h264").write_bytes(b"".join(parts))

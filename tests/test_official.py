@@ -84,7 +84,9 @@ def test_every_tensor_arrives_and_every_size_is_inferred(pair, system, change):
     found, sizes, ours = load_official(*paths)
     assert found == system and sizes == {OURS[name]: size for name, size in wanted.items() if name != "items"}
     assert torch.equal(ours["memory.items"], items)
-    for prefix, wrap in ("module.", dict), ("model.module.", lambda x: {"epoch": 3, "state_dict": x}):   # as others do
+    for prefix, wrap in (("module.", dict), ("model.module.", lambda x: {"epoch": 3, "state_dict": x}),  # as others do
+                         ("", lambda x: {"network": {"ema": x}, "m_items": items})):
+        torch.save({"keys": items}, paths[1])
         torch.save(wrap({f"{prefix}{name}": value for name, value in state.items()}), paths[0])
         assert load_official(*paths)[:2] == (found, sizes)
     arrived = {official_name(name): tensor for name, tensor in ours.items() if name != "memory.items"}

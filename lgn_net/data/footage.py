@@ -118,7 +118,8 @@ def decode(container: InputContainer, name: str, footage: Footage, channels: int
     if not stream.codec_context:
         raise ValueError("no decoder")
     stream.codec_context.thread_count = 1                                  # several videos are decoded at a time
-    t, packets, end, first, shape = 0, 0, 0.0, None, None
+    t, packets, end, first, last, shape = 0, 0, 0.0, None, 0.0, None
+    rate = float(stream.guessed_rate or stream.average_rate or 25)
     with contextlib.suppress(av.FFmpegError):
         for packet in container.demux(stream):
             packets += packet.size > 0
@@ -138,10 +139,13 @@ def decode(container: InputContainer, name: str, footage: Footage, channels: int
                 if not fps and frame.time is not None:                     # a bare stream of H.264 has no time stamps
                     first = frame.time if first is None else first
                     seconds = round(frame.time - first, 6)
+                    if seconds < last:                                     # files put together: their clocks begin anew
+                        first, seconds = frame.time - last - 1 / rate, last + 1 / rate
+                    last = seconds
                 image = picture if channels == 3 else cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None]
                 yield Frame(picture, image, seconds)
                 t += 1
-    duration, rate = (container.duration or 0) / av.time_base, float(stream.guessed_rate or stream.average_rate or 25)
+    duration = (container.duration or 0) / av.time_base
     if stream.duration and stream.time_base:
         duration = float(stream.duration * stream.time_base)
     end += 2 / rate                                                        # times of packets are those of their begin
