@@ -201,11 +201,13 @@ def test_shanghaitech_archive(tmp_path):
             files[f"testing/test_{kind}_mask/{name}.npy"] = content.getvalue()
     for name, length in {"01_001": 6, "13_007": 3}.items():
         files[f"training/videos/{name}.avi"] = write_avi(tmp_path / "x.avi", length).read_bytes()
+    files |= {f"training/frames/07_005/{t:03d}.jpg": encoded(picture(2, t), ".jpg") for t in range(2)}    # of a copy
     source = write_tar(tmp_path / "s.tar.gz", {f"shanghaitech/{name}": data for name, data in files.items()})
     result = run(main, "shanghai", "--source", source, "--out", out)
     assert "testing/01_0015: 1 frames are abnormal by their labels, and no mask has a pixel" in result.warnings()[0]
     assert labels_of(out, "shanghaitech") == [[0, 0, 0, 1, 1], [0, 0, 0, 1]]
-    assert [len(read(out / f"shanghaitech/training/frames/{name}")) for name in ("01_001", "13_007")] == [6, 3]
+    training = out / "shanghaitech/training/frames"
+    assert {path.name: len(read(path)) for path in training.iterdir()} == {"01_001": 6, "13_007": 3, "07_005": 2}
     for t in range(5):                                                              # published frames: byte for byte
         name = f"testing/frames/01_0014/{t:03d}.jpg"
         assert (out / "shanghaitech" / name).read_bytes() == files[name]

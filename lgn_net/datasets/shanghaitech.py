@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lgn_net.datasets.common import Benchmark, SourceVideo, load_array, matching
 
-VIDEOS, FRAMES = r"training/videos/([^/]+)\.avi", r"testing/frames/([^/]+)/[^/]+\.jpg"
+VIDEOS, FRAMES = r"training/videos/([^/]+)\.avi", r"(training|testing)/frames/([^/]+)/[^/]+\.jpg"
 MASKS = r"testing/test_(frame|pixel)_mask/([^/]+)\.npy"
 
 
@@ -17,13 +17,13 @@ def find_videos(roots: list[Path]) -> Iterator[SourceVideo]:
     for path, match in matching(roots, VIDEOS):
         yield SourceVideo("training", match[1], path)
     masks = {match.groups(): path for path, match in matching(roots, MASKS)}
-    frames: dict[str, list[Path]] = {}
-    for path, match in matching(roots, FRAMES):
-        frames.setdefault(match[1], []).append(path)
-    for name, paths in frames.items():
-        flags = masks.get(("frame", name))
+    frames: dict[tuple[str, str], list[Path]] = {}
+    for path, match in matching(roots, FRAMES):                     # those of training videos occur in copies only
+        frames.setdefault((match[1].lower(), match[2]), []).append(path)
+    for (split, name), paths in frames.items():
+        flags, pixels = (masks.get((kind, name)) if split == "testing" else None for kind in ("frame", "pixel"))
         labels = (load_array(flags).ravel() != 0).astype("uint8") if flags else None
-        yield SourceVideo("testing", name, tuple(paths), labels, masks.get(("pixel", name)))
+        yield SourceVideo(split, name, tuple(paths), labels, pixels)
 
 
 BENCHMARKS = {
