@@ -1,4 +1,4 @@
-# make demo: from nothing to an AUC on drawn data.  make test: the fast tests, four minutes.
+# make demo: from nothing to an AUC on drawn data.  make test: the fast tests, two to three minutes.
 # make test-all: its slow part, too.  make soak: half an hour of kills and damage (docs/reliability.md).
 # make lint: ruff and mypy.  Each installs first what it needs.
 VENV ?= .venv
