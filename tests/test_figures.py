@@ -1,6 +1,7 @@
 """The figures show the numbers that are in the files, under the names that the user gave."""
 
 import json
+import warnings
 
 import cv2
 import matplotlib
@@ -9,6 +10,7 @@ import pytest
 from helpers import load_script, run, sentence
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from lgn_net.report import figures
 from lgn_net.report.figures import curve_pages, draw_maps, plan_figure
 from lgn_net.scores.maps import FrameMap, save_maps
 from lgn_net.scores.metrics import roc
@@ -194,3 +196,12 @@ def test_all_figures_as_real_files(tmp_path):
     for wrong, word in ((["empty"], "empty"), (["theirs", "--names", "x", "y"], "1 runs"),
                         (["theirs", tmp_path / "theirs"], "a different one for")):
         assert word in sentence(run(script.main, tmp_path / wrong[0], *wrong[1:], "--out", out))
+
+
+def test_names_without_a_font_get_one_remark(tmp_path):
+    figures.remark.cache_clear()
+    page, = curve_pages([VideoScores("监控录像", np.arange(9), {}, np.zeros(9, np.uint8))], [np.linspace(0, 1, 9)])
+    with warnings.catch_warnings(record=True, action="always") as said:
+        figures.save_figure(page, tmp_path / "a")
+        figures.save_figure(page, tmp_path / "b")
+    assert ["Noto Sans CJK" in str(w.message) for w in said] == [True] * (len(figures.STYLE["font.family"]) == 1)

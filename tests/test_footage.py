@@ -101,6 +101,18 @@ def test_files_put_together_go_on_in_time(tmp_path):
     assert [frame.seconds for frame in frames] == pytest.approx([t / 10 for t in range(24)])
 
 
+def test_lost_depth_of_a_video_is_said(tmp_path):
+    """As of a thermal camera: 12 bits in 16."""
+    with av.open(str(tmp_path / "a.mkv"), "w") as file:
+        stream = file.add_stream("ffv1", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "gray16le"
+        for packet in [*stream.encode(av.VideoFrame.from_ndarray(16 * pictures()[0][..., 0].astype(np.uint16),
+                                                                 format="gray16le")), *stream.encode()]:
+            file.mux(packet)
+    with pytest.warns(UserWarning, match="of 256 grey levels are left.*--depth_range"):
+        read(tmp_path / "a.mkv")
+
+
 def test_a_change_of_size_is_said(tmp_path):
     parts = [write(tmp_path / f"{H}.h264", pictures(5, H)).read_bytes() for H in (48, 96)]
     (path := tmp_path / "a.h264").write_bytes(b"".join(parts))

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from av.container import InputContainer
 
-from lgn_net.data.clips import read_frame, read_whole
+from lgn_net.data.clips import FEW_LEVELS, MAP_DEPTH, grey_levels, read_frame, read_whole
 from lgn_net.data.videos import image_names
 from lgn_net.errors import UserError
 
@@ -135,6 +135,9 @@ def decode(container: InputContainer, name: str, footage: Footage, channels: int
                                   f"{shape[1]} x {shape[0]}; the video is used up to there")
                     footage.whole = False
                     return
+                if not t and frame.format.components[0].bits > 8 and (levels := grey_levels(picture)) < FEW_LEVELS:
+                    warnings.warn(f"{name} has more than 8 bits, of which {levels} of 256 grey levels are left; "
+                                  f"make it a folder of 16-bit images, and {MAP_DEPTH}")
                 shape, seconds = picture.shape, t / footage.fps if footage.fps else math.nan
                 if not fps and frame.time is not None:                     # a bare stream of H.264 has no time stamps
                     first = frame.time if first is None else first

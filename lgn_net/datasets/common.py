@@ -96,7 +96,8 @@ def load_mat(path: Path, name: str) -> np.ndarray:
     try:
         done = subprocess.run([sys.executable, "-c", read, path, name], capture_output=True, check=True, timeout=300)
     except subprocess.SubprocessError:
-        raise UserError(f"{path} is damaged, or no MATLAB file with {name}; get it again") from None
+        raise UserError(f"{path} is damaged, or no MATLAB file with {name} (of MATLAB 7.3 save it with '-v7'); get it "
+                        f"again") from None
     return pickle.loads(done.stdout)
 
 

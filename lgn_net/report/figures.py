@@ -1,5 +1,6 @@
 """Draw figures for print, the paper's and ours: each function makes one of plain numbers, `save_figure` writes it."""
 
+import functools
 import math
 import textwrap
 import warnings
@@ -36,16 +37,20 @@ POINTS = 1000                    # of a watched video's curve at most; a picture
 # Fonts for names in Chinese, Japanese and Korean that are installed; a letter that none has is drawn as a box.
 CJK = {"Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "Microsoft YaHei", "SimHei", "PingFang SC"}
 STYLE["font.family"] = ["DejaVu Sans", *sorted(CJK & set(font_manager.get_font_names()))]
-warnings.filterwarnings("ignore", "Glyph .* missing from font")
+remark = functools.cache(warnings.warn)                # once; Matplotlib warns of every letter of every figure
 
 
 @matplotlib.rc_context(STYLE)
 def save_figure(figure: Figure, path: str | Path, dpi: int = 300, kinds: Sequence[str] = ("png", "pdf")) -> list[Path]:
     """Write `<path>.png` and `<path>.pdf`, the same bytes for the same figure, and return the two paths."""
     paths = [Path(f"{path}.{kind}") for kind in kinds]
-    for target, kind in zip(paths, kinds):
-        with replacing(target) as file:
-            figure.savefig(file, format=kind, dpi=dpi, metadata={"CreationDate": None} if kind == "pdf" else {})
+    with warnings.catch_warnings(record=True) as said:
+        for target, kind in zip(paths, kinds):
+            with replacing(target) as file:
+                figure.savefig(file, format=kind, dpi=dpi, metadata={"CreationDate": None} if kind == "pdf" else {})
+    for text in {str(w.message) for w in said}:
+        remark("no font here has some letters of the names in figures; install Noto Sans CJK"
+               if "missing from font" in text else text)
     return paths
 
 
