@@ -21,7 +21,7 @@ for module, names in ((os, "fork killpg setsid getpgid getuid nice preadv pread 
 """
 RUN = """
 import json
-sys.path.insert(0, "tests")
+sys.path[:0] = "tests", "scripts"
 from helpers import load_script, run
 for words in json.loads(sys.argv[1]):
     result = run(load_script(words[0]).main, *words[1:])
