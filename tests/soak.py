@@ -161,17 +161,21 @@ def full_disks(dice, seconds):
 
 
 def flipped_bits(dice, seconds):
-    """A bit of a tensor is noticed before anything of a checkpoint is used."""
+    """A flipped bit or a zeroed block of a tensor is noticed before anything of a checkpoint is used."""
     path, copy = base() / "run/last.pt", base() / "copy.pt"
     content = path.read_bytes()
     stored = [bytes(t.untyped_storage()) for t in tensors(torch.load(path)) if t.numel() > 8 and t.any()]
     for _ in range(1000 if seconds > 20 else 200):
         tensor, data, fault = dice.choice(stored), bytearray(content), ""
-        data[content.index(tensor) + dice.randrange(len(tensor))] ^= 1 << dice.randrange(8)
+        place = content.index(tensor) + dice.randrange(len(tensor))
+        if dice.random() < 0.5 and any(data[place:place + 64]):
+            data[place:place + 64] = bytes(64)
+        else:
+            data[place] ^= 1 << dice.randrange(8)
         copy.write_bytes(data)
         with contextlib.suppress(UserError):
             load_checkpoint(copy)
-            fault = "a bit of last.pt was changed, and the file loaded"
+            fault = "last.pt was changed, and the file loaded"
         yield fault
 
 

@@ -1,5 +1,6 @@
 """LGN-Net: the two branches, the memory and the decoder, wired as in Fig. 2; and its relatives, switches of it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ class Output(NamedTuple):
     lookups: list[Lookup]      # one per memory
 
 
-class FramePredictor(nn.Module):
+class FramePredictor(nn.Module, ABC):
     """What training and inference use of a model: encode, read, decode, and its memories."""
 
     memories: Sequence[PrototypeMemory]            # in the order of the queries
@@ -40,6 +41,7 @@ class FramePredictor(nn.Module):
         """
         return None
 
+    @abstractmethod
     def encode(self, clip: Tensor, gates: list[Tensor] | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Compute all that does not depend on the memory.
 
@@ -51,15 +53,14 @@ class FramePredictor(nn.Module):
             Queries of each memory, (B, D, h, w) in float32 and of unit length over D; and the context, further
             features that the decoder takes, by name.
         """
-        raise NotImplementedError
 
     def read(self, queries: list[Tensor]) -> list[Lookup]:
         """Look the queries up in their memories."""
         return [memory.lookup(q) for memory, q in zip(self.memories, queries)]
 
+    @abstractmethod
     def decode(self, lookups: list[Lookup], context: dict[str, Tensor]) -> Tensor:
         """Predict the frame, (B, C, H, W) in [-1, 1]."""
-        raise NotImplementedError
 
 
 class LGNNet(FramePredictor):
