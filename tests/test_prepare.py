@@ -1,6 +1,7 @@
 """From archives in the publishers' layout to folders that train.py and evaluate.py read."""
 
 import dataclasses
+import gzip
 import hashlib
 import io
 import os
@@ -365,7 +366,14 @@ def flipped(path):
     return data
 
 
+def without_end(path):
+    """A tar that was cut off between two files."""
+    content = gzip.decompress(write_tar(path, FILES).read_bytes()).rstrip(b"\0")
+    return content + bytes(-len(content) % tarfile.BLOCKSIZE)
+
+
 @pytest.mark.parametrize(("make", "match"), [
+    (without_end, "no end mark"),
     (lambda path: write_tar(path, {"data/a.avi": b""}, link="/etc/passwd").read_bytes(), "data/a.avi"),
     (lambda path: flipped(write_zip(path, FILES)), "is damaged"),
     (lambda path: flipped(write_tar(path, FILES)), "is damaged"),

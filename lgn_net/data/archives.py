@@ -77,7 +77,12 @@ def unpack(archive: Path, folder: Path, patterns: Sequence[str]) -> None:
                     for member in file:
                         if not member.isdir() and fits(member.name, *patterns):
                             file.extract(member, part, filter="data")
-                    while cast(IO[bytes], file.fileobj).read(1 << 20):     # to the checksum, which `tarfile` leaves out
+                    # `tarfile` accepts an end between two files, and does not read the checksum at the end.
+                    content = cast(IO[bytes], file.fileobj)
+                    content.seek(file.offset)
+                    if content.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                        raise EOFError("no end mark")
+                    while content.read(1 << 20):
                         pass
             if not any(part.iterdir()):
                 raise ValueError("it holds nothing of this data set")
