@@ -44,10 +44,11 @@ from lgn_net.scores.score_file import VideoScores, write_scores
 from lgn_net.terminal import progress, run_command
 
 
-def main(argv: list[str]) -> int:
-    """Run the command; return its exit status."""
+def main(argv: list[str]) -> None:
+    """Run the command."""
     if given(argv, "--scores"):
-        return runpy.run_path(str(ROOT / "scripts" / "measure.py"))["main"](argv)
+        runpy.run_path(str(ROOT / "scripts" / "measure.py"))["main"](argv)
+        return
     config, args = parse_command(evaluate_parser(__doc__), argv)
     if bool(args.checkpoint) == bool(args.model_dir) or (args.m_items_dir and not args.model_dir):
         raise UserError("give --checkpoint CKPT, or the authors' pair --model_dir MODEL.pth --m_items_dir KEYS.pt, or "
@@ -59,10 +60,10 @@ def main(argv: list[str]) -> int:
     own_lambda = not given(argv, "--lambda", "--score.psnr_weight")
     other = read_any(args.compare, config, args, config.data.dataset, own_lambda) if args.compare else None
     with processes(pick_device(args.device)) as device:
-        return evaluate(config, args, out, other, device)
+        evaluate(config, args, out, other, device)
 
 
-def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | None, device: torch.device) -> int:
+def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | None, device: torch.device) -> None:
     """Score, measure, write and print, as one of the processes; all but the first one only score."""
     # The network, the test videos with their masks, and the training videos beside them where there are any.
     config, model, origin = load_network(config, args, device)
@@ -92,7 +93,7 @@ def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | Non
         if localization:
             localization.pixels = sum(collect(localization.pixels))
         if rank():
-            return 0
+            return
         order = {video.name: v for v, video in enumerate(videos)}
         scored.sort(key=lambda video: order[video.name])
         located, likeness = (take(scored, observer.measures) for observer in (Localization, Quality))
@@ -117,11 +118,9 @@ def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | Non
     maps = draw_maps(model, videos, config, scored, normal, wanted, device)
 
     # Normality to AUC, tables, files and report.
-    status = finish(Evaluation(scored, weights, training, about), normal, config, args.protocol == "all", other, out,
-                    maps, args.false_positive_rate)
+    finish(Evaluation(scored, weights, training, about), normal, config, args.protocol == "all", other, out, maps)
     for path in out.glob(".part*"):
         path.unlink()
-    return status
 
 
 def take(scored: list[VideoScores], names: tuple[str, ...]) -> list[VideoScores]:

@@ -15,7 +15,6 @@ from pathlib import Path
 import jsonargparse
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
-from jsonargparse.typing import ClosedUnitInterval
 
 from lgn_net.config import SECTIONS, Config, flatten, require
 from lgn_net.datasets import canonical_name
@@ -215,8 +214,6 @@ def measuring_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--drop-first", type=int,
                         help="With --direction: the first K frames of each video have no score.")
     parser.add_argument("--crop", help="With --direction: the scores are of these frames of each video, such as 8:-7.")
-    parser.add_argument("--false_positive_rate", type=ClosedUnitInterval, default=0.05,
-                        help="Report the threshold with so many false alarms, a share of the normal frames.")
     parser.add_argument("--protocol", choices=["all", "paper"], default="all",
                         help="all: the AUC under every protocol, too; paper: the headline only.")
 

@@ -21,14 +21,15 @@ from lgn_net.scores.protocols import SCORING, Protocol, normality_under
 from lgn_net.terminal import run_command
 
 
-def main(argv: list[str]) -> int:
-    """Run the command; return its exit status."""
+def main(argv: list[str]) -> None:
+    """Run the command."""
     # The command line, on top of the knobs of the evaluation that left the scores.
     argv = separate(argv)
     if argv and not argv[0].startswith("-"):
         argv = ["--scores", *argv]
-    scores = score_file(peek(["--scores"], argv)[0].get("--scores", [""])[-1])
-    beside = results_beside(scores) if scores else {}
+    named = peek(["--scores"], argv)[0].get("--scores")
+    scores = score_file(named[-1]) if named else Path()
+    beside = results_beside(scores) if named else {}
     of_network = flatten(asdict(config_from_dict(beside["config"]))) if "config" in beside else {}
     of_scoring = {f"score.{knob}": value for knob, value in beside.get("scoring", {}).items()}
     parser = command_parser(__doc__, "measure.py --scores FILE", needs_data=False)
@@ -52,9 +53,9 @@ def main(argv: list[str]) -> int:
     # Normality, numbers, files; the error maps beside the scores follow their frames' new normality.
     normal = normality_under(Protocol.configured(asdict(config.score)), evaluation.videos, evaluation.weights,
                              evaluation.training)
-    maps, out = Path(scores).with_name("maps.npz"), Path(args.out) if args.out else None
+    maps, out = scores.with_name("maps.npz"), Path(args.out) if args.out else None
     drawn = judge_again(load_maps(maps), evaluation.videos, normal) if out and maps.is_file() else []
-    return finish(evaluation, normal, config, args.protocol == "all", other, out, drawn, args.false_positive_rate)
+    finish(evaluation, normal, config, args.protocol == "all", other, out, drawn)
 
 
 if __name__ == "__main__":

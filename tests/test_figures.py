@@ -106,8 +106,8 @@ def test_error_maps(tmp_path):
     """Blue-green-red is shown as red-green-blue, errors on one scale, the box where it is, in the frame's aspect."""
     image = np.zeros((4, 6, 3), np.uint8)
     image[..., 0] = 200                                                                                  # blue
-    maps = [FrameMap("v_$1$", k, "miss", 0.5, 1, image, image[..., :1] // 2, np.full((4, 6), k, np.float32),
-                     (0, 0, 6, 4), 3.0) for k in range(8)]
+    maps = [FrameMap("v_$1$", k, "miss", 0.5, 1, image, image[..., :1] // 2, np.full((4, 6), k, np.float32), 3.0)
+            for k in range(8)]
     first, second = draw_maps(maps)
     panels = first.axes[:4]
     assert panels[0].images[0].get_array()[0, 0].tolist() == [0, 0, 200]
@@ -173,7 +173,7 @@ def test_all_figures_as_real_files(tmp_path):
     write_evaluation(tmp_path / "normal", CONFIG | {"seed": 1, "loss": {"margin": 2.0}}, abnormal=False)
     (evaluation / "sweep_gamma.csv").write_text("gamma,auc\n0.012,0.8\n0,0.5\n")
     save_maps(evaluation / "maps.npz", [FrameMap("v_$x$_2", 5, "top", 0.1, 1, *2 * [np.zeros((8, 8, 1), np.uint8)],
-                                                 np.ones((8, 8), np.float32), (0, 0, 2, 2))])
+                                                 np.ones((8, 8), np.float32))])
     argv = evaluation, tmp_path / "theirs", tmp_path / "normal", "--out", out
     result = run(script.main, *argv, "--videos", "01")
     assert result.status == 0 and not result.warnings()

@@ -167,8 +167,8 @@ def test_quality_of_each_frame(monkeypatch):
 def test_maps_come_back_as_they_were(tmp_path):
     rng, path = np.random.default_rng(5), tmp_path / "maps.npz"
     images, error = rng.integers(0, 256, (2, 8, 10, 3), np.uint8), rng.uniform(size=(8, 10)).astype(np.float32)
-    written = [FrameMap("01", 7, "miss", 0.1 + 0.2, 1, *images, error, (1, 2, 3, 4)),
-               FrameMap("Überwachung 12", 1234, "false alarm", -1.0, 0, *images, error, (1, 2, 3, 4), 1.5)]
+    written = [FrameMap("01", 7, "miss", 0.1 + 0.2, 1, *images, error),
+               FrameMap("Überwachung 12", 1234, "false alarm", -1.0, 0, *images, error, 1.5)]
     for some in written, []:
         maps.save_maps(path, some)
         for x, y in zip(itertools.chain(*maps.load_maps(path)), itertools.chain(*some), strict=True):

@@ -30,7 +30,7 @@ def drawn_map(kind, level, channels=3):
     error = np.zeros((64, 96), np.float32)
     for x0, y0, x1, y1 in ((12, 16, 36, 48), (60, 8, 84, 32), (60, 50, 68, 58)):
         error[y0:y1, x0:x1] = level
-    return FrameMap(NAMES[0], 12, kind, 0.125, 1, image, image // 2, error, (12, 16, 36, 48), 3.0)
+    return FrameMap(NAMES[0], 12, kind, 0.125, 1, image, image // 2, error, 3.0)
 
 
 @pytest.fixture(scope="module")

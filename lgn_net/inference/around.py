@@ -25,7 +25,7 @@ from lgn_net.model.build import build_model
 from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.official import import_official
 from lgn_net.scores.evaluation import labels_of
-from lgn_net.scores.maps import FrameMap, as_array, error_map, strong_regions, to_image
+from lgn_net.scores.maps import FrameMap, as_array, error_map, to_image
 from lgn_net.scores.results import Results
 from lgn_net.scores.score_file import VideoScores
 from lgn_net.training.checkpoint import check_architecture, load_checkpoint, load_weights
@@ -134,5 +134,5 @@ def draw_maps(model: FramePredictor, videos: list[Video], config: Config, scored
         prediction, truth = as_array(predicted), as_array(target)
         error, (W, H) = error_map(prediction, truth), Image.open(file).size
         maps[k, frame] = FrameMap(name, frame, kind, float(normal[k][i]), int(scored[k].labels[i]), to_image(truth),
-                                  to_image(prediction), error, strong_regions(error)[0][1], W / H)
+                                  to_image(prediction), error, W / H)
     return [maps[key] for key in dict.fromkeys((k, frame) for k, frame, _ in wanted)]

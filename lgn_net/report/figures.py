@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lgn_net.files import replacing
 from lgn_net.report.tables import by_row, by_seed
-from lgn_net.scores.maps import FrameMap, loud, pictures, strong_boxes
+from lgn_net.scores.maps import FrameMap, loud, pictures, strong_regions
 from lgn_net.scores.metrics import mistakes
 from lgn_net.scores.results import OperatingPoint
 from lgn_net.scores.score_file import VideoScores, stretches
@@ -146,7 +146,7 @@ def draw_maps(maps: Sequence[FrameMap]) -> list[Figure]:
                 axes.imshow(picture[..., ::-1].squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="none",
                             aspect=one.error.shape[1] / len(one.error) / one.aspect)          # from BGR, or grey
                 axes.set_title(title if one is shown[0] else "")
-            for k, (x0, y0, x1, y1) in enumerate(strong_boxes(one.error)):
+            for k, (_, (x0, y0, x1, y1)) in enumerate(strong_regions(one.error)):
                 row[3].add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor="white",
                                            linestyle=":" if k else "-"))
             says = [wrap(one.video, 0.8), f"frame {one.frame}", one.kind, "abnormal" if one.label else "normal",

@@ -30,14 +30,14 @@ IDENTITY = ("model.", "loss.", "train.epochs", "train.batch_size", "train.lr", "
 
 
 def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, every_protocol: bool,
-           other: Evaluation | None, out: Path | None, maps: Sequence[FrameMap], false_positive_rate: float) -> int:
-    """Measure, write all files into the folder `out` (None: nothing), and print; return the exit status.
+           other: Evaluation | None, out: Path | None, maps: Sequence[FrameMap]) -> None:
+    """Measure, write all files into the folder `out` (None: nothing), and print.
 
     `normal` is the normality (n_v,) under the protocol of the configuration; `every_protocol` asks for the grid; `maps`
     go into the report. UserError for other labels than those of `other`, and, at the end, an AUC that is undefined.
     """
     # Everything is measured before anything is written.
-    results = results_of_scores(evaluation, config, every_protocol, other, false_positive_rate)
+    results = results_of_scores(evaluation, config, every_protocol, other)
     videos, point, files = evaluation.videos, results["at_eer"], dict[str, Path]()
     if out:
         made = [{"normality": x} | ({"decision": (x <= point["threshold"]) * 1.0} if point else {}) for x in normal]
@@ -60,11 +60,10 @@ def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, eve
     if results["auc"] is None:
         raise UserError(f"the AUC is undefined: {results['abnormal_frames']} of {results['frames']} scored frames are "
                         f"abnormal, and it needs both classes")
-    return 0
 
 
 def results_of_scores(evaluation: Evaluation, config: Config, every_protocol: bool,
-                      other: Evaluation | None, false_positive_rate: float) -> Results:
+                      other: Evaluation | None) -> Results:
     """Compute all results; the arguments are those of `finish`."""
     videos, weights, training, about = evaluation
     protocol = Protocol.configured(asdict(config.score))
@@ -81,7 +80,7 @@ def results_of_scores(evaluation: Evaluation, config: Config, every_protocol: bo
 
     # All numbers.
     results: Results = {"identity": "", "dataset": None, "labels": "none", "complete_benchmark": None} | about
-    results |= measure(videos, weights, protocol, training, false_positive_rate)
+    results |= measure(videos, weights, protocol, training)
     results |= {
         "gap_psnr": measure(videos, {"psnr": 1.0}, protocol, training)["gap"] if "psnr" in weights else None,
         "protocol": WORDS.protocol(protocol, config.score, config.model.window - 1, len(weights) > 1, about),
@@ -115,7 +114,7 @@ def lambda_rows(evaluation: Evaluation, steps: int) -> list[dict[str, float | No
     for k in range(steps + 1):
         normal = normality_under(protocol, videos, paper_weights(k / steps, len(weights) - 1), training)
         rows.append({"lambda": k / steps, "auc": auc(labels, normal, protocol.average),
-                     "gap": all_frames(labels, normal, 0.05)["gap"]})
+                     "gap": all_frames(labels, normal)["gap"]})
     return rows
 
 

@@ -12,7 +12,7 @@ from plotly.offline import get_plotlyjs
 from lgn_net.config import flatten
 from lgn_net.files import write_atomic
 from lgn_net.report.tables import ENVIRONMENT, TEMPLATES, WORDS
-from lgn_net.scores.maps import FrameMap, heat, loud, pictures, strong_boxes
+from lgn_net.scores.maps import FrameMap, heat, loud, pictures, strong_regions
 from lgn_net.scores.metrics import mistakes, roc
 from lgn_net.scores.results import OperatingPoint, Results
 from lgn_net.scores.score_file import VideoScores, stretches
@@ -28,7 +28,8 @@ def write_report(path: Path, results: Results, videos: Sequence[VideoScores], no
     curves = [video_numbers(video, x, (low, high), point) for video, x in zip(videos, normal)]
     curve, top = roc(labels, normal), loud(maps)
     drawn = [(m, {title: data_uri(picture, "png" if title == "squared error" else "jpeg")
-                  for title, picture in pictures(m, top).items()}, strong_boxes(m.error)) for m in maps]
+                  for title, picture in pictures(m, top).items()}, [box for _, box in strong_regions(m.error)])
+             for m in maps]
 
     made_from = {key: value for key, value in results.items() if isinstance(value, str | bool) and key != "identity"}
     write_atomic(path, ENVIRONMENT.get_template("report.html").render(

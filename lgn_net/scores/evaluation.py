@@ -48,10 +48,11 @@ def labels_of(lengths: Mapping[str, int], dataset: str | None, dataset_path: str
     return load_label_folder(where) if Path(where).is_dir() and not lengths else load_labels(where, lengths), where
 
 
-def score_file(path: str) -> str:
+def score_file(path: str | Path) -> Path:
     """Return the score file that is meant: the one in the folder of an evaluation or of a run, or `path` itself."""
-    inside = Path(path, "scores.csv"), Path(path, "evaluation_last", "scores.csv")
-    return next((str(file) for file in inside if file.is_file()), path)
+    folder = Path(path)
+    inside = folder / "scores.csv", folder / "evaluation_last" / "scores.csv", *sorted(folder.glob("*/scores.csv"))
+    return next((file for file in inside if file.is_file()), folder)
 
 
 def results_beside(scores: str | Path) -> Results:
@@ -71,14 +72,14 @@ def results_beside(scores: str | Path) -> Results:
         raise UserError(f"{path} is damaged ({error}); evaluate again, or move it away and give --lambda") from None
 
 
-def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lambda: bool = False,
+def read_any(place: str, config: Config, args: Any, dataset: str | None, own_lambda: bool = False,
              like: Sequence[VideoScores] = ()) -> Evaluation:
     """Read a file of scores, ours (or the folder with it) or another program's, with the labels that are asked for.
 
     With `own_lambda`, lambda is that of the results.json beside our own file. Scores of another program without labels
     take those of the videos that they are `like`.
     """
-    path = score_file(path)
+    path = score_file(place)
     beside = results_beside(path)
     dataset = dataset or beside.get("dataset")
     known: Mapping[str, int] = known_lengths(dataset, "testing") if dataset else {}
@@ -90,7 +91,7 @@ def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lamb
     about: Results = {"dataset": dataset, "scores": str(path), "labels": "none"}
     training: list[VideoScores] = []
     others = {} if known or args.labels else {video.name: np.bincount(video.frames, video.labels) for video in like}
-    header = header_of(Path(path))
+    header = header_of(path)
     if "psnr" in header or ("normality" in header and beside):
         weights = beside.get("signals", {"psnr": 1.0, "distance": -1.0})
         if "psnr" in weights:
@@ -104,7 +105,7 @@ def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lamb
     elif args.direction:
         weights = {"score": 1.0 if args.direction == "normal" else -1.0}
         lengths = known or {video.name: int(video.frames[-1]) + 1 for video in like}
-        videos, lengths = read_foreign(Path(path), lengths, args.drop_first, args.crop)
+        videos, lengths = read_foreign(path, lengths, args.drop_first, args.crop)
         relabelled = bool(known or args.labels or others and not any(video.labels.any() for video in videos))
         about["direction"] = f"high is {args.direction}"
     else:
@@ -126,14 +127,11 @@ def read_any(path: str, config: Config, args: Any, dataset: str | None, own_lamb
 
 def open_evaluation(folder: str | Path) -> tuple[Evaluation, Path]:
     """Read what evaluate.py left in its folder, or in the run's, as it was measured; return that folder, too."""
-    folder = Path(folder)
-    inside = folder / "evaluation_last" / "scores.csv", *sorted(folder.glob("*/scores.csv"))
-    for path in (folder / "scores.csv", *inside):
-        if path.is_file() and (results := results_beside(path)):
-            weights = results["signals"]
-            return Evaluation(read_scores(path, tuple(weights)), weights, read_training(path, weights),
-                              results), path.parent
-    raise UserError(f"{folder} holds no evaluation (scores.csv and results.json); make one with evaluate.py")
+    path = score_file(folder)
+    if not (results := results_beside(path) if path.is_file() else {}):
+        raise UserError(f"{folder} holds no evaluation (scores.csv and results.json); make one with evaluate.py")
+    weights = results["signals"]
+    return Evaluation(read_scores(path, tuple(weights)), weights, read_training(path, weights), results), path.parent
 
 
 def read_training(scores: str | Path, weights: Mapping[str, float]) -> list[VideoScores]:

@@ -26,7 +26,6 @@ class FrameMap(NamedTuple):
     image: np.ndarray         # uint8 (H, W, C), blue-green-red or grey: the true frame
     prediction: np.ndarray    # likewise
     error: np.ndarray         # float32 (H, W), squared error on [0, 1], mean over channels
-    box: Box                  # around the strongest region
     aspect: float = 1.0       # width over height of the frame as it was recorded; 1 where that is not known
 
 
@@ -54,7 +53,7 @@ def load_maps(path: str | Path) -> list[FrameMap]:
             columns = [file[name] if file[name].ndim > 2 else file[name].tolist() for name in FrameMap._fields]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} holds no maps of frames ({error}); evaluate again") from None
-    return [one._replace(box=(*one.box,)) for one in map(FrameMap._make, zip(*columns))]
+    return [*map(FrameMap._make, zip(*columns))]
 
 
 def judge_again(maps: Sequence[FrameMap], videos: Sequence[VideoScores], normal: Sequence[np.ndarray]) \
@@ -95,11 +94,6 @@ def strong_regions(error: np.ndarray) -> list[tuple[np.ndarray, Box]]:
     order = [k for k in np.argsort(-sums, kind="stable") if sums[k] >= sums.max() / 2]
     boxes = [(x, y, x + w, y + h) for x, y, w, h, _ in stats.tolist()]
     return [(regions == k, boxes[k]) for k in order]
-
-
-def strong_boxes(error: np.ndarray) -> list[Box]:
-    """Return the boxes of `strong_regions`."""
-    return [box for _, box in strong_regions(error)]
 
 
 def loud(maps: Sequence[FrameMap]) -> float:

@@ -15,9 +15,10 @@ AVERAGES = {
     "macro": "mean over the videos with both classes",
     "padded": "macro over all videos, each lengthened by a right answer of either class: biased"}
 Arrays = Sequence[np.ndarray]
+FALSE_ALARMS = 0.05             # the share of the normal frames at which a second threshold is given
 
 
-def all_frames(labels: Arrays, normality: Arrays, false_positive_rate: float) -> Results:
+def all_frames(labels: Arrays, normality: Arrays) -> Results:
     """Compute the metrics over all frames together that are no AUC; a further metric belongs here."""
     curve, y, x = roc(labels, normality), np.concatenate(labels), np.concatenate(normality)
     # The rate at which false positives equal misses, on a straight line between points of the curve.
@@ -26,8 +27,8 @@ def all_frames(labels: Arrays, normality: Arrays, false_positive_rate: float) ->
     return {
         "eer": equal_error_rate,
         "at_eer": operating_point(*curve, x) if curve else None,
-        "wanted_false_positive_rate": false_positive_rate,
-        "at_wanted": operating_point(*curve, x, false_positive_rate) if curve else None,
+        "wanted_false_positive_rate": FALSE_ALARMS,
+        "at_wanted": operating_point(*curve, x, FALSE_ALARMS) if curve else None,
         "average_precision": float(average_precision_score(y, -x)) if curve else None,
         "chance": float(y.mean()),                                         # the average precision of random scores
         "gap": None if of_normal is None or of_abnormal is None else of_normal - of_abnormal}

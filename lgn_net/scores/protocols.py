@@ -73,7 +73,7 @@ def grid(videos: Sequence[VideoScores], weights: Mapping[str, float],
 
 
 def measure(videos: Sequence[VideoScores], weights: Mapping[str, float], protocol: Protocol = PAPER,
-            training: Sequence[VideoScores] = (), false_positive_rate: float = 0.05) -> Results:
+            training: Sequence[VideoScores] = ()) -> Results:
     """Compute every number under one protocol; what is undefined is None."""
     # The headline.
     labels = [video.labels for video in videos]
@@ -81,7 +81,7 @@ def measure(videos: Sequence[VideoScores], weights: Mapping[str, float], protoco
     two_class = sum(bool(y.min() != y.max()) for y in labels)
     several = (two_class if protocol.average == "macro" else len(videos)) > 1             # else nothing to resample
     draws = metrics.bootstrap(labels, normal, protocol.average, RESAMPLES)
-    results: Results = metrics.all_frames(labels, normal, false_positive_rate) | {
+    results: Results = metrics.all_frames(labels, normal) | {
         "auc": metrics.auc(labels, normal, protocol.average),
         "interval": metrics.interval(draws) if several else None,
         "videos": len(videos), "single_class_videos": len(videos) - two_class, "frames": sum(map(len, labels)),
