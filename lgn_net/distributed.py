@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lgn_net.errors import TrainingDiverged, UserError
+from lgn_net.errors import UserError
 
 PATIENCE = timedelta(days=7)        # how long a process waits for one that still packs frames
 
@@ -103,10 +103,3 @@ def first_process_first() -> Iterator[None]:
     yield
     if not rank():
         wait_for_all()
-
-
-def check_equal(items: Tensor, what: str) -> None:
-    """Raise TrainingDiverged when the numbers `items` are not the same on all processes."""
-    low, high = -reduce_max(-items), reduce_max(items)
-    if not torch.equal(low, high):
-        raise TrainingDiverged(f"{what} differ between the processes, by up to {(high - low).max().item():.3g}")

@@ -1,6 +1,7 @@
 """Windows over videos, in batches. A window never spans two videos."""
 
 import atexit
+import math
 import multiprocessing
 import signal
 from collections.abc import Iterator
@@ -33,9 +34,14 @@ class Windows(Dataset):
         self.packed = packed
         self.loaded: Tensor | None = None
 
-    def load_onto(self, device: torch.device) -> None:
-        """Decode or read all frames once and keep them, uint8 (frames, C, size, size), in the device's memory."""
+    def load_onto(self, device: torch.device, choice: str) -> None:
+        """Keep all frames in the device's memory, uint8 (frames, C, size, size), as `data.on_device` chooses."""
         lengths = [len(video.frames) for video in self.videos]
+        if choice == "auto" and device.type == "cuda":
+            needed = sum(lengths) * math.prod(self.shape[1:])
+            choice = "yes" if needed <= torch.cuda.mem_get_info(device)[0] / 2 else "no"
+        if choice != "yes":
+            return
         loaded = torch.empty((sum(lengths), *self.shape[1:]), dtype=torch.uint8, device=device)
         with progress("load", len(loaded), "frames") as bar:
             for v, place in enumerate(loaded.split(lengths)):
@@ -75,14 +81,6 @@ def epoch_batches(windows: int, batch_size: int, shuffle: bool, seed: int, epoch
     if shuffle:
         order = torch.randperm(windows, generator=torch.Generator().manual_seed(seed + 1_000_003 * epoch))
     return [batch.tolist() for batch in order.split(batch_size)]
-
-
-def belong_on(device: torch.device, choice: str, videos: list[Video], channels: int, size: int) -> bool:
-    """Return whether the frames shall be loaded onto the device; "auto": into at most half of a GPU's free memory."""
-    if choice != "auto" or device.type != "cuda":
-        return choice == "yes"
-    needed = sum(len(video.frames) for video in videos) * channels * size * size
-    return needed <= torch.cuda.mem_get_info(device)[0] / 2
 
 
 def loader(windows: Windows, batches: list[list[int]], workers: int, device: torch.device) -> Iterator[Tensor]:
