@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -58,11 +58,11 @@ def load_unwrapped(path: str | Path) -> Any:
     return {str(name).removeprefix(prefix): value for name, value in content.items()}
 
 
-def load_official(model_path: str | Path, items_path: str | Path | None) -> tuple[str, dict, dict]:
+def import_official(config: Config, model_path: str | Path, items_path: str | Path | None) -> tuple[Config, dict]:
     """Read the authors' pair: their state_dict, and their memory items (M, D).
 
-    Returns a key of `SYSTEMS`; the network's sizes, read off the shapes, as keyword arguments of `LGNNet`; and its
-    state_dict, memory items included. UserError where names or shapes do not fit.
+    Returns the configuration with the system, and its sizes as the shapes tell them; and the state_dict of our network,
+    memory items included. UserError where names or shapes do not fit.
     """
     official, items = load_unwrapped(model_path), load_unwrapped(items_path) if items_path else None
     if not isinstance(official, dict) or not isinstance(items, Tensor) or items.dim() != 2:
@@ -73,15 +73,16 @@ def load_official(model_path: str | Path, items_path: str | Path | None) -> tupl
     system = infer_system(official)
     if missing := [name for name in (FIRST, LAST, STATE)[:3 if system == "lgn_net" else 2] if name not in official]:
         raise UserError(f"{model_path} is not the state_dict of LGN-Net, nor of MNAD: {missing[0]} is missing")
-    (base_width, stacked), channels = official[FIRST].shape[:2], len(official[LAST])
-    sizes = {"input_frames": max(stacked // channels, 1), "channels": channels, "base_width": base_width}
+    (base_width, stacked), channels = official[FIRST].shape[:2], cast(Literal[1, 3], len(official[LAST]))
+    sizes: dict[str, Any] = {"input_frames": max(stacked // channels, 1), "base_width": base_width}
     if system == "lgn_net":
         layers = {name.split(".")[2] for name in official if name.startswith("pred.convlstm_list.")}
         sizes |= {"hidden_width": official[STATE].shape[1], "lstm_layers": len(layers)}
 
     # Compare names and shapes with those of our network of these sizes.
     with torch.device("meta"):
-        expected = LGNNet(partial(PrototypeMemory, len(items)), **sizes, **VARIANTS[system]).state_dict()
+        network = LGNNet(partial(PrototypeMemory, len(items)), channels=channels, **sizes, **VARIANTS[system])
+    expected = network.state_dict()
     theirs = {name: str(items_path) if name == "memory.items" else official_name(name) for name in expected}
     official |= {str(items_path): items.detach().float()}
     problems = [f"{name} is unknown" for name in official if not (name in theirs.values() or name.startswith(UNUSED))]
@@ -91,15 +92,9 @@ def load_official(model_path: str | Path, items_path: str | Path | None) -> tupl
             problems.append(f"{theirs[name]} is {shape}, expected {tuple(value.shape)}")
     if problems:
         raise UserError(f"{model_path} is not {SYSTEMS[system]}: {'; '.join(problems[:3])}; {len(problems)} in all")
-    return system, sizes, {name: official[theirs[name]] for name in expected}
-
-
-def import_official(config: Config, model_path: str | Path, items_path: str | Path | None) -> tuple[Config, dict]:
-    """Load the authors' pair, with system and sizes written into a configuration: (configuration, state_dict)."""
-    system, sizes, state = load_official(model_path, items_path)
-    data = replace(config.data, channels=sizes.pop("channels"))
-    sizes |= {"name": system, "memory": True, "memory_items": len(state["memory.items"]), "concat_query": False}
-    return replace(config, data=data, model=replace(config.model, **sizes)), state
+    sizes |= {"name": system, "memory": True, "memory_items": len(items), "concat_query": False}
+    config = replace(config, data=replace(config.data, channels=channels), model=replace(config.model, **sizes))
+    return config, {name: official[theirs[name]] for name in expected}
 
 
 def official_system(model_path: str | Path) -> str:

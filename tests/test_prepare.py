@@ -20,7 +20,7 @@ import scipy.io
 from helpers import ROOT, load_script, run, sentence
 
 from lgn_net.data.archives import unpack
-from lgn_net.data.clips import read_frame
+from lgn_net.data.clips import read_image
 from lgn_net.data.footage import open_footage
 from lgn_net.data.labels import find_labels, load_labels
 from lgn_net.data.videos import find_split, index_videos
@@ -80,7 +80,7 @@ def written(folder: Path) -> dict[str, int]:
 
 
 def read(folder: Path) -> list[np.ndarray]:
-    return [read_frame(str(path), 3) for path in sorted(folder.iterdir())]
+    return [read_image(str(path), 3) for path in sorted(folder.iterdir())]
 
 
 def labels_of(data: Path, dataset: str) -> list[list[int]]:

@@ -71,10 +71,6 @@ class Windows(Dataset):
             self.read(v, start, clip)
         return torch.from_numpy(clips)
 
-    def __getitem__(self, i: int) -> Tensor:
-        return self.__getitems__([i])[0]
-
-
 def epoch_batches(windows: int, batch_size: int, shuffle: bool, seed: int, epoch: int) -> list[list[int]]:
     """Divide the window indices of one epoch into batches; the last may be smaller. Only seed and epoch decide."""
     order = torch.arange(windows)
