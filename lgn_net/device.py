@@ -70,14 +70,13 @@ def settle_precision(config: Config, section: str, device: torch.device) -> Conf
     if asked not in ("auto", "bfloat16"):
         return config
     gain = collect(conv_rate(device, "bfloat16") / conv_rate(device, "float32"))[0]
-    if asked == "bfloat16":
-        if gain < 1:
-            warnings.warn(f"bfloat16 is {1 / gain:.1f} times slower than float32 on this processor; --{knob} float32 "
-                          f"is faster")
-        return config
-    chosen = "bfloat16" if gain >= GAIN else "float32"
-    print(f"{knob}: {chosen}; a large convolution in bfloat16 runs at {gain:.2f} times the speed of float32 here")
-    return with_knobs(config, {knob: chosen})
+    if asked == "auto":
+        asked = "bfloat16" if gain >= GAIN else "float32"
+        print(f"{knob}: {asked}; a large convolution in bfloat16 runs at {gain:.2f} times the speed of float32 here")
+    elif gain < 1:
+        warnings.warn(f"bfloat16 is {1 / gain:.1f} times slower than float32 on this processor; --{knob} float32 is "
+                      f"faster")
+    return with_knobs(config, {knob: asked})
 
 
 def provenance(device: torch.device) -> dict:

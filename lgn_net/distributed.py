@@ -70,19 +70,8 @@ def reduce_sum(values: Tensor, operation: Any = dist.ReduceOp.SUM) -> Tensor:
     return values
 
 
-def broadcast_(values: Tensor) -> None:
-    """Overwrite `values` by those of the first process."""
-    if world_size() > 1:
-        dist.broadcast(values, src=0)
-
-
-def gather(values: Tensor) -> Tensor:
-    """Concatenate the (N, ...) of all processes, with N of their own, on every process."""
-    return values if world_size() == 1 else torch.cat(collect(values.cpu())).to(values.device)
-
-
 def collect(item: Any) -> list:
-    """Return the `item` of each process, in their order, on every process."""
+    """Return the `item` of each process, in their order, on every process; tensors must be on the CPU."""
     items = [item] * world_size()
     if world_size() > 1:
         dist.all_gather_object(items, item)

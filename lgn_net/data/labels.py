@@ -53,7 +53,7 @@ def shipped_truths(names: Sequence[str], frames: Sequence[np.ndarray], labels: S
     the videos must be all of the benchmark's: a few are alike by accident. Returns {} for labels that do not ship.
     """
     for benchmark in [facts_of(dataset)] if dataset else BENCHMARKS.values():
-        if not dataset and set(names) != set(benchmark.test_lengths):
+        if not dataset and set(names) != set(benchmark.lengths.get("testing", ())):
             continue
         known = {source: read_ranges(path) for source, path in benchmark.truths.items()}
         truths = {source: [truth[name][t] for name, t in zip(names, frames)] for source, truth in known.items()

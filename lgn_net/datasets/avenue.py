@@ -24,9 +24,9 @@ OFFICIAL = json.loads((RANGES / "avenue_official.json").read_text())
 BENCHMARKS = {
     "avenue": Benchmark(
         "http://www.cse.cuhk.edu.hk/leojia/projects/detectabnormal/dataset.html",
-        train=(16, 15328), test=(21, 15324), files=(VIDEOS, MASKS), find=find_videos,
-        train_lengths={"10": 1223, "11": 781, "12": 145, "16": 244},
-        test_lengths=dict(zip(OFFICIAL["videos"], OFFICIAL["frames"])),
+        files=(VIDEOS, MASKS), find=find_videos, totals={"training": (16, 15328), "testing": (21, 15324)},
+        lengths={"training": {"10": 1223, "11": 781, "12": 145, "16": 244},
+                 "testing": dict(zip(OFFICIAL["videos"], OFFICIAL["frames"]))},
         # ano_pred's re-annotation, which published numbers use, and the official masks differ on 441 frames.
         truths={"ano_pred": RANGES / "avenue_ano_pred.json", "official": RANGES / "avenue_official.json"},
         archives=(

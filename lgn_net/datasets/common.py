@@ -44,10 +44,8 @@ class Benchmark:
     page: str                                                  # where it is published
     files: tuple[str, ...]                                     # regular expressions: ends of the paths of its files
     find: Callable[[list[Path]], Iterable[SourceVideo]]        # folders -> the videos in them
-    train: tuple[int, int] = (0, 0)                            # videos, frames
-    test: tuple[int, int] = (0, 0)
-    train_lengths: dict[str, int] = field(default_factory=dict)          # name -> frames, of the videos that are known
-    test_lengths: dict[str, int] = field(default_factory=dict)
+    totals: dict[str, tuple[int, int]] = field(default_factory=dict)     # split -> videos, frames
+    lengths: dict[str, dict[str, int]] = field(default_factory=dict)     # split -> name -> frames, as far as known
     aliases: tuple[str, ...] = ()                              # other names of its folder and label files
     truths: dict[str, Path] = field(default_factory=dict)      # source -> labels that ship, the paper's source first
     archives: tuple[Archive, ...] = ()                         # none where only `page` hands them out

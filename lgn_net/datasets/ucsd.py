@@ -43,16 +43,15 @@ def read_ranges(path: Path) -> list[list[tuple[int, int]]]:
             for line in re.findall(r"gt_frame\s*=\s*\[(.*?)\]", path.read_text(errors="replace"))]
 
 
-def benchmark(dataset: str, train_lengths: Sequence[int], test_lengths: Sequence[int], **truths: Path) -> Benchmark:
-    """Describe one half of the archive, whose videos are called 01, 02, ..."""
-    train, test = ({f"{i:02d}": length for i, length in enumerate(lengths, 1)}
-                   for lengths in (train_lengths, test_lengths))
+def benchmark(dataset: str, training: Sequence[int], testing: Sequence[int], **truths: Path) -> Benchmark:
+    """Describe one half of the archive, whose videos, 01, 02, ..., have so many frames."""
+    lengths = {split: {f"{i:02d}": length for i, length in enumerate(of_split, 1)}
+               for split, of_split in (("training", training), ("testing", testing))}
     return Benchmark(
         "http://www.svcl.ucsd.edu/projects/anomaly/dataset.htm",
         files=tuple(f"{HOME.format(dataset)}/{pattern}" for pattern in (FRAMES, MASKS, LABELS)),
         find=partial(find_videos, dataset=dataset), aliases=(f"UCSD{dataset}",), archives=(UCSD,), truths=truths,
-        train=(len(train), sum(train.values())), test=(len(test), sum(test.values())), train_lengths=train,
-        test_lengths=test)
+        totals={split: (len(known), sum(known.values())) for split, known in lengths.items()}, lengths=lengths)
 
 
 BENCHMARKS = {

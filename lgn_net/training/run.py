@@ -168,8 +168,9 @@ class Run:
         scoring of `SCORED` frames.
         """
         *of_steps, now = times
+        _, frames = facts_of(self.config.data.dataset).totals.get("testing", (0, 0))
         a_step, minutes = (of_steps[-1] - of_steps[WARM_UP]) / MEASURED, self.config.train.fit_minutes or 0.0
-        reserve = START + (now - of_steps[-1]) / SCORED * facts_of(self.config.data.dataset).test[1]
+        reserve = START + (now - of_steps[-1]) / SCORED * frames
         left = 60 * minutes - (now - times[0]) - reserve
         epochs = min(self.config.train.epochs, int((self.step + left / a_step) / self.steps_per_epoch))
         epochs = max(math.ceil(self.step / self.steps_per_epoch), epochs)              # at least the begun ones
