@@ -37,7 +37,7 @@ from lgn_net.data.videos import find_split, index_videos
 from lgn_net.data.windows import Windows, epoch_batches, loader
 from lgn_net.datasets import difference_from_published
 from lgn_net.device import pick_device, provenance, set_kernels, settle_precision
-from lgn_net.distributed import collect, first_process_first, processes, rank, reduce_sum, wait_for_all, world_size
+from lgn_net.distributed import collect, processes, rank, reduce_sum, wait_for_all, world_size
 from lgn_net.errors import TrainingDiverged, UserError
 from lgn_net.files import writing
 from lgn_net.inference.around import sample_normal
@@ -48,7 +48,6 @@ from lgn_net.training.checkpoint import start_from
 from lgn_net.training.run import MEASURED, SCORED, WARM_UP, Run, check_free
 from lgn_net.training.step import prepare, shares_of, train_step
 
-TIME_IS_UP = 75     # exit status after `train.minutes`
 FIRST = 20          # steps after which the expected time is printed
 PATIENCE = 25.0     # seconds between SIGTERM and the end, if need be without saving; torchrun kills after 30
 
@@ -90,8 +89,7 @@ def train(config: Config, args: Namespace, device: torch.device) -> int:
     if note := difference_from_published(config.data.dataset, "training", list(lengths.values())):
         warnings.warn(note)
     format_ = (config.data.channels, config.data.image_size)
-    with first_process_first():
-        packed = pack_frames(videos, *format_, config.data.cache) if config.data.cache else None
+    packed = pack_frames(videos, *format_, config.data.cache) if config.data.cache else None
     windows = Windows(videos, config.model.window, *format_, packed)
 
     # Model, optimizer and schedule; a run that goes on gets the state that it stopped with.
@@ -217,7 +215,7 @@ def conclude(run: Run, received: int | None, deadline: float, dataset_path: str)
         received = received or signal.SIGTERM                                # another process may have got it
         why = f"{run.config.train.minutes:g} minutes are over" if over else signal.Signals(received).name
         print(f"{why} at step {run.step}; go on with --resume {run.last}")
-        return TIME_IS_UP if over else 128 + received
+        return 75 if over else 128 + received
     left = run.config.train.epochs * run.steps_per_epoch - run.step
     more = f"; {left} more with --resume {run.last} --train.max_steps null" if left else ""
     print(f"done: {run.step} steps{more}; next: python evaluate.py --checkpoint {run.last} "

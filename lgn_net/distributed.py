@@ -82,13 +82,3 @@ def wait_for_all() -> None:
     """Wait until every process has come here."""
     if world_size() > 1:
         dist.barrier()
-
-
-@contextlib.contextmanager
-def first_process_first() -> Iterator[None]:
-    """Let the first process run a block before the others do."""
-    if rank():
-        wait_for_all()
-    yield
-    if not rank():
-        wait_for_all()

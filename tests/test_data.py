@@ -92,7 +92,7 @@ def test_windows_hold_consecutive_frames_of_one_video(tmp_path):
         windows = Windows(videos, 5, 3, 8)
     assert [str(w.message)[:8] for w in warned] == ["video v1", "video v3"]
     expected = [(v, start) for v, length in ((0, 7), (2, 5), (4, 6)) for start in range(length - 4)]
-    whole = windows.__getitems__([*range(len(windows))])
+    whole = windows.clips([*range(len(windows))])
     assert [addresses(clip) for clip in whole] == [[(v, start + t) for t in range(5)] for v, start in expected]
     assert whole.dtype == torch.uint8
     batches = epoch_batches(len(windows), 4, True, seed=0, epoch=0)
@@ -116,7 +116,7 @@ def test_epoch_batches():
 
 @pytest.mark.slow
 def test_error_in_a_worker_ends_the_process(tmp_path):
-    """Workers that ignore SIGTERM must not keep a failing process from ending."""
+    """Threads that decode ahead must not keep a failing process from ending."""
     numbered_videos(tmp_path / "videos", [6])
     (tmp_path / "videos" / "v0" / "5.png").write_bytes(b"no picture")
     done = shell("-c", f"""if True:

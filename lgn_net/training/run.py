@@ -131,7 +131,7 @@ class Run:
         if not (self.board and self.vision):
             return
         some = [k * len(windows) // SAMPLES for k in range(min(SAMPLES, len(windows)))]
-        clips = to_float(windows.__getitems__(some).to(device))
+        clips = to_float(windows.clips(some).to(device))
         model.eval()
         predicted = model(clips[:, :self.config.model.input_frames]).prediction.float()
         model.train()
