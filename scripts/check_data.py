@@ -60,12 +60,12 @@ def main(argv: list[str]) -> int:
     problems = content.get("problem", [])
     if args.json:
         print(to_json(content), end="")
-        return bool(problems)
-    for key, value in content.items():
-        print(f"{key}\n{table(value)}\n\n" if value and key in SPLIT_FOLDERS else
-              "".join(f"{key}: {text}\n" for text in value), end="")
-    if not args.compare_labels:
-        print(f"{len(problems)} problems" if problems else "OK")
+    else:
+        for key, value in content.items():
+            print(f"{key}\n{table(value)}\n\n" if value and key in SPLIT_FOLDERS else
+                  "".join(f"{key}: {text}\n" for text in value), end="")
+        if not args.compare_labels:
+            print(f"{len(problems)} problems" if problems else "OK")
     return bool(problems)
 
 

@@ -18,7 +18,6 @@ import shlex
 import shutil
 import threading
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -49,12 +48,9 @@ def main(argv: list[str]) -> None:
     args = parse_arguments(argv)
     benchmark = facts_of(args.dataset)
     if args.download is not None and benchmark.archives:
-        sources = [download(archive, args.out / "archives", args.download) for archive in benchmark.archives]
+        sources = [download(*archive, args.out / "archives", args.download) for archive in benchmark.archives.items()]
     elif args.source and args.download is None:
-        # A folder of archives stands for the archives.
-        names = [Path(archive.url).name for archive in benchmark.archives]
-        sources = [file for path in args.source
-                   for file in [path / name for name in names if (path / name).is_file()] or [path]]
+        sources = args.source
     else:
         raise UserError(f"give --source ARCHIVE_OR_FOLDER, or --download where that is possible: {benchmark.page}")
     manifest = prepare(sources, args)
@@ -133,9 +129,9 @@ def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:
         if not videos:
             raise UserError(f"{', '.join(map(str, sources))}: no videos; expected files like "
                             f"{' and '.join(facts.files)}")
-        names = Counter(f"{video.split}/{video.name}" for video in videos)
-        if double := [name for name, number in names.items() if number > 1]:
-            raise UserError(f"two videos are called {some(double)}; rename one of them")
+        names = [f"{video.split}/{video.name}" for video in videos]
+        if double := {name for name in names if names.count(name) > 1}:
+            raise UserError(f"two videos are called {some(sorted(double))}; rename one of them")
         write_atomic(root / "prepared.json", to_json(manifest))
 
         # Write the videos that are not there, the bad ones aside. Decoders release Python's lock while they work.

@@ -148,9 +148,7 @@ def decode(container: InputContainer, name: str, footage: Footage, channels: int
                 image = picture if channels == 3 else cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None]
                 yield Frame(picture, image, seconds)
                 t += 1
-    duration = (container.duration or 0) / av.time_base
-    if stream.duration and stream.time_base:
-        duration = float(stream.duration * stream.time_base)
+    duration = float((stream.duration or 0) * (stream.time_base or 0)) or (container.duration or 0) / av.time_base
     end += 2 / rate                                                        # times of packets are those of their begin
     footage.whole = end >= 0.99 * duration and max(packets, end * rate) >= 0.99 * stream.frames
     if footage.whole and t < stream.frames:

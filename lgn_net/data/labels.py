@@ -8,13 +8,12 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from lgn_net.data.videos import inside
 from lgn_net.datasets import BENCHMARKS, VIDEO_SUFFIXES, facts_of, names_of, ucsd
-from lgn_net.datasets.common import load_array, load_mat, mark, natural_key, some
+from lgn_net.datasets.common import from_ranges, load_array, load_mat, mark, natural_key, some
 from lgn_net.errors import UserError
 
 Labels = dict[str, np.ndarray]             # name of each video -> (T,)
@@ -123,15 +122,6 @@ def read_ranges(path: Path) -> Labels:
     if "videos" not in content:
         return {video: np.array(flags) for video, flags in content.items()}
     return from_ranges(dict(zip(content["videos"], content["frames"], strict=True)), content["abnormal"])
-
-
-def from_ranges(lengths: Mapping[str, int], ranges: Sequence[Any]) -> Labels:
-    """Turn the (first, last) abnormal frames of each video, from 0, both included, into arrays."""
-    labels = {video: np.zeros(length, np.uint8) for video, length in lengths.items()}
-    for (video, array), pairs in zip(labels.items(), ranges, strict=True):
-        for first, last in pairs:
-            mark(video, array, first, last)
-    return labels
 
 
 def read_csv(path: Path, lengths: Mapping[str, int]) -> Labels:
