@@ -13,8 +13,6 @@ from torch import Tensor
 
 from lgn_net.errors import UserError
 
-PATIENCE = timedelta(days=7)        # how long a process waits for one that still packs frames
-
 
 @contextlib.contextmanager
 def processes(device: torch.device) -> Iterator[torch.device]:
@@ -33,7 +31,8 @@ def processes(device: torch.device) -> Iterator[torch.device]:
                             f"--nproc_per_node {gpus}")
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    # Processes wait long for one that still packs frames.
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=7))
     with contextlib.ExitStack() as quiet:
         if rank():
             quiet.enter_context(contextlib.redirect_stdout(quiet.enter_context(open(os.devnull, "w"))))

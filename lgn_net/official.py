@@ -1,14 +1,13 @@
 """The authors' checkpoint pair, `<n>model.pth` and `<n>keys.pt`, of LGN-Net or of MNAD, as a state of ours."""
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lgn_net.config import Config
+from lgn_net.config import Config, with_knobs
 from lgn_net.errors import UserError
 from lgn_net.model.build import VARIANTS
 from lgn_net.model.lgn_net import LGNNet
@@ -45,17 +44,13 @@ def official_name(name: str) -> str:
 def load_unwrapped(path: str | Path) -> Any:
     """Load one of the authors' files, without what others wrap around it: containers, prefixes of all names."""
     content = load_file(path)
-    levels = [content]
-    for one in levels:                         # the list grows: a breadth-first search for a state_dict
-        levels += one.values() if isinstance(one, dict) else []
-    states = [one for one in levels if isinstance(one, dict) and any(str(name).endswith(FIRST) for name in one)]
-    content = states[0] if states else content
-    if isinstance(content, dict) and len(content) == 1:
-        content, = content.values()
-    if not isinstance(content, dict):
-        return content
-    prefix = next((str(name).removesuffix(FIRST) for name in content if str(name).endswith(FIRST)), "")
-    return {str(name).removeprefix(prefix): value for name, value in content.items()}
+    dicts = [content] if isinstance(content, dict) else []
+    for one in dicts:                          # the list grows: a breadth-first search for a state_dict
+        if found := next((str(name) for name in one if str(name).endswith(FIRST)), ""):
+            prefix = found.removesuffix(FIRST)
+            return {str(name).removeprefix(prefix): value for name, value in one.items()}
+        dicts += [value for value in one.values() if isinstance(value, dict)]
+    return next(iter(content.values())) if dicts and len(content) == 1 else content
 
 
 def import_official(config: Config, model_path: str | Path, items_path: str | Path | None) -> tuple[Config, dict]:
@@ -73,7 +68,7 @@ def import_official(config: Config, model_path: str | Path, items_path: str | Pa
     system = infer_system(official)
     if missing := [name for name in (FIRST, LAST, STATE)[:3 if system == "lgn_net" else 2] if name not in official]:
         raise UserError(f"{model_path} is not the state_dict of LGN-Net, nor of MNAD: {missing[0]} is missing")
-    (base_width, stacked), channels = official[FIRST].shape[:2], cast(Literal[1, 3], len(official[LAST]))
+    (base_width, stacked), channels = official[FIRST].shape[:2], len(official[LAST])
     sizes: dict[str, Any] = {"input_frames": max(stacked // channels, 1), "base_width": base_width}
     if system == "lgn_net":
         layers = {name.split(".")[2] for name in official if name.startswith("pred.convlstm_list.")}
@@ -93,7 +88,7 @@ def import_official(config: Config, model_path: str | Path, items_path: str | Pa
     if problems:
         raise UserError(f"{model_path} is not {SYSTEMS[system]}: {'; '.join(problems[:3])}; {len(problems)} in all")
     sizes |= {"name": system, "memory": True, "memory_items": len(items), "concat_query": False}
-    config = replace(config, data=replace(config.data, channels=channels), model=replace(config.model, **sizes))
+    config = with_knobs(config, {"data.channels": channels} | {f"model.{name}": sizes[name] for name in sizes})
     return config, {name: official[theirs[name]] for name in expected}
 
 

@@ -168,12 +168,10 @@ def write_video(video: SourceVideo, home: Path, image_format: str, depth: tuple[
 
     Pixels of the range `depth` become 0 to 255. UserError for damaged frames, and other counts of masks or labels.
     """
-    count, digits = 0, 3
     with replacing_folder(home / "frames" / video.name) as part:
-        for suffix, data, expected in encoded_frames(video.frames, image_format, depth):
+        for count, (suffix, data, expected) in enumerate(encoded_frames(video.frames, image_format, depth), 1):
             digits = max(3, len(str(expected - 1)))
-            (part / f"{count:0{digits}d}{suffix}").write_bytes(data)
-            count += 1
+            (part / f"{count - 1:0{digits}d}{suffix}").write_bytes(data)
 
         # Masks, and labels, or else which masks have a pixel set.
         labels, masked, name = video.labels, [], f"{video.split}/{video.name}"

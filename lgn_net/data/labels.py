@@ -84,12 +84,9 @@ def load_labels(path: str | Path, lengths: Mapping[str, int]) -> Labels:
     `.npy`: labels of all videos one after the other, 1-D or (1, N), as circulated with MNAD and LGN-Net;
     `.mat`: ano_pred's cell array `gt`, per video a 2 x k (or k x 2) matrix of first and last abnormal frame, from 1;
     `.m`: UCSD's `gt_frame` ranges, likewise from 1;
-    `.json`: as in `datasets/ranges/`, from 0, by the names of the videos, or {video: [0, 1, ...]}; it may hold more
-    videos than these;
+    `.json`: as in `datasets/ranges/`, from 0, by the names of the videos, or {video: [0, 1, ...]}, also of more videos;
     `.csv`: lines `video,start,end`, both included, from 0, or `video,frame,label`; what has no line is normal;
-    a folder: see `load_label_folder`.
-
-    UserError: no such file, another format, or other lengths than the videos'.
+    a folder: see `load_label_folder`. UserError: no such file, another format, or other lengths than the videos'.
     """
     path = Path(path)
     if not (read := READERS.get("folder" if path.is_dir() else path.suffix.lower())):

@@ -81,9 +81,8 @@ def load_mat(path: Path, name: str) -> np.ndarray:
 
     SciPy runs in a process of its own, because a damaged file may end that process without an exception, or hold it.
     """
-    read = ("import pickle, sys, scipy.io\n"
-            "pickle.dump(scipy.io.loadmat(sys.argv[1], variable_names=sys.argv[2])[sys.argv[2]].ravel(), "
-            "sys.stdout.buffer)")
+    read = ("import pickle, sys, scipy.io; _, path, name = sys.argv\n"
+            "pickle.dump(scipy.io.loadmat(path, variable_names=name)[name].ravel(), sys.stdout.buffer)")
     try:
         done = subprocess.run([sys.executable, "-c", read, path, name], capture_output=True, check=True, timeout=300)
     except subprocess.SubprocessError:

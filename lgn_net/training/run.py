@@ -139,7 +139,7 @@ class Run:
         error = (frames - predicted).square().mean(dim=1, keepdim=True).expand_as(frames)
         error = error / error.amax().clamp_min(1e-12)
         grid = self.vision.make_grid(torch.cat([frames, predicted, error]), nrow=len(frames))
-        self.board.add_image("frame, prediction, error", grid.flip(0) if grid.shape[0] == 3 else grid, self.step)
+        self.board.add_image("frame, prediction, error", grid.flip(0), self.step)         # red, green, blue
 
     def due(self) -> bool:
         """Return whether `train.save_minutes` have gone by since last.pt was written."""
