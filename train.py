@@ -21,13 +21,12 @@ import signal
 import time
 import warnings
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jsonargparse import Namespace
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from tqdm import tqdm
 
@@ -145,7 +144,7 @@ def train_epoch(t: Training, stop: StopOnSignal, bar: tqdm, sample_first: bool) 
         flag = losses.total.new_tensor([stop.received is not None or time.monotonic() > t.deadline])
         *values, ending = reduce_sum(torch.cat([torch.stack(losses), flag])).tolist()             # waits for the device
         losses, t.ending = Losses(*values), ending > 0
-        check_finite(run, f"the loss is {losses.total},", [torch.tensor(losses.total)])
+        run.check_finite(f"the loss is {losses.total},", [torch.tensor(losses.total)])
 
         # Log and progress.
         live_items = sum(int((count > 0).sum()) for count in usage)
@@ -158,8 +157,7 @@ def train_epoch(t: Training, stop: StopOnSignal, bar: tqdm, sample_first: bool) 
         left = run.last_step - run.step
         if run.step - run.first_step == FIRST and left > 0 and not (t.times or rank()):
             seconds = bar.format_dict["elapsed"] / FIRST
-            tqdm.write(f"{seconds:.2f} s a step: about {bar.format_interval(seconds * left)} for the {left} steps to "
-                       f"come")
+            tqdm.write(f"{seconds:.2f} s a step: about {bar.format_interval(seconds * left)} for {left} steps to come")
 
         # With `fit_minutes` the first steps decide how many epochs there are.
         if t.times:
@@ -193,19 +191,11 @@ def finish_epoch(t: Training) -> None:
 def save(t: Training) -> None:
     """Write last.pt and, after an epoch that is kept, its file; TrainingDiverged where a weight is not finite."""
     weights = t.model.state_dict()
-    check_finite(t.run, "weights or BatchNorm statistics are", weights.values())
+    t.run.check_finite("weights or BatchNorm statistics are", weights.values())
     t.run.write(t.run.last, weights, rng=torch.get_rng_state(), optimizer=t.optimizer.state_dict(),
                 scheduler=t.scheduler.state_dict())
     if t.run.epoch_file:
         t.run.write(t.run.epoch_file, weights)
-
-
-def check_finite(run: Run, what: str, values: Iterable[Tensor]) -> None:
-    """Raise TrainingDiverged where a number is not finite."""
-    if not all(value.isfinite().all() for value in values):
-        run.finish_writing()
-        good = f"the last good checkpoint is {run.last}" if run.last.exists() else "there is no checkpoint yet"
-        raise TrainingDiverged(f"step {run.step}: {what} not finite; {good}; try a lower --train.lr")
 
 
 def conclude(run: Run, received: int | None, deadline: float, dataset_path: str) -> int:

@@ -31,8 +31,7 @@ def processes(device: torch.device) -> Iterator[torch.device]:
                             f"--nproc_per_node {gpus}")
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
-    # Processes wait long for one that still packs frames.
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=7))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=7))   # to pack frames
     with contextlib.ExitStack() as quiet:
         if rank():
             quiet.enter_context(contextlib.redirect_stdout(quiet.enter_context(open(os.devnull, "w"))))

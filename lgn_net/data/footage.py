@@ -107,8 +107,7 @@ def open_footage(place: Path | str | int, channels: int = 3, fps: float | None =
         yield footage
 
 
-def decode(container: InputContainer, name: str, footage: Footage, channels: int,
-           fps: float | None) -> Iterator[Frame]:
+def decode(container: InputContainer, name: str, footage: Footage, channels: int, fps: float | None) -> Iterator[Frame]:
     """Yield the frames of a video file, stream or camera, upright, with the pixels that OpenCV gives.
 
     A damaged packet ends a file, not a live video; a change of size ends both. `footage.whole` tells at the end whether

@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +19,7 @@ from lgn_net.data.clips import to_float
 from lgn_net.data.windows import Windows
 from lgn_net.datasets import facts_of
 from lgn_net.distributed import collect, rank
-from lgn_net.errors import UserError
+from lgn_net.errors import TrainingDiverged, UserError
 from lgn_net.files import check_writable, locked, write_atomic
 from lgn_net.model.losses import Losses
 from lgn_net.model.memory import PrototypeMemory
@@ -160,6 +160,13 @@ class Run:
         """Wait until at most `but` checkpoints are still to be written; raise what their writing raised."""
         while self.writing and (len(self.writing) > but or self.writing[0].done()):
             self.writing.pop(0).result()
+
+    def check_finite(self, what: str, values: Iterable[Tensor]) -> None:
+        """Raise TrainingDiverged where a number is not finite."""
+        if not all(value.isfinite().all() for value in values):
+            self.finish_writing()
+            good = f"the last good checkpoint is {self.last}" if self.last.exists() else "there is no checkpoint yet"
+            raise TrainingDiverged(f"step {self.step}: {what} not finite; {good}; try a lower --train.lr")
 
     def fit_epochs(self, times: Sequence[float]) -> int:
         """Choose how many epochs, `train.epochs` at most, fit into `train.fit_minutes` beside an evaluation.
