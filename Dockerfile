@@ -3,8 +3,8 @@
 #   docker build -t lgn_net --build-arg DEVICE=cuda .
 #   docker run --rm --shm-size 8g -v /my/data:/data -v /my/runs:/runs lgn_net \
 #       train.py --config configs/ped2_small.yaml --dataset_path /data --exp_dir /runs/ped2
-# With GPUs add `--gpus all`. Processes that decode frames hand them over in shared memory, of which Docker gives 64 MB:
-# raise it by --shm-size, or do without these processes by --data.workers 0.
+# With GPUs add `--gpus all`. The processes of several GPUs exchange gradients through shared memory, of which Docker gives
+# 64 MB: raise it by --shm-size.
 FROM python:3.11-slim
 ARG DEVICE=cpu
 ENV PYTHONUNBUFFERED=1

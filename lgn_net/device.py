@@ -19,8 +19,6 @@ from lgn_net.distributed import collect, world_size
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT
 
-GAIN = 1.2      # how many times faster than float32 bfloat16 must be for `precision: auto`
-
 
 def pick_device(name: str) -> torch.device:
     """Return the named device; for `auto` cuda, mps or cpu, the first there is. UserError when it is not there."""
@@ -65,19 +63,18 @@ def conv_rate(device: torch.device, precision: str) -> float:
 
 
 def settle_precision(config: Config, section: str, device: torch.device) -> Config:
-    """Replace `precision: auto` of a section by bfloat16 where that is `GAIN` times as fast here, else by float32."""
+    """Replace `precision: auto` of a section by bfloat16 where that is 1.2 times as fast here, else by float32."""
     knob, asked = f"{section}.precision", getattr(config, section).precision
     if asked not in ("auto", "bfloat16"):
         return config
     gain = collect(conv_rate(device, "bfloat16") / conv_rate(device, "float32"))[0]
-    if asked == "bfloat16":
-        if gain < 1:
-            warnings.warn(f"bfloat16 is {1 / gain:.1f} times slower than float32 on this processor; --{knob} float32 "
-                          f"is faster")
-        return config
-    chosen = "bfloat16" if gain >= GAIN else "float32"
-    print(f"{knob}: {chosen}; a large convolution in bfloat16 runs at {gain:.2f} times the speed of float32 here")
-    return with_knobs(config, {knob: chosen})
+    if asked == "auto":
+        asked = "bfloat16" if gain >= 1.2 else "float32"
+        print(f"{knob}: {asked}; a large convolution in bfloat16 runs at {gain:.2f} times the speed of float32 here")
+    elif gain < 1:
+        warnings.warn(f"bfloat16 is {1 / gain:.1f} times slower than float32 on this processor; --{knob} float32 is "
+                      f"faster")
+    return with_knobs(config, {knob: asked})
 
 
 def provenance(device: torch.device) -> dict:

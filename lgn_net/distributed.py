@@ -11,9 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lgn_net.errors import TrainingDiverged, UserError
-
-PATIENCE = timedelta(days=7)        # how long a process waits for one that still packs frames
+from lgn_net.errors import UserError
 
 
 @contextlib.contextmanager
@@ -33,7 +31,7 @@ def processes(device: torch.device) -> Iterator[torch.device]:
                             f"--nproc_per_node {gpus}")
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=7))   # to pack frames
     with contextlib.ExitStack() as quiet:
         if rank():
             quiet.enter_context(contextlib.redirect_stdout(quiet.enter_context(open(os.devnull, "w"))))
@@ -70,19 +68,8 @@ def reduce_sum(values: Tensor, operation: Any = dist.ReduceOp.SUM) -> Tensor:
     return values
 
 
-def broadcast_(values: Tensor) -> None:
-    """Overwrite `values` by those of the first process."""
-    if world_size() > 1:
-        dist.broadcast(values, src=0)
-
-
-def gather(values: Tensor) -> Tensor:
-    """Concatenate the (N, ...) of all processes, with N of their own, on every process."""
-    return values if world_size() == 1 else torch.cat(collect(values.cpu())).to(values.device)
-
-
 def collect(item: Any) -> list:
-    """Return the `item` of each process, in their order, on every process."""
+    """Return the `item` of each process, in their order, on every process; tensors must be on the CPU."""
     items = [item] * world_size()
     if world_size() > 1:
         dist.all_gather_object(items, item)
@@ -93,20 +80,3 @@ def wait_for_all() -> None:
     """Wait until every process has come here."""
     if world_size() > 1:
         dist.barrier()
-
-
-@contextlib.contextmanager
-def first_process_first() -> Iterator[None]:
-    """Let the first process run a block before the others do."""
-    if rank():
-        wait_for_all()
-    yield
-    if not rank():
-        wait_for_all()
-
-
-def check_equal(items: Tensor, what: str) -> None:
-    """Raise TrainingDiverged when the numbers `items` are not the same on all processes."""
-    low, high = -reduce_max(-items), reduce_max(items)
-    if not torch.equal(low, high):
-        raise TrainingDiverged(f"{what} differ between the processes, by up to {(high - low).max().item():.3g}")

@@ -1,6 +1,5 @@
 """The authors' checkpoint pair, `<n>model.pth` and `<n>keys.pt`, of LGN-Net or of MNAD, as a state of ours."""
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lgn_net.config import Config
+from lgn_net.config import Config, with_knobs
 from lgn_net.errors import UserError
 from lgn_net.model.build import VARIANTS
 from lgn_net.model.lgn_net import LGNNet
@@ -45,24 +44,20 @@ def official_name(name: str) -> str:
 def load_unwrapped(path: str | Path) -> Any:
     """Load one of the authors' files, without what others wrap around it: containers, prefixes of all names."""
     content = load_file(path)
-    levels = [content]
-    for one in levels:                         # the list grows: a breadth-first search for a state_dict
-        levels += one.values() if isinstance(one, dict) else []
-    states = [one for one in levels if isinstance(one, dict) and any(str(name).endswith(FIRST) for name in one)]
-    content = states[0] if states else content
-    if isinstance(content, dict) and len(content) == 1:
-        content, = content.values()
-    if not isinstance(content, dict):
-        return content
-    prefix = next((str(name).removesuffix(FIRST) for name in content if str(name).endswith(FIRST)), "")
-    return {str(name).removeprefix(prefix): value for name, value in content.items()}
+    dicts = [content] if isinstance(content, dict) else []
+    for one in dicts:                          # the list grows: a breadth-first search for a state_dict
+        if found := next((str(name) for name in one if str(name).endswith(FIRST)), ""):
+            prefix = found.removesuffix(FIRST)
+            return {str(name).removeprefix(prefix): value for name, value in one.items()}
+        dicts += [value for value in one.values() if isinstance(value, dict)]
+    return next(iter(content.values())) if dicts and len(content) == 1 else content
 
 
-def load_official(model_path: str | Path, items_path: str | Path | None) -> tuple[str, dict, dict]:
+def import_official(config: Config, model_path: str | Path, items_path: str | Path | None) -> tuple[Config, dict]:
     """Read the authors' pair: their state_dict, and their memory items (M, D).
 
-    Returns a key of `SYSTEMS`; the network's sizes, read off the shapes, as keyword arguments of `LGNNet`; and its
-    state_dict, memory items included. UserError where names or shapes do not fit.
+    Returns the configuration with the system, and its sizes as the shapes tell them; and the state_dict of our network,
+    memory items included. UserError where names or shapes do not fit.
     """
     official, items = load_unwrapped(model_path), load_unwrapped(items_path) if items_path else None
     if not isinstance(official, dict) or not isinstance(items, Tensor) or items.dim() != 2:
@@ -74,14 +69,15 @@ def load_official(model_path: str | Path, items_path: str | Path | None) -> tupl
     if missing := [name for name in (FIRST, LAST, STATE)[:3 if system == "lgn_net" else 2] if name not in official]:
         raise UserError(f"{model_path} is not the state_dict of LGN-Net, nor of MNAD: {missing[0]} is missing")
     (base_width, stacked), channels = official[FIRST].shape[:2], len(official[LAST])
-    sizes = {"input_frames": max(stacked // channels, 1), "channels": channels, "base_width": base_width}
+    sizes: dict[str, Any] = {"input_frames": max(stacked // channels, 1), "base_width": base_width}
     if system == "lgn_net":
         layers = {name.split(".")[2] for name in official if name.startswith("pred.convlstm_list.")}
         sizes |= {"hidden_width": official[STATE].shape[1], "lstm_layers": len(layers)}
 
     # Compare names and shapes with those of our network of these sizes.
     with torch.device("meta"):
-        expected = LGNNet(partial(PrototypeMemory, len(items)), **sizes, **VARIANTS[system]).state_dict()
+        network = LGNNet(partial(PrototypeMemory, len(items)), channels=channels, **sizes, **VARIANTS[system])
+    expected = network.state_dict()
     theirs = {name: str(items_path) if name == "memory.items" else official_name(name) for name in expected}
     official |= {str(items_path): items.detach().float()}
     problems = [f"{name} is unknown" for name in official if not (name in theirs.values() or name.startswith(UNUSED))]
@@ -91,15 +87,9 @@ def load_official(model_path: str | Path, items_path: str | Path | None) -> tupl
             problems.append(f"{theirs[name]} is {shape}, expected {tuple(value.shape)}")
     if problems:
         raise UserError(f"{model_path} is not {SYSTEMS[system]}: {'; '.join(problems[:3])}; {len(problems)} in all")
-    return system, sizes, {name: official[theirs[name]] for name in expected}
-
-
-def import_official(config: Config, model_path: str | Path, items_path: str | Path | None) -> tuple[Config, dict]:
-    """Load the authors' pair, with system and sizes written into a configuration: (configuration, state_dict)."""
-    system, sizes, state = load_official(model_path, items_path)
-    data = replace(config.data, channels=sizes.pop("channels"))
-    sizes |= {"name": system, "memory": True, "memory_items": len(state["memory.items"]), "concat_query": False}
-    return replace(config, data=data, model=replace(config.model, **sizes)), state
+    sizes |= {"name": system, "memory": True, "memory_items": len(items), "concat_query": False}
+    config = with_knobs(config, {"data.channels": channels} | {f"model.{name}": sizes[name] for name in sizes})
+    return config, {name: official[theirs[name]] for name in expected}
 
 
 def official_system(model_path: str | Path) -> str:

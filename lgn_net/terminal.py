@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import multiprocessing
 import os
 import shutil
 import signal
@@ -74,14 +73,12 @@ class StopOnSignal:
             signal.signal(signum, self.previous[signum])
 
     def watch(self, reader: socket.socket) -> None:
-        """Wait for SIGTERM, then for the end of the block; end the process and its data workers where that is late."""
+        """Wait for SIGTERM, then for the end of the block; end the process where that is late."""
         with reader:
             while reader.recv(1) not in (b"", bytes([signal.SIGTERM])):
                 pass
         if not self.left.wait(self.patience):
             os.write(2, f"error: not saved within {self.patience:g} s of SIGTERM; --resume auto goes on\n".encode())
-            for worker in multiprocessing.active_children():
-                worker.kill()
             os._exit(128 + signal.SIGTERM)
 
     def __exit__(self, *_: object) -> None:
@@ -121,14 +118,10 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except (UserError, OSError, RuntimeError, TrainingDiverged) as error:
-        # A data worker's error arrives as the text of its traceback; the sentence is its last line.
         lines = (str(error).strip() or repr(error)).splitlines()
-        sentence = lines[-1].rpartition("UserError: ")[2]
+        sentence = lines[-1]
         if isinstance(error, FileNotFoundError) and error.filename:
             sentence = f"{error.filename}: no such file or folder"
-        elif isinstance(error, RuntimeError) and "DataLoader" in str(error):
-            sentence = (f"the processes that decode frames do not answer ({lines[0]}); give --data.workers 0, or a "
-                        f"container more shared memory (docker run --shm-size 8g)")
         elif type(error).__name__ == "OutOfMemoryError":                         # PyTorch's
             sentence = (f"the device's memory is full ({lines[0]}); try a smaller --train.batch_size, "
                         f"--score.batch_size or --data.image_size")

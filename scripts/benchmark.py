@@ -219,7 +219,7 @@ def training(config: Config, video: Video, device: torch.device, steps: int = 1,
     model: Any = build_model(config).to(device).train()
     model = plain_model(model) if plain else model
     windows = Windows([video], config.model.window, config.data.channels, config.data.image_size)
-    batch = windows.__getitems__([k % len(windows) for k in range(config.train.batch_size)]).to(device)
+    batch = windows.clips([k % len(windows) for k in range(config.train.batch_size)]).to(device)
     forward = prepare(model, config, device)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.lr, foreach=False, fused=not plain)
 

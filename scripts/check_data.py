@@ -26,7 +26,7 @@ from PIL import Image
 from lgn_net.data.clips import FEW_LEVELS, MAP_DEPTH, grey_levels, is_truncated, read_image
 from lgn_net.data.labels import find_labels, load_labels, read_ranges
 from lgn_net.data.videos import find_split, index_videos
-from lgn_net.datasets import BENCHMARKS, canonical_name, difference_from_published, known_lengths
+from lgn_net.datasets import BENCHMARKS, canonical_name, difference_from_published, facts_of
 from lgn_net.datasets.common import SPLIT_FOLDERS, some
 from lgn_net.errors import UserError
 from lgn_net.files import to_json
@@ -60,12 +60,12 @@ def main(argv: list[str]) -> int:
     problems = content.get("problem", [])
     if args.json:
         print(to_json(content), end="")
-        return bool(problems)
-    for key, value in content.items():
-        print(f"{key}\n{table(value)}\n\n" if value and key in SPLIT_FOLDERS else
-              "".join(f"{key}: {text}\n" for text in value), end="")
-    if not args.compare_labels:
-        print(f"{len(problems)} problems" if problems else "OK")
+    else:
+        for key, value in content.items():
+            print(f"{key}\n{table(value)}\n\n" if value and key in SPLIT_FOLDERS else
+                  "".join(f"{key}: {text}\n" for text in value), end="")
+        if not args.compare_labels:
+            print(f"{len(problems)} problems" if problems else "OK")
     return bool(problems)
 
 
@@ -85,7 +85,8 @@ def examine(args: argparse.Namespace) -> dict[str, Any]:
             continue
 
         # Each video by itself, and against the published numbers. The frame in its middle stands for the video.
-        lengths, published = {video.name: len(video.frames) for video in videos}, known_lengths(args.dataset, split)
+        lengths = {video.name: len(video.frames) for video in videos}
+        published = facts_of(args.dataset).lengths.get(split, {})
         with ThreadPoolExecutor(os.cpu_count()) as pool, progress("check", sum(lengths.values()), "frames") as bar:
             for name, paths in videos:
                 frames = list(pool.map(look, paths, [args.full or t == len(paths) // 2 for t in range(len(paths))]))

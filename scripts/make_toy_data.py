@@ -101,21 +101,18 @@ def draw(canvas: np.ndarray, actor: Actor, t: int) -> None:
     line(skin, 0.15, *2 * [hip + (1.3 * lean, 0.44)])
 
 
-def background() -> np.ndarray:
-    """Draw the empty scene, (SCALE * height, SCALE * width, 3) uint8: a walkway between meadows, always the same."""
+def draw_video(split: str, video: int) -> Iterator[np.ndarray]:
+    """Yield the frames (height, width, 3) uint8 of one video, with the light and the sensor noise of a camera."""
+    # The empty scene, always the same: a walkway between meadows.
     H, W, rng = HEIGHT * SCALE, WIDTH * SCALE, np.random.default_rng([0, 2])
     scene = np.full((H, W, 3), GRASS, np.float32)
     scene[2 * H // 5:93 * H // 100] = PAVEMENT
     for grain in (2, 8, 32):                                                       # from blades of grass to patches
         noise = rng.standard_normal((H // grain + 2, W // grain + 2), np.float32)
         scene += 3 * cv2.resize(noise, (W, H), interpolation=cv2.INTER_CUBIC)[..., None]
-    return scene.clip(0, 255).astype(np.uint8)
+    scene = scene.clip(0, 255).astype(np.uint8)
 
-
-def draw_video(split: str, video: int, scene: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the frames (height, width, 3) uint8 of one video, with the light and the sensor noise of a camera."""
-    actors = cast(split, video)
-    rng = np.random.default_rng([0, split == "testing", video, 1])
+    actors, rng = cast(split, video), np.random.default_rng([0, split == "testing", video, 1])
     clouds = rng.uniform(0, 2 * np.pi)
     for t in range(FRAMES):
         canvas = scene.copy()
@@ -133,12 +130,11 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, help="dataset folder; toy/ is made in it")
     root = parser.parse_args(argv).out / "toy"
     if not root.exists():
-        scene = background()
         with replacing_folder(root) as part, progress("draw", sum(VIDEOS.values()), "videos") as bar:
             for split, video in [(split, video) for split, count in VIDEOS.items() for video in range(count)]:
                 folder = part / split / "frames" / f"{video + 1:02d}"
                 folder.mkdir(parents=True)
-                for t, frame in enumerate(draw_video(split, video, scene)):
+                for t, frame in enumerate(draw_video(split, video)):
                     cv2.imwrite(str(folder / f"{t:03d}.jpg"), frame)
                 bar.update()
             np.save(part / "frame_labels_toy.npy", np.concatenate([frame_labels(v) for v in range(VIDEOS["testing"])]))

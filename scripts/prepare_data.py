@@ -18,7 +18,6 @@ import shlex
 import shutil
 import threading
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -49,12 +48,9 @@ def main(argv: list[str]) -> None:
     args = parse_arguments(argv)
     benchmark = facts_of(args.dataset)
     if args.download is not None and benchmark.archives:
-        sources = [download(archive, args.out / "archives", args.download) for archive in benchmark.archives]
+        sources = [download(*archive, args.out / "archives", args.download) for archive in benchmark.archives.items()]
     elif args.source and args.download is None:
-        # A folder of archives stands for the archives.
-        names = [Path(archive.url).name for archive in benchmark.archives]
-        sources = [file for path in args.source
-                   for file in [path / name for name in names if (path / name).is_file()] or [path]]
+        sources = args.source
     else:
         raise UserError(f"give --source ARCHIVE_OR_FOLDER, or --download where that is possible: {benchmark.page}")
     manifest = prepare(sources, args)
@@ -133,9 +129,9 @@ def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:
         if not videos:
             raise UserError(f"{', '.join(map(str, sources))}: no videos; expected files like "
                             f"{' and '.join(facts.files)}")
-        names = Counter(f"{video.split}/{video.name}" for video in videos)
-        if double := [name for name, number in names.items() if number > 1]:
-            raise UserError(f"two videos are called {some(double)}; rename one of them")
+        names = [f"{video.split}/{video.name}" for video in videos]
+        if double := {name for name in names if names.count(name) > 1}:
+            raise UserError(f"two videos are called {some(sorted(double))}; rename one of them")
         write_atomic(root / "prepared.json", to_json(manifest))
 
         # Write the videos that are not there, the bad ones aside. Decoders release Python's lock while they work.
@@ -172,12 +168,10 @@ def write_video(video: SourceVideo, home: Path, image_format: str, depth: tuple[
 
     Pixels of the range `depth` become 0 to 255. UserError for damaged frames, and other counts of masks or labels.
     """
-    count, digits = 0, 3
     with replacing_folder(home / "frames" / video.name) as part:
-        for suffix, data, expected in encoded_frames(video.frames, image_format, depth):
+        for count, (suffix, data, expected) in enumerate(encoded_frames(video.frames, image_format, depth), 1):
             digits = max(3, len(str(expected - 1)))
-            (part / f"{count:0{digits}d}{suffix}").write_bytes(data)
-            count += 1
+            (part / f"{count - 1:0{digits}d}{suffix}").write_bytes(data)
 
         # Masks, and labels, or else which masks have a pixel set.
         labels, masked, name = video.labels, [], f"{video.split}/{video.name}"

@@ -9,7 +9,7 @@ import pytest
 from lgn_net.cli import command_parser, config_from_dict, parse_command
 from lgn_net.config import Config, flatten, to_yaml
 from lgn_net.errors import UserError
-from lgn_net.training.checkpoint import check_architecture, check_same_run, save_checkpoint
+from lgn_net.training.checkpoint import check_network, save_checkpoint
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 # Published: memory items, lambda_c, lambda_s, batch, learning rate, lambda, gamma; and those of the relatives on Ped2.
@@ -115,10 +115,11 @@ def test_the_name_of_a_checkpoint_changes_nothing(tmp_path):
     assert read("--resume", path, "--model.name=mnad_pred", "--dataset_type", "ped2", parser=parser) == trained
     repeated = read("--resume", path, "--config", CONFIGS / "ped2.yaml", "--model.name", "mnad_pred", "--train.lr",
                     1e-3, "--gamma", 0.02, parser=parser)
-    check_same_run(repeated, trained, path)                               # the run's whole command line
-    for check in (check_same_run, check_architecture):
-        said = refusal(check, read("--resume", path, "--model.name", "glo_net", parser=parser), trained, path)
-        assert "model.name is mnad_pred there, glo_net here" in said
+    check_network(repeated, trained, path, same_run=True)                 # the run's whole command line
+    for argv, word in ((["--model.name", "glo_net"], "model.name is mnad_pred there, glo_net here"),
+                       (["--train.lr", 1], "train.lr is 0.001 there, 1.0 here")):
+        said = refusal(check_network, read("--resume", path, *argv, parser=parser), trained, path, True)
+        assert word in said
 
 
 def test_words_and_knobs_of_earlier_versions():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import shell
 
-from lgn_net.data.clips import read_frame, read_frames, read_mask, to_float
+from lgn_net.data.clips import read_frames, read_image, read_mask, to_float
 from lgn_net.data.videos import Video, find_split, index_videos
 from lgn_net.data.windows import Windows, epoch_batches, loader
 from lgn_net.errors import UserError
@@ -92,13 +92,14 @@ def test_windows_hold_consecutive_frames_of_one_video(tmp_path):
         windows = Windows(videos, 5, 3, 8)
     assert [str(w.message)[:8] for w in warned] == ["video v1", "video v3"]
     expected = [(v, start) for v, length in ((0, 7), (2, 5), (4, 6)) for start in range(length - 4)]
-    assert [addresses(clip) for clip in windows] == [[(v, start + t) for t in range(5)] for v, start in expected]
-    assert windows[0].dtype == torch.uint8
+    whole = windows.clips([*range(len(windows))])
+    assert [addresses(clip) for clip in whole] == [[(v, start + t) for t in range(5)] for v, start in expected]
+    assert whole.dtype == torch.uint8
     batches = epoch_batches(len(windows), 4, True, seed=0, epoch=0)
     for workers in (0, 2):
         clips = loader(windows, batches, workers, torch.device("cpu"))
         for batch, given in zip(batches, clips, strict=True):
-            assert torch.equal(given, torch.stack([windows[i] for i in batch]))
+            assert torch.equal(given, whole[batch])
     with pytest.warns(UserWarning, match="skipped"), pytest.raises(UserError, match="5 frames"):
         Windows(videos[1:2], 5, 3, 8)
 
@@ -115,7 +116,7 @@ def test_epoch_batches():
 
 @pytest.mark.slow
 def test_error_in_a_worker_ends_the_process(tmp_path):
-    """Workers that ignore SIGTERM must not keep a failing process from ending."""
+    """Threads that decode ahead must not keep a failing process from ending."""
     numbered_videos(tmp_path / "videos", [6])
     (tmp_path / "videos" / "v0" / "5.png").write_bytes(b"no picture")
     done = shell("-c", f"""if True:
@@ -132,10 +133,10 @@ def test_pixels_are_those_of_opencv(tmp_path, suffix):
     path = touch(tmp_path / "v") / f"1{suffix}"
     path.write_bytes(cv2.imencode(suffix.lower(), PICTURE)[1].tobytes())
     video, = index_videos(tmp_path)
-    assert np.abs(read_frame(video.frames[0], 3).astype(int) - PICTURE).mean() < 6                  # the right picture
+    assert np.abs(read_image(video.frames[0], 3).astype(int) - PICTURE).mean() < 6                  # the right picture
     for channels, flag in (3, cv2.IMREAD_COLOR), (1, cv2.IMREAD_GRAYSCALE):
         image = cv2.imread(str(path), flag)
-        assert np.array_equal(read_frame(video.frames[0], channels), image.reshape(22, 37, channels))
+        assert np.array_equal(read_image(video.frames[0], channels), image.reshape(22, 37, channels))
         expected = cv2.resize(image, (16, 16)).reshape(16, 16, channels).transpose(2, 0, 1)
         frames = to_float(read_frames(video.frames, channels, 16))
         assert frames.shape == (1, channels, 16, 16) and frames.dtype == torch.float32
@@ -180,12 +181,12 @@ def encode(suffix, image=PICTURE, *parameters):
 def test_damaged_files_are_refused_or_whole(tmp_path, data):
     """A damaged file is refused by name, or lacks nothing of the picture; bytes behind its end do no harm."""
     (path := tmp_path / "000.jpg").write_bytes(data)
-    whole = read_frame(str(path), 3)
+    whole = read_image(str(path), 3)
 
     def refused(content):
         path.write_bytes(content)
         try:
-            image = read_frame(str(path), 3)
+            image = read_image(str(path), 3)
         except UserError as error:
             assert str(path) in str(error)
             return True

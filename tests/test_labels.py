@@ -180,7 +180,7 @@ def together(labels):
     ("avenue", "ano_pred", 3867, [])])
 def test_shipped(dataset, source, abnormal, throughout):
     """They are what was published, to the bit, and of all published videos; a part is taken by name, not by guess."""
-    path, lengths = BENCHMARKS[dataset].truths[source], BENCHMARKS[dataset].test_lengths
+    path, lengths = BENCHMARKS[dataset].truths[source], BENCHMARKS[dataset].lengths["testing"]
     labels = load_labels(path, lengths)
     assert together(labels).sum() == abnormal and [name for name, y in labels.items() if y.all()] == throughout
     assert hashlib.sha256(together(labels).tobytes()).hexdigest() == json.loads(path.read_text())["sha256"]
@@ -191,7 +191,7 @@ def test_shipped(dataset, source, abnormal, throughout):
 
 
 def test_shipped_truths():
-    lengths, truths = BENCHMARKS["avenue"].test_lengths, BENCHMARKS["avenue"].truths
+    lengths, truths = BENCHMARKS["avenue"].lengths["testing"], BENCHMARKS["avenue"].truths
     official, other = (load_labels(truths[source], lengths) for source in ("official", "ano_pred"))
     assert (together(official) != together(other)).sum() == 441
     frames, scored = [np.arange(4, length) for length in lengths.values()], [y[4:] for y in other.values()]

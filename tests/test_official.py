@@ -1,6 +1,7 @@
 """The authors' checkpoint pair, imported: the same network, the same scores, the same training."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,7 @@ from lgn_net.errors import UserError
 from lgn_net.inference.loop import score_videos
 from lgn_net.model.build import build_model
 from lgn_net.model.losses import compute_losses
-from lgn_net.official import SYSTEMS, import_official, load_official
+from lgn_net.official import SYSTEMS, import_official
 from lgn_net.training.checkpoint import load_checkpoint
 
 NAMES = Path(__file__).parents[2] / "shared" / "official_state_dict.json"
@@ -25,7 +26,7 @@ SIZES = {"lgn_net": {"width": 4, "hidden": 6, "layers": 2, "n": 4, "channels": 3
          "mnad_pred": {"width": 4, "n": 4, "channels": 3, "items": 5},
          "mnad_recon": {"width": 4, "n": 1, "channels": 3, "items": 5}}
 OURS = {"width": "base_width", "hidden": "hidden_width", "layers": "lstm_layers", "n": "input_frames",
-        "channels": "channels"}
+        "channels": "channels", "items": "memory_items"}
 OWN = {"lgn_net": (0.6, 0.009), "mnad_pred": (0.6, 0.01), "mnad_recon": (0.7, 0.015)}       # lambda, gamma
 SLOW = {"lgn_net": lgn_net, "mnad_pred": mnad_pred, "mnad_recon": mnad_recon}
 
@@ -81,14 +82,15 @@ def test_every_tensor_arrives_and_every_size_is_inferred(pair, system, change):
     wanted = SIZES[system] | change
     state, items = random_official_state(3, **wanted, system=system)
     paths = pair(state, items)
-    found, sizes, ours = load_official(*paths)
-    assert found == system and sizes == {OURS[name]: size for name, size in wanted.items() if name != "items"}
+    config, ours = import_official(Config(), *paths)
+    found = asdict(config.model) | asdict(config.data)
+    assert found["name"] == system and {name: found[OURS[name]] for name in wanted} == wanted
     assert torch.equal(ours["memory.items"], items)
     for prefix, wrap in (("module.", dict), ("model.module.", lambda x: {"epoch": 3, "state_dict": x}),  # as others do
                          ("", lambda x: {"network": {"ema": x}, "m_items": items})):
         torch.save({"keys": items}, paths[1])
         torch.save(wrap({f"{prefix}{name}": value for name, value in state.items()}), paths[0])
-        assert load_official(*paths)[:2] == (found, sizes)
+        assert import_official(Config(), *paths)[0] == config
     arrived = {official_name(name): tensor for name, tensor in ours.items() if name != "memory.items"}
     assert set(state) - set(arrived) == {name for name in state if name.startswith("encoder.moduleBatchNorm.")}
     assert all(torch.equal(tensor, state[name]) for name, tensor in arrived.items())
@@ -166,7 +168,7 @@ def test_weights_that_do_not_fit(pair, system, spoil, named):
     state, items = random_official_state(0, **SIZES[system], system=system)
     spoil(state)
     with pytest.raises(UserError, match="60model.pth") as caught:
-        load_official(*pair(state, items))
+        import_official(Config(), *pair(state, items))
     assert named in str(caught.value)
 
 
@@ -175,9 +177,9 @@ def test_files_that_are_missing_swapped_old_or_broken(pair):
     paths = pair(state, items)
     for wrong in (paths[1], paths[0]), (paths[0], None):
         with pytest.raises(UserError, match="keys.pt"):
-            load_official(*wrong)
+            import_official(Config(), *wrong)
     with pytest.raises(UserError, match="keys.pt"):
-        load_official(*pair(state, items[:, :16].clone()))
+        import_official(Config(), *pair(state, items[:, :16].clone()))
     for content, path in zip((state, items), paths, strict=True):
         torch.save(content, path, _use_new_zipfile_serialization=False)       # as PyTorch 1.1 wrote them
     assert_close(imported(paths)[1].memory.items, items)
@@ -186,7 +188,7 @@ def test_files_that_are_missing_swapped_old_or_broken(pair):
                          (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "git lfs pull")):
         paths[0].write_bytes(broken)
         with pytest.raises(UserError, match=f"60model.pth.*{word}"):
-            load_official(*paths)
+            import_official(Config(), *paths)
     torch.save(nn.Sequential(nn.Conv2d(3, 3, 3)), paths[0])
     with pytest.raises(UserError, match="60model.pth.*pickled"):              # as MNAD publishes its models
-        load_official(*paths)
+        import_official(Config(), *paths)

@@ -20,12 +20,11 @@ import scipy.io
 from helpers import ROOT, load_script, run, sentence
 
 from lgn_net.data.archives import unpack
-from lgn_net.data.clips import read_frame
+from lgn_net.data.clips import read_image
 from lgn_net.data.footage import open_footage
 from lgn_net.data.labels import find_labels, load_labels
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.datasets import BENCHMARKS, facts_of
-from lgn_net.datasets.common import Archive
 from lgn_net.errors import UserError
 from lgn_net.files import locked
 
@@ -80,7 +79,7 @@ def written(folder: Path) -> dict[str, int]:
 
 
 def read(folder: Path) -> list[np.ndarray]:
-    return [read_frame(str(path), 3) for path in sorted(folder.iterdir())]
+    return [read_image(str(path), 3) for path in sorted(folder.iterdir())]
 
 
 def labels_of(data: Path, dataset: str) -> list[list[int]]:
@@ -313,8 +312,8 @@ class Handler(BaseHTTPRequestHandler):
 def test_download(tmp_path, monkeypatch, have, server_with, asked, said):
     """Whole or resumed, and only once; what arrived is kept, except with another checksum."""
     content, out = write_tar(tmp_path / "x.tgz", ped2_files()).read_bytes(), tmp_path / "DATA"
-    archive, part = Archive("http://a/x.tgz", hashlib.sha256(content).hexdigest()), out / "archives/x.tgz.part"
-    monkeypatch.setitem(BENCHMARKS, "ped2", dataclasses.replace(BENCHMARKS["ped2"], archives=(archive,)))
+    archives, part = {"http://a/x.tgz": hashlib.sha256(content).hexdigest()}, out / "archives/x.tgz.part"
+    monkeypatch.setitem(BENCHMARKS, "ped2", dataclasses.replace(BENCHMARKS["ped2"], archives=archives))
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     part.parent.mkdir(parents=True)
     part.write_bytes(content[:have])
@@ -327,7 +326,7 @@ def test_download(tmp_path, monkeypatch, have, server_with, asked, said):
     if said:
         assert re.search(said, sentence(result)) and (part.stat().st_size if part.exists() else 0) == have
     else:
-        for source in ("--download",), ("--source", part.parent):
+        for source in ("--download",), ("--source", part.with_suffix("")):
             assert run(main, "ped2", *source, "--out", out).status == 0
         assert os.listdir(part.parent) == ["x.tgz"] and labels_of(out, "ped2")[1] == [0, 1, 1, 0]
 

@@ -19,7 +19,7 @@ def test_layout_and_bytes(tmp_path, monkeypatch):
     assert all((tmp_path / "a/toy" / name).read_bytes() == (tmp_path / "b/toy" / name).read_bytes() for name in names)
     labels = np.load(tmp_path / "a/toy/frame_labels_toy.npy")
     assert labels.dtype == np.uint8 and np.array_equal(labels, [*toy.frame_labels(0), *toy.frame_labels(1)])
-    frame = next(toy.draw_video("testing", 1, toy.background()))
+    frame = next(toy.draw_video("testing", 1))
     assert frame.shape == (120, 160, 3) and cv2.PSNR(frame, cv2.imread(str(tmp_path / "a/toy" / names[8]))) > 35
 
 

@@ -11,20 +11,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, cast
 
-from lgn_net.datasets.common import Archive, fits
+from lgn_net.datasets.common import fits
 from lgn_net.errors import UserError
 from lgn_net.files import replacing_folder
 from lgn_net.terminal import progress
 
 
-def download(archive: Archive, folder: Path, base: str = "") -> Path:
+def download(url: str, sha256: str, folder: Path, base: str = "") -> Path:
     """Fetch an archive into `folder` where it is not there, also from another address `base`, and check its sha256.
 
     It goes on where an earlier try ended. UserError when the connection is lost again and again, or the checksum is
     another one. What arrived is kept for the next try, as `<name>.part`, except with a wrong checksum.
     """
-    path = folder / Path(archive.url).name
-    url, part = f"{base.rstrip('/')}/{path.name}" if base else archive.url, path.with_name(f"{path.name}.part")
+    path = folder / Path(url).name
+    url, part = f"{base.rstrip('/')}/{path.name}" if base else url, path.with_name(f"{path.name}.part")
     if path.exists():
         return path
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,9 +53,9 @@ def download(archive: Archive, folder: Path, base: str = "") -> Path:
                         f"archive elsewhere and give it with --source")
     with part.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != archive.sha256:
+    if digest != sha256:
         part.unlink()
-        raise UserError(f"{url} is not the published file (sha256 {digest}, expected {archive.sha256}); try again, "
+        raise UserError(f"{url} is not the published file (sha256 {digest}, expected {sha256}); try again, "
                         f"or get the archive elsewhere and give it with --source")
     return part.rename(path)
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from lgn_net.data.clips import read_frames, stream_frames
 from lgn_net.data.videos import Video
+from lgn_net.distributed import rank, wait_for_all
 from lgn_net.files import locked, replacing, write_atomic
 from lgn_net.terminal import progress
 
@@ -57,6 +58,8 @@ def pack_frames(videos: list[Video], channels: int, size: int, folder: str | Pat
     Its fingerprint has the names, sizes and modification times of all source files, `size`, `channels` and OpenCV's
     version. Of several processes one packs, and the others wait. UserError for a full disk or a damaged frame.
     """
+    if rank():
+        wait_for_all()                                       # for the first process, which shows its progress
     folder = Path(folder)
     root = os.path.commonpath([os.path.dirname(video.frames[0]) for video in videos])
     place = hashlib.sha256(os.fsencode(os.path.abspath(root))).hexdigest()[:8]
@@ -78,6 +81,8 @@ def pack_frames(videos: list[Video], channels: int, size: int, folder: str | Pat
         if not good:
             checksums = write_packed(path, videos, channels, size)
             write_atomic(index, json.dumps([fingerprint.hexdigest(), checksums]))
+    if not rank():
+        wait_for_all()
     return PackedFrames(path, videos, channels, size, checksums)
 
 

@@ -21,16 +21,17 @@ silence = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel    
 silence(0)                               # our own messages name damaged frames
 
 
-def read_image(path: str | Path, flag: int = cv2.IMREAD_UNCHANGED, any_depth: bool = False) -> np.ndarray:
-    """Decode an image file with OpenCV, as it is unless `flag` says otherwise: (H, W, C).
+def read_image(path: str | Path, channels: int | None = None, any_depth: bool = False) -> np.ndarray:
+    """Decode an image file: (H, W, C), uint8 blue-green-red for 3 `channels`, uint8 grey for 1, else as it is.
 
     UserError when it is damaged, or, unless `any_depth`, its pixels are not of 8 or 16 bits.
     """
+    flag = {None: cv2.IMREAD_UNCHANGED, 1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}[channels]
     data, image = Path(path).read_bytes(), None
     if data and not is_truncated(data):
         with contextlib.suppress(cv2.error):
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
-    if image is None and flag != cv2.IMREAD_UNCHANGED:
+    if image is None and channels:
         return read_image(path)                            # names floats, which have no colour or grey of 8 bits
     if image is None:
         raise UserError(f"frame {path} is damaged or truncated ({len(data)} bytes); extract or unpack it again")
@@ -66,11 +67,6 @@ def warn_of_lost_depth(path: str) -> None:
                       f"grey levels in 8 bits; {MAP_DEPTH}")
 
 
-def read_frame(path: str, channels: int) -> np.ndarray:
-    """Decode a frame: uint8 (H, W, C), blue-green-red or grey. UserError when it is damaged."""
-    return read_image(path, cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE)
-
-
 def resize(image: np.ndarray, size: int) -> np.ndarray:
     """Resize bilinearly as the authors do (docs/differences.md, 16): uint8 (H, W, C) -> (C, size, size)."""
     resized = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
@@ -81,7 +77,7 @@ def read_whole(paths: Iterable[str], channels: int) -> Iterator[np.ndarray]:
     """Decode the frames of one video, (H, W, C) each. UserError for a damaged one, or one of another size."""
     shape = None
     for path in paths:
-        image = read_frame(path, channels)
+        image = read_image(path, channels)
         if shape not in (None, image.shape):
             raise UserError(f"frame {path} is {image.shape[1]} x {image.shape[0]} pixels, the one before "
                             f"{shape[1]} x {shape[0]}; all frames of a video must have one size")

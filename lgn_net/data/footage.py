@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from av.container import InputContainer
 
-from lgn_net.data.clips import FEW_LEVELS, MAP_DEPTH, grey_levels, read_frame, read_whole
+from lgn_net.data.clips import FEW_LEVELS, MAP_DEPTH, grey_levels, read_image, read_whole
 from lgn_net.data.videos import image_names
 from lgn_net.errors import UserError
 
@@ -76,7 +76,7 @@ def open_footage(place: Path | str | int, channels: int = 3, fps: float | None =
         paths = [str(place / name) for name in image_names(place)]
         if not paths:
             raise UserError(f"{place} holds no images; give the folder with the frames of one video")
-        frames = (Frame(picture, picture if channels == 3 else read_frame(path, channels), t / fps if fps else math.nan)
+        frames = (Frame(picture, picture if channels == 3 else read_image(path, channels), t / fps if fps else math.nan)
                   for t, (path, picture) in enumerate(zip(paths, read_whole(paths, 3))))
         yield Footage(frames, len(paths), fps)
         return
@@ -107,8 +107,7 @@ def open_footage(place: Path | str | int, channels: int = 3, fps: float | None =
         yield footage
 
 
-def decode(container: InputContainer, name: str, footage: Footage, channels: int,
-           fps: float | None) -> Iterator[Frame]:
+def decode(container: InputContainer, name: str, footage: Footage, channels: int, fps: float | None) -> Iterator[Frame]:
     """Yield the frames of a video file, stream or camera, upright, with the pixels that OpenCV gives.
 
     A damaged packet ends a file, not a live video; a change of size ends both. `footage.whole` tells at the end whether
@@ -148,9 +147,7 @@ def decode(container: InputContainer, name: str, footage: Footage, channels: int
                 image = picture if channels == 3 else cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None]
                 yield Frame(picture, image, seconds)
                 t += 1
-    duration = (container.duration or 0) / av.time_base
-    if stream.duration and stream.time_base:
-        duration = float(stream.duration * stream.time_base)
+    duration = float((stream.duration or 0) * (stream.time_base or 0)) or (container.duration or 0) / av.time_base
     end += 2 / rate                                                        # times of packets are those of their begin
     footage.whole = end >= 0.99 * duration and max(packets, end * rate) >= 0.99 * stream.frames
     if footage.whole and t < stream.frames:

@@ -8,13 +8,12 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from lgn_net.data.videos import inside
 from lgn_net.datasets import BENCHMARKS, VIDEO_SUFFIXES, facts_of, names_of, ucsd
-from lgn_net.datasets.common import load_array, load_mat, mark, natural_key, some
+from lgn_net.datasets.common import from_ranges, load_array, load_mat, mark, natural_key, some
 from lgn_net.errors import UserError
 
 Labels = dict[str, np.ndarray]             # name of each video -> (T,)
@@ -53,7 +52,7 @@ def shipped_truths(names: Sequence[str], frames: Sequence[np.ndarray], labels: S
     the videos must be all of the benchmark's: a few are alike by accident. Returns {} for labels that do not ship.
     """
     for benchmark in [facts_of(dataset)] if dataset else BENCHMARKS.values():
-        if not dataset and set(names) != set(benchmark.test_lengths):
+        if not dataset and set(names) != set(benchmark.lengths.get("testing", ())):
             continue
         known = {source: read_ranges(path) for source, path in benchmark.truths.items()}
         truths = {source: [truth[name][t] for name, t in zip(names, frames)] for source, truth in known.items()
@@ -85,12 +84,9 @@ def load_labels(path: str | Path, lengths: Mapping[str, int]) -> Labels:
     `.npy`: labels of all videos one after the other, 1-D or (1, N), as circulated with MNAD and LGN-Net;
     `.mat`: ano_pred's cell array `gt`, per video a 2 x k (or k x 2) matrix of first and last abnormal frame, from 1;
     `.m`: UCSD's `gt_frame` ranges, likewise from 1;
-    `.json`: as in `datasets/ranges/`, from 0, by the names of the videos, or {video: [0, 1, ...]}; it may hold more
-    videos than these;
+    `.json`: as in `datasets/ranges/`, from 0, by the names of the videos, or {video: [0, 1, ...]}, also of more videos;
     `.csv`: lines `video,start,end`, both included, from 0, or `video,frame,label`; what has no line is normal;
-    a folder: see `load_label_folder`.
-
-    UserError: no such file, another format, or other lengths than the videos'.
+    a folder: see `load_label_folder`. UserError: no such file, another format, or other lengths than the videos'.
     """
     path = Path(path)
     if not (read := READERS.get("folder" if path.is_dir() else path.suffix.lower())):
@@ -123,15 +119,6 @@ def read_ranges(path: Path) -> Labels:
     if "videos" not in content:
         return {video: np.array(flags) for video, flags in content.items()}
     return from_ranges(dict(zip(content["videos"], content["frames"], strict=True)), content["abnormal"])
-
-
-def from_ranges(lengths: Mapping[str, int], ranges: Sequence[Any]) -> Labels:
-    """Turn the (first, last) abnormal frames of each video, from 0, both included, into arrays."""
-    labels = {video: np.zeros(length, np.uint8) for video, length in lengths.items()}
-    for (video, array), pairs in zip(labels.items(), ranges, strict=True):
-        for first, last in pairs:
-            mark(video, array, first, last)
-    return labels
 
 
 def read_csv(path: Path, lengths: Mapping[str, int]) -> Labels:

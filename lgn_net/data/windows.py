@@ -1,25 +1,22 @@
 """Windows over videos, in batches. A window never spans two videos."""
 
-import atexit
-import multiprocessing
-import signal
+import math
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_convert
 
 from lgn_net.data.cache import PackedFrames
 from lgn_net.data.clips import long_enough, read_frames, warn_of_lost_depth
 from lgn_net.data.videos import Video
 from lgn_net.terminal import progress
 
-PATIENCE = 120.0        # seconds in which a batch must arrive from the data workers
 
-
-class Windows(Dataset):
-    """All windows of n + 1 consecutive frames, video after video: item i is a uint8 clip (n + 1, C, size, size).
+class Windows:
+    """All windows of n + 1 consecutive frames, video after video.
 
     Frames are decoded for each window, read from packed ones (`data/cache.py`), or gathered where `load_onto` put them.
     """
@@ -33,9 +30,14 @@ class Windows(Dataset):
         self.packed = packed
         self.loaded: Tensor | None = None
 
-    def load_onto(self, device: torch.device) -> None:
-        """Decode or read all frames once and keep them, uint8 (frames, C, size, size), in the device's memory."""
+    def load_onto(self, device: torch.device, choice: str) -> None:
+        """Keep all frames in the device's memory, uint8 (frames, C, size, size), as `data.on_device` chooses."""
         lengths = [len(video.frames) for video in self.videos]
+        if choice == "auto" and device.type == "cuda":
+            needed = sum(lengths) * math.prod(self.shape[1:])
+            choice = "yes" if needed <= torch.cuda.mem_get_info(device)[0] / 2 else "no"
+        if choice != "yes":
+            return
         loaded = torch.empty((sum(lengths), *self.shape[1:]), dtype=torch.uint8, device=device)
         with progress("load", len(loaded), "frames") as bar:
             for v, place in enumerate(loaded.split(lengths)):
@@ -54,8 +56,8 @@ class Windows(Dataset):
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitems__(self, indices: list[int]) -> Tensor:
-        """Gather a whole batch at once: uint8 (B, n + 1, C, size, size)."""
+    def clips(self, indices: list[int]) -> Tensor:
+        """Gather the windows of these indices: uint8 (B, n + 1, C, size, size)."""
         where = [self.index[i] for i in indices]
         if self.loaded is not None:
             rows = torch.stack([self.first[v] + start + torch.arange(self.shape[0]) for v, start in where])
@@ -64,9 +66,6 @@ class Windows(Dataset):
         for clip, (v, start) in zip(clips, where):
             self.read(v, start, clip)
         return torch.from_numpy(clips)
-
-    def __getitem__(self, i: int) -> Tensor:
-        return self.__getitems__([i])[0]
 
 
 def epoch_batches(windows: int, batch_size: int, shuffle: bool, seed: int, epoch: int) -> list[list[int]]:
@@ -77,39 +76,22 @@ def epoch_batches(windows: int, batch_size: int, shuffle: bool, seed: int, epoch
     return [batch.tolist() for batch in order.split(batch_size)]
 
 
-def belong_on(device: torch.device, choice: str, videos: list[Video], channels: int, size: int) -> bool:
-    """Return whether the frames shall be loaded onto the device; "auto": into at most half of a GPU's free memory."""
-    if choice != "auto" or device.type != "cuda":
-        return choice == "yes"
-    needed = sum(len(video.frames) for video in videos) * channels * size * size
-    return needed <= torch.cuda.mem_get_info(device)[0] / 2
-
-
 def loader(windows: Windows, batches: list[list[int]], workers: int, device: torch.device) -> Iterator[Tensor]:
-    """Yield batches in the given order, uint8 (B, n + 1, C, size, size), decoded by `workers` processes.
+    """Yield batches in the given order, uint8 (B, n + 1, C, size, size), decoded ahead by `workers` threads.
 
-    They are on the CPU, unless the frames were loaded onto the device. Packed frames need no processes.
+    They are on the CPU, unless the frames were loaded onto the device. Packed frames need no threads.
     """
-    if windows.loaded is not None:
-        return (windows.__getitems__(batch) for batch in batches)
-    workers = 0 if windows.packed else workers
-    return iter(DataLoader(windows, batch_sampler=batches, num_workers=workers, worker_init_fn=ignore_signals,
-                           timeout=PATIENCE if workers else 0, collate_fn=default_convert,
-                           pin_memory=device.type == "cuda", generator=torch.Generator()))
+    def load(batch: list[int]) -> Tensor:
+        clips = windows.clips(batch)
+        return clips.pin_memory() if device.type == "cuda" and windows.loaded is None else clips
 
-
-def ignore_signals(_worker: int) -> None:
-    """Leave SIGINT and SIGTERM to the main process, which ends its data workers when it is done."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-@atexit.register
-def end_workers() -> None:
-    """Kill data workers that an exception left alive: they ignore SIGTERM, and Python would wait for them for ever."""
-    if workers := multiprocessing.active_children():
-        if hasattr(signal, "SIGCHLD"):                                        # not on Windows
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)                     # PyTorch's would raise
-        for worker in workers:
-            worker.kill()
-            worker.join()
+    if not workers or windows.packed or windows.loaded is not None:
+        yield from map(load, batches)
+        return
+    with ThreadPoolExecutor(workers) as pool:                    # OpenCV decodes without Python's lock
+        ahead: deque[Future[Tensor]] = deque()
+        for batch in batches:
+            ahead.append(pool.submit(load, batch))
+            if len(ahead) > 2 * workers:
+                yield ahead.popleft().result()
+        yield from (job.result() for job in ahead)

@@ -67,17 +67,10 @@ def facts_of(dataset: str | None) -> Benchmark:
     return BENCHMARKS.get(canonical_name(dataset or ""), OWN_VIDEOS)
 
 
-def known_lengths(dataset: str, split: str) -> dict[str, int]:
-    """Return the published number of frames per video of a split ("training" or "testing"); may lack videos, or all."""
-    facts = facts_of(dataset)
-    return facts.train_lengths if split == "training" else facts.test_lengths
-
-
 def difference_from_published(dataset: str, split: str, lengths: list[int]) -> str | None:
     """Say how the videos of a split, of these `lengths`, differ from the complete benchmark; None: they do not."""
-    facts = facts_of(dataset)
-    known = facts.train if split == "training" else facts.test
-    if known in ((0, 0), (len(lengths), sum(lengths))):
+    known = facts_of(dataset).totals.get(split)
+    if known in (None, (len(lengths), sum(lengths))):
         return None
     return (f"{dataset} {split}: {len(lengths)} videos with {sum(lengths)} frames here, {known[0]} videos with "
             f"{known[1]} frames in the published set; results do not compare with published ones")

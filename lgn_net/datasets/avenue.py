@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from lgn_net.datasets.common import RANGES, Archive, Benchmark, SourceVideo, matching
+from lgn_net.datasets.common import RANGES, Benchmark, SourceVideo, matching
 
 VIDEOS, MASKS = r"(training|testing)_videos/(\d+)\.avi", r"testing_label_mask/(\d+)_label\.mat"
 
@@ -24,14 +24,14 @@ OFFICIAL = json.loads((RANGES / "avenue_official.json").read_text())
 BENCHMARKS = {
     "avenue": Benchmark(
         "http://www.cse.cuhk.edu.hk/leojia/projects/detectabnormal/dataset.html",
-        train=(16, 15328), test=(21, 15324), files=(VIDEOS, MASKS), find=find_videos,
-        train_lengths={"10": 1223, "11": 781, "12": 145, "16": 244},
-        test_lengths=dict(zip(OFFICIAL["videos"], OFFICIAL["frames"])),
+        files=(VIDEOS, MASKS), find=find_videos, totals={"training": (16, 15328), "testing": (21, 15324)},
+        lengths={"training": {"10": 1223, "11": 781, "12": 145, "16": 244},
+                 "testing": dict(zip(OFFICIAL["videos"], OFFICIAL["frames"]))},
         # ano_pred's re-annotation, which published numbers use, and the official masks differ on 441 frames.
         truths={"ano_pred": RANGES / "avenue_ano_pred.json", "official": RANGES / "avenue_official.json"},
-        archives=(
-            Archive("http://www.cse.cuhk.edu.hk/leojia/projects/detectabnormal/Avenue_Dataset.zip",
-                    "fc9cb8432a11ca79c18aa180c72524011411b69d3b0ff27c8816e41c0de61531"),
-            Archive("http://www.cse.cuhk.edu.hk/leojia/projects/detectabnormal/ground_truth_demo.zip",
-                    "60fec1728ec8f73a58aad3aeb5729d70a805a47e0b8eb4bf91ab67ef06386d77"))),
+        archives={
+            "http://www.cse.cuhk.edu.hk/leojia/projects/detectabnormal/Avenue_Dataset.zip":
+                "fc9cb8432a11ca79c18aa180c72524011411b69d3b0ff27c8816e41c0de61531",
+            "http://www.cse.cuhk.edu.hk/leojia/projects/detectabnormal/ground_truth_demo.zip":
+                "60fec1728ec8f73a58aad3aeb5729d70a805a47e0b8eb4bf91ab67ef06386d77"}),
 }

@@ -5,10 +5,10 @@ import pickle
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,13 +18,6 @@ RANGES = Path(__file__).parent / "ranges"
 SPLIT_FOLDERS = {"training": ("training", "train"), "testing": ("testing", "test")}
 IMAGE_SUFFIXES = frozenset([".bmp", ".jpeg", ".jpg", ".jp2", ".png", ".webp", ".pgm", ".ppm", ".tif", ".tiff"])
 BESIDE = re.compile(r"\..*|masks|labels|test_(frame|pixel)_mask|.*_gt", re.IGNORECASE)      # folders that are no videos
-
-
-class Archive(NamedTuple):
-    """A published file."""
-
-    url: str
-    sha256: str
 
 
 class SourceVideo(NamedTuple):
@@ -44,13 +37,11 @@ class Benchmark:
     page: str                                                  # where it is published
     files: tuple[str, ...]                                     # regular expressions: ends of the paths of its files
     find: Callable[[list[Path]], Iterable[SourceVideo]]        # folders -> the videos in them
-    train: tuple[int, int] = (0, 0)                            # videos, frames
-    test: tuple[int, int] = (0, 0)
-    train_lengths: dict[str, int] = field(default_factory=dict)          # name -> frames, of the videos that are known
-    test_lengths: dict[str, int] = field(default_factory=dict)
+    totals: dict[str, tuple[int, int]] = field(default_factory=dict)     # split -> videos, frames
+    lengths: dict[str, dict[str, int]] = field(default_factory=dict)     # split -> name -> frames, as far as known
     aliases: tuple[str, ...] = ()                              # other names of its folder and label files
     truths: dict[str, Path] = field(default_factory=dict)      # source -> labels that ship, the paper's source first
-    archives: tuple[Archive, ...] = ()                         # none where only `page` hands them out
+    archives: dict[str, str] = field(default_factory=dict)     # address -> sha256; none where only `page` has them
 
 
 def natural_key(name: str) -> tuple[list, str]:
@@ -90,9 +81,8 @@ def load_mat(path: Path, name: str) -> np.ndarray:
 
     SciPy runs in a process of its own, because a damaged file may end that process without an exception, or hold it.
     """
-    read = ("import pickle, sys, scipy.io\n"
-            "pickle.dump(scipy.io.loadmat(sys.argv[1], variable_names=sys.argv[2])[sys.argv[2]].ravel(), "
-            "sys.stdout.buffer)")
+    read = ("import pickle, sys, scipy.io; _, path, name = sys.argv\n"
+            "pickle.dump(scipy.io.loadmat(path, variable_names=name)[name].ravel(), sys.stdout.buffer)")
     try:
         done = subprocess.run([sys.executable, "-c", read, path, name], capture_output=True, check=True, timeout=300)
     except subprocess.SubprocessError:
@@ -106,6 +96,15 @@ def mark(video: str, labels: np.ndarray, first: int, last: int, value: int = 1) 
     if not 0 <= first <= last < len(labels):
         raise UserError(f"frames {first} to {last} (from 0) of video {video}, which has {len(labels)} frames")
     labels[first:last + 1] = value
+
+
+def from_ranges(lengths: Mapping[str, int], ranges: Sequence[Any]) -> dict[str, np.ndarray]:
+    """Turn the (first, last) abnormal frames of each video, from 0, both included, into arrays, uint8 (T,) by name."""
+    labels = {video: np.zeros(length, np.uint8) for video, length in lengths.items()}
+    for (video, array), pairs in zip(labels.items(), ranges, strict=True):
+        for first, last in pairs:
+            mark(video, array, first, last)
+    return labels
 
 
 def some(items: list[str], limit: int = 6) -> str:

@@ -28,6 +28,6 @@ def find_videos(roots: list[Path]) -> Iterator[SourceVideo]:
 
 BENCHMARKS = {
     "shanghaitech": Benchmark(
-        "https://svip-lab.github.io/dataset/campus_dataset.html", train=(330, 274515), test=(107, 40791),
-        files=(VIDEOS, FRAMES, MASKS), find=find_videos, aliases=("shanghai",)),
+        "https://svip-lab.github.io/dataset/campus_dataset.html", files=(VIDEOS, FRAMES, MASKS), find=find_videos,
+        totals={"training": (330, 274515), "testing": (107, 40791)}, aliases=("shanghai",)),
 }

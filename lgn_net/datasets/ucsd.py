@@ -8,14 +8,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from lgn_net.datasets.common import RANGES, Archive, Benchmark, SourceVideo, mark, matching
+from lgn_net.datasets.common import RANGES, Benchmark, SourceVideo, from_ranges, matching
 
 FRAMES, MASKS, LABELS = r"(Train|Test)/\1(\d+)/\d+\.tif", r"Test/Test(\d+)_gt/(?:frame)?\d+\.bmp", r"Test/UCSDped\d\.m"
 HOME = "(?:UCSD)?{}"              # of one half of the archive
-UCSD = Archive("http://www.svcl.ucsd.edu/projects/anomaly/UCSD_Anomaly_Dataset.tar.gz",
-               "2329af326951f5097fdd114c50e853957d3e569493a49d22fc082a9fd791915b")
+UCSD = {"http://www.svcl.ucsd.edu/projects/anomaly/UCSD_Anomaly_Dataset.tar.gz":
+        "2329af326951f5097fdd114c50e853957d3e569493a49d22fc082a9fd791915b"}
 
 
 def find_videos(roots: list[Path], dataset: str) -> Iterator[SourceVideo]:
@@ -30,11 +28,10 @@ def find_videos(roots: list[Path], dataset: str) -> Iterator[SourceVideo]:
         videos.setdefault((match[1].title(), int(match[2])), []).append(path)
     for (title, number), frames in videos.items():
         labels, pixels = None, tuple(masks.get(number, ())) if title == "Test" else ()
+        name = f"{number:02d}"
         if title == "Test" and number <= len(ranges):
-            labels = np.zeros(len(frames), np.uint8)
-            for first, last in ranges[number - 1]:
-                mark(f"{number:02d}", labels, first, last)
-        yield SourceVideo(f"{title.lower()}ing", f"{number:02d}", tuple(frames), labels, pixels or None)
+            labels = from_ranges({name: len(frames)}, [ranges[number - 1]])[name]
+        yield SourceVideo(f"{title.lower()}ing", name, tuple(frames), labels, pixels or None)
 
 
 def read_ranges(path: Path) -> list[list[tuple[int, int]]]:
@@ -43,16 +40,15 @@ def read_ranges(path: Path) -> list[list[tuple[int, int]]]:
             for line in re.findall(r"gt_frame\s*=\s*\[(.*?)\]", path.read_text(errors="replace"))]
 
 
-def benchmark(dataset: str, train_lengths: Sequence[int], test_lengths: Sequence[int], **truths: Path) -> Benchmark:
-    """Describe one half of the archive, whose videos are called 01, 02, ..."""
-    train, test = ({f"{i:02d}": length for i, length in enumerate(lengths, 1)}
-                   for lengths in (train_lengths, test_lengths))
+def benchmark(dataset: str, training: Sequence[int], testing: Sequence[int], **truths: Path) -> Benchmark:
+    """Describe one half of the archive, whose videos, 01, 02, ..., have so many frames."""
+    lengths = {split: {f"{i:02d}": length for i, length in enumerate(of_split, 1)}
+               for split, of_split in (("training", training), ("testing", testing))}
     return Benchmark(
         "http://www.svcl.ucsd.edu/projects/anomaly/dataset.htm",
         files=tuple(f"{HOME.format(dataset)}/{pattern}" for pattern in (FRAMES, MASKS, LABELS)),
-        find=partial(find_videos, dataset=dataset), aliases=(f"UCSD{dataset}",), archives=(UCSD,), truths=truths,
-        train=(len(train), sum(train.values())), test=(len(test), sum(test.values())), train_lengths=train,
-        test_lengths=test)
+        find=partial(find_videos, dataset=dataset), aliases=(f"UCSD{dataset}",), archives=UCSD, truths=truths,
+        totals={split: (len(known), sum(known.values())) for split, known in lengths.items()}, lengths=lengths)
 
 
 BENCHMARKS = {

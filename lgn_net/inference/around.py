@@ -28,14 +28,14 @@ from lgn_net.scores.evaluation import labels_of
 from lgn_net.scores.maps import FrameMap, as_array, error_map, to_image
 from lgn_net.scores.results import Results
 from lgn_net.scores.score_file import VideoScores
-from lgn_net.training.checkpoint import check_architecture, load_checkpoint, load_weights
+from lgn_net.training.checkpoint import check_network, load_checkpoint, load_weights
 
 
 def load_network(config: Config, args: Namespace, device: torch.device) -> tuple[Config, Any, Results]:
     """Load the network of `--checkpoint`, or of the authors' pair: its configuration, `for_inference`, where from."""
     if args.checkpoint:
         saved_config, saved = load_checkpoint(args.checkpoint)
-        check_architecture(config, saved_config, args.checkpoint)
+        check_network(config, saved_config, args.checkpoint)
         state = saved["model"]
     else:
         config, state = import_official(config, args.model_dir, args.m_items_dir)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lgn_net.distributed import broadcast_, gather
+from lgn_net.distributed import collect
 from lgn_net.model.memory import Lookup, PrototypeMemory
 
 
@@ -18,7 +18,7 @@ def sample_items_(memory: PrototypeMemory, lookup: Lookup) -> None:
     flat = flat[flat.any(dim=1)]                                                           # (N, D)
     drawn = flat[torch.randperm(len(flat))[:len(memory.items)].to(flat.device)]
     memory.items[:len(drawn)] = drawn
-    broadcast_(memory.items)
+    memory.items.copy_(collect(memory.items.cpu())[0])
 
 
 class RevivingMemory(PrototypeMemory):
@@ -49,7 +49,7 @@ class RevivingMemory(PrototypeMemory):
             flat = lookup.flat.float()
             score = lookup.similarity.gather(1, lookup.nearest[:, :1])[:, 0].masked_fill(~flat.any(dim=1), 2.0)
             lowest = score.argsort()[:len(self.items)]
-            score, flat = gather(score[lowest]), gather(flat[lowest])
+            score, flat = (torch.cat(collect(x[lowest].cpu())).to(x.device) for x in (score, flat))
             farthest = score.argsort(stable=True)[:len(dead)]
             farthest = farthest[score[farthest] < 2]
             self.items[dead[:len(farthest)]] = flat[farthest]

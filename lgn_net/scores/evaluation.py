@@ -12,7 +12,7 @@ import numpy as np
 from lgn_net.config import Config
 from lgn_net.data.labels import find_labels, load_label_folder, load_labels
 from lgn_net.data.videos import find_split, index_videos, natural_key
-from lgn_net.datasets import facts_of, known_lengths
+from lgn_net.datasets import facts_of
 from lgn_net.errors import UserError
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.scores.results import Results
@@ -82,7 +82,7 @@ def read_any(place: str, config: Config, args: Any, dataset: str | None, own_lam
     path = score_file(place)
     beside = results_beside(path)
     dataset = dataset or beside.get("dataset")
-    known: Mapping[str, int] = known_lengths(dataset, "testing") if dataset else {}
+    known: Mapping[str, int] = facts_of(dataset).lengths.get("testing", {})
     if args.labels and Path(args.labels).is_dir():
         known = {name: len(y) for name, y in load_label_folder(args.labels).items()}
     elif args.dataset_path:

@@ -35,9 +35,7 @@ def load_file(path: str | Path) -> Any:
         # PyTorch writes checksums into its files, and does not look at them.
         if zipfile.is_zipfile(path) and (bad := zipfile.ZipFile(path).testzip()):
             raise ValueError(f"the checksum of {bad}")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError:
-        raise
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:      # a damaged file can raise nearly anything in the unpickler
         if "Unsupported global" in str(error) or "Unsupported class" in str(error):
             raise UserError(
@@ -51,8 +49,6 @@ def load_file(path: str | Path) -> Any:
                 f"damaged, or no PyTorch file ({type(error).__name__}: {str(error).partition(chr(10))[0][:80]}); "
                 f"copy it once more or, of a run, go on with --resume auto")
         raise UserError(f"{path} is {what}") from None
-    prefixed = isinstance(content, dict) and all(str(name).startswith("module.") for name in content)
-    return {name.removeprefix("module."): content[name] for name in content} if prefixed else content   # DataParallel's
 
 
 def load_checkpoint(path: str | Path) -> tuple[Config, dict]:
@@ -83,7 +79,7 @@ def start_from(args: Namespace, config: Config, model: nn.Module, optimizer: tor
     if not path:
         return config, 0
     saved_config, saved = load_checkpoint(path)
-    check_architecture(config, saved_config, path)
+    check_network(config, saved_config, path)
     load_weights(model, saved["model"], path)
     if args.init_from:
         return config, 0
@@ -92,7 +88,7 @@ def start_from(args: Namespace, config: Config, model: nn.Module, optimizer: tor
     if saved_config.train.fit_minutes:
         config = with_knobs(config, {"train.epochs": saved_config.train.epochs,
                                      "train.fit_minutes": saved_config.train.fit_minutes})
-    check_same_run(config, saved_config, path)
+    check_network(config, saved_config, path, same_run=True)
     if config.train.precision == "auto":
         config = with_knobs(config, {"train.precision": saved_config.train.precision})
     if "optimizer" not in saved and Path(path).resolve().parent != Path(args.exp_dir).resolve():
@@ -171,16 +167,13 @@ FREE = ("data.workers", "data.cache", "data.on_device", "train.max_steps", "trai
         "train.deterministic", "score")
 
 
-def check_architecture(config: Config, saved: Config, path: str | Path) -> None:
-    """Raise UserError where the configuration's network is not the checkpoint's."""
-    if different := [line for knob, line in differences(config, saved) if knob in ARCHITECTURE]:
-        raise UserError(f"{path} holds another network: {'; '.join(different)}")
-
-
-def check_same_run(config: Config, saved: Config, path: str | Path) -> None:
-    """Raise UserError for knobs that would make a continued run another one."""
-    if different := [line for knob, line in differences(config, saved) if not knob.startswith(FREE)]:
-        raise UserError(f"{path} belongs to a run with other settings: {'; '.join(different)}; repeat its settings "
+def check_network(config: Config, saved: Config, path: str | Path, same_run: bool = False) -> None:
+    """Raise UserError where the configuration's network, or with `same_run` its training, is not the checkpoint's."""
+    different = differences(config, saved)
+    if of_network := [line for knob, line in different if knob in ARCHITECTURE]:
+        raise UserError(f"{path} holds another network: {'; '.join(of_network)}")
+    if same_run and (of_run := [line for knob, line in different if not knob.startswith(FREE)]):
+        raise UserError(f"{path} belongs to a run with other settings: {'; '.join(of_run)}; repeat its settings "
                         f"(or leave out --config), or start a new run with --init_from")
 
 

@@ -4,9 +4,8 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,12 +14,12 @@ from filelock import Timeout
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from lgn_net.config import Config, to_yaml
+from lgn_net.config import Config, to_yaml, with_knobs
 from lgn_net.data.clips import to_float
 from lgn_net.data.windows import Windows
-from lgn_net.datasets import BENCHMARKS, canonical_name
+from lgn_net.datasets import facts_of
 from lgn_net.distributed import collect, rank
-from lgn_net.errors import UserError
+from lgn_net.errors import TrainingDiverged, UserError
 from lgn_net.files import check_writable, locked, write_atomic
 from lgn_net.model.losses import Losses
 from lgn_net.model.memory import PrototypeMemory
@@ -51,21 +50,31 @@ def read_log(path: Path) -> list[dict]:
     return rows
 
 
-@dataclass
 class Run:
-    """The folder of a run, open for its training, and locked meanwhile; `about` goes into every checkpoint."""
+    """A run: its configuration, how many steps are done, and its folder, which is locked while it is open.
 
-    folder: Path
-    config: Config
-    step: int
-    about: dict
+    `about` goes into every checkpoint.
+    """
 
-    def __post_init__(self):
-        self.last = self.folder / "last.pt"                          # what a continuation starts from
+    def __init__(self, folder: Path, config: Config, step: int, steps_per_epoch: int, about: dict):
+        self.folder, self.config, self.about = folder, config, about
+        self.step = self.first_step = step
+        self.steps_per_epoch = steps_per_epoch                       # the last batch of an epoch may be smaller
+        self.last = folder / "last.pt"                               # what a continuation starts from
 
-    def epoch_file(self, epoch: int) -> Path:
-        """Return the file of the weights after an epoch, counted from 1."""
-        return self.folder / f"epoch_{epoch:03d}.pt"
+    @property
+    def last_step(self) -> int:
+        """Step at which the training is done."""
+        steps = self.config.train.epochs * self.steps_per_epoch
+        return min(steps, self.config.train.max_steps or steps)
+
+    @property
+    def epoch_file(self) -> Path | None:
+        """File for the weights of an epoch that ends here, where `train.keep_epochs` keeps them."""
+        knobs, (epoch, rest) = self.config.train, divmod(self.step, self.steps_per_epoch)
+        every = int({"all": "1", "last": "0"}.get(knobs.keep_epochs, knobs.keep_epochs))
+        kept = epoch and not rest and every and (epoch % every == 0 or epoch == knobs.epochs)
+        return self.folder / f"epoch_{epoch:03d}.pt" if kept else None
 
     def __enter__(self) -> Self:
         self.saved, self.closing = time.monotonic(), contextlib.ExitStack()
@@ -94,7 +103,7 @@ class Run:
         with self.closing:
             self.finish_writing()
 
-    def log(self, step: int, epoch: int, lr: float, losses: Losses, live_items: int, images_per_s: float,
+    def log(self, lr: float, losses: Losses, live_items: int, images_per_s: float,
             memories: Sequence[PrototypeMemory], usage: Sequence[Tensor]) -> None:
         """Log the numbers of one step: a line of log.jsonl, and points in TensorBoard.
 
@@ -103,7 +112,8 @@ class Run:
         """
         if rank():
             return
-        values = losses._asdict()
+        values, step = losses._asdict(), self.step
+        epoch = math.ceil(step / self.steps_per_epoch)                                 # from 1
         row = {"step": step, "epoch": epoch, "lr": lr, "loss": values.pop("total"), **values, "live_items": live_items}
         print(json.dumps(row), file=self.file, flush=True)
         if not self.board:
@@ -116,12 +126,12 @@ class Run:
             self.board.add_histogram(f"{name}/queries_of_an_item", count / count.sum(), step)
 
     @torch.no_grad()
-    def draw(self, step: int, model: Any, windows: Windows, device: torch.device) -> None:
+    def draw(self, model: Any, windows: Windows, device: torch.device) -> None:
         """Show some frames, their predictions and the errors in TensorBoard."""
         if not (self.board and self.vision):
             return
         some = [k * len(windows) // SAMPLES for k in range(min(SAMPLES, len(windows)))]
-        clips = to_float(windows.__getitems__(some).to(device))
+        clips = to_float(windows.clips(some).to(device))
         model.eval()
         predicted = model(clips[:, :self.config.model.input_frames]).prediction.float()
         model.train()
@@ -129,17 +139,11 @@ class Run:
         error = (frames - predicted).square().mean(dim=1, keepdim=True).expand_as(frames)
         error = error / error.amax().clamp_min(1e-12)
         grid = self.vision.make_grid(torch.cat([frames, predicted, error]), nrow=len(frames))
-        self.board.add_image("frame, prediction, error", grid.flip(0) if grid.shape[0] == 3 else grid, step)
+        self.board.add_image("frame, prediction, error", grid.flip(0), self.step)         # red, green, blue
 
     def due(self) -> bool:
         """Return whether `train.save_minutes` have gone by since last.pt was written."""
         return not rank() and time.monotonic() - self.saved > 60 * self.config.train.save_minutes
-
-    def keeps(self, epoch: int) -> bool:
-        """Return whether the weights of this epoch, counted from 1, are kept (`train.keep_epochs`)."""
-        knobs = self.config.train
-        every = int({"all": "1", "last": "0"}.get(knobs.keep_epochs, knobs.keep_epochs))
-        return every > 0 and (epoch % every == 0 or epoch == knobs.epochs)
 
     def write(self, path: Path, model: dict, **state: object) -> None:
         """Write a checkpoint, from a copy in main memory, while the training goes on; at most one more waits."""
@@ -147,7 +151,8 @@ class Run:
             return
         self.finish_writing(but=1)
         copy = tree_map_only(Tensor, lambda x: x.detach().to("cpu", copy=True), {"model": model, **state})
-        self.writing.append(self.writer.submit(save_checkpoint, path, self.config, **copy, **self.about))
+        content = {"step": self.step, **copy, **self.about}
+        self.writing.append(self.writer.submit(save_checkpoint, path, self.config, **content))
         if path == self.last:
             self.saved = time.monotonic()
 
@@ -156,32 +161,28 @@ class Run:
         while self.writing and (len(self.writing) > but or self.writing[0].done()):
             self.writing.pop(0).result()
 
+    def check_finite(self, what: str, values: Iterable[Tensor]) -> None:
+        """Raise TrainingDiverged where a number is not finite."""
+        if not all(value.isfinite().all() for value in values):
+            self.finish_writing()
+            good = f"the last good checkpoint is {self.last}" if self.last.exists() else "there is no checkpoint yet"
+            raise TrainingDiverged(f"step {self.step}: {what} not finite; {good}; try a lower --train.lr")
 
-class EpochFitter:
-    """Measures the first steps of a run and chooses its number of epochs, `train.epochs` at most.
+    def fit_epochs(self, times: Sequence[float]) -> int:
+        """Choose how many epochs, `train.epochs` at most, fit into `train.fit_minutes` beside an evaluation.
 
-    `score` scores so many frames, to measure how long an evaluation takes. `first` steps were done before.
-    """
-
-    def __init__(self, config: Config, steps_per_epoch: int, score: Callable[[int], object], first: int = 0):
-        self.config, self.steps_per_epoch, self.score, self.first = config, steps_per_epoch, score, first
-        self.times = [time.monotonic()]
-
-    def after_step(self) -> int | None:
-        """Count a step. After the measured ones return how many epochs fit, and say so; None at all other steps."""
-        self.times.append(time.monotonic())
-        steps, now = len(self.times) - 1, self.times[-1]
-        if steps != WARM_UP + MEASURED:
-            return None
-        a_step, minutes = (now - self.times[WARM_UP]) / MEASURED, self.config.train.fit_minutes or 0.0
-        self.score(SCORED)
-        benchmark = BENCHMARKS.get(canonical_name(self.config.data.dataset))
-        reserve = START + (time.monotonic() - now) / SCORED * (benchmark.test[1] if benchmark else 0)
-        left = 60 * minutes - (time.monotonic() - self.times[0]) - reserve
-        steps += self.first
-        epochs = min(self.config.train.epochs, int((steps + left / a_step) / self.steps_per_epoch))
-        epochs = max(math.ceil(steps / self.steps_per_epoch), epochs)                      # at least the begun ones
-        epochs = collect(epochs)[0]                                                        # the first process chooses
+        `times` holds the clock before and after the first `WARM_UP + MEASURED` steps of this command, and after the
+        scoring of `SCORED` frames.
+        """
+        *of_steps, now = times
+        _, frames = facts_of(self.config.data.dataset).totals.get("testing", (0, 0))
+        a_step, minutes = (of_steps[-1] - of_steps[WARM_UP]) / MEASURED, self.config.train.fit_minutes or 0.0
+        reserve = START + (now - of_steps[-1]) / SCORED * frames
+        left = 60 * minutes - (now - times[0]) - reserve
+        epochs = min(self.config.train.epochs, int((self.step + left / a_step) / self.steps_per_epoch))
+        epochs = max(math.ceil(self.step / self.steps_per_epoch), epochs)              # at least the begun ones
+        epochs = collect(epochs)[0]                                                    # the first process chooses
         print(f"{epochs} epochs fit into {minutes:g} minutes: {a_step:.3f} s a step, {self.steps_per_epoch} steps an "
               f"epoch, {reserve:.0f} s for the evaluation", flush=True)
+        self.config = with_knobs(self.config, {"train.epochs": epochs})
         return epochs
