@@ -95,7 +95,7 @@ def prepare(model: nn.Module, config: Config, device: torch.device) -> nn.Module
         forward = torch.compile(model, dynamic=False)                # type: ignore[assignment]
     if world_size() > 1:
         unused = config.model.input_frames == 1 and getattr(model, "local_branch", None) is not None   # states' weights
-        forward = DistributedDataParallel(forward, [device] if device.type == "cuda" else None,
+        forward = DistributedDataParallel(forward, [device] if device.type == "cuda" else None, broadcast_buffers=False,
                                           gradient_as_bucket_view=True, find_unused_parameters=unused)
     return forward
 
