@@ -95,8 +95,10 @@ def prepare(model: nn.Module, config: Config, device: torch.device) -> nn.Module
         forward = torch.compile(model, dynamic=False)                # type: ignore[assignment]
     if world_size() > 1:
         unused = config.model.input_frames == 1 and getattr(model, "local_branch", None) is not None   # states' weights
-        forward = DistributedDataParallel(forward, [device] if device.type == "cuda" else None, broadcast_buffers=False,
-                                          gradient_as_bucket_view=True, find_unused_parameters=unused)
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):          # PyTorch 2.13 renames a word
+            forward = DistributedDataParallel(forward, [device] if device.type == "cuda" else None,
+                                              broadcast_buffers=False, gradient_as_bucket_view=True,
+                                              find_unused_parameters=unused)
     return forward
 
 
