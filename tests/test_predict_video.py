@@ -27,8 +27,8 @@ from lgn_net import AnomalyDetector
 from lgn_net.config import Config, DataConfig, ModelConfig, with_knobs
 from lgn_net.data.videos import index_videos
 from lgn_net.errors import UserError
-from lgn_net.inference.around import sample_normal
-from lgn_net.inference.loop import score_videos, to_scores
+from lgn_net.inference.around import sample_normal, to_scores
+from lgn_net.inference.loop import score_videos
 from lgn_net.model.build import build_model
 from lgn_net.report import figures as page_figures
 from lgn_net.scores.calibration import calibrated

@@ -148,7 +148,7 @@ class LocNet(FramePredictor):
 class MSNNet(FramePredictor):
     """MSN-Net (ICASSP 2023): three memories rewrite the features at 1/2, 1/4 and 1/8 resolution. Args: `LGNNet`.
 
-    Public as an abstract only; what is ours: docs/differences.md. The memories are of depth 2, 4 and 8 * base_width, and
+    Public as an abstract only; what is ours: docs/differences.md. The memories are of depth 2, 4 and 8 * base_width;
     their reads pass the gradient on.
     """
 
