@@ -23,9 +23,9 @@ from matplotlib.ticker import MaxNLocator
 from lgn_net.files import replacing
 from lgn_net.report.tables import by_row, by_seed
 from lgn_net.scores.maps import FrameMap, loud, pictures, strong_regions
-from lgn_net.scores.metrics import mistakes
+from lgn_net.scores.metrics import Arrays, mistakes
 from lgn_net.scores.results import OperatingPoint
-from lgn_net.scores.score_file import VideoScores, stretches
+from lgn_net.scores.score_file import Videos, stretches
 from lgn_net.terminal import visible
 
 COLUMN, PAGE = 3.5, 7.16         # inches: the widths of a column, and of a page of two columns
@@ -60,13 +60,12 @@ def wrap(text: str, inches: float) -> str:
 
 
 @matplotlib.rc_context(STYLE)
-def curve_pages(videos: Sequence[VideoScores], normality: Sequence[np.ndarray], title: str = "",
-                point: OperatingPoint | None = None) -> list[Figure]:
+def curve_pages(videos: Videos, normal: Arrays, title: str = "", point: OperatingPoint | None = None) -> list[Figure]:
     """Fig. 5: draw the normality (n_v,) of each video, abnormal periods shaded, mistakes marked, twelve a page."""
-    low, high = min(0.0, *map(np.min, normality)), max(1.0, *map(np.max, normality))
+    low, high = min(0.0, *map(np.min, normal)), max(1.0, *map(np.max, normal))
     room, pages = 0.02 * (high - low), []
     for start in range(0, len(videos), VIDEOS_PER_PAGE):
-        shown = list(zip(videos, normality))[start:start + VIDEOS_PER_PAGE]
+        shown = list(zip(videos, normal))[start:start + VIDEOS_PER_PAGE]
         columns = min(3, len(shown))
         rows, width = math.ceil(len(shown) / columns), COLUMN if columns == 1 else PAGE
         figure = Figure(figsize=(width, (0.8 + 0.24 * width / columns) * rows + 0.7), layout="constrained")
