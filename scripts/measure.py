@@ -51,8 +51,7 @@ def main(argv: list[str]) -> None:
     other = read_any(args.compare, config, args, dataset, own_lambda, evaluation.videos) if args.compare else None
 
     # Normality, numbers, files; the error maps beside the scores follow their frames' new normality.
-    normal = normality_under(Protocol.configured(asdict(config.score)), evaluation.videos, evaluation.weights,
-                             evaluation.training)
+    normal = normality_under(Protocol.configured(asdict(config.score)), *evaluation[:3])
     maps, out = scores.with_name("maps.npz"), Path(args.out) if args.out else None
     drawn = judge_again(load_maps(maps), evaluation.videos, normal) if out and maps.is_file() else []
     finish(evaluation, normal, config, args.protocol == "all", other, out, drawn)

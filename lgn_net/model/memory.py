@@ -1,6 +1,5 @@
 """The memory of prototypes: look up, update (paper, Section III-B)."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,8 +19,8 @@ class Lookup(NamedTuple):
 
     @property
     def flat(self) -> Tensor:
-        """Queries as rows, (N, D)."""
-        return flatten_queries(self.queries)
+        """Queries as rows, (N, D), in the order b, row, column."""
+        return self.queries.permute(0, 2, 3, 1).flatten(0, 2)
 
     def first(self, count: int) -> "Lookup":
         """Keep the first `count` of the B frames, without gradients."""
@@ -57,7 +56,8 @@ class PrototypeMemory(nn.Module):
             queries: (B, D, h, w) of unit length over D.
         """
         with torch.autocast(queries.device.type, enabled=False):
-            similarity = flatten_queries(queries).float() @ self.items.T                   # (N, M)
+            flat = queries.float().permute(0, 2, 3, 1).flatten(0, 2)                       # (N, D)
+            similarity = flat @ self.items.T                                               # (N, M)
             weights = similarity.softmax(dim=1)                                            # (N, M): over items
             if not self.read_grad:
                 weights = weights.detach()    # the prediction loss stops here, see docs/differences.md, 1
@@ -100,13 +100,3 @@ class PrototypeMemory(nn.Module):
         """Return the mean cosine of two different items; near 1 all items are the same."""
         M = len(self.items)
         return ((self.items.sum(dim=0).square().sum() - M) / (M * (M - 1))).item()
-
-
-def flatten_queries(queries: Tensor) -> Tensor:
-    """Turn queries (B, D, h, w) into rows (N, D), N = B*h*w in the order b, row, column."""
-    return queries.permute(0, 2, 3, 1).flatten(0, 2)
-
-
-def join_lookups(parts: Sequence[Lookup]) -> Lookup:
-    """Join the lookups of the parts of a batch."""
-    return parts[0] if len(parts) == 1 else Lookup(*map(torch.cat, zip(*parts)))

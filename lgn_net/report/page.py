@@ -51,8 +51,7 @@ ENVIRONMENT.policies["json.dumps_kwargs"] = {"default": packed, "sort_keys": Tru
 ENVIRONMENT.filters["sha256"] = lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def video_numbers(video: VideoScores, normality: np.ndarray, ends: tuple[float, float],
-                  point: OperatingPoint | None) -> dict:
+def video_numbers(video: VideoScores, normality: np.ndarray, ends: tuple, point: OperatingPoint | None) -> dict:
     """Gather what the plot of a video shows; `ends` are the lowest and the highest normality of all videos."""
     frames, labels = video.frames, video.labels
     signals = {visible(name).replace("_", " "): x for name, x in video.signals.items() if name != "normality"}

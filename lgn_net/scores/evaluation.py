@@ -65,8 +65,8 @@ def results_beside(scores: str | Path) -> Results:
         results = json.loads(path.read_text())
         if not isinstance(results.setdefault("signals", {"psnr": 1.0, "distance": -1.0}), dict):
             raise ValueError("signals are none")
-        if path.with_name("scores.csv") == Path(scores) and "scores_crc32" in results \
-                and results["scores_crc32"] != zlib.crc32(Path(scores).read_bytes()):
+        of_scores = results.get("scores_crc32") if Path(scores).name == "scores.csv" else None
+        if of_scores is not None and of_scores != zlib.crc32(Path(scores).read_bytes()):
             warn(f"{scores} is not what {path} was made with: it was changed or damaged; evaluate again")
         return results
     except (ValueError, AttributeError, RecursionError) as error:

@@ -14,7 +14,6 @@ from lgn_net.scores.results import Compared, Results
 from lgn_net.scores.score_file import Videos, distance_names, known_as
 
 SIGMAS = (0.0, 3.0, 7.0, 15.0)
-RESAMPLES = 1000
 SCORING = ("psnr_weight", "normalize", "smoothing", "average")       # knobs of `score` that a score file leaves open
 BASELINES = {"auc_copy": ("psnr_copy", 1.0), "auc_linear": ("psnr_linear", 1.0), "auc_skill": ("psnr - psnr_copy", 1.0)}
 
@@ -76,7 +75,7 @@ def measure(videos: Videos, weights: Weights, protocol: Protocol = PAPER, traini
     normal = normality_under(protocol, videos, weights, training)
     two_class = sum(bool(y.min() != y.max()) for y in labels)
     several = (two_class if protocol.average == "macro" else len(videos)) > 1             # else nothing to resample
-    draws = metrics.bootstrap(labels, normal, protocol.average, RESAMPLES)
+    draws = metrics.bootstrap(labels, normal, protocol.average)
     results: Results = metrics.all_frames(labels, normal) | {
         "auc": metrics.auc(labels, normal, protocol.average),
         "interval": metrics.interval(draws) if several else None,
@@ -128,7 +127,7 @@ def compare(first: Videos, second: Videos, weights: Sequence[Weights], protocol:
     labels = [first[k].labels[i] for k, _, i, _ in common]
     normal = [x[k][i] for k, _, i, _ in common], [y[k][j] for _, k, _, j in common]
     ours, theirs = (metrics.auc(labels, values, protocol.average) for values in normal)
-    draws = np.subtract(*(metrics.bootstrap(labels, values, protocol.average, RESAMPLES) for values in normal))
+    draws = np.subtract(*(metrics.bootstrap(labels, values, protocol.average) for values in normal))
     several, frames = len(labels) > 1, sum(map(len, labels))                  # one video cannot be resampled
     left_out, left_out_other = (sum(len(video.frames) for video in videos) - frames for videos in (first, second))
     return {"auc": ours, "auc_other": theirs, "difference": None if ours is None or theirs is None else ours - theirs,

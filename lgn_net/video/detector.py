@@ -81,8 +81,7 @@ class AnomalyDetector:
         self.weights = paper_weights(self.config.score.psnr_weight, len(self.model.memories))
 
     @classmethod
-    def load(cls, checkpoint: str | Path, device: str = "auto", knobs: dict[str, object] | None = None,
-             **settings: Any) -> Self:
+    def load(cls, checkpoint: str | Path, device: str = "auto", knobs: dict | None = None, **settings: Any) -> Self:
         """Load a checkpoint, with these knobs changed; `settings`: threshold, false_alarms, min_frames, gap.
 
         One of scripts/export_weights.py says what is normal; any other needs `calibrate`.
@@ -172,7 +171,7 @@ class AnomalyDetector:
                     f"be taken as normal ({len(learned)} were); give fewer seconds, or --normal VIDEO")
 
         # Hold the first frames until they show which scene this is: another one is far from all training frames.
-        threshold, held = self.limit(), list[FrameResult]()
+        limit, held = self.limit(), list[FrameResult]()
         if self.of_training and self.threshold is None:
             for one in scored:
                 held.append(one)
@@ -181,13 +180,12 @@ class AnomalyDetector:
             lowest, *_, highest = (self.calibration or {})["normality"]
             middle = float(np.median([self.normality(one) for one in held if one.signals] or [0.0]))
             if not 2 * lowest - highest <= middle <= 2 * highest - lowest:
-                threshold = math.nan
+                limit = math.nan
                 warnings.warn(f"this is another scene than the checkpoint's, so there are no alarms: normality is "
                               f"{middle:.1f} in the first frames (median), {lowest:.1f} to {highest:.1f} in training; "
                               f"give --normal VIDEO of the scene with nothing abnormal, or --calibrate SECONDS")
 
-        judged = (one._replace(normality=self.normality(one), threshold=threshold)
-                  for one in itertools.chain(held, scored))
+        judged = (one._replace(normality=self.normality(one), threshold=limit) for one in itertools.chain(held, scored))
         yield from with_alarms(judged, self.min_frames, self.gap)
         if lost := getattr(source, "lost", None):
             raise lost
