@@ -50,14 +50,9 @@ def main(argv: list[str]) -> None:
         runpy.run_path(str(ROOT / "scripts" / "measure.py"))["main"](argv)
         return
     config, args = parse_command(evaluate_parser(__doc__), argv)
-    if bool(args.checkpoint) == bool(args.model_dir) or (args.m_items_dir and not args.model_dir):
-        raise UserError("give --checkpoint CKPT, or the authors' pair --model_dir MODEL.pth --m_items_dir KEYS.pt, or "
-                        "--scores FILE")
-    if not args.dataset_path:
-        raise UserError("--dataset_path is missing: the folder that holds the data set's folder, or that folder itself")
     out = Path(args.out or results_folder(Path(args.checkpoint or args.model_dir)))
     check_writable(out)
-    own_lambda = not given(argv, "--lambda", "--score.psnr_weight")
+    own_lambda = not given(argv, "--score.psnr_weight")
     other = read_any(args.compare, config, args, config.data.dataset, own_lambda) if args.compare else None
     with processes(pick_device(args.device)) as device:
         evaluate(config, args, out, other, device)

@@ -16,7 +16,7 @@ import jsonargparse
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 
-from lgn_net.config import SECTIONS, Config, flatten, require
+from lgn_net.config import Config, flatten, require
 from lgn_net.datasets import canonical_name
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT
@@ -63,6 +63,7 @@ COMMON = {"data.dataset", "model.name", "model.memory", "model.read_grad", "loss
 # Knobs of earlier versions, with the value at which they meant what is now always so; and words of earlier versions.
 RETIRED = {"model.read_temperature": 1.0, "model.ema": 0.0, "model.skips": False, "train.sync_batch_norm": True}
 RENAMED = {("score.memory_update", "off"): "frozen"}
+SECTIONS = {name: type(section) for name, section in vars(Config()).items() if name != "seed"}
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 load_any_yaml = jsonargparse.get_loader("yaml")
@@ -92,8 +93,7 @@ def config_parser() -> ArgumentParser:
     """Make a parser that knows `--config` and every knob, in a tenth of a second; commands add their own arguments."""
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with any of the knobs below")
-    parser.add_argument("--seed", type=int, default=Config.seed,
-                        help="Seed of the weights, the memory items and the order of the windows.")
+    parser.add_argument("--seed", type=int, default=Config.seed, help="Seed of weights, items and window order.")
     for name, section in SECTIONS.items():
         parser.add_class_arguments(section, name)
     return parser
@@ -159,7 +159,7 @@ def train_parser(description: str) -> ArgumentParser:
 def evaluate_parser(description: str) -> ArgumentParser:
     """Make the parser of evaluate.py."""
     parser = command_parser(description, "evaluate.py (--checkpoint CKPT | --model_dir MODEL --m_items_dir KEYS) "
-                                     "--dataset_path DATA\n       evaluate.py --scores FILE", needs_data=False)
+                                     "--dataset_path DATA\n       evaluate.py --scores FILE")
     network_arguments(parser)
     measuring_arguments(parser)
     parser.add_argument("--out", help="Folder for the results; default: evaluation_<checkpoint>, beside that "
@@ -193,8 +193,9 @@ def show_help(parser: ArgumentParser, argv: list[str], *sections: str) -> None:
 
 def network_arguments(parser: ArgumentParser) -> None:
     """Add the arguments that name a trained network."""
-    parser.add_argument("--checkpoint", help="Checkpoint written by train.py or scripts/import_official.py.")
-    parser.add_argument("--model_dir", help="Instead of --checkpoint: the authors' <n>model.pth.")
+    network = parser.add_mutually_exclusive_group(required=True)
+    network.add_argument("--checkpoint", help="Checkpoint written by train.py or scripts/import_official.py.")
+    network.add_argument("--model_dir", help="Instead of --checkpoint: the authors' <n>model.pth.")
     parser.add_argument("--m_items_dir", help="The authors' <n>keys.pt that belongs to --model_dir.")
 
 
@@ -207,12 +208,10 @@ def label_argument(parser: ArgumentParser) -> None:
 def measuring_arguments(parser: ArgumentParser) -> None:
     """Add the arguments that say with which labels scores are measured and how, and with what they are compared."""
     label_argument(parser)
-    parser.add_argument("--compare", help="A second file of scores: the difference, with a paired bootstrap over the "
-                                          "videos.")
+    parser.add_argument("--compare", help="A second file of scores: the difference, by a paired bootstrap over videos.")
     parser.add_argument("--direction", choices=["normal", "abnormal"],
                         help="What a high score means, for scores of another program.")
-    parser.add_argument("--drop-first", type=int,
-                        help="With --direction: the first K frames of each video have no score.")
+    parser.add_argument("--drop-first", type=int, help="With --direction: the first K frames of a video have no score.")
     parser.add_argument("--crop", help="With --direction: the scores are of these frames of each video, such as 8:-7.")
     parser.add_argument("--protocol", choices=["all", "paper"], default="all",
                         help="all: the AUC under every protocol, too; paper: the headline only.")
@@ -264,8 +263,8 @@ def parse_command(parser: ArgumentParser, argv: list[str],
                 raise UserError(f"data set {dataset} has no file {file}; give --config FILE, such as configs/ped2.yaml")
         if "--model_dir" in chosen:
             from lgn_net.official import official_system
-            files.append(family_file(official_system(chosen["--model_dir"])))
-    family = family_file(chosen.get("--model.name", ""))
+            files.append(ROOT / f"configs/family/{official_system(chosen['--model_dir'])}.yaml")
+    family = ROOT / f"configs/family/{chosen.get('--model.name', '')}.yaml"
     if family.is_file() and (files or not base):
         files = [*files, family]
     return parse(parser, [*(f"--config={file}" for file in files), *words])
@@ -304,8 +303,3 @@ def peek(flags: list[str], words: list[str]) -> tuple[dict[str, list[str]], list
         else:
             others.append(word)
     return found, others
-
-
-def family_file(name: str) -> Path:
-    """Return configs/family/<name>.yaml of this project, which need not exist."""
-    return ROOT / "configs" / "family" / f"{name}.yaml"

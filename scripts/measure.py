@@ -45,8 +45,8 @@ def main(argv: list[str]) -> None:
                             f"{value} would give; choose lambda, {', '.join(SCORING[1:])} and labels")
 
     # The scores with their labels, and those to compare with. A second file of ours keeps its own lambda.
-    dataset = config.data.dataset if given(argv, "--dataset_type", "--data.dataset") else None
-    own_lambda = not given(argv, "--lambda", "--score.psnr_weight")
+    dataset = config.data.dataset if given(argv, "--data.dataset") else None
+    own_lambda = not given(argv, "--score.psnr_weight")
     evaluation = read_any(scores, config, args, dataset)
     other = read_any(args.compare, config, args, dataset, own_lambda, evaluation.videos) if args.compare else None
 

@@ -59,8 +59,6 @@ def sweep_gamma(argv: list[str]) -> None:
     parser.add_argument("--gammas", type=float, nargs="+", help="Default: 0, the configuration's, and the quantiles.")
     parser.add_argument("--out", help="Default: evaluation_<name of the checkpoint>, beside it.")
     config, args = parse_command(parser, argv)
-    if bool(args.checkpoint) == bool(args.model_dir):
-        raise UserError("give --checkpoint CKPT, or the authors' pair --model_dir MODEL.pth --m_items_dir KEYS.pt")
     if config.score.memory_update == "frozen":
         raise UserError("score.memory_update is frozen, and then gamma changes nothing; choose carry or reset")
     out = Path(args.out or results_folder(Path(args.checkpoint or args.model_dir)))
