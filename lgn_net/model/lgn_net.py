@@ -34,11 +34,7 @@ class FramePredictor(nn.Module, ABC):
         return Output(self.decode(lookups, context), lookups)
 
     def frame_gates(self, frames: Tensor) -> Tensor | None:
-        """Compute what depends on single frames (T, C, H, W), once for all windows that hold them.
-
-        Returns:
-            (T, G, H/4, W/4), see `LocalBranch.frame_gates`; None without local branch.
-        """
+        """Compute what single frames (T, C, H, W) give to all windows, as `LocalBranch.frame_gates` does, or None."""
         return None
 
     @abstractmethod
@@ -81,8 +77,7 @@ class LGNNet(FramePredictor):
         skips: hand the features of E_glo's first three blocks to the decoder (MNAD's prediction).
         wide: a decoder as wide without skips as with them (MNAD's reconstruction).
         concat_query: the decoder gets the queries beside the prototypes (Glo-Net, MNAD).
-        fold_time: see `LocalBranch`.
-        forget_bias: see `STLSTMCell`.
+        fold_time, forget_bias: see `LocalBranch` and `STLSTMCell`.
     """
 
     def __init__(self, make_memory: MemoryMaker | None, input_frames: int = 4, channels: int = 3, base_width: int = 64,

@@ -50,11 +50,7 @@ class PrototypeMemory(nn.Module):
         self.update_max = update_max
 
     def lookup(self, queries: Tensor) -> Lookup:
-        """Compare queries with all items and read prototypes for them, softmax-weighted means of items (eq. 2-3).
-
-        Args:
-            queries: (B, D, h, w) of unit length over D.
-        """
+        """Compare queries (B, D, h, w), of unit length over D, with all items and read prototypes (eq. 2-3)."""
         with torch.autocast(queries.device.type, enabled=False):
             flat = queries.float().permute(0, 2, 3, 1).flatten(0, 2)                       # (N, D)
             similarity = flat @ self.items.T                                               # (N, M)
@@ -71,13 +67,7 @@ class PrototypeMemory(nn.Module):
         """Move every item towards the queries whose nearest item it is, and normalise it again (eq. 4-6).
 
         An item that is nobody's nearest stays. In training on several processes the queries of all processes count,
-        and the items stay the same everywhere.
-
-        Args:
-            lookup: result of `lookup` with the present items.
-
-        Returns:
-            Number of queries whose nearest item each item is, (M,).
+        and the items stay the same everywhere. Returns the number of queries whose nearest item each is, (M,).
         """
         M, shared = len(self.items), self.training
         nearest = lookup.nearest[:, 0]                                                     # (N,)

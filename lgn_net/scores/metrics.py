@@ -22,11 +22,10 @@ FALSE_ALARMS = 0.05             # the share of the normal frames at which a seco
 def all_frames(labels: Arrays, normality: Arrays) -> Results:
     """Compute the metrics over all frames together that are no AUC; a further metric belongs here."""
     curve, y, x = roc(labels, normality), np.concatenate(labels), np.concatenate(normality)
-    # The rate at which false positives equal misses, on a straight line between points of the curve.
-    equal_error_rate = float(np.interp(0, curve[0] - (1 - curve[1]), curve[0])) if curve else None
     of_normal, of_abnormal = (mean_where(normality, labels, c) for c in (0, 1))
     return {
-        "eer": equal_error_rate,
+        # The rate at which false positives equal misses, on a straight line between points of the curve.
+        "eer": float(np.interp(0, curve[0] - (1 - curve[1]), curve[0])) if curve else None,
         "at_eer": operating_point(*curve, x) if curve else None,
         "wanted_false_positive_rate": FALSE_ALARMS,
         "at_wanted": operating_point(*curve, x, FALSE_ALARMS) if curve else None,
