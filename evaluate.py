@@ -123,10 +123,7 @@ def take(scored: list[VideoScores], names: tuple[str, ...]) -> list[VideoScores]
 
 def refuse_mistakes(config: Config, args: Namespace, model: FramePredictor, videos: list[Video],
                     truth: Mapping[str, np.ndarray], extra: int, other: Evaluation | None) -> None:
-    """Raise UserError now, not after hours, where arguments fit neither each other nor the data.
-
-    `extra` is the number of training windows for the normalisation.
-    """
+    """Raise UserError now, not after hours, where arguments fit neither each other nor the data."""
     if world_size() > 1 and config.score.memory_update == "carry" and model.memories:
         raise UserError("score.memory_update carry hands the memory from video to video, which several processes "
                         "cannot; start without torchrun, or give --score.memory_update reset (or frozen)")

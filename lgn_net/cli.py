@@ -100,11 +100,7 @@ def config_parser() -> ArgumentParser:
 
 
 def parse(parser: ArgumentParser, words: list[str] | dict) -> tuple[Config, Namespace]:
-    """Read a command line, or a dictionary of knobs: the configuration, and the command's own arguments.
-
-    Raises:
-        UserError: an unknown name, a wrong type, or a value out of range.
-    """
+    """Read a command line, or a dictionary of knobs: the configuration, and all arguments; UserError for mistakes."""
     try:
         args = parser.parse_object(words) if isinstance(words, dict) else parser.parse_args(words)
         for name in SECTIONS:
@@ -116,10 +112,7 @@ def parse(parser: ArgumentParser, words: list[str] | dict) -> tuple[Config, Name
 
 
 def config_from_dict(raw: dict) -> Config:
-    """Undo `dataclasses.asdict`, checked like a config file; UserError when it does not fit.
-
-    Knobs and words of earlier versions are taken where they mean what this version does.
-    """
+    """Undo `dataclasses.asdict`, checked like a config file; knobs and words of earlier versions are understood."""
     knobs = {}
     for knob, value in flatten(raw).items():
         if knob not in RETIRED:
@@ -240,20 +233,19 @@ def parse_command(parser: ArgumentParser, argv: list[str],
     check_flags(parser, words)
     words = [ALIASES.get(word, word) for word in words]
     words = [RENAMED.get((flag.removeprefix("--"), word), word) for flag, word in zip(["", *words], words)]
-    configs, words = peek(["--config"], words)
-    flags = ["--resume", "--checkpoint", "--data.dataset", "--model_dir", "--model.name", "--exp_dir"]
-    chosen = {flag: values[-1] for flag, values in peek(flags, words)[0].items()}
+    pairs = [*zip(words, [*words[1:], ""])]                                 # each flag with its value, and other pairs
+    files, chosen = [Path(value) for flag, value in pairs if flag == "--config"], dict(pairs)
+    words = [word for flag, word in zip(["", *words], words) if "--config" not in (flag, word)]
     if chosen.get("--resume") == "auto":
         from lgn_net.training.checkpoint import newest_good
         chosen["--resume"] = newest_good(Path(chosen.get("--exp_dir", "")))
-        words = peek(["--resume"], words)[1] + ["--resume", chosen["--resume"]] * (chosen["--resume"] != "")
+        words += ["--resume", chosen["--resume"]]
 
     base = saved
     if source := chosen.get("--resume") or chosen.get("--checkpoint"):
         from lgn_net.training.checkpoint import load_checkpoint  # only now: measuring scores needs no torch
         base = flatten(asdict(load_checkpoint(source)[0]))
     parser.set_defaults(dict(base or {}))
-    files = [*map(Path, configs.get("--config", []))]
     if not base and not files:
         if dataset := chosen.get("--data.dataset"):
             file = ROOT / f"configs/{canonical_name(dataset)}.yaml"
@@ -290,16 +282,3 @@ def check_flags(parser: ArgumentParser, words: list[str]) -> None:
 def separate(argv: list[str]) -> list[str]:
     """Turn every `--flag=value` into two words."""
     return [word for arg in argv for word in (arg.split("=", 1) if arg.startswith("--") and "=" in arg else [arg])]
-
-
-def peek(flags: list[str], words: list[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Find the values of some flags among the words of a command line; return the other words, too."""
-    found: dict[str, list[str]] = {}
-    others: list[str] = []
-    rest = iter(words)
-    for word in rest:
-        if word in flags and (value := next(rest, None)) is not None:
-            found.setdefault(word, []).append(value)
-        else:
-            others.append(word)
-    return found, others

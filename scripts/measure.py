@@ -11,7 +11,7 @@ score (lambda, normalize, smoothing, average) can be chosen anew, the others are
 from dataclasses import asdict
 from pathlib import Path
 
-from lgn_net.cli import command_parser, config_from_dict, given, measuring_arguments, parse_command, peek, separate
+from lgn_net.cli import command_parser, config_from_dict, given, measuring_arguments, parse_command, separate
 from lgn_net.config import flatten
 from lgn_net.errors import UserError
 from lgn_net.report.outcome import finish
@@ -27,8 +27,8 @@ def main(argv: list[str]) -> None:
     argv = separate(argv)
     if argv and not argv[0].startswith("-"):
         argv = ["--scores", *argv]
-    named = peek(["--scores"], argv)[0].get("--scores")
-    scores = score_file(named[-1]) if named else Path()
+    named = dict(zip(argv, argv[1:])).get("--scores")
+    scores = score_file(named) if named else Path()
     beside = results_beside(scores) if named else {}
     of_network = flatten(asdict(config_from_dict(beside["config"]))) if "config" in beside else {}
     of_scoring = {f"score.{knob}": value for knob, value in beside.get("scoring", {}).items()}
