@@ -24,8 +24,7 @@ def build_model(config: Config) -> FramePredictor:
     """Build a freshly initialised model, channels last; weights and items come from torch's global random state."""
     knobs = config.model
     sizes: dict = {"channels": config.data.channels, "base_width": knobs.base_width}
-    recurrent: dict = {"hidden_width": knobs.hidden_width, "lstm_layers": knobs.lstm_layers,
-                       "fold_time": knobs.fold_time}
+    recurrent: dict = {name: getattr(knobs, name) for name in ("hidden_width", "lstm_layers", "fold_time")}
     memory: partial = partial(PrototypeMemory, knobs.memory_items, update_max=knobs.update_max,
                               read_grad=knobs.read_grad or knobs.name == "msn_net")
     if knobs.revive_after:

@@ -51,16 +51,15 @@ class PrototypeMemory(nn.Module):
 
     def lookup(self, queries: Tensor) -> Lookup:
         """Compare queries (B, D, h, w), of unit length over D, with all items and read prototypes (eq. 2-3)."""
+        B, D, h, w = queries.shape
         with torch.autocast(queries.device.type, enabled=False):
             flat = queries.float().permute(0, 2, 3, 1).flatten(0, 2)                       # (N, D)
             similarity = flat @ self.items.T                                               # (N, M)
             weights = similarity.softmax(dim=1)                                            # (N, M): over items
             if not self.read_grad:
                 weights = weights.detach()    # the prediction loss stops here, see docs/differences.md, 1
-            prototypes = weights @ self.items                                              # (N, D)
-        B, D, h, w = queries.shape
-        return Lookup(prototypes.view(B, h, w, D).permute(0, 3, 1, 2), queries, similarity,
-                      similarity.detach().topk(2, dim=1).indices)
+            prototypes = (weights @ self.items).view(B, h, w, D).permute(0, 3, 1, 2)       # (B, D, h, w)
+        return Lookup(prototypes, queries, similarity, similarity.detach().topk(2, dim=1).indices)
 
     @torch.no_grad()
     def update_(self, lookup: Lookup) -> Tensor:
@@ -70,9 +69,8 @@ class PrototypeMemory(nn.Module):
         and the items stay the same everywhere. Returns the number of queries whose nearest item each is, (M,).
         """
         M, shared = len(self.items), self.training
-        nearest = lookup.nearest[:, 0]                                                     # (N,)
         similarity = lookup.similarity                                                     # (N, M)
-        chosen = F.one_hot(nearest, M).float()                                             # (N, M)
+        chosen = F.one_hot(lookup.nearest[:, 0], M).float()                                # (N, M): 1 at the nearest
         counted = similarity if self.update_max == "all" else torch.where(chosen > 0, similarity, -1.0)
         highest = torch.cat([counted, counted.new_full((1, M), -1.0)]).amax(dim=0)         # (M,), -1 for no query
         if shared:
