@@ -66,9 +66,8 @@ def measure_all(evaluation: Evaluation, config: Config, every_protocol: bool, ot
     videos, weights, training, about = evaluation
     protocol = Protocol.configured(asdict(config.score))
     # Whose labels these are; of Avenue, which has two truths, both are measured.
-    labels = [video.labels for video in videos]
-    truths = shipped_truths([video.name for video in videos], [video.frames for video in videos], labels,
-                            about.get("dataset"))
+    names, frames, _, labels = zip(*videos)
+    truths = shipped_truths(names, frames, labels, about.get("dataset"))
     sources = [name for name, truth in truths.items() if all(map(np.array_equal, truth, labels))]
     source = ", ".join(sources) or None
     others: dict[str | None, Videos] = {name: [video._replace(labels=y) for video, y in zip(videos, truth)]
