@@ -31,8 +31,8 @@ from lgn_net.device import pick_device
 from lgn_net.distributed import collect, processes, rank, world_size
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, check_writable, results_folder
-from lgn_net.inference.around import draw_maps, find_masks, load_network, load_test_set, sample_normal, training_videos
-from lgn_net.inference.loop import score_videos, to_scores, videos_of_process
+from lgn_net.inference.around import draw_maps, find_masks, load_data, load_network, sample_normal, to_scores
+from lgn_net.inference.loop import score_videos, videos_of_process
 from lgn_net.inference.observers import Localization, Quality, summarize
 from lgn_net.inference.part import Part, key_of
 from lgn_net.model.lgn_net import FramePredictor
@@ -50,14 +50,9 @@ def main(argv: list[str]) -> None:
         runpy.run_path(str(ROOT / "scripts" / "measure.py"))["main"](argv)
         return
     config, args = parse_command(evaluate_parser(__doc__), argv)
-    if bool(args.checkpoint) == bool(args.model_dir) or (args.m_items_dir and not args.model_dir):
-        raise UserError("give --checkpoint CKPT, or the authors' pair --model_dir MODEL.pth --m_items_dir KEYS.pt, or "
-                        "--scores FILE")
-    if not args.dataset_path:
-        raise UserError("--dataset_path is missing: the folder that holds the data set's folder, or that folder itself")
     out = Path(args.out or results_folder(Path(args.checkpoint or args.model_dir)))
     check_writable(out)
-    own_lambda = not given(argv, "--lambda", "--score.psnr_weight")
+    own_lambda = not given(argv, "--score.psnr_weight")
     other = read_any(args.compare, config, args, config.data.dataset, own_lambda) if args.compare else None
     with processes(pick_device(args.device)) as device:
         evaluate(config, args, out, other, device)
@@ -67,9 +62,8 @@ def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | Non
     """Score, measure, write and print, as one of the processes; all but the first one only score."""
     # The network, the test videos with their masks, and the training videos beside them where there are any.
     config, model, origin = load_network(config, args, device)
-    videos, truth, about = load_test_set(config, args)
+    videos, truth, normal_videos, about = load_data(config, args)
     before = config.model.window - 1                                          # frames that have none before them to see
-    normal_videos = training_videos(config, args)
     extra = min(sum(max(len(video.frames) - before, 0) for video in normal_videos), config.score.calibration)
     refuse_mistakes(config, args, model, videos, truth, extra, other)
     split = find_split(args.dataset_path, config.data.dataset, "testing")
@@ -89,13 +83,11 @@ def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | Non
     windows = sum(len(videos[v].frames) - before for v in videos_of_process(videos, config))
     with progress("evaluate", windows + extra, "frames") as bar:
         signals = score_videos(model, videos, config, device, bar, [o for o in (localization, quality) if o], part)
-        scored = [video for each in collect(to_scores(signals, videos, truth)) for video in each]
+        scored = to_scores(sorted(one for each in collect([*signals]) for one in each), videos, truth)
         if localization:
             localization.pixels = sum(collect(localization.pixels))
         if rank():
             return
-        order = {video.name: v for v, video in enumerate(videos)}
-        scored.sort(key=lambda video: order[video.name])
         located, likeness = (take(scored, observer.measures) for observer in (Localization, Quality))
         write_scores(out / "scores.csv", scored)                             # whatever comes, hours of scoring are kept
         calibration, memories = sample_normal(model, normal_videos, config, extra, device, bar) if extra else ([], [])
@@ -131,10 +123,7 @@ def take(scored: list[VideoScores], names: tuple[str, ...]) -> list[VideoScores]
 
 def refuse_mistakes(config: Config, args: Namespace, model: FramePredictor, videos: list[Video],
                     truth: Mapping[str, np.ndarray], extra: int, other: Evaluation | None) -> None:
-    """Raise UserError now, not after hours, where arguments fit neither each other nor the data.
-
-    `extra` is the number of training windows for the normalisation.
-    """
+    """Raise UserError now, not after hours, where arguments fit neither each other nor the data."""
     if world_size() > 1 and config.score.memory_update == "carry" and model.memories:
         raise UserError("score.memory_update carry hands the memory from video to video, which several processes "
                         "cannot; start without torchrun, or give --score.memory_update reset (or frozen)")

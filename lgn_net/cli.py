@@ -16,7 +16,7 @@ import jsonargparse
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 
-from lgn_net.config import SECTIONS, Config, flatten, require
+from lgn_net.config import Config, flatten, require
 from lgn_net.datasets import canonical_name
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT
@@ -63,6 +63,7 @@ COMMON = {"data.dataset", "model.name", "model.memory", "model.read_grad", "loss
 # Knobs of earlier versions, with the value at which they meant what is now always so; and words of earlier versions.
 RETIRED = {"model.read_temperature": 1.0, "model.ema": 0.0, "model.skips": False, "train.sync_batch_norm": True}
 RENAMED = {("score.memory_update", "off"): "frozen"}
+SECTIONS = {name: type(section) for name, section in vars(Config()).items() if name != "seed"}
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 load_any_yaml = jsonargparse.get_loader("yaml")
@@ -92,19 +93,14 @@ def config_parser() -> ArgumentParser:
     """Make a parser that knows `--config` and every knob, in a tenth of a second; commands add their own arguments."""
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with any of the knobs below")
-    parser.add_argument("--seed", type=int, default=Config.seed,
-                        help="Seed of the weights, the memory items and the order of the windows.")
+    parser.add_argument("--seed", type=int, default=Config.seed, help="Seed of weights, items and window order.")
     for name, section in SECTIONS.items():
         parser.add_class_arguments(section, name)
     return parser
 
 
 def parse(parser: ArgumentParser, words: list[str] | dict) -> tuple[Config, Namespace]:
-    """Read a command line, or a dictionary of knobs: the configuration, and the command's own arguments.
-
-    Raises:
-        UserError: an unknown name, a wrong type, or a value out of range.
-    """
+    """Read a command line, or a dictionary of knobs: the configuration, and all arguments; UserError for mistakes."""
     try:
         args = parser.parse_object(words) if isinstance(words, dict) else parser.parse_args(words)
         for name in SECTIONS:
@@ -116,10 +112,7 @@ def parse(parser: ArgumentParser, words: list[str] | dict) -> tuple[Config, Name
 
 
 def config_from_dict(raw: dict) -> Config:
-    """Undo `dataclasses.asdict`, checked like a config file; UserError when it does not fit.
-
-    Knobs and words of earlier versions are taken where they mean what this version does.
-    """
+    """Undo `dataclasses.asdict`, checked like a config file; knobs and words of earlier versions are understood."""
     knobs = {}
     for knob, value in flatten(raw).items():
         if knob not in RETIRED:
@@ -159,7 +152,7 @@ def train_parser(description: str) -> ArgumentParser:
 def evaluate_parser(description: str) -> ArgumentParser:
     """Make the parser of evaluate.py."""
     parser = command_parser(description, "evaluate.py (--checkpoint CKPT | --model_dir MODEL --m_items_dir KEYS) "
-                                     "--dataset_path DATA\n       evaluate.py --scores FILE", needs_data=False)
+                                     "--dataset_path DATA\n       evaluate.py --scores FILE")
     network_arguments(parser)
     measuring_arguments(parser)
     parser.add_argument("--out", help="Folder for the results; default: evaluation_<checkpoint>, beside that "
@@ -193,8 +186,9 @@ def show_help(parser: ArgumentParser, argv: list[str], *sections: str) -> None:
 
 def network_arguments(parser: ArgumentParser) -> None:
     """Add the arguments that name a trained network."""
-    parser.add_argument("--checkpoint", help="Checkpoint written by train.py or scripts/import_official.py.")
-    parser.add_argument("--model_dir", help="Instead of --checkpoint: the authors' <n>model.pth.")
+    network = parser.add_mutually_exclusive_group(required=True)
+    network.add_argument("--checkpoint", help="Checkpoint written by train.py or scripts/import_official.py.")
+    network.add_argument("--model_dir", help="Instead of --checkpoint: the authors' <n>model.pth.")
     parser.add_argument("--m_items_dir", help="The authors' <n>keys.pt that belongs to --model_dir.")
 
 
@@ -207,12 +201,10 @@ def label_argument(parser: ArgumentParser) -> None:
 def measuring_arguments(parser: ArgumentParser) -> None:
     """Add the arguments that say with which labels scores are measured and how, and with what they are compared."""
     label_argument(parser)
-    parser.add_argument("--compare", help="A second file of scores: the difference, with a paired bootstrap over the "
-                                          "videos.")
+    parser.add_argument("--compare", help="A second file of scores: the difference, by a paired bootstrap over videos.")
     parser.add_argument("--direction", choices=["normal", "abnormal"],
                         help="What a high score means, for scores of another program.")
-    parser.add_argument("--drop-first", type=int,
-                        help="With --direction: the first K frames of each video have no score.")
+    parser.add_argument("--drop-first", type=int, help="With --direction: the first K frames of a video have no score.")
     parser.add_argument("--crop", help="With --direction: the scores are of these frames of each video, such as 8:-7.")
     parser.add_argument("--protocol", choices=["all", "paper"], default="all",
                         help="all: the AUC under every protocol, too; paper: the headline only.")
@@ -241,20 +233,19 @@ def parse_command(parser: ArgumentParser, argv: list[str],
     check_flags(parser, words)
     words = [ALIASES.get(word, word) for word in words]
     words = [RENAMED.get((flag.removeprefix("--"), word), word) for flag, word in zip(["", *words], words)]
-    configs, words = peek(["--config"], words)
-    flags = ["--resume", "--checkpoint", "--data.dataset", "--model_dir", "--model.name", "--exp_dir"]
-    chosen = {flag: values[-1] for flag, values in peek(flags, words)[0].items()}
+    pairs = [*zip(words, [*words[1:], ""])]                                 # each flag with its value, and other pairs
+    files, chosen = [Path(value) for flag, value in pairs if flag == "--config"], dict(pairs)
+    words = [word for flag, word in zip(["", *words], words) if "--config" not in (flag, word)]
     if chosen.get("--resume") == "auto":
         from lgn_net.training.checkpoint import newest_good
         chosen["--resume"] = newest_good(Path(chosen.get("--exp_dir", "")))
-        words = peek(["--resume"], words)[1] + ["--resume", chosen["--resume"]] * (chosen["--resume"] != "")
+        words += ["--resume", chosen["--resume"]]
 
     base = saved
     if source := chosen.get("--resume") or chosen.get("--checkpoint"):
         from lgn_net.training.checkpoint import load_checkpoint  # only now: measuring scores needs no torch
         base = flatten(asdict(load_checkpoint(source)[0]))
     parser.set_defaults(dict(base or {}))
-    files = [*map(Path, configs.get("--config", []))]
     if not base and not files:
         if dataset := chosen.get("--data.dataset"):
             file = ROOT / f"configs/{canonical_name(dataset)}.yaml"
@@ -264,8 +255,8 @@ def parse_command(parser: ArgumentParser, argv: list[str],
                 raise UserError(f"data set {dataset} has no file {file}; give --config FILE, such as configs/ped2.yaml")
         if "--model_dir" in chosen:
             from lgn_net.official import official_system
-            files.append(family_file(official_system(chosen["--model_dir"])))
-    family = family_file(chosen.get("--model.name", ""))
+            files.append(ROOT / f"configs/family/{official_system(chosen['--model_dir'])}.yaml")
+    family = ROOT / f"configs/family/{chosen.get('--model.name', '')}.yaml"
     if family.is_file() and (files or not base):
         files = [*files, family]
     return parse(parser, [*(f"--config={file}" for file in files), *words])
@@ -291,21 +282,3 @@ def check_flags(parser: ArgumentParser, words: list[str]) -> None:
 def separate(argv: list[str]) -> list[str]:
     """Turn every `--flag=value` into two words."""
     return [word for arg in argv for word in (arg.split("=", 1) if arg.startswith("--") and "=" in arg else [arg])]
-
-
-def peek(flags: list[str], words: list[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Find the values of some flags among the words of a command line; return the other words, too."""
-    found: dict[str, list[str]] = {}
-    others: list[str] = []
-    rest = iter(words)
-    for word in rest:
-        if word in flags and (value := next(rest, None)) is not None:
-            found.setdefault(word, []).append(value)
-        else:
-            others.append(word)
-    return found, others
-
-
-def family_file(name: str) -> Path:
-    """Return configs/family/<name>.yaml of this project, which need not exist."""
-    return ROOT / "configs" / "family" / f"{name}.yaml"

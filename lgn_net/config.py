@@ -1,7 +1,7 @@
 """Every knob once: its type, its default and its meaning, which `lgn_net.cli` makes into flags and their help."""
 
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import yaml
@@ -161,11 +161,11 @@ class Config:
     """All of it. Defaults are the published ones for Ped2."""
 
     seed: int = 0
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    score: ScoreConfig = field(default_factory=ScoreConfig)
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()
+    score: ScoreConfig = ScoreConfig()
 
     def __post_init__(self):
         for knob, value in flatten(asdict(self)).items():
@@ -193,8 +193,8 @@ LOWEST = {"seed": 0, "data.image_size": 16, "data.workers": 0, "model.input_fram
           "train.log_every": 1, "train.accumulate": 1, "train.max_steps": 1, "score.psnr_weight": 0, "score.gamma": 0,
           "score.smoothing": 0, "score.calibration": 0, "score.batch_size": 1}
 POSITIVE = ("train.lr", "train.save_minutes", "train.minutes", "train.fit_minutes")
-SECTIONS: dict[str, type] = {"data": DataConfig, "model": ModelConfig, "loss": LossConfig, "train": TrainConfig,
-                             "score": ScoreConfig}
+
+
 def require(ok: bool, knob: str, value: object, range_: str) -> None:
     """Raise UserError when a knob is out of range."""
     if not ok:

@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lgn_net import AnomalyDetector
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable, replacing
 from lgn_net.inference.signals import psnr, query_distance, regular_score
-from lgn_net.scores.calibration import calibrated
 from lgn_net.scores.score_file import distance_names
 from lgn_net.terminal import run_command
+from lgn_net.video.detector import AnomalyDetector, calibrated
 
 
 class Scorer(nn.Module):

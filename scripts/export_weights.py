@@ -18,14 +18,13 @@ from lgn_net.data.videos import find_split, index_videos
 from lgn_net.device import pick_device
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable, replacing
-from lgn_net.inference.around import predict_again, sample_normal
-from lgn_net.inference.loop import to_scores
+from lgn_net.inference.around import predict_again, sample_normal, to_scores
 from lgn_net.model.build import build_model
-from lgn_net.scores.calibration import calibrate
 from lgn_net.scores.maps import as_array, error_map, smoothed
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.terminal import progress, run_command
 from lgn_net.training.checkpoint import load_checkpoint, load_file, load_weights, save_checkpoint
+from lgn_net.video.detector import calibrate
 
 
 def main(argv: list[str]) -> None:

@@ -8,7 +8,7 @@ configs/ped2.yaml, and for MNAD its own lambda and gamma, go into it, or --confi
 
 import argparse
 
-from lgn_net.cli import family_file, knob_parser, parse
+from lgn_net.cli import knob_parser, parse
 from lgn_net.files import ROOT
 from lgn_net.official import SYSTEMS, import_official, official_system
 from lgn_net.terminal import run_command
@@ -23,7 +23,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--out", required=True, help="checkpoint to write")
     parser.add_argument("--config", help="configuration whose data set and scoring go into the checkpoint")
     args = parser.parse_args(argv)
-    files = [args.config] if args.config else [ROOT / "configs/ped2.yaml", family_file(official_system(args.model))]
+    system = ROOT / f"configs/family/{official_system(args.model)}.yaml"
+    files = [args.config] if args.config else [ROOT / "configs/ped2.yaml", system]
     config, _ = parse(knob_parser(), [f"--config={file}" for file in files])
     config, state = import_official(config, args.model, args.items)
     save_checkpoint(args.out, config, state, imported_from=[args.model, args.items])

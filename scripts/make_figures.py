@@ -100,8 +100,7 @@ def part(number: int, run: Run, videos: Sequence[str] | None) -> Any:
     """Collect what a run gives to a figure, see `draw`. UserError or OSError saying why when it gives nothing."""
     about = run.evaluation.about
     if number == 5:
-        shown = [(video, x) for video, x in zip(run.evaluation.videos, run.normality)
-                 if not videos or video.name in videos]
+        shown = [(one, x) for one, x in zip(run.evaluation.videos, run.normality) if not videos or one.name in videos]
         if not shown:
             raise UserError(f"none of the videos {', '.join(videos or ())}")
         return figures.curve_pages(*zip(*shown), point=about.get("at_eer"))

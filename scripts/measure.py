@@ -11,7 +11,7 @@ score (lambda, normalize, smoothing, average) can be chosen anew, the others are
 from dataclasses import asdict
 from pathlib import Path
 
-from lgn_net.cli import command_parser, config_from_dict, given, measuring_arguments, parse_command, peek, separate
+from lgn_net.cli import command_parser, config_from_dict, given, measuring_arguments, parse_command, separate
 from lgn_net.config import flatten
 from lgn_net.errors import UserError
 from lgn_net.report.outcome import finish
@@ -27,8 +27,8 @@ def main(argv: list[str]) -> None:
     argv = separate(argv)
     if argv and not argv[0].startswith("-"):
         argv = ["--scores", *argv]
-    named = peek(["--scores"], argv)[0].get("--scores")
-    scores = score_file(named[-1]) if named else Path()
+    named = dict(zip(argv, argv[1:])).get("--scores")
+    scores = score_file(named) if named else Path()
     beside = results_beside(scores) if named else {}
     of_network = flatten(asdict(config_from_dict(beside["config"]))) if "config" in beside else {}
     of_scoring = {f"score.{knob}": value for knob, value in beside.get("scoring", {}).items()}
@@ -45,14 +45,13 @@ def main(argv: list[str]) -> None:
                             f"{value} would give; choose lambda, {', '.join(SCORING[1:])} and labels")
 
     # The scores with their labels, and those to compare with. A second file of ours keeps its own lambda.
-    dataset = config.data.dataset if given(argv, "--dataset_type", "--data.dataset") else None
-    own_lambda = not given(argv, "--lambda", "--score.psnr_weight")
+    dataset = config.data.dataset if given(argv, "--data.dataset") else None
+    own_lambda = not given(argv, "--score.psnr_weight")
     evaluation = read_any(scores, config, args, dataset)
     other = read_any(args.compare, config, args, dataset, own_lambda, evaluation.videos) if args.compare else None
 
     # Normality, numbers, files; the error maps beside the scores follow their frames' new normality.
-    normal = normality_under(Protocol.configured(asdict(config.score)), evaluation.videos, evaluation.weights,
-                             evaluation.training)
+    normal = normality_under(Protocol.configured(asdict(config.score)), *evaluation[:3])
     maps, out = scores.with_name("maps.npz"), Path(args.out) if args.out else None
     drawn = judge_again(load_maps(maps), evaluation.videos, normal) if out and maps.is_file() else []
     finish(evaluation, normal, config, args.protocol == "all", other, out, drawn)

@@ -278,9 +278,9 @@ class Run:
         """Draw the AUCs over the epochs that were evaluated into the run's folder."""
         last = self.config.train.epochs
         every = {k: self.results_of(self.folder / f"epoch_{k:03d}.pt") for k in range(1, last)} | {last: self.results}
-        epochs, curves = np.array([k for k in every if every[k]]), {}
-        for name, key in SIGNALS.items():
-            curves[name] = [(epochs, np.array([every[k].get(key) for k in epochs], float), None)]
+        epochs = np.array([k for k in every if every[k]])
+        curves = {name: [(epochs, np.array([every[k].get(key) for k in epochs], float), None)]
+                  for name, key in SIGNALS.items()}
         save_figure(sweep_figure("epoch", curves), self.folder / "auc_over_epochs")
 
 

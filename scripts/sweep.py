@@ -19,8 +19,7 @@ from lgn_net.cli import command_parser, label_argument, network_arguments, parse
 from lgn_net.device import pick_device
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable, results_folder, write_atomic
-from lgn_net.inference.around import load_network, load_test_set, sample_normal, training_videos
-from lgn_net.inference.loop import to_scores
+from lgn_net.inference.around import load_data, load_network, sample_normal, to_scores
 from lgn_net.inference.sweep import sweep_gamma as run_sweep
 from lgn_net.report.figures import save_figure, sweep_figure
 from lgn_net.report.outcome import lambda_rows
@@ -60,8 +59,6 @@ def sweep_gamma(argv: list[str]) -> None:
     parser.add_argument("--gammas", type=float, nargs="+", help="Default: 0, the configuration's, and the quantiles.")
     parser.add_argument("--out", help="Default: evaluation_<name of the checkpoint>, beside it.")
     config, args = parse_command(parser, argv)
-    if bool(args.checkpoint) == bool(args.model_dir):
-        raise UserError("give --checkpoint CKPT, or the authors' pair --model_dir MODEL.pth --m_items_dir KEYS.pt")
     if config.score.memory_update == "frozen":
         raise UserError("score.memory_update is frozen, and then gamma changes nothing; choose carry or reset")
     out = Path(args.out or results_folder(Path(args.checkpoint or args.model_dir)))
@@ -70,9 +67,9 @@ def sweep_gamma(argv: list[str]) -> None:
     # The gammas, without a look at the test set.
     device = pick_device(args.device)
     config, model, _ = load_network(config, args, device)
-    videos, truth, _ = load_test_set(config, args)
+    videos, truth, normal, _ = load_data(config, args)
     if not (gammas := args.gammas):
-        if not (normal := training_videos(config, args)):
+        if not normal:
             raise UserError("there are no training frames beside the test frames, whose regular scores would say which "
                             "gammas matter; give --gammas")
         R = [s.regular_score for s in sample_normal(model, normal, config, config.score.calibration or 256, device)[0]]

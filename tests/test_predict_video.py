@@ -27,17 +27,16 @@ from lgn_net import AnomalyDetector
 from lgn_net.config import Config, DataConfig, ModelConfig, with_knobs
 from lgn_net.data.videos import index_videos
 from lgn_net.errors import UserError
-from lgn_net.inference.around import sample_normal
-from lgn_net.inference.loop import score_videos, to_scores
+from lgn_net.inference.around import sample_normal, to_scores
+from lgn_net.inference.loop import score_videos
 from lgn_net.model.build import build_model
 from lgn_net.report import figures as page_figures
-from lgn_net.scores.calibration import calibrated
 from lgn_net.scores.normality import normality
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.scores.score_file import read_scores
 from lgn_net.training.checkpoint import load_checkpoint, save_checkpoint
 from lgn_net.video import output, source
-from lgn_net.video.detector import FrameResult, with_alarms
+from lgn_net.video.detector import FrameResult, calibrated, with_alarms
 from lgn_net.video.output import Output, boxes_of, marked
 
 export, predict = load_script("scripts/export_weights.py"), load_script("scripts/predict_video.py")
@@ -115,7 +114,7 @@ def test_calibration_is_that_of_sampled_windows(data, detector):
     assert detector.calibration["frames"] == len(signals) == 5 + 8
     for name, x in values.items():
         assert detector.calibration["signals"][name] == pytest.approx({"mean": np.mean(x), "std": np.std(x)})
-    expected = normality([values], weights, "training", values)[0]
+    expected = normality([values], weights, "training", [values])[0]
     np.testing.assert_allclose(calibrated(values, weights, detector.calibration), expected)
     for share in 0, 0.05, 0.7, 1:
         limit = AnomalyDetector.load(data / "small.pt", "cpu", false_alarms=share).limit()

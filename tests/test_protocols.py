@@ -16,7 +16,7 @@ HALF = paper_weights(0.5)
 TRAINING = made_scores({"t": np.zeros(20)}, seed=9)
 
 
-def ours(psnr, distance, weight, scope="video", training=None):
+def ours(psnr, distance, weight, scope="video", training=()):
     videos = [{"psnr": p, "distance": d} for p, d in zip(psnr, distance, strict=True)]
     return normality(videos, paper_weights(weight), scope, training)
 
@@ -28,7 +28,7 @@ def made(V=4, seed=3):
 
 def test_normality_by_hand():
     """p: PSNR, d: 1 - D, brought to [0, 1] within each video, over both, over the past; or not at all."""
-    training = {"psnr": np.array([24.0, 26.0]), "distance": np.array([0.1, 0.5])}      # mean 25, 0.3; spread 1, 0.2
+    training = [{"psnr": np.array([24.0, 26.0]), "distance": np.array([0.1, 0.5])}]    # mean 25, 0.3; spread 1, 0.2
     for scope, p, d in (("video", [[0, 1, 0.5], [1, 0]], [[1, 0.5, 0], [0, 1]]),
                         ("dataset", [[0, 0.5, 0.25], [1, 0.5]], [[1, 0.75, 0.5], [0, 1]]),
                         ("causal", [[0.5, 1, 0.5], [0.5, 0]], [[0.5, 0, 0], [0.5, 1]]),
@@ -40,7 +40,7 @@ def test_normality_by_hand():
                 np.testing.assert_allclose(scores, expected, atol=1e-12, err_msg=scope)
     flat, varied = [np.full(3, 30.0)], [np.array([0.1, 0.3, 0.2])]                     # constant signals say nothing
     np.testing.assert_allclose(ours(flat, varied, 0.6)[0], 0.6 * 0.5 + 0.4 * np.array([1, 0, 0.5]))
-    constant = {"psnr": np.full(4, 29.0), "distance": np.full(4, 0.2)}
+    constant = [{"psnr": np.full(4, 29.0), "distance": np.full(4, 0.2)}]
     np.testing.assert_allclose(ours(flat, varied, 1, "training", constant)[0], 1)      # 30 - 29, no spread
 
 

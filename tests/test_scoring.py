@@ -15,8 +15,8 @@ from lgn_net.data.clips import read_frames, to_float
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.errors import UserError
 from lgn_net.inference import loop
-from lgn_net.inference.around import predict_again, sample_normal
-from lgn_net.inference.loop import copy_items, restore_items, to_scores
+from lgn_net.inference.around import predict_again, sample_normal, to_scores
+from lgn_net.inference.loop import copy_items, restore_items
 from lgn_net.inference.signals import psnr, query_distance, regular_score
 from lgn_net.inference.sweep import sweep_gamma
 from lgn_net.model.build import build_model

@@ -1,7 +1,9 @@
 """Around the loop over test frames: the network and its data before it, single windows and error maps after it."""
 
+import contextlib
+import itertools
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -49,24 +51,31 @@ def load_network(config: Config, args: Namespace, device: torch.device) -> tuple
                            "parameters": parameters, "versions": provenance(device) | {"kernels": model.kernels}}
 
 
-def load_test_set(config: Config, args: Namespace) -> tuple[list[Video], dict[str, np.ndarray], Results]:
-    """Find the test videos of `--dataset_path`, the labels (T,) of each by its name, and where both are from."""
-    dataset = config.data.dataset
+def load_data(config: Config, args: Namespace) -> tuple[list[Video], dict[str, np.ndarray], list[Video], Results]:
+    """Find the test videos, the labels (T,) of each by its name, the training videos, and where all are from."""
+    dataset, normal = config.data.dataset, list[Video]()
     videos = index_videos(find_split(args.dataset_path, dataset, "testing"))
     if note := difference_from_published(dataset, "testing", [len(video.frames) for video in videos]):
         warnings.warn(note)
     truth, where = labels_of({video.name: len(video.frames) for video in videos}, dataset, args.dataset_path,
                              args.labels, config.data.label_source)
     complete = note is None if canonical_name(dataset) in BENCHMARKS else None
-    return videos, truth, {"dataset": dataset, "labels": where, "complete_benchmark": complete}
+    with contextlib.suppress(UserError):
+        normal = index_videos(find_split(args.dataset_path, dataset, "training"))
+    return videos, truth, normal, {"dataset": dataset, "labels": where, "complete_benchmark": complete}
 
 
-def training_videos(config: Config, args: Namespace) -> list[Video]:
-    """Find the training videos beside the test videos; [] where there are none."""
-    try:
-        return index_videos(find_split(args.dataset_path, config.data.dataset, "training"))
-    except UserError:
-        return []
+def to_scores(signals: Iterable[FrameSignals], videos: list[Video],
+              truth: Mapping[str, np.ndarray] | None = None) -> list[VideoScores]:
+    """Gather signals video by video, with the labels (T,) that `truth` has for each video's name, else 0."""
+    scored = []
+    for v, group in itertools.groupby(signals, key=lambda s: s.video):
+        rows, name = list(group), videos[v].name
+        frames, table = np.array([s.frame for s in rows]), [s.columns() for s in rows]
+        columns = {key: np.array([row[key] for row in table], float) for key in table[0]}
+        labels = truth[name][frames] if truth else np.zeros(len(rows))
+        scored.append(VideoScores(name, frames, columns, labels.astype(np.uint8)))
+    return scored
 
 
 def find_masks(split: Path, videos: Sequence[Video]) -> list[tuple[str, ...]]:

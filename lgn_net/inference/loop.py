@@ -2,10 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -21,7 +20,7 @@ from lgn_net.inference.signals import psnr, query_distance, regular_score
 from lgn_net.inference.stream import SILENT, Windows, batch_size_on, for_inference, stream_windows, updates_memory
 from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.model.memory import Lookup
-from lgn_net.scores.score_file import VideoScores, distance_names
+from lgn_net.scores.score_file import distance_names
 
 
 class FrameSignals(NamedTuple):
@@ -48,7 +47,6 @@ class Prediction(NamedTuple):
     predicted: Tensor              # (B, C, H, W) in [-1, 1]
     target: Tensor                 # the true frames, likewise
     lookups: list[Lookup]          # of each memory
-
 
 
 def predict(model: FramePredictor, windows: Iterable[Windows], config: Config, at_start: Sequence[Tensor] = (),
@@ -156,16 +154,3 @@ def videos_of_process(videos: list[Video], config: Config) -> list[int]:
     """Return the indices of the videos that this process scores; of all long enough ones where it is alone."""
     longest_first = sorted(long_enough(videos, config.model.window), key=lambda v: -len(videos[v].frames))
     return sorted(longest_first[rank()::world_size()])
-
-
-def to_scores(signals: Iterable[FrameSignals], videos: list[Video],
-              truth: Mapping[str, np.ndarray] | None = None) -> list[VideoScores]:
-    """Gather signals video by video, with the labels (T,) that `truth` has for each video's name, else 0."""
-    scored = []
-    for v, group in itertools.groupby(signals, key=lambda s: s.video):
-        rows, name = list(group), videos[v].name
-        frames, table = np.array([s.frame for s in rows]), [s.columns() for s in rows]
-        columns = {key: np.array([row[key] for row in table], float) for key in table[0]}
-        labels = truth[name][frames] if truth else np.zeros(len(rows))
-        scored.append(VideoScores(name, frames, columns, labels.astype(np.uint8)))
-    return scored

@@ -31,10 +31,7 @@ class Localization:
         self.pixels = torch.zeros(2 * BINS, dtype=torch.int64)       # of each error, normal and abnormal by turns
 
     def __call__(self, video: int, frame: int, predicted: Tensor, target: Tensor) -> dict[str, float]:
-        """Compare predicted and true frame (C, H, W) in [-1, 1] with the mask, if any; count their pixels.
-
-        `mask_score` is the threshold up to which the frame is called abnormal.
-        """
+        """Compare predicted and true frame (C, H, W) in [-1, 1] with the mask, if any; count their pixels."""
         found = dict.fromkeys(self.measures, float("nan"))
         if not self.masks[video]:
             return found
@@ -43,7 +40,8 @@ class Localization:
         bins = 2 * (strength.view(np.uint32) >> 12).astype(np.int64) + mask
         self.pixels += torch.from_numpy(np.bincount(bins.ravel(), minlength=2 * BINS))
 
-        # A normal frame is a false alarm when any pixel is marked, an abnormal one is found when FOUND of its mask are.
+        # A normal frame is a false alarm when any pixel is marked, an abnormal one is found when FOUND of its mask are;
+        # `mask_score` is the highest threshold at which that is so.
         found |= {"mask": float(mask.any()), "mask_score": float(strength.max())}
         if mask.any():
             inside = np.sort(strength[mask])[::-1]

@@ -6,9 +6,8 @@ import torch
 from torch import nn
 
 from lgn_net.config import Config
-from lgn_net.model.lgn_net import LGNNet, LocNet
+from lgn_net.model.lgn_net import FramePredictor, LGNNet, LocNet, MSNNet
 from lgn_net.model.memory import PrototypeMemory
-from lgn_net.model.msn_net import MSNNet
 from lgn_net.model.revival import RevivingMemory
 
 # What makes each relative of LGN-Net out of its boxes (docs/differences.md, "The family").
@@ -21,21 +20,16 @@ VARIANTS: dict[str, dict] = {
 }
 
 
-def build_model(config: Config) -> nn.Module:
-    """Build a freshly initialised model, channels last; weights and items come from torch's global random state.
-
-    Returns:
-        An `nn.Module` that is a `lgn_net.model.lgn_net.FramePredictor`.
-    """
+def build_model(config: Config) -> FramePredictor:
+    """Build a freshly initialised model, channels last; weights and items come from torch's global random state."""
     knobs = config.model
     sizes: dict = {"channels": config.data.channels, "base_width": knobs.base_width}
-    recurrent: dict = {"hidden_width": knobs.hidden_width, "lstm_layers": knobs.lstm_layers,
-                       "fold_time": knobs.fold_time}
+    recurrent: dict = {name: getattr(knobs, name) for name in ("hidden_width", "lstm_layers", "fold_time")}
     memory: partial = partial(PrototypeMemory, knobs.memory_items, update_max=knobs.update_max,
                               read_grad=knobs.read_grad or knobs.name == "msn_net")
     if knobs.revive_after:
         memory = partial(RevivingMemory, knobs.memory_items, revive_after=knobs.revive_after, **memory.keywords)
-    model: nn.Module
+    model: FramePredictor
     if knobs.name == "loc_net":
         model = LocNet(**sizes, **recurrent)
     elif knobs.name == "msn_net":

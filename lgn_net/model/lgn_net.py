@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -34,11 +34,7 @@ class FramePredictor(nn.Module, ABC):
         return Output(self.decode(lookups, context), lookups)
 
     def frame_gates(self, frames: Tensor) -> Tensor | None:
-        """Compute what depends on single frames (T, C, H, W), once for all windows that hold them.
-
-        Returns:
-            (T, G, H/4, W/4), see `LocalBranch.frame_gates`; None without local branch.
-        """
+        """Compute what single frames (T, C, H, W) give to all windows, as `LocalBranch.frame_gates` does, or None."""
         return None
 
     @abstractmethod
@@ -81,8 +77,7 @@ class LGNNet(FramePredictor):
         skips: hand the features of E_glo's first three blocks to the decoder (MNAD's prediction).
         wide: a decoder as wide without skips as with them (MNAD's reconstruction).
         concat_query: the decoder gets the queries beside the prototypes (Glo-Net, MNAD).
-        fold_time: see `LocalBranch`.
-        forget_bias: see `STLSTMCell`.
+        fold_time, forget_bias: see `LocalBranch` and `STLSTMCell`.
     """
 
     def __init__(self, make_memory: MemoryMaker | None, input_frames: int = 4, channels: int = 3, base_width: int = 64,
@@ -143,3 +138,26 @@ class LocNet(FramePredictor):
     def decode(self, lookups: list[Lookup], context: dict[str, Tensor]) -> Tensor:
         """See `FramePredictor.decode`."""
         return self.head(context["local"])
+
+
+class MSNNet(FramePredictor):
+    """MSN-Net (ICASSP 2023): three memories rewrite the features at 1/2, 1/4 and 1/8 resolution. Args: `LGNNet`.
+
+    Public as an abstract only; what is ours: docs/differences.md. The memories are of depth 2, 4 and 8 * base_width;
+    their reads pass the gradient on.
+    """
+
+    def __init__(self, make_memory: MemoryMaker, input_frames: int = 4, channels: int = 3, base_width: int = 64):
+        super().__init__()
+        self.encoder = PrototypeEncoder(input_frames * channels, base_width)
+        self.memories: Any = nn.ModuleList(make_memory(factor * base_width) for factor in (2, 4, 8))
+        self.decoder = Decoder(8 * base_width, base_width, channels, skips=(4 * base_width, 2 * base_width, 0))
+
+    def encode(self, clip: Tensor, gates: list[Tensor] | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """See `FramePredictor.encode`: queries (B, 2w, H/2, W/2), (B, 4w, H/4, W/4), (B, 8w, H/8, W/8); no context."""
+        return [F.normalize(features.float(), dim=1) for features in self.encoder(clip)[1:]], {}
+
+    def decode(self, lookups: list[Lookup], context: dict[str, Tensor]) -> Tensor:
+        """See `FramePredictor.decode`."""
+        skip2, skip4, bottom = (lookup.prototypes for lookup in lookups)
+        return self.decoder(bottom, skip4=skip4, skip2=skip2)

@@ -26,7 +26,6 @@ def compute_losses(out: Output, target: Tensor, memories: Sequence[PrototypeMemo
     The memory losses are averaged over the memories; without a memory they are 0. Items get no gradient.
 
     Args:
-        out: forward pass of the model on B clips.
         target: true next frames (B, C, H, W) in [-1, 1].
         memories: those that `out` was looked up in, before this step's update.
         weights: lambda_c, lambda_s, and the margin of the triplet loss, a Euclidean distance.

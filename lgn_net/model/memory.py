@@ -1,6 +1,5 @@
 """The memory of prototypes: look up, update (paper, Section III-B)."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,8 +19,8 @@ class Lookup(NamedTuple):
 
     @property
     def flat(self) -> Tensor:
-        """Queries as rows, (N, D)."""
-        return flatten_queries(self.queries)
+        """Queries as rows, (N, D), in the order b, row, column."""
+        return self.queries.permute(0, 2, 3, 1).flatten(0, 2)
 
     def first(self, count: int) -> "Lookup":
         """Keep the first `count` of the B frames, without gradients."""
@@ -51,38 +50,27 @@ class PrototypeMemory(nn.Module):
         self.update_max = update_max
 
     def lookup(self, queries: Tensor) -> Lookup:
-        """Compare queries with all items and read prototypes for them, softmax-weighted means of items (eq. 2-3).
-
-        Args:
-            queries: (B, D, h, w) of unit length over D.
-        """
+        """Compare queries (B, D, h, w), of unit length over D, with all items and read prototypes (eq. 2-3)."""
+        B, D, h, w = queries.shape
         with torch.autocast(queries.device.type, enabled=False):
-            similarity = flatten_queries(queries).float() @ self.items.T                   # (N, M)
+            flat = queries.float().permute(0, 2, 3, 1).flatten(0, 2)                       # (N, D)
+            similarity = flat @ self.items.T                                               # (N, M)
             weights = similarity.softmax(dim=1)                                            # (N, M): over items
             if not self.read_grad:
                 weights = weights.detach()    # the prediction loss stops here, see docs/differences.md, 1
-            prototypes = weights @ self.items                                              # (N, D)
-        B, D, h, w = queries.shape
-        return Lookup(prototypes.view(B, h, w, D).permute(0, 3, 1, 2), queries, similarity,
-                      similarity.detach().topk(2, dim=1).indices)
+            prototypes = (weights @ self.items).view(B, h, w, D).permute(0, 3, 1, 2)       # (B, D, h, w)
+        return Lookup(prototypes, queries, similarity, similarity.detach().topk(2, dim=1).indices)
 
     @torch.no_grad()
     def update_(self, lookup: Lookup) -> Tensor:
         """Move every item towards the queries whose nearest item it is, and normalise it again (eq. 4-6).
 
         An item that is nobody's nearest stays. In training on several processes the queries of all processes count,
-        and the items stay the same everywhere.
-
-        Args:
-            lookup: result of `lookup` with the present items.
-
-        Returns:
-            Number of queries whose nearest item each item is, (M,).
+        and the items stay the same everywhere. Returns the number of queries whose nearest item each is, (M,).
         """
         M, shared = len(self.items), self.training
-        nearest = lookup.nearest[:, 0]                                                     # (N,)
         similarity = lookup.similarity                                                     # (N, M)
-        chosen = F.one_hot(nearest, M).float()                                             # (N, M)
+        chosen = F.one_hot(lookup.nearest[:, 0], M).float()                                # (N, M): 1 at the nearest
         counted = similarity if self.update_max == "all" else torch.where(chosen > 0, similarity, -1.0)
         highest = torch.cat([counted, counted.new_full((1, M), -1.0)]).amax(dim=0)         # (M,), -1 for no query
         if shared:
@@ -100,13 +88,3 @@ class PrototypeMemory(nn.Module):
         """Return the mean cosine of two different items; near 1 all items are the same."""
         M = len(self.items)
         return ((self.items.sum(dim=0).square().sum() - M) / (M * (M - 1))).item()
-
-
-def flatten_queries(queries: Tensor) -> Tensor:
-    """Turn queries (B, D, h, w) into rows (N, D), N = B*h*w in the order b, row, column."""
-    return queries.permute(0, 2, 3, 1).flatten(0, 2)
-
-
-def join_lookups(parts: Sequence[Lookup]) -> Lookup:
-    """Join the lookups of the parts of a batch."""
-    return parts[0] if len(parts) == 1 else Lookup(*map(torch.cat, zip(*parts)))

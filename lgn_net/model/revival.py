@@ -22,12 +22,9 @@ def sample_items_(memory: PrototypeMemory, lookup: Lookup) -> None:
 
 
 class RevivingMemory(PrototypeMemory):
-    """A memory that replaces items which stay unused in training (`model.revive_after`).
+    """A memory that replaces items which stay unused in training.
 
-    Args:
-        revive_after: number of updates without a query after which an item becomes the query that is the least similar
-            to its nearest item.
-        others: arguments of `PrototypeMemory`.
+    After `revive_after` updates without a query an item becomes the query that is least similar to its nearest item.
     """
 
     def __init__(self, num_items: int, dim: int, revive_after: int, **others):

@@ -21,17 +21,16 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from lgn_net.files import replacing
-from lgn_net.report.tables import by_row, by_seed
+from lgn_net.report.tables import TEMPLATES, by_row, by_seed
 from lgn_net.scores.maps import FrameMap, loud, pictures, strong_regions
-from lgn_net.scores.metrics import mistakes
+from lgn_net.scores.metrics import Arrays, mistakes
 from lgn_net.scores.results import OperatingPoint
-from lgn_net.scores.score_file import VideoScores, stretches
+from lgn_net.scores.score_file import Videos, stretches
 from lgn_net.terminal import visible
 
 COLUMN, PAGE = 3.5, 7.16         # inches: the widths of a column, and of a page of two columns
 BLUE, RED = "#0072b2", "#d55e00"
-STYLE = matplotlib.rc_params_from_file(Path(__file__).with_name("templates") / "print.mplstyle",
-                                       use_default_template=False)
+STYLE = matplotlib.rc_params_from_file(TEMPLATES / "print.mplstyle", use_default_template=False)
 VIDEOS_PER_PAGE, MAPS_PER_PAGE = 12, 6
 POINTS = 1000                    # of a watched video's curve at most; a picture has no more columns
 # Fonts for names in Chinese, Japanese and Korean that are installed; a letter that none has is drawn as a box.
@@ -49,8 +48,7 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 300, kinds: Sequenc
             with replacing(target) as file:
                 figure.savefig(file, format=kind, dpi=dpi, metadata={"CreationDate": None} if kind == "pdf" else {})
     for text in {str(w.message) for w in said}:
-        remark("no font here has some letters of the names in figures; install Noto Sans CJK"
-               if "missing from font" in text else text)
+        remark("no font here has some letters; install Noto Sans CJK" if "missing from font" in text else text)
     return paths
 
 
@@ -60,13 +58,12 @@ def wrap(text: str, inches: float) -> str:
 
 
 @matplotlib.rc_context(STYLE)
-def curve_pages(videos: Sequence[VideoScores], normality: Sequence[np.ndarray], title: str = "",
-                point: OperatingPoint | None = None) -> list[Figure]:
+def curve_pages(videos: Videos, normal: Arrays, title: str = "", point: OperatingPoint | None = None) -> list[Figure]:
     """Fig. 5: draw the normality (n_v,) of each video, abnormal periods shaded, mistakes marked, twelve a page."""
-    low, high = min(0.0, *map(np.min, normality)), max(1.0, *map(np.max, normality))
+    low, high = min(0.0, *map(np.min, normal)), max(1.0, *map(np.max, normal))
     room, pages = 0.02 * (high - low), []
     for start in range(0, len(videos), VIDEOS_PER_PAGE):
-        shown = list(zip(videos, normality))[start:start + VIDEOS_PER_PAGE]
+        shown = list(zip(videos, normal))[start:start + VIDEOS_PER_PAGE]
         columns = min(3, len(shown))
         rows, width = math.ceil(len(shown) / columns), COLUMN if columns == 1 else PAGE
         figure = Figure(figsize=(width, (0.8 + 0.24 * width / columns) * rows + 0.7), layout="constrained")
@@ -74,11 +71,9 @@ def curve_pages(videos: Sequence[VideoScores], normality: Sequence[np.ndarray], 
             axes = figure.add_subplot(rows, columns, panel)
             axes.plot(frames, x, color=BLUE, linewidth=0.9, label="normality")
             for first, end in stretches(labels == 1):
-                axes.axvspan(frames[first] - 0.5, frames[end - 1] + 0.5, color=RED, alpha=0.25, linewidth=0,
-                             label="abnormal")
+                axes.axvspan(frames[first] - 0.5, frames[end - 1] + 0.5, color=RED, alpha=0.25, lw=0, label="abnormal")
             if point:
-                axes.axhline(point["threshold"], color="0.4", linewidth=0.6, linestyle=":",
-                             label="threshold of equal errors")
+                axes.axhline(point["threshold"], color="0.4", lw=0.6, ls=":", label="threshold of equal errors")
                 for marker, label, wrong in zip("^v", ("false alarm", "miss"), mistakes(labels, x, point)):
                     axes.plot(frames[wrong], x[wrong], marker, color=RED, markersize=2, label=label)
             axes.set(title=visible(name), xlabel="frame", xlim=(frames[0], frames[-1] + 1),
@@ -184,8 +179,7 @@ def sweep_figure(knob: str, runs: Mapping[str, Sequence[tuple[Any, Any, float | 
     `runs` gives for each name one or several runs: values (k,) of the knob, the AUC (k,) at each, a fraction or NaN,
     and the value of the run's configuration, which a ring marks; None: there is none.
     """
-    symbol, label = {"gamma": ("γ", "γ (threshold of the regular score)"), "epoch": ("", "epoch"),
-                     "lambda": ("λ", "λ (0: distance only, 1: PSNR only)")}[knob]
+    label = {"gamma": "γ (threshold of regular scores)", "lambda": "λ (0: distance only, 1: PSNR only)"}.get(knob, knob)
     figure = Figure(figsize=(COLUMN, 2.5 + 0.14 * len(runs)), layout="constrained")
     axes = figure.subplots()
     for name, of_name in runs.items():
@@ -194,7 +188,7 @@ def sweep_figure(knob: str, runs: Mapping[str, Sequence[tuple[Any, Any, float | 
         if (used := of_name[0][2]) is not None:
             x, y = map(np.asarray, line.get_data())
             axes.plot(used, np.interp(used, x, y, left=np.nan, right=np.nan), "o", markersize=7, markerfacecolor="none",
-                      color=line.get_color(), label=f"{symbol} of the configuration")
+                      color=line.get_color(), label=f"{label[0]} of the configuration")
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.grid(axis="y")
     axes.set(xlabel=label, ylabel="AUC %")
@@ -213,8 +207,7 @@ def plan_figure(title: str, runs: Sequence[Mapping]) -> Figure:
         for values, colour, width, label in ((alone, "0.6", 1.0, "PSNR only, mean"), (aucs, BLUE, 1.8, "AUC, mean")):
             if values:
                 axes.plot(np.mean(values), y, "|", color=colour, markersize=9, markeredgewidth=width, label=label)
-        axes.plot(aucs, [y] * len(aucs), "o", color=BLUE, markersize=3, alpha=0.6, markeredgewidth=0,
-                  label="AUC of a seed")
+        axes.plot(aucs, [y] * len(aucs), "o", color=BLUE, ms=3, alpha=0.6, markeredgewidth=0, label="AUC of a seed")
         if (published := group[0]["published_auc"]) is not None:
             axes.plot(published, y, "D", color=RED, markersize=4, markerfacecolor="none", label="published")
     figure.suptitle(wrap(title, COLUMN))

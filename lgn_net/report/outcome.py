@@ -22,7 +22,7 @@ from lgn_net.scores.maps import FrameMap, save_maps
 from lgn_net.scores.metrics import all_frames, auc, padded_chance
 from lgn_net.scores.protocols import SCORING, Protocol, compare, grid, measure, normality_under, paper_weights
 from lgn_net.scores.results import Results
-from lgn_net.scores.score_file import write_scores
+from lgn_net.scores.score_file import Videos, write_scores
 from lgn_net.terminal import optional
 
 # Knobs that tell one network from another, beside its system.
@@ -37,12 +37,11 @@ def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, eve
     go into the report. UserError for other labels than those of `other`, and, at the end, an AUC that is undefined.
     """
     # Everything is measured before anything is written.
-    results = results_of_scores(evaluation, config, every_protocol, other)
+    results = measure_all(evaluation, config, every_protocol, other)
     videos, point, files = evaluation.videos, results["at_eer"], dict[str, Path]()
     if out:
         made = [{"normality": x} | ({"decision": (x <= point["threshold"]) * 1.0} if point else {}) for x in normal]
-        write_scores(out / "scores.csv", [video._replace(signals=video.signals | new)
-                                          for video, new in zip(videos, made)])
+        write_scores(out / "scores.csv", [one._replace(signals=one.signals | new) for one, new in zip(videos, made)])
         if evaluation.training:
             write_scores(out / "calibration.csv", evaluation.training, labelled=False)
         save_maps(out / "maps.npz", maps)
@@ -62,21 +61,18 @@ def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, eve
                         f"abnormal, and it needs both classes")
 
 
-def results_of_scores(evaluation: Evaluation, config: Config, every_protocol: bool,
-                      other: Evaluation | None) -> Results:
+def measure_all(evaluation: Evaluation, config: Config, every_protocol: bool, other: Evaluation | None) -> Results:
     """Compute all results; the arguments are those of `finish`."""
     videos, weights, training, about = evaluation
     protocol = Protocol.configured(asdict(config.score))
     # Whose labels these are; of Avenue, which has two truths, both are measured.
-    labels = [video.labels for video in videos]
-    truths = shipped_truths([video.name for video in videos], [video.frames for video in videos], labels,
-                            about.get("dataset"))
+    names, frames, _, labels = zip(*videos)
+    truths = shipped_truths(names, frames, labels, about.get("dataset"))
     sources = [name for name, truth in truths.items() if all(map(np.array_equal, truth, labels))]
     source = ", ".join(sources) or None
-    judged = {}
-    if every_protocol:
-        judged = {source: videos} | {name: [video._replace(labels=y) for video, y in zip(videos, truth)]
-                                     for name, truth in truths.items() if name not in sources}
+    others: dict[str | None, Videos] = {name: [video._replace(labels=y) for video, y in zip(videos, truth)]
+                                        for name, truth in truths.items() if name not in sources}
+    judged = {source: videos} | others if every_protocol else {}
 
     # All numbers.
     results: Results = {"identity": "", "dataset": None, "labels": "none", "complete_benchmark": None} | about
@@ -87,9 +83,8 @@ def results_of_scores(evaluation: Evaluation, config: Config, every_protocol: bo
         "label_source": source, "signals": dict(weights),
         "scoring": {knob: getattr(config.score, knob) for knob in SCORING},
         "grid": [{"labels": name, **cell._asdict(), "auc": value}
-                 for name, relabelled in judged.items() for cell, value in grid(relabelled, weights, training).items()],
-        "padded_chance": {name or "": padded_chance([video.labels for video in relabelled])
-                          for name, relabelled in judged.items()}}
+                 for name, by_it in judged.items() for cell, value in grid(by_it, weights, training).items()],
+        "padded_chance": {name or "": padded_chance([one.labels for one in by_it]) for name, by_it in judged.items()}}
     if updated := [video.signals["memory_updated"] for video in videos if "memory_updated" in video.signals]:
         results["memory_updates"] = int(sum(x.sum() for x in updated))
     results |= identify(results, config)

@@ -13,14 +13,13 @@ from lgn_net.config import flatten
 from lgn_net.files import write_atomic
 from lgn_net.report.tables import ENVIRONMENT, TEMPLATES, WORDS
 from lgn_net.scores.maps import FrameMap, heat, loud, pictures, strong_regions
-from lgn_net.scores.metrics import mistakes, roc
+from lgn_net.scores.metrics import Arrays, mistakes, roc
 from lgn_net.scores.results import OperatingPoint, Results
-from lgn_net.scores.score_file import VideoScores, stretches
+from lgn_net.scores.score_file import Videos, VideoScores, stretches
 from lgn_net.terminal import visible
 
 
-def write_report(path: Path, results: Results, videos: Sequence[VideoScores], normal: Sequence[np.ndarray],
-                 maps: Sequence[FrameMap]) -> None:
+def write_report(path: Path, results: Results, videos: Videos, normal: Arrays, maps: Sequence[FrameMap]) -> None:
     """Write the page; `normal` is the normality (n_v,) of each video, `maps` are frames to show with their errors."""
     # The plots' numbers, and the pictures of frames on one scale of errors.
     labels, point = [video.labels for video in videos], results["at_eer"]
@@ -52,8 +51,7 @@ ENVIRONMENT.policies["json.dumps_kwargs"] = {"default": packed, "sort_keys": Tru
 ENVIRONMENT.filters["sha256"] = lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def video_numbers(video: VideoScores, normality: np.ndarray, ends: tuple[float, float],
-                  point: OperatingPoint | None) -> dict:
+def video_numbers(video: VideoScores, normality: np.ndarray, ends: tuple, point: OperatingPoint | None) -> dict:
     """Gather what the plot of a video shows; `ends` are the lowest and the highest normality of all videos."""
     frames, labels = video.frames, video.labels
     signals = {visible(name).replace("_", " "): x for name, x in video.signals.items() if name != "normality"}

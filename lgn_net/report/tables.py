@@ -16,9 +16,9 @@ import yaml
 from scipy.stats import ttest_1samp
 
 from lgn_net.config import flatten
-from lgn_net.scores.metrics import AVERAGES
+from lgn_net.scores.metrics import AVERAGES, RESAMPLES
 from lgn_net.scores.normality import SCOPES
-from lgn_net.scores.protocols import PAPER, RESAMPLES, SIGMAS
+from lgn_net.scores.protocols import PAPER, SIGMAS
 from lgn_net.terminal import visible
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]           # caption, header, rows
@@ -76,8 +76,7 @@ ENVIRONMENT = jinja2.Environment(
     finalize=lambda value: visible(value) if type(value) is str else value)
 ENVIRONMENT.filters |= {"percent": percent,
                         "share": lambda value: "undefined" if value is None else f"{percent(value)} %"}
-ENVIRONMENT.globals |= {"resamples": RESAMPLES, "averages": AVERAGES, "scopes": SCOPES, "sigmas": SIGMAS,
-                        "paper": PAPER}
+ENVIRONMENT.globals.update(resamples=RESAMPLES, averages=AVERAGES, scopes=SCOPES, sigmas=SIGMAS, paper=PAPER)
 WORDS: Any = ENVIRONMENT.get_template("words.txt").module                  # its macros, as functions
 
 
@@ -92,8 +91,7 @@ def plan_tables(runs: Sequence[Mapping], overrides: str) -> list[Table]:
         rows.append({
             "row": name, "n": f"{len(done)} of {len(group)}", "AUC %": mean(aucs),
             "sd": f"{statistics.stdev(aucs):.2f}" if len(aucs) > 1 else "-", "95 % interval": interval(aucs)[0],
-            "PSNR only": means(done, "auc_psnr"),
-            "distance only": means(done, *distances) or "-",
+            "PSNR only": means(done, "auc_psnr"), "distance only": means(done, *distances) or "-",
             "copy / linear / skill": means(done, "auc_copy", "auc_linear", "auc_skill"),
             "gap": means(done, "gap", digits=3), "gap, lambda 1": means(done, "gap_psnr", digits=3),
             "live items": means(done, "live_items", digits=1),

@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 from warnings import warn
@@ -14,9 +14,10 @@ from lgn_net.data.labels import find_labels, load_label_folder, load_labels
 from lgn_net.data.videos import find_split, index_videos, natural_key
 from lgn_net.datasets import facts_of
 from lgn_net.errors import UserError
+from lgn_net.scores.normality import Weights
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.scores.results import Results
-from lgn_net.scores.score_file import VideoScores, by_video, known_as, read_scores
+from lgn_net.scores.score_file import Videos, VideoScores, by_video, known_as, read_scores
 
 # Keys of results.json that say what the scores are of. Measuring scores again takes them over.
 PROVENANCE = ("dataset", "complete_benchmark", "direction", "checkpoint", "parameters", "versions", "config",
@@ -27,7 +28,7 @@ class Evaluation(NamedTuple):
     """Scored frames and what is known of them."""
 
     videos: list[VideoScores]
-    weights: Mapping[str, float]                  # of the signals in the normality, negative where high is abnormal
+    weights: Weights
     training: list[VideoScores]                   # of training frames, for the normalisation by these; may be empty
     about: Results                                # where the scores are from
 
@@ -64,8 +65,8 @@ def results_beside(scores: str | Path) -> Results:
         results = json.loads(path.read_text())
         if not isinstance(results.setdefault("signals", {"psnr": 1.0, "distance": -1.0}), dict):
             raise ValueError("signals are none")
-        if path.with_name("scores.csv") == Path(scores) and "scores_crc32" in results \
-                and results["scores_crc32"] != zlib.crc32(Path(scores).read_bytes()):
+        of_scores = results.get("scores_crc32") if Path(scores).name == "scores.csv" else None
+        if of_scores is not None and of_scores != zlib.crc32(Path(scores).read_bytes()):
             warn(f"{scores} is not what {path} was made with: it was changed or damaged; evaluate again")
         return results
     except (ValueError, AttributeError, RecursionError) as error:
@@ -73,7 +74,7 @@ def results_beside(scores: str | Path) -> Results:
 
 
 def read_any(place: str, config: Config, args: Any, dataset: str | None, own_lambda: bool = False,
-             like: Sequence[VideoScores] = ()) -> Evaluation:
+             like: Videos = ()) -> Evaluation:
     """Read a file of scores, ours (or the folder with it) or another program's, with the labels that are asked for.
 
     With `own_lambda`, lambda is that of the results.json beside our own file. Scores of another program without labels
@@ -134,7 +135,7 @@ def open_evaluation(folder: str | Path) -> tuple[Evaluation, Path]:
     return Evaluation(read_scores(path, tuple(weights)), weights, read_training(path, weights), results), path.parent
 
 
-def read_training(scores: str | Path, weights: Mapping[str, float]) -> list[VideoScores]:
+def read_training(scores: str | Path, weights: Weights) -> list[VideoScores]:
     """Read the calibration.csv beside a score file; [] where there is none."""
     path = Path(scores).with_name("calibration.csv")
     return read_scores(path, tuple(weights), labelled=False) if path.is_file() else []

@@ -10,7 +10,8 @@ import numpy as np
 
 from lgn_net.errors import UserError
 from lgn_net.files import replacing
-from lgn_net.scores.score_file import VideoScores
+from lgn_net.scores.metrics import Arrays
+from lgn_net.scores.score_file import Videos
 
 Box = tuple[int, int, int, int]        # x0, y0, x1, y1; x1, y1 are just outside
 
@@ -56,8 +57,7 @@ def load_maps(path: str | Path) -> list[FrameMap]:
     return [*map(FrameMap._make, zip(*columns))]
 
 
-def judge_again(maps: Sequence[FrameMap], videos: Sequence[VideoScores], normal: Sequence[np.ndarray]) \
-        -> list[FrameMap]:
+def judge_again(maps: Sequence[FrameMap], videos: Videos, normal: Arrays) -> list[FrameMap]:
     """Give maps the normality and label that their frames have now, if any; a map with others is now "chosen"."""
     now = {(video.name, t): (x, y) for video, values in zip(videos, normal)
            for t, x, y in zip(video.frames.tolist(), values.tolist(), video.labels.tolist())}
@@ -114,8 +114,7 @@ def pictures(m: FrameMap, top: float) -> dict[str, np.ndarray]:
             "error over frame": overlay.round().astype(np.uint8)}
 
 
-def choose_frames(videos: Sequence[VideoScores], normal: Sequence[np.ndarray],
-                  count: int) -> list[tuple[int, int, str]]:
+def choose_frames(videos: Videos, normal: Arrays, count: int) -> list[tuple[int, int, str]]:
     """Choose frames to look at: index in `videos`, frame, and "miss", "false alarm" or "detection".
 
     Of each kind there are up to `count`, the most extreme first; two in one video are 25 or more frames apart, a
@@ -133,7 +132,7 @@ def choose_frames(videos: Sequence[VideoScores], normal: Sequence[np.ndarray],
     return chosen
 
 
-def parse_frames(texts: Sequence[str], videos: Sequence[VideoScores]) -> list[tuple[int, int, str]]:
+def parse_frames(texts: Sequence[str], videos: Videos) -> list[tuple[int, int, str]]:
     """Read frames VIDEO:FRAME as (index in `videos`, frame, "chosen"); UserError for one that was not scored."""
     chosen, names = [], [video.name for video in videos]
     for text in texts:

@@ -15,17 +15,17 @@ AVERAGES = {
     "macro": "mean over the videos with both classes",
     "padded": "macro over all videos, each lengthened by a right answer of either class: biased"}
 Arrays = Sequence[np.ndarray]
+RESAMPLES = 1000                # of the videos, for an interval
 FALSE_ALARMS = 0.05             # the share of the normal frames at which a second threshold is given
 
 
 def all_frames(labels: Arrays, normality: Arrays) -> Results:
     """Compute the metrics over all frames together that are no AUC; a further metric belongs here."""
     curve, y, x = roc(labels, normality), np.concatenate(labels), np.concatenate(normality)
-    # The rate at which false positives equal misses, on a straight line between points of the curve.
-    equal_error_rate = float(np.interp(0, curve[0] - (1 - curve[1]), curve[0])) if curve else None
     of_normal, of_abnormal = (mean_where(normality, labels, c) for c in (0, 1))
     return {
-        "eer": equal_error_rate,
+        # The rate at which false positives equal misses, on a straight line between points of the curve.
+        "eer": float(np.interp(0, curve[0] - (1 - curve[1]), curve[0])) if curve else None,
         "at_eer": operating_point(*curve, x) if curve else None,
         "wanted_false_positive_rate": FALSE_ALARMS,
         "at_wanted": operating_point(*curve, x, FALSE_ALARMS) if curve else None,
@@ -54,8 +54,7 @@ def video_aucs(labels: Arrays, normality: Arrays, average: str = "macro") -> np.
         normality = [np.concatenate([x, [high, low]]) for x in normality]
     parts = [(np.sort(x[y == 0]), x[y == 1]) for y, x in zip(labels, normality)]
     return np.array([pairs_in_order(abnormal, normal).sum() / len(normal) / len(abnormal)
-                     if len(normal) and len(abnormal) else np.nan
-                     for normal, abnormal in parts])
+                     if len(normal) and len(abnormal) else np.nan for normal, abnormal in parts])
 
 
 def pairs_in_order(abnormal: np.ndarray, normal: np.ndarray) -> np.ndarray:
@@ -103,14 +102,13 @@ def interval(draws: np.ndarray) -> tuple[float, float] | None:
     return tuple(np.quantile(defined, [tail, 1 - tail]).tolist()) if len(defined) else None
 
 
-def bootstrap(labels: Arrays, normality: Arrays, average: str = "micro", resamples: int = 1000,
-              seed: int = 0) -> np.ndarray:
+def bootstrap(labels: Arrays, normality: Arrays, average: str = "micro", resamples: int = RESAMPLES) -> np.ndarray:
     """Compute the AUC of `resamples` sets of as many videos, drawn with replacement; NaN where undefined.
 
-    The r-th resample of a seed draws the same videos for any scores: two detectors can be compared in pairs.
+    The r-th resample draws the same videos for any scores, so that two detectors can be compared in pairs.
     """
     V = len(labels)
-    drawn = np.random.default_rng(seed).multinomial(V, np.full(V, 1 / V), size=resamples)       # (R, V) times each
+    drawn = np.random.default_rng(0).multinomial(V, np.full(V, 1 / V), size=resamples)       # (R, V) times each
     if average == "micro":
         # A resample is a weighted sum of the pairs (V, V) of an abnormal frame of i and a normal one of j in order.
         abnormal, normal = ([np.sort(x[y == c]) for y, x in zip(labels, normality)] for c in (1, 0))

@@ -9,13 +9,11 @@ from scipy.ndimage import gaussian_filter1d
 
 from lgn_net.errors import UserError
 from lgn_net.scores import metrics
-from lgn_net.scores.calibration import pooled
-from lgn_net.scores.normality import SCOPES, normality
+from lgn_net.scores.normality import SCOPES, Weights, normality
 from lgn_net.scores.results import Compared, Results
-from lgn_net.scores.score_file import VideoScores, distance_names, known_as
+from lgn_net.scores.score_file import Videos, distance_names, known_as
 
 SIGMAS = (0.0, 3.0, 7.0, 15.0)
-RESAMPLES = 1000
 SCORING = ("psnr_weight", "normalize", "smoothing", "average")       # knobs of `score` that a score file leaves open
 BASELINES = {"auc_copy": ("psnr_copy", 1.0), "auc_linear": ("psnr_linear", 1.0), "auc_skill": ("psnr - psnr_copy", 1.0)}
 
@@ -49,19 +47,17 @@ def paper_weights(psnr_weight: float, memories: int = 1) -> dict[str, float]:
     return {"psnr": psnr_weight} | dict.fromkeys(distance_names(memories), share)
 
 
-def normality_under(protocol: Protocol, videos: Sequence[VideoScores], weights: Mapping[str, float],
-                    training: Sequence[VideoScores] = ()) -> list[np.ndarray]:
+def normality_under(protocol: Protocol, videos: Videos, weights: Weights, training: Videos = ()) -> list[np.ndarray]:
     """Compute the normality (n_v,) of each video, smoothed with the edges repeated; UserError without `training`."""
     if protocol.scope == "training" and not training:
         raise UserError("the normalisation 'training' needs scores of training frames; evaluate.py writes them as "
                         "calibration.csv beside the score file where it finds the frames (--score.calibration)")
-    known = pooled(training, weights) if protocol.scope == "training" else None
-    normal = normality([video.signals for video in videos], weights, protocol.scope, known)
+    signals, on_training = ([video.signals for video in of_split] for of_split in (videos, training))
+    normal = normality(signals, weights, protocol.scope, on_training)
     return [gaussian_filter1d(x, protocol.sigma, mode="nearest") for x in normal] if protocol.sigma else normal
 
 
-def grid(videos: Sequence[VideoScores], weights: Mapping[str, float],
-         training: Sequence[VideoScores] = ()) -> dict[Protocol, float | None]:
+def grid(videos: Videos, weights: Weights, training: Videos = ()) -> dict[Protocol, float | None]:
     """Compute the AUC under every protocol of `GRID`, a fraction; None where undefined or without training scores."""
     labels = [video.labels for video in videos]
     values: dict[Protocol, float | None] = dict.fromkeys(GRID)
@@ -72,15 +68,14 @@ def grid(videos: Sequence[VideoScores], weights: Mapping[str, float],
     return values
 
 
-def measure(videos: Sequence[VideoScores], weights: Mapping[str, float], protocol: Protocol = PAPER,
-            training: Sequence[VideoScores] = ()) -> Results:
+def measure(videos: Videos, weights: Weights, protocol: Protocol = PAPER, training: Videos = ()) -> Results:
     """Compute every number under one protocol; what is undefined is None."""
     # The headline.
     labels = [video.labels for video in videos]
     normal = normality_under(protocol, videos, weights, training)
     two_class = sum(bool(y.min() != y.max()) for y in labels)
     several = (two_class if protocol.average == "macro" else len(videos)) > 1             # else nothing to resample
-    draws = metrics.bootstrap(labels, normal, protocol.average, RESAMPLES)
+    draws = metrics.bootstrap(labels, normal, protocol.average)
     results: Results = metrics.all_frames(labels, normal) | {
         "auc": metrics.auc(labels, normal, protocol.average),
         "interval": metrics.interval(draws) if several else None,
@@ -107,8 +102,7 @@ def measure(videos: Sequence[VideoScores], weights: Mapping[str, float], protoco
     return cast(Results, results | of_signals)
 
 
-def common_frames(first: Sequence[VideoScores], second: Sequence[VideoScores]) \
-        -> list[tuple[int, int, np.ndarray, np.ndarray]]:
+def common_frames(first: Videos, second: Videos) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
     """Find the frames that two files hold: of each video its index in both, and their positions (m,) in both."""
     second = known_as("the second score file", second, [video.name for video in first])
     places, common = {video.name: k for k, video in enumerate(second)}, []
@@ -125,15 +119,15 @@ def common_frames(first: Sequence[VideoScores], second: Sequence[VideoScores]) \
     return common
 
 
-def compare(first: Sequence[VideoScores], second: Sequence[VideoScores], weights: Sequence[Mapping[str, float]],
-            protocol: Protocol = PAPER, training: Sequence[Sequence[VideoScores]] = ((), ())) -> Compared:
+def compare(first: Videos, second: Videos, weights: Sequence[Weights], protocol: Protocol = PAPER,
+            training: Sequence[Videos] = ((), ())) -> Compared:
     """Compare two score files on the frames that both hold; normality is made from all frames of each file."""
     common = common_frames(first, second)
     x, y = (normality_under(protocol, *of_file) for of_file in zip((first, second), weights, training))
     labels = [first[k].labels[i] for k, _, i, _ in common]
     normal = [x[k][i] for k, _, i, _ in common], [y[k][j] for _, k, _, j in common]
     ours, theirs = (metrics.auc(labels, values, protocol.average) for values in normal)
-    draws = np.subtract(*(metrics.bootstrap(labels, values, protocol.average, RESAMPLES) for values in normal))
+    draws = np.subtract(*(metrics.bootstrap(labels, values, protocol.average) for values in normal))
     several, frames = len(labels) > 1, sum(map(len, labels))                  # one video cannot be resampled
     left_out, left_out_other = (sum(len(video.frames) for video in videos) - frames for videos in (first, second))
     return {"auc": ours, "auc_other": theirs, "difference": None if ours is None or theirs is None else ours - theirs,

@@ -31,6 +31,9 @@ class VideoScores(NamedTuple):
     labels: np.ndarray                 # (n,) uint8
 
 
+Videos = Sequence[VideoScores]
+
+
 def distance_names(memories: int) -> list[str]:
     """Name the columns of the score file with the distances: one for one memory, numbered ones for several."""
     return ["distance"] if memories == 1 else [f"distance_{k + 1}" for k in range(memories)]
@@ -41,7 +44,7 @@ def stretches(flags: np.ndarray) -> np.ndarray:
     return np.flatnonzero(np.diff(np.concatenate([[0], flags, [0]]).astype(int))).reshape(-1, 2)
 
 
-def write_scores(path: str | Path, videos: Sequence[VideoScores], labelled: bool = True) -> None:
+def write_scores(path: str | Path, videos: Videos, labelled: bool = True) -> None:
     """Write a score file, floats in full precision; without the last column where `labelled` is false."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -80,7 +83,7 @@ def read_table(path: str | Path, required: Collection[str]) -> dict[str, np.ndar
     return columns
 
 
-def known_as(path: str | Path, videos: Sequence[VideoScores], names: Collection[str]) -> list[VideoScores]:
+def known_as(path: str | Path, videos: Videos, names: Collection[str]) -> list[VideoScores]:
     """Give videos the `names` that they are known by where all are known, as by `match_names`."""
     means = match_names([video.name for video in videos], names, path)
     return [video._replace(name=means[video.name]) for video in videos] if len(means) == len(videos) else [*videos]

@@ -19,7 +19,7 @@ from lgn_net.data.clips import to_float
 from lgn_net.device import autocast
 from lgn_net.distributed import rank, world_size
 from lgn_net.model.losses import Losses, compute_losses
-from lgn_net.model.memory import join_lookups
+from lgn_net.model.memory import Lookup
 from lgn_net.model.revival import sample_items_
 from lgn_net.model.st_lstm import ConvLSTMCell, STLSTMCell
 
@@ -68,7 +68,7 @@ def train_step(forward: Any, model: Any, optimizer: torch.optim.Optimizer, share
     optimizer.step()
 
     # The update takes the queries, and the items, of before the step.
-    of_batch = [join_lookups(parts) for parts in zip(*lookups)]
+    of_batch = [Lookup(*map(torch.cat, zip(*parts))) if len(shares) > 1 else parts[0] for parts in zip(*lookups)]
     usage = [memory.update_(lookup) for memory, lookup in zip(model.memories, of_batch)]
     if sample:
         for memory, lookup in zip(model.memories, of_batch):
