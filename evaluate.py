@@ -83,11 +83,13 @@ def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | Non
     windows = sum(len(videos[v].frames) - before for v in videos_of_process(videos, config))
     with progress("evaluate", windows + extra, "frames") as bar:
         signals = score_videos(model, videos, config, device, bar, [o for o in (localization, quality) if o], part)
-        scored = to_scores(sorted(one for each in collect([*signals]) for one in each), videos, truth)
+        scored = [video for each in collect(to_scores(signals, videos, truth)) for video in each]
         if localization:
             localization.pixels = sum(collect(localization.pixels))
         if rank():
             return
+        order = {video.name: v for v, video in enumerate(videos)}
+        scored.sort(key=lambda video: order[video.name])
         located, likeness = (take(scored, observer.measures) for observer in (Localization, Quality))
         write_scores(out / "scores.csv", scored)                             # whatever comes, hours of scoring are kept
         calibration, memories = sample_normal(model, normal_videos, config, extra, device, bar) if extra else ([], [])
@@ -110,7 +112,7 @@ def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | Non
     maps = draw_maps(model, videos, config, scored, normal, wanted, device)
 
     # Normality to AUC, tables, files and report.
-    finish(Evaluation(scored, weights, training, about), normal, config, args.protocol == "all", other, out, maps)
+    finish(Evaluation(scored, weights, training, about), normal, config, args, other, out, maps)
     for path in out.glob(".part*"):
         path.unlink()
 

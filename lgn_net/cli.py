@@ -15,6 +15,7 @@ from pathlib import Path
 import jsonargparse
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
+from jsonargparse.typing import ClosedUnitInterval
 
 from lgn_net.config import Config, flatten, require
 from lgn_net.datasets import canonical_name
@@ -206,6 +207,8 @@ def measuring_arguments(parser: ArgumentParser) -> None:
                         help="What a high score means, for scores of another program.")
     parser.add_argument("--drop-first", type=int, help="With --direction: the first K frames of a video have no score.")
     parser.add_argument("--crop", help="With --direction: the scores are of these frames of each video, such as 8:-7.")
+    parser.add_argument("--false_positive_rate", type=ClosedUnitInterval, default=0.05,
+                        help="Report the threshold with so many false alarms, a share of the normal frames.")
     parser.add_argument("--protocol", choices=["all", "paper"], default="all",
                         help="all: the AUC under every protocol, too; paper: the headline only.")
 

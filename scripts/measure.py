@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
     normal = normality_under(Protocol.configured(asdict(config.score)), *evaluation[:3])
     maps, out = scores.with_name("maps.npz"), Path(args.out) if args.out else None
     drawn = judge_again(load_maps(maps), evaluation.videos, normal) if out and maps.is_file() else []
-    finish(evaluation, normal, config, args.protocol == "all", other, out, drawn)
+    finish(evaluation, normal, config, args, other, out, drawn)
 
 
 if __name__ == "__main__":

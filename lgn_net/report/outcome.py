@@ -9,6 +9,7 @@ from pathlib import Path
 from warnings import warn
 
 import numpy as np
+from jsonargparse import Namespace
 
 from lgn_net.cli import knob_parser, parse_command
 from lgn_net.config import Config, flatten
@@ -29,15 +30,15 @@ from lgn_net.terminal import optional
 IDENTITY = ("model.", "loss.", "train.epochs", "train.batch_size", "train.lr", "train.precision")
 
 
-def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, every_protocol: bool,
-           other: Evaluation | None, out: Path | None, maps: Sequence[FrameMap]) -> None:
+def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, args: Namespace, other: Evaluation | None,
+           out: Path | None, maps: Sequence[FrameMap]) -> None:
     """Measure, write all files into the folder `out` (None: nothing), and print.
 
-    `normal` is the normality (n_v,) under the protocol of the configuration; `every_protocol` asks for the grid; `maps`
+    `normal` is the normality (n_v,) under the protocol of the configuration; `args` has the measuring arguments; `maps`
     go into the report. UserError for other labels than those of `other`, and, at the end, an AUC that is undefined.
     """
     # Everything is measured before anything is written.
-    results = measure_all(evaluation, config, every_protocol, other)
+    results = measure_all(evaluation, config, args, other)
     videos, point, files = evaluation.videos, results["at_eer"], dict[str, Path]()
     if out:
         made = [{"normality": x} | ({"decision": (x <= point["threshold"]) * 1.0} if point else {}) for x in normal]
@@ -61,7 +62,7 @@ def finish(evaluation: Evaluation, normal: list[np.ndarray], config: Config, eve
                         f"abnormal, and it needs both classes")
 
 
-def measure_all(evaluation: Evaluation, config: Config, every_protocol: bool, other: Evaluation | None) -> Results:
+def measure_all(evaluation: Evaluation, config: Config, args: Namespace, other: Evaluation | None) -> Results:
     """Compute all results; the arguments are those of `finish`."""
     videos, weights, training, about = evaluation
     protocol = Protocol.configured(asdict(config.score))
@@ -72,11 +73,11 @@ def measure_all(evaluation: Evaluation, config: Config, every_protocol: bool, ot
     source = ", ".join(sources) or None
     others: dict[str | None, Videos] = {name: [video._replace(labels=y) for video, y in zip(videos, truth)]
                                         for name, truth in truths.items() if name not in sources}
-    judged = {source: videos} | others if every_protocol else {}
+    judged = {source: videos} | others if args.protocol == "all" else {}
 
     # All numbers.
     results: Results = {"identity": "", "dataset": None, "labels": "none", "complete_benchmark": None} | about
-    results |= measure(videos, weights, protocol, training)
+    results |= measure(videos, weights, protocol, training, args.false_positive_rate)
     results |= {
         "gap_psnr": measure(videos, {"psnr": 1.0}, protocol, training)["gap"] if "psnr" in weights else None,
         "protocol": WORDS.protocol(protocol, config.score, config.model.window - 1, len(weights) > 1, about),

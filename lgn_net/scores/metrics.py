@@ -16,10 +16,9 @@ AVERAGES = {
     "padded": "macro over all videos, each lengthened by a right answer of either class: biased"}
 Arrays = Sequence[np.ndarray]
 RESAMPLES = 1000                # of the videos, for an interval
-FALSE_ALARMS = 0.05             # the share of the normal frames at which a second threshold is given
 
 
-def all_frames(labels: Arrays, normality: Arrays) -> Results:
+def all_frames(labels: Arrays, normality: Arrays, false_positive_rate: float = 0.05) -> Results:
     """Compute the metrics over all frames together that are no AUC; a further metric belongs here."""
     curve, y, x = roc(labels, normality), np.concatenate(labels), np.concatenate(normality)
     of_normal, of_abnormal = (mean_where(normality, labels, c) for c in (0, 1))
@@ -27,8 +26,8 @@ def all_frames(labels: Arrays, normality: Arrays) -> Results:
         # The rate at which false positives equal misses, on a straight line between points of the curve.
         "eer": float(np.interp(0, curve[0] - (1 - curve[1]), curve[0])) if curve else None,
         "at_eer": operating_point(*curve, x) if curve else None,
-        "wanted_false_positive_rate": FALSE_ALARMS,
-        "at_wanted": operating_point(*curve, x, FALSE_ALARMS) if curve else None,
+        "wanted_false_positive_rate": false_positive_rate,
+        "at_wanted": operating_point(*curve, x, false_positive_rate) if curve else None,
         "average_precision": float(average_precision_score(y, -x)) if curve else None,
         "chance": float(y.mean()),                                         # the average precision of random scores
         "gap": None if of_normal is None or of_abnormal is None else of_normal - of_abnormal}

@@ -68,7 +68,8 @@ def grid(videos: Videos, weights: Weights, training: Videos = ()) -> dict[Protoc
     return values
 
 
-def measure(videos: Videos, weights: Weights, protocol: Protocol = PAPER, training: Videos = ()) -> Results:
+def measure(videos: Videos, weights: Weights, protocol: Protocol = PAPER, training: Videos = (),
+            false_positive_rate: float = 0.05) -> Results:
     """Compute every number under one protocol; what is undefined is None."""
     # The headline.
     labels = [video.labels for video in videos]
@@ -76,7 +77,7 @@ def measure(videos: Videos, weights: Weights, protocol: Protocol = PAPER, traini
     two_class = sum(bool(y.min() != y.max()) for y in labels)
     several = (two_class if protocol.average == "macro" else len(videos)) > 1             # else nothing to resample
     draws = metrics.bootstrap(labels, normal, protocol.average)
-    results: Results = metrics.all_frames(labels, normal) | {
+    results: Results = metrics.all_frames(labels, normal, false_positive_rate) | {
         "auc": metrics.auc(labels, normal, protocol.average),
         "interval": metrics.interval(draws) if several else None,
         "videos": len(videos), "single_class_videos": len(videos) - two_class, "frames": sum(map(len, labels)),
