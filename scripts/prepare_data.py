@@ -10,6 +10,30 @@ made again: an interrupted run goes on when it is started again.
 """
 
 import argparse
+from pathlib import Path
+
+from lgn_net.cli import Parser, show_help
+from lgn_net.datasets import BENCHMARKS, VIDEO_SUFFIXES, canonical_name, difference_from_published, facts_of
+
+PARSER = Parser(__doc__)
+add = PARSER.add_argument
+add("dataset", type=canonical_name, choices=[*BENCHMARKS, "custom"],
+    help="which; custom: video files or folders of images of your own")
+add("--source", type=Path, nargs="+", default=[], metavar="PATH",
+    help="the published archives, or folders; custom: one with the folders training and testing")
+add("--download", nargs="?", const="", metavar="ADDRESS",
+    help="fetch the archives into OUT/archives, also from a mirror's ADDRESS")
+add("--out", type=Path, required=True, help="dataset folder; <dataset>/ is made in it")
+add("--format", choices=("png", "jpg"), default="png", help="png: lossless; jpg: quality 100 and half the size")
+add("--label_source", choices=("official", "ano_pred"),
+    help="of Avenue: the official masks, or the re-annotation that published numbers use (default)")
+add("--labels", type=Path, help="custom: label file, such as a CSV of video,start,end")
+add("--name", help="custom: name of the data set (default: custom)")
+add("--depth_range", type=float, nargs=2, metavar=("LOW", "HIGH"),
+    help="custom, images of 16 bits or floats: the pixels that become 0 and 255, as 0 4095")
+if __name__ == "__main__":      # before OpenCV is imported
+    show_help(PARSER)
+
 import contextlib
 import json
 import os
@@ -21,7 +45,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -32,7 +55,6 @@ from lgn_net.data.clips import MAP_DEPTH, read_image, read_mask
 from lgn_net.data.footage import open_footage
 from lgn_net.data.labels import load_labels
 from lgn_net.data.videos import index_videos
-from lgn_net.datasets import BENCHMARKS, VIDEO_SUFFIXES, canonical_name, difference_from_published, facts_of
 from lgn_net.datasets.common import SPLIT_FOLDERS, SourceVideo, load_array, load_mat, some
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, locked, replacing, replacing_folder, to_json, write_atomic
@@ -75,23 +97,7 @@ def main(argv: list[str]) -> None:
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """Read the command line. UserError for what does not go together."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("dataset", type=canonical_name, choices=[*BENCHMARKS, "custom"],
-        help="which; custom: video files or folders of images of your own")
-    add("--source", type=Path, nargs="+", default=[], metavar="PATH",
-        help="the published archives, or folders; custom: one with the folders training and testing")
-    add("--download", nargs="?", const="", metavar="ADDRESS",
-        help="fetch the archives into OUT/archives, also from a mirror's ADDRESS")
-    add("--out", type=Path, required=True, help="dataset folder; <dataset>/ is made in it")
-    add("--format", choices=("png", "jpg"), default="png", help="png: lossless; jpg: quality 100 and half the size")
-    add("--label_source", choices=("official", "ano_pred"),
-        help="of Avenue: the official masks, or the re-annotation that published numbers use (default)")
-    add("--labels", type=Path, help="custom: label file, such as a CSV of video,start,end")
-    add("--name", help="custom: name of the data set (default: custom)")
-    add("--depth_range", type=float, nargs=2, metavar=("LOW", "HIGH"),
-        help="custom, images of 16 bits or floats: the pixels that become 0 and 255, as 0 4095")
-    args = parser.parse_args(argv)
+    args = PARSER.parse_args(argv)
     if args.dataset != "custom" and (args.labels or args.name or args.depth_range):
         raise UserError("--labels, --name and --depth_range are for custom; a benchmark has its own")
     if args.label_source not in (None, *facts_of(args.dataset).truths):

@@ -282,7 +282,8 @@ def test_a_fifth_benchmark_takes_one_file(tmp_path, monkeypatch):
         if name.startswith("Test"):
             (source / "Test_Annotation" / name[-6:]).mkdir(parents=True)
             np.save(source / "Test_Annotation" / name[-6:] / f"{name[-6:]}.npy", np.arange(frames) > 3)
-    made = run(main, "corridor", "--source", shutil.make_archive(tmp_path / "c", "zip", source), "--out", tmp_path)
+    archive, command = shutil.make_archive(tmp_path / "c", "zip", source), load_script("scripts/prepare_data.py").main
+    made = run(command, "corridor", "--source", archive, "--out", tmp_path)
     assert "testing:  2 videos, 11 frames\nlabels:   the source's own, 3 frames abnormal" in made.out, made
     assert labels_of(tmp_path, "corridor") == [[0, 0, 0, 0, 1], [0, 0, 0, 0, 1, 1]]
     (tmp_path / "corridor/training/frames/000002/004.png").unlink()
