@@ -22,8 +22,7 @@ PARSER.add_argument("--frames", nargs="+", default=[], help="Error maps of these
 PARSER.add_argument("--localize", choices=["auto", "off"], default="auto",
                     help="auto: where there are pixel masks, compare the prediction errors with them.")
 PARSER.add_argument("--quality", action="store_true", help="SSIM and LPIPS of the predictions, too.")
-if __name__ == "__main__":      # before torch is imported, which takes seconds
-    show_help(PARSER, "data", "score")
+show_help(__name__, PARSER, "data", "score")     # before slow imports
 
 import runpy
 from collections.abc import Mapping

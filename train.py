@@ -16,8 +16,7 @@ PARSER.add_argument("--exp_dir", required=True, help="Folder of this run; made i
 PARSER.add_argument("--init_from", help="Checkpoint whose weights and memory items the training starts from.")
 PARSER.add_argument("--resume", help="The run's last.pt: go on exactly where it stopped; auto: that or, where it is "
                                      "damaged, the newest good epoch; a new run where there is neither.")
-if __name__ == "__main__":      # before torch is imported, which takes seconds
-    show_help(PARSER, "data", "model", "loss", "train")
+show_help(__name__, PARSER, "data", "model", "loss", "train")     # before slow imports
 
 import math
 import shlex

@@ -84,7 +84,7 @@ jsonargparse.set_loader("yaml", load_yaml, (yaml.YAMLError,))
 
 
 class Parser(argparse.ArgumentParser):
-    """Reads the command line of a command without knobs. UserError for what it does not know and what is missing."""
+    """The arguments of a command without knobs; UserError for what it does not know and what is missing."""
 
     def __init__(self, description: str | None):
         super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -105,6 +105,10 @@ class Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
 
     def _get_type_str(self, action: argparse.Action) -> None:
         """Leave the type out."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        """Leave out the default of what has none."""
+        return super()._get_help_string(action).replace(" (default: null)", "")
 
 
 def config_parser() -> ArgumentParser:
@@ -164,23 +168,24 @@ def command_parser(description: str | None, usage: str, needs_data: bool = True)
     return parser
 
 
-def show_help(parser: argparse.ArgumentParser, *sections: str) -> None:
-    """Answer `--help`, `--help-all` and `--version` of a command line and exit; else do nothing.
+def show_help(module: str, parser: argparse.ArgumentParser, *sections: str) -> None:
+    """Answer `--help`, `--help-all` or `--version` and exit, where a command that is run is asked for one.
 
-    Commands call this before they import torch or matplotlib, which take seconds. `--help` shows the command's own
-    arguments and the knobs of `sections` that people turn, `--help-all` everything.
+    Its `module` calls this before it imports torch or matplotlib, which take seconds. `--help` shows its own arguments
+    and the knobs of `sections` that people turn, `--help-all` everything.
     """
+    if module != "__main__" or not {"-h", "--help", "--help-all", "--version"} & {*sys.argv}:
+        return
     if "--version" in sys.argv:
         print(f"LGN-Net {lgn_net.__version__}")
         sys.exit()
-    if not {"-h", "--help", "--help-all"} & {*sys.argv}:
-        return
-    if sections and "--help-all" not in sys.argv:
+    everything = "--help-all" in sys.argv
+    if sections and not everything:
         parser.epilog = "These are the knobs that people turn; --help-all shows all of them, and the short forms."
     for action in parser._actions if sections else ():
         section = action.dest.partition(".")[0]
-        rare = "--help-all" not in sys.argv and not (section in sections and action.dest in COMMON)
-        if action.dest in (*SECTIONS, "print_config") or (section in SECTIONS and rare):
+        rare = section in SECTIONS and not (section in sections and action.dest in COMMON)
+        if action.dest in (*SECTIONS, "print_config") or (rare and not everything):
             action.help = argparse.SUPPRESS
     parser.print_help()
     sys.exit()

@@ -16,8 +16,7 @@ PARSER.add_argument("--repeats", type=int, default=3, help="Rounds, after one to
 PARSER.add_argument("--frames", type=int, default=8, help="evaluate, gamma: frames in a round.")
 PARSER.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["float32", "bfloat16"])
 PARSER.add_argument("--json", help="Also write the figures to this file.")
-if __name__ == "__main__":      # before torch is imported, which takes seconds
-    show_help(PARSER, "data", "score")
+show_help(__name__, PARSER, "data", "score")     # before slow imports
 
 import copy
 import os

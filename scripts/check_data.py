@@ -22,8 +22,7 @@ add("--labels", metavar="FILE", help="label file; default: as evaluate.py finds 
 add("--full", action="store_true", help="decode every frame")
 add("--json", action="store_true", help="print the same as JSON")
 add("--compare-labels", action="store_true", help="only show where Avenue's two label sources differ")
-if __name__ == "__main__":      # before OpenCV is imported
-    show_help(PARSER)
+show_help(__name__, PARSER)     # before slow imports
 
 import io
 import os

@@ -12,8 +12,7 @@ from lgn_net.cli import Parser, show_help
 PARSER = Parser(__doc__)
 PARSER.add_argument("checkpoint", help="of scripts/export_weights.py")
 PARSER.add_argument("--out", type=Path, required=True, help="file to write")
-if __name__ == "__main__":      # before torch is imported, which takes seconds
-    show_help(PARSER)
+show_help(__name__, PARSER)     # before slow imports
 
 import warnings
 

@@ -24,8 +24,7 @@ way.add_argument("--parts", type=Path, metavar="FOLDER", help="write the checkpo
 way.add_argument("--join", type=Path, metavar="FOLDER", help="join the parts in this folder to --out")
 PARSER.add_argument("--windows", type=int, default=256, help="training windows, spread evenly (default: 256)")
 PARSER.add_argument("--device", default="auto", help="cuda, cuda:1, mps or cpu; auto takes the first there is")
-if __name__ == "__main__":      # before torch is imported, which takes seconds
-    show_help(PARSER)
+show_help(__name__, PARSER)     # before slow imports
 
 import zlib
 

@@ -12,8 +12,7 @@ PARSER = Parser(__doc__)
 PARSER.add_argument("--device", default="cuda", help="cuda, cuda:1, mps or cpu (default: cuda)")
 PARSER.add_argument("--size", choices=["full", "tiny"], default="full", help="of network and frames")
 PARSER.add_argument("--json", help="file to write")
-if __name__ == "__main__":      # before torch is imported, which takes seconds
-    show_help(PARSER)
+show_help(__name__, PARSER)     # before slow imports
 
 import os
 import statistics

@@ -13,8 +13,7 @@ PARSER.add_argument("model", help="the authors' <n>model.pth, a state_dict")
 PARSER.add_argument("items", nargs="?", metavar="keys", help="the <n>keys.pt that belongs to it, its memory items")
 PARSER.add_argument("--out", required=True, help="checkpoint to write")
 PARSER.add_argument("--config", help="configuration whose data set and scoring go into the checkpoint")
-if __name__ == "__main__":      # before torch is imported, which takes seconds
-    show_help(PARSER)
+show_help(__name__, PARSER)     # before slow imports
 
 from lgn_net.files import ROOT
 from lgn_net.official import SYSTEMS, import_official, official_system

@@ -25,8 +25,7 @@ add("--out", type=Path, default=Path("figures"), metavar="FOLDER", help="default
 add("--names", nargs="+", metavar="NAME", help="of the runs; default: what differs in their paths")
 add("--figures", nargs="+", type=int, choices=STEMS, metavar="N", default=STEMS, help="which")
 add("--videos", nargs="+", metavar="VIDEO", help="which videos figure 5 shows; default: all")
-if __name__ == "__main__":      # before Matplotlib is imported, which takes seconds
-    show_help(PARSER)
+show_help(__name__, PARSER)     # before slow imports
 
 import json
 import os

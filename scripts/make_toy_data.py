@@ -13,8 +13,7 @@ from lgn_net.cli import Parser, show_help
 
 PARSER = Parser(__doc__)
 PARSER.add_argument("--out", type=Path, required=True, help="dataset folder; toy/ is made in it")
-if __name__ == "__main__":      # before OpenCV is imported
-    show_help(PARSER)
+show_help(__name__, PARSER)     # before slow imports
 
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -15,8 +15,7 @@ PARSER.add_argument("--scores", required=True, help="A scores.csv, or with --dir
                                                     ".csv, .txt, or a folder with such a file per video).")
 measuring_arguments(PARSER)
 PARSER.add_argument("--out", help="Folder for the results; nothing is written unless it is given.")
-if __name__ == "__main__":      # before what takes seconds is imported
-    show_help(PARSER, "data", "score")
+show_help(__name__, PARSER, "data", "score")     # before slow imports
 
 from dataclasses import asdict
 from pathlib import Path

@@ -31,8 +31,7 @@ add("--on_alarm", metavar="COMMAND", help="run this when an alarm begins or ends
 add("--fps", type=float, help="frames a second, for a folder of images or where a file is wrong about it")
 add("--no_video", action="store_true", help="do without annotated.mp4; faster")
 add("--device", default="auto", help="cuda, cuda:1, mps or cpu; auto takes the first there is")
-if __name__ == "__main__":      # before torch is imported, which takes seconds
-    show_help(PARSER)
+show_help(__name__, PARSER)     # before slow imports
 
 import time
 import warnings

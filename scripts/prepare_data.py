@@ -31,8 +31,7 @@ add("--labels", type=Path, help="custom: label file, such as a CSV of video,star
 add("--name", help="custom: name of the data set (default: custom)")
 add("--depth_range", type=float, nargs=2, metavar=("LOW", "HIGH"),
     help="custom, images of 16 bits or floats: the pixels that become 0 and 255, as 0 4095")
-if __name__ == "__main__":      # before OpenCV is imported
-    show_help(PARSER)
+show_help(__name__, PARSER)     # before slow imports
 
 import contextlib
 import json

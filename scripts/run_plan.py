@@ -35,8 +35,7 @@ add("--fast", action="store_true", help="bfloat16, the fastest kernels, and no c
 only.add_argument("--train-only", action="store_true", help="needs the training split alone")
 only.add_argument("--evaluate-only", action="store_true", help="needs the testing split alone")
 add("--dry-run", action="store_true", help="print the commands only, a line for each run")
-if __name__ == "__main__":      # before torch is imported, which takes seconds
-    show_help(PARSER)
+show_help(__name__, PARSER)     # before slow imports
 
 import contextlib
 import itertools

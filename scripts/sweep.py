@@ -22,8 +22,7 @@ network_arguments(GAMMA)
 label_argument(GAMMA)
 GAMMA.add_argument("--gammas", type=float, nargs="+", help="Default: 0, the configuration's, and the quantiles.")
 GAMMA.add_argument("--out", help="Default: evaluation_<name of the checkpoint>, beside it.")
-if __name__ == "__main__":      # before torch is imported, which takes seconds
-    show_help(LAMBDA) if "gamma" not in sys.argv else show_help(GAMMA, "data", "score")
+show_help(__name__, *((GAMMA, "data", "score") if "gamma" in sys.argv else [LAMBDA]))     # before slow imports
 
 from dataclasses import asdict
 from pathlib import Path
