@@ -107,8 +107,8 @@ class Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
         """Leave the type out."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        """Leave out the default of what has none."""
-        return super()._get_help_string(action).replace(" (default: null)", "")
+        """Leave out the default where there is none."""
+        return super()._get_help_string(action) if action.required or action.default is not None else str(action.help)
 
 
 def config_parser() -> ArgumentParser:
