@@ -67,8 +67,19 @@ ONE_MAT = threading.Lock()     # a MATLAB file of masks takes some 300 MB of mem
 
 def main(argv: list[str]) -> None:
     """Prepare a data set and print what is there and what to type next."""
-    args = parse_arguments(argv)
+    # The command line, what does not go together, and the sources.
+    args = PARSER.parse_args(argv)
     benchmark = facts_of(args.dataset)
+    if args.dataset != "custom" and (args.labels or args.name or args.depth_range):
+        raise UserError("--labels, --name and --depth_range are for custom; a benchmark has its own")
+    if args.label_source not in (None, *benchmark.truths):
+        raise UserError(f"no {args.label_source} labels of {args.dataset} ship with this project")
+    for path in args.source:
+        if args.dataset == "custom" and path.is_file() and path.suffix[1:].lower() in VIDEO_SUFFIXES.split("|"):
+            raise UserError(f"{path} is a video; --source wants the folder that holds training/ and testing/")
+    args.name = args.name or args.dataset
+    if not re.fullmatch("[A-Za-z0-9_][A-Za-z0-9._-]*", args.name):
+        raise UserError(f"--name {args.name!r}: give letters, digits, '.', '_' and '-', not '.' or '-' first")
     if args.download is not None and benchmark.archives:
         sources = [download(archive, args.out / "archives", args.download) for archive in benchmark.archives]
     elif args.source and args.download is None:
@@ -92,22 +103,6 @@ def main(argv: list[str]) -> None:
     print(f"check it: python scripts/check_data.py {where} --dataset {args.name}")
     for place, config in configs.items():
         print(f"train{place}: python train.py --config {config} --dataset_path {where} --exp_dir runs/{args.name}")
-
-
-def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    """Read the command line. UserError for what does not go together."""
-    args = PARSER.parse_args(argv)
-    if args.dataset != "custom" and (args.labels or args.name or args.depth_range):
-        raise UserError("--labels, --name and --depth_range are for custom; a benchmark has its own")
-    if args.label_source not in (None, *facts_of(args.dataset).truths):
-        raise UserError(f"no {args.label_source} labels of {args.dataset} ship with this project")
-    for path in args.source:
-        if args.dataset == "custom" and path.is_file() and path.suffix[1:].lower() in VIDEO_SUFFIXES.split("|"):
-            raise UserError(f"{path} is a video; --source wants the folder that holds training/ and testing/")
-    args.name = args.name or args.dataset
-    if not re.fullmatch("[A-Za-z0-9_][A-Za-z0-9._-]*", args.name):
-        raise UserError(f"--name {args.name!r}: give letters, digits, '.', '_' and '-', not '.' or '-' first")
-    return args
 
 
 def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:
