@@ -7,13 +7,12 @@ import shlex
 import shutil
 from pathlib import Path
 
-import cv2
 import jsonargparse
 import pytest
 import torch
 from helpers import ROOT, load_script, random_official_state, run
 from test_footage import pictures, write
-from test_prepare import write_tar
+from test_prepare import ped2_files, write_tar
 
 from lgn_net import official
 from lgn_net.config import Config
@@ -83,13 +82,9 @@ def test_the_readme_from_top_to_bottom(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("configs", "plans", "weights"):
         Path(name).symlink_to(ROOT / name)
-    home = "UCSD_Anomaly_Dataset.v1p2/UCSDped2"
-    files = {f"{home}/{split}/{split}{v:03d}/{t:03d}.tif": cv2.imencode(".tif", frame[..., 0])[1].tobytes()
-             for split in ("Train", "Test") for v in (1, 2) for t, frame in enumerate(pictures(), 1)}
-    files[f"{home}/Test/UCSDped2.m"] = b"TestVideoFile = {};\n" + 2 * b"TestVideoFile{end+1}.gt_frame = [7:9];\n"
     for folder in ("DATA/archives", "VIDEOS/training", "VIDEOS/testing"):
         Path(folder).mkdir(parents=True)
-    write_tar(Path("DATA/archives/UCSD_Anomaly_Dataset.tar.gz"), files)            # as if it were fetched already
+    write_tar(Path("DATA/archives/UCSD_Anomaly_Dataset.tar.gz"), ped2_files(tests=(12, 12)))    # as if fetched already
     for path in ("VIDEOS/training/a.mp4", "VIDEOS/testing/b.mp4", "VIDEO.mp4", "NORMAL.mp4"):
         write(path, pictures(80 if path == "VIDEO.mp4" else 30))
     Path("labels.csv").write_text("video,start,end\nb,15,20\n")
