@@ -70,7 +70,8 @@ def main(argv: list[str]) -> None:
         for name, runs in rows.items():
             try:
                 parts[name] = [part(number, run, args.videos) for run in runs]
-            except (UserError, OSError) as why:
+            except (UserError, OSError) as error:
+                why = f"no {error.filename}" if isinstance(error, FileNotFoundError) else error
                 print(f"skipped  {STEMS[number]}  {name}: {why}")
         for page, figure in draw(number, rows, parts).items() if parts else ():
             png, pdf = figures.save_figure(figure, args.out / (STEMS[number] + page))
