@@ -9,12 +9,20 @@ it was when it is started again. From a score file alone, without the network, s
 second (`evaluate.py --scores FILE ...` calls it). Of the knobs below, those of data, model and score matter here.
 """
 
-import sys
+from lgn_net.cli import command_parser, given, measuring_arguments, network_arguments, parse_command, show_help
 
-from lgn_net.cli import evaluate_parser, given, parse_command, show_help
-
-if __name__ == "__main__":      # before torch is imported, which takes seconds
-    show_help(evaluate_parser(__doc__), sys.argv[1:], "data", "score")
+PARSER = command_parser(__doc__, "evaluate.py (--checkpoint CKPT | --model_dir MODEL --m_items_dir KEYS) "
+                                 "--dataset_path DATA\n       evaluate.py --scores FILE")
+network_arguments(PARSER)
+measuring_arguments(PARSER)
+PARSER.add_argument("--out", help="Folder for the results; default: evaluation_<checkpoint>, beside that (for weights/ "
+                                  "in the working folder).")
+PARSER.add_argument("--maps", type=int, default=4, help="Error maps of so many misses, false alarms, detections.")
+PARSER.add_argument("--frames", nargs="+", default=[], help="Error maps of these frames as well, VIDEO:FRAME.")
+PARSER.add_argument("--localize", choices=["auto", "off"], default="auto",
+                    help="auto: where there are pixel masks, compare the prediction errors with them.")
+PARSER.add_argument("--quality", action="store_true", help="SSIM and LPIPS of the predictions, too.")
+show_help(__name__, PARSER, "data", "score")     # before slow imports
 
 import runpy
 from collections.abc import Mapping
@@ -49,7 +57,7 @@ def main(argv: list[str]) -> None:
     if given(argv, "--scores"):
         runpy.run_path(str(ROOT / "scripts" / "measure.py"))["main"](argv)
         return
-    config, args = parse_command(evaluate_parser(__doc__), argv)
+    config, args = parse_command(PARSER, argv)
     out = Path(args.out or results_folder(Path(args.checkpoint or args.model_dir)))
     check_writable(out)
     own_lambda = not given(argv, "--score.psnr_weight")

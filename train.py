@@ -8,12 +8,15 @@ RUN then holds config.yaml, log.jsonl, TensorBoard's files, last.pt (everything 
 epoch_NNN.pt (weights and memory of each epoch, for evaluate.py).
 """
 
-import sys
+from lgn_net.cli import command_parser, parse_command, show_help
 
-from lgn_net.cli import parse_command, show_help, train_parser
-
-if __name__ == "__main__":      # before torch is imported, which takes seconds
-    show_help(train_parser(__doc__), sys.argv[1:], "data", "model", "loss", "train")
+PARSER = command_parser(__doc__, "train.py --config FILE --dataset_path DATA --exp_dir RUN "
+                                 "[--init_from CKPT | --resume auto]")
+PARSER.add_argument("--exp_dir", required=True, help="Folder of this run; made if missing.")
+PARSER.add_argument("--init_from", help="Checkpoint whose weights and memory items the training starts from.")
+PARSER.add_argument("--resume", help="The run's last.pt: go on exactly where it stopped; auto: that or, where it is "
+                                     "damaged, the newest good epoch; a new run where there is neither.")
+show_help(__name__, PARSER, "data", "model", "loss", "train")     # before slow imports
 
 import math
 import shlex
@@ -53,7 +56,7 @@ PATIENCE = 25.0     # seconds between SIGTERM and the end, if need be without sa
 
 def main(argv: list[str]) -> int:
     """Read the command line and train."""
-    config, args = parse_command(train_parser(__doc__), argv)
+    config, args = parse_command(PARSER, argv)
     if args.init_from and args.resume:
         raise UserError("give --init_from to start a run, or --resume to go on with one, not both")
     with processes(pick_device(args.device)) as device:

@@ -11,17 +11,18 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import NoReturn
 
 import jsonargparse
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 from jsonargparse.typing import ClosedUnitInterval
 
+import lgn_net
 from lgn_net.config import Config, flatten, require
 from lgn_net.datasets import canonical_name
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT
-from lgn_net.terminal import answer_version
 
 # Flags of the paper, of the authors' README, and of the scripts of LGN-Net and MNAD, and the knobs they set.
 ALIASES = {
@@ -83,11 +84,32 @@ def load_yaml(text: str) -> object:
 jsonargparse.set_loader("yaml", load_yaml, (yaml.YAMLError,))
 
 
+class Parser(argparse.ArgumentParser):
+    """The arguments of a command without knobs; UserError for what it does not know and what is missing."""
+
+    def __init__(self, description: str | None):
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
+                         allow_abbrev=False)
+
+    def parse_args(self, argv: list[str]) -> argparse.Namespace:  # type: ignore[override]
+        """Read the words of a command line."""
+        check_flags(self, separate(argv))
+        return super().parse_args(argv)
+
+    def error(self, message: str) -> NoReturn:
+        """Say what argparse found."""
+        raise UserError(message)
+
+
 class Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """The help of a command: its description line by line, and no types, which the values show."""
 
     def _get_type_str(self, action: argparse.Action) -> None:
         """Leave the type out."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        """Leave out the default where there is none."""
+        return super()._get_help_string(action) if action.required or action.default is not None else str(action.help)
 
 
 def config_parser() -> ArgumentParser:
@@ -126,7 +148,7 @@ def config_from_dict(raw: dict) -> Config:
 knob_parser = functools.cache(config_parser)                    # for knobs alone
 
 
-def command_parser(description: str, usage: str, needs_data: bool = True) -> ArgumentParser:
+def command_parser(description: str | None, usage: str, needs_data: bool = True) -> ArgumentParser:
     """Make a parser with every knob and the arguments that all commands have, with `usage` above its help."""
     parser, short = config_parser(), "\n".join(f"  {alias:<18} = {knob}" for alias, knob in ALIASES.items())
     parser.usage, parser.description, parser.formatter_class = f"{usage} [--section.knob VALUE ...]", description, Help
@@ -139,48 +161,25 @@ def command_parser(description: str, usage: str, needs_data: bool = True) -> Arg
     return parser
 
 
-def train_parser(description: str) -> ArgumentParser:
-    """Make the parser of train.py."""
-    parser = command_parser(description, "train.py --config FILE --dataset_path DATA --exp_dir RUN "
-                                         "[--init_from CKPT | --resume auto]")
-    parser.add_argument("--exp_dir", required=True, help="Folder of this run; made if missing.")
-    parser.add_argument("--init_from", help="Checkpoint whose weights and memory items the training starts from.")
-    parser.add_argument("--resume", help="The run's last.pt: go on exactly where it stopped; auto: that or, where it "
-                                         "is damaged, the newest good epoch; a new run where there is neither.")
-    return parser
+def show_help(module: str, parser: argparse.ArgumentParser, *sections: str) -> None:
+    """Answer `--help`, `--help-all` or `--version` and exit, where a command that is run is asked for one.
 
-
-def evaluate_parser(description: str) -> ArgumentParser:
-    """Make the parser of evaluate.py."""
-    parser = command_parser(description, "evaluate.py (--checkpoint CKPT | --model_dir MODEL --m_items_dir KEYS) "
-                                     "--dataset_path DATA\n       evaluate.py --scores FILE")
-    network_arguments(parser)
-    measuring_arguments(parser)
-    parser.add_argument("--out", help="Folder for the results; default: evaluation_<checkpoint>, beside that "
-                                      "(for weights/ in the working folder).")
-    parser.add_argument("--maps", type=int, default=4, help="Error maps of so many misses, false alarms, detections.")
-    parser.add_argument("--frames", nargs="+", default=[], help="Error maps of these frames as well, VIDEO:FRAME.")
-    parser.add_argument("--localize", choices=["auto", "off"], default="auto",
-                        help="auto: where there are pixel masks, compare the prediction errors with them.")
-    parser.add_argument("--quality", action="store_true", help="SSIM and LPIPS of the predictions, too.")
-    return parser
-
-
-def show_help(parser: ArgumentParser, argv: list[str], *sections: str) -> None:
-    """Print the help, or the version, and exit, where it is asked for.
-
-    `--help` shows the command's own arguments and the knobs of `sections` that people turn, `--help-all` everything.
+    Its `module` calls this before it imports torch or matplotlib, which take seconds. `--help` shows its own arguments
+    and the knobs of `sections` that people turn, `--help-all` everything.
     """
-    answer_version(argv)
-    if not {"-h", "--help", "--help-all"} & {*argv}:
+    if module != "__main__" or not {"-h", "--help", "--help-all", "--version"} & {*sys.argv}:
         return
-    for action in parser._actions:
-        section = action.dest.partition(".")[0]
-        rare = "--help-all" not in argv and not (section in sections and action.dest in COMMON)
-        if action.dest in (*SECTIONS, "print_config") or (section in SECTIONS and rare):
-            action.help = argparse.SUPPRESS
-    if "--help-all" not in argv:
+    if "--version" in sys.argv:
+        print(f"LGN-Net {lgn_net.__version__}")
+        sys.exit()
+    everything = "--help-all" in sys.argv
+    if sections and not everything:
         parser.epilog = "These are the knobs that people turn; --help-all shows all of them, and the short forms."
+    for action in parser._actions if sections else ():
+        section = action.dest.partition(".")[0]
+        rare = section in SECTIONS and not (section in sections and action.dest in COMMON)
+        if action.dest in (*SECTIONS, "print_config") or (rare and not everything):
+            action.help = argparse.SUPPRESS
     parser.print_help()
     sys.exit()
 
@@ -232,7 +231,6 @@ def parse_command(parser: ArgumentParser, argv: list[str],
     4. single knobs.
     """
     words = separate(argv)
-    show_help(parser, words, "data", "score")
     check_flags(parser, words)
     words = [ALIASES.get(word, word) for word in words]
     words = [RENAMED.get((flag.removeprefix("--"), word), word) for flag, word in zip(["", *words], words)]
@@ -248,7 +246,7 @@ def parse_command(parser: ArgumentParser, argv: list[str],
     if source := chosen.get("--resume") or chosen.get("--checkpoint"):
         from lgn_net.training.checkpoint import load_checkpoint  # only now: measuring scores needs no torch
         base = flatten(asdict(load_checkpoint(source)[0]))
-    parser.set_defaults(dict(base or {}))
+    parser.set_defaults(flatten(asdict(Config())) | dict(base or {}))
     if not base and not files:
         if dataset := chosen.get("--data.dataset"):
             file = ROOT / f"configs/{canonical_name(dataset)}.yaml"
@@ -265,14 +263,15 @@ def parse_command(parser: ArgumentParser, argv: list[str],
     return parse(parser, [*(f"--config={file}" for file in files), *words])
 
 
-def check_flags(parser: ArgumentParser, words: list[str]) -> None:
+def check_flags(parser: argparse.ArgumentParser, words: list[str]) -> None:
     """Raise UserError for a flag that the parser does not know, and for one that is missing, with what to give."""
     known = [flag for action in parser._actions for flag in action.option_strings]
+    known += [alias for alias, knob in ALIASES.items() if knob in known]
     leaves: dict[str, list[str]] = {}
-    for flag in [*known, *ALIASES]:
+    for flag in known:
         leaves.setdefault(flag.rpartition(".")[2].strip("-"), []).append(flag)
     for flag in words:
-        if flag.startswith("--") and flag not in known and flag not in ALIASES:
+        if flag.startswith("--") and flag not in known:
             leaf = flag.rpartition(".")[2].strip("-").replace("-", "_")
             near = [one for name in difflib.get_close_matches(leaf, leaves) for one in leaves[name]]
             meant = f"did you mean {' or '.join(near[:3])}?" if near else "--help lists all flags"

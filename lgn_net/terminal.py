@@ -15,7 +15,6 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
-import lgn_net
 from lgn_net.errors import TrainingDiverged, UserError
 
 
@@ -90,13 +89,6 @@ class StopOnSignal:
             self.writer.close()
 
 
-def answer_version(argv: list[str]) -> None:
-    """Print the version and exit, where it is asked for."""
-    if argv == ["--version"]:
-        print(f"LGN-Net {lgn_net.__version__}")
-        sys.exit()
-
-
 def run_command(main: Callable[[list[str]], int | None]) -> None:
     """Call `main(argv)` and exit: UserError, full disks and the like in one sentence with 2, divergence with 1."""
     out: Any = sys.stdout
@@ -109,7 +101,6 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
         with warnings.catch_warnings(), contextlib.redirect_stdout(shown):
             # Warnings are one line on stderr, without their place in the code.
             warnings.showwarning = lambda message, *_: tqdm.write(visible(f"warning: {message}"), file=sys.stderr)
-            answer_version(sys.argv[1:])
             sys.exit(main(sys.argv[1:]))
     except BrokenPipeError:                                                      # the reader, `head` say, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

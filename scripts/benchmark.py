@@ -7,6 +7,17 @@ Figures are medians of --repeats rounds after one to warm up, in which the ways 
 one round. Weights are random; without --dataset_path the frames are noise.
 """
 
+from lgn_net.cli import command_parser, parse_command, show_help
+
+PRECISIONS = ("float32", "tf32", "bfloat16")
+PARSER = command_parser(__doc__, "benchmark.py {evaluate,train,gamma,data} --config FILE", needs_data=False)
+PARSER.add_argument("what", choices=["evaluate", "train", "gamma", "data"], help="What to measure.")
+PARSER.add_argument("--repeats", type=int, default=3, help="Rounds, after one to warm up.")
+PARSER.add_argument("--frames", type=int, default=8, help="evaluate, gamma: frames in a round.")
+PARSER.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["float32", "bfloat16"])
+PARSER.add_argument("--json", help="Also write the figures to this file.")
+show_help(__name__, PARSER, "data", "score")     # before slow imports
+
 import copy
 import os
 import re
@@ -28,7 +39,6 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.benchmark import timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from lgn_net.cli import command_parser, parse_command
 from lgn_net.config import Config, with_knobs
 from lgn_net.data.cache import pack_frames
 from lgn_net.data.clips import read_frames, to_float
@@ -44,7 +54,6 @@ from lgn_net.report.tables import markdown
 from lgn_net.terminal import run_command
 from lgn_net.training.step import prepare, shares_of, train_step
 
-PRECISIONS = ("float32", "tf32", "bfloat16")
 # The parts of a network by the methods that compute them; those that a network lacks are passed over.
 PARTS = {"local_branch.encoder.forward": "E_loc", "local_branch.cells.0.conv_x.forward": "cells",
          "local_branch.products": "cells", "local_branch.recur": "cells",
@@ -56,13 +65,7 @@ Work = tuple[Any, Callable[[], Any]]     # a network, None where its parts are n
 
 def main(argv: list[str]) -> None:
     """Run the benchmark that the first word names."""
-    parser = command_parser(__doc__ or "", "benchmark.py {evaluate,train,gamma,data} --config FILE", needs_data=False)
-    parser.add_argument("what", choices=["evaluate", "train", "gamma", "data"], help="What to measure.")
-    parser.add_argument("--repeats", type=int, default=3, help="Rounds, after one to warm up.")
-    parser.add_argument("--frames", type=int, default=8, help="evaluate, gamma: frames in a round.")
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["float32", "bfloat16"])
-    parser.add_argument("--json", help="Also write the figures to this file.")
-    config, args = parse_command(parser, argv)
+    config, args = parse_command(PARSER, argv)
     device = pick_device(args.device)
     print("\n".join(f"{key}: {value}" for key, value in machine(device).items()))
     found: dict[str, dict[str, dict[str, float]]] = {}

@@ -9,6 +9,21 @@ OK and status 0, or with the number of problems and status 1.
 """
 
 import argparse
+
+from lgn_net.cli import Parser, show_help
+from lgn_net.datasets import BENCHMARKS, canonical_name, difference_from_published, facts_of
+
+PARSER = Parser(__doc__)
+add = PARSER.add_argument
+add("data", metavar="DATA", nargs="?", default=".",
+    help="folder that holds the data set's folder, or that folder itself (default: this folder)")
+add("--dataset", required=True, help=f"{', '.join(BENCHMARKS)}, toy, or your own")
+add("--labels", metavar="FILE", help="label file; default: as evaluate.py finds it")
+add("--full", action="store_true", help="decode every frame")
+add("--json", action="store_true", help="print the same as JSON")
+add("--compare-labels", action="store_true", help="only show where Avenue's two label sources differ")
+show_help(__name__, PARSER)     # before slow imports
+
 import io
 import os
 import re
@@ -26,7 +41,6 @@ from PIL import Image
 from lgn_net.data.clips import FEW_LEVELS, MAP_DEPTH, grey_levels, is_truncated, read_image
 from lgn_net.data.labels import find_labels, load_labels, read_ranges
 from lgn_net.data.videos import find_split, index_videos
-from lgn_net.datasets import BENCHMARKS, canonical_name, difference_from_published, facts_of
 from lgn_net.datasets.common import SPLIT_FOLDERS, some
 from lgn_net.errors import UserError
 from lgn_net.files import to_json
@@ -46,16 +60,7 @@ class Frame(NamedTuple):
 
 def main(argv: list[str]) -> int:
     """Check a data set, or compare the labels of Avenue; print what was found, and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("data", metavar="DATA", nargs="?", default=".",
-        help="folder that holds the data set's folder, or that folder itself (default: this folder)")
-    add("--dataset", required=True, help=f"{', '.join(BENCHMARKS)}, toy, or your own")
-    add("--labels", metavar="FILE", help="label file; default: as evaluate.py finds it")
-    add("--full", action="store_true", help="decode every frame")
-    add("--json", action="store_true", help="print the same as JSON")
-    add("--compare-labels", action="store_true", help="only show where Avenue's two label sources differ")
-    args = parser.parse_args(argv)
+    args = PARSER.parse_args(argv)
     content = compare() if args.compare_labels else examine(args)
     problems = content.get("problem", [])
     if args.json:

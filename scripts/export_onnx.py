@@ -5,9 +5,16 @@
 docs/deploy.md says what goes into the file and what comes out. Memory items and calibration are constants in it.
 """
 
-import argparse
-import warnings
 from pathlib import Path
+
+from lgn_net.cli import Parser, show_help
+
+PARSER = Parser(__doc__)
+PARSER.add_argument("checkpoint", help="of scripts/export_weights.py")
+PARSER.add_argument("--out", type=Path, required=True, help="file to write")
+show_help(__name__, PARSER)     # before slow imports
+
+import warnings
 
 import numpy as np
 import torch
@@ -43,10 +50,7 @@ class Scorer(nn.Module):
 
 def main(argv: list[str]) -> None:
     """Export a checkpoint."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="of scripts/export_weights.py")
-    parser.add_argument("--out", type=Path, required=True, help="file to write")
-    args = parser.parse_args(argv)
+    args = PARSER.parse_args(argv)
     check_writable(args.out.parent)
     try:
         import onnxruntime

@@ -10,8 +10,23 @@ memory items stay float32. "calibration" says how the rounded weights score trai
 """
 
 import argparse
-import zlib
 from pathlib import Path
+
+from lgn_net.cli import Parser, show_help
+
+PARSER = Parser(__doc__)
+PARSER.add_argument("checkpoint", nargs="?", type=Path)
+PARSER.add_argument("--out", type=Path, help="file to write")
+way = PARSER.add_mutually_exclusive_group(required=True)
+way.add_argument("--dataset_path", help="folder that holds the data set's folder, or that folder itself")
+way.add_argument("--half", action="store_true", help="round to float16 only, without a calibration")
+way.add_argument("--parts", type=Path, metavar="FOLDER", help="write the checkpoint in parts into this folder")
+way.add_argument("--join", type=Path, metavar="FOLDER", help="join the parts in this folder to --out")
+PARSER.add_argument("--windows", type=int, default=256, help="training windows, spread evenly (default: 256)")
+PARSER.add_argument("--device", default="auto", help="cuda, cuda:1, mps or cpu; auto takes the first there is")
+show_help(__name__, PARSER)     # before slow imports
+
+import zlib
 
 from lgn_net.config import Config
 from lgn_net.data.videos import find_split, index_videos
@@ -29,21 +44,11 @@ from lgn_net.video.detector import calibrate
 
 def main(argv: list[str]) -> None:
     """Export a checkpoint, or carry it over in parts."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", nargs="?", type=Path)
-    parser.add_argument("--out", type=Path, help="file to write")
-    way = parser.add_mutually_exclusive_group(required=True)
-    way.add_argument("--dataset_path", help="folder that holds the data set's folder, or that folder itself")
-    way.add_argument("--half", action="store_true", help="round to float16 only, without a calibration")
-    way.add_argument("--parts", type=Path, metavar="FOLDER", help="write the checkpoint in parts into this folder")
-    way.add_argument("--join", type=Path, metavar="FOLDER", help="join the parts in this folder to --out")
-    parser.add_argument("--windows", type=int, default=256, help="training windows, spread evenly (default: 256)")
-    parser.add_argument("--device", default="auto", help="cuda, cuda:1, mps or cpu; auto takes the first there is")
-    args = parser.parse_args(argv)
+    args = PARSER.parse_args(argv)
     if (args.checkpoint is None) != bool(args.join) or (args.out is None) != bool(args.parts):
-        parser.error("give CHECKPOINT, except with --join, and --out, except with --parts")
+        raise UserError("give CHECKPOINT, except with --join, and --out, except with --parts")
     if args.out and args.out.exists():
-        parser.error(f"{args.out} exists already; choose another --out")
+        raise UserError(f"{args.out} exists already; choose another --out")
     check_writable((args.parts or args.out).parent)
     if args.join:
         join_parts(args.join, args.out)

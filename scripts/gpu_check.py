@@ -6,7 +6,14 @@
 A check that fails leaves the others alone. The exit status is 1 where the device does not agree with the CPU.
 """
 
-import argparse
+from lgn_net.cli import Parser, show_help
+
+PARSER = Parser(__doc__)
+PARSER.add_argument("--device", default="cuda", help="cuda, cuda:1, mps or cpu (default: cuda)")
+PARSER.add_argument("--size", choices=["full", "tiny"], default="full", help="of network and frames")
+PARSER.add_argument("--json", help="file to write")
+show_help(__name__, PARSER)     # before slow imports
+
 import os
 import statistics
 import subprocess
@@ -35,11 +42,7 @@ CPU = torch.device("cpu")
 
 def main(argv: list[str]) -> int:
     """Run every check and write what it found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:1, mps or cpu (default: cuda)")
-    parser.add_argument("--size", choices=["full", "tiny"], default="full", help="of network and frames")
-    parser.add_argument("--json", help="file to write")
-    args = parser.parse_args(argv)
+    args = PARSER.parse_args(argv)
     device, config = pick_device(args.device), with_knobs(Config(), TINY if args.size == "tiny" else {})
     result: dict = {"size": args.size, "machine": machine(device)}
     with tempfile.TemporaryDirectory() as folder:

@@ -6,9 +6,15 @@
 configs/ped2.yaml, and for MNAD its own lambda and gamma, go into it, or --config.
 """
 
-import argparse
+from lgn_net.cli import Parser, knob_parser, parse, show_help
 
-from lgn_net.cli import knob_parser, parse
+PARSER = Parser(__doc__)
+PARSER.add_argument("model", help="the authors' <n>model.pth, a state_dict")
+PARSER.add_argument("items", nargs="?", metavar="keys", help="the <n>keys.pt that belongs to it, its memory items")
+PARSER.add_argument("--out", required=True, help="checkpoint to write")
+PARSER.add_argument("--config", help="configuration whose data set and scoring go into the checkpoint")
+show_help(__name__, PARSER)     # before slow imports
+
 from lgn_net.files import ROOT
 from lgn_net.official import SYSTEMS, import_official, official_system
 from lgn_net.terminal import run_command
@@ -17,12 +23,7 @@ from lgn_net.training.checkpoint import save_checkpoint
 
 def main(argv: list[str]) -> None:
     """Import the pair."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="the authors' <n>model.pth, a state_dict")
-    parser.add_argument("items", nargs="?", metavar="keys", help="the <n>keys.pt that belongs to it, its memory items")
-    parser.add_argument("--out", required=True, help="checkpoint to write")
-    parser.add_argument("--config", help="configuration whose data set and scoring go into the checkpoint")
-    args = parser.parse_args(argv)
+    args = PARSER.parse_args(argv)
     system = ROOT / f"configs/family/{official_system(args.model)}.yaml"
     files = [args.config] if args.config else [ROOT / "configs/ped2.yaml", system]
     config, _ = parse(knob_parser(), [f"--config={file}" for file in files])

@@ -13,13 +13,25 @@ RUN is a folder that evaluate.py wrote, or a run's folder with one in it. Withou
 but the seed are one curve or bar: their mean, in a band of one standard deviation to either side.
 """
 
-import argparse
+from pathlib import Path
+
+from lgn_net.cli import Parser, show_help
+
+STEMS = {4: "fig4_roc", 5: "fig5_curves", 6: "fig6_errors", 7: "fig7_gap", 9: "fig9_gamma", 10: "fig10_lambda"}
+PARSER = Parser(__doc__)
+add = PARSER.add_argument
+add("runs", metavar="RUN", nargs="+", help="folder of an evaluation, or of a run with one in it")
+add("--out", type=Path, default=Path("figures"), metavar="FOLDER", help="default: figures")
+add("--names", nargs="+", metavar="NAME", help="of the runs; default: what differs in their paths")
+add("--figures", nargs="+", type=int, choices=STEMS, metavar="N", default=STEMS, help="which")
+add("--videos", nargs="+", metavar="VIDEO", help="which videos figure 5 shows; default: all")
+show_help(__name__, PARSER)     # before slow imports
+
 import json
 import os
 import re
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,8 +48,6 @@ from lgn_net.scores.protocols import Protocol, normality_under
 from lgn_net.scores.score_file import read_table
 from lgn_net.terminal import run_command
 
-STEMS = {4: "fig4_roc", 5: "fig5_curves", 6: "fig6_errors", 7: "fig7_gap", 9: "fig9_gamma", 10: "fig10_lambda"}
-
 
 class Run(NamedTuple):
     """An evaluation under the name that the figures give it."""
@@ -52,13 +62,7 @@ class Run(NamedTuple):
 
 def main(argv: list[str]) -> None:
     """Draw what the command line asks for, and list what was written, and what was not and why."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="folder of an evaluation, or of a run with one in it")
-    parser.add_argument("--out", type=Path, default=Path("figures"), metavar="FOLDER", help="default: figures")
-    parser.add_argument("--names", nargs="+", metavar="NAME", help="of the runs; default: what differs in their paths")
-    parser.add_argument("--figures", nargs="+", type=int, choices=STEMS, metavar="N", default=STEMS, help="which")
-    parser.add_argument("--videos", nargs="+", metavar="VIDEO", help="which videos figure 5 shows; default: all")
-    args = parser.parse_args(argv)
+    args = PARSER.parse_args(argv)
     # Figure after figure: what each run gives to it, its pages, its files.
     rows = open_rows(args.runs, args.names)
     for number in args.figures:
@@ -66,7 +70,8 @@ def main(argv: list[str]) -> None:
         for name, runs in rows.items():
             try:
                 parts[name] = [part(number, run, args.videos) for run in runs]
-            except (UserError, OSError) as why:
+            except (UserError, OSError) as error:
+                why = f"no {error.filename}" if isinstance(error, FileNotFoundError) else error
                 print(f"skipped  {STEMS[number]}  {name}: {why}")
         for page, figure in draw(number, rows, parts).items() if parts else ():
             png, pdf = figures.save_figure(figure, args.out / (STEMS[number] + page))

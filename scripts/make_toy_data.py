@@ -7,9 +7,15 @@ as a walker), a cart (large, over twice as fast) or a runner (twice as fast, to 
 exactly when at least a third of the box around such an intruder is inside the frame. The bytes are always the same.
 """
 
-import argparse
-from collections.abc import Iterator
 from pathlib import Path
+
+from lgn_net.cli import Parser, show_help
+
+PARSER = Parser(__doc__)
+PARSER.add_argument("--out", type=Path, required=True, help="dataset folder; toy/ is made in it")
+show_help(__name__, PARSER)     # before slow imports
+
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import cv2
@@ -126,9 +132,7 @@ def draw_video(split: str, video: int) -> Iterator[np.ndarray]:
 
 def main(argv: list[str]) -> None:
     """Draw the data set, as a whole or not at all, and print how to train on it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="dataset folder; toy/ is made in it")
-    root = parser.parse_args(argv).out / "toy"
+    root = PARSER.parse_args(argv).out / "toy"
     if not root.exists():
         with replacing_folder(root) as part, progress("draw", sum(VIDEOS.values()), "videos") as bar:
             for split, video in [(split, video) for split, count in VIDEOS.items() for video in range(count)]:

@@ -8,10 +8,19 @@ Nothing is written without --out. The knobs start from the results.json beside t
 score (lambda, normalize, smoothing, average) can be chosen anew, the others are the network's.
 """
 
+from lgn_net.cli import command_parser, measuring_arguments, show_help
+
+PARSER = command_parser(__doc__, "measure.py --scores FILE", needs_data=False)
+PARSER.add_argument("--scores", required=True, help="A scores.csv, or with --direction another program's scores (.npy, "
+                                                    ".csv, .txt, or a folder with such a file per video).")
+measuring_arguments(PARSER)
+PARSER.add_argument("--out", help="Folder for the results; nothing is written unless it is given.")
+show_help(__name__, PARSER, "data", "score")     # before slow imports
+
 from dataclasses import asdict
 from pathlib import Path
 
-from lgn_net.cli import command_parser, config_from_dict, given, measuring_arguments, parse_command, separate
+from lgn_net.cli import config_from_dict, given, parse_command, separate
 from lgn_net.config import flatten
 from lgn_net.errors import UserError
 from lgn_net.report.outcome import finish
@@ -32,12 +41,7 @@ def main(argv: list[str]) -> None:
     beside = results_beside(scores) if named else {}
     of_network = flatten(asdict(config_from_dict(beside["config"]))) if "config" in beside else {}
     of_scoring = {f"score.{knob}": value for knob, value in beside.get("scoring", {}).items()}
-    parser = command_parser(__doc__, "measure.py --scores FILE", needs_data=False)
-    parser.add_argument("--scores", required=True, help="A scores.csv, or with --direction another program's scores "
-                                                        "(.npy, .csv, .txt, or a folder with such a file per video).")
-    measuring_arguments(parser)
-    parser.add_argument("--out", help="Folder for the results; nothing is written unless it is given.")
-    config, args = parse_command(parser, argv, of_network | of_scoring)
+    config, args = parse_command(PARSER, argv, of_network | of_scoring)
     for knob, value in flatten(asdict(config)).items():
         free = {"data.label_source", *(f"score.{name}" for name in SCORING)}
         if of_network.get(knob, value) != value and knob not in free:

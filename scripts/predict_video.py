@@ -8,8 +8,31 @@ Writes scores.csv, alarms.csv and events.jsonl at once; at the end annotated.mp4
 to look at. docs/own-video.md explains the numbers.
 """
 
-import argparse
 import math
+
+from lgn_net.cli import Parser, show_help
+
+LIMITS = {"calibrate": (0, 1e6), "threshold": (-math.inf, math.inf), "false_alarms": (0, 1), "min_frames": (1, 1e6),
+          "gap": (0, 1e6), "seconds": (0.001, math.inf), "patience": (0.001, math.inf), "fps": (0.001, 1000)}
+PARSER = Parser(__doc__)
+add, normal = PARSER.add_argument, PARSER.add_mutually_exclusive_group()
+add("--checkpoint", required=True, help="made by scripts/export_weights.py, or with --normal any checkpoint")
+add("--video", required=True, help="video file, folder of images, camera's number, or address of a stream")
+add("--out", help="folder for the results (default: predicted_<name of the video>)")
+normal.add_argument("--normal", nargs="+", metavar="VIDEO", help="normal videos of your scene, or their scores.csv")
+normal.add_argument("--calibrate", type=float, default=0.0, help="or take so many seconds of --video as normal")
+add("--threshold", type=float, help="normality below which a frame is low")
+add("--false_alarms", type=float, default=0.01, help="or the share of normal frames that are low (default: 0.01)")
+add("--min_frames", type=int, default=5, help="an alarm lasts at least so many frames (default: 5)")
+add("--gap", type=int, default=2, help="so many frames that are not low do not end it (default: 2)")
+add("--seconds", type=float, default=math.inf, help="stop after so many seconds of the video")
+add("--patience", type=float, default=60, help="seconds that a camera or stream may stay away (default: 60)")
+add("--on_alarm", metavar="COMMAND", help="run this when an alarm begins or ends, with the event as JSON on stdin")
+add("--fps", type=float, help="frames a second, for a folder of images or where a file is wrong about it")
+add("--no_video", action="store_true", help="do without annotated.mp4; faster")
+add("--device", default="auto", help="cuda, cuda:1, mps or cpu; auto takes the first there is")
+show_help(__name__, PARSER)     # before slow imports
+
 import time
 import warnings
 from contextlib import nullcontext
@@ -26,13 +49,14 @@ from lgn_net.terminal import StopOnSignal, progress, run_command
 from lgn_net.video.output import Output, write_mp4
 from lgn_net.video.source import FPS, Source, SourceLost
 
-LIMITS = {"calibrate": (0, 1e6), "threshold": (-math.inf, math.inf), "false_alarms": (0, 1), "min_frames": (1, 1e6),
-          "gap": (0, 1e6), "seconds": (0.001, math.inf), "patience": (0.001, math.inf), "fps": (0.001, 1000)}
-
 
 def main(argv: list[str]) -> int:
     """Score a video, write the results, print what was found."""
-    args = parse_arguments(argv)
+    args = PARSER.parse_args(argv)
+    for name, (least, most) in LIMITS.items():
+        value = getattr(args, name)
+        if value is not None and not least <= value <= most:
+            raise UserError(f"--{name} is {value:g}; give {least:g} to {most:g}")
     detector = AnomalyDetector.load(args.checkpoint, args.device, threshold=args.threshold,
                                     false_alarms=args.false_alarms, min_frames=args.min_frames, gap=args.gap)
     out = Path(args.out or f"predicted_{find_footage(args.video)[1]}")
@@ -80,34 +104,6 @@ def main(argv: list[str]) -> int:
     output.finish(facts)
     print("\n".join(f"{name:10} {text}" for name, text in facts.items()), f"; written into {out}", sep="")
     return 128 + stop.received if stop.received and not source.live else status
-
-
-def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--checkpoint", required=True, help="of scripts/export_weights.py, or with --normal any checkpoint")
-    add("--video", required=True, help="video file, folder of images, camera's number, or address of a stream")
-    add("--out", help="folder for the results (default: predicted_<name of the video>)")
-    normal = parser.add_mutually_exclusive_group()
-    normal.add_argument("--normal", nargs="+", metavar="VIDEO", help="normal videos of your scene, or their scores.csv")
-    normal.add_argument("--calibrate", type=float, default=0.0, help="or take so many seconds of --video as normal")
-    add("--threshold", type=float, help="normality below which a frame is low")
-    add("--false_alarms", type=float, default=0.01, help="or the share of normal frames that are low (default: 0.01)")
-    add("--min_frames", type=int, default=5, help="an alarm lasts at least so many frames (default: 5)")
-    add("--gap", type=int, default=2, help="so many frames that are not low do not end it (default: 2)")
-    add("--seconds", type=float, default=math.inf, help="stop after so many seconds of the video")
-    add("--patience", type=float, default=60, help="seconds that a camera or stream may stay away (default: 60)")
-    add("--on_alarm", metavar="COMMAND", help="run this when an alarm begins or ends, with the event as JSON on stdin")
-    add("--fps", type=float, help="frames a second, for a folder of images or where a file is wrong about it")
-    add("--no_video", action="store_true", help="do without annotated.mp4; faster")
-    add("--device", default="auto", help="cuda, cuda:1, mps or cpu; auto takes the first there is")
-    args = parser.parse_args(argv)
-    for name, (least, most) in LIMITS.items():
-        value = getattr(args, name)
-        if value is not None and not least <= value <= most:
-            raise UserError(f"--{name} is {value:g}; give {least:g} to {most:g}")
-    return args
 
 
 if __name__ == "__main__":

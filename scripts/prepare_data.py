@@ -10,6 +10,29 @@ made again: an interrupted run goes on when it is started again.
 """
 
 import argparse
+from pathlib import Path
+
+from lgn_net.cli import Parser, show_help
+from lgn_net.datasets import BENCHMARKS, VIDEO_SUFFIXES, canonical_name, difference_from_published, facts_of
+
+PARSER = Parser(__doc__)
+add = PARSER.add_argument
+add("dataset", type=canonical_name, choices=[*BENCHMARKS, "custom"],
+    help="which; custom: video files or folders of images of your own")
+add("--source", type=Path, nargs="+", default=[], metavar="PATH",
+    help="the published archives, or folders; custom: one with the folders training and testing")
+add("--download", nargs="?", const="", metavar="ADDRESS",
+    help="fetch the archives into OUT/archives, also from a mirror's ADDRESS")
+add("--out", type=Path, required=True, help="dataset folder; <dataset>/ is made in it")
+add("--format", choices=("png", "jpg"), default="png", help="png: lossless; jpg: quality 100 and half the size")
+add("--label_source", choices=("official", "ano_pred"),
+    help="of Avenue: the official masks, or the re-annotation that published numbers use (default)")
+add("--labels", type=Path, help="custom: label file, such as a CSV of video,start,end")
+add("--name", help="custom: name of the data set (default: custom)")
+add("--depth_range", type=float, nargs=2, metavar=("LOW", "HIGH"),
+    help="custom, images of 16 bits or floats: the pixels that become 0 and 255, as 0 4095")
+show_help(__name__, PARSER)     # before slow imports
+
 import contextlib
 import json
 import os
@@ -20,7 +43,6 @@ import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -31,7 +53,6 @@ from lgn_net.data.clips import MAP_DEPTH, read_image, read_mask
 from lgn_net.data.footage import open_footage
 from lgn_net.data.labels import load_labels
 from lgn_net.data.videos import index_videos
-from lgn_net.datasets import BENCHMARKS, VIDEO_SUFFIXES, canonical_name, difference_from_published, facts_of
 from lgn_net.datasets.common import SPLIT_FOLDERS, SourceVideo, load_array, load_mat, some
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, locked, replacing, replacing_folder, to_json, write_atomic
@@ -45,8 +66,19 @@ ONE_MAT = threading.Lock()     # a MATLAB file of masks takes some 300 MB of mem
 
 def main(argv: list[str]) -> None:
     """Prepare a data set and print what is there and what to type next."""
-    args = parse_arguments(argv)
+    # The command line, what does not go together, and the sources.
+    args = PARSER.parse_args(argv)
     benchmark = facts_of(args.dataset)
+    if args.dataset != "custom" and (args.labels or args.name or args.depth_range):
+        raise UserError("--labels, --name and --depth_range are for custom; a benchmark has its own")
+    if args.label_source not in (None, *benchmark.truths):
+        raise UserError(f"no {args.label_source} labels of {args.dataset} ship with this project")
+    for path in args.source:
+        if args.dataset == "custom" and path.is_file() and path.suffix[1:].lower() in VIDEO_SUFFIXES.split("|"):
+            raise UserError(f"{path} is a video; --source wants the folder that holds training/ and testing/")
+    args.name = args.name or args.dataset
+    if not re.fullmatch("[A-Za-z0-9_][A-Za-z0-9._-]*", args.name):
+        raise UserError(f"--name {args.name!r}: give letters, digits, '.', '_' and '-', not '.' or '-' first")
     if args.download is not None and benchmark.archives:
         sources = [download(*archive, args.out / "archives", args.download) for archive in benchmark.archives.items()]
     elif args.source and args.download is None:
@@ -67,38 +99,6 @@ def main(argv: list[str]) -> None:
     print(f"check it: python scripts/check_data.py {where} --dataset {args.name}")
     for place, config in configs.items():
         print(f"train{place}: python train.py --config {config} --dataset_path {where} --exp_dir runs/{args.name}")
-
-
-def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    """Read the command line. UserError for what does not go together."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("dataset", type=canonical_name, choices=[*BENCHMARKS, "custom"],
-        help="which; custom: video files or folders of images of your own")
-    add("--source", type=Path, nargs="+", default=[], metavar="PATH",
-        help="the published archives, or folders; custom: one with the folders training and testing")
-    add("--download", nargs="?", const="", metavar="ADDRESS",
-        help="fetch the archives into OUT/archives, also from a mirror's ADDRESS")
-    add("--out", type=Path, required=True, help="dataset folder; <dataset>/ is made in it")
-    add("--format", choices=("png", "jpg"), default="png", help="png: lossless; jpg: quality 100 and half the size")
-    add("--label_source", choices=("official", "ano_pred"),
-        help="of Avenue: the official masks, or the re-annotation that published numbers use (default)")
-    add("--labels", type=Path, help="custom: label file, such as a CSV of video,start,end")
-    add("--name", help="custom: name of the data set (default: custom)")
-    add("--depth_range", type=float, nargs=2, metavar=("LOW", "HIGH"),
-        help="custom, images of 16 bits or floats: the pixels that become 0 and 255, as 0 4095")
-    args = parser.parse_args(argv)
-    if args.dataset != "custom" and (args.labels or args.name or args.depth_range):
-        raise UserError("--labels, --name and --depth_range are for custom; a benchmark has its own")
-    if args.label_source not in (None, *facts_of(args.dataset).truths):
-        raise UserError(f"no {args.label_source} labels of {args.dataset} ship with this project")
-    for path in args.source:
-        if args.dataset == "custom" and path.is_file() and path.suffix[1:].lower() in VIDEO_SUFFIXES.split("|"):
-            raise UserError(f"{path} is a video; --source wants the folder that holds training/ and testing/")
-    args.name = args.name or args.dataset
-    if not re.fullmatch("[A-Za-z0-9_][A-Za-z0-9._-]*", args.name):
-        raise UserError(f"--name {args.name!r}: give letters, digits, '.', '_' and '-', not '.' or '-' first")
-    return args
 
 
 def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:

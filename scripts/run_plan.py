@@ -13,10 +13,33 @@ the same command again; 128 + its number after a signal; 1 a run failed, see its
 """
 
 import argparse
+import math
+from pathlib import Path
+
+from lgn_net.cli import Parser, show_help
+
+PARSER = Parser(__doc__)
+add, only = PARSER.add_argument, PARSER.add_mutually_exclusive_group()
+add("--plan", type=Path, required=True, help="YAML file with the rows, as those in plans/")
+add("--rows", nargs="+", metavar="ROW", help="only these rows of the plan")
+add("--dataset_path", required=True, metavar="DATA", help="folder with the data set's folder, or that folder")
+add("--exp_dir", type=Path, required=True, metavar="RUNS", help="folder of all runs")
+add("--seeds", "--seed", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+add("--config", help="configuration under the rows, in place of the plan's `config` and its `set`")
+add("--jobs", type=int, default=1, metavar="N", help="runs at a time (default: 1)")
+add("--device", default="auto", help="cuda, cuda:1, mps or cpu")
+add("--minutes", type=float, default=math.inf, help="stop and save in time to end after so many minutes")
+add("--every", type=int, default=0, metavar="K", help="keep and evaluate every K-th epoch, too (default: 0, none)")
+add("--fit", type=float, metavar="MINUTES", help="train as many epochs as fit into so many minutes")
+add("--fast", action="store_true", help="bfloat16, the fastest kernels, and no curve over the epochs")
+only.add_argument("--train-only", action="store_true", help="needs the training split alone")
+only.add_argument("--evaluate-only", action="store_true", help="needs the testing split alone")
+add("--dry-run", action="store_true", help="print the commands only, a line for each run")
+show_help(__name__, PARSER)     # before slow imports
+
 import contextlib
 import itertools
 import json
-import math
 import os
 import re
 import shlex
@@ -26,7 +49,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import yaml
@@ -94,26 +116,7 @@ def main(argv: list[str]) -> int:
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """Parse the command line; what follows `--` are knobs of train.py, `args.knobs`."""
     cut = argv.index("--") if "--" in argv else len(argv)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     allow_abbrev=False)
-    add = parser.add_argument
-    add("--plan", type=Path, required=True, help="YAML file with the rows, as those in plans/")
-    add("--rows", nargs="+", metavar="ROW", help="only these rows of the plan")
-    add("--dataset_path", required=True, metavar="DATA", help="folder with the data set's folder, or that folder")
-    add("--exp_dir", type=Path, required=True, metavar="RUNS", help="folder of all runs")
-    add("--seeds", "--seed", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
-    add("--config", help="configuration under the rows, in place of the plan's `config` and its `set`")
-    add("--jobs", type=int, default=1, metavar="N", help="runs at a time (default: 1)")
-    add("--device", default="auto", help="cuda, cuda:1, mps or cpu")
-    add("--minutes", type=float, default=math.inf, help="stop and save in time to end after so many minutes")
-    add("--every", type=int, default=0, metavar="K", help="keep and evaluate every K-th epoch, too (default: 0, none)")
-    add("--fit", type=float, metavar="MINUTES", help="train as many epochs as fit into so many minutes")
-    add("--fast", action="store_true", help="bfloat16, the fastest kernels, and no curve over the epochs")
-    only = parser.add_mutually_exclusive_group()
-    only.add_argument("--train-only", action="store_true", help="needs the training split alone")
-    only.add_argument("--evaluate-only", action="store_true", help="needs the testing split alone")
-    add("--dry-run", action="store_true", help="print the commands only, a line for each run")
-    args = parser.parse_args(argv[:cut])
+    args = PARSER.parse_args(argv[:cut])
     args.knobs = argv[cut + 1:] + FAST * args.fast
     args.every *= not args.fast
     args.stages = {"train"} if args.train_only else {"evaluate"} if args.evaluate_only else {"train", "evaluate"}

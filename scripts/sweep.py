@@ -9,13 +9,26 @@ of the regular score on training frames, beside 0 and the configuration's. Both 
 evaluation's folder. The best value of a sweep was chosen with the test labels: no result of its own.
 """
 
-import argparse
+import sys
+
+from lgn_net.cli import Parser, command_parser, label_argument, network_arguments, parse_command, show_help
+
+LAMBDA = Parser(__doc__)
+LAMBDA.usage = "sweep.py lambda RUN [--steps N]\n       sweep.py gamma --help"
+LAMBDA.add_argument("folder", help="of an evaluation, or of a run with one in it")
+LAMBDA.add_argument("--steps", type=int, default=20, help="between 0 and 1 (default: 20)")
+GAMMA = command_parser(__doc__, "sweep.py gamma --checkpoint CKPT --dataset_path DATA")
+network_arguments(GAMMA)
+label_argument(GAMMA)
+GAMMA.add_argument("--gammas", type=float, nargs="+", help="Default: 0, the configuration's, and the quantiles.")
+GAMMA.add_argument("--out", help="Default: evaluation_<name of the checkpoint>, beside it.")
+show_help(__name__, *((GAMMA, "data", "score") if "gamma" in sys.argv else [LAMBDA]))     # before slow imports
+
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from lgn_net.cli import command_parser, label_argument, network_arguments, parse_command
 from lgn_net.device import pick_device
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable, results_folder, write_atomic
@@ -32,20 +45,14 @@ from lgn_net.terminal import progress, run_command
 def main(argv: list[str]) -> None:
     """Run the command."""
     sweep = {"lambda": sweep_lambda, "gamma": sweep_gamma}.get(argv[0] if argv else "")
-    if sweep:
-        sweep(argv[1:])
-    elif not {"-h", "--help"} & {*argv}:
+    if not sweep:
         raise UserError("the first word is lambda or gamma")
-    else:
-        print(__doc__)
+    sweep(argv[1:])
 
 
 def sweep_lambda(argv: list[str]) -> None:
     """Measure one score file with every lambda."""
-    parser = argparse.ArgumentParser(prog="sweep.py lambda")
-    parser.add_argument("folder", help="of an evaluation, or of a run with one in it")
-    parser.add_argument("--steps", type=int, default=20, help="between 0 and 1 (default: 20)")
-    args = parser.parse_args(argv)
+    args = LAMBDA.parse_args(argv)
     evaluation, folder = open_evaluation(args.folder)
     finish("lambda", lambda_rows(evaluation, args.steps), evaluation.weights.get("psnr", 0.0), folder)
 
@@ -53,12 +60,7 @@ def sweep_lambda(argv: list[str]) -> None:
 def sweep_gamma(argv: list[str]) -> None:
     """Run the network over the test videos once, for all gammas."""
     # The command line.
-    parser = command_parser(__doc__ or "", "sweep.py gamma --checkpoint CKPT --dataset_path DATA")
-    network_arguments(parser)
-    label_argument(parser)
-    parser.add_argument("--gammas", type=float, nargs="+", help="Default: 0, the configuration's, and the quantiles.")
-    parser.add_argument("--out", help="Default: evaluation_<name of the checkpoint>, beside it.")
-    config, args = parse_command(parser, argv)
+    config, args = parse_command(GAMMA, argv)
     if config.score.memory_update == "frozen":
         raise UserError("score.memory_update is frozen, and then gamma changes nothing; choose carry or reset")
     out = Path(args.out or results_folder(Path(args.checkpoint or args.model_dir)))

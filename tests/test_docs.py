@@ -5,10 +5,14 @@ import operator
 import re
 import shlex
 import shutil
+from pathlib import Path
 
 import jsonargparse
 import pytest
-from helpers import ROOT, load_script
+import torch
+from helpers import ROOT, load_script, random_official_state, run
+from test_footage import pictures, write
+from test_prepare import ped2_files, write_tar
 
 from lgn_net import official
 from lgn_net.config import Config
@@ -40,18 +44,26 @@ def test_links_lead_somewhere(page):
 
 
 def commands(page):
-    """The command lines in the code blocks of a page, each as its words."""
-    text = re.sub(r"\\\n\s*", " ", "\n".join(re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)))
-    for line in text.splitlines():
-        words = shlex.split(line.replace("[", "").replace("]", ""), comments=True)
-        if "torchrun" in words or words[:1] in (["python"], ["OMP_NUM_THREADS=1"]):
-            start = next((k for k, word in enumerate(words) if word.endswith(".py")), None)
+    """The project's commands in a page, from its top to its bottom: each the path of a script, and its arguments."""
+    shell = (ROOT / "scripts/reproduce_ped2.sh").read_text().partition('/run_plan.py"')[2].replace("\\\n", "")
+    fixed = shlex.split(shell.replace("$here/..", str(ROOT)).replace('"$@"', ""))
+    pattern = r"```bash\n(.*?)```|`((?:python )?[\w/]+\.(?:py|sh) [^`]+)`"
+    for block, inline in re.findall(pattern, page.read_text(), re.DOTALL):
+        for line in re.sub(r"\\\n\s*", " ", block or " ".join(inline.split())).splitlines():
+            words = shlex.split(line.replace("[", "").replace("]", ""), comments=True)
+            words = words[:[*words, "|"].index("|")]
+            start = next((k for k, word in enumerate(words) if word.endswith((".py", ".sh"))), None)
             if start is not None and not any(word == "..." or word[0] == "$" for word in words):
-                yield words[start:[*words, "|"].index("|")]
+                script, *words = words[start:]
+                yield ("scripts/run_plan.py", fixed + words) if script.endswith(".sh") else (script, words)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_take_the_arguments_that_are_documented(page, monkeypatch):
+    """Plans are printed, and what they name is there; other commands end where they have read their arguments."""
+    monkeypatch.chdir(ROOT)
+    plans = [words for script, words in commands(page) if script == "scripts/run_plan.py"]
+    assert all(run(load_script("scripts/run_plan.py").main, *words, "--dry-run").status == 0 for words in plans)
     for parser in (argparse.ArgumentParser, jsonargparse.ArgumentParser):
         def parse_args(self, *args, parse=parser.parse_args, **kwargs):
             parse(self, *args, **kwargs)
@@ -59,9 +71,33 @@ def test_commands_take_the_arguments_that_are_documented(page, monkeypatch):
         monkeypatch.setattr(parser, "parse_args", parse_args)
     monkeypatch.setattr(checkpoint, "load_checkpoint", lambda _: (Config(), {}))
     monkeypatch.setattr(official, "official_system", lambda _: "lgn_net")
-    for words in commands(page):
+    for script, words in commands(page):
         with pytest.raises(SystemExit, match="parsed"):
-            load_script(words[0]).main(words[1:])
+            load_script(script).main(words)
+
+
+@pytest.mark.slow
+def test_the_readme_from_top_to_bottom(tmp_path, monkeypatch):
+    """On small data of the same names and with small networks; the camera is a file, and plans are only printed."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("configs", "plans", "weights"):
+        Path(name).symlink_to(ROOT / name)
+    for folder in ("DATA/archives", "VIDEOS/training", "VIDEOS/testing"):
+        Path(folder).mkdir(parents=True)
+    write_tar(Path("DATA/archives/UCSD_Anomaly_Dataset.tar.gz"), ped2_files(tests=(12, 12)))    # as if fetched already
+    for path in ("VIDEOS/training/a.mp4", "VIDEOS/testing/b.mp4", "VIDEO.mp4", "NORMAL.mp4"):
+        write(path, pictures(80 if path == "VIDEO.mp4" else 30))
+    Path("labels.csv").write_text("video,start,end\nb,15,20\n")
+    for path, content in zip(("MODEL.pth", "KEYS.pt"), random_official_state(0, width=4, hidden=4, layers=1)):
+        torch.save(content, path)
+    small = ["--data.image_size=16", "--model.base_width=4", "--model.hidden_width=4", "--train.epochs=1"]
+    for script, words in commands(ROOT / "README.md"):
+        words = [{"rtsp://CAMERA/stream": "VIDEO.mp4", "60": "6"}.get(word, word) for word in words]
+        words += {"train.py": small, "scripts/run_plan.py": ["--dry-run"]}.get(script, [])
+        if script == "train.py":                                       # of two ways into one folder, each is tried
+            shutil.rmtree(words[words.index("--exp_dir") + 1], ignore_errors=True)
+        done = run(load_script(script).main, *words)
+        assert done.status == 0, (script, words, done)
 
 
 @pytest.mark.slow

@@ -159,6 +159,10 @@ def test_sweeps(base, plain, tmp_path):
     assert rows["gamma"].tolist() == [0.009, gamma]
     for row, expected in zip(rows, (results, evaluated(tmp_path / "alone", *base, f"--gamma={gamma}")[1])):
         assert all(row[key] == expected[key] for key in ("auc", "auc_psnr", "auc_distance", "memory_updates", "frames"))
+    done = run(sweep.main, "gamma", *base)                                    # no range: quantiles, 0 and the own one
+    rows = read_csv(tmp_path / "out/sweep_gamma.csv")
+    assert done.status == 0 and "quantiles of the regular score of 9 training frames" in done.out and len(rows) == 10
+    assert rows["memory_updates"][0] == 0 < rows["memory_updates"][-1] and (np.diff(rows["memory_updates"]) >= 0).all()
     assert run(sweep.main, "lambda", plain, "--steps", 5).status == 0
     rows = read_csv(plain / "sweep_lambda.csv")
     assert rows["lambda"] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])

@@ -91,14 +91,14 @@ def labels_of(data: Path, dataset: str) -> list[list[int]]:
     return [array.tolist() for array in labels.values()]
 
 
-def ped2_files(home: str = "UCSD_Anomaly_Dataset.v1p2/UCSDped2/") -> dict[str, bytes]:
+def ped2_files(home: str = "UCSD_Anomaly_Dataset.v1p2/UCSDped2/", tests: tuple = (5, 4)) -> dict[str, bytes]:
     """A small Ped2 with all that lies about in the published archive; testing 02 is abnormal in its frames 1 and 2."""
     ranges = (b"TestVideoFile = {};\nTestVideoFile{end+1}.gt_frame = [1:5];\n"
               b"TestVideoFile{end+1}.gt_frame = [2:2, 3:3];\n")
     files = {f"{home}.DS_Store": b"x", f"{home}Test/._UCSDped2.m": b"x", f"{home}Test/UCSDped2.m": ranges,
              "UCSD_Anomaly_Dataset.v1p2/README.txt": b"x",
              "UCSD_Anomaly_Dataset.v1p2/UCSDped1/Train/Train001/001.tif": b"x"}
-    for split, lengths in {"Train": (3, 12), "Test": (5, 4)}.items():
+    for split, lengths in {"Train": (3, 12), "Test": tests}.items():
         for v, length in enumerate(lengths, 1):
             folder = f"{home}{split}/{split}{v:03d}"
             files |= {f"{folder}/.DS_Store": b"x", f"{folder}/._001.tif": b"x", f"{folder}/Thumbs.db": b"x"}
@@ -281,7 +281,8 @@ def test_a_fifth_benchmark_takes_one_file(tmp_path, monkeypatch):
         if name.startswith("Test"):
             (source / "Test_Annotation" / name[-6:]).mkdir(parents=True)
             np.save(source / "Test_Annotation" / name[-6:] / f"{name[-6:]}.npy", np.arange(frames) > 3)
-    made = run(main, "corridor", "--source", shutil.make_archive(tmp_path / "c", "zip", source), "--out", tmp_path)
+    archive, command = shutil.make_archive(tmp_path / "c", "zip", source), load_script("scripts/prepare_data.py").main
+    made = run(command, "corridor", "--source", archive, "--out", tmp_path)
     assert "testing:  2 videos, 11 frames\nlabels:   the source's own, 3 frames abnormal" in made.out, made
     assert labels_of(tmp_path, "corridor") == [[0, 0, 0, 0, 1], [0, 0, 0, 0, 1, 1]]
     (tmp_path / "corridor/training/frames/000002/004.png").unlink()

@@ -1,11 +1,13 @@
 """Every command on a system that lacks what only Unix has, as Windows does; two minutes of tests/soak.py."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from helpers import ROOT, TINY, shell, write_data_set
+from helpers import ROOT, TINY, load_script, run, sentence, shell, write_data_set
 
 # Runs first of all: what Windows lacks is gone.
 WITHOUT_UNIX = """
@@ -28,6 +30,16 @@ for words in json.loads(sys.argv[1]):
     if result.status:
         sys.exit(f"{words} {result}")
 """
+# Everything that is asked of commands, and what they had to import for it.
+ASK = """
+import json, runpy, sys
+for sys.argv in json.loads(sys.argv[1]):
+    print("+++", *sys.argv)
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        print(end.code, *sorted({"torch", "torchvision", "cv2", "scipy", "sklearn", "matplotlib"} & {*sys.modules}))
+"""
 COMMANDS = ["train.py", "evaluate.py", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("scripts/[!a]*.py"))]
 HERE = "--dataset_path {0} --device cpu --data.workers 0 "
 WORK = ["scripts/prepare_data.py custom --source {0}/made --labels {0}/made/labels.csv --out {0}/DATA --name mine",
@@ -42,10 +54,57 @@ WORK = ["scripts/prepare_data.py custom --source {0}/made --labels {0}/made/labe
 def test_commands_without_unix(tmp_path):
     write_data_set(tmp_path)
     (tmp_path / "tiny.yaml").write_text(TINY)
-    words = [[command, "--help"] for command in COMMANDS] + [command.format(tmp_path).split() for command in WORK]
+    words = [command.format(tmp_path).split() for command in WORK]
     done = subprocess.run([sys.executable, "-c", WITHOUT_UNIX + RUN, json.dumps(words)], cwd=ROOT, capture_output=True,
                           text=True, check=False)
     assert not done.returncode, done.stderr[-1000:]
+
+
+def test_questions_are_answered_before_imports_that_take_seconds():
+    asked = [[script, flag] for script in COMMANDS for flag in ("--help", "--version")]
+    done = shell("-c", WITHOUT_UNIX + ASK, json.dumps([*asked, ["scripts/sweep.py", "gamma", "--help-all"]]))
+    for answer in done.out.split("+++ ")[1:]:
+        (script, *_, flag), first, *_, imported = map(str.split, filter(None, answer.splitlines()))
+        assert first[0] == ("LGN-Net" if flag == "--version" else "usage:") and imported == ["None"], (script, answer)
+    assert done.out.count("+++ ") == 2 * len(COMMANDS) + 1, done
+
+
+MISSPELT = "--helpp is no flag of this command; did you mean --help"
+
+
+@pytest.mark.parametrize("words, said", [
+    *((f"{command.replace('sweep.py', 'sweep.py gamma')} --helpp", MISSPELT) for command in COMMANDS),
+    ("scripts/predict_video.py --vidoe x", "--vidoe is no flag of this command; did you mean --video or --no_video?"),
+    ("scripts/predict_video.py --checkpoint x", "--video is missing: video file, folder of images, camera's number,"),
+    ("scripts/run_plan.py --exp_dir x --plan=y --dry-run", "--dataset_path is missing: folder with the data set's"),
+    ("scripts/prepare_data.py ped3 --out x", "argument dataset: invalid choice: 'ped3' (choose from 'avenue',"),
+    ("scripts/sweep.py lambda RUN --step 2", "--step is no flag of this command; did you mean --steps?")])
+def test_words_that_cannot_be(words, said):
+    script, *words = words.split()
+    assert sentence(run(load_script(script).main, *words)).startswith(said)
+
+
+LINT = Path(sys.executable).with_name("hadolint")
+
+
+@pytest.mark.skipif(not LINT.exists(), reason="needs hadolint")
+def test_the_linter_finds_nothing_in_the_dockerfile():
+    assert subprocess.run([LINT, ROOT / "Dockerfile"], capture_output=True, text=True, check=False).stdout == ""
+
+
+@pytest.mark.parametrize("device, installs", [("cpu", ["whl/cpu", "requirements.txt"]), ("cuda", ["requirements.txt"])])
+def test_what_the_image_installs(tmp_path, device, installs):
+    """Its RUN, with a pip that says its words; the files that these name and all of the code get into the image."""
+    script = re.search(r"^RUN (.*?[^\\])$", (ROOT / "Dockerfile").read_text(), re.MULTILINE | re.DOTALL)[1]
+    (tmp_path / "pip").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "pip").chmod(0o755)
+    said = subprocess.run(["sh", "-c", script], env={"PATH": f"{tmp_path}:/bin", "DEVICE": device}, text=True,
+                          capture_output=True, check=True).stdout.splitlines()
+    assert len(said) == len(installs) and all(word in line for word, line in zip(installs, said))
+    ignored = {path for pattern in (ROOT / ".dockerignore").read_text().split() for path in ROOT.glob(pattern)}
+    files = [ROOT / name for line in said for name in re.findall(r"-[cr] (\S+)", line)]
+    for path in [*files, *ROOT.glob("[!.]*.*"), *ROOT.glob("configs/**/*.yaml"), *ROOT.glob("lgn_net/**/*.py")]:
+        assert path.exists() and not {path, *path.parents} & ignored
 
 
 def test_a_terminal_without_some_letters_loses_no_output(monkeypatch):
