@@ -120,7 +120,7 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
-    except (UserError, OSError, RuntimeError, TrainingDiverged) as error:
+    except (UserError, OSError, RuntimeError, MemoryError, TrainingDiverged) as error:
         # A data worker's error arrives as the text of its traceback; the sentence is its last line.
         lines = (str(error).strip() or repr(error)).splitlines()
         sentence = lines[-1].rpartition("UserError: ")[2]
@@ -129,8 +129,9 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
         elif isinstance(error, RuntimeError) and "DataLoader" in str(error):
             sentence = (f"the processes that decode frames do not answer ({lines[0]}); give --data.workers 0, or a "
                         f"container more shared memory (docker run --shm-size 8g)")
-        elif type(error).__name__ == "OutOfMemoryError":                         # PyTorch's
-            sentence = (f"the device's memory is full ({lines[0]}); try a smaller --train.batch_size, "
+        elif isinstance(error, MemoryError) or {"OutOfMemoryError:", "DefaultCPUAllocator:"} & {       # PyTorch's
+                f"{type(error).__name__}:", *lines[0].split()}:
+            sentence = (f"the device's memory is full ({lines[0]}); try a smaller network, --train.batch_size, "
                         f"--score.batch_size or --data.image_size")
         elif isinstance(error, RuntimeError):
             raise

@@ -11,6 +11,8 @@ score (lambda, normalize, smoothing, average) can be chosen anew, the others are
 from dataclasses import asdict
 from pathlib import Path
 
+from jinja2 import UndefinedError
+
 from lgn_net.cli import command_parser, config_from_dict, given, measuring_arguments, parse_command, peek, separate
 from lgn_net.config import flatten
 from lgn_net.errors import UserError
@@ -29,32 +31,37 @@ def main(argv: list[str]) -> int:
         argv = ["--scores", *argv]
     scores = score_file(peek(["--scores"], argv)[0].get("--scores", [""])[-1])
     beside = results_beside(scores) if scores else {}
-    of_network = flatten(asdict(config_from_dict(beside["config"]))) if "config" in beside else {}
-    of_scoring = {f"score.{knob}": value for knob, value in beside.get("scoring", {}).items()}
-    parser = command_parser(__doc__, "measure.py --scores FILE", needs_data=False)
-    parser.add_argument("--scores", required=True, help="A scores.csv, or with --direction another program's scores "
-                                                        "(.npy, .csv, .txt, or a folder with such a file per video).")
-    measuring_arguments(parser)
-    parser.add_argument("--out", help="Folder for the results; nothing is written unless it is given.")
-    config, args = parse_command(parser, argv, of_network | of_scoring)
-    for knob, value in flatten(asdict(config)).items():
-        free = {"data.label_source", *(f"score.{name}" for name in SCORING)}
-        if of_network.get(knob, value) != value and knob not in free:
-            raise UserError(f"{knob} was {of_network[knob]} when the network ran, and {scores} cannot tell what "
-                            f"{value} would give; choose lambda, {', '.join(SCORING[1:])} and labels")
+    try:
+        of_network = flatten(asdict(config_from_dict(beside["config"]))) if "config" in beside else {}
+        of_scoring = {f"score.{knob}": value for knob, value in beside.get("scoring", {}).items()}
+        parser = command_parser(__doc__, "measure.py --scores FILE", needs_data=False)
+        parser.add_argument("--scores", required=True, help="A scores.csv, or with --direction another program's file "
+                                                            "(.npy, .csv, .txt), or folder with one per video.")
+        measuring_arguments(parser)
+        parser.add_argument("--out", help="Folder for the results; nothing is written unless it is given.")
+        config, args = parse_command(parser, argv, of_network | of_scoring)
+        for knob, value in flatten(asdict(config)).items():
+            free = {"data.label_source", *(f"score.{name}" for name in SCORING)}
+            if of_network.get(knob, value) != value and knob not in free:
+                raise UserError(f"{knob} was {of_network[knob]} when the network ran, and {scores} cannot tell what "
+                                f"{value} would give; choose lambda, {', '.join(SCORING[1:])} and labels")
 
-    # The scores with their labels, and those to compare with. A second file of ours keeps its own lambda.
-    dataset = config.data.dataset if given(argv, "--dataset_type", "--data.dataset") else None
-    own_lambda = not given(argv, "--lambda", "--score.psnr_weight")
-    evaluation = read_any(scores, config, args, dataset)
-    other = read_any(args.compare, config, args, dataset, own_lambda, evaluation.videos) if args.compare else None
+        # The scores with their labels, and those to compare with. A second file of ours keeps its own lambda.
+        dataset = config.data.dataset if given(argv, "--dataset_type", "--data.dataset") else None
+        own_lambda = not given(argv, "--lambda", "--score.psnr_weight")
+        evaluation = read_any(scores, config, args, dataset)
+        other = read_any(args.compare, config, args, dataset, own_lambda, evaluation.videos) if args.compare else None
 
-    # Normality, numbers, files; the error maps beside the scores follow their frames' new normality.
-    normal = normality_under(Protocol.configured(asdict(config.score)), evaluation.videos, evaluation.weights,
-                             evaluation.training)
-    maps, out = Path(scores).with_name("maps.npz"), Path(args.out) if args.out else None
-    drawn = judge_again(load_maps(maps), evaluation.videos, normal) if out and maps.is_file() else []
-    return finish(evaluation, normal, config, args.protocol == "all", other, out, drawn, args.false_positive_rate)
+        # Normality, numbers, files; the error maps beside the scores follow their frames' new normality.
+        normal = normality_under(Protocol.configured(asdict(config.score)), evaluation.videos, evaluation.weights,
+                                 evaluation.training)
+        maps, out = Path(scores).with_name("maps.npz"), Path(args.out) if args.out else None
+        drawn = judge_again(load_maps(maps), evaluation.videos, normal) if out and maps.is_file() else []
+        return finish(evaluation, normal, config, args.protocol == "all", other, out, drawn, args.false_positive_rate)
+    except (AttributeError, KeyError, TypeError, ValueError, UndefinedError) as error:
+        if not beside:
+            raise
+        raise UserError(f"the results.json beside {scores} is damaged ({error}); evaluate again") from None
 
 
 if __name__ == "__main__":

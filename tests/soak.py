@@ -31,6 +31,7 @@ import numpy as np
 import scipy.io
 import torch
 from helpers import TINY, load_script, run, tensors, write_data_set
+from hostile import attempt, cases
 from test_footage import read as decode
 from test_footage import write
 from tqdm import tqdm
@@ -269,6 +270,16 @@ def fuzz(dice, seconds):
             yield f"{path.name}: status {status}, {said[-400:]}"
 
 
+def hostile(dice, seconds):
+    """A file that means harm runs no code, reaches no other folder, and shows no text that is obeyed."""
+    every, end = cases(base()), time.monotonic() + seconds
+    for what, make, command in dice.sample(every, len(every)):
+        fault = attempt(base(), what, make, command)
+        yield fault and f"{fault}: {what or 'harmless'}, {' '.join(map(str, command))[-300:]}"
+        if time.monotonic() > end:
+            return
+
+
 def long_run(dice, seconds):
     """Memory stays what it is while many frames are scored."""
     config, saved = load_checkpoint(base() / "run/last.pt")
@@ -285,7 +296,7 @@ def long_run(dice, seconds):
 
 
 # Each promise, and its share of the time.
-PROMISES = {kills: 0.4, full_disks: 0.1, flipped_bits: 0.05, fuzz: 0.4, long_run: 0.05}
+PROMISES = {kills: 0.35, full_disks: 0.1, flipped_bits: 0.05, hostile: 0.15, fuzz: 0.3, long_run: 0.05}
 
 
 def main(argv):
