@@ -112,7 +112,7 @@ def parse(parser: ArgumentParser, words: list[str] | dict) -> tuple[Config, Name
         for name in SECTIONS:
             require(isinstance(args[name], Namespace), name, args[name], "a section of `knob: value` lines")
         sections = parser.instantiate(args)
-    except (ArgumentError, UnicodeDecodeError) as error:
+    except (ArgumentError, UnicodeDecodeError, OverflowError) as error:
         raise UserError(" ".join(str(error).split())[:400]) from None
     return Config(seed=args.seed, **{name: sections[name] for name in SECTIONS}), args
 
