@@ -11,8 +11,6 @@ score (lambda, normalize, smoothing, average) can be chosen anew, the others are
 from dataclasses import asdict
 from pathlib import Path
 
-from jinja2 import UndefinedError
-
 from lgn_net.cli import command_parser, config_from_dict, given, measuring_arguments, parse_command, peek, separate
 from lgn_net.config import flatten
 from lgn_net.errors import UserError
@@ -58,8 +56,8 @@ def main(argv: list[str]) -> int:
         maps, out = Path(scores).with_name("maps.npz"), Path(args.out) if args.out else None
         drawn = judge_again(load_maps(maps), evaluation.videos, normal) if out and maps.is_file() else []
         return finish(evaluation, normal, config, args.protocol == "all", other, out, drawn, args.false_positive_rate)
-    except (AttributeError, KeyError, TypeError, ValueError, UndefinedError) as error:
-        if not beside:
+    except Exception as error:                             # what may stand in the file raises nearly anything
+        if not beside or isinstance(error, UserError | OSError):
             raise
         raise UserError(f"the results.json beside {scores} is damaged ({error}); evaluate again") from None
 

@@ -68,12 +68,8 @@ def archives(target):
                 member.type, member.linkname, member.mode = kind, link, 0o6777
                 archive.addfile(member)
 
-    def zipped(members, path):
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr(members[0][0], b"")
-
     return {".tgz": [partial(tar, *one) for one in itertools.product(("w", "w:gz", "w:xz"), names + others)],
-            ".zip": [partial(zipped, one) for one in names]}
+            ".zip": [lambda path, name=one[0][0]: zipfile.ZipFile(path, "w").writestr(name, b"") for one in names]}
 
 
 def documents(mark):
@@ -141,10 +137,7 @@ def raw(said, out):
 
 
 def cases(base, readers):
-    """List what is tried, "" for a harmless file, which must be taken; the file; what makes it; and its reader.
-
-    `readers`: a function by the path of each good file.
-    """
+    """List what is tried, "" for a harmless file, which must be taken; the file; what makes it; and the command."""
     (target := base / "beside.avi").write_bytes(b"data")
     writers = pickles(torch.load(base / "run/last.pt"), base / "mark") | archives(target) | documents(base / "mark")
     every = [("" if text == "plain" else repr(text), None, make, command)
@@ -193,8 +186,11 @@ def attempt(base, what, path, make, command):
     odd, after = around()
     if path:
         path.write_bytes(good)
-    executed = mark.exists()
-    mark.unlink(missing_ok=True)
-    found = [*raw(said, out)]
-    return ("executed" if executed else f"escaped {odd}" if odd or after != before else f"raw {found}" if found else
-            fault or ("" if what or not status else f"refused: {said[-300:]!r}"))
+    if mark.exists():
+        mark.unlink()
+        return "executed"
+    if odd or after != before:
+        return f"escaped {odd}"
+    if found := [*raw(said, out)]:
+        return f"raw {found}"
+    return fault or ("" if what or not status else f"refused: {said[-300:]!r}")
