@@ -194,7 +194,7 @@ LOWEST = {"seed": 0, "data.image_size": 16, "data.workers": 0, "model.input_fram
           "train.log_every": 1, "train.accumulate": 1, "train.max_steps": 1, "score.psnr_weight": 0, "score.gamma": 0,
           "score.smoothing": 0, "score.calibration": 0, "score.batch_size": 1}
 # Far above what is of use, and low enough that a slip of the hand does not take all memory or processes.
-HIGHEST = {"seed": 2**63 - 1, "data.image_size": 8192, "data.workers": 1024, "model.base_width": 1024,
+HIGHEST = {"seed": 2**63 - 1, "data.image_size": 8192, "data.workers": 256, "model.base_width": 1024,
            "model.hidden_width": 2048, "model.lstm_layers": 100, "model.memory_items": 65536}
 POSITIVE = ("train.lr", "train.save_minutes", "train.minutes", "train.fit_minutes")
 SECTIONS: dict[str, type] = {"data": DataConfig, "model": ModelConfig, "loss": LossConfig, "train": TrainConfig,

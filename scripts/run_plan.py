@@ -132,7 +132,7 @@ def read_plan(args: argparse.Namespace) -> tuple[dict, list["Run"]]:
             raise KeyError(f"unknown or missing: {', '.join(wrong)}")
         if wrong := {knob for row in (plan["set"], *rows.values()) for knob in row if not isinstance(row[knob], str)}:
             raise TypeError(f"{', '.join(wrong)}: no single value")
-    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"plan {args.plan}: {' '.join(str(error).split())}; expected title, config, rows with "
                         f"`name: {{set: {{knob: value}}}}` as in plans/table2.yaml") from None
     if args.config:

@@ -81,7 +81,7 @@ def load_array(path: Path) -> np.ndarray:
     """Open a NumPy file, memory-mapped. Raise UserError when it is damaged."""
     try:
         return np.lib.format.open_memmap(path, mode="r")                         # no .npz, no Python objects
-    except (ValueError, OSError) as error:
+    except Exception as error:                                                   # NumPy raises many kinds
         raise UserError(f"{path} is no NumPy array, or truncated ({error}); unpack the archive again") from None
 
 

@@ -212,7 +212,7 @@ def read_array(path: Path) -> np.ndarray:
                 values = np.loadtxt(lines[1:], ndmin=1)
         if values.dtype.kind not in "buif" or not values.size or max(values.shape, default=0) != values.size:
             raise ValueError(f"{values.dtype} of shape {values.shape}")
-    except (ValueError, EOFError, AttributeError) as error:                               # AttributeError: an .npz
+    except Exception as error:                              # NumPy raises many kinds for a damaged file
         raise UserError(f"{path}: no plain array of numbers, (N,) or (1, N) ({' '.join(str(error).split())}); where it "
                         f"was made, write all videos one after the other with np.save, or a file per video") from None
     return values.astype(float).ravel()
