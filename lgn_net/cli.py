@@ -8,10 +8,10 @@ import argparse
 import difflib
 import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jsonargparse
 import yaml
@@ -71,14 +71,14 @@ jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 load_any_yaml = jsonargparse.get_loader("yaml")
 
 
-def load_yaml(text: str) -> object:
+def load_yaml(text: str, load: Callable[[str], Any] = load_any_yaml) -> Any:
     """Read YAML of the kind that knobs need. YAMLError for aliases, which may grow without end, and for monsters."""
     depth = 0
     for event in yaml.parse(text):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if isinstance(event, yaml.AliasEvent) or depth > 9 or len(getattr(event, "value", None) or "") > 4000:
             raise yaml.YAMLError("aliases, deep nesting and words of thousands of letters are not read")
-    return load_any_yaml(text)
+    return load(text)
 
 
 jsonargparse.set_loader("yaml", load_yaml, (yaml.YAMLError,))
@@ -129,7 +129,7 @@ def parse(parser: ArgumentParser, words: list[str] | dict) -> tuple[Config, Name
         for name in SECTIONS:
             require(isinstance(args[name], Namespace), name, args[name], "a section of `knob: value` lines")
         sections = parser.instantiate(args)
-    except (ArgumentError, UnicodeDecodeError) as error:
+    except (ArgumentError, UnicodeDecodeError, OverflowError) as error:
         raise UserError(" ".join(str(error).split())[:400]) from None
     return Config(seed=args.seed, **{name: sections[name] for name in SECTIONS}), args
 

@@ -1,6 +1,7 @@
 """Every knob once: its type, its default and its meaning, which `lgn_net.cli` makes into flags and their help."""
 
 import math
+import re
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
@@ -170,19 +171,19 @@ class Config:
     def __post_init__(self):
         for knob, value in flatten(asdict(self)).items():
             require(value is not None or knob in NULLABLE, knob, value, "a value")
-            require(not isinstance(value, int) or abs(value) < 2**31 or knob == "seed", knob, value, "below 2^31")
+            highest = HIGHEST.get(knob, 2**31 - 1)
+            require(not isinstance(value, int) or value <= highest, knob, value, f"{highest} or less")
             if knob in LOWEST and value is not None:
                 require(LOWEST[knob] <= value < math.inf, knob, value, f"{LOWEST[knob]} or more")
             if knob in POSITIVE and value is not None:
                 require(0 < value < math.inf, knob, value, "a number above 0")
-        require(self.seed < 2**63, "seed", self.seed, "below 2^63")
         require(self.data.image_size % 8 == 0, "data.image_size", self.data.image_size, "a multiple of 8")
         require(self.model.name != "mnad_recon" or self.model.input_frames == 1, "model.input_frames",
                 self.model.input_frames, "1 for mnad_recon (--model.name mnad_recon after --config sets it)")
         require(self.model.memory or self.model.name in ("lgn_net", "mnad_pred", "mnad_recon"), "model.memory", False,
                 "true, except for lgn_net, mnad_pred and mnad_recon")
-        require(self.train.keep_epochs in ("all", "last") or self.train.keep_epochs.isdecimal(), "train.keep_epochs",
-                self.train.keep_epochs, "all, last, or a number K")
+        require(self.train.keep_epochs in ("all", "last") or re.fullmatch(r"\d{1,9}", self.train.keep_epochs),
+                "train.keep_epochs", self.train.keep_epochs, "all, last, or a number K")
         require(self.score.psnr_weight <= 1, "lambda (score.psnr_weight)", self.score.psnr_weight, "0 to 1")
 
 
@@ -192,10 +193,13 @@ LOWEST = {"seed": 0, "data.image_size": 16, "data.workers": 0, "model.input_fram
           "loss.compactness": 0, "loss.separateness": 0, "loss.margin": 0, "train.epochs": 1, "train.batch_size": 1,
           "train.log_every": 1, "train.accumulate": 1, "train.max_steps": 1, "score.psnr_weight": 0, "score.gamma": 0,
           "score.smoothing": 0, "score.calibration": 0, "score.batch_size": 1}
+# Far above what is of use, and low enough that a slip of the hand does not take all memory or processes.
+HIGHEST = {"seed": 2**63 - 1, "data.image_size": 8192, "data.workers": 256, "model.base_width": 1024,
+           "model.hidden_width": 2048, "model.lstm_layers": 100, "model.memory_items": 65536}
 POSITIVE = ("train.lr", "train.save_minutes", "train.minutes", "train.fit_minutes")
 
 
-def require(ok: bool, knob: str, value: object, range_: str) -> None:
+def require(ok: object, knob: str, value: object, range_: str) -> None:
     """Raise UserError when a knob is out of range."""
     if not ok:
         raise UserError(f"{knob} is {'null' if value is None else value}; it must be {range_}")

@@ -98,7 +98,7 @@ def check_writable(folder: Path) -> None:
 def write_atomic(path: Path, text: str) -> None:
     """Write a text file completely or not at all."""
     with replacing(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))                # names of files may be no UTF-8
 
 
 def to_json(content: object) -> str:

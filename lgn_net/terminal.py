@@ -108,13 +108,14 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
-    except (UserError, OSError, RuntimeError, TrainingDiverged) as error:
+    except (UserError, OSError, RuntimeError, MemoryError, TrainingDiverged) as error:
         lines = (str(error).strip() or repr(error)).splitlines()
         sentence = lines[-1]
         if isinstance(error, FileNotFoundError) and error.filename:
             sentence = f"{error.filename}: no such file or folder"
-        elif type(error).__name__ == "OutOfMemoryError":                         # PyTorch's
-            sentence = (f"the device's memory is full ({lines[0]}); try a smaller --train.batch_size, "
+        elif isinstance(error, MemoryError) or {"OutOfMemoryError:", "DefaultCPUAllocator:"} & {       # PyTorch's
+                f"{type(error).__name__}:", *lines[0].split()}:
+            sentence = (f"the device's memory is full ({lines[0]}); try a smaller network, --train.batch_size, "
                         f"--score.batch_size or --data.image_size")
         elif isinstance(error, RuntimeError):
             raise

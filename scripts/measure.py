@@ -41,6 +41,7 @@ def main(argv: list[str]) -> None:
     beside = results_beside(scores) if named else {}
     of_network = flatten(asdict(config_from_dict(beside["config"]))) if "config" in beside else {}
     of_scoring = {f"score.{knob}": value for knob, value in beside.get("scoring", {}).items()}
+    config_from_dict(of_network | of_scoring)                               # refuses what is no knob or no value of it
     config, args = parse_command(PARSER, argv, of_network | of_scoring)
     for knob, value in flatten(asdict(config)).items():
         free = {"data.label_source", *(f"score.{name}" for name in SCORING)}

@@ -54,7 +54,7 @@ import numpy as np
 import yaml
 from filelock import Timeout
 
-from lgn_net.cli import config_from_dict, knob_parser, parse_command
+from lgn_net.cli import config_from_dict, knob_parser, load_yaml, parse_command
 from lgn_net.config import Config, to_yaml
 from lgn_net.datasets import canonical_name
 from lgn_net.errors import UserError
@@ -129,11 +129,13 @@ def read_plan(args: argparse.Namespace) -> tuple[dict, list["Run"]]:
     """Read the plan and its runs, all rows with the first seed first; UserError for a plan that cannot be run."""
     # The file. Values stay as they are written, as the command line wants them.
     try:
-        plan = {"question": [], "set": {}} | yaml.load(args.plan.read_text(), yaml.BaseLoader)
+        plan = {"question": [], "set": {}} | load_yaml(args.plan.read_text(), lambda x: yaml.load(x, yaml.BaseLoader))
         rows = {name: plan["rows"][name]["set"] for name in args.rows or plan["rows"]}
         if wrong := {*plan} ^ {"title", "question", "config", "set", "rows"}:
             raise KeyError(f"unknown or missing: {', '.join(wrong)}")
-    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+        if wrong := {knob for row in (plan["set"], *rows.values()) for knob in row if not isinstance(row[knob], str)}:
+            raise TypeError(f"{', '.join(wrong)}: no single value")
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"plan {args.plan}: {' '.join(str(error).split())}; expected title, config, rows with "
                         f"`name: {{set: {{knob: value}}}}` as in plans/table2.yaml") from None
     if args.config:

@@ -137,14 +137,14 @@ def edit_checkpoint(source: Path, target: Path, change: Callable[[dict], None]) 
     return target
 
 
-class Bomb:
-    """Unpickled, it leaves a file."""
+class Code:
+    """Unpickled, it calls a function, such as `Path.touch, (path,)`."""
 
-    def __init__(self, mark: Path):
-        self.mark = mark
+    def __init__(self, *call: object):
+        self.call = call
 
     def __reduce__(self):
-        return Path.touch, (self.mark,)
+        return self.call
 
 
 def random_official_state(seed: int, width: int = 64, hidden: int = 128, layers: int = 4, n: int = 4, channels: int = 3,

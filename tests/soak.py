@@ -8,7 +8,6 @@ Each function in PROMISES proves a promise of docs/reliability.md: it yields, fo
 import argparse
 import contextlib
 import functools
-import io
 import itertools
 import os
 import random
@@ -22,7 +21,6 @@ import tempfile
 import threading
 import time
 import traceback
-import warnings
 import zipfile
 from pathlib import Path
 
@@ -31,6 +29,7 @@ import numpy as np
 import scipy.io
 import torch
 from helpers import TINY, load_script, run, tensors, write_data_set
+from hostile import attempt, cases, outcome
 from test_footage import read as decode
 from test_footage import write
 from tqdm import tqdm
@@ -41,12 +40,12 @@ from lgn_net.cli import command_parser, parse_command
 from lgn_net.data.archives import unpack
 from lgn_net.data.cache import pack_frames
 from lgn_net.data.clips import read_image
-from lgn_net.data.labels import load_labels
+from lgn_net.data.labels import load_label_folder, load_labels
 from lgn_net.data.videos import index_videos
 from lgn_net.errors import UserError
 from lgn_net.inference.loop import score_videos
 from lgn_net.model.build import build_model
-from lgn_net.scores.evaluation import open_evaluation
+from lgn_net.scores.evaluation import read_foreign
 from lgn_net.scores.score_file import read_scores
 from lgn_net.terminal import run_command
 from lgn_net.training.checkpoint import load_checkpoint, load_file
@@ -54,8 +53,8 @@ from lgn_net.training.run import read_log
 
 tqdm.set_lock(threading.RLock())         # its own is shared with forked processes; killed ones would keep it locked
 tqdm.monitor_interval = 0                # no thread while processes are forked
-prepare, predict, run_plan = (load_script(f"scripts/{name}.py").main for name in (
-    "prepare_data", "predict_video", "run_plan"))
+prepare, predict, run_plan, measure = (load_script(f"scripts/{name}.py").main for name in (
+    "prepare_data", "predict_video", "run_plan", "measure"))
 
 
 def forked(main, argv=(), seconds=120.0, limit=None):
@@ -91,7 +90,7 @@ def base():
     folder = Path(tempfile.mkdtemp(prefix="soak_"))
     write_data_set(folder)
     (folder / "tiny.yaml").write_text(TINY.replace("log_every: 1", "log_every: 1, save_minutes: 0.001"))
-    (folder / "plan.yaml").write_text(f"title: P\nconfig: {folder}/tiny.yaml\nrows:\n  A: {{set: {{}}}}\n")
+    (folder / "plan.yaml").write_text(f"title: P\nconfig: {folder}/tiny.yaml\nrows: {{A: {{set: {{train.lr: 1e-3}}}}}}")
     where = "--dataset_path", folder, "--device", "cpu"
     # In this process, so that the ones that are forked find everything imported.
     assert not run(train.main, "--config", folder / "tiny.yaml", "--exp_dir", folder / "run", *where).status
@@ -183,7 +182,8 @@ def readers():
     """Small real files of every kind, and the functions that read them."""
     b, made, image = base(), base() / "fuzz", cv2.imread(str(base() / "made/testing/frames/00/000.png"))
     made.mkdir(exist_ok=True)
-    np.save(made / "l.npy", np.repeat([0, 1], 9))
+    for name in "l.npy", "folder.npy", "theirs.npy":
+        np.save(made / name, np.repeat([0, 1], 9))
     scipy.io.savemat(made / "l.mat", {"gt": np.array([np.array([[2], [5]]), np.array([[1], [3]]), None], object)[:-1]})
     for name, text in {"l.m": "x{end+1}.gt_frame = [2:3, 5:5];\nx{end+1}.gt_frame = [1];\n", "c.yaml": TINY,
                        "l.csv": "video,start,end\n00,1,2\n", "lf.csv": "video_frame;label\n00_1;1\n01_2;0\n",
@@ -210,7 +210,11 @@ def readers():
         b / "run/log.jsonl": read_log, index: lambda path: pack_frames(videos, 1, 16, made / "cache"),
         b / "DATA/mine/prepared.json": lambda path: preparing[0]([*map(str, preparing[1])]),
         scores: lambda path: read_scores(path, ("psnr", "distance")),
-        scores.with_name("results.json"): lambda path: open_evaluation(path.parent)}
+        scores.with_name("results.json"): lambda path: measure([str(path.parent)]),
+        made / "folder.npy": lambda path: load_label_folder(path.parent),
+        made / "theirs.npy": lambda path: read_foreign(path, {"00": 8, "01": 10}, None, None),
+        b / "plan.yaml": lambda path: run_plan(["--plan", str(path), "--dry-run", "--exp_dir", str(b / "plan"),
+                                                "--dataset_path", str(b)])}
 
 
 TOKENS = [b"9" * 5000, b"1e400", b"NaN", b"-1", b"null", b"[]", b"{}", b'"\\u001b[31m"', b"2020-01-01", b"[" * 5000,
@@ -236,22 +240,10 @@ def mutated(data, dice):
 def attack(path, read, content, dice, seconds, _argv):
     """Read changed contents of a file, in a process of its own, since it may crash; print a line for each."""
     end = time.monotonic() + seconds
-    warnings.simplefilter("ignore")
-    signal.signal(signal.SIGALRM, lambda *_: 1 / 0)                              # it hangs
     while time.monotonic() < end:
         path.write_bytes(mutated(content, dice))
-        fault = ""
-        signal.alarm(30)
-        try:
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                read(path)
-        except (UserError, OSError):
-            pass
-        except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            fault = f"{error!r:.150} {place.filename}:{place.lineno}, {shutil.copy(path, tempfile.mkdtemp())}"
-        signal.alarm(0)
-        print(f"\nTRIAL {fault}")
+        *_, fault = outcome(lambda _: (read(path), None)[1])
+        print(f"\nTRIAL {fault and f'{fault}, {shutil.copy(path, tempfile.mkdtemp())}'}")
 
 
 def fuzz(dice, seconds):
@@ -267,6 +259,16 @@ def fuzz(dice, seconds):
         yield from results
         if status:
             yield f"{path.name}: status {status}, {said[-400:]}"
+
+
+def hostile(dice, seconds):
+    """A file that means harm runs no code, reaches no other folder, and shows no text that is obeyed."""
+    every, end = cases(base(), readers()), time.monotonic() + seconds
+    for case in dice.sample(every, len(every)):
+        fault = attempt(base(), *case)
+        yield fault and f"{fault}: {case}"
+        if time.monotonic() > end:
+            return
 
 
 def long_run(dice, seconds):
@@ -285,7 +287,7 @@ def long_run(dice, seconds):
 
 
 # Each promise, and its share of the time.
-PROMISES = {kills: 0.4, full_disks: 0.1, flipped_bits: 0.05, fuzz: 0.4, long_run: 0.05}
+PROMISES = {kills: 0.35, full_disks: 0.1, flipped_bits: 0.05, hostile: 0.15, fuzz: 0.3, long_run: 0.05}
 
 
 def main(argv):

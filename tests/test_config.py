@@ -164,7 +164,10 @@ def test_bad_command_lines(argv, words):
     ("loss.margin", ".nan"), ("train.lr", "fast"), ("train.lr", "0"), ("train.lr", ".inf"), ("train.lr", "null"),
     ("train.epochs", "0"), ("train.max_steps", "0"), ("train.minutes", "0"), ("train.keep_epochs", "some"),
     ("train.precision", "float16"), ("score.psnr_weight", "1.01"), ("score.gamma", "-1e-9"), ("score.gamma", ".nan"),
-    ("score.memory_update", "never"), ("seed", str(2**70))])
+    ("score.memory_update", "never"), ("seed", str(2**70)),
+    ("train.keep_epochs", f"'{10**20}'"), ("train.epochs", str(2**31)),
+    *((knob, str(2**31 - 8)) for knob in ("data.image_size", "data.workers", "model.base_width", "model.hidden_width",
+                                          "model.lstm_layers", "model.memory_items"))])
 def test_wrong_values(knob, value, tmp_path):
     section, _, name = knob.rpartition(".")
     file = write(tmp_path, f"{section}: {{{name}: {value}}}" if section else f"{knob}: {value}")
@@ -173,7 +176,7 @@ def test_wrong_values(knob, value, tmp_path):
 
 @pytest.mark.parametrize("content", [
     "", "data: {image_size: 64", "- seed", "seed: 1\n---\nseed: 2", "seed: !!python/object/apply:os.getcwd []",
-    "data: Straße".encode("latin1"), "data: 3", "data: ", "train: {lr: " + "9" * 5000 + "}", "train: {epochs: 1e400}",
+    "data: Straße".encode("latin1"), "data: 3", "data: ", f"train: {{lr: {10**400}}}", "train: {epochs: 1e400}",
     "train: {epochs: 2020-01-01}", "train: {epochs: [1, 2]}", "train: " + "[" * 5000, "\0",
     "a: &a [x, x]\n" + "".join(f"b{k}: &a [*a, *a]\n" for k in range(40))], ids=lambda content: repr(content)[:30])
 def test_files_that_are_no_config_are_a_sentence_soon(content, tmp_path):

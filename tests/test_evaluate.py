@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import TINY, Bomb, load_script, random_official_state, run, sentence, write_data_set, write_videos
+from helpers import TINY, Code, load_script, random_official_state, run, sentence, write_data_set, write_videos
 
 import evaluate
 import train
@@ -195,11 +195,11 @@ def test_bad_data_and_arguments(data, base, tmp_path):
 
 
 def test_files_that_are_no_checkpoints(data, checkpoint, tmp_path):
-    content, path, mark = torch.load(checkpoint, weights_only=True), tmp_path / "no.pt", tmp_path / "exploded"
+    content, path, code = torch.load(checkpoint), tmp_path / "no.pt", Code((tmp_path / "exploded").touch, ())
     items = content["model"] | {"memory.items": torch.full_like(content["model"]["memory.items"], torch.nan)}
     for damage, words in [
         (lambda: None, "is not there"), (lambda: path.write_bytes(checkpoint.read_bytes()[:9999]), "no.pt"),
-        (lambda: torch.save(items, path), "import_official.py"), (lambda: torch.save(Bomb(mark), path), "run code"),
+        (lambda: torch.save(items, path), "import_official.py"), (lambda: torch.save(code, path), "run code"),
         (lambda: torch.save(content | {"model": items}, path), "not finite"),
     ]:
         damage()

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import Bomb, made_scores, published
+from helpers import Code, made_scores, published
 
 from lgn_net.config import Config, with_knobs
 from lgn_net.data.videos import natural_key
@@ -220,7 +220,7 @@ def test_files_of_other_videos(tmp_path, masks):
 
 def test_arrays_that_are_no_scores(tmp_path, masks):
     mark, path = tmp_path / "exploded", tmp_path / "s.npy"
-    for array in (np.array([Bomb(mark)] * 21, object), np.zeros((3, 7)), np.array(["1"] * 21), np.zeros(0)):
+    for array in (np.array([Code(mark.touch, ())] * 21, object), np.zeros((3, 7)), np.array(["1"] * 21), np.zeros(0)):
         np.save(path, array, allow_pickle=True)
         assert str(path) in refusal(foreign, path, labels=masks)
     assert not mark.exists()

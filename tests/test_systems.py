@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from helpers import ROOT, TINY, load_script, run, sentence, shell, write_data_set
 
 # Runs first of all: what Windows lacks is gone.
@@ -111,6 +113,11 @@ def test_a_terminal_without_some_letters_loses_no_output(monkeypatch):
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     done = shell("-c", "from lgn_net.terminal import run_command; run_command(lambda _: print('\u89c6 1\x1b'))")
     assert done.out == "\\u89c6 1\\x1b\n" and not done.status
+
+
+def test_memory_that_is_not_there_is_a_sentence():
+    for main in (lambda _: torch.empty(2**50), lambda _: np.empty(2**50)):
+        assert "memory is full" in sentence(run(main))
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from lgn_net.config import Config, DataConfig, ModelConfig, with_knobs
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.files import ROOT
-from lgn_net.inference.kernels import WinogradBranch
+from lgn_net.inference.kernels import WinogradBranch, swap_in
 from lgn_net.inference.loop import score_videos
 from lgn_net.inference.stream import for_inference
 from lgn_net.model.build import build_model
@@ -28,6 +28,11 @@ def test_local_branch(layers, B, T, H, W, forget_bias):
     assert_close(fast(clip), expected, atol=1e-6, rtol=1e-4)
     for _ in range(2):                          # products of frames, kept while the window moves on, stay as they are
         assert_close(fast(clip, gates), expected, atol=1e-6, rtol=1e-4)
+
+
+def test_a_single_cell_of_another_width_stays():
+    model = build_model(Config(model=ModelConfig(base_width=4, hidden_width=64, lstm_layers=1))).eval()
+    assert swap_in(model, "auto", 128) == "direct"
 
 
 def check_equal(direct, fast):

@@ -71,8 +71,8 @@ def matching(roots: Iterable[Path], *patterns: str) -> list[tuple[Path, re.Match
 def load_array(path: Path) -> np.ndarray:
     """Open a NumPy file, memory-mapped. Raise UserError when it is damaged."""
     try:
-        return np.load(path, mmap_mode="r")
-    except (ValueError, OSError, EOFError) as error:
+        return np.lib.format.open_memmap(path, mode="r")                         # no .npz, no Python objects
+    except Exception as error:                                                   # NumPy raises many kinds
         raise UserError(f"{path} is no NumPy array, or truncated ({error}); unpack the archive again") from None
 
 

@@ -53,7 +53,8 @@ def swap_in(model: Any, kernels: str, image_size: int) -> str:
             x, H, M = (State(tiles, grid) for _ in range(3))
             fast.step(*fast.from_x(x.patches, tiles), H, tiles, M, grid)
 
-        if always or cell.hidden * side >= SMALL and is_faster(lambda: cell(*[images] * 4), step):
+        alike = cell.conv_x.in_channels == cell.hidden
+        if always or alike and cell.hidden * side >= SMALL and is_faster(lambda: cell(*[images] * 4), step):
             model.local_branch, cells = WinogradBranch(branch), len(branch.cells)
 
     # The convolutions.

@@ -45,7 +45,7 @@ class Part:
             state = load_file(self.state)
             if state["key"] != self.key:
                 raise UserError("it had other knobs, weights, frames or versions")
-        except UserError as error:
+        except (UserError, KeyError, TypeError) as error:
             warnings.warn(f"{self.lines.parent} holds an evaluation that was broken off, and {error}; starting afresh")
             return
         for tensor, value in zip(self.tensors, state["tensors"], strict=True):

@@ -19,6 +19,7 @@ from lgn_net.config import flatten
 from lgn_net.scores.metrics import AVERAGES, RESAMPLES
 from lgn_net.scores.normality import SCOPES
 from lgn_net.scores.protocols import PAPER, SIGMAS
+from lgn_net.scores.score_file import safe
 from lgn_net.terminal import visible
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]           # caption, header, rows
@@ -60,7 +61,7 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: safe(cell) for name, cell in row.items()} for row in rows)
     return text.getvalue()
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 from warnings import warn
 
 import numpy as np
+from jsonargparse import ArgumentError, ArgumentParser
 
 from lgn_net.config import Config
 from lgn_net.data.labels import find_labels, load_label_folder, load_labels
@@ -22,6 +23,8 @@ from lgn_net.scores.score_file import Videos, VideoScores, by_video, known_as, r
 # Keys of results.json that say what the scores are of. Measuring scores again takes them over.
 PROVENANCE = ("dataset", "complete_benchmark", "direction", "checkpoint", "parameters", "versions", "config",
               "memories", "localization", "quality")
+OWN = ArgumentParser(exit_on_error=False)                # checks the kinds of what a results.json holds
+OWN.add_argument("--results", type=Results)
 
 
 class Evaluation(NamedTuple):
@@ -62,15 +65,15 @@ def results_beside(scores: str | Path) -> Results:
     try:
         if not path.is_file():
             return {}
-        results = json.loads(path.read_text())
-        if not isinstance(results.setdefault("signals", {"psnr": 1.0, "distance": -1.0}), dict):
-            raise ValueError("signals are none")
+        results = {"signals": {"psnr": 1.0, "distance": -1.0}} | json.loads(path.read_text())
+        OWN.parse_object({"results": {key: value for key, value in results.items() if key in Results.__annotations__}})
         of_scores = results.get("scores_crc32") if Path(scores).name == "scores.csv" else None
         if of_scores is not None and of_scores != zlib.crc32(Path(scores).read_bytes()):
             warn(f"{scores} is not what {path} was made with: it was changed or damaged; evaluate again")
         return results
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error}); evaluate again, or move it away and give --lambda") from None
+    except (ValueError, TypeError, RecursionError, ArgumentError) as error:
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())[:300]}); evaluate again, or move it away and "
+                        f"give --lambda") from None
 
 
 def read_any(place: str, config: Config, args: Any, dataset: str | None, own_lambda: bool = False,
@@ -211,7 +214,7 @@ def read_array(path: Path) -> np.ndarray:
                 values = np.loadtxt(lines[1:], ndmin=1)
         if values.dtype.kind not in "buif" or not values.size or max(values.shape, default=0) != values.size:
             raise ValueError(f"{values.dtype} of shape {values.shape}")
-    except (ValueError, EOFError) as error:
+    except Exception as error:                              # NumPy raises many kinds for a damaged file
         raise UserError(f"{path}: no plain array of numbers, (N,) or (1, N) ({' '.join(str(error).split())}); where it "
                         f"was made, write all videos one after the other with np.save, or a file per video") from None
     return values.astype(float).ravel()

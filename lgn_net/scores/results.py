@@ -21,6 +21,14 @@ class Compared(TypedDict, total=False):
     frames_left_out_other: int          # likewise of the second file
 
 
+class Usage(TypedDict):
+    """How the training frames use a memory."""
+
+    live_items: int                     # number of items that are the nearest of some query
+    queries_of_item: list[int]          # number of queries whose nearest item each is
+    item_cosine: float                  # mean cosine between items
+
+
 class Results(TypedDict, total=False):
     """Everything; the keys of other signals (distance_1 ..., score) are made like those of psnr and distance."""
 
@@ -68,6 +76,6 @@ class Results(TypedDict, total=False):
     padded_chance: dict[str, float]     # AUC of random scores under the padded average, by the source of the labels
     compared: Compared
     memory_updates: int                 # number of frames that updated the memory
-    memories: list[dict[str, Any]]      # of each on training frames: live_items, queries_of_item, item_cosine
-    localization: dict[str, Any]        # errors against pixel masks (`Localization.results` in observers.py)
+    memories: list[Usage]               # of each memory
+    localization: dict[str, float | None]      # errors against pixel masks (`Localization.results` in observers.py)
     quality: dict[str, float | None]    # means of ssim (-1 to 1) and lpips (0 up): over all frames, over each class

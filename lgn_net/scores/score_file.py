@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from warnings import warn
 
 import numpy as np
@@ -34,6 +34,11 @@ class VideoScores(NamedTuple):
 Videos = Sequence[VideoScores]
 
 
+def safe(cell: Any) -> Any:
+    """Put a ' before a text that spreadsheets take for a formula."""
+    return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell
+
+
 def distance_names(memories: int) -> list[str]:
     """Name the columns of the score file with the distances: one for one memory, numbered ones for several."""
     return ["distance"] if memories == 1 else [f"distance_{k + 1}" for k in range(memories)]
@@ -48,12 +53,12 @@ def write_scores(path: str | Path, videos: Videos, labelled: bool = True) -> Non
     """Write a score file, floats in full precision; without the last column where `labelled` is false."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    safe = {name: "'" * bool(FORMULA.match(name)) + name for name in (*videos[0].signals, *(v.name for v in videos))}
-    writer.writerow(["video", "frame", *map(safe.get, videos[0].signals), *["label"] * labelled])
+    writer.writerow(["video", "frame", *map(safe, videos[0].signals), *["label"] * labelled])
     for video in videos:
         columns = [[int(x) if x in (0, 1) else x for x in values.tolist()] for values in video.signals.values()]
         columns += [video.labels.tolist()] if labelled else []
-        writer.writerows([safe[video.name], *row] for row in zip(video.frames.tolist(), *columns))
+        name = safe(video.name)
+        writer.writerows([name, *row] for row in zip(video.frames.tolist(), *columns))
     write_atomic(Path(path), text.getvalue())
 
 

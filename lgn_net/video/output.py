@@ -25,6 +25,7 @@ from lgn_net.files import replacing, write_atomic
 from lgn_net.report.figures import plot_normality
 from lgn_net.report.tables import ENVIRONMENT
 from lgn_net.scores.maps import smoothed
+from lgn_net.scores.score_file import safe
 from lgn_net.video.detector import AnomalyDetector, FrameResult
 from lgn_net.video.source import FPS, Source
 
@@ -89,7 +90,7 @@ class Output:
 
     def row(self, name: str, values: list) -> None:
         """Append a line to a table, NaN as an empty cell."""
-        csv.writer(self.files[name], lineterminator="\n").writerow(["" if x != x else x for x in values])
+        csv.writer(self.files[name], lineterminator="\n").writerow(["" if x != x else safe(x) for x in values])
 
     def end_alarm(self) -> None:
         """End the alarm that is on, if one is: at a frame outside it, and at the end."""
