@@ -72,8 +72,8 @@ def results_beside(scores: str | Path) -> Results:
             warn(f"{scores} is not what {path} was made with: it was changed or damaged; evaluate again")
         return results
     except (ValueError, TypeError, RecursionError, ArgumentError) as error:
-        raise UserError(f"{path} is damaged ({' '.join(str(error).split())[:300]}); evaluate again, or move it away and "
-                        f"give --lambda") from None
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())[:300]}); evaluate again, or move it away "
+                        f"and give --lambda") from None
 
 
 def read_any(place: str, config: Config, args: Any, dataset: str | None, own_lambda: bool = False,
