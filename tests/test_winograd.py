@@ -37,7 +37,7 @@ def check_equal(direct, fast):
 
 
 @pytest.mark.parametrize("name, concat_query, kernels", [
-    ("lgn_net", True, "winograd (2 cells, 7 convolutions), short decoder"),
+    ("lgn_net", True, "winograd (2 cells, 8 convolutions), short decoder"),
     ("mnad_pred", False, "winograd (8 convolutions)"), ("lgn_st", False, "winograd (7 convolutions), short decoder")])
 def test_scores_of_systems(blob_dataset, name, concat_query, kernels):
     config = Config(data=DataConfig("blobs", image_size=24, channels=1),

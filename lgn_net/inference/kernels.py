@@ -28,16 +28,16 @@ G = torch.tensor([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 
 A_T = torch.tensor([[1., 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
 TO_PATCH, TO_TILE = torch.kron(B_T, B_T), torch.kron(A_T, A_T)                # (36, 36), (16, 36)
 
-SMALL = 2048         # channels times side of the features, below which nothing is gained, and nothing is tried
+SMALL = 768          # channels times side of the features, below which nothing is gained, and nothing is tried
 
 
 @torch.inference_mode()
-def swap_in(model: Any, kernels: str, image_size: int) -> str:
+def swap_in(model: Any, kernels: str, image_size: int, batch: int) -> str:
     """Replace layers of a model by faster ones with equal results up to rounding; say what was replaced.
 
     Candidates are the ST-LSTM cells, and the convolutions of E_glo and the decoder at 1/4 and 1/8 of the frame. Where
     the features are larger, the transforms cost more than the products save. With `kernels` "winograd" all are
-    replaced, with "auto" those that a trial on the shapes of one frame finds faster.
+    replaced, with "auto" those that a trial on the shapes of `batch` windows finds faster (of one in the decoder).
     """
     always, cells, convolutions, short = kernels == "winograd", 0, 0, shorten(model)
 
@@ -47,22 +47,27 @@ def swap_in(model: Any, kernels: str, image_size: int) -> str:
         cell, side = branch.cells[-1], image_size // 4
         fast, grid = WinogradCell(cell), Grid(1, side, side)
         tiles = torch.ones(16, grid.y * grid.x, cell.hidden)
-        images = grid.images(tiles)
+        images = grid.images(tiles).repeat(batch, 1, 1, 1)
 
-        def step() -> None:
-            x, H, M = (State(tiles, grid) for _ in range(3))
-            fast.step(x, fast.from_x, H, tiles, M, grid)
+        def steps() -> None:
+            for _ in range(batch):
+                x, H, M = (State(tiles, grid) for _ in range(3))
+                fast.step(x, fast.from_x, H, tiles, M, grid)
 
-        if always or cell.hidden * side >= SMALL and is_faster(lambda: cell(*[images] * 4), step):
+        if always or cell.hidden * side >= SMALL and is_faster(lambda: cell(*[images] * 4), steps):
             model.local_branch, cells = WinogradBranch(branch), len(branch.cells)
 
     # The convolutions.
-    boxes = [getattr(model, name, None) for name in ("prototype_encoder", "encoder", "decoder")]
-    for block, scale in ((getattr(box, f"block{k}"), 2 ** (k - 1)) for box in boxes if box for k in (3, 4)):
+    boxes = [(getattr(model, name, None), count) for name, count in
+             (("prototype_encoder", batch), ("encoder", batch), ("decoder", 1))]
+    blocks = [(getattr(box, f"block{k}"), 2 ** (k - 1), count) for box, count in boxes if box for k in (3, 4)]
+    if short:
+        blocks.append((model.short.of_queries, 8, batch))
+    for block, scale, count in blocks:
         for k, conv in enumerate(block):
             side = image_size // scale
             if isinstance(conv, nn.Conv2d) and (always or conv.in_channels * side >= SMALL):
-                images = torch.ones(1, conv.in_channels, side, side).contiguous(memory_format=torch.channels_last)
+                images = torch.ones(count, conv.in_channels, side, side).contiguous(memory_format=torch.channels_last)
                 quick = WinogradConv(conv)
                 if always or is_faster(partial(conv, images), partial(quick, images)):
                     block[k], convolutions = quick, convolutions + 1
@@ -256,8 +261,8 @@ class ShortDecoder(nn.Module):
         super().__init__()
         decoder, self.memory, D = network.decoder, network.memory, network.memory.items.shape[1]
         first, head = decoder.block4[0], decoder.head
-        self.weight, self.bias = first.weight[:, -D:].detach(), first.bias
-        self.of_queries = half(first, 0) if network.concat_query else None
+        self.weight, self.bias = first.weight[:, -D:].permute(0, 2, 3, 1).contiguous().detach(), first.bias
+        self.of_queries = nn.Sequential(*[half(first, 0)] * network.concat_query)
         self.encode_all, self.decoder = network.encode, decoder
         decoder.block4, decoder.head = decoder.block4[1:], nn.Identity()
         self.head, self.tail = half(head[0], 0), head[1:]
@@ -267,14 +272,14 @@ class ShortDecoder(nn.Module):
     def encode(self, clip: Tensor, gates: list[Tensor] | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
         """See `FramePredictor.encode`; the context has the first convolution of the queries, too."""
         queries, context = self.encode_all(clip, gates)
-        return queries, context | {"queries": self.of_queries(queries[0])}                     # type: ignore[misc]
+        return queries, context | {"queries": self.of_queries(queries[0])}
 
     def decode(self, lookups: list[Lookup], context: dict[str, Tensor]) -> Tensor:
         """See `FramePredictor.decode`; the context's "local" has passed the head's first convolution."""
         lookup, = lookups
         if not torch.equal(self.items, self.memory.items):
             self.items = self.memory.items.clone()
-            self.kernels = torch.einsum("kcij,mc->kmij", self.weight, self.items)              # (8 * width, M, 3, 3)
+            self.kernels = (self.weight @ self.items.T).permute(0, 3, 1, 2)                    # (8 * width, M, 3, 3)
         B, _, h, w = lookup.queries.shape
         read_weights = lookup.similarity.softmax(dim=1).view(B, h, w, -1).permute(0, 3, 1, 2)  # (B, M, h, w)
         x = F.conv2d(read_weights, self.kernels, self.bias, padding=1) + context.get("queries", 0)

@@ -135,7 +135,8 @@ def for_inference(model: FramePredictor, config: Config) -> Any:
     ready.kernels, on_cpu = "direct", next(ready.parameters()).device.type == "cpu"
     if config.score.kernels != "direct" and config.score.precision == "float32" and on_cpu:
         from lgn_net.inference.kernels import swap_in  # only this way of scoring needs it
-        ready.kernels = swap_in(ready, config.score.kernels, config.data.image_size)
+        batch = batch_size_on(torch.device("cpu"), config)
+        ready.kernels = swap_in(ready, config.score.kernels, config.data.image_size, batch)
     if config.score.precision == "bfloat16":
         for layer in ready.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
