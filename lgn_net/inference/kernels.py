@@ -167,7 +167,7 @@ class WinogradCell(nn.Module):
 
 
 def add_up(x: State | None, of_x: Tensor, *terms: tuple[State | None, Tensor]) -> Tensor:
-    """Add up convolutions of states by their weights (36, C, K), as tiles (16, P, K); a state that is None adds nothing.
+    """Add up convolutions of states by their weights (36, C, K), as tiles (16, P, K); no state adds nothing.
 
     The convolution of the input `x` has the weights `of_x`, or is itself `of_x`, in tiles, where x is None.
     """

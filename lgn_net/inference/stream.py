@@ -34,6 +34,12 @@ class Windows(NamedTuple):
     target: Tensor                        # the frames to predict, (B, C, size, size) in [-1, 1]
     baselines: dict[str, Tensor]          # PSNR in dB, (B,), of predictors without a parameter: see `baselines`
 
+    def part(self, first: int, end: int | None = None) -> "Windows":
+        """Keep some of the windows."""
+        one = slice(first, end)
+        context, compared = ({name: x[one] for name, x in table.items()} for table in (self.context, self.baselines))
+        return Windows(self.where[one], [q[one] for q in self.queries], context, self.target[one], compared)
+
 
 def updates_memory(model: FramePredictor, config: Config) -> bool:
     """Return whether test frames may update the memory."""
@@ -42,11 +48,8 @@ def updates_memory(model: FramePredictor, config: Config) -> bool:
 
 def encode_windows(model: FramePredictor, batches: Iterable[Sequence[Frame]], config: Config,
                    device: torch.device) -> Iterator[Windows]:
-    """Encode every window of n + 1 consecutive frames, those that end in one batch of frames at once.
-
-    Each is yielded alone where the memory may be updated, as the next one may depend on what this one does to it.
-    """
-    n, T, updating = config.model.input_frames, config.model.window, updates_memory(model, config)
+    """Encode every window of n + 1 consecutive frames, those that end in one batch of frames at once."""
+    n, T = config.model.input_frames, config.model.window
     recent: deque = deque(maxlen=T)                                           # image and gates of the last frames
     expected = None
     for batch in batches:
@@ -72,10 +75,7 @@ def encode_windows(model: FramePredictor, batches: Iterable[Sequence[Frame]], co
             steps = [torch.cat([clip[t][0] for clip in clips]) for t in range(T)]                # (B, C, size, size)
             by_step = None if gates is None else [torch.cat([clip[t][1] for clip in clips]) for t in range(n)]
             queries, context = model.encode(torch.stack(steps[:n], dim=1), by_step)
-        compared = baselines(steps[:n], steps[-1]) if n < T else {}
-        for one in [slice(k, k + 1) for k in range(len(where))] if updating else [slice(None)]:
-            yield Windows(where[one], [q[one] for q in queries], {name: x[one] for name, x in context.items()},
-                          steps[-1][one], {name: x[one] for name, x in compared.items()})
+        yield Windows(where, queries, context, steps[-1], baselines(steps[:n], steps[-1]) if n < T else {})
 
 
 def baselines(frames: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:

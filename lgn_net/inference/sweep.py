@@ -27,7 +27,8 @@ def sweep_gamma(model: FramePredictor, videos: list[Video], config: Config, gamm
     start: list[tuple[list[Tensor], list[float]]] = [(copy_items(model), list(signals))]
     histories, video = start, None                    # items of the memories, and the gammas that led to them
     ranges = [(v, range(len(videos[v].frames))) for v in videos_of_process(videos, config)]
-    for window in stream_windows(model, videos, ranges, config, device):
+    batches = stream_windows(model, videos, ranges, config, device)
+    for window in (batch.part(k, k + 1) for batch in batches for k in range(len(batch.where))):
         if config.score.memory_update == "reset" and window.where[0][0] != video:
             histories = start
         video, after = window.where[0][0], []
