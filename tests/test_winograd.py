@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import check_equal
 from torch.testing import assert_close
 
 from lgn_net.config import Config, DataConfig, ModelConfig, with_knobs
@@ -28,12 +29,6 @@ def test_local_branch(layers, B, T, H, W, forget_bias):
     assert_close(fast(clip), expected, atol=1e-6, rtol=1e-4)
     for _ in range(2):                          # products of frames, kept while the window moves on, stay as they are
         assert_close(fast(clip, gates), expected, atol=1e-6, rtol=1e-4)
-
-
-def check_equal(direct, fast):
-    for a, b in zip(direct, fast, strict=True):
-        assert (a.video, a.frame, a.memory_updated) == (b.video, b.frame, b.memory_updated)
-        assert a.psnr == pytest.approx(b.psnr, abs=1e-4) and a.distance == pytest.approx(b.distance, abs=1e-7)
 
 
 @pytest.mark.parametrize("name, concat_query, kernels", [

@@ -241,7 +241,7 @@ def shorten(model: nn.Module) -> bool:
         return False
     network.local_branch.deconv.append(half(network.decoder.head[0], 1))
     network.short = short = ShortDecoder(network)
-    network.decode = short.decode                                # which takes more of a lookup than its prototypes
+    network.read, network.decode = short.read, short.decode
     if network.concat_query:
         network.encode = short.encode
     return True
@@ -274,13 +274,17 @@ class ShortDecoder(nn.Module):
         queries, context = self.encode_all(clip, gates)
         return queries, context | {"queries": self.of_queries(queries[0])}
 
-    def decode(self, lookups: list[Lookup], context: dict[str, Tensor]) -> Tensor:
-        """See `FramePredictor.decode`; the context's "local" has passed the head's first convolution."""
-        lookup, = lookups
+    def read(self, queries: list[Tensor]) -> list[Lookup]:
+        """See `FramePredictor.read`; the prototypes have passed the first convolution."""
+        lookup = self.memory.lookup(queries[0])
         if not torch.equal(self.items, self.memory.items):
             self.items = self.memory.items.clone()
             self.kernels = (self.weight @ self.items.T).permute(0, 3, 1, 2)                    # (8 * width, M, 3, 3)
-        B, _, h, w = lookup.queries.shape
+        B, _, h, w = queries[0].shape
         read_weights = lookup.similarity.softmax(dim=1).view(B, h, w, -1).permute(0, 3, 1, 2)  # (B, M, h, w)
-        x = F.conv2d(read_weights, self.kernels, self.bias, padding=1) + context.get("queries", 0)
-        return self.tail(self.head(self.decoder(x)).add_(context["local"]))
+        return [lookup._replace(prototypes=F.conv2d(read_weights, self.kernels, self.bias, padding=1))]
+
+    def decode(self, lookups: list[Lookup], context: dict[str, Tensor]) -> Tensor:
+        """See `FramePredictor.decode`; the context's "local" has passed the head's first convolution."""
+        x = self.decoder(lookups[0].prototypes + context.get("queries", 0))
+        return self.tail(self.head(x).add_(context["local"]))

@@ -3,7 +3,7 @@
 import copy
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -36,9 +36,16 @@ class Windows(NamedTuple):
 
     def part(self, first: int, end: int | None = None) -> "Windows":
         """Keep some of the windows."""
-        one = slice(first, end)
-        context, compared = ({name: x[one] for name, x in table.items()} for table in (self.context, self.baselines))
-        return Windows(self.where[one], [q[one] for q in self.queries], context, self.target[one], compared)
+        return self.changed(self.where[first:end], lambda x: x[first:end])
+
+    def repeat(self, times: int) -> "Windows":
+        """Repeat a single window."""
+        return self.changed(self.where * times, lambda x: x.expand(times, *x.shape[1:]))
+
+    def changed(self, where: list[tuple[int, int]], change: Callable[[Tensor], Tensor]) -> "Windows":
+        """Change all tensors alike."""
+        context, compared = ({name: change(x) for name, x in table.items()} for table in (self.context, self.baselines))
+        return Windows(where, [change(q) for q in self.queries], context, change(self.target), compared)
 
 
 def updates_memory(model: FramePredictor, config: Config) -> bool:
