@@ -113,7 +113,8 @@ def middle_gamma(regular):
 
 
 @members_by_time
-def test_scores_are_those_of_the_loop_at_every_batch_size(videos, member):
+def test_scores_are_those_of_the_loop_at_every_batch_size(videos, member, monkeypatch):
+    monkeypatch.setattr(loop, "PATIENCE", 1)                              # several windows at once also in short videos
     model, items = vivid(member.model(channels=1)), None
     videos = [videos[1], videos[0]._replace(frames=videos[0].frames[:7]), videos[1]._replace(name="again")]
     config = member.config(channels=1)

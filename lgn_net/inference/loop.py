@@ -24,6 +24,8 @@ from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.model.memory import Lookup
 from lgn_net.scores.score_file import VideoScores, distance_names
 
+PATIENCE = 4      # windows without an update for each that is predicted at once, so that few are predicted in vain
+
 
 class FrameSignals(NamedTuple):
     """What the network says of one predicted frame."""
@@ -55,8 +57,8 @@ def predict(model: FramePredictor, windows: Iterable[Windows], config: Config, a
             video: int = -1, calm: int = 0) -> Iterator[Prediction]:
     """Predict and score windows in their order, and update the memory with frames that look normal.
 
-    The signals of a frame are taken with the memory as it is before that frame's own update. As many windows are
-    predicted at once as passed since the last update; those behind one that updates the memory are predicted again.
+    The signals of a frame are taken with the memory as it is before that frame's own update. When no update has come
+    for a while, several windows are predicted at once; those behind one that updates the memory are predicted again.
     An evaluation that goes on in the middle of a `video` gives the items that the memories had `at_start`, after the
     training, and how many frames, `calm`, have passed since the last update.
     """
@@ -65,7 +67,7 @@ def predict(model: FramePredictor, windows: Iterable[Windows], config: Config, a
     for batch in windows:
         while batch.where:
             # With `reset` every video starts with the memory of the training.
-            count = max(1, calm) if updating else len(batch.where)
+            count = max(1, calm // PATIENCE) if updating else len(batch.where)
             if knobs.memory_update == "reset":
                 if batch.where[0][0] != video:
                     restore_items(model, at_start)
