@@ -153,7 +153,7 @@ class ScoreConfig:
     precision: Literal["float32", "tf32", "bfloat16", "auto"] = "float32"
     """As train.precision; memory and scores stay float32, and in bfloat16 E_glo's first blocks, too (on a GPU TF32)."""
     kernels: Literal["auto", "direct", "winograd"] = "auto"
-    """Convolutions of wide layers in float32 on a CPU: PyTorch's own, Winograd's, or by a trial what is faster here;
+    """Convolutions of deep layers in float32 on a CPU: PyTorch's own, Winograd's, or by a trial what is faster here;
     changes the speed, the scores by no more than rounding."""
 
 

@@ -123,6 +123,7 @@ def ways_of(config: Config, args: Namespace, videos: list[Video], length: int, d
         config = with_knobs(config, {"score.gamma": gammas[5]})
         section, make = "score", partial(evaluation, model, video=video, device=device)
     if args.what == "gamma":
+        model = for_inference(model, config)
         return {"one gamma": (None, lambda: [*score_videos(model, [video], config, device)]),
                 "ten gammas": (None, lambda: sweep_gamma(model, [video], config, gammas, device))}
     plain = with_knobs(config, {"train.precision": "float32", "train.compile": False, "score.precision": "float32",

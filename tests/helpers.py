@@ -147,6 +147,14 @@ class Code:
         return self.call
 
 
+def check_equal(one: list, other: list) -> None:
+    """Signals of the same frames are equal up to rounding."""
+    for a, b in zip(one, other, strict=True):
+        assert (a.video, a.frame, a.memory_updated) == (b.video, b.frame, b.memory_updated)
+        assert abs(a.psnr - b.psnr) < 1e-4
+        assert all(abs(x - y) < 1e-7 for x, y in zip(a.distance, b.distance, strict=True))
+
+
 def random_official_state(seed: int, width: int = 64, hidden: int = 128, layers: int = 4, n: int = 4, channels: int = 3,
                           items: int = 10, system: str = "lgn_net", memory: bool = True) -> tuple[dict, torch.Tensor]:
     """Random weights under the names of the authors' file, also for the relatives without files, and items (M, D).

@@ -6,7 +6,7 @@ transform, and convolutions whose results are added share one transform back.
 Letters: C and K channels, B clips, y x rows and columns of tiles, P = B*y*x tiles.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from timeit import timeit
 from typing import Any
@@ -28,16 +28,16 @@ G = torch.tensor([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 
 A_T = torch.tensor([[1., 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
 TO_PATCH, TO_TILE = torch.kron(B_T, B_T), torch.kron(A_T, A_T)                # (36, 36), (16, 36)
 
-SMALL = 2048         # channels times side of the features, below which nothing is gained, and nothing is tried
+SMALL = 768          # channels times side of the features, below which nothing is gained, and nothing is tried
 
 
 @torch.inference_mode()
-def swap_in(model: Any, kernels: str, image_size: int) -> str:
+def swap_in(model: Any, kernels: str, image_size: int, batch: int) -> str:
     """Replace layers of a model by faster ones with equal results up to rounding; say what was replaced.
 
     Candidates are the ST-LSTM cells, and the convolutions of E_glo and the decoder at 1/4 and 1/8 of the frame. Where
     the features are larger, the transforms cost more than the products save. With `kernels` "winograd" all are
-    replaced, with "auto" those that a trial on the shapes of one frame finds faster.
+    replaced, with "auto" those that a trial on the shapes of `batch` windows finds faster (of one in the decoder).
     """
     always, cells, convolutions, short = kernels == "winograd", 0, 0, shorten(model)
 
@@ -46,24 +46,29 @@ def swap_in(model: Any, kernels: str, image_size: int) -> str:
     if branch and isinstance(branch.cells[0], STLSTMCell):
         cell, side = branch.cells[-1], image_size // 4
         fast, grid = WinogradCell(cell), Grid(1, side, side)
-        tiles = torch.ones(16, cell.hidden, grid.y * grid.x)
-        images = grid.images(tiles).contiguous(memory_format=torch.channels_last)
+        tiles = torch.ones(16, grid.y * grid.x, cell.hidden)
+        images = grid.images(tiles).repeat(batch, 1, 1, 1)
 
-        def step() -> None:
-            x, H, M = (State(tiles, grid) for _ in range(3))
-            fast.step(*fast.from_x(x.patches, tiles), H, tiles, M, grid)
+        def steps() -> None:
+            for _ in range(batch):
+                x, H, M = (State(tiles, grid) for _ in range(3))
+                fast.step(x, fast.from_x, H, tiles, M, grid)
 
         alike = cell.conv_x.in_channels == cell.hidden
-        if always or alike and cell.hidden * side >= SMALL and is_faster(lambda: cell(*[images] * 4), step):
+        if always or alike and cell.hidden * side >= SMALL and is_faster(lambda: cell(*[images] * 4), steps):
             model.local_branch, cells = WinogradBranch(branch), len(branch.cells)
 
     # The convolutions.
-    boxes = [getattr(model, name, None) for name in ("prototype_encoder", "encoder", "decoder")]
-    for block, scale in ((getattr(box, f"block{k}"), 2 ** (k - 1)) for box in boxes if box for k in (3, 4)):
+    boxes = [(getattr(model, name, None), count) for name, count in
+             (("prototype_encoder", batch), ("encoder", batch), ("decoder", 1))]
+    blocks = [(getattr(box, f"block{k}"), 2 ** (k - 1), count) for box, count in boxes if box for k in (3, 4)]
+    if short:
+        blocks.append((model.short.of_queries, 8, batch))
+    for block, scale, count in blocks:
         for k, conv in enumerate(block):
             side = image_size // scale
             if isinstance(conv, nn.Conv2d) and (always or conv.in_channels * side >= SMALL):
-                images = torch.ones(1, conv.in_channels, side, side).contiguous(memory_format=torch.channels_last)
+                images = torch.ones(count, conv.in_channels, side, side).contiguous(memory_format=torch.channels_last)
                 quick = WinogradConv(conv)
                 if always or is_faster(partial(conv, images), partial(quick, images)):
                     block[k], convolutions = quick, convolutions + 1
@@ -79,12 +84,12 @@ def is_faster(direct: Callable, fast: Callable) -> bool:
 
 
 def transform_filters(weight: Tensor) -> Tensor:
-    """Transform filters (K, C, 3, 3) to (36, K, C)."""
-    return torch.einsum("ai,kcij,bj->abkc", G, weight.double(), G).flatten(0, 1).float().contiguous()
+    """Transform filters (K, C, 3, 3) to (36, C, K)."""
+    return torch.einsum("ai,kcij,bj->abck", G, weight.double(), G).flatten(0, 1).float().contiguous()
 
 
 def transform_back(products: Tensor) -> Tensor:
-    """Transform products (36, K, P) to tiles (16, K, P)."""
+    """Transform products (36, P, K) to tiles (16, P, K)."""
     return (TO_TILE @ products.flatten(1)).view(16, -1, products.shape[2])
 
 
@@ -96,67 +101,84 @@ class Grid:
         self.y, self.x = -(-h // 4), -(-w // 4)
 
     def patches(self, images: Tensor) -> Tensor:
-        """Surround images (B, C, h, w) by zeros and transform their patches to (36, C, P)."""
-        images = F.pad(images.transpose(0, 1), (1, 4 * self.x - self.w + 1, 1, 4 * self.y - self.h + 1))
-        patches = images.unfold(2, 6, 4).unfold(3, 6, 4)                      # (C, B, y, x, 6, 6)
-        return (TO_PATCH @ patches.permute(4, 5, 0, 1, 2, 3).reshape(36, -1)).view(36, len(images), -1)
+        """Surround images (B, C, h, w) by zeros and transform their patches to (36, P, C)."""
+        images = F.pad(images.permute(0, 2, 3, 1), (0, 0, 1, 4 * self.x - self.w + 1, 1, 4 * self.y - self.h + 1))
+        patches = images.unfold(1, 6, 4).unfold(2, 6, 4)                      # (B, y, x, C, 6, 6)
+        return (TO_PATCH @ patches.permute(4, 5, 0, 1, 2, 3).reshape(36, -1)).view(36, -1, images.shape[3])
 
     def images(self, tiles: Tensor) -> Tensor:
-        """Lay tiles (16, C, P) out as images (B, C, h, w)."""
-        images = tiles.view(4, 4, -1, self.B, self.y, self.x).permute(3, 2, 4, 0, 5, 1)          # (B, C, y, 4, x, 4)
-        return images.flatten(4, 5).flatten(2, 3)[:, :, :self.h, :self.w]
+        """Lay tiles (16, P, C) out as images (B, C, h, w), channels last."""
+        images = tiles.view(4, 4, self.B, self.y, self.x, -1).permute(2, 3, 0, 4, 1, 5)          # (B, y, 4, x, 4, C)
+        return images.reshape(self.B, 4 * self.y, 4 * self.x, -1)[:, :self.h, :self.w].permute(0, 3, 1, 2)
 
 
 class State:
-    """A recurrent state in tiles, (16, C, P); transformed for its readers once, when the first one asks."""
+    """A recurrent state in tiles, (16, P, C); transformed for its readers once, when the first one asks."""
 
     def __init__(self, tiles: Tensor, grid: Grid):
         self.tiles, self.grid = tiles, grid
 
     @cached_property
     def patches(self) -> Tensor:
-        """The state as the products need it, (36, C, P)."""
+        """The state as the products need it, (36, P, C)."""
         return self.grid.patches(self.grid.images(self.tiles))
 
 
 class WinogradCell(nn.Module):
-    """An `STLSTMCell` whose convolutions are products in the transformed space; the forget gate of C comes first."""
+    """An `STLSTMCell` whose convolutions are products in the transformed space; states and gates are in tiles.
+
+    As a sigmoid takes a third of the time of a tanh, tanh(x) is computed as 1 - 2 sigmoid(-2x).
+    """
 
     def __init__(self, cell: STLSTMCell):
         super().__init__()
         D = cell.hidden
         from_x, from_h, from_m, from_o = (transform_filters(conv.weight) for conv in
                                           (cell.conv_x, cell.conv_h, cell.conv_m, cell.conv_o))
-        (i, f, g, *for_M, o), (i_H, f_H, g_H, o_H) = from_x.split(D, dim=1), from_h.split(D, dim=1)
-        self.C_from_x, self.M_from_x = torch.cat([f, i, g, o], dim=1), torch.cat(for_M, dim=1)  # (36, 4D and 3D, C)
-        self.C_from_H, self.M_from_M = torch.cat([f_H, i_H, g_H, o_H], dim=1), from_m           # (36, 4D and 3D, D)
-        self.o_from_C, self.o_from_M = (part.contiguous() for part in from_o.split(D, dim=2))
-        self.last = cell.conv_1x1.weight[:, :, 0, 0].expand(16, -1, -1)                         # (16, D, 2D)
-        self.remember, self.hidden = cell.remember, D
+        (i, f, g, i_M, f_M, g_M, o), (i_H, f_H, g_H, o_H) = from_x.split(D, dim=2), from_h.split(D, dim=2)
+        self.from_x = [torch.cat([f, i, -2 * g], dim=2), torch.cat([f_M, i_M, -2 * g_M], dim=2), o.contiguous()]
+        self.C_from_H, self.o_from_H = torch.cat([f_H, i_H, -2 * g_H], dim=2), o_H.contiguous()  # (36, D, 3D and D)
+        i, f, g = from_m.split(D, dim=2)
+        self.M_from_M = torch.cat([f, i, -2 * g], dim=2)                                         # (36, D, 3D)
+        self.o_from_C, self.o_from_M = (part.contiguous() for part in from_o.split(D, dim=1))    # (36, D, D)
+        self.last = -2 * cell.conv_1x1.weight[:, :, 0, 0].T                                      # (2D, D)
+        self.forget_bias, self.hidden = cell.forget_bias, D
 
-    def from_x(self, patches: Tensor, C: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Compute products of conv_x from patches (36, C, P) of x: of f (with a state C), i, g, o; of i', f', g'."""
-        weights = self.C_from_x if C is not None else self.C_from_x[:, self.hidden:]
-        return torch.bmm(weights, patches), torch.bmm(self.M_from_x, patches)
+    def step(self, x: State | None, of_x: Sequence[Tensor], H: State | None, C: Tensor | None, M: State | None,
+             grid: Grid) -> tuple[State, Tensor, State]:
+        """Do as `STLSTMCell.step`; `x` and the three of `of_x`, for C, M and o, are as in `add_up`."""
+        for_C, for_M, for_o = of_x
+        C = self.remember(C, x, for_C, (H, self.C_from_H))
+        M = State(self.remember(M.tiles if M else None, x, for_M, (M, self.M_from_M)), grid)
 
-    def step(self, for_C: Tensor, for_M: Tensor, H: State | None, C: Tensor | None, M: State | None, grid: Grid) \
-            -> tuple[State, Tensor, State]:
-        """Do as `STLSTMCell.step`, from the products of conv_x(x), (36, 4D, P) and (36, 3D, P), with C in tiles."""
+        o = add_up(x, for_o, (H, self.o_from_H), (State(C, grid), self.o_from_C), (M, self.o_from_M)).sigmoid_()
+        memory = (torch.cat([C, M.tiles], dim=2) @ self.last).sigmoid_()
+        return State(torch.addcmul(o, o, memory, value=-2), grid), C, M
+
+    def remember(self, state: Tensor | None, x: State | None, of_x: Tensor, *terms: tuple) -> Tensor:
+        """Compute the new state C or M from the old one and the terms of its gates f, i and g; no f without a state."""
         D = self.hidden
-        if C is None:
-            for_C = for_C[:, -3 * D:]                                         # i, g, o
-        if H is not None:
-            for_C = torch.baddbmm(for_C, self.C_from_H, H.patches)
-        if M is not None:
-            for_M = torch.baddbmm(for_M, self.M_from_M, M.patches)
-        *f, i, g = transform_back(for_C[:, :-D]).split(D, dim=1)              # (16, D, P)
-        C = self.remember(i, f[0] if f else i, g, C)
-        i, f_M, g = transform_back(for_M).chunk(3, dim=1)
-        M = State(self.remember(i, f_M, g, M.tiles if M else None), grid)
+        if state is None:
+            i, g = add_up(x, of_x[..., D:]).sigmoid_().split(D, dim=2)
+            return torch.addcmul(i, i, g, value=-2)
+        gates = add_up(x, of_x, *terms)
+        gates[..., :D] += self.forget_bias
+        f, i, g = gates.sigmoid_().split(D, dim=2)
+        return torch.addcmul(i, i, g, value=-2).addcmul_(f, state)
 
-        o = torch.baddbmm(for_C[:, -D:], self.o_from_C, State(C, grid).patches).baddbmm_(self.o_from_M, M.patches)
-        memory = torch.bmm(self.last, torch.cat([C, M.tiles], dim=1))
-        return State(transform_back(o).sigmoid_().mul_(memory.tanh_()), grid), C, M
+
+def add_up(x: State | None, of_x: Tensor, *terms: tuple[State | None, Tensor]) -> Tensor:
+    """Add up convolutions of states by their weights (36, C, K), as tiles (16, P, K); no state adds nothing.
+
+    The convolution of the input `x` has the weights `of_x`, or is itself `of_x`, in tiles, where x is None.
+    """
+    pairs = [(state.patches, weights) for state, weights in ((x, of_x), *terms) if state]
+    if not pairs:
+        return of_x.clone()
+    products = torch.bmm(*pairs[0])
+    for pair in pairs[1:]:
+        products.baddbmm_(*pair)
+    return transform_back(products) if x else transform_back(products).add_(of_x)
 
 
 class WinogradBranch(nn.Module):
@@ -166,36 +188,36 @@ class WinogradBranch(nn.Module):
         super().__init__()
         self.encoder, self.deconv = branch.encoder, branch.deconv
         self.cells = [WinogradCell(cell) for cell in branch.cells]
+        self.of_frames = torch.cat(self.cells[0].from_x, dim=2)                                  # (36, C, 7D)
 
     def forward(self, clip: Tensor, gates: list[Tensor] | None = None) -> Tensor:
-        """See `LocalBranch.forward`."""
+        """See `LocalBranch.forward`. The clips are taken one by one, so that their states stay in the cache."""
         if gates is None:
             gates = [self.frame_gates(frame) for frame in clip.unbind(1)]
-        return self.deconv(self.recur(gates, Grid(len(clip), clip.shape[3] // 4, clip.shape[4] // 4)))
+        grid = Grid(1, clip.shape[3] // 4, clip.shape[4] // 4)
+        return self.deconv(torch.cat([self.recur(of_clip, grid) for of_clip in zip(*gates)]))
 
-    def recur(self, gates: list[Tensor], grid: Grid) -> Tensor:
-        """See `LocalBranch.stp_net`, for products (B, 36, 7D, y * x) of each frame."""
+    def recur(self, gates: Sequence[Tensor], grid: Grid) -> Tensor:
+        """See `LocalBranch.stp_net`; here for the gates (16, P, 7D) of the frames of one clip."""
         H: list[Any] = [None] * len(self.cells)
         C: list[Any] = [None] * len(self.cells)
         M: Any = None
-        D = self.cells[0].hidden
         for from_frame in gates:
-            for_C, for_M = from_frame.permute(1, 2, 0, 3).flatten(2).split([4 * D, 3 * D], dim=1)    # (36, 7D, P)
+            x, of_x = None, from_frame.split([weights.shape[2] for weights in self.cells[0].from_x], dim=2)
             for k, cell in enumerate(self.cells):
-                if k:
-                    for_C, for_M = cell.from_x(H[k - 1].patches, C[k])
-                H[k], C[k], M = cell.step(for_C, for_M, H[k], C[k], M, grid)
-        return grid.images(torch.cat([H[-1].tiles, M.tiles], dim=1)).contiguous(memory_format=torch.channels_last)
+                H[k], C[k], M = cell.step(x, of_x if k == 0 else cell.from_x, H[k], C[k], M, grid)
+                x = H[k]
+        return grid.images(torch.cat([H[-1].tiles, M.tiles], dim=2))
 
     def frame_gates(self, frames: Tensor) -> Tensor:
-        """See `LocalBranch.frame_gates`; here these are products, (T, 36, 7D, y * x)."""
+        """See `LocalBranch.frame_gates`; here these are in tiles, (T, 16, y * x, 7D)."""
         return self.products(self.encoder(frames))                            # from (T, C, H/4, W/4)
 
     def products(self, features: Tensor) -> Tensor:
-        """Compute the products of layer 1's conv_x from the features (T, C, h, w) of frames."""
-        T, _, h, w = features.shape
-        products = torch.cat(self.cells[0].from_x(Grid(T, h, w).patches(features), features), dim=1)
-        return products.unflatten(2, (T, -1)).permute(2, 0, 1, 3)
+        """Compute layer 1's conv_x from the features (T, C, h, w) of frames."""
+        patches = Grid(len(features), *features.shape[2:]).patches(features)
+        gates = transform_back(torch.bmm(patches, self.of_frames))
+        return gates.unflatten(1, (len(features), -1)).transpose(0, 1)
 
 
 class WinogradConv(nn.Module):
@@ -209,9 +231,7 @@ class WinogradConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x (B, C, h, w)."""
         grid = Grid(len(x), *x.shape[2:])
-        products = torch.bmm(self.filters, grid.patches(x))
-        images = grid.images(transform_back(products)).contiguous(memory_format=torch.channels_last)
-        return images + self.bias[:, None, None]
+        return grid.images(transform_back(torch.bmm(grid.patches(x), self.filters)).add_(self.bias))
 
 
 def shorten(model: nn.Module) -> bool:
@@ -222,7 +242,7 @@ def shorten(model: nn.Module) -> bool:
         return False
     network.local_branch.deconv.append(half(network.decoder.head[0], 1))
     network.short = short = ShortDecoder(network)
-    network.decode = short.decode                                # which takes more of a lookup than its prototypes
+    network.read, network.decode = short.read, short.decode
     if network.concat_query:
         network.encode = short.encode
     return True
@@ -242,8 +262,8 @@ class ShortDecoder(nn.Module):
         super().__init__()
         decoder, self.memory, D = network.decoder, network.memory, network.memory.items.shape[1]
         first, head = decoder.block4[0], decoder.head
-        self.weight, self.bias = first.weight[:, -D:].detach(), first.bias
-        self.of_queries = half(first, 0) if network.concat_query else None
+        self.weight, self.bias = first.weight[:, -D:].permute(0, 2, 3, 1).contiguous().detach(), first.bias
+        self.of_queries = nn.Sequential(*[half(first, 0)] * network.concat_query)
         self.encode_all, self.decoder = network.encode, decoder
         decoder.block4, decoder.head = decoder.block4[1:], nn.Identity()
         self.head, self.tail = half(head[0], 0), head[1:]
@@ -253,15 +273,19 @@ class ShortDecoder(nn.Module):
     def encode(self, clip: Tensor, gates: list[Tensor] | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
         """See `FramePredictor.encode`; the context has the first convolution of the queries, too."""
         queries, context = self.encode_all(clip, gates)
-        return queries, context | {"queries": self.of_queries(queries[0])}                     # type: ignore[misc]
+        return queries, context | {"queries": self.of_queries(queries[0])}
+
+    def read(self, queries: list[Tensor]) -> list[Lookup]:
+        """See `FramePredictor.read`; the prototypes have passed the first convolution."""
+        lookup = self.memory.lookup(queries[0])
+        if not torch.equal(self.items, self.memory.items):
+            self.items = self.memory.items.clone()
+            self.kernels = (self.weight @ self.items.T).permute(0, 3, 1, 2)                    # (8 * width, M, 3, 3)
+        B, _, h, w = queries[0].shape
+        read_weights = lookup.similarity.softmax(dim=1).view(B, h, w, -1).permute(0, 3, 1, 2)  # (B, M, h, w)
+        return [lookup._replace(prototypes=F.conv2d(read_weights, self.kernels, self.bias, padding=1))]
 
     def decode(self, lookups: list[Lookup], context: dict[str, Tensor]) -> Tensor:
         """See `FramePredictor.decode`; the context's "local" has passed the head's first convolution."""
-        lookup, = lookups
-        if not torch.equal(self.items, self.memory.items):
-            self.items = self.memory.items.clone()
-            self.kernels = torch.einsum("kcij,mc->kmij", self.weight, self.items)              # (8 * width, M, 3, 3)
-        B, _, h, w = lookup.queries.shape
-        read_weights = lookup.similarity.softmax(dim=1).view(B, h, w, -1).permute(0, 3, 1, 2)  # (B, M, h, w)
-        x = F.conv2d(read_weights, self.kernels, self.bias, padding=1) + context.get("queries", 0)
-        return self.tail(self.head(self.decoder(x)).add_(context["local"]))
+        x = self.decoder(lookups[0].prototypes + context.get("queries", 0))
+        return self.tail(self.head(x).add_(context["local"]))

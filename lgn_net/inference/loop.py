@@ -1,7 +1,7 @@
 """A trained network over test videos: the signals of every predicted frame (paper, Section III-C)."""
 
-import itertools
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -21,6 +21,8 @@ from lgn_net.inference.stream import SILENT, Windows, batch_size_on, for_inferen
 from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.model.memory import Lookup
 from lgn_net.scores.score_file import distance_names
+
+PATIENCE = 4      # windows without an update for each that is predicted at once, so that few are predicted in vain
 
 
 class FrameSignals(NamedTuple):
@@ -50,43 +52,52 @@ class Prediction(NamedTuple):
 
 
 def predict(model: FramePredictor, windows: Iterable[Windows], config: Config, at_start: Sequence[Tensor] = (),
-            video: int = -1) -> Iterator[Prediction]:
-    """Predict and score windows one after the other, and update the memory with frames that look normal.
+            video: int = -1, calm: int = 0) -> Iterator[Prediction]:
+    """Predict and score windows in their order, and update the memory with frames that look normal.
 
-    The signals of a frame are taken with the memory as it is before that frame's own update. An evaluation that goes
-    on in the middle of a `video` gives the items that the memories had `at_start`, after the training.
+    The signals of a frame are taken with the memory as it is before that frame's own update. When no update has come
+    for a while, several windows are predicted at once; those behind one that updates the memory are predicted again.
+    An evaluation that goes on in the middle of a `video` gives the items that the memories had `at_start`, after the
+    training, and how many frames, `calm`, have passed since the last update.
     """
     knobs, updating = config.score, updates_memory(model, config)
     at_start = at_start or copy_items(model)
-    for window in windows:
+    for batch in windows:
         # With `reset` every video starts with the memory of the training.
-        if knobs.memory_update == "reset" and window.where[0][0] != video:
+        if knobs.memory_update == "reset" and batch.where[0][0] != video:
             restore_items(model, at_start)
-        video = window.where[0][0]
+        video = batch.where[0][0]
+        while batch.where:
+            count = max(1, calm // PATIENCE) if updating else len(batch.where)
+            window = batch.part(0, count)
 
-        # Read the prototypes (eq. 2-3) and predict the frame.
-        lookups = model.read(window.queries)
-        with autocast(window.target.device, knobs.precision):
-            predicted = model.decode(lookups, window.context).float()
+            # Read the prototypes (eq. 2-3) and predict the frames.
+            lookups = model.read(window.queries)
+            with autocast(window.target.device, knobs.precision):
+                predicted = model.decode(lookups, window.context).float()
 
-        # Compare the prediction with the frame (eq. 7-8, 13) and the queries with the items (eq. 14).
-        R = regular_score(predicted, window.target)
-        D = [query_distance(lookup, memory) for lookup, memory in zip(lookups, model.memories)]
-        PSNR = psnr(predicted, window.target, knobs.psnr_peak)
+            # Compare the predictions with the frames (eq. 7-8, 13) and the queries with the items (eq. 14).
+            R = regular_score(predicted, window.target)
+            D = [query_distance(lookup, memory) for lookup, memory in zip(lookups, model.memories)]
+            PSNR = psnr(predicted, window.target, knobs.psnr_peak)
 
-        # A frame whose regular score is below gamma updates the memory (eq. 4-6).
-        updated = updating and bool(knobs.gamma > R)
-        if updated:
-            for memory, lookup in zip(model.memories, lookups):
-                memory.update_(lookup)
-        yield Prediction(to_signals(window, PSNR, R, D, updated), predicted, window.target, lookups)
+            # The first frame whose regular score is below gamma updates the memory (eq. 4-6); those after it wait.
+            updates = (knobs.gamma > R).tolist() if updating else [False] * len(R)
+            if updated := True in updates:
+                count = updates.index(True) + 1
+                for memory, lookup in zip(model.memories, lookups):
+                    memory.update_(lookup.part(count - 1, count))
+            calm = 0 if updated else calm + count
+            batch = batch.part(count)
+            yield Prediction(to_signals(window, PSNR, R, D, updates)[:count], predicted[:count], window.target[:count],
+                             [lookup.part(0, count) for lookup in lookups])
 
 
-def to_signals(window: Windows, PSNR: Tensor, R: Tensor, D: list[Tensor], updated: bool) -> list[FrameSignals]:
+def to_signals(window: Windows, PSNR: Tensor, R: Tensor, D: list[Tensor], updates: list[bool]) -> list[FrameSignals]:
     """Gather the signals (B,) of scored windows, frame by frame. UserError where one is not finite."""
     rows = torch.stack([PSNR, R, *D, *window.baselines.values()], dim=1).tolist()        # one transfer
     signals = []
-    for (video, frame), (p, r, *others) in zip(window.where, rows):
+    for (video, frame), (p, r, *others), updated in zip(window.where, rows, updates):
         if not math.isfinite(p + r + sum(others)):
             raise UserError(f"video number {video + 1}, frame {frame}: the prediction is not finite; the checkpoint's "
                             f"weights are damaged")
@@ -117,13 +128,13 @@ def score_videos(model: FramePredictor, videos: list[Video], config: Config, dev
     they come; those that it has already are yielded from there.
     """
     model = for_inference(model, config)
-    at_start, done = copy_items(model), (-1, -1)                              # video and frame scored last
+    at_start, done, calm = copy_items(model), (-1, -1), 0     # video and frame scored last, frames since an update
     ranges = [(v, range(len(videos[v].frames))) for v in videos_of_process(videos, config)]
 
     # What an evaluation that was killed has left.
     for row in part.resume([memory.items for memory in model.memories]) if part else ():
         signals = FrameSignals(*row)
-        done = signals[:2]
+        done, calm = signals[:2], 0 if signals.memory_updated else calm + 1
         yield signals
         bar.update()
 
@@ -137,8 +148,8 @@ def score_videos(model: FramePredictor, videos: list[Video], config: Config, dev
 
     # Score the others.
     windows = stream_windows(model, videos, ranges, config, device)
-    to_come = itertools.dropwhile(lambda window: window.where[-1] <= done, windows)
-    for scored in predict(model, to_come, config, at_start, done[0]):
+    to_come = (batch.part(bisect_right(batch.where, done)) for batch in windows if batch.where[-1] > done)
+    for scored in predict(model, to_come, config, at_start, done[0], calm):
         for signals, *frames in zip(scored.signals, scored.predicted, scored.target):
             for observe in observers:
                 signals.more.update(observe(signals.video, signals.frame, *frames))

@@ -3,7 +3,7 @@
 import copy
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -34,6 +34,19 @@ class Windows(NamedTuple):
     target: Tensor                        # the frames to predict, (B, C, size, size) in [-1, 1]
     baselines: dict[str, Tensor]          # PSNR in dB, (B,), of predictors without a parameter: see `baselines`
 
+    def part(self, first: int, end: int | None = None) -> "Windows":
+        """Keep some of the windows."""
+        return self.changed(self.where[first:end], lambda x: x[first:end])
+
+    def repeat(self, times: int) -> "Windows":
+        """Repeat a single window."""
+        return self.changed(self.where * times, lambda x: x.expand(times, *x.shape[1:]))
+
+    def changed(self, where: list[tuple[int, int]], change: Callable[[Tensor], Tensor]) -> "Windows":
+        """Change all tensors alike."""
+        context, compared = ({name: change(x) for name, x in table.items()} for table in (self.context, self.baselines))
+        return Windows(where, [change(q) for q in self.queries], context, change(self.target), compared)
+
 
 def updates_memory(model: FramePredictor, config: Config) -> bool:
     """Return whether test frames may update the memory."""
@@ -42,11 +55,8 @@ def updates_memory(model: FramePredictor, config: Config) -> bool:
 
 def encode_windows(model: FramePredictor, batches: Iterable[Sequence[Frame]], config: Config,
                    device: torch.device) -> Iterator[Windows]:
-    """Encode every window of n + 1 consecutive frames, those that end in one batch of frames at once.
-
-    Each is yielded alone where the memory may be updated, as the next one may depend on what this one does to it.
-    """
-    n, T, updating = config.model.input_frames, config.model.window, updates_memory(model, config)
+    """Encode every window of n + 1 consecutive frames, those of one batch at once, and yield each video's apart."""
+    n, T = config.model.input_frames, config.model.window
     recent: deque = deque(maxlen=T)                                           # image and gates of the last frames
     expected = None
     for batch in batches:
@@ -72,10 +82,10 @@ def encode_windows(model: FramePredictor, batches: Iterable[Sequence[Frame]], co
             steps = [torch.cat([clip[t][0] for clip in clips]) for t in range(T)]                # (B, C, size, size)
             by_step = None if gates is None else [torch.cat([clip[t][1] for clip in clips]) for t in range(n)]
             queries, context = model.encode(torch.stack(steps[:n], dim=1), by_step)
-        compared = baselines(steps[:n], steps[-1]) if n < T else {}
-        for one in [slice(k, k + 1) for k in range(len(where))] if updating else [slice(None)]:
-            yield Windows(where[one], [q[one] for q in queries], {name: x[one] for name, x in context.items()},
-                          steps[-1][one], {name: x[one] for name, x in compared.items()})
+        encoded = Windows(where, queries, context, steps[-1], baselines(steps[:n], steps[-1]) if n < T else {})
+        cuts = [k for k in range(1, len(where)) if where[k][0] != where[k - 1][0]]
+        for first, end in itertools.pairwise([0, *cuts, len(where)]):
+            yield encoded.part(first, end)
 
 
 def baselines(frames: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
@@ -135,7 +145,8 @@ def for_inference(model: FramePredictor, config: Config) -> Any:
     ready.kernels, on_cpu = "direct", next(ready.parameters()).device.type == "cpu"
     if config.score.kernels != "direct" and config.score.precision == "float32" and on_cpu:
         from lgn_net.inference.kernels import swap_in  # only this way of scoring needs it
-        ready.kernels = swap_in(ready, config.score.kernels, config.data.image_size)
+        batch = batch_size_on(torch.device("cpu"), config)
+        ready.kernels = swap_in(ready, config.score.kernels, config.data.image_size, batch)
     if config.score.precision == "bfloat16":
         for layer in ready.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):

@@ -22,10 +22,11 @@ class Lookup(NamedTuple):
         """Queries as rows, (N, D), in the order b, row, column."""
         return self.queries.permute(0, 2, 3, 1).flatten(0, 2)
 
-    def first(self, count: int) -> "Lookup":
-        """Keep the first `count` of the B frames, without gradients."""
-        rows = len(self.similarity) // len(self.queries) * count
-        return Lookup(*(x[:count].detach() for x in self[:2]), *(x[:rows].detach() for x in self[2:]))
+    def part(self, first: int, end: int) -> "Lookup":
+        """Keep some of the B frames, without gradients."""
+        rows = len(self.similarity) // len(self.queries)
+        return Lookup(*(x[first:end].detach() for x in self[:2]),
+                      *(x[rows * first:rows * end].detach() for x in self[2:]))
 
 
 class PrototypeMemory(nn.Module):

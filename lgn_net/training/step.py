@@ -64,7 +64,7 @@ def train_step(forward: Any, model: Any, optimizer: torch.optim.Optimizer, share
             of_share = compute_losses(out, clip[:, -1], model.memories, config.loss)
             (of_share.total * (share.weight * world_size())).backward()       # gradients are averaged over processes
         losses += torch.stack(of_share).detach() * share.weight
-        lookups.append([lookup.first(len(clip) if share.weight else 0) for lookup in out.lookups])
+        lookups.append([lookup.part(0, len(clip) if share.weight else 0) for lookup in out.lookups])
     optimizer.step()
 
     # The update takes the queries, and the items, of before the step.
