@@ -78,7 +78,7 @@ MEMBERS = {
     "loc_net": Member("loc_net", {}, slow.loc_net, {"local_branch", "head"}, ()),
     "glo_net": Member("glo_net", {}, slow.mnad_recon, GLOBAL),            # by the query that the decoder sees
     "mnad_pred": Member("mnad_pred", {}, slow.mnad_pred, GLOBAL),
-    "mnad_recon": Member("mnad_recon", {}, slow.mnad_recon, GLOBAL),
+    "mnad_recon": Member("mnad_recon", {"update_max": "own"}, slow.mnad_recon, GLOBAL),
     "msn_net": Member("msn_net", {}, slow.msn_net, {"encoder", "decoder"}, (2, 4, 8)),              # by the reads
     "lgn_net without memory": Member("lgn_net", {"memory": False}, slow.lgn_net, GLOBAL | LOCAL, ()),
     "mnad_pred without memory": Member("mnad_pred", {"memory": False}, slow.mnad_pred, GLOBAL, ()),

@@ -4,18 +4,15 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import cv2
 import pytest
 import torch
 from helpers import load_script, random_official_state, run
-from reference import authors_evaluate, authors_training_steps, lgn_net, mnad_pred, mnad_recon, official_name
+from reference import authors_training_steps, lgn_net, mnad_pred, mnad_recon, official_name
 from torch import nn
 from torch.testing import assert_close
 
 from lgn_net.config import Config, LossConfig, with_knobs
-from lgn_net.data.videos import Video
 from lgn_net.errors import UserError
-from lgn_net.inference.loop import score_videos
 from lgn_net.model.build import build_model
 from lgn_net.model.losses import compute_losses
 from lgn_net.official import SYSTEMS, import_official
@@ -98,34 +95,6 @@ def test_every_tensor_arrives_and_every_size_is_inferred(pair, system, change):
     out, (prediction, queries) = imported(paths)[1].eval()(clip), SLOW[system](state, [items], clip, False)
     assert_close(out.prediction, prediction, atol=1e-5, rtol=1e-5)
     assert_close([lookup.queries for lookup in out.lookups], queries, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.filterwarnings("ignore:.*skipped")
-@pytest.mark.parametrize("mode, update_max, batch_size, C", [("carry", "all", 1, 3), ("carry", "own", 3, 1),
-                                                             ("reset", "all", 3, 1)])
-def test_scores_of_every_frame(pair, tmp_path, mode, update_max, batch_size, C):
-    state, items = random_official_state(0, **SIZES["lgn_net"] | {"channels": C})
-    videos, files = random_videos([9, 4, 12, 7], H=16, W=16, channels=C), []      # the second is too short to score
-    for v, video in enumerate(videos):
-        files.append(Video(f"{v}", tuple(str(tmp_path / f"{v}_{t}.png") for t in range(len(video)))))
-        for path, frame in zip(files[v].frames, video, strict=True):
-            cv2.imwrite(path, frame.permute(1, 2, 0).numpy())                     # channels are blue, green, red
-    videos = [scaled(video) for video in videos]
-    R = sorted(row["regular_score"] for row in authors_evaluate(state, items, videos, 0, "frozen"))
-    gamma = R[len(R) // 2] + 1e-4
-    config, model = imported(pair(state, items), update_max=update_max)
-    config = with_knobs(config, {"data.image_size": 16, "score.gamma": gamma, "score.memory_update": mode,
-                                 "score.batch_size": batch_size})
-    rows = [*score_videos(model, files, config, torch.device("cpu"))]
-    expected = authors_evaluate(state, items, videos, gamma, mode, update_max)
-    assert [(row.video, row.frame) for row in rows] == [(row["video"], row["frame"]) for row in expected]
-    assert min(abs(row["regular_score"] - gamma) for row in expected) > 1e-6      # no flag hangs on rounding
-    assert [row.memory_updated for row in rows] == [row["updated"] for row in expected]
-    assert 3 <= sum(row.memory_updated for row in rows) < len(rows) - 2
-    for ours, theirs in zip(rows, expected, strict=True):
-        assert ours.psnr == pytest.approx(theirs["psnr"], abs=1e-3)
-        assert ours.distance == pytest.approx((theirs["distance"],), abs=1e-6)
-        assert ours.regular_score == pytest.approx(theirs["regular_score"], abs=1e-6)
 
 
 def test_three_training_steps(pair):
