@@ -122,17 +122,6 @@ def test_a_plan(whole):
     assert "model.read_grad is False there, True here" in said and "--exp_dir" in said
 
 
-def test_gammas_by_quantiles_of_the_regular_score(base, whole, tmp_path):
-    """Of training frames, beside 0 and the configuration's: from no update to some, the more the higher gamma is."""
-    argv = "gamma", "--checkpoint", whole[1] / "lgn_net/seed_1/last.pt", *base[:2], "--device", "cpu"
-    done = run(load_script("scripts/sweep.py").main, *argv, "--out", tmp_path)
-    assert "quantiles of the regular score of 9 training frames" in done.out, done
-    rows = list(csv.DictReader((tmp_path / "sweep_gamma.csv").read_text().splitlines()))
-    gammas, updates = ([float(row[key]) for row in rows] for key in ("gamma", "memory_updates"))
-    assert len(gammas) == 10 and gammas == sorted(gammas) and gammas[0] == 0 and 0.009 in gammas
-    assert updates == sorted(updates) and updates[0] == 0 < updates[-1] <= float(rows[0]["frames"]) == 10
-
-
 @pytest.mark.slow
 def test_killed_and_stopped(base, whole, tmp_path):
     """A training whose command was killed is left alone; SIGTERM saves; the numbers are the same."""
