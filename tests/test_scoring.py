@@ -100,8 +100,7 @@ def scored_one_by_one(model, videos, config):
             updates.append(mode != "frozen" and bool(model.memories) and rows[-1][1] < config.score.gamma)
             for memory, lookup in zip(model.memories, out.lookups):
                 if updates[-1]:
-                    rows_of_frame = query_rows(lookup.queries)
-                    memory.items.copy_(reference.memory_update(memory.items, rows_of_frame, config.model.update_max))
+                    memory.items.copy_(reference.memory_update(memory.items, query_rows(lookup.queries)))
     restore_items(model, items)
     return np.array(rows), simple, updates
 
