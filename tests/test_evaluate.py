@@ -195,16 +195,11 @@ def test_bad_data_and_arguments(data, base, tmp_path):
 
 
 def test_files_that_are_no_checkpoints(data, checkpoint, tmp_path):
-    content, path, code = torch.load(checkpoint), tmp_path / "no.pt", Code((tmp_path / "exploded").touch, ())
-    items = content["model"] | {"memory.items": torch.full_like(content["model"]["memory.items"], torch.nan)}
-    for damage, words in [
-        (lambda: None, "is not there"), (lambda: path.write_bytes(checkpoint.read_bytes()[:9999]), "no.pt"),
-        (lambda: torch.save(items, path), "import_official.py"), (lambda: torch.save(code, path), "run code"),
-        (lambda: torch.save(content | {"model": items}, path), "not finite"),
-    ]:
-        damage()
+    path, code = tmp_path / "no.pt", Code((tmp_path / "exploded").touch, ())
+    for content, words in (torch.load(checkpoint)["model"], "import_official.py"), (code, "run code"):
+        torch.save(content, path)
         assert words in sentence(run(evaluate.main, "--checkpoint", path, "--dataset_path", data))
-        assert {*tmp_path.iterdir()} <= {path}
+        assert [*tmp_path.iterdir()] == [path]
 
 
 @pytest.mark.parametrize("mode, saves", [
