@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT, edit_checkpoint, run, sentence, write_training_set
+from helpers import ROOT, edit_checkpoint, run, sentence, write_data_set
 
 import train
 from lgn_net.files import results_folder
@@ -17,7 +17,7 @@ from lgn_net.training.run import read_log
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     """The arguments of every run here but --exp_dir; a run that is done lies in `run` beside their data."""
-    base = write_training_set(tmp_path_factory.mktemp("made"))
+    base = write_data_set(tmp_path_factory.mktemp("made"), [6, 7])
     assert run(train.main, *base, "--exp_dir", base[3] / "run").status == 0
     return base
 

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from helpers import ROOT, TINY, load_script, run, sentence, write_data_set
+from helpers import ROOT, load_script, run, sentence, write_data_set
 
 import evaluate
 import train
@@ -73,7 +73,6 @@ def base(tmp_path_factory):
     """A plan of two rows in a folder with drawn videos and a tiny configuration, as arguments; its commands forked."""
     made = tmp_path_factory.mktemp("made")
     write_data_set(made)
-    (made / "tiny.yaml").write_text(TINY)
     (made / "plan.yaml").write_text(PLAN.format(config=made / "tiny.yaml"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_plan, "POLL", 0.01)

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from filelock import FileLock
-from helpers import ROOT, edit_checkpoint, run, sentence, write_training_set, write_videos
+from helpers import ROOT, edit_checkpoint, run, sentence, write_data_set, write_videos
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.testing import assert_close
 
@@ -28,7 +28,7 @@ STATE = ("model", "optimizer", "scheduler", "rng", "step")
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     """The arguments of every run here but --exp_dir."""
-    return write_training_set(tmp_path_factory.mktemp("made"))
+    return write_data_set(tmp_path_factory.mktemp("made"), [6, 7])
 
 
 @pytest.fixture(scope="module")
