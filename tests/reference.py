@@ -349,7 +349,6 @@ def regular_score(prediction: Tensor, frame: Tensor) -> float:
     return ((w * e).sum() / w.sum()).item()
 
 
-@torch.no_grad()
 def official_name(ours: str) -> str:
     """The name above of an entry of our state_dict, to hand the same weights to both implementations."""
     prefixes = {

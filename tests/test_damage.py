@@ -81,12 +81,3 @@ def test_another_number_of_threads_or_processes_is_said(base, whole):
                     lambda saved: saved["provenance"].update({"threads": 7, "processes": 8}))
     warnings = " ".join(run(train.main, *base, "--exp_dir", whole, "--resume", "auto").warnings())
     assert all(words in warnings for words in ("7 threads", "1 threads", "8 processes", "1 processes")), warnings
-
-
-def test_lines_of_the_log_that_are_cut_are_left_out(base, whole):
-    log = whole / "log.jsonl"
-    text = log.read_bytes()
-    log.write_bytes(text[:-40] + b"\n[1]\n\xff\n" + b'{"step": "x"}\n{"step": 3')
-    assert [row["step"] for row in read_log(log)] == list(range(1, 9))
-    assert run(train.main, *base, "--exp_dir", whole, "--resume", whole / "epoch_002.pt").status == 0
-    assert [row["step"] for row in read_log(log)] == list(range(1, 10)) and log.read_bytes().startswith(text[:400])

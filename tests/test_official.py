@@ -1,4 +1,4 @@
-"""The authors' checkpoint pair, imported: the same network, the same scores, the same training."""
+"""The authors' checkpoint pair, imported: the same network, the same training."""
 
 import json
 from dataclasses import asdict
