@@ -11,7 +11,7 @@ from reference import authors_training_steps, lgn_net, mnad_pred, mnad_recon, of
 from torch import nn
 from torch.testing import assert_close
 
-from lgn_net.config import Config, LossConfig, with_knobs
+from lgn_net.config import Config, LossConfig
 from lgn_net.errors import UserError
 from lgn_net.model.build import build_model
 from lgn_net.model.losses import compute_losses
@@ -38,28 +38,18 @@ def pair(tmp_path):
     return write
 
 
-def imported(paths, **switches):
-    """Configuration, and the network with every weight."""
+def imported(paths):
+    """The network with every weight."""
     config, state = import_official(Config(), *paths)
-    config = with_knobs(config, {f"model.{name}": value for name, value in switches.items()})
     model = build_model(config)
     model.load_state_dict(state)                                          # strict: every name, every shape
-    return config, model
+    return model
 
 
-def random_videos(lengths, H=16, W=24, channels=3, seed=0):
-    """Noise of another contrast in every frame: a list of uint8 (T, C, H, W)."""
-    rng, videos = torch.Generator().manual_seed(seed), []
-    for T in lengths:
-        contrast = torch.rand(T, 1, 1, 1, generator=rng)
-        noise = torch.rand(T, channels, H, W, generator=rng) - 0.5
-        videos.append((127.5 + 255 * noise * contrast).to(torch.uint8))
-    return videos
-
-
-def scaled(video):
-    """uint8 -> [-1, 1]."""
-    return video.float() / 127.5 - 1
+def random_clips(B, T, H=16, W=24, channels=3, seed=0):
+    """Noise of another contrast in every frame: (B, T, C, H, W) in [-1, 1]."""
+    rng = torch.Generator().manual_seed(seed)
+    return torch.rand(B, T, 1, 1, 1, generator=rng) * (2 * torch.rand(B, T, channels, H, W, generator=rng) - 1)
 
 
 @pytest.mark.parametrize("system, there", [("lgn_net", "lgn"), ("mnad_pred", "mnad_pred"),
@@ -91,17 +81,17 @@ def test_every_tensor_arrives_and_every_size_is_inferred(pair, system, change):
     arrived = {official_name(name): tensor for name, tensor in ours.items() if name != "memory.items"}
     assert set(state) - set(arrived) == {name for name in state if name.startswith("encoder.moduleBatchNorm.")}
     assert all(torch.equal(tensor, state[name]) for name, tensor in arrived.items())
-    clip = scaled(random_videos([wanted["n"]], channels=wanted["channels"])[0])[None]
-    out, (prediction, queries) = imported(paths)[1].eval()(clip), SLOW[system](state, [items], clip, False)
+    clip = random_clips(1, wanted["n"], channels=wanted["channels"])
+    out, (prediction, queries) = imported(paths).eval()(clip), SLOW[system](state, [items], clip, False)
     assert_close(out.prediction, prediction, atol=1e-5, rtol=1e-5)
     assert_close([lookup.queries for lookup in out.lookups], queries, atol=1e-5, rtol=1e-5)
 
 
 def test_three_training_steps(pair):
     state, items = random_official_state(0, **SIZES["lgn_net"])
-    model = imported(pair(state, items))[1].train()
+    model = imported(pair(state, items)).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-4)
-    batches = [scaled(torch.stack(random_videos([5, 5], H=32, W=32, seed=seed))) for seed in range(3)]
+    batches = [random_clips(2, 5, H=32, W=32, seed=seed) for seed in range(3)]
     expected = authors_training_steps(state, items, batches, lr=2e-4, lambda_c=10, lambda_s=5)
     for batch, wanted, tolerance in zip(batches, expected, (1e-5, 1e-4, 2e-3), strict=True):
         out = model(batch[:, :-1])
@@ -151,7 +141,7 @@ def test_files_that_are_missing_swapped_old_or_broken(pair):
         import_official(Config(), *pair(state, items[:, :16].clone()))
     for content, path in zip((state, items), paths, strict=True):
         torch.save(content, path, _use_new_zipfile_serialization=False)       # as PyTorch 1.1 wrote them
-    assert_close(imported(paths)[1].memory.items, items)
+    assert_close(imported(paths).memory.items, items)
     whole = paths[0].read_bytes()
     for broken, word in ((whole[:len(whole) // 2], "damaged"), (b"\n<!DOCTYPE html><title>404</title>", "web page"),
                          (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "git lfs pull")):
