@@ -1,10 +1,10 @@
 # LGN-Net in a container, for a CPU or for NVIDIA GPUs:
 #   docker build -t lgn_net .
 #   docker build -t lgn_net --build-arg DEVICE=cuda .
-#   docker run --rm --shm-size 8g -v /my/data:/data -v /my/runs:/runs lgn_net \
+#   docker run --rm -v /my/data:/data -v /my/runs:/runs lgn_net \
 #       train.py --config configs/ped2_small.yaml --dataset_path /data --exp_dir /runs/ped2
-# With GPUs add `--gpus all`. The processes of several GPUs exchange gradients through shared memory, of which Docker gives
-# 64 MB: raise it by --shm-size.
+# With GPUs add `--gpus all`; with several also `--shm-size 2g`, as their processes exchange gradients through shared memory,
+# of which Docker gives 64 MB.
 FROM python:3.11-slim
 ARG DEVICE=cpu
 ENV PYTHONUNBUFFERED=1

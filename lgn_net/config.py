@@ -171,8 +171,9 @@ class Config:
     def __post_init__(self):
         for knob, value in flatten(asdict(self)).items():
             require(value is not None or knob in NULLABLE, knob, value, "a value")
-            highest = HIGHEST.get(knob, 2**31 - 1)
-            require(not isinstance(value, int) or value <= highest, knob, value, f"{highest} or less")
+            if isinstance(value, int) or knob in HIGHEST:
+                highest = HIGHEST.get(knob, 2**31 - 1)
+                require(value <= highest, knob, value, f"{highest} or less")
             if knob in LOWEST and value is not None:
                 require(LOWEST[knob] <= value < math.inf, knob, value, f"{LOWEST[knob]} or more")
             if knob in POSITIVE and value is not None:
@@ -193,9 +194,9 @@ LOWEST = {"seed": 0, "data.image_size": 16, "data.workers": 0, "model.input_fram
           "loss.compactness": 0, "loss.separateness": 0, "loss.margin": 0, "train.epochs": 1, "train.batch_size": 1,
           "train.log_every": 1, "train.accumulate": 1, "train.max_steps": 1, "score.psnr_weight": 0, "score.gamma": 0,
           "score.smoothing": 0, "score.calibration": 0, "score.batch_size": 1}
-# Far above what is of use, and low enough that a slip of the hand does not take all memory or processes.
+# Far above what is of use, and low enough that a slip of the hand does not take all memory.
 HIGHEST = {"seed": 2**63 - 1, "data.image_size": 8192, "data.workers": 256, "model.base_width": 1024,
-           "model.hidden_width": 2048, "model.lstm_layers": 100, "model.memory_items": 65536}
+           "model.hidden_width": 2048, "model.lstm_layers": 100, "model.memory_items": 65536, "score.smoothing": 10000}
 POSITIVE = ("train.lr", "train.save_minutes", "train.minutes", "train.fit_minutes")
 
 

@@ -49,7 +49,7 @@ def load_unwrapped(path: str | Path) -> Any:
         if found := next((str(name) for name in one if str(name).endswith(FIRST)), ""):
             prefix = found.removesuffix(FIRST)
             return {str(name).removeprefix(prefix): value for name, value in one.items()}
-        dicts += [value for value in one.values() if isinstance(value, dict)]
+        dicts += [value for value in one.values() if isinstance(value, dict)] if len(dicts) < 100 else []
     return next(iter(content.values())) if dicts and len(content) == 1 else content
 
 

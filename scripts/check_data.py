@@ -93,15 +93,15 @@ def examine(args: argparse.Namespace) -> dict[str, Any]:
         lengths = {video.name: len(video.frames) for video in videos}
         published = facts_of(args.dataset).lengths.get(split, {})
         with ThreadPoolExecutor(os.cpu_count()) as pool, progress("check", sum(lengths.values()), "frames") as bar:
-            for name, paths in videos:
+            for video, paths in videos:
                 frames = list(pool.map(look, paths, [args.full or t == len(paths) // 2 for t in range(len(paths))]))
                 bar.update(len(paths))
-                again = f"to make it again: rm -r {shlex.quote(str(folder / name))} && {prepare}"
-                problems += [f"{split}/{name}: {fault}; {again}"
-                             for fault in faults(paths, frames, published.get(name, len(paths)))]
+                again = f"to make it again: rm -r {shlex.quote(str(folder / video))} && {prepare}"
+                problems += [f"{split}/{video}: {fault}; {again}"
+                             for fault in faults(paths, frames, published.get(video, len(paths)))]
                 middle = frames[len(paths) // 2]
                 content[split].append(
-                    {"video": name, "size": middle.size, "format": middle.format, "frames": len(paths)})
+                    {"video": video, "size": middle.size, "format": middle.format, "frames": len(paths)})
         if difference := difference_from_published(args.dataset, split, list(lengths.values())):
             problems.append(f"{difference}; run {prepare}")
 

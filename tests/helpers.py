@@ -5,7 +5,7 @@ import importlib.util
 import io
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ train: {epochs: 3, batch_size: 2, lr: 1e-3, log_every: 1}
 """
 
 
-def write_videos(folder: Path, lengths: list[int]) -> None:
+def write_videos(folder: Path, lengths: Sequence[int]) -> None:
     """Grey videos 00, 01, ... of moving stripes, the same on every machine."""
     y, x = np.mgrid[:16, :20]
     for v, length in enumerate(lengths):
@@ -42,11 +42,13 @@ def write_videos(folder: Path, lengths: list[int]) -> None:
             cv2.imwrite(str(folder / f"{v:02d}" / f"{t:03d}.png"), frame.astype(np.uint8))
 
 
-def write_data_set(folder: Path) -> None:
-    """The data set `made`: two training videos with 9 windows of 5 frames, two test videos, and labels of those."""
-    write_videos(folder / "made/training/frames", [9, 8])
-    write_videos(folder / "made/testing/frames", [8, 10])
+def write_data_set(folder: Path, training: Sequence[int] = (9, 8), testing: Sequence[int] = (8, 10)) -> tuple:
+    """The data set `made` of such videos, labels, and the tiny configuration; the arguments that name them."""
+    write_videos(folder / "made/training/frames", training)
+    write_videos(folder / "made/testing/frames", testing)
     (folder / "made/labels.csv").write_text("video,start,end\n00,5,6\n01,4,4\n01,8,9\n")
+    (folder / "tiny.yaml").write_text(TINY)
+    return "--config", folder / "tiny.yaml", "--dataset_path", folder, "--device", "cpu"
 
 
 def published(dataset: str, source: str = "official", first: int = 0) -> dict[str, np.ndarray]:
@@ -61,13 +63,6 @@ def made_scores(labels: dict[str, np.ndarray], seed: int = 0, skill: float = 1.0
                         {"psnr": 30 - 3 * skill * y + rng.normal(0, 3, len(y)),
                          "distance": 0.2 + 0.05 * skill * y + rng.normal(0, 0.05, len(y))}, y.astype(np.uint8))
             for name, y in labels.items()]
-
-
-def write_training_set(folder: Path) -> tuple:
-    """Two training videos with 5 windows of 5 frames, and the tiny configuration; the arguments that name them."""
-    write_videos(folder / "made/training/frames", [6, 7])
-    (folder / "tiny.yaml").write_text(TINY)
-    return "--config", folder / "tiny.yaml", "--dataset_path", folder, "--device", "cpu"
 
 
 class Result(NamedTuple):

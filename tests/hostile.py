@@ -14,7 +14,6 @@ import re
 import shutil
 import signal
 import stat
-import subprocess
 import tarfile
 import traceback
 import zipfile
@@ -39,9 +38,9 @@ BOMB = "{" + ", ".join(f"k{k}: &a{k} [{', '.join(9 * [f'*a{k - 1}' if k else 'x'
 
 def pickles(good, mark):
     """Code that leaves a mark, in the containers of each suffix: functions that write a file. `good`: a checkpoint."""
-    line, touch = f"open({str(mark)!r}, 'w')", Code(Path.touch, (mark,))
-    codes = (touch, Code(os.system, (f"touch {mark}",)), Code(subprocess.call, (["touch", str(mark)],)),
-             Code(eval, (line,)), Code(exec, (line,)), Code(pickle.loads, (pickle.dumps(touch),)))
+    touch = Code(Path.touch, (mark,))
+    codes = (touch, Code(os.system, (f"touch {mark}",)), Code(exec, (f"open({str(mark)!r}, 'w')",)),
+             Code(pickle.loads, (pickle.dumps(touch),)))
     arrays = (lambda code, path: path.write_bytes(pickle.dumps(code)),
               *(lambda code, path, save=save: save(path.open("wb"), np.array([code])) for save in (np.save, np.savez)))
     weights = (arrays[0], torch.save, partial(torch.save, _use_new_zipfile_serialization=False),
@@ -74,11 +73,10 @@ def archives(target):
 
 def documents(mark):
     """YAML that makes objects or grows, and numbers that do not end, in place of a good file's learning rate."""
-    values = (*(f"!!python/object/{how}:{call}" for how in ("apply", "new") for call in (
-        f"os.system ['touch {mark}']", f"subprocess.call [[touch, {mark}]]", f"eval [\"open('{mark}', 'w')\"]",
-        f"pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{mark}']]")), "!!python/name:os.system",
-        "!!python/module:os", BOMB, 5000 * "[", 5000 * "{a: ", "1e400", "10" + 400 * "0", 5000 * "9", "!!binary AAAA",
-        "*a", "2020-01-01", "\"\\e[31m\"", "0x7fffffffffffffff")
+    values = (*(f"!!python/object/{how}:os.system ['touch {mark}']" for how in ("apply", "new")),
+        f"!!python/object/apply:eval [\"open('{mark}', 'w')\"]", "!!python/name:os.system", "!!python/module:os",
+        BOMB, 5000 * "[", 5000 * "{a: ", "1e400", "10" + 400 * "0", 5000 * "9", "!!binary AAAA", "*a", "2020-01-01",
+        "\"\\e[31m\"", "0x7fffffffffffffff")
     return {".yaml": [lambda path, value=value: path.write_text(path.read_text().replace("1e-3", value))
                       for value in values]}
 

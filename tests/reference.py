@@ -349,31 +349,6 @@ def regular_score(prediction: Tensor, frame: Tensor) -> float:
     return ((w * e).sum() / w.sum()).item()
 
 
-@torch.no_grad()
-def authors_evaluate(state: State, items: Tensor, videos: list[Tensor], gamma: float, mode: str = "carry",
-                     update_max: str = "all") -> list[dict]:
-    """Every frame of videos (T, C, H, W) in [-1, 1] that has n frames before it, one at a time, in order.
-
-    After a frame is scored with R < gamma, the items move by its own queries. `mode`: "frozen" never; "carry" what one
-    video taught stays for the next (authors' code); "reset" every video starts from the given items.
-    """
-    channels = state["decoder.moduleDeconv1.6.weight"].shape[0]
-    n = state["encoder.moduleConv1.0.weight"].shape[1] // channels
-    current, rows = items.clone(), []
-    for v, video in enumerate(videos):
-        if mode == "reset":
-            current = items.clone()
-        for t in range(n, len(video)):
-            prediction, (queries,) = lgn_net(state, [current], video[None, t - n:t], False)
-            distance, R = compactness(current, query_rows(queries)).item(), regular_score(prediction[0], video[t])
-            updated = mode != "frozen" and gamma > R
-            if updated:
-                current = memory_update(current, query_rows(queries), update_max)
-            rows.append({"video": v, "frame": t, "psnr": psnr(prediction[0], video[t]), "distance": distance,
-                         "regular_score": R, "updated": updated})
-    return rows
-
-
 def official_name(ours: str) -> str:
     """The name above of an entry of our state_dict, to hand the same weights to both implementations."""
     prefixes = {

@@ -176,8 +176,8 @@ def test_wrong_values(knob, value, tmp_path):
 
 @pytest.mark.parametrize("content", [
     "", "data: {image_size: 64", "- seed", "seed: 1\n---\nseed: 2", "seed: !!python/object/apply:os.getcwd []",
-    "data: Straße".encode("latin1"), "data: 3", "data: ", f"train: {{lr: {10**400}}}", "train: {epochs: 1e400}",
-    "train: {epochs: 2020-01-01}", "train: {epochs: [1, 2]}", "train: " + "[" * 5000, "\0",
-    "a: &a [x, x]\n" + "".join(f"b{k}: &a [*a, *a]\n" for k in range(40))], ids=lambda content: repr(content)[:30])
+    "data: Straße".encode("latin1"), "data: 3", f"train: {{lr: {10**400}}}", "train: {epochs: 2020-01-01}",
+    "train: " + "[" * 5000, "a: &a [x, x]\n" + "".join(f"b{k}: &a [*a, *a]\n" for k in range(40))],
+    ids=lambda content: repr(content)[:30])
 def test_files_that_are_no_config_are_a_sentence_soon(content, tmp_path):
     refusal(read, "--config", write(tmp_path, content))

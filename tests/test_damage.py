@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT, edit_checkpoint, run, sentence, write_training_set
+from helpers import ROOT, edit_checkpoint, run, sentence, write_data_set
 
 import train
 from lgn_net.files import results_folder
@@ -17,7 +17,7 @@ from lgn_net.training.run import read_log
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     """The arguments of every run here but --exp_dir; a run that is done lies in `run` beside their data."""
-    base = write_training_set(tmp_path_factory.mktemp("made"))
+    base = write_data_set(tmp_path_factory.mktemp("made"), [6, 7])
     assert run(train.main, *base, "--exp_dir", base[3] / "run").status == 0
     return base
 
@@ -81,12 +81,3 @@ def test_another_number_of_threads_or_processes_is_said(base, whole):
                     lambda saved: saved["provenance"].update({"threads": 7, "processes": 8}))
     warnings = " ".join(run(train.main, *base, "--exp_dir", whole, "--resume", "auto").warnings())
     assert all(words in warnings for words in ("7 threads", "1 threads", "8 processes", "1 processes")), warnings
-
-
-def test_lines_of_the_log_that_are_cut_are_left_out(base, whole):
-    log = whole / "log.jsonl"
-    text = log.read_bytes()
-    log.write_bytes(text[:-40] + b"\n[1]\n\xff\n" + b'{"step": "x"}\n{"step": 3')
-    assert [row["step"] for row in read_log(log)] == list(range(1, 9))
-    assert run(train.main, *base, "--exp_dir", whole, "--resume", whole / "epoch_002.pt").status == 0
-    assert [row["step"] for row in read_log(log)] == list(range(1, 10)) and log.read_bytes().startswith(text[:400])

@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import shell
 
 from lgn_net.data.clips import read_frames, read_image, read_mask, to_float
 from lgn_net.data.videos import Video, find_split, index_videos
@@ -95,7 +94,7 @@ def test_windows_hold_consecutive_frames_of_one_video(tmp_path):
     whole = windows.clips([*range(len(windows))])
     assert [addresses(clip) for clip in whole] == [[(v, start + t) for t in range(5)] for v, start in expected]
     assert whole.dtype == torch.uint8
-    batches = epoch_batches(len(windows), 4, True, seed=0, epoch=0)
+    batches = epoch_batches(len(windows), 1, True, seed=0, epoch=0)                  # more than are decoded ahead
     for workers in (0, 2):
         clips = loader(windows, batches, workers, torch.device("cpu"))
         for batch, given in zip(batches, clips, strict=True):
@@ -112,19 +111,6 @@ def test_epoch_batches():
     orders = {tuple(chain(*epoch_batches(23, 4, True, seed, epoch))) for seed in range(3) for epoch in range(3)}
     assert len(orders) == 9
     assert list(chain(*epoch_batches(23, 4, False, seed=1, epoch=2))) == list(range(23))
-
-
-@pytest.mark.slow
-def test_error_in_a_worker_ends_the_process(tmp_path):
-    """Threads that decode ahead must not keep a failing process from ending."""
-    numbered_videos(tmp_path / "videos", [6])
-    (tmp_path / "videos" / "v0" / "5.png").write_bytes(b"no picture")
-    done = shell("-c", f"""if True:
-        from lgn_net.data.windows import Windows, loader, torch
-        from lgn_net.data.videos import index_videos
-        windows = Windows(index_videos({str(tmp_path / "videos")!r}), 5, 3, 8)
-        list(loader(windows, [[0], [1]], 2, torch.device("cpu")))""")            # shell() ends what hangs
-    assert "5.png" in done.err and done.status == 1
 
 
 @pytest.mark.parametrize("suffix", [".png", ".JPEG", ".tif"])

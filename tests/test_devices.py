@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers import TINY, run, sentence, write_data_set
+from helpers import run, sentence, write_data_set
 
 import evaluate
 import train
@@ -20,10 +20,7 @@ DEVICES = [pytest.param("cpu", marks=pytest.mark.slow),
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     """Drawn videos and a tiny configuration, as arguments."""
-    folder = tmp_path_factory.mktemp("made")
-    write_data_set(folder)
-    (folder / "tiny.yaml").write_text(TINY)
-    return "--config", folder / "tiny.yaml", "--dataset_path", folder
+    return write_data_set(tmp_path_factory.mktemp("made"))[:4]
 
 
 def trained(base, device, folder, *knobs):

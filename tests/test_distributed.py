@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
-from helpers import run, sentence, write_training_set, write_videos
+from helpers import run, sentence, write_data_set
 from steps import CPU, config_of, take_steps
 from test_train import STATE, load
 from torch.testing import assert_close
@@ -45,11 +45,10 @@ def steps_of(model, train):
 def both(tmp_path_factory):
     """What `in_a_process` found in each of two processes."""
     folder = tmp_path_factory.mktemp("both")
-    for name in ("good", "bad"):
-        write_training_set(folder / name)
-    (folder / "bad/made/training/frames/01/005.png").write_text("not an image")
     lengths = [9, 4, 7, 12]                                               # the second one is too short to score
-    write_videos(folder / "good/made/testing/frames", lengths)
+    for name in ("good", "bad"):
+        write_data_set(folder / name, [6, 7], lengths)
+    (folder / "bad/made/training/frames/01/005.png").write_text("not an image")
     for v, length in enumerate(lengths):
         (masks := folder / f"good/made/testing/masks/{v:02d}").mkdir(parents=True)
         for t in range(length):

@@ -1,21 +1,18 @@
-"""The authors' checkpoint pair, imported: the same network, the same scores, the same training."""
+"""The authors' checkpoint pair, imported: the same network, the same training."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
 
-import cv2
 import pytest
 import torch
 from helpers import load_script, random_official_state, run
-from reference import authors_evaluate, authors_training_steps, lgn_net, mnad_pred, mnad_recon, official_name
+from reference import authors_training_steps, lgn_net, mnad_pred, mnad_recon, official_name
 from torch import nn
 from torch.testing import assert_close
 
-from lgn_net.config import Config, LossConfig, with_knobs
-from lgn_net.data.videos import Video
+from lgn_net.config import Config, LossConfig
 from lgn_net.errors import UserError
-from lgn_net.inference.loop import score_videos
 from lgn_net.model.build import build_model
 from lgn_net.model.losses import compute_losses
 from lgn_net.official import SYSTEMS, import_official
@@ -41,28 +38,18 @@ def pair(tmp_path):
     return write
 
 
-def imported(paths, **switches):
-    """Configuration, and the network with every weight."""
+def imported(paths):
+    """The network with every weight."""
     config, state = import_official(Config(), *paths)
-    config = with_knobs(config, {f"model.{name}": value for name, value in switches.items()})
     model = build_model(config)
     model.load_state_dict(state)                                          # strict: every name, every shape
-    return config, model
+    return model
 
 
-def random_videos(lengths, H=16, W=24, channels=3, seed=0):
-    """Noise of another contrast in every frame: a list of uint8 (T, C, H, W)."""
-    rng, videos = torch.Generator().manual_seed(seed), []
-    for T in lengths:
-        contrast = torch.rand(T, 1, 1, 1, generator=rng)
-        noise = torch.rand(T, channels, H, W, generator=rng) - 0.5
-        videos.append((127.5 + 255 * noise * contrast).to(torch.uint8))
-    return videos
-
-
-def scaled(video):
-    """uint8 -> [-1, 1]."""
-    return video.float() / 127.5 - 1
+def random_clips(B, T, H=16, W=24, channels=3, seed=0):
+    """Noise of another contrast in every frame: (B, T, C, H, W) in [-1, 1]."""
+    rng = torch.Generator().manual_seed(seed)
+    return torch.rand(B, T, 1, 1, 1, generator=rng) * (2 * torch.rand(B, T, channels, H, W, generator=rng) - 1)
 
 
 @pytest.mark.parametrize("system, there", [("lgn_net", "lgn"), ("mnad_pred", "mnad_pred"),
@@ -94,45 +81,17 @@ def test_every_tensor_arrives_and_every_size_is_inferred(pair, system, change):
     arrived = {official_name(name): tensor for name, tensor in ours.items() if name != "memory.items"}
     assert set(state) - set(arrived) == {name for name in state if name.startswith("encoder.moduleBatchNorm.")}
     assert all(torch.equal(tensor, state[name]) for name, tensor in arrived.items())
-    clip = scaled(random_videos([wanted["n"]], channels=wanted["channels"])[0])[None]
-    out, (prediction, queries) = imported(paths)[1].eval()(clip), SLOW[system](state, [items], clip, False)
+    clip = random_clips(1, wanted["n"], channels=wanted["channels"])
+    out, (prediction, queries) = imported(paths).eval()(clip), SLOW[system](state, [items], clip, False)
     assert_close(out.prediction, prediction, atol=1e-5, rtol=1e-5)
     assert_close([lookup.queries for lookup in out.lookups], queries, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:.*skipped")
-@pytest.mark.parametrize("mode, update_max, batch_size, C", [("carry", "all", 1, 3), ("carry", "own", 3, 1),
-                                                             ("reset", "all", 3, 1)])
-def test_scores_of_every_frame(pair, tmp_path, mode, update_max, batch_size, C):
-    state, items = random_official_state(0, **SIZES["lgn_net"] | {"channels": C})
-    videos, files = random_videos([9, 4, 12, 7], H=16, W=16, channels=C), []      # the second is too short to score
-    for v, video in enumerate(videos):
-        files.append(Video(f"{v}", tuple(str(tmp_path / f"{v}_{t}.png") for t in range(len(video)))))
-        for path, frame in zip(files[v].frames, video, strict=True):
-            cv2.imwrite(path, frame.permute(1, 2, 0).numpy())                     # channels are blue, green, red
-    videos = [scaled(video) for video in videos]
-    R = sorted(row["regular_score"] for row in authors_evaluate(state, items, videos, 0, "frozen"))
-    gamma = R[len(R) // 2] + 1e-4
-    config, model = imported(pair(state, items), update_max=update_max)
-    config = with_knobs(config, {"data.image_size": 16, "score.gamma": gamma, "score.memory_update": mode,
-                                 "score.batch_size": batch_size})
-    rows = [*score_videos(model, files, config, torch.device("cpu"))]
-    expected = authors_evaluate(state, items, videos, gamma, mode, update_max)
-    assert [(row.video, row.frame) for row in rows] == [(row["video"], row["frame"]) for row in expected]
-    assert min(abs(row["regular_score"] - gamma) for row in expected) > 1e-6      # no flag hangs on rounding
-    assert [row.memory_updated for row in rows] == [row["updated"] for row in expected]
-    assert 3 <= sum(row.memory_updated for row in rows) < len(rows) - 2
-    for ours, theirs in zip(rows, expected, strict=True):
-        assert ours.psnr == pytest.approx(theirs["psnr"], abs=1e-3)
-        assert ours.distance == pytest.approx((theirs["distance"],), abs=1e-6)
-        assert ours.regular_score == pytest.approx(theirs["regular_score"], abs=1e-6)
-
-
 def test_three_training_steps(pair):
     state, items = random_official_state(0, **SIZES["lgn_net"])
-    model = imported(pair(state, items))[1].train()
+    model = imported(pair(state, items)).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-4)
-    batches = [scaled(torch.stack(random_videos([5, 5], H=32, W=32, seed=seed))) for seed in range(3)]
+    batches = [random_clips(2, 5, H=32, W=32, seed=seed) for seed in range(3)]
     expected = authors_training_steps(state, items, batches, lr=2e-4, lambda_c=10, lambda_s=5)
     for batch, wanted, tolerance in zip(batches, expected, (1e-5, 1e-4, 2e-3), strict=True):
         out = model(batch[:, :-1])
@@ -182,7 +141,7 @@ def test_files_that_are_missing_swapped_old_or_broken(pair):
         import_official(Config(), *pair(state, items[:, :16].clone()))
     for content, path in zip((state, items), paths, strict=True):
         torch.save(content, path, _use_new_zipfile_serialization=False)       # as PyTorch 1.1 wrote them
-    assert_close(imported(paths)[1].memory.items, items)
+    assert_close(imported(paths).memory.items, items)
     whole = paths[0].read_bytes()
     for broken, word in ((whole[:len(whole) // 2], "damaged"), (b"\n<!DOCTYPE html><title>404</title>", "web page"),
                          (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "git lfs pull")):

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import scipy.io
 from helpers import ROOT, load_script, run, sentence
+from test_footage import write
 
 from lgn_net.data.archives import unpack
 from lgn_net.data.clips import read_image
@@ -50,11 +51,7 @@ def mask(abnormal: bool) -> np.ndarray:
 
 def write_avi(path: Path, frames: int, seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (W, H))
-    for t in range(frames):
-        writer.write(picture(seed, t))
-    writer.release()
-    return path
+    return write(path, [picture(seed, t) for t in range(frames)], "mjpeg", "yuvj420p")
 
 
 def write_tar(path: Path, files: dict[str, bytes], link: str = "") -> Path:
@@ -353,9 +350,9 @@ FILES = {"data/a.avi": CONTENT[:70_000], "data/b.AVI": CONTENT[:80_000], "data/r
          "__MACOSX/data/._a.avi": b"x", "data/.c.avi": b"x"}
 
 
-@pytest.mark.parametrize("write", [write_zip, write_tar])
-def test_unpack_what_is_wanted(write, tmp_path):
-    unpack(write(tmp_path / "wrongly_named", FILES), tmp_path / "to", [r"data/b\.avi", r"[^/]+\.avi"])
+@pytest.mark.parametrize("pack", [write_zip, write_tar])
+def test_unpack_what_is_wanted(pack, tmp_path):
+    unpack(pack(tmp_path / "wrongly_named", FILES), tmp_path / "to", [r"data/b\.avi", r"[^/]+\.avi"])
     assert {p.name: p.read_bytes() for p in (tmp_path / "to").rglob("*.*")} == {
         "a.avi": FILES["data/a.avi"], "b.AVI": FILES["data/b.AVI"]}
 

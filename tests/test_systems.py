@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, TINY, load_script, run, sentence, shell, write_data_set
+from helpers import ROOT, load_script, run, sentence, shell, write_data_set
 
 # Runs first of all: what Windows lacks is gone.
 WITHOUT_UNIX = """
@@ -55,7 +55,6 @@ WORK = ["scripts/prepare_data.py custom --source {0}/made --labels {0}/made/labe
 @pytest.mark.slow
 def test_commands_without_unix(tmp_path):
     write_data_set(tmp_path)
-    (tmp_path / "tiny.yaml").write_text(TINY)
     words = [command.format(tmp_path).split() for command in WORK]
     done = subprocess.run([sys.executable, "-c", WITHOUT_UNIX + RUN, json.dumps(words)], cwd=ROOT, capture_output=True,
                           text=True, check=False)

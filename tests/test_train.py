@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from filelock import FileLock
-from helpers import ROOT, edit_checkpoint, run, sentence, write_training_set, write_videos
+from helpers import ROOT, edit_checkpoint, run, sentence, write_data_set, write_videos
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.testing import assert_close
 
@@ -28,7 +28,7 @@ STATE = ("model", "optimizer", "scheduler", "rng", "step")
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     """The arguments of every run here but --exp_dir."""
-    return write_training_set(tmp_path_factory.mktemp("made"))
+    return write_data_set(tmp_path_factory.mktemp("made"), [6, 7])
 
 
 @pytest.fixture(scope="module")
@@ -119,10 +119,11 @@ def test_places_of_the_frames_and_tf32_without_a_gpu_change_no_bit(base, four_st
 
 
 def test_resumed_run_equals_uninterrupted_run(base, whole, four_steps, tmp_path):
-    """Also where the log is ahead of last.pt and torn, and where a kill left out the file of the last epoch."""
+    """Also where the log is ahead of last.pt, damaged and torn, and where a kill left out the last epoch's file."""
     folder = shutil.copytree(four_steps, tmp_path / "run")
-    with open(folder / "log.jsonl", "a") as log:
-        log.write('{"step": 5, "epoch": 2, "live_items": 1}\n{"step": 6, "epo')
+    with open(folder / "log.jsonl", "ab") as log:
+        log.write(b'{"step": 5, "epoch": 2, "live_items": 1}\n[1]\n\xff\n'
+                  b'{"step": "x", "epoch": 1, "live_items": 1}\n{"step": 6, "epo')
     assert resume(base, folder).status == 0
     assert_same_run(folder, whole)
     assert [step for step, _ in scalars(folder)["train/loss"]] == list(range(1, STEPS + 1))

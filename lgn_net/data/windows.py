@@ -88,10 +88,13 @@ def loader(windows: Windows, batches: list[list[int]], workers: int, device: tor
     if not workers or windows.packed or windows.loaded is not None:
         yield from map(load, batches)
         return
-    with ThreadPoolExecutor(workers) as pool:                    # OpenCV decodes without Python's lock
-        ahead: deque[Future[Tensor]] = deque()
+    pool, ahead = ThreadPoolExecutor(workers), deque[Future[Tensor]]()       # OpenCV decodes without Python's lock
+    try:
         for batch in batches:
             ahead.append(pool.submit(load, batch))
             if len(ahead) > 2 * workers:
                 yield ahead.popleft().result()
-        yield from (job.result() for job in ahead)
+        while ahead:
+            yield ahead.popleft().result()
+    finally:                                                     # also where the training ends early
+        pool.shutdown(cancel_futures=True)

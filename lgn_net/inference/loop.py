@@ -22,7 +22,7 @@ from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.model.memory import Lookup
 from lgn_net.scores.score_file import distance_names
 
-PATIENCE = 4      # windows without an update for each that is predicted at once, so that few are predicted in vain
+PATIENCE = 4      # one more window is predicted at once for every so many without an update, so that few are in vain
 
 
 class FrameSignals(NamedTuple):
@@ -56,7 +56,7 @@ def predict(model: FramePredictor, windows: Iterable[Windows], config: Config, a
     """Predict and score windows in their order, and update the memory with frames that look normal.
 
     The signals of a frame are taken with the memory as it is before that frame's own update. When no update has come
-    for a while, several windows are predicted at once; those behind one that updates the memory are predicted again.
+    for a while, several windows are predicted at once; those after one that updates the memory are predicted again.
     An evaluation that goes on in the middle of a `video` gives the items that the memories had `at_start`, after the
     training, and how many frames, `calm`, have passed since the last update.
     """

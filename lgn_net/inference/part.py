@@ -34,7 +34,7 @@ class Part:
         self.length, self.saved_at = 0, time.monotonic()
 
     def resume(self, tensors: Sequence[Tensor]) -> Iterator[list]:
-        """Yield the rows of signals that are there, and give `tensors`, too, the values that they had behind the last.
+        """Yield the rows of signals that are there, and restore `tensors` to their values after the last of these rows.
 
         Nothing is yielded, and a warning says so, where the files are of an evaluation with another key or damaged.
         """

@@ -21,8 +21,8 @@ def sweep_gamma(model: FramePredictor, videos: list[Video], config: Config, gamm
                 device: torch.device, bar: tqdm = SILENT) -> dict[float, list[FrameSignals]]:
     """Score the videos as `score_videos` does, for several gammas at once: the signals for each.
 
-    Windows are encoded once, and decoded at once for all memories, one for the gammas that have updated on the same
-    frames so far.
+    Windows are encoded once. Gammas that have updated on the same frames share a memory, and each window is decoded for
+    all memories in one batch.
     """
     signals: dict[float, list[FrameSignals]] = {gamma: [] for gamma in gammas}
     if not updates_memory(model, config):

@@ -53,10 +53,14 @@ def labels_of(lengths: Mapping[str, int], dataset: str | None, dataset_path: str
 
 
 def score_file(path: str | Path) -> Path:
-    """Return the score file that is meant: the one in the folder of an evaluation or of a run, or `path` itself."""
+    """Return the score file that is meant: the one in the folder of an evaluation or of a run, or `path` itself.
+
+    One with a results.json beside it goes before others.
+    """
     folder = Path(path)
     inside = folder / "scores.csv", folder / "evaluation_last" / "scores.csv", *sorted(folder.glob("*/scores.csv"))
-    return next((file for file in inside if file.is_file()), folder)
+    found = sorted((file for file in inside if file.is_file()), key=lambda x: not x.with_name("results.json").is_file())
+    return next(iter(found), folder)
 
 
 def results_beside(scores: str | Path) -> Results:
@@ -66,7 +70,8 @@ def results_beside(scores: str | Path) -> Results:
         if not path.is_file():
             return {}
         results = {"signals": {"psnr": 1.0, "distance": -1.0}} | json.loads(path.read_text())
-        OWN.parse_object({"results": {key: value for key, value in results.items() if key in Results.__annotations__}})
+        known = {key: value for key, value in results.items() if key in Results.__annotations__}
+        results |= OWN.parse_object({"results": known})["results"]
         of_scores = results.get("scores_crc32") if Path(scores).name == "scores.csv" else None
         if of_scores is not None and of_scores != zlib.crc32(Path(scores).read_bytes()):
             warn(f"{scores} is not what {path} was made with: it was changed or damaged; evaluate again")

@@ -71,8 +71,8 @@ class Results(TypedDict, total=False):
     single_class_videos: int            # number of videos whose frames are of one class
     frames: int                         # number of scored frames
     abnormal_frames: int                # number of scored frames labelled abnormal
-    per_video: list[dict[str, Any]]     # video (its name), frames, abnormal_frames, auc, mean_normality
-    grid: list[dict[str, Any]]          # labels (their source), scope, sigma in frames, average, auc; see protocols.py
+    per_video: list                     # dictionaries of video (its name), frames, abnormal_frames, auc, mean_normality
+    grid: list                          # dictionaries of labels (their source), auc, and fields of protocols.Protocol
     padded_chance: dict[str, float]     # AUC of random scores under the padded average, by the source of the labels
     compared: Compared
     memory_updates: int                 # number of frames that updated the memory

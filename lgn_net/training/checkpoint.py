@@ -33,8 +33,10 @@ def load_file(path: str | Path) -> Any:
                         f"RUN/epoch_NNN.pt")
     try:
         # PyTorch writes checksums into its files, and does not look at them.
-        if zipfile.is_zipfile(path) and (bad := zipfile.ZipFile(path).testzip()):
-            raise ValueError(f"the checksum of {bad}")
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as packed:
+                if bad := packed.testzip():
+                    raise ValueError(f"the checksum of {bad}")
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:      # a damaged file can raise nearly anything in the unpickler
         if "Unsupported global" in str(error) or "Unsupported class" in str(error):
@@ -64,7 +66,7 @@ def load_checkpoint(path: str | Path) -> tuple[Config, dict]:
         raise UserError(f"{path} was damaged or changed: its {(*wrong, 'step')[0]} is none; copy it once more")
     try:
         return config_from_dict(content["config"]), content
-    except UserError as error:
+    except (UserError, RecursionError) as error:
         raise UserError(f"{path} was written by another version of this project: {error}") from None
 
 
