@@ -1,8 +1,10 @@
 """From folders to clips: which frames, in which order, with which pixels, and what is refused."""
 
 import contextlib
+import time
 import warnings
 from itertools import chain
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -99,6 +101,13 @@ def test_windows_hold_consecutive_frames_of_one_video(tmp_path):
         clips = loader(windows, batches, workers, torch.device("cpu"))
         for batch, given in zip(batches, clips, strict=True):
             assert torch.equal(given, whole[batch])
+
+    # Where the training ends early, what no thread has begun is not decoded.
+    taken, slow = [], SimpleNamespace(packed=None, loaded=None, clips=lambda i: taken.append(i) or time.sleep(0.05))
+    clips = loader(slow, [*range(99)], 4, torch.device("cpu"))
+    next(clips)
+    clips.close()
+    assert len(taken) < 9
     with pytest.warns(UserWarning, match="skipped"), pytest.raises(UserError, match="5 frames"):
         Windows(videos[1:2], 5, 3, 8)
 
