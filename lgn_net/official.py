@@ -62,7 +62,7 @@ def import_official(config: Config, model_path: str | Path, items_path: str | Pa
     official, items = load_unwrapped(model_path), load_unwrapped(items_path) if items_path else None
     if not isinstance(official, dict) or not isinstance(items, Tensor) or items.dim() != 2:
         raise UserError(f"{model_path} should hold a state_dict, and {items_path or 'a second file'} the memory items, "
-                        f"M x D, which the authors save beside it as <n>keys.pt; without them every score is meaningless")
+                        f"M x D, saved beside it by the authors as <n>keys.pt; without them no score means anything")
 
     # Read the sizes off the weights' shapes.
     system = infer_system(official)
