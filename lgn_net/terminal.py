@@ -115,8 +115,7 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
             sentence = f"{error.filename}: no such file or folder"
         elif isinstance(error, MemoryError) or {"OutOfMemoryError:", "DefaultCPUAllocator:"} & {       # PyTorch's
                 f"{type(error).__name__}:", *lines[0].split()}:
-            sentence = (f"memory is full ({lines[0]}); try a smaller network, --train.batch_size, "
-                        f"--score.batch_size or --data.image_size")
+            sentence = f"memory is full ({lines[0]}); try a smaller network, batch_size or --data.image_size"
         elif isinstance(error, RuntimeError):
             raise
         print(visible(f"error: {sentence}"), file=sys.stderr)

@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable, replacing
 from lgn_net.inference.signals import psnr, query_distance, regular_score
+from lgn_net.scores.normality import calibrated
 from lgn_net.scores.score_file import distance_names
 from lgn_net.terminal import run_command
-from lgn_net.video.detector import AnomalyDetector, calibrated
+from lgn_net.video.detector import AnomalyDetector
 
 
 class Scorer(nn.Module):

@@ -36,10 +36,10 @@ from lgn_net.files import check_writable, replacing
 from lgn_net.inference.around import predict_again, sample_normal, to_scores
 from lgn_net.model.build import build_model
 from lgn_net.scores.maps import as_array, error_map, smoothed
+from lgn_net.scores.normality import calibrate
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.terminal import progress, run_command
 from lgn_net.training.checkpoint import load_checkpoint, load_file, load_weights, save_checkpoint
-from lgn_net.video.detector import calibrate
 
 
 def main(argv: list[str]) -> None:

@@ -31,12 +31,12 @@ from lgn_net.inference.around import sample_normal, to_scores
 from lgn_net.inference.loop import score_videos
 from lgn_net.model.build import build_model
 from lgn_net.report import figures as page_figures
-from lgn_net.scores.normality import normality
+from lgn_net.scores.normality import calibrated, normality
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.scores.score_file import read_scores
 from lgn_net.training.checkpoint import load_checkpoint, save_checkpoint
 from lgn_net.video import output, source
-from lgn_net.video.detector import FrameResult, calibrated, with_alarms
+from lgn_net.video.detector import FrameResult, with_alarms
 from lgn_net.video.output import Output, boxes_of, marked
 
 export, predict = load_script("scripts/export_weights.py"), load_script("scripts/predict_video.py")

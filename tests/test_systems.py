@@ -52,6 +52,19 @@ WORK = ["scripts/prepare_data.py custom --source {0}/made --labels {0}/made/labe
         "--video {0}/made/testing/frames/01 --out {0}/own"]
 
 
+def test_a_borrowed_gpu_needs_few_packages():
+    """What docs/scale.md runs there imports none of those that such a machine seldom has."""
+    code = """import runpy, sys
+sys.modules |= dict.fromkeys(("av", "plotly", "lpips", "torchvision", "tensorboard", "torch.utils.tensorboard"))
+sys.path.append("scripts")
+for path in sys.argv[1:]:
+    sys.argv[0] = path
+    runpy.run_path(path, run_name="imported")"""
+    scripts = [f"scripts/{name}.py" for name in ("run_plan", "gpu_check", "export_weights")]
+    done = shell("-c", code, "train.py", "evaluate.py", *scripts)
+    assert done.status == 0, done.err
+
+
 @pytest.mark.slow
 def test_commands_without_unix(tmp_path):
     write_data_set(tmp_path)

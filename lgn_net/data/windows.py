@@ -77,10 +77,7 @@ def epoch_batches(windows: int, batch_size: int, shuffle: bool, seed: int, epoch
 
 
 def loader(windows: Windows, batches: list[list[int]], workers: int, device: torch.device) -> Iterator[Tensor]:
-    """Yield batches in the given order, uint8 (B, n + 1, C, size, size), decoded ahead by `workers` threads.
-
-    They are on the CPU, unless the frames were loaded onto the device. Packed frames need no threads.
-    """
+    """Yield batches in order, uint8 (B, n + 1, C, size, size); `workers` threads decode, unless frames are packed."""
     def load(batch: list[int]) -> Tensor:
         clips = windows.clips(batch)
         return clips.pin_memory() if device.type == "cuda" and windows.loaded is None else clips

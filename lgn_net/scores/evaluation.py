@@ -53,10 +53,7 @@ def labels_of(lengths: Mapping[str, int], dataset: str | None, dataset_path: str
 
 
 def score_file(path: str | Path) -> Path:
-    """Return the score file that is meant: the one in the folder of an evaluation or of a run, or `path` itself.
-
-    One with a results.json beside it goes before others.
-    """
+    """Return the score file that is meant: `path`, or of an evaluation's or a run's folder the first with results."""
     folder = Path(path)
     inside = folder / "scores.csv", folder / "evaluation_last" / "scores.csv", *sorted(folder.glob("*/scores.csv"))
     found = sorted((file for file in inside if file.is_file()), key=lambda x: not x.with_name("results.json").is_file())

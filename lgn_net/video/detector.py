@@ -4,7 +4,7 @@ import itertools
 import math
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Self
 import cv2
 import numpy as np
 import torch
-from scipy.stats import median_abs_deviation, norm
 
 from lgn_net.config import Config, with_knobs
 from lgn_net.data.clips import resize
@@ -23,15 +22,13 @@ from lgn_net.inference.loop import predict
 from lgn_net.inference.stream import batched, encode_windows, for_inference
 from lgn_net.model.build import build_model
 from lgn_net.scores.maps import as_array, error_map, smoothed
-from lgn_net.scores.normality import Weights
+from lgn_net.scores.normality import calibrate, calibrated
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.scores.score_file import Videos, VideoScores, read_scores
 from lgn_net.terminal import progress
 from lgn_net.training.checkpoint import load_checkpoint, load_weights
 from lgn_net.video.source import FPS, Numbered, Source, SourceLost
 
-# Shares of normal frames whose normality is kept; a threshold for a share in between is interpolated.
-SHARES = (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99, 1)
 FIRST = 50                    # scored frames by which a scene is known, or that `calibrate_seconds` takes at least
 
 
@@ -67,7 +64,7 @@ class AnomalyDetector:
 
     model: Any                         # a `FramePredictor` made ready by `for_inference`
     config: Config
-    calibration: dict | None           # see `calibrate` below
+    calibration: dict | None           # see `lgn_net.scores.normality.calibrate`
     device: torch.device
     checkpoint: str | Path
     _: KW_ONLY
@@ -111,7 +108,7 @@ class AnomalyDetector:
         return self.learn(videos)
 
     def learn(self, videos: Videos, robust: bool = False) -> Self:
-        """Take the signals of these videos as what is normal, see `calibrate` below."""
+        """Take the signals of these videos as what is normal, see `lgn_net.scores.normality.calibrate`."""
         peaks = np.concatenate([video.signals["peak_error"] for video in videos])
         self.calibration = calibrate(videos, self.weights, peaks, robust)
         self.of_training = False
@@ -219,32 +216,6 @@ class AnomalyDetector:
         """Compute the normality of a frame, NaN where it has no score."""
         signals: Any = one.signals
         return float(calibrated(signals, self.weights, self.calibration or {})) if signals else math.nan
-
-
-def calibrate(videos: Videos, weights: Weights, peaks: Sequence[float] | np.ndarray, robust: bool = False) -> dict:
-    """Turn the signals of normal frames into plain numbers, for a checkpoint.
-
-    Returned are the number of "frames"; mean and standard deviation of the "signals"; "shares" of the frames, and the
-    "normality" below which so many lie; "peak_error", the mean of the `peaks` of error maps. `robust`, for frames of
-    which some may be abnormal, takes median and median absolute deviation, and a normal distribution's normality.
-    """
-    middle, spread = (np.median, lambda x: 1.4826 * median_abs_deviation(x)) if robust else (np.mean, np.std)
-    signals = {name: np.concatenate([video.signals[name] for video in videos]) for name in weights}
-    calibration = {"frames": len(signals["psnr"]), "shares": list(SHARES), "peak_error": float(middle(peaks)),
-                   "signals": {name: {"mean": float(middle(signals[name])), "std": float(spread(signals[name]))}
-                               for name in weights}}
-    normality = calibrated(signals, weights, calibration)
-    quantiles = middle(normality) + spread(normality) * norm.ppf(np.clip(SHARES, 1e-4, 1 - 1e-4)) if robust else \
-        np.quantile(normality, SHARES)
-    return calibration | {"normality": quantiles.tolist()}
-
-
-def calibrated(signals: Mapping[str, np.ndarray], weights: Weights, calibration: dict) -> np.ndarray:
-    """Compute the normality (n,): each signal minus its mean, over its spread on normal frames, weighted and summed."""
-    scale = calibration["signals"]
-    terms: Any = [weight * (signals[name] - scale[name]["mean"]) / (scale[name]["std"] or 1.0)
-                  for name, weight in weights.items()]
-    return sum(terms)                                                  # of arrays, or of tensors in an export
 
 
 def gathered(found: list[dict[str, float]]) -> VideoScores:
