@@ -127,7 +127,7 @@ def ways_of(config: Config, args: Namespace, videos: list[Video], length: int, d
         return {"one gamma": (None, lambda: [*score_videos(model, [video], config, device)]),
                 "ten gammas": (None, lambda: sweep_gamma(model, [video], config, gammas, device))}
     plain = with_knobs(config, {"train.precision": "float32", "train.compile": False, "score.precision": "float32",
-                                "train.checkpoint_activations": False})
+                                "train.kernels": "direct", "train.checkpoint_activations": False})
     return {"plain": make(config=plain, plain=True)} | {
         way: make(config=with_knobs(config, {f"{section}.precision": way})) for way in args.precisions}
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from helpers import check_equal
+from steps import config_of, take_steps
 from torch.testing import assert_close
 
 from lgn_net.config import Config, DataConfig, ModelConfig, with_knobs
@@ -29,6 +30,14 @@ def test_local_branch(layers, B, T, H, W, forget_bias):
     assert_close(fast(clip), expected, atol=1e-6, rtol=1e-4)
     for _ in range(2):                          # products of frames, kept while the window moves on, stay as they are
         assert_close(fast(clip, gates), expected, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("model", [{"fold_time": True}, {"lstm_layers": 2, "forget_bias": 0.0}], ids=str)
+def test_training(model):
+    fast, expected = (take_steps(config_of(model, {"kernels": kernels}), (8, 3)) for kernels in ("winograd", "direct"))
+    assert not torch.equal(torch.stack(fast.losses), torch.stack(expected.losses))
+    assert_close(fast.losses, expected.losses, atol=1e-5, rtol=0)
+    assert_close(fast.weights, expected.weights, atol=1e-6, rtol=0)
 
 
 def test_a_single_cell_of_another_width_stays():

@@ -1,4 +1,4 @@
-"""Ways to score faster on a CPU in float32, with equal results up to rounding: Winograd's products, a short decoder.
+"""Ways to be faster on a CPU in float32, with equal results up to rounding: Winograd's products, a short decoder.
 
 Winograd's F(4x4, 3x3) turns a 6 x 6 patch d into a 4 x 4 tile, A^T [(G g G^T) * (B^T d B)] A (arXiv 1509.09308). Over
 all channels and tiles, the product in brackets is 36 matrix products. In ST-LSTM, all readers of a state share its
@@ -182,18 +182,18 @@ def add_up(x: State | None, of_x: Tensor, *terms: tuple[State | None, Tensor]) -
 
 
 class WinogradBranch(nn.Module):
-    """A `LocalBranch` with ST-LSTM cells in inference, in float32; equal to it up to rounding."""
+    """A `LocalBranch` with ST-LSTM cells, in float32; equal to it up to rounding, and so are its gradients."""
 
     def __init__(self, branch: LocalBranch):
         super().__init__()
-        self.encoder, self.deconv = branch.encoder, branch.deconv
+        self.encoder, self.encode, self.deconv = branch.encoder, branch.encode, branch.deconv
         self.cells = [WinogradCell(cell) for cell in branch.cells]
         self.of_frames = torch.cat(self.cells[0].from_x, dim=2)                                  # (36, C, 7D)
 
     def forward(self, clip: Tensor, gates: list[Tensor] | None = None) -> Tensor:
         """See `LocalBranch.forward`. The clips are taken one by one, so that their states stay in the cache."""
         if gates is None:
-            gates = [self.frame_gates(frame) for frame in clip.unbind(1)]
+            gates = [self.products(features) for features in self.encode(clip)]
         grid = Grid(1, clip.shape[3] // 4, clip.shape[4] // 4)
         return self.deconv(torch.cat([self.recur(of_clip, grid) for of_clip in zip(*gates)]))
 
@@ -218,6 +218,18 @@ class WinogradBranch(nn.Module):
         patches = Grid(len(features), *features.shape[2:]).patches(features)
         gates = transform_back(torch.bmm(patches, self.of_frames))
         return gates.unflatten(1, (len(features), -1)).transpose(0, 1)
+
+
+def train_by_winograd(model: Any) -> None:
+    """Compute the ST-LSTM cells of a model in training, in place, from the weights of each step; backward, too."""
+    branch = getattr(model, "local_branch", None)
+    if branch and isinstance(branch.cells[0], STLSTMCell):
+        branch.forward = partial(forward_by_winograd, branch)
+
+
+def forward_by_winograd(branch: LocalBranch, clip: Tensor, gates: list[Tensor] | None = None) -> Tensor:
+    """Do as `LocalBranch.forward`; gates, which are none of Winograd's, take the usual way."""
+    return LocalBranch.forward(branch, clip, gates) if gates else WinogradBranch(branch)(clip)
 
 
 class WinogradConv(nn.Module):

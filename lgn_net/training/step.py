@@ -18,6 +18,7 @@ from lgn_net.config import Config
 from lgn_net.data.clips import to_float
 from lgn_net.device import autocast
 from lgn_net.distributed import rank, world_size
+from lgn_net.inference.kernels import train_by_winograd
 from lgn_net.model.losses import Losses, compute_losses
 from lgn_net.model.memory import Lookup
 from lgn_net.model.revival import sample_items_
@@ -89,6 +90,8 @@ def prepare(model: nn.Module, config: Config, device: torch.device) -> nn.Module
                           "batch need GPUs")
     if config.train.checkpoint_activations:
         recompute_activations(model)
+    if config.train.kernels == "winograd" and config.train.precision == "float32" and device.type == "cpu":
+        train_by_winograd(model)
     forward: nn.Module = model
     if config.train.compile:
         torch._dynamo.config.suppress_errors = True                  # PyTorch says where it fails, and goes on
