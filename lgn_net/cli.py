@@ -51,7 +51,7 @@ INSTEAD = {
     "--w": "leave it out; frames become squares, of --data.image_size",
     "--fdim": "give --model.base_width; features are 8 times as deep, 512 by default",
     "--mdim": "give --model.base_width; memory items are 8 times as deep, 512 by default",
-    "--num_workers_test": "leave it out; an evaluation decodes its frames in one thread",
+    "--num_workers_test": "leave it out; --data.workers threads decode test frames, too",
     "--checkpoint_path": "give --exp_dir RUN, the folder of the run",
     "--checkpoint": "evaluate.py takes it; train.py --exp_dir RUN, with --resume auto to go on or --init_from CKPT",
     "--model_dir": "evaluate.py takes the pair; train.py --init_from CKPT, made by scripts/import_official.py",

@@ -26,7 +26,7 @@ class DataConfig:
     shuffle: bool = True
     """Train on the windows in a new random order every epoch; false: video after video."""
     workers: int = 2
-    """Threads that decode frames beside the training; 0: none. Packed frames need none."""
+    """Threads that decode frames ahead, in training and scoring; 0: none. Packed frames need none."""
     cache: str | None = None
     """Folder for packed frames, decoded and resized once and then read many times faster; null: decode as it goes."""
     on_device: Literal["auto", "yes", "no"] = "auto"

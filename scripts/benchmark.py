@@ -91,8 +91,9 @@ def main(argv: list[str]) -> None:
             print(f"peak memory, with what all ways hold: {torch.cuda.max_memory_allocated() / 1e6:,.0f} MB")
         print("kernels:", {way: getattr(model, "kernels", "direct") for way, (model, _) in works.items()})
     for title, table in found.items():
-        rows = [[name, *(f"{value:.4g}" for value in row.values())] for name, row in table.items()]
-        print(f"\n{markdown([title, *next(iter(table.values()))], rows)}")
+        columns = next(iter(table.values()))
+        rows = [[name, *(f"{row[c]:.4g}" if c in row else "" for c in columns)] for name, row in table.items()]
+        print(f"\n{markdown([title, *columns], rows)}")
     if args.json:
         write_atomic(Path(args.json), to_json({"machine": machine(device), **found}))
 

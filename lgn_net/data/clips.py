@@ -2,7 +2,9 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -73,21 +75,40 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     return resized.reshape(size, size, image.shape[2]).transpose(2, 0, 1)
 
 
-def read_whole(paths: Iterable[str], channels: int) -> Iterator[np.ndarray]:
-    """Decode the frames of one video, (H, W, C) each. UserError for a damaged one, or one of another size."""
-    shape = None
-    for path in paths:
+def stream_frames(paths: Sequence[str], channels: int, size: int | None = None, threads: int = 0) \
+        -> Iterator[np.ndarray]:
+    """Decode the frames of one video by so many threads: uint8 (C, size, size) each, or (H, W, C) without a size.
+
+    UserError for a damaged one, or one of another size than that before it.
+    """
+    def load(path: str) -> tuple[tuple, np.ndarray]:
         image = read_image(path, channels)
-        if shape not in (None, image.shape):
-            raise UserError(f"frame {path} is {image.shape[1]} x {image.shape[0]} pixels, the one before "
-                            f"{shape[1]} x {shape[0]}; all frames of a video must have one size")
-        shape = image.shape
+        return image.shape, resize(image, size) if size else image
+
+    expected = None
+    for path, (shape, image) in zip(paths, in_threads(load, paths, threads)):
+        if expected not in (None, shape):
+            raise UserError(f"frame {path} is {shape[1]} x {shape[0]} pixels, the one before "
+                            f"{expected[1]} x {expected[0]}; all frames of a video must have one size")
+        expected = shape
         yield image
 
 
-def stream_frames(paths: Iterable[str], channels: int, size: int) -> Iterator[np.ndarray]:
-    """Decode and resize the frames of one video: uint8 (C, size, size) each. UserError as in `read_whole`."""
-    return (resize(image, size) for image in read_whole(paths, channels))
+def in_threads(work: Callable, items: Iterable, threads: int) -> Iterator:
+    """Yield what `work` makes of each item, in order; so many threads work ahead, none for 0."""
+    if not threads:
+        yield from map(work, items)
+        return
+    pool, ahead = ThreadPoolExecutor(threads), deque[Future]()               # OpenCV decodes without Python's lock
+    try:
+        for item in items:
+            ahead.append(pool.submit(work, item))
+            if len(ahead) > 2 * threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:                                                                 # also where the caller ends early
+        pool.shutdown(cancel_futures=True)
 
 
 def read_frames(paths: tuple[str, ...], channels: int, size: int) -> np.ndarray:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from av.container import InputContainer
 
-from lgn_net.data.clips import FEW_LEVELS, MAP_DEPTH, grey_levels, read_image, read_whole
+from lgn_net.data.clips import FEW_LEVELS, MAP_DEPTH, grey_levels, read_image, stream_frames
 from lgn_net.data.videos import image_names
 from lgn_net.errors import UserError
 
@@ -77,7 +77,7 @@ def open_footage(place: Path | str | int, channels: int = 3, fps: float | None =
         if not paths:
             raise UserError(f"{place} holds no images; give the folder with the frames of one video")
         frames = (Frame(picture, picture if channels == 3 else read_image(path, channels), t / fps if fps else math.nan)
-                  for t, (path, picture) in enumerate(zip(paths, read_whole(paths, 3))))
+                  for t, (path, picture) in enumerate(zip(paths, stream_frames(paths, 3))))
         yield Footage(frames, len(paths), fps)
         return
     name, options = str(place), {"rtsp_flags": "prefer_tcp"}

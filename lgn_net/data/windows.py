@@ -1,16 +1,14 @@
 """Windows over videos, in batches. A window never spans two videos."""
 
 import math
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lgn_net.data.cache import PackedFrames
-from lgn_net.data.clips import long_enough, read_frames, warn_of_lost_depth
+from lgn_net.data.clips import in_threads, long_enough, read_frames, warn_of_lost_depth
 from lgn_net.data.videos import Video
 from lgn_net.terminal import progress
 
@@ -77,21 +75,10 @@ def epoch_batches(windows: int, batch_size: int, shuffle: bool, seed: int, epoch
 
 
 def loader(windows: Windows, batches: list[list[int]], workers: int, device: torch.device) -> Iterator[Tensor]:
-    """Yield batches in order, uint8 (B, n + 1, C, size, size); `workers` threads decode, unless frames are packed."""
+    """Load batches in order, uint8 (B, n + 1, C, size, size); `workers` threads decode, unless frames are packed."""
     def load(batch: list[int]) -> Tensor:
         clips = windows.clips(batch)
         return clips.pin_memory() if device.type == "cuda" and windows.loaded is None else clips
 
-    if not workers or windows.packed or windows.loaded is not None:
-        yield from map(load, batches)
-        return
-    pool, ahead = ThreadPoolExecutor(workers), deque[Future[Tensor]]()       # OpenCV decodes without Python's lock
-    try:
-        for batch in batches:
-            ahead.append(pool.submit(load, batch))
-            if len(ahead) > 2 * workers:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-    finally:                                                     # also where the training ends early
-        pool.shutdown(cancel_futures=True)
+    decoding = windows.packed is None and windows.loaded is None
+    return in_threads(load, batches, workers if decoding else 0)

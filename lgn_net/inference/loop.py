@@ -3,6 +3,7 @@
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lgn_net.config import Config
-from lgn_net.data.clips import long_enough
+from lgn_net.data.clips import in_threads, long_enough
 from lgn_net.data.videos import Video
 from lgn_net.device import autocast
 from lgn_net.distributed import rank, world_size
@@ -124,8 +125,8 @@ def score_videos(model: FramePredictor, videos: list[Video], config: Config, dev
     """Score every frame but the first n of each video, in order. The model's own memory stays as it is.
 
     Several processes divide the videos. What `observers` measure becomes signals: they are called with the index of the
-    video, of the frame, predicted and true frame (C, H, W), and return numbers by name. A `part` keeps the signals as
-    they come; those that it has already are yielded from there.
+    video, of the frame, predicted and true frame (C, H, W), by `data.workers` threads, and return numbers by name. A
+    `part` keeps the signals as they come; those that it has already are yielded from there.
     """
     model = for_inference(model, config)
     at_start, done, calm = copy_items(model), (-1, -1), 0     # video and frame scored last, frames since an update
@@ -150,15 +151,22 @@ def score_videos(model: FramePredictor, videos: list[Video], config: Config, dev
     windows = stream_windows(model, videos, ranges, config, device)
     to_come = (batch.part(bisect_right(batch.where, done)) for batch in windows if batch.where[-1] > done)
     for scored in predict(model, to_come, config, at_start, done[0], calm):
-        for signals, *frames in zip(scored.signals, scored.predicted, scored.target):
-            for observe in observers:
-                signals.more.update(observe(signals.video, signals.frame, *frames))
+        frames = zip(scored.signals, scored.predicted, scored.target)
+        for signals in in_threads(partial(observe, observers), frames, config.data.workers if observers else 0):
             yield signals
             bar.update()
         if part:
             part.add(scored.signals)
     if part:
         part.save()
+
+
+def observe(observers: Sequence[Callable], frame: tuple[FrameSignals, Tensor, Tensor]) -> FrameSignals:
+    """Add what observers measure of a frame, predicted and true, to its signals."""
+    signals, predicted, target = frame
+    for observer in observers:
+        signals.more.update(observer(signals.video, signals.frame, predicted, target))
+    return signals
 
 
 def videos_of_process(videos: list[Video], config: Config) -> list[int]:

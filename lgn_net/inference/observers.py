@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from threading import Lock
 
 import cv2
 import numpy as np
@@ -15,13 +16,15 @@ from lgn_net.scores.metrics import auc, mean_where
 from lgn_net.scores.score_file import VideoScores
 
 FOUND = 0.4               # of an abnormal frame's mask must be marked (Mahadevan et al., CVPR 2010)
-BINS = 2 ** 19            # of the histogram of errors: sign, exponent and 11 bits of the mantissa of a float32
+SMALLEST = np.float32(2.0 ** -24)     # errors from here to 1 are counted by exponent and 11 bits of their mantissa
+BINS = 24 * 2 ** 11 + 1
 
 
 class Localization:
     """Compares the errors of predictions with the masks of `find_masks`, whatever the labels say.
 
-    Pixels are counted in bins of their errors, at most 0.05 % wide: that moves an AUC by 1e-4 at most.
+    Pixels are counted in bins of their errors, at most 0.05 % wide: that moves an AUC by 1e-4 at most. Threads may call
+    it at once.
     """
 
     measures = "mask", "mask_score", "on_mask", "on_mask_chance"
@@ -29,6 +32,7 @@ class Localization:
     def __init__(self, masks: Sequence[tuple[str, ...]]):
         self.masks = masks
         self.pixels = torch.zeros(2 * BINS, dtype=torch.int64)       # of each error, normal and abnormal by turns
+        self.lock = Lock()
 
     def __call__(self, video: int, frame: int, predicted: Tensor, target: Tensor) -> dict[str, float]:
         """Compare predicted and true frame (C, H, W) in [-1, 1] with the mask, if any; count their pixels."""
@@ -37,8 +41,10 @@ class Localization:
             return found
         error = error_map(as_array(predicted), as_array(target))
         mask, strength = resized_mask(self.masks[video][frame], *error.shape), smoothed(error)
-        bins = 2 * (strength.view(np.uint32) >> 12).astype(np.int64) + mask
-        self.pixels += torch.from_numpy(np.bincount(bins.ravel(), minlength=2 * BINS))
+        bins = (np.clip(strength, SMALLEST, 1).view(np.int32) >> 12) - (SMALLEST.view(np.int32) >> 12)
+        counts = np.bincount((2 * bins + mask).ravel(), minlength=2 * BINS)
+        with self.lock:
+            self.pixels += torch.from_numpy(counts)
 
         # A normal frame is a false alarm when any pixel is marked, an abnormal one is found when FOUND of its mask are;
         # `mask_score` is the highest threshold at which that is so.

@@ -102,7 +102,8 @@ def stream_windows(model: FramePredictor, videos: Sequence[Video], ranges: Itera
     def read() -> Iterator[Frame]:
         for v, frames in ranges:
             paths = videos[v].frames[frames.start:frames.stop]
-            for t, pixels in zip(frames, stream_frames(paths, config.data.channels, config.data.image_size)):
+            form = config.data.channels, config.data.image_size
+            for t, pixels in zip(frames, stream_frames(paths, *form, config.data.workers)):
                 yield v, t, pixels
 
     yield from encode_windows(model, ahead(batched(read(), batch_size_on(device, config))), config, device)
