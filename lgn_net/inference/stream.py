@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -55,37 +54,33 @@ def updates_memory(model: FramePredictor, config: Config) -> bool:
 
 def encode_windows(model: FramePredictor, batches: Iterable[Sequence[Frame]], config: Config,
                    device: torch.device) -> Iterator[Windows]:
-    """Encode every window of n + 1 consecutive frames, those of one batch at once, and yield each video's apart."""
+    """Encode every window of n + 1 consecutive frames; those that end in one batch and follow each other, at once."""
     n, T = config.model.input_frames, config.model.window
-    recent: deque = deque(maxlen=T)                                           # image and gates of the last frames
-    expected = None
+    recent: Any = None                                    # images and gates of the last frames
+    follows = None                                        # video and index of the frame after them
     for batch in batches:
-        images = to_float(torch.from_numpy(np.stack([pixels for _, _, pixels in batch])).to(device))
-        with autocast(device, config.score.precision):
-            gates = model.frame_gates(images)
+        for (video, _), group in itertools.groupby(enumerate(batch), lambda item: (item[1][0], item[1][1] - item[0])):
+            frames = [frame for _, frame in group]
+            images = to_float(torch.from_numpy(np.stack([pixels for _, _, pixels in frames])).to(device))
+            with autocast(device, config.score.precision):
+                gates = model.frame_gates(images)
 
-            # Gather the windows that end with a frame of this batch.
-            where, clips = [], []
-            of_frames = [None] * len(batch) if gates is None else gates.split(1)
-            for (video, frame, _), image, gate in zip(batch, images.split(1), of_frames):
-                if (video, frame) != expected:
-                    recent.clear()
-                expected = video, frame + 1
-                recent.append((image, gate))
-                if len(recent) == T:
-                    where.append((video, frame))
-                    clips.append([*recent])
-            if not where:
-                continue
+                # Join them to the frames before, and keep those of windows to come.
+                if follows == (video, frames[0][1]):
+                    images = torch.cat([recent[0], images])
+                    gates = None if gates is None else torch.cat([recent[1], gates])
+                count = max(0, len(images) - T + 1)
+                recent = images[count:], None if gates is None else gates[count:]
+                follows = video, frames[-1][1] + 1
+                if not count:
+                    continue
 
-            # Encode them, time step by time step.
-            steps = [torch.cat([clip[t][0] for clip in clips]) for t in range(T)]                # (B, C, size, size)
-            by_step = None if gates is None else [torch.cat([clip[t][1] for clip in clips]) for t in range(n)]
-            queries, context = model.encode(torch.stack(steps[:n], dim=1), by_step)
-        encoded = Windows(where, queries, context, steps[-1], baselines(steps[:n], steps[-1]) if n < T else {})
-        cuts = [k for k in range(1, len(where)) if where[k][0] != where[k - 1][0]]
-        for first, end in itertools.pairwise([0, *cuts, len(where)]):
-            yield encoded.part(first, end)
+                # Encode them, time step by time step.
+                steps = [images[t:t + count] for t in range(T)]                              # (B, C, size, size)
+                by_step = None if gates is None else [gates[t:t + count] for t in range(n)]
+                queries, context = model.encode(torch.stack(steps[:n], dim=1), by_step)
+            where = [(video, frame) for _, frame, _ in frames[-count:]]
+            yield Windows(where, queries, context, steps[-1], baselines(steps[:n], steps[-1]) if n < T else {})
 
 
 def baselines(frames: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
