@@ -35,7 +35,7 @@ class Localization:
         found = dict.fromkeys(self.measures, float("nan"))
         if not self.masks[video]:
             return found
-        error = error_map(as_array(predicted), as_array(target))
+        error = error_map(predicted, target)
         mask, strength = resized_mask(self.masks[video][frame], *error.shape), smoothed(error)
         bins = 2 * (strength.view(np.uint32) >> 12).astype(np.int64) + mask
         self.pixels += torch.from_numpy(np.bincount(bins.ravel(), minlength=2 * BINS))

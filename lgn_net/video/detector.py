@@ -21,7 +21,7 @@ from lgn_net.errors import UserError
 from lgn_net.inference.loop import predict
 from lgn_net.inference.stream import batched, encode_windows, for_inference
 from lgn_net.model.build import build_model
-from lgn_net.scores.maps import as_array, error_map, smoothed
+from lgn_net.scores.maps import error_map, smoothed
 from lgn_net.scores.normality import calibrate, calibrated
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.scores.score_file import Videos, VideoScores, read_scores
@@ -109,8 +109,7 @@ class AnomalyDetector:
 
     def learn(self, videos: Videos, robust: bool = False) -> Self:
         """Take the signals of these videos as what is normal, see `lgn_net.scores.normality.calibrate`."""
-        peaks = np.concatenate([video.signals["peak_error"] for video in videos])
-        self.calibration = calibrate(videos, self.weights, peaks, robust)
+        self.calibration = calibrate(videos, self.weights, robust)
         self.of_training = False
         return self
 
@@ -204,7 +203,7 @@ class AnomalyDetector:
 
         batches = batched(enter(), 1 if at_once else self.config.score.batch_size)
         for scored in predict(self.model, encode_windows(self.model, batches, self.config, self.device), self.config):
-            errors = error_map(as_array(scored.predicted), as_array(scored.target))
+            errors = error_map(scored.predicted, scored.target)
             for signals, error in zip(scored.signals, errors):
                 while waiting[0][0] < signals.frame:
                     yield waiting.popleft()[1]
