@@ -186,7 +186,8 @@ def write_video(video: SourceVideo, home: Path, image_format: str, depth: tuple[
         if labels is not None:
             if len(labels) != count or video.masks and len(masked) != count:
                 raise UserError(f"{name}: {len(masked)} masks, {len(labels)} labels, {count} frames do not fit")
-            save_array(home / "labels" / f"{video.name}.npy", labels)
+            with replacing(home / "labels" / f"{video.name}.npy") as file:
+                np.save(file, labels)
 
 
 def encoded_frames(frames: Path | tuple[Path, ...], image_format: str,
@@ -250,17 +251,12 @@ def write_labels(root: Path, args: argparse.Namespace, lengths: dict[str, int]) 
         if lost or not lengths:
             return None
         labels = {name: np.array(load_array(file)) for name, file in own.items()}
-    for name, array in labels.items():
-        save_array(own[name], array)
     every = np.concatenate(list(labels.values()))
-    save_array(root / f"frame_labels_{args.name}.npy", every)
+    files = {own[name]: array for name, array in labels.items()} | {root / f"frame_labels_{args.name}.npy": every}
+    for path, array in files.items():
+        with replacing(path) as file:
+            np.save(file, array)
     return f"{whose}, {every.sum()} frames abnormal"
-
-
-def save_array(path: Path, array: np.ndarray) -> None:
-    """Write a NumPy file completely or not at all."""
-    with replacing(path) as file:
-        np.save(file, array)
 
 
 if __name__ == "__main__":

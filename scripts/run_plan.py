@@ -77,8 +77,7 @@ LATER = ("score.", "data.label_source", "train.max_steps")
 def main(argv: list[str]) -> int:
     """Run the plan of a command line; return the exit status."""
     # What is to be done.
-    args = parse_arguments(argv)
-    plan, runs = read_plan(args)
+    args, plan, runs = read_plan(argv)
     for run in runs:
         run.look()
     if args.dry_run:
@@ -113,8 +112,9 @@ def main(argv: list[str]) -> int:
     return 128 + stop.received if stop.received else AGAIN if left else 0
 
 
-def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    """Parse the command line; what follows `--` are knobs of train.py, `args.knobs`."""
+def read_plan(argv: list[str]) -> tuple[argparse.Namespace, dict, list["Run"]]:
+    """Read the command line, its plan, and the runs, all rows with the first seed first; UserError for mistakes."""
+    # The command line. What follows `--` are knobs of train.py.
     cut = argv.index("--") if "--" in argv else len(argv)
     args = PARSER.parse_args(argv[:cut])
     args.knobs = argv[cut + 1:] + FAST * args.fast
@@ -122,11 +122,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     args.stages = {"train"} if args.train_only else {"evaluate"} if args.evaluate_only else {"train", "evaluate"}
     # The last 20 seconds, or a fifth of the time, are for saving.
     args.deadline = time.monotonic() + 60 * args.minutes - min(20.0, 12 * args.minutes)
-    return args
 
-
-def read_plan(args: argparse.Namespace) -> tuple[dict, list["Run"]]:
-    """Read the plan and its runs, all rows with the first seed first; UserError for a plan that cannot be run."""
     # The file. Values stay as they are written, as the command line wants them.
     try:
         plan = {"question": [], "set": {}} | load_yaml(args.plan.read_text(), lambda x: yaml.load(x, yaml.BaseLoader))
@@ -151,7 +147,7 @@ def read_plan(args: argparse.Namespace) -> tuple[dict, list["Run"]]:
         published = PUBLISHED.get(config.model.name, {}) if {*rows[name]} <= {"model.name"} else {}
         folder = args.exp_dir / re.sub(r"\W+", "_", name.lower()).strip("_") / f"seed_{seed}"
         runs.append(Run(name, seed, folder, argv, config, published.get(canonical_name(config.data.dataset)), args))
-    return plan, runs
+    return args, plan, runs
 
 
 def read_json(path: Path) -> dict:

@@ -250,7 +250,7 @@ def test_plans_that_ship():
     published = {}
     for plan in (ROOT / "plans").glob("*.yaml"):
         argv = "--plan", plan, "--dataset_path", "data", "--exp_dir", "runs", "--seeds", 0
-        runs = run_plan.read_plan(run_plan.parse_arguments([*map(str, argv)]))[1]
+        runs = run_plan.read_plan([*map(str, argv)])[2]
         assert [one.row for one in runs] == [*yaml.safe_load(plan.read_text())["rows"]]
         assert len({one.folder for one in runs}) == len(runs)
         published[plan.stem] = [one.published for one in runs]
