@@ -268,13 +268,6 @@ class Run:
             how += ["--train.minutes", f"{max((self.args.deadline - time.monotonic()) / 60, 0.001):.3f}"]
         return [sys.executable, str(ROOT / "train.py"), *how, *where, "--exp_dir", str(self.folder)]
 
-    def summary(self) -> dict:
-        """Return the run as the tables and pictures of `lgn_net.report` take it."""
-        times, log = read_json(self.folder.with_suffix(".times.json")), read_log(self.folder / "log.jsonl")
-        return self.results | {
-            "row": self.row, "seed": self.seed, "published_auc": self.published, "train_s": times.get("train"),
-            "evaluate_s": times.get("evaluate"), "live_items": log[-1]["live_items"] or None if log else None}
-
     def draw_epochs(self) -> None:
         """Draw the AUCs over the epochs that were evaluated into the run's folder."""
         last = self.config.train.epochs
@@ -287,7 +280,15 @@ class Run:
 
 def write_outputs(plan: dict, runs: list[Run], args: argparse.Namespace) -> str:
     """Write the plan's tables, list and pictures; return the tables for a terminal."""
-    rows, path = [run.summary() for run in runs], args.exp_dir / args.plan.stem
+    # The runs as the tables and pictures of `lgn_net.report` take them.
+    rows, path = [], args.exp_dir / args.plan.stem
+    for run in runs:
+        times, log = read_json(run.folder.with_suffix(".times.json")), read_log(run.folder / "log.jsonl")
+        rows.append(run.results | {
+            "row": run.row, "seed": run.seed, "published_auc": run.published, "train_s": times.get("train"),
+            "evaluate_s": times.get("evaluate"), "live_items": log[-1]["live_items"] or None if log else None})
+
+    # The tables, the list and the picture.
     question = [plan["question"]] if isinstance(plan["question"], str) else plan["question"]
     overrides = ", ".join(f"{knob} {value}" for knob, value in plan["set"].items()) or plan["config"]
     tables = plan_tables(rows, " ".join(["all rows:", overrides, *args.knobs]))

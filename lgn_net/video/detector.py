@@ -24,7 +24,7 @@ from lgn_net.model.build import build_model
 from lgn_net.scores.maps import error_map, smoothed
 from lgn_net.scores.normality import calibrate, calibrated
 from lgn_net.scores.protocols import paper_weights
-from lgn_net.scores.score_file import Videos, VideoScores, read_scores
+from lgn_net.scores.score_file import VideoScores, read_scores
 from lgn_net.terminal import progress
 from lgn_net.training.checkpoint import load_checkpoint, load_weights
 from lgn_net.video.source import FPS, Numbered, Source, SourceLost
@@ -105,12 +105,7 @@ class AnomalyDetector:
             if not found:
                 raise UserError(f"{path}: {bar.n} frames, fewer than those of a window; nothing was scored")
             videos.append(gathered(found))
-        return self.learn(videos)
-
-    def learn(self, videos: Videos, robust: bool = False) -> Self:
-        """Take the signals of these videos as what is normal, see `lgn_net.scores.normality.calibrate`."""
-        self.calibration = calibrate(videos, self.weights, robust)
-        self.of_training = False
+        self.calibration, self.of_training = calibrate(videos, self.weights), False
         return self
 
     def limit(self) -> float:
@@ -157,7 +152,7 @@ class AnomalyDetector:
             learned += [one.signals] if one.signals else []
             seconds = one.number / FPS if math.isnan(one.seconds) else one.seconds
             if seconds >= calibrate_seconds and len(learned) >= FIRST:
-                self.learn([gathered(learned)], robust=True)
+                self.calibration, self.of_training = calibrate([gathered(learned)], self.weights, robust=True), False
                 break
         else:
             if calibrate_seconds:
