@@ -255,8 +255,8 @@ def parse_command(parser: ArgumentParser, argv: list[str],
             elif saved is None:
                 raise UserError(f"data set {dataset} has no file {file}; give --config FILE, such as configs/ped2.yaml")
         if "--model_dir" in chosen:
-            from lgn_net.official import official_system
-            files.append(ROOT / f"configs/family/{official_system(chosen['--model_dir'])}.yaml")
+            from lgn_net.official import load_unwrapped, official_system
+            files.append(ROOT / f"configs/family/{official_system(load_unwrapped(chosen['--model_dir']))}.yaml")
     family = ROOT / f"configs/family/{chosen.get('--model.name', '')}.yaml"
     if family.is_file() and (files or not base):
         files = [*files, family]

@@ -104,3 +104,10 @@ def write_atomic(path: Path, text: str) -> None:
 def to_json(content: object) -> str:
     """Write indented JSON; NaN is not allowed in."""
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def read_json(path: Path) -> dict:
+    """Read a file of one dictionary; {} where it is missing or damaged, since it will be made again."""
+    with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
+        return dict(json.loads(path.read_text()))
+    return {}

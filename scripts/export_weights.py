@@ -81,7 +81,8 @@ def calibrate_network(args: argparse.Namespace, config: Config, state: dict) -> 
     videos = index_videos(find_split(args.dataset_path, config.data.dataset, "training"))
     with progress("score training windows", args.windows, "windows") as bar:
         normal, _ = sample_normal(model, videos, config, args.windows, device, bar, [measure_peak])
-    return calibrate(to_scores(normal, videos), paper_weights(config.score.psnr_weight, len(model.memories)))
+    signals = [video.signals for video in to_scores(normal, videos)]
+    return calibrate(signals, paper_weights(config.score.psnr_weight, len(model.memories)))
 
 
 def split_file(path: Path, folder: Path, size: int = 15 * 2**20) -> None:

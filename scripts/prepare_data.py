@@ -33,8 +33,6 @@ add("--depth_range", type=float, nargs=2, metavar=("LOW", "HIGH"),
     help="custom, images of 16 bits or floats: the pixels that become 0 and 255, as 0 4095")
 show_help(__name__, PARSER)     # before slow imports
 
-import contextlib
-import json
 import os
 import re
 import shlex
@@ -55,7 +53,7 @@ from lgn_net.data.labels import load_labels
 from lgn_net.data.videos import index_videos
 from lgn_net.datasets.common import SPLIT_FOLDERS, SourceVideo, load_array, load_mat, some
 from lgn_net.errors import UserError
-from lgn_net.files import ROOT, locked, replacing, replacing_folder, to_json, write_atomic
+from lgn_net.files import ROOT, locked, read_json, replacing, replacing_folder, to_json, write_atomic
 from lgn_net.terminal import progress, run_command
 
 # Lossless, or half the bytes at 52 dB (measured on Avenue), with colours at full resolution, unlike OpenCV's default.
@@ -113,9 +111,7 @@ def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:
         "depth_range": args.depth_range}
     args.out.mkdir(parents=True, exist_ok=True)
     with locked(args.out / f".{args.name}.lock", timeout=0):
-        before: dict[str, Any] = {}
-        with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):          # missing, or damaged
-            before = dict(json.loads((root / "prepared.json").read_text()))
+        before = read_json(root / "prepared.json")
         if any(root.glob("[!.]*")) and any(before.get(key) != value for key, value in manifest.items()):
             raise UserError(f"{root} was made from another source, format or --depth_range (its prepared.json names "
                             f"them); give these again, or another --out, or delete {root} first")

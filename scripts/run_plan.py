@@ -37,9 +37,7 @@ only.add_argument("--evaluate-only", action="store_true", help="needs the testin
 add("--dry-run", action="store_true", help="print the commands only, a line for each run")
 show_help(__name__, PARSER)     # before slow imports
 
-import contextlib
 import itertools
-import json
 import os
 import re
 import shlex
@@ -58,7 +56,7 @@ from lgn_net.cli import config_from_dict, knob_parser, load_yaml, parse_command
 from lgn_net.config import Config, to_yaml
 from lgn_net.datasets import canonical_name
 from lgn_net.errors import UserError
-from lgn_net.files import ROOT, locked, to_json, write_atomic
+from lgn_net.files import ROOT, locked, read_json, to_json, write_atomic
 from lgn_net.report.figures import plan_figure, save_figure, sweep_figure
 from lgn_net.report.tables import LISTED, PUBLISHED, SIGNALS, csv_text, latex, markdown, percent, plan_tables
 from lgn_net.terminal import StopOnSignal, run_command
@@ -148,13 +146,6 @@ def read_plan(argv: list[str]) -> tuple[argparse.Namespace, dict, list["Run"]]:
         folder = args.exp_dir / re.sub(r"\W+", "_", name.lower()).strip("_") / f"seed_{seed}"
         runs.append(Run(name, seed, folder, argv, config, published.get(canonical_name(config.data.dataset)), args))
     return args, plan, runs
-
-
-def read_json(path: Path) -> dict:
-    """Read a file of one dictionary; {} where it is missing or damaged, since it will be made again."""
-    with contextlib.suppress(OSError, ValueError):
-        return dict(json.loads(path.read_text()))
-    return {}
 
 
 @dataclass

@@ -24,7 +24,7 @@ from lgn_net.model.build import build_model
 from lgn_net.scores.maps import error_map, smoothed
 from lgn_net.scores.normality import calibrate, calibrated
 from lgn_net.scores.protocols import paper_weights
-from lgn_net.scores.score_file import VideoScores, read_scores
+from lgn_net.scores.score_file import read_scores
 from lgn_net.terminal import progress
 from lgn_net.training.checkpoint import load_checkpoint, load_weights
 from lgn_net.video.source import FPS, Numbered, Source, SourceLost
@@ -91,10 +91,10 @@ class AnomalyDetector:
 
     def calibrate(self, *normal: str | Path) -> Self:
         """Take these videos, folders of images, or scores.csv of such, as what is normal; returns the detector."""
-        videos: list[VideoScores] = []
+        videos = []
         for path in map(Path, normal):
             if path.suffix.lower() == ".csv":
-                videos += read_scores(path, [*self.weights, "peak_error"], labelled=False)
+                videos += [video.signals for video in read_scores(path, [*self.weights, "peak_error"], labelled=False)]
                 continue
             found: list[dict[str, float]] = []
             with open_footage(path, self.config.data.channels) as footage, \
@@ -212,10 +212,9 @@ class AnomalyDetector:
         return float(calibrated(signals, self.weights, self.calibration or {})) if signals else math.nan
 
 
-def gathered(found: list[dict[str, float]]) -> VideoScores:
-    """Gather the signals of n frames, for `calibrate`."""
-    signals = {key: np.array([one[key] for one in found]) for key in found[0]}
-    return VideoScores("", np.arange(len(found)), signals, np.zeros(len(found), np.uint8))
+def gathered(found: list[dict[str, float]]) -> dict[str, np.ndarray]:
+    """Gather the signals of n frames, (n,) each."""
+    return {key: np.array([one[key] for one in found]) for key in found[0]}
 
 
 def with_alarms(frames: Iterable[FrameResult], length: int, gap: int) -> Iterator[FrameResult]:
