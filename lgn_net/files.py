@@ -68,17 +68,14 @@ def locked(path: Path, timeout: float = -1) -> Iterator[None]:
 
     Waits `timeout` seconds for another process, below 0 as long as it takes; filelock.Timeout when that still holds it.
     """
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout)
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
-            raise
-        warnings.warn(f"the disk of {path} knows no locks; do not start the same command twice at a time")
-    try:
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(FileLock(path, timeout))
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+            warnings.warn(f"the disk of {path} knows no locks; do not start the same command twice at a time")
         yield
-    finally:
-        lock.release()
 
 
 def results_folder(checkpoint: Path) -> Path:

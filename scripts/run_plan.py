@@ -224,8 +224,6 @@ class Run:
         """Run the next command until it ends or time is `over()`, note its time, and return its exit status."""
         print(f"{self.name}: {self.stage}, see {self.folder.with_suffix('.log')}", flush=True)
         write_atomic(self.folder.with_suffix(".yaml"), to_yaml(self.config))
-        if not self.last.exists():                                     # killed between the first epoch's two files
-            (self.folder / "epoch_001.pt").unlink(missing_ok=True)
         command, started = self.command(self.stage), time.monotonic()
         with open(self.folder.with_suffix(".log"), "a") as log:
             print(f"\n$ {shlex.join(command)}", file=log, flush=True)

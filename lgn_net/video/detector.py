@@ -104,7 +104,7 @@ class AnomalyDetector:
                     bar.update()
             if not found:
                 raise UserError(f"{path}: {bar.n} frames, fewer than those of a window; nothing was scored")
-            videos.append(gathered(found))
+            videos.append({name: np.array([signals[name] for signals in found]) for name in found[0]})
         self.calibration, self.of_training = calibrate(videos, self.weights), False
         return self
 
@@ -152,7 +152,8 @@ class AnomalyDetector:
             learned += [one.signals] if one.signals else []
             seconds = one.number / FPS if math.isnan(one.seconds) else one.seconds
             if seconds >= calibrate_seconds and len(learned) >= FIRST:
-                self.calibration, self.of_training = calibrate([gathered(learned)], self.weights, robust=True), False
+                normal = {name: np.array([signals[name] for signals in learned]) for name in learned[0]}
+                self.calibration, self.of_training = calibrate([normal], self.weights, robust=True), False
                 break
         else:
             if calibrate_seconds:
@@ -210,11 +211,6 @@ class AnomalyDetector:
         """Compute the normality of a frame, NaN where it has no score."""
         signals: Any = one.signals
         return float(calibrated(signals, self.weights, self.calibration or {})) if signals else math.nan
-
-
-def gathered(found: list[dict[str, float]]) -> dict[str, np.ndarray]:
-    """Gather the signals of n frames, (n,) each."""
-    return {key: np.array([one[key] for one in found]) for key in found[0]}
 
 
 def with_alarms(frames: Iterable[FrameResult], length: int, gap: int) -> Iterator[FrameResult]:
