@@ -92,10 +92,7 @@ def find_masks(split: Path, videos: Sequence[Video]) -> list[tuple[str, ...]]:
 @torch.inference_mode()
 def sample_normal(model: FramePredictor, videos: list[Video], config: Config, count: int, device: torch.device,
                   bar: tqdm = SILENT, observers: Sequence[Callable] = ()) -> tuple[list[FrameSignals], list[dict]]:
-    """Score `count` windows, spread evenly, with the memory frozen; count how the memories' items are used.
-
-    What `observers` measure becomes signals, as in `score_videos`.
-    """
+    """Score `count` windows, spread evenly, as `score_videos` does with a frozen memory; count how items are used."""
     config, window = with_knobs(config, {"score.memory_update": "frozen"}), config.model.window
     every = [(v, range(t, t + window)) for v in long_enough(videos, window)
              for t in range(len(videos[v].frames) - window + 1)]
