@@ -42,7 +42,7 @@ from lgn_net.files import ROOT, check_writable, results_folder
 from lgn_net.inference.around import draw_maps, find_masks, load_data, load_network, sample_normal, to_scores
 from lgn_net.inference.loop import score_videos, videos_of_process
 from lgn_net.inference.observers import Localization, Quality, summarize
-from lgn_net.inference.part import Part, key_of
+from lgn_net.inference.part import Part
 from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.report.outcome import finish
 from lgn_net.scores.evaluation import Evaluation, read_any
@@ -85,9 +85,9 @@ def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | Non
 
     # Frames to signals: the test videos, shared out among the processes, then some training windows.
     score = {knob: value for knob, value in asdict(config.score).items() if knob not in SCORING}
-    key = key_of([asdict(config.data), asdict(config.model), score, origin["versions"], args.quality, masks],
-                 model.state_dict(), videos)
-    part = Part(out / f".part{rank()}of{world_size()}", key, [localization.pixels] if localization else [])
+    facts = [asdict(config.data), asdict(config.model), score, origin["versions"], args.quality, masks]
+    part = Part(out / f".part{rank()}of{world_size()}", facts, model.state_dict(), videos,
+                [localization.pixels] if localization else [])
     windows = sum(len(videos[v].frames) - before for v in videos_of_process(videos, config))
     with progress("evaluate", windows + extra, "frames") as bar:
         signals = score_videos(model, videos, config, device, bar, [o for o in (localization, quality) if o], part)

@@ -212,14 +212,14 @@ def measuring_arguments(parser: ArgumentParser) -> None:
                         help="all: the AUC under every protocol, too; paper: the headline only.")
 
 
-def given(argv: list[str], *flags: str) -> bool:
-    """Tell whether one of some flags, or a short form of theirs, stands on the command line."""
-    return any({word, ALIASES.get(word)} & {*flags} for word in separate(argv))
+def given(argv: list[str], flag: str) -> bool:
+    """Tell whether a flag, or a short form of it, stands on the command line."""
+    return any(flag in (word, ALIASES.get(word)) for word in separate(argv))
 
 
 def parse_command(parser: ArgumentParser, argv: list[str],
                   saved: Mapping[str, object] | None = None) -> tuple[Config, Namespace]:
-    """Read a command line: the configuration and the command's own arguments. UserError as in `config.parse`.
+    """Read a command line: the configuration and the command's own arguments. UserError as in `parse`.
 
     What the configuration is made of, later ones win:
 
@@ -255,8 +255,8 @@ def parse_command(parser: ArgumentParser, argv: list[str],
             elif saved is None:
                 raise UserError(f"data set {dataset} has no file {file}; give --config FILE, such as configs/ped2.yaml")
         if "--model_dir" in chosen:
-            from lgn_net.official import official_system
-            files.append(ROOT / f"configs/family/{official_system(chosen['--model_dir'])}.yaml")
+            from lgn_net.official import load_unwrapped, official_system
+            files.append(ROOT / f"configs/family/{official_system(load_unwrapped(chosen['--model_dir']))}.yaml")
     family = ROOT / f"configs/family/{chosen.get('--model.name', '')}.yaml"
     if family.is_file() and (files or not base):
         files = [*files, family]

@@ -68,17 +68,14 @@ def locked(path: Path, timeout: float = -1) -> Iterator[None]:
 
     Waits `timeout` seconds for another process, below 0 as long as it takes; filelock.Timeout when that still holds it.
     """
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout)
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
-            raise
-        warnings.warn(f"the disk of {path} knows no locks; do not start the same command twice at a time")
-    try:
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(FileLock(path, timeout))
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+            warnings.warn(f"the disk of {path} knows no locks; do not start the same command twice at a time")
         yield
-    finally:
-        lock.release()
 
 
 def results_folder(checkpoint: Path) -> Path:
@@ -104,3 +101,10 @@ def write_atomic(path: Path, text: str) -> None:
 def to_json(content: object) -> str:
     """Write indented JSON; NaN is not allowed in."""
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def read_json(path: Path) -> dict:
+    """Read a file of one dictionary; {} where it is missing or damaged, since it will be made again."""
+    with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
+        return dict(json.loads(path.read_text()))
+    return {}

@@ -65,7 +65,7 @@ def import_official(config: Config, model_path: str | Path, items_path: str | Pa
                         f"M x D, saved beside it by the authors as <n>keys.pt; without them no score means anything")
 
     # Read the sizes off the weights' shapes.
-    system = infer_system(official)
+    system = official_system(official)
     if missing := [name for name in (FIRST, LAST, STATE)[:3 if system == "lgn_net" else 2] if name not in official]:
         raise UserError(f"{model_path} is not the state_dict of LGN-Net, nor of MNAD: {missing[0]} is missing")
     (base_width, stacked), channels = official[FIRST].shape[:2], len(official[LAST])
@@ -92,16 +92,14 @@ def import_official(config: Config, model_path: str | Path, items_path: str | Pa
     return config, {name: official[theirs[name]] for name in expected}
 
 
-def official_system(model_path: str | Path) -> str:
-    """Return which system the authors' model file holds, a key of `SYSTEMS`; "lgn_net" for any other content."""
-    content = load_unwrapped(model_path)
-    return infer_system(content) if isinstance(content, dict) else "lgn_net"
+def official_system(content: Any) -> str:
+    """Return whose state_dict this is, a key of `SYSTEMS`; "lgn_net" for any other content of a file.
 
-
-def infer_system(official: dict) -> str:
-    """Return a key of `SYSTEMS`: MNAD has no local branch; MNAD-Recon sees a single frame, and has no skips."""
-    if not {FIRST, LAST, UP} <= official.keys() or any(name.startswith(("pred.", "st_decoder.")) for name in official):
+    MNAD has no local branch; MNAD-Recon sees a single frame, and has no skips.
+    """
+    if (not isinstance(content, dict) or not {FIRST, LAST, UP} <= content.keys()
+            or any(name.startswith(("pred.", "st_decoder.")) for name in content)):
         return "lgn_net"
-    width, stacked = official[FIRST].shape[:2]
-    narrow = official[UP].shape[1] == 4 * width
-    return "mnad_recon" if stacked == len(official[LAST]) and not narrow else "mnad_pred"
+    width, stacked = content[FIRST].shape[:2]
+    narrow = content[UP].shape[1] == 4 * width
+    return "mnad_recon" if stacked == len(content[LAST]) and not narrow else "mnad_pred"

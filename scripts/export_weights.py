@@ -28,14 +28,16 @@ show_help(__name__, PARSER)     # before slow imports
 
 import zlib
 
+from torch import Tensor
+
 from lgn_net.config import Config
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.device import pick_device
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable, replacing
-from lgn_net.inference.around import predict_again, sample_normal, to_scores
+from lgn_net.inference.around import sample_normal, to_scores
 from lgn_net.model.build import build_model
-from lgn_net.scores.maps import as_array, error_map, smoothed
+from lgn_net.scores.maps import error_map, smoothed
 from lgn_net.scores.normality import calibrate
 from lgn_net.scores.protocols import paper_weights
 from lgn_net.terminal import progress, run_command
@@ -70,17 +72,17 @@ def main(argv: list[str]) -> None:
 
 def calibrate_network(args: argparse.Namespace, config: Config, state: dict) -> dict:
     """Calibrate a network on training windows."""
+    def measure_peak(_video: int, _frame: int, predicted: Tensor, target: Tensor) -> dict[str, float]:
+        return {"peak_error": float(smoothed(error_map(predicted, target)).max())}
+
     device = pick_device(args.device)
     model = build_model(config).to(device)
     load_weights(model, state, args.checkpoint)
     videos = index_videos(find_split(args.dataset_path, config.data.dataset, "training"))
     with progress("score training windows", args.windows, "windows") as bar:
-        normal, _ = sample_normal(model, videos, config, args.windows, device, bar)
-    wanted = {(videos[s.video].name, s.frame) for s in normal[::-(-len(normal) // 64)]}     # for their greatest errors
-    scored = to_scores(normal, videos)
-    peaks = [smoothed(error_map(as_array(predicted), as_array(target))).max()
-             for *_, predicted, target in predict_again(model, videos, config, scored, wanted, device)]
-    return calibrate(scored, paper_weights(config.score.psnr_weight, len(model.memories)), peaks)
+        normal, _ = sample_normal(model, videos, config, args.windows, device, bar, [measure_peak])
+    signals = [video.signals for video in to_scores(normal, videos)]
+    return calibrate(signals, paper_weights(config.score.psnr_weight, len(model.memories)))
 
 
 def split_file(path: Path, folder: Path, size: int = 15 * 2**20) -> None:

@@ -16,7 +16,7 @@ PARSER.add_argument("--config", help="configuration whose data set and scoring g
 show_help(__name__, PARSER)     # before slow imports
 
 from lgn_net.files import ROOT
-from lgn_net.official import SYSTEMS, import_official, official_system
+from lgn_net.official import SYSTEMS, import_official, load_unwrapped, official_system
 from lgn_net.terminal import run_command
 from lgn_net.training.checkpoint import save_checkpoint
 
@@ -24,7 +24,7 @@ from lgn_net.training.checkpoint import save_checkpoint
 def main(argv: list[str]) -> None:
     """Import the pair."""
     args = PARSER.parse_args(argv)
-    system = ROOT / f"configs/family/{official_system(args.model)}.yaml"
+    system = ROOT / f"configs/family/{official_system(load_unwrapped(args.model))}.yaml"
     files = [args.config] if args.config else [ROOT / "configs/ped2.yaml", system]
     config, _ = parse(knob_parser(), [f"--config={file}" for file in files])
     config, state = import_official(config, args.model, args.items)

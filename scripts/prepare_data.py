@@ -33,8 +33,6 @@ add("--depth_range", type=float, nargs=2, metavar=("LOW", "HIGH"),
     help="custom, images of 16 bits or floats: the pixels that become 0 and 255, as 0 4095")
 show_help(__name__, PARSER)     # before slow imports
 
-import contextlib
-import json
 import os
 import re
 import shlex
@@ -55,7 +53,7 @@ from lgn_net.data.labels import load_labels
 from lgn_net.data.videos import index_videos
 from lgn_net.datasets.common import SPLIT_FOLDERS, SourceVideo, load_array, load_mat, some
 from lgn_net.errors import UserError
-from lgn_net.files import ROOT, locked, replacing, replacing_folder, to_json, write_atomic
+from lgn_net.files import ROOT, locked, read_json, replacing, replacing_folder, to_json, write_atomic
 from lgn_net.terminal import progress, run_command
 
 # Lossless, or half the bytes at 52 dB (measured on Avenue), with colours at full resolution, unlike OpenCV's default.
@@ -113,9 +111,7 @@ def prepare(sources: list[Path], args: argparse.Namespace) -> dict[str, Any]:
         "depth_range": args.depth_range}
     args.out.mkdir(parents=True, exist_ok=True)
     with locked(args.out / f".{args.name}.lock", timeout=0):
-        before: dict[str, Any] = {}
-        with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):          # missing, or damaged
-            before = dict(json.loads((root / "prepared.json").read_text()))
+        before = read_json(root / "prepared.json")
         if any(root.glob("[!.]*")) and any(before.get(key) != value for key, value in manifest.items()):
             raise UserError(f"{root} was made from another source, format or --depth_range (its prepared.json names "
                             f"them); give these again, or another --out, or delete {root} first")
@@ -186,7 +182,8 @@ def write_video(video: SourceVideo, home: Path, image_format: str, depth: tuple[
         if labels is not None:
             if len(labels) != count or video.masks and len(masked) != count:
                 raise UserError(f"{name}: {len(masked)} masks, {len(labels)} labels, {count} frames do not fit")
-            save_array(home / "labels" / f"{video.name}.npy", labels)
+            with replacing(home / "labels" / f"{video.name}.npy") as file:
+                np.save(file, labels)
 
 
 def encoded_frames(frames: Path | tuple[Path, ...], image_format: str,
@@ -250,17 +247,12 @@ def write_labels(root: Path, args: argparse.Namespace, lengths: dict[str, int]) 
         if lost or not lengths:
             return None
         labels = {name: np.array(load_array(file)) for name, file in own.items()}
-    for name, array in labels.items():
-        save_array(own[name], array)
     every = np.concatenate(list(labels.values()))
-    save_array(root / f"frame_labels_{args.name}.npy", every)
+    files = {own[name]: array for name, array in labels.items()} | {root / f"frame_labels_{args.name}.npy": every}
+    for path, array in files.items():
+        with replacing(path) as file:
+            np.save(file, array)
     return f"{whose}, {every.sum()} frames abnormal"
-
-
-def save_array(path: Path, array: np.ndarray) -> None:
-    """Write a NumPy file completely or not at all."""
-    with replacing(path) as file:
-        np.save(file, array)
 
 
 if __name__ == "__main__":

@@ -37,9 +37,7 @@ only.add_argument("--evaluate-only", action="store_true", help="needs the testin
 add("--dry-run", action="store_true", help="print the commands only, a line for each run")
 show_help(__name__, PARSER)     # before slow imports
 
-import contextlib
 import itertools
-import json
 import os
 import re
 import shlex
@@ -58,7 +56,7 @@ from lgn_net.cli import config_from_dict, knob_parser, load_yaml, parse_command
 from lgn_net.config import Config, to_yaml
 from lgn_net.datasets import canonical_name
 from lgn_net.errors import UserError
-from lgn_net.files import ROOT, locked, to_json, write_atomic
+from lgn_net.files import ROOT, locked, read_json, to_json, write_atomic
 from lgn_net.report.figures import plan_figure, save_figure, sweep_figure
 from lgn_net.report.tables import LISTED, PUBLISHED, SIGNALS, csv_text, latex, markdown, percent, plan_tables
 from lgn_net.terminal import StopOnSignal, run_command
@@ -77,8 +75,7 @@ LATER = ("score.", "data.label_source", "train.max_steps")
 def main(argv: list[str]) -> int:
     """Run the plan of a command line; return the exit status."""
     # What is to be done.
-    args = parse_arguments(argv)
-    plan, runs = read_plan(args)
+    args, plan, runs = read_plan(argv)
     for run in runs:
         run.look()
     if args.dry_run:
@@ -113,8 +110,9 @@ def main(argv: list[str]) -> int:
     return 128 + stop.received if stop.received else AGAIN if left else 0
 
 
-def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    """Parse the command line; what follows `--` are knobs of train.py, `args.knobs`."""
+def read_plan(argv: list[str]) -> tuple[argparse.Namespace, dict, list["Run"]]:
+    """Read the command line, its plan, and the runs, all rows with the first seed first; UserError for mistakes."""
+    # The command line. What follows `--` are knobs of train.py.
     cut = argv.index("--") if "--" in argv else len(argv)
     args = PARSER.parse_args(argv[:cut])
     args.knobs = argv[cut + 1:] + FAST * args.fast
@@ -122,11 +120,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     args.stages = {"train"} if args.train_only else {"evaluate"} if args.evaluate_only else {"train", "evaluate"}
     # The last 20 seconds, or a fifth of the time, are for saving.
     args.deadline = time.monotonic() + 60 * args.minutes - min(20.0, 12 * args.minutes)
-    return args
 
-
-def read_plan(args: argparse.Namespace) -> tuple[dict, list["Run"]]:
-    """Read the plan and its runs, all rows with the first seed first; UserError for a plan that cannot be run."""
     # The file. Values stay as they are written, as the command line wants them.
     try:
         plan = {"question": [], "set": {}} | load_yaml(args.plan.read_text(), lambda x: yaml.load(x, yaml.BaseLoader))
@@ -151,14 +145,7 @@ def read_plan(args: argparse.Namespace) -> tuple[dict, list["Run"]]:
         published = PUBLISHED.get(config.model.name, {}) if {*rows[name]} <= {"model.name"} else {}
         folder = args.exp_dir / re.sub(r"\W+", "_", name.lower()).strip("_") / f"seed_{seed}"
         runs.append(Run(name, seed, folder, argv, config, published.get(canonical_name(config.data.dataset)), args))
-    return plan, runs
-
-
-def read_json(path: Path) -> dict:
-    """Read a file of one dictionary; {} where it is missing or damaged, since it will be made again."""
-    with contextlib.suppress(OSError, ValueError):
-        return dict(json.loads(path.read_text()))
-    return {}
+    return args, plan, runs
 
 
 @dataclass
@@ -237,8 +224,6 @@ class Run:
         """Run the next command until it ends or time is `over()`, note its time, and return its exit status."""
         print(f"{self.name}: {self.stage}, see {self.folder.with_suffix('.log')}", flush=True)
         write_atomic(self.folder.with_suffix(".yaml"), to_yaml(self.config))
-        if not self.last.exists():                                     # killed between the first epoch's two files
-            (self.folder / "epoch_001.pt").unlink(missing_ok=True)
         command, started = self.command(self.stage), time.monotonic()
         with open(self.folder.with_suffix(".log"), "a") as log:
             print(f"\n$ {shlex.join(command)}", file=log, flush=True)
@@ -272,13 +257,6 @@ class Run:
             how += ["--train.minutes", f"{max((self.args.deadline - time.monotonic()) / 60, 0.001):.3f}"]
         return [sys.executable, str(ROOT / "train.py"), *how, *where, "--exp_dir", str(self.folder)]
 
-    def summary(self) -> dict:
-        """Return the run as the tables and pictures of `lgn_net.report` take it."""
-        times, log = read_json(self.folder.with_suffix(".times.json")), read_log(self.folder / "log.jsonl")
-        return self.results | {
-            "row": self.row, "seed": self.seed, "published_auc": self.published, "train_s": times.get("train"),
-            "evaluate_s": times.get("evaluate"), "live_items": log[-1]["live_items"] or None if log else None}
-
     def draw_epochs(self) -> None:
         """Draw the AUCs over the epochs that were evaluated into the run's folder."""
         last = self.config.train.epochs
@@ -291,7 +269,15 @@ class Run:
 
 def write_outputs(plan: dict, runs: list[Run], args: argparse.Namespace) -> str:
     """Write the plan's tables, list and pictures; return the tables for a terminal."""
-    rows, path = [run.summary() for run in runs], args.exp_dir / args.plan.stem
+    # The runs as the tables and pictures of `lgn_net.report` take them.
+    rows, path = [], args.exp_dir / args.plan.stem
+    for run in runs:
+        times, log = read_json(run.folder.with_suffix(".times.json")), read_log(run.folder / "log.jsonl")
+        rows.append(run.results | {
+            "row": run.row, "seed": run.seed, "published_auc": run.published, "train_s": times.get("train"),
+            "evaluate_s": times.get("evaluate"), "live_items": log[-1]["live_items"] or None if log else None})
+
+    # The tables, the list and the picture.
     question = [plan["question"]] if isinstance(plan["question"], str) else plan["question"]
     overrides = ", ".join(f"{knob} {value}" for knob, value in plan["set"].items()) or plan["config"]
     tables = plan_tables(rows, " ".join(["all rows:", overrides, *args.knobs]))

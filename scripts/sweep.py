@@ -43,18 +43,16 @@ from lgn_net.terminal import progress, run_command
 
 
 def main(argv: list[str]) -> None:
-    """Run the command."""
-    sweep = {"lambda": sweep_lambda, "gamma": sweep_gamma}.get(argv[0] if argv else "")
-    if not sweep:
-        raise UserError("the first word is lambda or gamma")
-    sweep(argv[1:])
-
-
-def sweep_lambda(argv: list[str]) -> None:
-    """Measure one score file with every lambda."""
-    args = LAMBDA.parse_args(argv)
-    evaluation, folder = open_evaluation(args.folder)
-    finish("lambda", lambda_rows(evaluation, args.steps), evaluation.weights.get("psnr", 0.0), folder)
+    """Measure one score file with every lambda, or run the network for every gamma."""
+    match argv[:1]:
+        case ["lambda"]:
+            args = LAMBDA.parse_args(argv[1:])
+            evaluation, folder = open_evaluation(args.folder)
+            finish("lambda", lambda_rows(evaluation, args.steps), evaluation.weights.get("psnr", 0.0), folder)
+        case ["gamma"]:
+            sweep_gamma(argv[1:])
+        case _:
+            raise UserError("the first word is lambda or gamma")
 
 
 def sweep_gamma(argv: list[str]) -> None:

@@ -72,7 +72,7 @@ def test_commands_take_the_arguments_that_are_documented(page, monkeypatch):
             raise SystemExit("parsed")
         monkeypatch.setattr(parser, "parse_args", parse_args)
     monkeypatch.setattr(checkpoint, "load_checkpoint", lambda _: (Config(), {}))
-    monkeypatch.setattr(official, "official_system", lambda _: "lgn_net")
+    monkeypatch.setattr(official, "load_unwrapped", lambda _: "content of another kind")
     for script, words in commands(page):
         with pytest.raises(SystemExit, match="parsed"):
             load_script(script).main(words)

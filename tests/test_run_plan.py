@@ -150,21 +150,19 @@ def test_killed_and_stopped(base, whole, tmp_path):
 
 @pytest.mark.slow
 def test_taken_over_and_failed(base, tmp_path):
-    """Begun with other knobs, a run goes on with the plan's; a torn file goes; a failing row leaves the others."""
-    made, folder, torn = base[1], tmp_path / "runs/lgn_net/seed_0", tmp_path / "runs/loc_net_narrow/seed_0/epoch_001.pt"
+    """Begun with other knobs, a run goes on with the plan's; a failing row leaves the others."""
+    made, folder, narrow = base[1], tmp_path / "runs/lgn_net/seed_0", tmp_path / "runs/loc_net_narrow/seed_0"
     begun = "--exp_dir", folder, "--train.epochs", 2, "--train.max_steps", 2, "--train.log_every", 2
     with open(tmp_path / "begun.log", "w") as log:
         Forked(["python", "train.py", "--config", f"{made}/tiny.yaml", "--dataset_path", f"{made}", *map(str, begun)],
                log).wait()
-    torn.parent.mkdir(parents=True)
-    torn.write_text("no checkpoint")
     plan = tmp_path / "plan.yaml"
     plan.write_text((made / "plan.yaml").read_text().replace("width: 2", "width: 2, data.label_source: ano_pred"))
     base = *base, "--plan", plan, "--exp_dir", tmp_path / "runs", "--seeds", 0
     result = run(run_plan.main, *base)
     assert result.status == 1 and re.search("Loc-Net, narrow, seed 0: failed, see .*: error: ", result.out), result
     assert re.search(r"\| LGN-Net +\| 1 of 1 \|", (tmp_path / "runs/plan.md").read_text())
-    for one in (folder, torn.parent):
+    for one in (folder, narrow):
         saved = torch.load(one / "last.pt", weights_only=True)
         assert saved["step"] == 2 * 5 and saved["config"]["train"]["max_steps"] is None
         assert saved["config"]["train"]["log_every"] == 1
@@ -250,7 +248,7 @@ def test_plans_that_ship():
     published = {}
     for plan in (ROOT / "plans").glob("*.yaml"):
         argv = "--plan", plan, "--dataset_path", "data", "--exp_dir", "runs", "--seeds", 0
-        runs = run_plan.read_plan(run_plan.parse_arguments([*map(str, argv)]))[1]
+        runs = run_plan.read_plan([*map(str, argv)])[2]
         assert [one.row for one in runs] == [*yaml.safe_load(plan.read_text())["rows"]]
         assert len({one.folder for one in runs}) == len(runs)
         published[plan.stem] = [one.published for one in runs]

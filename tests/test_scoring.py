@@ -16,13 +16,14 @@ from lgn_net.data.clips import read_frames, to_float
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.errors import UserError
 from lgn_net.inference import loop
-from lgn_net.inference.around import predict_again, sample_normal, to_scores
+from lgn_net.inference.around import draw_maps, sample_normal, to_scores
 from lgn_net.inference.loop import copy_items, restore_items
 from lgn_net.inference.signals import psnr, query_distance, regular_score
 from lgn_net.inference.sweep import sweep_gamma
 from lgn_net.model.build import build_model
 from lgn_net.model.lgn_net import LGNNet
 from lgn_net.model.memory import PrototypeMemory
+from lgn_net.scores.maps import error_map
 
 CPU = torch.device("cpu")
 TINY = Config(data=DataConfig(image_size=16, workers=0, channels=1),
@@ -181,13 +182,15 @@ def test_single_frames_again_as_they_were_predicted(model, videos, mode):
     signals = score_videos(model, videos, config, CPU, observers=[observe])
     assert list(seen) == [(s.video, s.frame) for s in signals]
     assert [s.more["mean"] for s in signals] == [predicted.mean().item() for predicted in seen.values()]
+    scored = to_scores(signals, videos)
+    normal = [video.signals["psnr"] for video in scored]
     for wanted in ([(2, 9), (0, 6), (2, 5)], sorted(seen)):
-        again = list(predict_again(model, videos, config, to_scores(signals, videos),
-                                   {(videos[v].name, t) for v, t in wanted}, CPU))
-        for (v, t), (name, frame, file, predicted, target) in zip(sorted(wanted), again, strict=True):
-            assert (name, frame, file) == (videos[v].name, t, videos[v].frames[t])
-            assert_close(predicted, seen[v, t], atol=1e-5, rtol=0)
-            assert torch.equal(target, to_float(read_frames(videos[v].frames[t:t + 1], 1, 16))[0])
+        again = draw_maps(model, videos, config, scored, normal, [(v, t, "chosen") for v, t in wanted], CPU)
+        for (v, t), one in zip(wanted, again, strict=True):
+            assert (one.video, one.frame, one.normality) == (videos[v].name, t, normal[v][t - 4])
+            target = read_frames(videos[v].frames[t:t + 1], 1, 16)[0]
+            assert np.array_equal(one.image, target.transpose(1, 2, 0))
+            assert_close(one.error, error_map(seen[v, t], to_float(target)), atol=1e-5, rtol=0)
 
 
 def test_windows_spread_over_all_videos(model, videos):

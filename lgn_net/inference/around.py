@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from jsonargparse import Namespace
 from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
 from lgn_net.config import Config, with_knobs
@@ -27,7 +26,7 @@ from lgn_net.model.build import build_model
 from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.official import import_official
 from lgn_net.scores.evaluation import labels_of
-from lgn_net.scores.maps import FrameMap, as_array, error_map, to_image
+from lgn_net.scores.maps import FrameMap, error_map, to_image
 from lgn_net.scores.results import Results
 from lgn_net.scores.score_file import VideoScores
 from lgn_net.training.checkpoint import check_network, load_checkpoint, load_weights
@@ -92,8 +91,8 @@ def find_masks(split: Path, videos: Sequence[Video]) -> list[tuple[str, ...]]:
 
 @torch.inference_mode()
 def sample_normal(model: FramePredictor, videos: list[Video], config: Config, count: int, device: torch.device,
-                  bar: tqdm = SILENT) -> tuple[list[FrameSignals], list[dict]]:
-    """Score `count` windows, spread evenly, with the memory frozen; count how the memories' items are used."""
+                  bar: tqdm = SILENT, observers: Sequence[Callable] = ()) -> tuple[list[FrameSignals], list[dict]]:
+    """Score `count` windows, spread evenly, as `score_videos` does with a frozen memory; count how items are used."""
     config, window = with_knobs(config, {"score.memory_update": "frozen"}), config.model.window
     every = [(v, range(t, t + window)) for v in long_enough(videos, window)
              for t in range(len(videos[v].frames) - window + 1)]
@@ -102,6 +101,9 @@ def sample_normal(model: FramePredictor, videos: list[Video], config: Config, co
     usage = [torch.zeros(len(memory.items), dtype=torch.long, device=device) for memory in model.memories]
     signals: list[FrameSignals] = []
     for scored in predict(ready, stream_windows(ready, videos, [every[i] for i in picked], config, device), config):
+        for one, *frames in zip(scored.signals, scored.predicted, scored.target):
+            for observe in observers:
+                one.more.update(observe(one.video, one.frame, *frames))
         signals += scored.signals
         for counts, lookup in zip(usage, scored.lookups):
             counts += torch.bincount(lookup.nearest[:, 0], minlength=len(counts))
@@ -111,37 +113,29 @@ def sample_normal(model: FramePredictor, videos: list[Video], config: Config, co
 
 
 @torch.inference_mode()
-def predict_again(model: FramePredictor, videos: list[Video], config: Config, scored: Sequence[VideoScores],
-                  wanted: Collection[tuple[str, int]],
-                  device: torch.device) -> Iterator[tuple[str, int, str, Tensor, Tensor]]:
-    """Predict the `wanted` frames, (name of the video, index), each with the memory that it met in `score_videos`.
-
-    Yields in their order: name of the video, index and file of the frame, predicted and true frame (C, H, W).
-    """
-    index = {video.name: v for v, video in enumerate(videos)}
-    where = [(video.name, t) for video in scored for t, updated in
-             zip(video.frames.tolist(), video.signals["memory_updated"]) if updated or (video.name, t) in wanted]
-    last = max((k for k, place in enumerate(where) if place in wanted), default=-1)
-    ranges = [(index[name], range(t - config.model.window + 1, t + 1)) for name, t in where[:last + 1]]
-    model = for_inference(model, config)
-    for again in predict(model, stream_windows(model, videos, ranges, config, device), config):
-        for s, predicted, target in zip(again.signals, again.predicted, again.target):
-            video = videos[s.video]
-            if (video.name, s.frame) in wanted:
-                yield video.name, s.frame, video.frames[s.frame], predicted, target
-
-
 def draw_maps(model: FramePredictor, videos: list[Video], config: Config, scored: Sequence[VideoScores],
               normal: Sequence[np.ndarray], wanted: Sequence[tuple[int, int, str]],
               device: torch.device) -> list[FrameMap]:
-    """Make the error maps of `wanted` frames: index in `scored`, in the video, and why, of which the first counts."""
-    reasons = {(scored[k].name, frame): (k, kind) for k, frame, kind in reversed(wanted)}
-    maps = {}
-    for name, frame, file, predicted, target in predict_again(model, videos, config, scored, reasons, device):
-        k, kind = reasons[name, frame]
-        i = np.searchsorted(scored[k].frames, frame)
-        prediction, truth = as_array(predicted), as_array(target)
-        error, (W, H) = error_map(prediction, truth), Image.open(file).size
-        maps[k, frame] = FrameMap(name, frame, kind, float(normal[k][i]), int(scored[k].labels[i]), to_image(truth),
-                                  to_image(prediction), error, W / H)
+    """Make the error maps of `wanted` frames: index in `scored`, in the video, and why, of which the first counts.
+
+    The frames are predicted again, each with the memory that it met in `score_videos`.
+    """
+    reasons = {(k, frame): kind for k, frame, kind in reversed(wanted)}
+    names, maps = [video.name for video in videos], {}
+    index = [names.index(video.name) for video in scored]                     # in `videos`
+
+    # Up to the last wanted frame, the others that updated the memory are needed, too.
+    where = [(k, t) for k, video in enumerate(scored) for t, updated in
+             zip(video.frames.tolist(), video.signals["memory_updated"]) if updated or (k, t) in reasons]
+    last = max((n for n, place in enumerate(where) if place in reasons), default=-1)
+    ranges = [(index[k], range(t - config.model.window + 1, t + 1)) for k, t in where[:last + 1]]
+    model = for_inference(model, config)
+    for again in predict(model, stream_windows(model, videos, ranges, config, device), config):
+        for (v, t, *_), predicted, target in zip(again.signals, again.predicted, again.target):
+            k = index.index(v)
+            if (k, t) in reasons:
+                name, frames, _, labels = scored[k]
+                i, (W, H) = np.searchsorted(frames, t), Image.open(videos[v].frames[t]).size
+                maps[k, t] = FrameMap(name, t, reasons[k, t], float(normal[k][i]), int(labels[i]), to_image(target),
+                                      to_image(predicted), error_map(predicted, target), W / H)
     return [maps[key] for key in dict.fromkeys((k, frame) for k, frame, _ in wanted)]

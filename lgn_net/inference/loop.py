@@ -18,7 +18,7 @@ from lgn_net.distributed import rank, world_size
 from lgn_net.errors import UserError
 from lgn_net.inference.part import Part
 from lgn_net.inference.signals import psnr, query_distance, regular_score
-from lgn_net.inference.stream import SILENT, Windows, batch_size_on, for_inference, stream_windows, updates_memory
+from lgn_net.inference.stream import SILENT, Windows, batch_size_on, for_inference, stream_windows
 from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.model.memory import Lookup
 from lgn_net.scores.score_file import distance_names
@@ -61,7 +61,7 @@ def predict(model: FramePredictor, windows: Iterable[Windows], config: Config, a
     An evaluation that goes on in the middle of a `video` gives the items that the memories had `at_start`, after the
     training, and how many frames, `calm`, have passed since the last update.
     """
-    knobs, updating = config.score, updates_memory(model, config)
+    knobs, updating = config.score, config.score.memory_update != "frozen" and bool(model.memories)
     at_start = at_start or copy_items(model)
     for batch in windows:
         # With `reset` every video starts with the memory of the training.

@@ -39,7 +39,7 @@ class Localization:
         found = dict.fromkeys(self.measures, float("nan"))
         if not self.masks[video]:
             return found
-        error = error_map(as_array(predicted), as_array(target))
+        error = error_map(predicted, target)
         mask, strength = resized_mask(self.masks[video][frame], *error.shape), smoothed(error)
         bins = (np.clip(strength, SMALLEST, 1).view(np.int32) >> 12) - (SMALLEST.view(np.int32) >> 12)
         counts = np.bincount((2 * bins + mask).ravel(), minlength=2 * BINS)
@@ -70,9 +70,7 @@ class Localization:
             "pixel_auc": float(np.sum(abnormal_pixels * below) / pairs) if pairs else None,
             "pixel_level_auc": auc([abnormal], [-score]) if len(score) else None,
             "region_on_mask": touched, "region_on_mask_chance": chance,
-            "frames_with_mask": len(abnormal), "abnormal_frames": int(abnormal.sum()),
-            "frames_without_mask": len(rows) - len(abnormal),
-            "videos_without_masks": sum(not masks for masks in self.masks)}
+            "frames_with_mask": len(abnormal), "abnormal_frames": int(abnormal.sum())}
 
 
 def resized_mask(path: str, H: int, W: int) -> np.ndarray:

@@ -26,12 +26,21 @@ class Part:
     The second file is replaced when the lines are on the disk, so that a kill at any moment leaves both in agreement.
     """
 
-    def __init__(self, path: Path, key: str, tensors: Sequence[Tensor] = ()):
-        """`path`: of the files, without ending. `key`: of the evaluation. `tensors`: on the CPU or not, kept too."""
+    def __init__(self, path: Path, facts: object, weights: dict[str, Tensor], videos: Sequence[Video],
+                 tensors: Sequence[Tensor] = ()):
+        """`path`: of the files, without ending. `facts` (for JSON), `weights`, `videos`: what the scores depend on."""
         self.lines, self.state = path.with_suffix(".jsonl"), path.with_suffix(".state")
-        self.key, self.tensors = key, list(tensors)
         self.waiting: list[str] = []
-        self.length, self.saved_at = 0, time.monotonic()
+        self.length, self.saved_at, self.tensors = 0, time.monotonic(), list(tensors)
+
+        # The key: of each video the first and the last frame, by size and time.
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
+        for name, value in weights.items():
+            digest.update(name.encode() + value.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        for video in videos:
+            stats = [os.stat(video.frames[k]) for k in (0, -1)]
+            digest.update(repr((video.name, len(video.frames), [(s.st_size, s.st_mtime_ns) for s in stats])).encode())
+        self.key = digest.hexdigest()
 
     def resume(self, tensors: Sequence[Tensor]) -> Iterator[list]:
         """Yield the rows of signals that are there, and restore `tensors` to their values after the last of these rows.
@@ -74,14 +83,3 @@ class Part:
         with replacing(self.state) as file:
             torch.save({"key": self.key, "bytes": self.length, "tensors": self.tensors}, file)
         self.waiting, self.saved_at = [], time.monotonic()
-
-
-def key_of(facts: object, state: dict[str, Tensor], videos: Sequence[Video]) -> str:
-    """Make a key of what scores depend on: `facts` (for JSON), weights, and first and last frames by size and time."""
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
-    for name, value in state.items():
-        digest.update(name.encode() + value.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    for video in videos:
-        stats = [os.stat(video.frames[k]) for k in (0, -1)]
-        digest.update(repr((video.name, len(video.frames), [(s.st_size, s.st_mtime_ns) for s in stats])).encode())
-    return digest.hexdigest()

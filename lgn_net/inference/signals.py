@@ -14,7 +14,7 @@ def psnr(predicted: Tensor, target: Tensor, peak: str = "one") -> Tensor:
 
     `peak` is "one", or the maximum of the "prediction" (docs/differences.md, 6).
     """
-    mse = squared_error(predicted, target).mean(dim=(1, 2, 3)).clamp_min(FINEST)
+    mse = ((predicted - target) / 2).square().mean(dim=(1, 2, 3)).clamp_min(FINEST)
     top = 1.0 if peak == "one" else ((predicted + 1) / 2).amax(dim=(1, 2, 3)).square().clamp_min(FINEST)
     return 10 * torch.log10(top / mse)
 
@@ -24,7 +24,7 @@ def regular_score(predicted: Tensor, target: Tensor) -> Tensor:
 
     R has the scale of a squared error on [0, 1] (docs/differences.md, 7). Frames as in `psnr`.
     """
-    error = squared_error(predicted, target)                                  # (B, C, H, W)
+    error = ((predicted - target) / 2).square()                               # (B, C, H, W), on [0, 1]
     weight = -torch.expm1(-error)                                             # 1 - exp(-e)
     total = weight.sum(dim=(1, 2, 3)).clamp_min(torch.finfo(weight.dtype).tiny)
     return (weight * error).sum(dim=(1, 2, 3)) / total
@@ -35,8 +35,3 @@ def query_distance(lookup: Lookup, memory: PrototypeMemory) -> Tensor:
     nearest = memory.items[lookup.nearest[:, 0]]                              # (B*h*w, D)
     difference = F.mse_loss(lookup.flat, nearest, reduction="none")
     return difference.reshape(len(lookup.queries), -1).mean(dim=1)
-
-
-def squared_error(predicted: Tensor, target: Tensor) -> Tensor:
-    """Compute the squared error on [0, 1] of frames in [-1, 1]."""
-    return ((predicted - target) / 2).square()

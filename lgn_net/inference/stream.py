@@ -47,11 +47,6 @@ class Windows(NamedTuple):
         return Windows(where, [change(q) for q in self.queries], context, change(self.target), compared)
 
 
-def updates_memory(model: FramePredictor, config: Config) -> bool:
-    """Return whether test frames may update the memory."""
-    return config.score.memory_update != "frozen" and bool(model.memories)
-
-
 def encode_windows(model: FramePredictor, batches: Iterable[Sequence[Frame]], config: Config,
                    device: torch.device) -> Iterator[Windows]:
     """Encode every window of n + 1 consecutive frames; those that end in one batch and follow each other, at once."""

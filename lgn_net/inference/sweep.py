@@ -11,7 +11,7 @@ from lgn_net.data.videos import Video
 from lgn_net.device import autocast
 from lgn_net.inference.loop import FrameSignals, copy_items, restore_items, score_videos, to_signals, videos_of_process
 from lgn_net.inference.signals import psnr, query_distance, regular_score
-from lgn_net.inference.stream import SILENT, for_inference, stream_windows, updates_memory
+from lgn_net.inference.stream import SILENT, for_inference, stream_windows
 from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.model.memory import Lookup
 
@@ -25,7 +25,7 @@ def sweep_gamma(model: FramePredictor, videos: list[Video], config: Config, gamm
     all memories in one batch.
     """
     signals: dict[float, list[FrameSignals]] = {gamma: [] for gamma in gammas}
-    if not updates_memory(model, config):
+    if config.score.memory_update == "frozen" or not model.memories:
         return dict.fromkeys(signals, [*score_videos(model, videos, config, device, bar)])
     model, knobs = for_inference(model, config), config.score
     start: list[tuple[list[Tensor], list[float]]] = [(copy_items(model), list(signals))]

@@ -30,16 +30,15 @@ from lgn_net.terminal import visible
 
 COLUMN, PAGE = 3.5, 7.16         # inches: the widths of a column, and of a page of two columns
 BLUE, RED = "#0072b2", "#d55e00"
-STYLE = matplotlib.rc_params_from_file(TEMPLATES / "print.mplstyle", use_default_template=False)
+matplotlib.rc_file(TEMPLATES / "print.mplstyle", use_default_template=False)    # commands alone import this module
 VIDEOS_PER_PAGE, MAPS_PER_PAGE = 12, 6
 POINTS = 1000                    # of a watched video's curve at most; a picture has no more columns
 # Fonts for names in Chinese, Japanese and Korean that are installed; a letter that none has is drawn as a box.
 CJK = {"Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "Microsoft YaHei", "SimHei", "PingFang SC"}
-STYLE["font.family"] = ["DejaVu Sans", *sorted(CJK & set(font_manager.get_font_names()))]
+matplotlib.rcParams["font.family"] = ["DejaVu Sans", *sorted(CJK & set(font_manager.get_font_names()))]
 remark = functools.cache(warnings.warn)                # once; Matplotlib warns of every letter of every figure
 
 
-@matplotlib.rc_context(STYLE)
 def save_figure(figure: Figure, path: str | Path, dpi: int = 300, kinds: Sequence[str] = ("png", "pdf")) -> list[Path]:
     """Write `<path>.png` and `<path>.pdf`, the same bytes for the same figure, and return the two paths."""
     paths = [Path(f"{path}.{kind}") for kind in kinds]
@@ -57,7 +56,6 @@ def wrap(text: str, inches: float) -> str:
     return textwrap.fill(visible(text), max(8, int(17 * inches)))
 
 
-@matplotlib.rc_context(STYLE)
 def curve_pages(videos: Videos, normal: Arrays, title: str = "", point: OperatingPoint | None = None) -> list[Figure]:
     """Fig. 5: draw the normality (n_v,) of each video, abnormal periods shaded, mistakes marked, twelve a page."""
     low, high = min(0.0, *map(np.min, normal)), max(1.0, *map(np.max, normal))
@@ -108,7 +106,6 @@ def plot_runs(axes: Axes, curves: Sequence[tuple[np.ndarray, np.ndarray]], label
     return line
 
 
-@matplotlib.rc_context(STYLE)
 def roc_figure(panels: Mapping[str, Mapping[str, Sequence[tuple]]]) -> Figure:
     """Fig. 4 and 8: draw a square panel for each title; the diagonal is chance.
 
@@ -126,7 +123,6 @@ def roc_figure(panels: Mapping[str, Mapping[str, Sequence[tuple]]]) -> Figure:
     return figure
 
 
-@matplotlib.rc_context(STYLE)
 def draw_maps(maps: Sequence[FrameMap]) -> list[Figure]:
     """Fig. 6: draw rows of frame, prediction, squared error and both with the box, six a page, errors on one scale."""
     top, figures = loud(maps), []
@@ -153,7 +149,6 @@ def draw_maps(maps: Sequence[FrameMap]) -> list[Figure]:
     return figures
 
 
-@matplotlib.rc_context(STYLE)
 def gap_figure(gaps: Mapping[str, Sequence[float]]) -> Figure:
     """Fig. 7: draw the gap of each run as it was evaluated, and below it, if there is one, that at lambda 1."""
     figure = Figure(figsize=(COLUMN, 0.5 * len(gaps) + 1), layout="constrained")
@@ -172,7 +167,6 @@ def gap_figure(gaps: Mapping[str, Sequence[float]]) -> Figure:
     return figure
 
 
-@matplotlib.rc_context(STYLE)
 def sweep_figure(knob: str, runs: Mapping[str, Sequence[tuple[Any, Any, float | None]]]) -> Figure:
     """Fig. 9 and 10: draw the AUC over "gamma", "lambda" or "epoch".
 
@@ -196,7 +190,6 @@ def sweep_figure(knob: str, runs: Mapping[str, Sequence[tuple[Any, Any, float | 
     return figure
 
 
-@matplotlib.rc_context(STYLE)
 def plan_figure(title: str, runs: Sequence[Mapping]) -> Figure:
     """Draw every row of a plan on a line of its own: a dot for each seed, bars at the means, the published AUC."""
     groups = by_row(runs)
@@ -219,7 +212,6 @@ def plan_figure(title: str, runs: Sequence[Mapping]) -> Figure:
     return figure
 
 
-@matplotlib.rc_context(STYLE)
 def plot_normality(path: Path, columns: Mapping[str, Any], threshold: float, title: str) -> None:
     """Plot normality over seconds, or over frame numbers where these are unknown, as `path`.png; alarms are shaded."""
     number, seconds, normality, alarm = map(np.array, columns.values())

@@ -14,8 +14,8 @@ from lgn_net.files import write_atomic
 from lgn_net.report.tables import ENVIRONMENT, TEMPLATES, WORDS
 from lgn_net.scores.maps import FrameMap, heat, loud, pictures, strong_regions
 from lgn_net.scores.metrics import Arrays, mistakes, roc
-from lgn_net.scores.results import OperatingPoint, Results
-from lgn_net.scores.score_file import Videos, VideoScores, stretches
+from lgn_net.scores.results import Results
+from lgn_net.scores.score_file import Videos, stretches
 from lgn_net.terminal import visible
 
 
@@ -24,7 +24,16 @@ def write_report(path: Path, results: Results, videos: Videos, normal: Arrays, m
     # The plots' numbers, and the pictures of frames on one scale of errors.
     labels, point = [video.labels for video in videos], results["at_eer"]
     low, high = min(0.0, *map(np.min, normal)), max(1.0, *map(np.max, normal))
-    curves = [video_numbers(video, x, (low, high), point) for video, x in zip(videos, normal)]
+    curves = []
+    for (_, frames, columns, y), x in zip(videos, normal):
+        signals = {visible(name).replace("_", " "): values for name, values in columns.items() if name != "normality"}
+        curves.append({
+            "frames": frames, "normality": x, "labels": np.where(y == 1, "abnormal", "normal").tolist(),
+            "names": [*signals], "signals": np.stack([*signals.values()], axis=1), "ends": (low, high),
+            "range": (int(frames[0]), int(frames[-1])),
+            "abnormal": [(frames[first] - 0.5, frames[end - 1] + 0.5) for first, end in stretches(y == 1)],
+            "wrong": [{"x": frames[wrong], "y": x[wrong]} for wrong in mistakes(y, x, point)] if point else [],
+            "threshold": point["threshold"] if point else None})
     curve, top = roc(labels, normal), loud(maps)
     drawn = [(m, {title: data_uri(picture, "png" if title == "squared error" else "jpeg")
                   for title, picture in pictures(m, top).items()}, [box for _, box in strong_regions(m.error)])
@@ -49,19 +58,6 @@ def packed(values: np.ndarray) -> dict:
 
 ENVIRONMENT.policies["json.dumps_kwargs"] = {"default": packed, "sort_keys": True}
 ENVIRONMENT.filters["sha256"] = lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def video_numbers(video: VideoScores, normality: np.ndarray, ends: tuple, point: OperatingPoint | None) -> dict:
-    """Gather what the plot of a video shows; `ends` are the lowest and the highest normality of all videos."""
-    frames, labels = video.frames, video.labels
-    signals = {visible(name).replace("_", " "): x for name, x in video.signals.items() if name != "normality"}
-    wrong = mistakes(labels, normality, point) if point else ()
-    return {"frames": frames, "normality": normality, "labels": np.where(labels == 1, "abnormal", "normal").tolist(),
-            "names": [*signals], "signals": np.stack([*signals.values()], axis=1), "ends": ends,
-            "range": (int(frames[0]), int(frames[-1])),
-            "abnormal": [(frames[first] - 0.5, frames[end - 1] + 0.5) for first, end in stretches(labels == 1)],
-            "wrong": [{"x": frames[chosen], "y": normality[chosen]} for chosen in wrong],
-            "threshold": point["threshold"] if point else None}
 
 
 def data_uri(image: np.ndarray, kind: str = "png") -> str:

@@ -35,9 +35,9 @@ def as_array(frames) -> np.ndarray:
     return frames.float().cpu().numpy() if hasattr(frames, "cpu") else np.asarray(frames, np.float32)
 
 
-def to_image(frame: np.ndarray) -> np.ndarray:
+def to_image(frame) -> np.ndarray:
     """Turn (C, H, W) in [-1, 1] back into uint8 pixels (H, W, C)."""
-    return ((frame + 1) * 127.5).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+    return ((as_array(frame) + 1) * 127.5).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
 
 
 def save_maps(path: str | Path, maps: Sequence[FrameMap]) -> None:
@@ -70,9 +70,9 @@ def judge_again(maps: Sequence[FrameMap], videos: Videos, normal: Arrays) -> lis
     return again
 
 
-def error_map(predicted: np.ndarray, target: np.ndarray) -> np.ndarray:
+def error_map(predicted, target) -> np.ndarray:
     """Compute the squared error on [0, 1] of frames (..., C, H, W) in [-1, 1], mean over channels, (..., H, W)."""
-    return np.square((predicted - target) / 2).mean(axis=-3)
+    return np.square((as_array(predicted) - as_array(target)) / 2).mean(axis=-3)
 
 
 def smoothed(error: np.ndarray) -> np.ndarray:

@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 from scipy.stats import median_abs_deviation, norm
 
-from lgn_net.scores.score_file import Videos
-
 Weights = Mapping[str, float]          # of the signals in the normality, negative where high is abnormal
 # How a signal is brought to a common scale before it is weighted; docs/protocols.md says who uses which.
 SCOPES = {"video": "min-max per video", "none": "no normalisation", "dataset": "min-max over all videos",
@@ -40,16 +38,17 @@ def normality(videos: Sequence[Mapping[str, np.ndarray]], weights: Weights, scop
     return total
 
 
-def calibrate(videos: Videos, weights: Weights, peaks: Sequence[float] | np.ndarray, robust: bool = False) -> dict:
-    """Turn the signals of normal frames into plain numbers, for a checkpoint.
+def calibrate(videos: Sequence[Mapping[str, np.ndarray]], weights: Weights, robust: bool = False) -> dict:
+    """Turn the signals of normal frames, (n_v,) of each video by name, into plain numbers, for a checkpoint.
 
     Returned are the number of "frames"; mean and standard deviation of the "signals"; "shares" of the frames, and the
-    "normality" below which so many lie; "peak_error", the mean of the `peaks` of error maps. `robust`, for frames of
+    "normality" below which so many lie; "peak_error", the mean of the frames' greatest errors. `robust`, for frames of
     which some may be abnormal, takes median and median absolute deviation, and a normal distribution's normality.
     """
     middle, spread = (np.median, lambda x: 1.4826 * median_abs_deviation(x)) if robust else (np.mean, np.std)
-    signals = {name: np.concatenate([video.signals[name] for video in videos]) for name in weights}
-    calibration = {"frames": len(signals["psnr"]), "shares": list(SHARES), "peak_error": float(middle(peaks)),
+    signals = {name: np.concatenate([video[name] for video in videos]) for name in (*weights, "peak_error")}
+    calibration = {"frames": len(signals["psnr"]), "shares": list(SHARES),
+                   "peak_error": float(middle(signals["peak_error"])),
                    "signals": {name: {"mean": float(middle(signals[name])), "std": float(spread(signals[name]))}
                                for name in weights}}
     normality = calibrated(signals, weights, calibration)

@@ -25,10 +25,6 @@ class Protocol(NamedTuple):
     sigma: float = 0.0             # of the Gaussian over the frames of a video; 0: none
     average: str = "micro"         # see `metrics.AVERAGES`
 
-    def __str__(self) -> str:
-        smoothing = f"Gaussian of {self.sigma:g} frames per video" if self.sigma else "no smoothing"
-        return f"{self.average} AUC, {SCOPES[self.scope]}, {smoothing}"
-
     @classmethod
     def configured(cls, score: Mapping) -> "Protocol":
         """Read the section `score` of a configuration; the paper's protocol where it says nothing."""

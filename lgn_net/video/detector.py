@@ -21,10 +21,10 @@ from lgn_net.errors import UserError
 from lgn_net.inference.loop import predict
 from lgn_net.inference.stream import batched, encode_windows, for_inference
 from lgn_net.model.build import build_model
-from lgn_net.scores.maps import as_array, error_map, smoothed
+from lgn_net.scores.maps import error_map, smoothed
 from lgn_net.scores.normality import calibrate, calibrated
 from lgn_net.scores.protocols import paper_weights
-from lgn_net.scores.score_file import Videos, VideoScores, read_scores
+from lgn_net.scores.score_file import read_scores
 from lgn_net.terminal import progress
 from lgn_net.training.checkpoint import load_checkpoint, load_weights
 from lgn_net.video.source import FPS, Numbered, Source, SourceLost
@@ -91,10 +91,10 @@ class AnomalyDetector:
 
     def calibrate(self, *normal: str | Path) -> Self:
         """Take these videos, folders of images, or scores.csv of such, as what is normal; returns the detector."""
-        videos: list[VideoScores] = []
+        videos = []
         for path in map(Path, normal):
             if path.suffix.lower() == ".csv":
-                videos += read_scores(path, [*self.weights, "peak_error"], labelled=False)
+                videos += [video.signals for video in read_scores(path, [*self.weights, "peak_error"], labelled=False)]
                 continue
             found: list[dict[str, float]] = []
             with open_footage(path, self.config.data.channels) as footage, \
@@ -104,14 +104,8 @@ class AnomalyDetector:
                     bar.update()
             if not found:
                 raise UserError(f"{path}: {bar.n} frames, fewer than those of a window; nothing was scored")
-            videos.append(gathered(found))
-        return self.learn(videos)
-
-    def learn(self, videos: Videos, robust: bool = False) -> Self:
-        """Take the signals of these videos as what is normal, see `lgn_net.scores.normality.calibrate`."""
-        peaks = np.concatenate([video.signals["peak_error"] for video in videos])
-        self.calibration = calibrate(videos, self.weights, peaks, robust)
-        self.of_training = False
+            videos.append({name: np.array([signals[name] for signals in found]) for name in found[0]})
+        self.calibration, self.of_training = calibrate(videos, self.weights), False
         return self
 
     def limit(self) -> float:
@@ -158,7 +152,8 @@ class AnomalyDetector:
             learned += [one.signals] if one.signals else []
             seconds = one.number / FPS if math.isnan(one.seconds) else one.seconds
             if seconds >= calibrate_seconds and len(learned) >= FIRST:
-                self.learn([gathered(learned)], robust=True)
+                normal = {name: np.array([signals[name] for signals in learned]) for name in learned[0]}
+                self.calibration, self.of_training = calibrate([normal], self.weights, robust=True), False
                 break
         else:
             if calibrate_seconds:
@@ -204,7 +199,7 @@ class AnomalyDetector:
 
         batches = batched(enter(), 1 if at_once else self.config.score.batch_size)
         for scored in predict(self.model, encode_windows(self.model, batches, self.config, self.device), self.config):
-            errors = error_map(as_array(scored.predicted), as_array(scored.target))
+            errors = error_map(scored.predicted, scored.target)
             for signals, error in zip(scored.signals, errors):
                 while waiting[0][0] < signals.frame:
                     yield waiting.popleft()[1]
@@ -216,12 +211,6 @@ class AnomalyDetector:
         """Compute the normality of a frame, NaN where it has no score."""
         signals: Any = one.signals
         return float(calibrated(signals, self.weights, self.calibration or {})) if signals else math.nan
-
-
-def gathered(found: list[dict[str, float]]) -> VideoScores:
-    """Gather the signals of n frames, for `calibrate`."""
-    signals = {key: np.array([one[key] for one in found]) for key in found[0]}
-    return VideoScores("", np.arange(len(found)), signals, np.zeros(len(found), np.uint8))
 
 
 def with_alarms(frames: Iterable[FrameResult], length: int, gap: int) -> Iterator[FrameResult]:

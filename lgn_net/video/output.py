@@ -133,11 +133,7 @@ class Output:
             warnings.warn(f"{who} the command has status {status}")
 
     def draw(self, frame: FrameResult) -> np.ndarray:
-        """Draw a frame, and below it a line of text and the curve of the last frames' normality, two pixels a frame.
-
-        It reaches from 2 above the threshold (or above 0, the mean of normal frames) to 4 below it, or to its lowest
-        frame.
-        """
+        """Draw a frame, and below it a line of text and the curve of the last frames' normality, two pixels a frame."""
         H, W, _ = frame.picture.shape
         picture = frame.picture if frame.error is None else marked(frame, self.peak)
 
@@ -150,7 +146,7 @@ class Output:
         cv2.putText(band, text + "   ALARM" * frame.alarm, (4, round(28 * scale)), font,
                     scale * min(1, (W - 8) / longest), LINE, max(1, round(1.5 * scale)), cv2.LINE_AA)
 
-        # The curve, its newest frame at the right.
+        # The curve, its newest frame at the right, from 2 above the threshold (or 0, the mean) to 4 below it or lower.
         h, limit = max(16, H // 6), 0.0 if math.isnan(frame.threshold) else frame.threshold
         curve = np.full((h, W, 3), GROUND, np.uint8)
         self.shown = [*self.shown, (frame.normality, frame.alarm)][-(W // 2):]
