@@ -119,7 +119,7 @@ def test_undefined_without_abnormal_frames_or_masks(tmp_path):
     assert localized(tmp_path / "half", half, np.full((1, 16, 16), 0.1, np.float32))["pixel_auc"] == 0.5
     without = Localization([()])
     nothing = gathered(3 * [without(0, 4, *torch.zeros(2, 1, 16, 16))])
-    for results, counts in (normal, [3, 0]), (without.results([nothing]), [0, 0]):
+    for results, counts in (normal, [3, 0, 0, 0]), (without.results([nothing]), [0, 0, 3, 1]):
         assert list(results.values()) == [None] * 4 + counts
 
 

@@ -20,7 +20,7 @@ from lgn_net.data.videos import Video, find_split, image_names, index_videos
 from lgn_net.datasets import BENCHMARKS, canonical_name, difference_from_published
 from lgn_net.device import provenance, set_kernels, settle_precision
 from lgn_net.errors import UserError
-from lgn_net.inference.loop import FrameSignals, predict
+from lgn_net.inference.loop import FrameSignals, observe, predict
 from lgn_net.inference.stream import SILENT, for_inference, stream_windows
 from lgn_net.model.build import build_model
 from lgn_net.model.lgn_net import FramePredictor
@@ -101,10 +101,8 @@ def sample_normal(model: FramePredictor, videos: list[Video], config: Config, co
     usage = [torch.zeros(len(memory.items), dtype=torch.long, device=device) for memory in model.memories]
     signals: list[FrameSignals] = []
     for scored in predict(ready, stream_windows(ready, videos, [every[i] for i in picked], config, device), config):
-        for one, *frames in zip(scored.signals, scored.predicted, scored.target):
-            for observe in observers:
-                one.more.update(observe(one.video, one.frame, *frames))
-        signals += scored.signals
+        for frame in zip(scored.signals, scored.predicted, scored.target):
+            signals.append(observe(observers, frame))
         for counts, lookup in zip(usage, scored.lookups):
             counts += torch.bincount(lookup.nearest[:, 0], minlength=len(counts))
         bar.update(len(scored.signals))

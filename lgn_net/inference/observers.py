@@ -70,7 +70,9 @@ class Localization:
             "pixel_auc": float(np.sum(abnormal_pixels * below) / pairs) if pairs else None,
             "pixel_level_auc": auc([abnormal], [-score]) if len(score) else None,
             "region_on_mask": touched, "region_on_mask_chance": chance,
-            "frames_with_mask": len(abnormal), "abnormal_frames": int(abnormal.sum())}
+            "frames_with_mask": len(abnormal), "abnormal_frames": int(abnormal.sum()),
+            "frames_without_mask": len(rows) - len(abnormal),
+            "videos_without_masks": sum(not masks for masks in self.masks)}
 
 
 def resized_mask(path: str, H: int, W: int) -> np.ndarray:
