@@ -30,7 +30,7 @@ for sys.argv in json.loads(sys.argv[1]):
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")
     except SystemExit as end:
-        print("ended", end.code or 0, *{"torch", "torchvision", "cv2", "scipy", "sklearn", "matplotlib"} & {*sys.modules})
+        print("ended", end.code or 0, *{"torch", "cv2", "scipy", "sklearn", "matplotlib"} & {*sys.modules})
 """
 COMMANDS = ["train.py", "evaluate.py", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("scripts/[!a]*.py"))]
 HERE = "--dataset_path {0} --device cpu --data.workers 0 "
