@@ -31,7 +31,8 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plain(data):
-    assert not run(evaluate.main, "--checkpoint", data / "run/last.pt", "--dataset_path", data, "--device", "cpu").status
+    argv = "--checkpoint", data / "run/last.pt", "--dataset_path", data, "--device", "cpu"
+    assert run(evaluate.main, *argv).status == 0
     return data / "run/evaluation_last"
 
 
