@@ -162,17 +162,14 @@ def test_every_form_of_the_same_scores(tmp_path, masks, rule, first, last):
     (tmp_path / "row.txt").write_text(text.replace("\n", " "))
     rows = [f"{name},{t},{float(x[t])!r}" for name, x in SCORES.items() for t in range(len(x))[first:last]]
     (tmp_path / "table.csv").write_text("\n".join(["video,frame,score", *reversed(rows)]) + "\n\n")
-    paths = [tmp_path / name for name in ("flat.npy", "row.npy", "column.npy", "bare.csv", "named.csv", "row.txt",
-                                          "table.csv")]
-    folders = [folder_of(tmp_path / "npy", cut), folder_of(tmp_path / "txt", cut, np.savetxt, ".txt")]
+    folders = folder_of(tmp_path / "npy", cut), folder_of(tmp_path / "txt", cut, np.savetxt, ".txt")
+    forms = [*tmp_path.glob("*.*"), *folders]
     one_file = save(tmp_path / "labels.npy", np.concatenate(list(TRUTH.values()))[None])
-    for path, labels in (*((path, masks) for path in (*paths, *folders)), (folders[0], one_file)):
-        evaluation = opened(path, labels=labels, **rule)
-        assert [video.name for video in evaluation.videos] == ["x1", "x2", "x10"], path
-        for video in evaluation.videos:
-            assert video.frames.tolist() == list(range(len(TRUTH[video.name])))[first:last]
-            assert video.signals["score"].tolist() == SCORES[video.name][first:last].tolist()
-            assert video.labels.tolist() == TRUTH[video.name][first:last].tolist()
+    expected = [VideoScores(name, np.arange(len(y))[first:last], {"score": cut[name]}, y[first:last])
+                for name, y in TRUTH.items()]
+    for path, labels in (*((path, masks) for path in forms), (folders[0], one_file)):
+        assert same(opened(path, labels=labels, **rule).videos, expected), path
+    assert len(forms) == 9
 
 
 def test_where_labels_come_from(blob_dataset, tmp_path):
