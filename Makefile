@@ -1,6 +1,6 @@
 # make demo: from nothing to an AUC on drawn data.  make test: the fast tests, two to three minutes.
 # make test-all: its slow part, too.  make soak: half an hour of kills and damage (docs/reliability.md).
-# make lint: ruff and mypy.  Each installs first what it needs.
+# make lint: ruff, mypy and hadolint.  Each installs first what it needs.
 VENV ?= .venv
 PYTHON ?= python3
 RUN := $(VENV)/bin/python
@@ -27,6 +27,7 @@ soak: install
 lint: install
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
+	$(VENV)/bin/hadolint Dockerfile
 
 demo: install
 	rm -rf $(DEMO)

@@ -5,12 +5,14 @@ import importlib.util
 import io
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from reference import official_name
@@ -19,6 +21,7 @@ from torch import nn
 from lgn_net.config import Config, DataConfig, ModelConfig
 from lgn_net.data.labels import read_ranges
 from lgn_net.datasets import BENCHMARKS
+from lgn_net.errors import UserError
 from lgn_net.model.build import build_model
 from lgn_net.scores.score_file import VideoScores
 from lgn_net.terminal import run_command
@@ -108,20 +111,22 @@ def sentence(result: Result, status: int = 2) -> str:
     return errors[0].removeprefix("error: ")
 
 
+def refusal(function: Callable, *args: object, **given: object) -> str:
+    """The one short sentence of the UserError with which the call soon ends."""
+    begun = time.monotonic()
+    with pytest.raises(UserError) as caught:
+        function(*args, **given)
+    said = str(caught.value)
+    assert said and "\n" not in said and len(said) < 500 and time.monotonic() - begun < 5
+    return said
+
+
 def load_script(path: str):
-    """A script of the project as a module."""
+    """A script of the project as a module of its own."""
     spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def tensors(content: object) -> list[torch.Tensor]:
-    """Every tensor in nested containers."""
-    if isinstance(content, torch.Tensor):
-        return [content]
-    values = content.values() if isinstance(content, dict) else content if isinstance(content, list | tuple) else ()
-    return [tensor for value in values for tensor in tensors(value)]
 
 
 def edit_checkpoint(source: Path, target: Path, change: Callable[[dict], None]) -> Path:

@@ -28,10 +28,11 @@ import cv2
 import numpy as np
 import scipy.io
 import torch
-from helpers import TINY, load_script, run, tensors, write_data_set
+from helpers import TINY, load_script, run, write_data_set
 from hostile import attempt, cases, outcome
 from test_footage import read as decode
 from test_footage import write
+from torch.utils._pytree import tree_leaves
 from tqdm import tqdm
 
 import evaluate
@@ -111,6 +112,11 @@ def commands(out):
         "own video": (predict, ("--checkpoint", b / "run/last.pt", "--normal", b / "made/training/frames/00",
                                 "--video", b / "made/testing/frames/01", "--out", out / "own")),
         "plan": (run_plan, ("--plan", b / "plan.yaml", "--seeds", 0, "--exp_dir", out / "plan", *where))}
+
+
+def tensors(content):
+    """Every tensor in nested containers."""
+    return [leaf for leaf in tree_leaves(content) if isinstance(leaf, torch.Tensor)]
 
 
 def state(folder):

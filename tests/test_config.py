@@ -1,17 +1,15 @@
 """Knobs: published defaults, files, command line, and one sentence for whatever does not fit."""
 
-import time
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
+from helpers import ROOT, refusal
 
 from lgn_net.cli import command_parser, config_from_dict, parse_command
 from lgn_net.config import Config, flatten, to_yaml
-from lgn_net.errors import UserError
 from lgn_net.training.checkpoint import check_network, save_checkpoint
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = ROOT / "configs"
 # Published: memory items, lambda_c, lambda_s, batch, learning rate, lambda, gamma; and those of the relatives on Ped2.
 PUBLISHED = {"ped2": (10, 10, 5, 8, 2e-4, 0.6, 0.009), "avenue": (10, 10, 2, 8, 2e-4, 0.5, 0.006),
              "shanghaitech": (200, 1, 1, 8, 2e-4, 0.8, 0.0135)}
@@ -29,16 +27,6 @@ def published_knobs(config):
 def read(*argv, parser=COMMAND):
     """The configuration of a command line."""
     return parse_command(parser, ["--dataset_path", "DATA", *map(str, argv)])[0]
-
-
-def refusal(load, *args):
-    """The sentence of the UserError that the call must end with."""
-    begun = time.monotonic()
-    with pytest.raises(UserError) as caught:
-        load(*args)
-    sentence = str(caught.value)
-    assert sentence and "\n" not in sentence and len(sentence) < 500 and time.monotonic() - begun < 5
-    return sentence
 
 
 def write(folder, content):

@@ -13,7 +13,7 @@ import torch
 import torch.multiprocessing
 from helpers import run, sentence, write_data_set
 from steps import CPU, config_of, take_steps
-from test_train import STATE, load
+from test_train import assert_same_run, load
 from torch.testing import assert_close
 
 import evaluate
@@ -127,11 +127,9 @@ def test_signal_to_one_process_stops_both_and_the_run_can_go_on(both):
     (first, second), folder = both, both[0]["folder"]
     assert first["stopped"].status == second["stopped"].status == 128 + signal.SIGTERM
     assert first["stopped"].out.splitlines()[-1].startswith(f"SIGTERM at step 4; go on with --resume {folder}")
-    assert (folder / "stopped/log.jsonl").read_bytes() == (folder / "whole/log.jsonl").read_bytes()
-    ours, theirs = (load(folder / name / "last.pt") for name in ("stopped", "whole"))
-    for part in STATE:
-        assert_close(ours[part], theirs[part], atol=0, rtol=0)
-    assert ours["provenance"]["processes"] == 2 and len(list(folder.glob("cache/*.u8"))) == 1
+    assert_same_run(folder / "stopped", folder / "whole")
+    assert load(folder / "stopped/last.pt")["provenance"]["processes"] == 2
+    assert len(list(folder.glob("cache/*.u8"))) == 1
     for name in ("stopped", "resumed", "whole"):
         assert second[name].out == second[name].err == "" and len(first[name].out.splitlines()) == 2
         said, = first[name].warnings()

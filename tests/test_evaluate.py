@@ -30,20 +30,16 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(data):
-    return data / "run/last.pt"
-
-
-@pytest.fixture(scope="module")
-def plain(data, checkpoint):
-    assert run(evaluate.main, "--checkpoint", checkpoint, "--dataset_path", data, "--device", "cpu").status == 0
-    return checkpoint.with_name("evaluation_last")
+def plain(data):
+    argv = "--checkpoint", data / "run/last.pt", "--dataset_path", data, "--device", "cpu"
+    assert run(evaluate.main, *argv).status == 0
+    return data / "run/evaluation_last"
 
 
 @pytest.fixture
-def base(data, checkpoint, tmp_path):
+def base(data, tmp_path):
     """The arguments of most runs here; later ones win."""
-    return "--checkpoint", checkpoint, "--dataset_path", data, "--device", "cpu", "--out", tmp_path / "out"
+    return "--checkpoint", data / "run/last.pt", "--dataset_path", data, "--device", "cpu", "--out", tmp_path / "out"
 
 
 def read_csv(path):
@@ -62,7 +58,7 @@ def evaluated(out, *argv):
     return read(out)
 
 
-def test_contract(base, checkpoint, plain, tmp_path):
+def test_contract(base, plain, tmp_path):
     table, results = read(plain)
     evaluated(tmp_path / "again", *base)
     for name in ("scores.csv", "results.json"):
@@ -73,8 +69,8 @@ def test_contract(base, checkpoint, plain, tmp_path):
         assert columns[["video", "frame"]].tolist() == [(v, t) for v in (0, 1) for t in range(4, lengths[v])]
     assert table["label"].tolist() == [0, 1, 1, 0] + [1, 0, 0, 0, 1, 1]
     assert len(results["grid"]) == 60 and None not in [cell["auc"] for cell in results["grid"]]
-    assert results["frames"] == 10 and results["checkpoint"] == str(checkpoint)
-    assert results["config"] == torch.load(checkpoint, weights_only=True)["config"]
+    assert results["frames"] == 10 and results["checkpoint"] == str(plain.with_name("last.pt"))
+    assert results["config"] == torch.load(plain.with_name("last.pt"), weights_only=True)["config"]
     assert results["versions"]["torch"] == torch.__version__ and results["versions"]["git"]
     assert all((plain / name).is_file() for name in ("curves_1.png", "report.html"))
     assert {m.aspect for m in load_maps(plain / "maps.npz")} == {20 / 16}                         # as recorded
@@ -170,24 +166,21 @@ def test_bad_data_and_arguments(data, base, tmp_path):
         assert all(word in said for word in words), said
         assert not (tmp_path / "out").exists()
     (tmp_path / "file").write_text("mine")
+    torch.save(torch.load(data / "run/last.pt")["model"], tmp_path / "bare.pt")
+    torch.save(Code((tmp_path / "exploded").touch, ()), tmp_path / "code.pt")
+    made = {*tmp_path.iterdir()}
     for main, argv, word in [
         (evaluate.main, ["--model.base_width", 8], "model.base_width is 4 there, 8 here"),
         (evaluate.main, ["--frames", "00:3"], "4 to 7"), (evaluate.main, ["--model_dir", "pair.pth"], "--checkpoint"),
         (evaluate.main, ["--out", tmp_path / "file/out"], "file"),
         (evaluate.main, ["--compare", tmp_path / "file"], "file"),
+        (evaluate.main, ["--checkpoint", tmp_path / "bare.pt"], "import_official.py"),
+        (evaluate.main, ["--checkpoint", tmp_path / "code.pt"], "run code"),
         (sweep.main, ["--score.memory_update", "off"], "carry"),
     ]:
         assert word in sentence(run(main, *["gamma"] * (main is sweep.main), *base, *argv))
-        assert [path.name for path in tmp_path.iterdir()] == ["file"]
+        assert {*tmp_path.iterdir()} == made
     assert "lambda or gamma" in sentence(run(sweep.main))
-
-
-def test_files_that_are_no_checkpoints(data, checkpoint, tmp_path):
-    path, code = tmp_path / "no.pt", Code((tmp_path / "exploded").touch, ())
-    for content, words in (torch.load(checkpoint)["model"], "import_official.py"), (code, "run code"):
-        torch.save(content, path)
-        assert words in sentence(run(evaluate.main, "--checkpoint", path, "--dataset_path", data))
-        assert [*tmp_path.iterdir()] == [path]
 
 
 @pytest.mark.parametrize("mode, saves", [

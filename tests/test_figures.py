@@ -7,13 +7,12 @@ import cv2
 import matplotlib
 import numpy as np
 import pytest
-from helpers import load_script, run, sentence
+from helpers import load_script, made_scores, run, sentence
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from lgn_net.report import figures
 from lgn_net.report.figures import curve_pages, draw_maps, plan_figure
 from lgn_net.scores.maps import FrameMap, save_maps
-from lgn_net.scores.metrics import roc
 from lgn_net.scores.protocols import PAPER, measure, normality_under
 from lgn_net.scores.score_file import VideoScores, write_scores
 
@@ -24,13 +23,11 @@ CONFIG = {"seed": 0, "loss": {"margin": 1.0}, "score": {"gamma": 0.009}}
 
 def write_evaluation(folder, config=CONFIG, seed=0, weights=WEIGHTS, abnormal=True):
     """A folder as evaluate.py leaves it; returns its scores with the normality."""
-    random, videos = np.random.default_rng(seed), []
-    for name in ("01", "v_$x$_2"):
-        labels = np.zeros(40, np.uint8)
-        labels[10:20] = labels[37:] = abnormal
-        signals = {key: np.round(random.normal(size=40) - np.sign(weight) * labels, 1)
-                   for key, weight in weights.items()}
-        videos.append(VideoScores(name, np.arange(4, 44), signals, labels))
+    labels = np.zeros(40, np.uint8)
+    labels[10:20] = labels[37:] = abnormal
+    videos = made_scores({"01": labels, "v_$x$_2": labels}, seed)
+    if "score" in weights:
+        videos = [video._replace(signals={"score": video.signals["distance"]}) for video in videos]
     normal = normality_under(PAPER, videos, weights)
     videos = [video._replace(signals=video.signals | {"normality": x}) for video, x in zip(videos, normal)]
     write_scores(folder / "scores.csv", videos)
@@ -58,27 +55,6 @@ def draw(tmp_path, monkeypatch):
 def texts(artists):
     """What is written on them, on one line each."""
     return [" ".join(artist.get_text().split()) for artist in artists]
-
-
-def test_roc_points_and_their_auc_are_scikit_learns(tmp_path, draw):
-    """The curve, and the legend's AUC with the interval of results.json."""
-    written = [write_evaluation(tmp_path / name / "evaluation_last", CONFIG | {"loss": {"margin": seed}}, seed)
-               for seed, name in enumerate(("first", "second"))]
-    axes, = draw([tmp_path / "first", tmp_path / "second"], "--figures", 4)["fig4_roc"].axes
-    for line, text, name, (videos, results) in zip(axes.lines, texts(axes.get_legend().get_texts()),
-                                                   ("first", "second"), written):
-        labels, normal = (np.concatenate(x) for x in ([video.labels for video in videos],
-                                                      [video.signals["normality"] for video in videos]))
-        np.testing.assert_allclose(line.get_data(), roc_curve(labels, -normal, drop_intermediate=False)[:2])
-        low, high = results["interval"]
-        assert text == f"{name}: {100 * roc_auc_score(labels, -normal):.1f} % ({100 * low:.1f} to {100 * high:.1f})"
-    np.testing.assert_array_equal(axes.lines[2].get_xydata(), [[0, 0], [1, 1]])                          # chance
-
-    # The interval is left out where it is another AUC's, as that of a macro average.
-    path = tmp_path / "first/evaluation_last/results.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"auc": 0.5}))
-    axes, = draw([tmp_path / "first"], "--figures", 4)["fig4_roc"].axes
-    assert texts(axes.get_legend().get_texts())[0].endswith(" %")
 
 
 def test_curves_and_shading():
@@ -120,14 +96,16 @@ def test_error_maps(tmp_path):
 
 
 def test_seeds_are_a_mean_in_a_band(tmp_path, draw):
-    """Runs that differ in the seed alone; gaps as evaluated and at lambda 1; sweeps with a ring at the run's value."""
-    folders = [tmp_path / row / f"seed_{seed}" for row in ("a", "b_$x$") for seed in range(2)]
+    """Runs that differ in the seed alone, and one by itself; sweeps with a ring at the run's value."""
+    folders = [tmp_path / name for name in ("a/seed_0", "a/seed_1", "b_$x$/seed_0", "b_$x$/seed_1", "alone")]
     results, curves = [], []
     for k, folder in enumerate(folders):
         videos, found = write_evaluation(folder, CONFIG | {"seed": k % 2, "loss": {"margin": k // 2}}, k)
         results.append(found)
-        curves.append(roc([video.labels for video in videos], [video.signals["normality"] for video in videos]))
+        y, normal = (np.concatenate(x) for x in zip(*((video.labels, video.signals["normality"]) for video in videos)))
+        curves.append(roc_curve(y, -normal, drop_intermediate=False)[:2])
         (folder / "sweep_gamma.csv").write_text(f"gamma,auc\n1,0.9\n{k / 8},0.{k + 1}\n2,0.{k + 1}\n3,\n")
+    alone = 100 * roc_auc_score(y, -normal)                                                         # of the last one
     drawn = draw(folders, "--figures", 4, 7, 9, 10)
     axes, = drawn["fig10_lambda"].axes
     aucs = 100 * np.array([[one[f"auc{name}"] for name in ("_distance", "", "_psnr")] for one in results[:2]])
@@ -138,15 +116,24 @@ def test_seeds_are_a_mean_in_a_band(tmp_path, draw):
     x, y = drawn["fig9_gamma"].axes[0].lines[0].get_xydata().T                # from the greatest of the smallest gammas
     np.testing.assert_allclose(x, [0.125, 1, 2, 3])
     np.testing.assert_allclose(y[1:], [90, 15, np.nan])                                # an undefined AUC is a gap
-    x, y = drawn["fig4_roc"].axes[0].lines[0].get_xydata().T
+    axes, = drawn["fig4_roc"].axes
+    x, y = axes.lines[0].get_xydata().T
     np.testing.assert_allclose(y, np.mean([np.interp(x, *curve) for curve in curves[:2]], axis=0))
-    legend = texts(drawn["fig4_roc"].axes[0].get_legend().get_texts())
-    assert [text.split(":")[0] for text in legend] == ["a, 2 runs", "b_$x$, 2 runs"]
-    assert f": {aucs[:, 1].mean():.1f} % (" in legend[0]
+    np.testing.assert_allclose(axes.lines[2].get_data(), curves[4])
+    np.testing.assert_array_equal(axes.lines[3].get_xydata(), [[0, 0], [1, 1]])                          # chance
+    first, second, third = texts(axes.get_legend().get_texts())
+    assert first.startswith(f"a, 2 runs: {aucs[:, 1].mean():.1f} % (") and second.startswith("b_$x$, 2 runs: ")
+    low, high = (100 * end for end in results[4]["interval"])
+    assert third == f"alone: {alone:.1f} % ({low:.1f} to {high:.1f})"
     axes, = drawn["fig7_gap"].axes
-    gaps = [np.mean([one[key] for one in some]) for key in ("gap", "gap_psnr") for some in (results[:2], results[2:])]
+    gaps = [np.mean([one[key] for one in results[k:k + 2]]) for key in ("gap", "gap_psnr") for k in (0, 2, 4)]
     np.testing.assert_allclose([bar.get_width() for bar in axes.patches], gaps)
     assert texts(axes.texts) == [f"{gap:.3f}" for gap in gaps]
+
+    # The interval is left out where it is another AUC's, as that of a macro average.
+    (folders[4] / "results.json").write_text(json.dumps(results[4] | {"auc": 0.5, "config": CONFIG}))
+    axes, = draw(folders[4:], "--figures", 4)["fig4_roc"].axes
+    assert texts(axes.get_legend().get_texts())[0].endswith(" %")
 
 
 def test_seeds_lie_on_the_line_of_their_row():

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from helpers import ROOT, load_script, made_scores, published, run, sentence, shell
+from helpers import ROOT, load_script, made_scores, published, run, sentence
 from hostile import raw
 from sklearn.metrics import roc_auc_score
 
@@ -213,12 +213,3 @@ def test_bad_arguments(small):
             (["--label_source", "official"], "--dataset_type"), (["--compare", "nowhere.csv"], "nowhere.csv")]:
         assert word in sentence(run(main, small, *argv))
         assert {path.name for path in small.parent.iterdir()} == {"small.csv"}
-
-
-@pytest.mark.slow
-def test_torch_stays_away(small):
-    """A second of a command must not wait for seconds of imports."""
-    result = shell("-X", "importtime", "scripts/measure.py", "--scores", small)
-    imported = {line.rpartition("|")[2].strip() for line in result.err.splitlines() if line.startswith("import time:")}
-    assert headline(result) > 50 and "numpy" in imported
-    assert not imported & {"torch", "torchvision", "tensorboard", "matplotlib"}

@@ -2,26 +2,20 @@
 
 import csv
 import json
-import multiprocessing
-import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 from helpers import ROOT, load_script, run, sentence, write_data_set
 
-import evaluate
 import train
 from lgn_net.report.tables import latex, markdown, plan_tables
-from lgn_net.terminal import run_command
 
 run_plan = load_script("scripts/run_plan.py")
 PLAN = """
@@ -34,50 +28,14 @@ rows:
   "Loc-Net, narrow": {{set: {{model.name: loc_net, model.hidden_width: 2}}}}
 """
 
-SERVER = multiprocessing.get_context("forkserver")     # a process without threads, whose forks cannot find locks held
-SERVER.set_forkserver_preload(["train", "evaluate", "torchvision.utils", "torch.utils.tensorboard",
-                               "lgn_net.report.figures"])
-LOCK = threading.RLock()                               # starting a process also asks for the end of the others
-
-
-def work(command, log):
-    """Run train.py or evaluate.py in a fork, with its output in the log."""
-    sys.argv = command
-    os.setsid()
-    with open(log, "a") as file:
-        sys.stdout = sys.stderr = file
-        run_command(train.main if command[0].endswith("train.py") else evaluate.main)
-
-
-class Forked(SERVER.Process):
-    """Popen of train.py or evaluate.py, without the imports."""
-
-    def __init__(self, command, stdout, **_):
-        super().__init__(target=work, args=(command[1:], stdout.name))
-        with LOCK:
-            self.start()
-
-    def poll(self):
-        with LOCK:
-            return self.exitcode
-
-    def wait(self):
-        while self.poll() is None:
-            time.sleep(0.01)
-
-    returncode = property(poll)
-
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A plan of two rows in a folder with drawn videos and a tiny configuration, as arguments; its commands forked."""
+    """A plan of two rows in a folder with drawn videos and a tiny configuration, as arguments."""
     made = tmp_path_factory.mktemp("made")
     write_data_set(made)
     (made / "plan.yaml").write_text(PLAN.format(config=made / "tiny.yaml"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_plan, "POLL", 0.01)
-        patch.setattr(run_plan, "subprocess", SimpleNamespace(Popen=Forked, STDOUT=subprocess.STDOUT))
-        yield "--dataset_path", made, "--plan", made / "plan.yaml", "--device", "cpu"
+    return "--dataset_path", made, "--plan", made / "plan.yaml", "--device", "cpu"
 
 
 @pytest.fixture(scope="module")
@@ -153,9 +111,7 @@ def test_taken_over_and_failed(base, tmp_path):
     """Begun with other knobs, a run goes on with the plan's; a failing row leaves the others."""
     made, folder, narrow = base[1], tmp_path / "runs/lgn_net/seed_0", tmp_path / "runs/loc_net_narrow/seed_0"
     begun = "--exp_dir", folder, "--train.epochs", 2, "--train.max_steps", 2, "--train.log_every", 2
-    with open(tmp_path / "begun.log", "w") as log:
-        Forked(["python", "train.py", "--config", f"{made}/tiny.yaml", "--dataset_path", f"{made}", *map(str, begun)],
-               log).wait()
+    assert run(train.main, "--config", made / "tiny.yaml", "--dataset_path", made, *begun).status == 0
     plan = tmp_path / "plan.yaml"
     plan.write_text((made / "plan.yaml").read_text().replace("width: 2", "width: 2, data.label_source: ano_pred"))
     base = *base, "--plan", plan, "--exp_dir", tmp_path / "runs", "--seeds", 0

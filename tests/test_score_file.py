@@ -6,12 +6,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import Code, made_scores, published
+from helpers import Code, made_scores, published, refusal
 
 from lgn_net.config import Config, with_knobs
 from lgn_net.data.videos import natural_key
 from lgn_net.datasets import BENCHMARKS
-from lgn_net.errors import UserError
 from lgn_net.scores.evaluation import open_evaluation, read_any
 from lgn_net.scores.score_file import VideoScores, read_scores, write_scores
 
@@ -22,15 +21,8 @@ SIGNALS = ("psnr", "distance")
 
 def opened(path, dataset=None, source="auto", **given):
     """A file of scores as the command line reads it."""
-    args = {"dataset_path": None, "labels": None, "direction": None, "drop_first": None, "crop": None} | given
+    args = {"dataset_path": None, "labels": None, "direction": "normal", "drop_first": None, "crop": None} | given
     return read_any(str(path), with_knobs(Config(), {"data.label_source": source}), SimpleNamespace(**args), dataset)
-
-
-def refusal(function, *args, **given):
-    """The sentence of the UserError."""
-    with pytest.raises(UserError) as caught:
-        function(*args, **given)
-    return str(caught.value)
 
 
 def same(first, second):
@@ -116,13 +108,18 @@ def test_other_labels_for_the_same_scores(tmp_path):
     assert about["checkpoint"] == "last.pt" and "quality" not in about and weights == {"psnr": 0.6, "distance": -0.4}
 
 
-def test_labels_of_other_videos(tmp_path):
+def test_scores_and_labels_that_do_not_fit(tmp_path):
     (tmp_path / "s.csv").write_text(HEADER + LINES)
-    masks = folder_of(tmp_path / "masks", {"a": np.zeros(6)})
-    for given, words in (({"labels": masks}, "masks.*video 'b'"),
-                         ({"dataset": "ped2", "source": "official"}, "ped2.json.*'a'.*01, 02, 03"),
-                         ({"dataset": "ped2", "source": "ano_pred"}, "no ano_pred labels of ped2")):
-        assert re.search(words, refusal(opened, tmp_path / "s.csv", **given))
+    masks, ped2 = folder_of(tmp_path / "masks", {"a": np.zeros(6)}), {"dataset": "ped2"}
+    for n in (1962, 1963):
+        np.save(tmp_path / f"{n}.npy", np.zeros(n))
+    for name, given, words in (("s.csv", {"labels": masks}, "masks.*video 'b'"),
+                               ("s.csv", ped2 | {"source": "official"}, "ped2.json.*'a'.*01, 02, 03"),
+                               ("s.csv", ped2 | {"source": "ano_pred"}, "no ano_pred labels of ped2"),
+                               ("1962.npy", ped2, "1962 scores.*2010 frames.*4 missing in each.*--drop-first 4"),
+                               ("1963.npy", ped2 | {"crop": "4:"}, "1963 scores.*other videos"),
+                               ("1962.npy", ped2 | {"crop": "8"}, "--crop 8")):
+        assert re.search(words, refusal(opened, tmp_path / name, **given))
 
 
 def test_neighbours_of_the_scores(tmp_path):
@@ -152,10 +149,6 @@ def masks(tmp_path):
     return folder_of(tmp_path / "masks", TRUTH)
 
 
-def foreign(path, *args, direction="normal", **given):
-    return opened(path, *args, direction=direction, **given)
-
-
 @pytest.mark.parametrize("rule, first, last", [({"drop_first": 2}, 2, None), ({"crop": "1:-2"}, 1, -2)], ids=str)
 def test_every_form_of_the_same_scores(tmp_path, masks, rule, first, last):
     """And with labels from one file, where the scores of a folder or a table say how long the videos are."""
@@ -169,67 +162,56 @@ def test_every_form_of_the_same_scores(tmp_path, masks, rule, first, last):
     (tmp_path / "row.txt").write_text(text.replace("\n", " "))
     rows = [f"{name},{t},{float(x[t])!r}" for name, x in SCORES.items() for t in range(len(x))[first:last]]
     (tmp_path / "table.csv").write_text("\n".join(["video,frame,score", *reversed(rows)]) + "\n\n")
-    paths = [tmp_path / name for name in ("flat.npy", "row.npy", "column.npy", "bare.csv", "named.csv", "row.txt",
-                                          "table.csv")]
-    folders = [folder_of(tmp_path / "npy", cut), folder_of(tmp_path / "txt", cut, np.savetxt, ".txt")]
+    folders = folder_of(tmp_path / "npy", cut), folder_of(tmp_path / "txt", cut, np.savetxt, ".txt")
+    forms = [*tmp_path.glob("*.*"), *folders]
     one_file = save(tmp_path / "labels.npy", np.concatenate(list(TRUTH.values()))[None])
-    for path, labels in (*((path, masks) for path in (*paths, *folders)), (folders[0], one_file)):
-        evaluation = foreign(path, labels=labels, **rule)
-        assert [video.name for video in evaluation.videos] == ["x1", "x2", "x10"], path
-        for video in evaluation.videos:
-            assert video.frames.tolist() == list(range(len(TRUTH[video.name])))[first:last]
-            assert video.signals["score"].tolist() == SCORES[video.name][first:last].tolist()
-            assert video.labels.tolist() == TRUTH[video.name][first:last].tolist()
+    expected = [VideoScores(name, np.arange(len(y))[first:last], {"score": cut[name]}, y[first:last])
+                for name, y in TRUTH.items()]
+    for path, labels in (*((path, masks) for path in forms), (folders[0], one_file)):
+        assert same(opened(path, labels=labels, **rule).videos, expected), path
+    assert len(forms) == 9
 
 
 def test_where_labels_come_from(blob_dataset, tmp_path):
     """Beside the frames, from those that ship, from the table itself; or nowhere."""
     root, scores = str(blob_dataset(testing=(9, 8, 10))), save(tmp_path / "s.npy", np.arange(27 - 3 * 4))
-    videos = foreign(scores, "blobs", dataset_path=root, drop_first=4).videos
+    videos = opened(scores, "blobs", dataset_path=root, drop_first=4).videos
     assert [video.labels.tolist() for video in videos] == [[1] * 5, [1] * 4, [0] + [1] * 5]
-    videos = foreign(save(tmp_path / "a.npy", np.zeros(15324)), "avenue", "official").videos
+    videos = opened(save(tmp_path / "a.npy", np.zeros(15324)), "avenue", "official").videos
     assert {video.name: video.labels.tolist() for video in videos} == {
         name: y.tolist() for name, y in published("avenue").items()}
-    assert "where a video ends" in refusal(foreign, scores)
+    assert "where a video ends" in refusal(opened, scores)
     (tmp_path / "t.csv").write_text("video,frame,score,label\n1,0,0.5,0\n01,0,0.25,1\n1,1,0.75,1\n01,1,1,0\n")
-    assert {v.name: (v.signals["score"].tolist(), v.labels.tolist()) for v in foreign(tmp_path / "t.csv").videos} == {
+    assert {v.name: (v.signals["score"].tolist(), v.labels.tolist()) for v in opened(tmp_path / "t.csv").videos} == {
         "01": ([0.25, 1], [1, 0]), "1": ([0.5, 0.75], [0, 1])}
-
-
-@pytest.mark.parametrize("count, rule, words", [
-    (1962, {}, "1962 scores.*2010 frames.*4 missing in each.*--drop-first 4"),
-    (1963, {"crop": "4:"}, "1963 scores.*other videos"), (1962, {"crop": "8"}, "--crop 8")])
-def test_number_of_scores_that_does_not_fit(tmp_path, count, rule, words):
-    path = save(tmp_path / "s.npy", np.zeros(count))
-    assert re.search(words, refusal(foreign, path, "ped2", **rule))
 
 
 def test_files_of_other_videos(tmp_path, masks):
     path = folder_of(tmp_path / "scores", {f"test_{v}": x for v, x in enumerate(SCORES.values(), 8)})       # 8, 9, 10
     with pytest.warns(UserWarning, match="test_8 is video x1, test_10 is video x10"):
-        videos = foreign(path, labels=masks).videos
+        videos = opened(path, labels=masks).videos
     assert [video.signals["score"].tolist() for video in videos] == [x.tolist() for x in SCORES.values()]
     (tmp_path / "scores/test_9.npy").unlink()
-    assert re.search("2 videos.*of 3.*x1", refusal(foreign, path, labels=masks))
+    assert re.search("2 videos.*of 3.*x1", refusal(opened, path, labels=masks))
     shifted = {"x1": np.zeros(9), "x2": np.zeros(5), "x10": np.zeros(7)}                       # as many in all
-    assert "video x1: 9" in refusal(foreign, folder_of(tmp_path / "shifted", shifted), labels=masks)
+    assert "video x1: 9" in refusal(opened, folder_of(tmp_path / "shifted", shifted), labels=masks)
     for row, word in (("x3,0,1", "'x3'"), ("x2,6,1", "frame 6")):
         (tmp_path / "table.csv").write_text(f"video,frame,score\nx1,0,1\n{row}\n")
-        assert word in refusal(foreign, tmp_path / "table.csv", labels=masks)
+        assert word in refusal(opened, tmp_path / "table.csv", labels=masks)
 
 
 def test_arrays_that_are_no_scores(tmp_path, masks):
     mark, path = tmp_path / "exploded", tmp_path / "s.npy"
     for array in (np.array([Code(mark.touch, ())] * 21, object), np.zeros((3, 7)), np.array(["1"] * 21), np.zeros(0)):
         np.save(path, array, allow_pickle=True)
-        assert str(path) in refusal(foreign, path, labels=masks) and not mark.exists()
+        assert str(path) in refusal(opened, path, labels=masks) and not mark.exists()
     for name, content in (("s.npy", "1\n2"), ("s.csv", "score\n"), ("s.csv", "1\ntwo\n3"), ("s.csv", "1,2\n3,4")):
         (tmp_path / name).write_text(content)
-        assert name in refusal(foreign, tmp_path / name, labels=masks), content
+        assert name in refusal(opened, tmp_path / name, labels=masks), content
 
 
 def test_scores_that_are_not_finite(tmp_path, masks):
     scores = SCORES | {"x1": np.where(TRUTH["x1"] == 1, np.inf, SCORES["x1"]), "x2": np.full(6, np.nan)}
     with pytest.warns(UserWarning, match="8 of 21 frames .* video x1, frame 5"):
-        videos = foreign(folder_of(tmp_path / "s", scores), labels=masks).videos
+        videos = opened(folder_of(tmp_path / "s", scores), labels=masks).videos
     assert [(video.name, len(video.frames)) for video in videos] == [("x1", 6), ("x10", 7)]
