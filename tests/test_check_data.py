@@ -42,20 +42,20 @@ def labels(*values):
     return lambda home: np.save(home / "frame_labels_mine.npy", np.array(values, np.uint8))
 
 
-FRAME = "training/frames/02/005.jpg"
-AGAIN = "training/frames/02 && python scripts/prepare_data.py custom --name mine --source SOURCE --out DATA"
+FRAME = "training/frames/01/005.jpg"
+AGAIN = "training/frames/01 && python scripts/prepare_data.py custom --name mine --source SOURCE --out DATA"
 
 
 @pytest.mark.parametrize(("inject", "words"), [
     (lambda home: (home / FRAME).write_bytes((home / FRAME).read_bytes()[:-40]),
-     ["training/02: frame ", "005.jpg is damaged or truncated", AGAIN]),
-    (converted(".jpg", lambda image: np.arange(1440).reshape(20, 24, 3) // 6, where="training/frames/02"),
-     ["training/02: 6 of 7 frames repeat the one before: 001.jpg", AGAIN]),
-    (lambda home: (home / FRAME).unlink(), ["training/02: frames seem lost", "004.jpg before 006.jpg", AGAIN]),
-    (lambda home: cv2.imwrite(str(home / FRAME), np.zeros((24, 32), np.uint8)), ["6 of 24 x 20 RGB, 1 of 32 x 24 L"]),
+     ["training/01: frame ", "005.jpg is damaged or truncated", AGAIN]),
+    (converted(".jpg", lambda image: np.arange(960).reshape(16, 20, 3) // 4, where="training/frames/01"),
+     ["training/01: 6 of 7 frames repeat the one before: 001.jpg", AGAIN]),
+    (lambda home: (home / FRAME).unlink(), ["training/01: frames seem lost", "004.jpg before 006.jpg", AGAIN]),
+    (lambda home: cv2.imwrite(str(home / FRAME), np.zeros((24, 32), np.uint8)), ["6 of 20 x 16 RGB, 1 of 32 x 24 L"]),
     (converted(".jpg", lambda image: image[:12, :16], where="testing"), ["testing frames are 16 x 12 RGB, training"]),
-    (converted(".tif", np.float32, where="training/frames/02"), ["float32 pixels", "--depth_range"]),
-    (converted(".png", lambda image: image // 16, where="training/frames/02"), ["training/02: ", "of 256 grey levels"]),
+    (converted(".tif", np.float32, where="training/frames/01"), ["float32 pixels", "--depth_range"]),
+    (converted(".png", lambda image: image // 16, where="training/frames/01"), ["training/01: ", "of 256 grey levels"]),
     (labels(*7 * [0], *8 * [1]), ["15 labels", "16 frames"]), (labels(*16 * [0]), ["AUC"]),
     (lambda home: (home / "frame_labels_mine.npy").unlink(), ["frame_labels_mine.npy", "--labels"]),
     (lambda home: shutil.rmtree(home / "training"), ["no training frames of mine"]),
@@ -69,18 +69,18 @@ def test_fault(mine, inject, words):
 
 def test_nothing_is_wrong(mine):
     """Also with a black start, and files that are no frames."""
-    cv2.imwrite(str(mine / "testing/frames/01/000.jpg"), np.zeros((20, 24, 3), np.uint8))
-    (mine / "training/frames/02/Thumbs.db").write_bytes(b"not a frame")
+    cv2.imwrite(str(mine / "testing/frames/00/000.jpg"), np.zeros((16, 20, 3), np.uint8))
+    (mine / "training/frames/01/Thumbs.db").write_bytes(b"not a frame")
     result = run(check_data.main, mine, "--dataset", "mine")
     rows = [line.replace("|", " ").split() for line in result.out.splitlines()]
-    assert ["all", "16", "8"] in rows and ["02", "24", "x", "20", "RGB", "JPEG", "95", "7"] in rows
+    assert ["all", "16", "8"] in rows and ["01", "20", "x", "16", "RGB", "JPEG", "95", "7"] in rows
     assert result.out.endswith("frame_labels_mine.npy\nOK\n") and check(mine) == check(mine, "--full") == ([], [])
 
 
 def test_only_pixels_tell(mine):
     """Damage in the middle of a PNG."""
     (mine / FRAME).unlink()
-    cv2.imwrite(str(path := (mine / FRAME).with_suffix(".png")), np.random.default_rng(0).integers(0, 256, (20, 24, 3)))
+    cv2.imwrite(str(path := (mine / FRAME).with_suffix(".png")), np.random.default_rng(0).integers(0, 256, (16, 20, 3)))
     path.write_bytes(path.read_bytes()[:500] + bytes(300) + path.read_bytes()[800:])
     assert check(mine) == ([], []) and "005.png is damaged" in check(mine, "--full")[1][0]
 
