@@ -43,7 +43,7 @@ def test_folder_layouts(tmp_path, frame, dataset, found):
 
 
 @pytest.mark.parametrize(("dataset", "file", "below", "said"), [
-    ("ped2", "UCSD_Anomaly_Dataset.v1p2/UCSDped2/Train/Train001/001.tif", "", "prepare_data.py ped2 --source {} --out"),
+    ("ped2", "UCSDped2/Train/Train001/001.tif", "", "prepare_data.py ped2 --source {} --out prepared,"),
     ("shanghai", "shanghaitech/training/videos/01_001.avi", "", "prepare_data.py shanghaitech --source {} --out"),
     ("mine", "mine/training/monday.MP4", "", "prepare_data.py custom --name mine --source {} --out prepared,"),
     ("avenue", "Avenue_Dataset/Train/01/0.jpg", "", "give --dataset_path {}/Avenue_Dataset"),
