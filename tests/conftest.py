@@ -5,10 +5,8 @@ import inspect
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from helpers import write_videos
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -24,18 +22,3 @@ def shared_data():
     if not SHARED.is_dir():
         pytest.skip("needs ../shared/data")
     return SHARED
-
-
-@pytest.fixture
-def blob_dataset(tmp_path):
-    """A function that writes a data set in colour and returns the folder to give as --dataset_path."""
-
-    def write(dataset="blobs", training=(7, 7), testing=(9, 8, 10)):
-        """The second half of each testing video is labelled 1."""
-        for split, lengths in {"training": training, "testing": testing}.items():
-            write_videos(tmp_path / dataset / split / "frames", lengths, channels=3)
-        truth = np.concatenate([np.arange(length) >= length // 2 for length in testing])
-        np.save(tmp_path / dataset / f"frame_labels_{dataset}.npy", truth.astype(np.uint8))
-        return tmp_path
-
-    return write

@@ -6,15 +6,18 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from helpers import load_script, run
+from helpers import load_script, run, write_videos
 
 check_data, toy = load_script("scripts/check_data.py"), load_script("scripts/make_toy_data.py")
 
 
 @pytest.fixture
-def mine(blob_dataset):
+def mine(tmp_path):
     """The folder of a clean data set: two videos in each split, JPEG of quality 95."""
-    home = blob_dataset("mine", testing=(8, 8)) / "mine"
+    home = tmp_path / "mine"
+    write_videos(home / "training/frames", (7, 7), channels=3)
+    write_videos(home / "testing/frames", (8, 8), channels=3)
+    labels(*8 * [0], *8 * [1])(home)
     converted(".jpg", quality=95)(home)
     return home
 

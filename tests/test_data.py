@@ -16,6 +16,7 @@ import filelock
 import numpy as np
 import pytest
 import torch
+from helpers import write_videos
 
 from lgn_net.data.cache import pack_frames
 from lgn_net.data.clips import read_frames, read_image, read_mask, to_float
@@ -188,9 +189,10 @@ def test_damaged_files_are_refused_or_whole(tmp_path, suffix, progressive):
 
 
 @pytest.fixture
-def videos(blob_dataset):
+def videos(tmp_path):
     """Three colour videos of 7, 70 and 5 frames."""
-    return index_videos(blob_dataset("set", training=(7, 70, 5)) / "set/training/frames")
+    write_videos(tmp_path / "frames", (7, 70, 5), channels=3)
+    return index_videos(tmp_path / "frames")
 
 
 def frame_of(packed, video, t):

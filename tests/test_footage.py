@@ -42,8 +42,9 @@ def write(path, frames, codec="libx264", form="yuv420p", rotation=0, times=None,
     return path
 
 
-def cut(source, path, first, last, start):
+def cut(folder, first, last, start):
     """Packets first to last of a video, as `ffmpeg -c copy` cuts them: what is before `start` is not for showing."""
+    source, path = write(folder / "a.mp4", pictures(80), g="25", bf="0"), folder / "b.mp4"
     with av.open(str(source)) as file, av.open(str(path), "w") as out:
         stream = out.add_stream_from_template(file.streams.video[0])
         packets = [packet for packet in file.demux(video=0) if packet.size][first:last]
@@ -150,14 +151,11 @@ def damaged(folder):
 SPARSE = [0, 1, 2, 3, 30, 31, 60, 100, 200, 201]            # times of ten pictures; an AVI counts the gaps as frames
 
 
-def cut_at(*packets):
-    return lambda folder: cut(write(folder / "a.mp4", pictures(80), g="25", bf="0"), folder / "b.mp4", *packets)
-
-
 @pytest.mark.parametrize(("make", "length", "counts", "whole"), [
     (truncated, 50, range(3, 15), False), (damaged, 80, range(10, 70), False),
     (lambda folder: truncated(folder, "a.mkv", "libx264", "yuv420p"), 50, range(3, 30), False),
-    (cut_at(25, 75, 38), 50, [37], True), (cut_at(12, 62, 12), 50, [37], True),        # between, off the key frames
+    (lambda folder: cut(folder, 25, 75, 38), 50, [37], True),                          # between the key frames
+    (lambda folder: cut(folder, 12, 62, 12), 50, [37], True),                          # off them
     (lambda folder: write(folder / "a.avi", pictures(10), "mjpeg", "yuvj420p", times=SPARSE), 202, [10], True)])
 def test_file_with_fewer_frames_than_its_header_says(tmp_path, make, length, counts, whole):
     """The preparation refuses a damaged file; one that was cut without decoding gives its frames, and a remark."""
