@@ -323,7 +323,7 @@ def test_watching_a_file_is_scoring_its_pictures(detector, pictures, data, score
     assert [frame.seconds for frame in watched] == pytest.approx([t / 10 for t in range(20)])
     np.testing.assert_allclose([frame.normality for frame in watched], scores.normality)
     assert [frame.alarm for frame in watched] == scores.alarm.tolist() == (scores.normality < -1).tolist()
-    _, scored = score("--video", video, "--no_video")
+    _, scored = score("--video", data / "made/testing/frames/00", "--no_video")
     assert scored.name == "00" and scored.frames.tolist() == list(range(4, 20))
     for name, x in {"psnr": scores.signals["psnr"], "normality": scores.normality}.items():
         np.testing.assert_allclose(scored.signals[name], x[4:], rtol=1e-6)
