@@ -117,7 +117,7 @@ def test_auto_takes_the_newest_good_file(base, whole):
 
 
 @pytest.mark.parametrize("name, value", [
-    ("optimizer.state.0.exp_avg", torch.zeros(3)), ("optimizer.state.0.exp_avg", torch.full((4, 4, 3, 3), torch.nan)),
+    ("optimizer.state.0.exp_avg", torch.zeros(3)), ("optimizer.state.0.exp_avg", torch.full((4, 1, 3, 3), torch.nan)),
     ("optimizer.param_groups.0.params", [0, 1]), ("scheduler", 1), ("step", -5), ("rng", torch.zeros(8)),
     ("rng", torch.zeros(5056).byte()), ("videos", [1]), ("model", 1), ("config", None), ("provenance", "x")])
 def test_training_state_that_does_not_fit(base, whole, tmp_path, name, value):
