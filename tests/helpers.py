@@ -35,13 +35,13 @@ train: {epochs: 3, batch_size: 2, lr: 1e-3, log_every: 1}
 """
 
 
-def write_videos(folder: Path, lengths: Sequence[int]) -> None:
-    """Grey videos 00, 01, ... of moving stripes, the same on every machine."""
-    y, x = np.mgrid[:16, :20]
+def write_videos(folder: Path, lengths: Sequence[int], channels: int = 1) -> None:
+    """Grey videos, or in colour, 00, 01, ... of moving stripes, the same on every machine."""
+    y, x, channel = np.mgrid[:16, :20, :channels]
     for v, length in enumerate(lengths):
         (folder / f"{v:02d}").mkdir(parents=True)
         for t in range(length):
-            frame = (7 * x + 13 * (v + 1) * y + (11 + v) * t * t) % 256
+            frame = (7 * x + 13 * (v + 1) * y + 70 * channel + (11 + v) * t * t) % 256
             cv2.imwrite(str(folder / f"{v:02d}" / f"{t:03d}.png"), frame.astype(np.uint8))
 
 

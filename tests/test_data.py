@@ -1,16 +1,24 @@
-"""From folders to clips: which frames, in which order, with which pixels, and what is refused."""
+"""From folders to clips: which frames, in which order, with which pixels, decoded or packed, and what is refused."""
 
-import contextlib
+import json
+import os
+import resource
 import time
 import warnings
+from contextlib import nullcontext
 from itertools import chain
+from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import cv2
+import filelock
 import numpy as np
 import pytest
 import torch
+from helpers import write_videos
 
+from lgn_net.data.cache import pack_frames
 from lgn_net.data.clips import read_frames, read_image, read_mask, to_float
 from lgn_net.data.videos import Video, find_split, index_videos
 from lgn_net.data.windows import Windows, epoch_batches, loader
@@ -26,20 +34,6 @@ def touch(folder, *names):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     return folder
-
-
-def numbered_videos(root, lengths):
-    """Frames all of whose pixels hold their own address: blue the video, red the frame."""
-    for v, length in enumerate(lengths):
-        for t in range(length):
-            cv2.imwrite(str(touch(root / f"v{v}") / f"{t}.png"), np.full((8, 8, 3), (v, 0, t), np.uint8))
-    return index_videos(root)
-
-
-def addresses(clip):
-    """The (video, frame) that each frame of a clip (T, 3, 8, 8) holds."""
-    assert torch.equal(clip, clip[:, :, :1, :1].expand_as(clip))
-    return [(v, t) for v, _, t in clip[:, :, 0, 0].tolist()]
 
 
 @pytest.mark.parametrize(("frame", "dataset", "found"), [
@@ -58,7 +52,6 @@ def test_folder_layouts(tmp_path, frame, dataset, found):
 
 @pytest.mark.parametrize(("dataset", "file", "below", "said"), [
     ("ped2", "UCSDped2/Train/Train001/001.tif", "", "prepare_data.py ped2 --source {} --out prepared,"),
-    ("ped2", "UCSD_Anomaly_Dataset.v1p2/UCSDped2/Train/Train001/001.tif", "", "prepare_data.py ped2 --source {} --out"),
     ("shanghai", "shanghaitech/training/videos/01_001.avi", "", "prepare_data.py shanghaitech --source {} --out"),
     ("mine", "mine/training/monday.MP4", "", "prepare_data.py custom --name mine --source {} --out prepared,"),
     ("avenue", "Avenue_Dataset/Train/01/0.jpg", "", "give --dataset_path {}/Avenue_Dataset"),
@@ -88,14 +81,17 @@ def test_natural_order_without_what_is_no_frame(tmp_path, names):
 
 def test_windows_hold_consecutive_frames_of_one_video(tmp_path):
     """Short videos are skipped by name; the loader gives the batches asked for, with and without workers."""
-    videos = numbered_videos(tmp_path, [7, 4, 5, 1, 6])
+    for v, length in enumerate([7, 4, 5, 1, 6]):
+        for t in range(length):                                      # all pixels hold the numbers of video and frame
+            cv2.imwrite(str(touch(tmp_path / f"v{v}") / f"{t}.png"), np.full((8, 8, 3), (v, 0, t), np.uint8))
+    videos = index_videos(tmp_path)
     with pytest.warns(UserWarning) as warned:
         windows = Windows(videos, 5, 3, 8)
     assert [str(w.message)[:8] for w in warned] == ["video v1", "video v3"]
     expected = [(v, start) for v, length in ((0, 7), (2, 5), (4, 6)) for start in range(length - 4)]
     whole = windows.clips([*range(len(windows))])
-    assert [addresses(clip) for clip in whole] == [[(v, start + t) for t in range(5)] for v, start in expected]
-    assert whole.dtype == torch.uint8
+    assert whole.dtype == torch.uint8 and torch.equal(whole, whole[..., :1, :1].expand_as(whole))
+    assert whole[..., 0, 0].tolist() == [[[v, 0, start + t] for t in range(5)] for v, start in expected]
     batches = epoch_batches(len(windows), 1, True, seed=0, epoch=0)                  # more than are decoded ahead
     for workers in (0, 2):
         clips = loader(windows, batches, workers, torch.device("cpu"))
@@ -149,7 +145,7 @@ def test_pixels_are_those_of_opencv(tmp_path, suffix):
 def test_lost_depth_is_said(tmp_path, name, image, said):
     cv2.imwrite(str(tmp_path / name), image)
     with warnings.catch_warnings(action="error"), \
-            pytest.raises((UserWarning, UserError), match=said) if said else contextlib.nullcontext():
+            pytest.raises((UserWarning, UserError), match=said) if said else nullcontext():
         Windows([Video("01", 5 * (str(tmp_path / name),))], 5, 1, 8)
 
 
@@ -166,15 +162,11 @@ def test_masks_are_whatever_is_not_black(tmp_path):
         assert np.array_equal(read_mask(tmp_path / name), mask > 0), name
 
 
-def encode(suffix, image=PICTURE, *parameters):
-    return cv2.imencode(suffix, image, parameters)[1].tobytes()
-
-
-@pytest.mark.parametrize("data", [
-    encode(".jpg"), encode(".jpg", PICTURE, cv2.IMWRITE_JPEG_PROGRESSIVE, 1), encode(".png"), encode(".bmp"),
-    encode(".tif"), encode(".webp")], ids=["jpg", "progressive jpg", "png", "bmp", "tif", "webp"])
-def test_damaged_files_are_refused_or_whole(tmp_path, data):
+@pytest.mark.parametrize("suffix, progressive", [(".jpg", 0), (".jpg", 1), (".png", 0), (".bmp", 0), (".tif", 0),
+                                                 (".webp", 0)])
+def test_damaged_files_are_refused_or_whole(tmp_path, suffix, progressive):
     """A damaged file is refused by name, or lacks nothing of the picture; bytes behind its end do no harm."""
+    data = cv2.imencode(suffix, PICTURE, [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive])[1].tobytes()
     (path := tmp_path / "000.jpg").write_bytes(data)
     whole = read_image(str(path), 3)
 
@@ -194,3 +186,87 @@ def test_damaged_files_are_refused_or_whole(tmp_path, data):
     if not data.startswith((b"BM", b"RIFF")):                         # after a full disk the end may be zeros
         assert [refused(data[:-lost] + bytes(lost)) for lost in (2, 100, len(data) // 2)][-1]
     assert all(map(refused, (b"", b"<html>404</html>", bytes(1000), b"P5\n60000 60000\n255\n" + bytes(99))))
+
+
+@pytest.fixture
+def videos(tmp_path):
+    """Three colour videos of 7, 70 and 5 frames."""
+    write_videos(tmp_path / "frames", (7, 70, 5), channels=3)
+    return index_videos(tmp_path / "frames")
+
+
+def frame_of(packed, video, t):
+    out = np.empty((1, *packed.shape), np.uint8)
+    packed.read(video, t, out)
+    return out
+
+
+@pytest.mark.parametrize(("channels", "size"), [(3, 16), (1, 24)])
+def test_packed_frames_are_those_that_are_decoded(videos, tmp_path, channels, size):
+    packed = pack_frames(videos, channels, size, tmp_path / "cache")
+    decoding, reading = Windows(videos, 5, channels, size), Windows(videos, 5, channels, size, packed)
+    batches = epoch_batches(len(decoding), 4, True, 0, 0)
+    for a, b in zip(loader(decoding, batches, 0, torch.device("cpu")),
+                    loader(reading, batches, 2, torch.device("cpu")), strict=True):
+        assert torch.equal(a, b)
+    whole = np.memmap(packed.path, np.uint8, "r").reshape(-1, channels, size, size)      # the documented format
+    assert np.array_equal(whole, np.concatenate([read_frames(v.frames, channels, size) for v in videos]))
+
+
+def test_damaged_frames_are_decoded_again(videos, tmp_path):
+    """A bit in frame 6 of video b; the next run packs afresh. So it does where the file was cut short, or is gone."""
+    path = pack_frames(videos, 1, 16, tmp_path).path
+    content = bytearray(path.read_bytes())
+    content[13 * 256 + 9] ^= 8
+    path.write_bytes(content)
+    for damaged in (1, 0, 5, 0):
+        if damaged == 5:
+            os.truncate(path, 1000)
+        packed, out = pack_frames(videos, 1, 16, tmp_path), np.empty((5, 1, 16, 16), np.uint8)
+        with pytest.warns(UserWarning, match=r"u8 are damaged; they are decoded") if damaged else nullcontext():
+            packed.read(1, 3, out)
+        assert np.array_equal(out, read_frames(videos[1].frames[3:8], 1, 16)) and packed.checked.sum() == 5 - damaged
+    path.unlink()
+    assert frame_of(pack_frames(videos, 1, 16, tmp_path), 0, 0).any()
+
+
+def test_packed_once_and_again_only_when_something_changed(videos, tmp_path):
+    path = pack_frames(videos, 1, 16, tmp_path / "cache").path
+    made = path.stat().st_mtime_ns
+    assert pack_frames(videos, 1, 16, path.parent).path.stat().st_mtime_ns == made
+    assert pack_frames(videos, 3, 16, path.parent).path != path                         # another form, another file
+    (path.parent / f".{path.name}.left").touch()                                        # by a process that was killed
+
+    cv2.imwrite(videos[1].frames[66], 255 - cv2.imread(videos[1].frames[66]))           # a source frame was replaced
+    old = pack_frames(videos, 1, 16, path.parent)
+    assert np.array_equal(frame_of(old, 1, 66), read_frames(videos[1].frames[66:67], 1, 16))
+    assert not list(path.parent.glob(".*"))
+    fewer = [videos[0], videos[2]]                                                      # a video was removed
+    assert np.array_equal(frame_of(pack_frames(fewer, 1, 16, path.parent), 1, 2), frame_of(old, 2, 2))
+    # What is known of it is damaged, or of an earlier version, which wrote size and time of the file, too.
+    fingerprint, checksums = json.loads(path.with_suffix(".json").read_text())
+    for known in ("[", "{}", "[1, 2, 3, 4]", '["a", 1, 2, [3]]', earlier := json.dumps([fingerprint, 1, 2, checksums])):
+        made = path.stat().st_mtime_ns
+        path.with_suffix(".json").write_text(known)
+        again = pack_frames(fewer, 1, 16, path.parent).path.stat().st_mtime_ns > made
+        assert again == (known != earlier)
+
+
+@pytest.mark.parametrize(("damage", "match"), [
+    (lambda frames: Path(frames[69]).write_bytes(b"no image"), r"69\.png is damaged"),
+    (lambda frames: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, -1)), "cannot write .*u8: ")])      # full disk
+def test_packing_that_fails_leaves_nothing_behind(videos, tmp_path, damage, match):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        damage(videos[1].frames)
+        with pytest.raises(UserError, match=match):
+            pack_frames(videos, 3, 16, tmp_path / "cache")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+def test_disk_without_locks(videos, tmp_path, monkeypatch):
+    monkeypatch.setattr(filelock.FileLock, "acquire", Mock(side_effect=OSError(37, "No locks available")))
+    with pytest.warns(UserWarning, match="knows no locks"):
+        assert frame_of(pack_frames(videos, 1, 16, tmp_path), 0, 0).any()

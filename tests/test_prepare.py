@@ -88,8 +88,9 @@ def labels_of(data: Path, dataset: str) -> list[list[int]]:
     return [array.tolist() for array in labels.values()]
 
 
-def ped2_files(home: str = "UCSD_Anomaly_Dataset.v1p2/UCSDped2/", tests: tuple = (5, 4)) -> dict[str, bytes]:
+def ped2_files(tests: tuple = (5, 4)) -> dict[str, bytes]:
     """A small Ped2 with all that lies about in the published archive; testing 02 is abnormal in its frames 1 and 2."""
+    home = "UCSD_Anomaly_Dataset.v1p2/UCSDped2/"
     ranges = (b"TestVideoFile = {};\nTestVideoFile{end+1}.gt_frame = [1:5];\n"
               b"TestVideoFile{end+1}.gt_frame = [2:2, 3:3];\n")
     files = {f"{home}.DS_Store": b"x", f"{home}Test/._UCSDped2.m": b"x", f"{home}Test/UCSDped2.m": ranges,
@@ -179,8 +180,9 @@ def test_avenue_archives(tmp_path):
 
 
 def test_two_truths_of_avenue(tmp_path):
-    """Another one touches no frame."""
-    source, out = avenue_source(tmp_path / "s", {"testing_videos/08.avi": 36}, {}), tmp_path / "DATA"
+    source, out = avenue_source(tmp_path / "s", {}, {1: 6}), tmp_path / "DATA"
+    assert "no videos; expected files like (training" in sentence(run(main, "avenue", "--source", source, "--out", out))
+    avenue_source(source, {"testing_videos/08.avi": 36}, {})
     for truth, abnormal in {"official": 36, "ano_pred": 10}.items():
         result = run(main, "avenue", "--source", source, "--out", out, "--label_source", truth)
         assert f"avenue_{truth}, {abnormal} frames abnormal" in result.out
@@ -329,19 +331,13 @@ def test_download(tmp_path, monkeypatch, have, server_with, asked, said):
         assert os.listdir(part.parent) == ["x.tgz"] and labels_of(out, "ped2")[1] == [0, 1, 1, 0]
 
 
-def ped2_source(name: str, content: bytes | None):
-    return lambda source: write_tar(source.with_suffix(".tgz"), {
-        path: data for path, data in (ped2_files("UCSDped2/") | {f"UCSDped2/{name}": content}).items()
-        if data is not None})
-
-
-@pytest.mark.parametrize(("dataset", "make", "match"), [
-    ("ped2", ped2_source("Test/Test001_gt/005.bmp", None), "testing/01: 4 masks, 5 labels, 5 frames do not fit"),
-    ("ped2", ped2_source("Train/Train001/002.tif", b"II*\0 and no more"), r"002\.tif is damaged or truncated"),
-    ("avenue", lambda s: avenue_source(s, {}, {1: 6}), r"no videos; expected files like \(training")])
-def test_unusable_source(tmp_path, dataset, make, match):
-    source, out = make(tmp_path / "s"), tmp_path / "DATA"
-    assert re.search(match, sentence(run(main, dataset, "--source", source, "--out", out)))
+@pytest.mark.parametrize(("name", "content", "match"), [
+    ("Test/Test001_gt/006.bmp", encoded(mask(True), ".bmp"), "testing/01: 6 masks, 5 labels, 5 frames do not fit"),
+    ("Train/Train001/002.tif", b"II*\0 and no more", r"002\.tif is damaged or truncated")])
+def test_unusable_source(tmp_path, name, content, match):
+    out, home = tmp_path / "DATA", "UCSD_Anomaly_Dataset.v1p2/UCSDped2"
+    source = write_tar(tmp_path / "s.tgz", ped2_files() | {f"{home}/{name}": content})
+    assert re.search(match, sentence(run(main, "ped2", "--source", source, "--out", out)))
     assert not list(out.rglob("*.part")) and not list(out.rglob("frame_labels*"))
 
 

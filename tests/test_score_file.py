@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import Code, made_scores, published, refusal
+from helpers import Code, made_scores, published, refusal, write_data_set
 
 from lgn_net.config import Config, with_knobs
 from lgn_net.data.videos import natural_key
@@ -172,11 +172,12 @@ def test_every_form_of_the_same_scores(tmp_path, masks, rule, first, last):
     assert len(forms) == 9
 
 
-def test_where_labels_come_from(blob_dataset, tmp_path):
+def test_where_labels_come_from(tmp_path):
     """Beside the frames, from those that ship, from the table itself; or nowhere."""
-    root, scores = str(blob_dataset(testing=(9, 8, 10))), save(tmp_path / "s.npy", np.arange(27 - 3 * 4))
-    videos = opened(scores, "blobs", dataset_path=root, drop_first=4).videos
-    assert [video.labels.tolist() for video in videos] == [[1] * 5, [1] * 4, [0] + [1] * 5]
+    write_data_set(tmp_path)
+    scores = save(tmp_path / "s.npy", np.arange(18 - 2 * 4))
+    videos = opened(scores, "made", dataset_path=str(tmp_path), drop_first=4).videos
+    assert [video.labels.tolist() for video in videos] == [[0, 1, 1, 0], [1, 0, 0, 0, 1, 1]]
     videos = opened(save(tmp_path / "a.npy", np.zeros(15324)), "avenue", "official").videos
     assert {video.name: video.labels.tolist() for video in videos} == {
         name: y.tolist() for name, y in published("avenue").items()}

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import reference
 import torch
-from helpers import check_equal
+from helpers import check_equal, write_videos
 from reference import query_rows
 from test_model import members_by_time
 from torch.testing import assert_close
 
 from lgn_net.config import Config, DataConfig, ModelConfig, with_knobs
 from lgn_net.data.clips import read_frames, to_float
-from lgn_net.data.videos import find_split, index_videos
+from lgn_net.data.videos import index_videos
 from lgn_net.errors import UserError
 from lgn_net.inference import loop
 from lgn_net.inference.around import draw_maps, sample_normal, to_scores
@@ -48,8 +48,9 @@ def vivid(model):
 
 
 @pytest.fixture
-def videos(blob_dataset):
-    return index_videos(find_split(blob_dataset(testing=(9, 8, 10)), "blobs", "testing"))
+def videos(tmp_path):
+    write_videos(tmp_path / "videos", (9, 8, 10), channels=3)
+    return index_videos(tmp_path / "videos")
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import check_equal
+from helpers import check_equal, write_videos
 from steps import config_of, take_steps
 from torch.testing import assert_close
 
@@ -48,12 +48,13 @@ def test_a_single_cell_of_another_width_stays():
 @pytest.mark.parametrize("name, concat_query, kernels", [
     ("lgn_net", True, "winograd (2 cells, 8 convolutions), short decoder"),
     ("mnad_pred", False, "winograd (8 convolutions)"), ("lgn_st", False, "winograd (7 convolutions), short decoder")])
-def test_scores_of_systems(blob_dataset, name, concat_query, kernels):
+def test_scores_of_systems(tmp_path, name, concat_query, kernels):
     config = Config(data=DataConfig("blobs", image_size=24, channels=1),
                     model=ModelConfig(name, base_width=4, hidden_width=6, lstm_layers=2, memory_items=5,
                                       concat_query=concat_query))
     torch.manual_seed(0)
-    model, videos = build_model(config), index_videos(blob_dataset(testing=(9, 8)) / "blobs/testing/frames")
+    write_videos(tmp_path, (9, 8), channels=3)
+    model, videos = build_model(config), index_videos(tmp_path)
     for weight in model.decoder.parameters():                            # predictions that depend visibly on the memory
         weight.data *= 2
     R = sorted(s.regular_score for s in score_videos(model, videos, config, CPU))
