@@ -95,7 +95,7 @@ def prepare(model: nn.Module, config: Config, device: torch.device) -> nn.Module
     forward: nn.Module = model
     if config.train.compile:
         torch._dynamo.config.suppress_errors = True                  # PyTorch says where it fails, and goes on
-        forward = torch.compile(model, dynamic=False)                # type: ignore[assignment]
+        forward = Compiled(model, math.ceil(config.train.batch_size / config.train.accumulate / world_size()))
     if world_size() > 1:
         unused = config.model.input_frames == 1 and getattr(model, "local_branch", None) is not None   # states' weights
         with warnings.catch_warnings(action="ignore", category=FutureWarning):          # PyTorch 2.13 renames a word
@@ -103,6 +103,18 @@ def prepare(model: nn.Module, config: Config, device: torch.device) -> nn.Module
                                               broadcast_buffers=False, gradient_as_bucket_view=True,
                                               find_unused_parameters=unused)
     return forward
+
+
+class Compiled(nn.Module):
+    """A network compiled for shares of one size; smaller ones, at the end of an epoch, take it as it is."""
+
+    def __init__(self, model: nn.Module, size: int):
+        super().__init__()
+        self.model, self.size, self.compiled = model, size, torch.compile(model, dynamic=False)
+
+    def forward(self, clip: Tensor) -> Any:
+        """See `FramePredictor.forward`."""
+        return self.compiled(clip) if len(clip) == self.size else self.model(clip)
 
 
 def recompute_activations(model: Any) -> None:
