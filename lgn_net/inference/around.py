@@ -101,8 +101,7 @@ def sample_normal(model: FramePredictor, videos: list[Video], config: Config, co
     usage = [torch.zeros(len(memory.items), dtype=torch.long, device=device) for memory in model.memories]
     signals: list[FrameSignals] = []
     for scored in predict(ready, stream_windows(ready, videos, [every[i] for i in picked], config, device), config):
-        for frame in zip(scored.signals, scored.predicted, scored.target):
-            signals.append(observe(observers, frame))
+        signals += [observe(observers, frame) for frame in zip(scored.signals, scored.predicted, scored.target)]
         for counts, lookup in zip(usage, scored.lookups):
             counts += torch.bincount(lookup.nearest[:, 0], minlength=len(counts))
         bar.update(len(scored.signals))

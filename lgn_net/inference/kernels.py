@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lgn_net.model.lgn_net import LGNNet
 from lgn_net.model.local_branch import LocalBranch
@@ -184,18 +185,18 @@ def add_up(x: State | None, of_x: Tensor, *terms: tuple[State | None, Tensor]) -
 class WinogradBranch(nn.Module):
     """A `LocalBranch` with ST-LSTM cells, in float32; equal to it up to rounding, and so are its gradients."""
 
-    def __init__(self, branch: LocalBranch):
+    def __init__(self, branch: LocalBranch, recompute: bool = False):
         super().__init__()
-        self.encoder, self.encode, self.deconv = branch.encoder, branch.encode, branch.deconv
+        self.encoder, self.encode, self.deconv, self.recompute = branch.encoder, branch.encode, branch.deconv, recompute
         self.cells = [WinogradCell(cell) for cell in branch.cells]
         self.of_frames = torch.cat(self.cells[0].from_x, dim=2)                                  # (36, C, 7D)
 
     def forward(self, clip: Tensor, gates: list[Tensor] | None = None) -> Tensor:
         """See `LocalBranch.forward`. The clips are taken one by one, so that their states stay in the cache."""
-        if gates is None:
-            gates = [self.products(features) for features in self.encode(clip)]
+        gates = gates or [self.products(features) for features in self.encode(clip)]
         grid = Grid(1, clip.shape[3] // 4, clip.shape[4] // 4)
-        return self.deconv(torch.cat([self.recur(of_clip, grid) for of_clip in zip(*gates)]))
+        recur = partial(checkpoint, self.recur, use_reentrant=False) if self.recompute else self.recur
+        return self.deconv(torch.cat([recur(of_clip, grid) for of_clip in zip(*gates)]))
 
     def recur(self, gates: Sequence[Tensor], grid: Grid) -> Tensor:
         """See `LocalBranch.stp_net`; here for the gates (16, P, 7D) of the frames of one clip."""
@@ -220,16 +221,16 @@ class WinogradBranch(nn.Module):
         return gates.unflatten(1, (len(features), -1)).transpose(0, 1)
 
 
-def train_by_winograd(model: Any) -> None:
-    """Compute the ST-LSTM cells of a model in training, in place, from the weights of each step; backward, too."""
+def train_by_winograd(model: Any, recompute: bool) -> None:
+    """Train a model's ST-LSTM cells by Winograd, in place; `recompute`: the backward pass runs each clip again."""
     branch = getattr(model, "local_branch", None)
     if branch and isinstance(branch.cells[0], STLSTMCell):
-        branch.forward = partial(forward_by_winograd, branch)
+        branch.forward = partial(forward_by_winograd, branch, recompute)
 
 
-def forward_by_winograd(branch: LocalBranch, clip: Tensor, gates: list[Tensor] | None = None) -> Tensor:
+def forward_by_winograd(branch: LocalBranch, recompute: bool, clip: Tensor, gates: Any = None) -> Tensor:
     """Do as `LocalBranch.forward`; gates, which are none of Winograd's, take the usual way."""
-    return LocalBranch.forward(branch, clip, gates) if gates else WinogradBranch(branch)(clip)
+    return LocalBranch.forward(branch, clip, gates) if gates else WinogradBranch(branch, recompute)(clip)
 
 
 class WinogradConv(nn.Module):

@@ -91,7 +91,7 @@ def prepare(model: nn.Module, config: Config, device: torch.device) -> nn.Module
     if config.train.checkpoint_activations:
         recompute_activations(model)
     if config.train.kernels == "winograd" and config.train.precision == "float32" and device.type == "cpu":
-        train_by_winograd(model)
+        train_by_winograd(model, config.train.checkpoint_activations)
     forward: nn.Module = model
     if config.train.compile:
         torch._dynamo.config.suppress_errors = True                  # PyTorch says where it fails, and goes on
