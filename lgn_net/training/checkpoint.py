@@ -165,7 +165,7 @@ ARCHITECTURE = ("data.channels", "model.name", "model.memory", "model.input_fram
                 "model.hidden_width", "model.lstm_layers", "model.memory_items", "model.concat_query",
                 "model.forget_bias")
 FREE = ("data.workers", "data.cache", "data.on_device", "train.max_steps", "train.minutes", "train.keep_epochs",
-        "train.save_minutes", "train.log_every", "train.checkpoint_activations", "train.compile",
+        "train.save_minutes", "train.log_every", "train.kernels", "train.checkpoint_activations", "train.compile",
         "train.deterministic", "score")
 
 
