@@ -29,6 +29,7 @@ G = torch.tensor([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 
 A_T = torch.tensor([[1., 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
 TO_PATCH, TO_TILE = torch.kron(B_T, B_T), torch.kron(A_T, A_T)                # (36, 36), (16, 36)
 
+AT_ONCE = 144        # tiles of a recurrent state that are computed at once
 SMALL = 768          # channels times side of the features, below which nothing is gained, and nothing is tried
 
 
@@ -103,9 +104,14 @@ class Grid:
 
     def patches(self, images: Tensor) -> Tensor:
         """Surround images (B, C, h, w) by zeros and transform their patches to (36, P, C)."""
-        images = F.pad(images.permute(0, 2, 3, 1), (0, 0, 1, 4 * self.x - self.w + 1, 1, 4 * self.y - self.h + 1))
-        patches = images.unfold(1, 6, 4).unfold(2, 6, 4)                      # (B, y, x, C, 6, 6)
-        return (TO_PATCH @ patches.permute(4, 5, 0, 1, 2, 3).reshape(36, -1)).view(36, -1, images.shape[3])
+        B, y, x = self.B, self.y, self.x
+        images = F.pad(images.permute(0, 2, 3, 1), (0, 0, 1, 4 * x - self.w + 3, 1, 4 * y - self.h + 3))
+        # A patch has four rows and columns of its own, and two of the next one. To call `unfold` would train slower.
+        rows = images.view(B, y + 1, 4, 4 * (x + 1), -1).permute(2, 0, 1, 3, 4)
+        rows = torch.cat([rows[:, :, :-1], rows[:2, :, 1:]]).view(6, B, y, x + 1, 4, -1)
+        columns = rows.permute(0, 4, 1, 2, 3, 5)
+        patches = torch.cat([columns[..., :-1, :], columns[:, :2, ..., 1:, :]], dim=1)          # (6, 6, B, y, x, C)
+        return (TO_PATCH @ patches.view(36, -1)).view(36, B * y * x, -1)
 
     def images(self, tiles: Tensor) -> Tensor:
         """Lay tiles (16, P, C) out as images (B, C, h, w), channels last."""
@@ -114,7 +120,7 @@ class Grid:
 
 
 class State:
-    """A recurrent state in tiles, (16, P, C); transformed for its readers once, when the first one asks."""
+    """A recurrent state in tiles, (16, P, C), or features (B, C, h, w); transformed once, when a reader asks first."""
 
     def __init__(self, tiles: Tensor, grid: Grid):
         self.tiles, self.grid = tiles, grid
@@ -122,7 +128,7 @@ class State:
     @cached_property
     def patches(self) -> Tensor:
         """The state as the products need it, (36, P, C)."""
-        return self.grid.patches(self.grid.images(self.tiles))
+        return self.grid.patches(self.tiles if self.tiles.ndim == 4 else self.grid.images(self.tiles))
 
 
 class WinogradCell(nn.Module):
@@ -171,15 +177,18 @@ class WinogradCell(nn.Module):
 def add_up(x: State | None, of_x: Tensor, *terms: tuple[State | None, Tensor]) -> Tensor:
     """Add up convolutions of states by their weights (36, C, K), as tiles (16, P, K); no state adds nothing.
 
-    The convolution of the input `x` has the weights `of_x`, or is itself `of_x`, in tiles, where x is None.
+    The convolution of the input `x` has the weights `of_x`; where x is None it is itself `of_x`, (16, B, y * x, K).
     """
     pairs = [(state.patches, weights) for state, weights in ((x, of_x), *terms) if state]
     if not pairs:
-        return of_x.clone()
+        return of_x.clone(memory_format=torch.contiguous_format).flatten(1, 2)
     products = torch.bmm(*pairs[0])
     for pair in pairs[1:]:
         products.baddbmm_(*pair)
-    return transform_back(products) if x else transform_back(products).add_(of_x)
+    tiles = transform_back(products)
+    if not x:
+        tiles.view(of_x.shape).add_(of_x)
+    return tiles
 
 
 class WinogradBranch(nn.Module):
@@ -192,19 +201,26 @@ class WinogradBranch(nn.Module):
         self.of_frames = torch.cat(self.cells[0].from_x, dim=2)                                  # (36, C, 7D)
 
     def forward(self, clip: Tensor, gates: list[Tensor] | None = None) -> Tensor:
-        """See `LocalBranch.forward`. The clips are taken one by one, so that their states stay in the cache."""
-        gates = gates or [self.products(features) for features in self.encode(clip)]
-        grid = Grid(1, clip.shape[3] // 4, clip.shape[4] // 4)
-        recur = partial(checkpoint, self.recur, use_reentrant=False) if self.recompute else self.recur
-        return self.deconv(torch.cat([recur(of_clip, grid) for of_clip in zip(*gates)]))
+        """See `LocalBranch.forward`. Few clips are taken at a time, so that their states stay in the cache."""
+        h, w = clip.shape[3] // 4, clip.shape[4] // 4
+        count = max(1, 16 * AT_ONCE // (h * w))
+        recur = partial(self.recur, h=h, w=w, known=bool(gates))
+        if self.recompute:
+            recur = partial(checkpoint, recur, use_reentrant=False)
+        by_frame = [frame.split(count) for frame in gates or self.encode(clip)]
+        return self.deconv(torch.cat([recur(clips) for clips in zip(*by_frame)]))
 
-    def recur(self, gates: Sequence[Tensor], grid: Grid) -> Tensor:
-        """See `LocalBranch.stp_net`; here for the gates (16, P, 7D) of the frames of one clip."""
+    def recur(self, frames: Sequence[Tensor], h: int, w: int, known: bool) -> Tensor:
+        """See `LocalBranch.stp_net`; here for B clips' frames: gates (B, 16, y * x, 7D) if `known`, else E_loc's."""
+        grid = Grid(len(frames[0]), h, w)
         H: list[Any] = [None] * len(self.cells)
         C: list[Any] = [None] * len(self.cells)
         M: Any = None
-        for from_frame in gates:
-            x, of_x = None, from_frame.split([weights.shape[2] for weights in self.cells[0].from_x], dim=2)
+        for frame in frames:
+            x: Any = State(frame, grid)
+            of_x = self.cells[0].from_x
+            if known:
+                x, of_x = None, frame.transpose(0, 1).split([weights.shape[2] for weights in of_x], dim=3)
             for k, cell in enumerate(self.cells):
                 H[k], C[k], M = cell.step(x, of_x if k == 0 else cell.from_x, H[k], C[k], M, grid)
                 x = H[k]
