@@ -117,7 +117,7 @@ class TrainConfig:
     """tf32: convolutions on NVIDIA GPUs round to 10 bits, elsewhere as float32; bfloat16: they run under autocast;
     auto: bfloat16 where a trial finds it 1.2 times faster. Memory, losses and weights stay float32."""
     kernels: Literal["direct", "winograd"] = "direct"
-    """Convolutions of ST-LSTM in float32 on a CPU: PyTorch's own, or Winograd's, faster at the published size."""
+    """Convolutions of ST-LSTM in float32 on a CPU: PyTorch's own, or Winograd's, which are faster there."""
     accumulate: int = 1
     """Parts in which a step's batch goes through the network, for less memory; BatchNorm sees a part at a time."""
     checkpoint_activations: bool = False
