@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from lgn_net.config import Config, DataConfig, ModelConfig, with_knobs
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.files import ROOT
+from lgn_net.inference import kernels
 from lgn_net.inference.kernels import WinogradBranch, swap_in
 from lgn_net.inference.loop import score_videos
 from lgn_net.inference.stream import for_inference
@@ -21,9 +22,11 @@ CPU = torch.device("cpu")
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("at_once", [1, 144])
 @pytest.mark.parametrize("layers, B, T, H, W, forget_bias", [(1, 1, 4, 16, 16, 1.0), (3, 2, 4, 24, 40, 0.0),
                                                              (2, 3, 5, 8, 20, 1.0)])
-def test_local_branch(layers, B, T, H, W, forget_bias):
+def test_local_branch(monkeypatch, layers, B, T, H, W, forget_bias, at_once):
+    monkeypatch.setattr(kernels, "AT_ONCE", at_once)
     torch.manual_seed(0)
     plain = LocalBranch(3, 4, 6, layers, forget_bias=forget_bias).eval()
     fast, clip = WinogradBranch(plain), torch.rand(B, T, 3, H, W) * 2 - 1
@@ -35,7 +38,7 @@ def test_local_branch(layers, B, T, H, W, forget_bias):
 
 @pytest.mark.parametrize("model", [{"fold_time": True}, {"lstm_layers": 2, "forget_bias": 0.0}], ids=str)
 def test_training(model):
-    fast, expected = (take_steps(config_of(model, {"kernels": kernels}), (8, 3)) for kernels in ("winograd", "direct"))
+    fast, expected = (take_steps(config_of(model, {"kernels": way}), (8, 3)) for way in ("winograd", "direct"))
     assert any(not torch.equal(x, expected.weights[name]) for name, x in fast.weights.items())
     assert_close(fast.losses, expected.losses, atol=1e-5, rtol=0)
     assert_close(fast.weights, expected.weights, atol=1e-6, rtol=0)
