@@ -154,9 +154,9 @@ class ScoreConfig:
     """Windows encoded at once, large ones on a CPU fewer; changes the speed, the scores by no more than rounding."""
     precision: Literal["float32", "tf32", "bfloat16", "auto"] = "float32"
     """As train.precision; memory and scores stay float32, and in bfloat16 E_glo's first blocks, too (on a GPU TF32)."""
-    kernels: Literal["auto", "direct", "winograd"] = "auto"
+    kernels: Literal["auto", "direct", "winograd", "graph"] = "auto"
     """Convolutions of deep layers in float32 on a CPU: PyTorch's own, Winograd's, or by a trial what is faster here;
-    changes the speed, the scores by no more than rounding."""
+    graph: on a GPU, decode single windows as a CUDA graph. Scores change by no more than rounding."""
 
 
 @dataclass(frozen=True)

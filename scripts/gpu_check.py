@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     result: dict = {"size": args.size, "machine": machine(device)}
     with tempfile.TemporaryDirectory() as folder:
         video = draw_video(Path(folder), config, config.train.batch_size + config.model.window - 1)
-        for check in (convolution_tflops, scores, losses, training, evaluation, device_tests):
+        for check in (convolution_tflops, scores, losses, training, evaluation, cuda_graph, device_tests):
             start = time.perf_counter()
             try:
                 found = check(config, video, device)
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
             print(f"{check.__name__}: {result[check.__name__]}", flush=True)
             if args.json:
                 write_atomic(Path(args.json), to_json(result))
-    return 0 if all(result[name].get("ok", True) for name in ("scores", "losses", "device_tests")) else 1
+    return 0 if all(result[name].get("ok", True) for name in ("scores", "losses", "cuda_graph", "device_tests")) else 1
 
 
 def convolution_tflops(_config: Config, _video: Video, device: torch.device) -> dict:
@@ -103,6 +103,16 @@ def evaluation(config: Config, video: Video, device: torch.device) -> dict:
         setting = with_knobs(config, {"score.precision": name, "score.gamma": 2.0})
         ways[name] = benchmark.evaluation(model, video, setting, device)[1]
     return rates(ways, len(video.frames) - config.model.window + 1)
+
+
+def cuda_graph(config: Config, video: Video, device: torch.device) -> dict:
+    """Compare the evaluation by a CUDA graph with the usual one; each frame updates the memory, so each comes alone."""
+    model, ways = random_model(config, video, device), {}
+    for kernels in ("direct", "graph"):
+        setting = with_knobs(config, {"score.gamma": 2.0, "score.kernels": kernels})
+        ways[kernels] = benchmark.evaluation(model, video, setting, device)[1]
+    apart = difference(ways["graph"](), ways["direct"]())
+    return {"ok": apart["psnr_db"] <= PSNR_DB, **apart, **rates(ways, len(video.frames) - config.model.window + 1)}
 
 
 def rates(ways: dict, count: int) -> dict:

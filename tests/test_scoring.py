@@ -17,8 +17,10 @@ from lgn_net.data.videos import index_videos
 from lgn_net.errors import UserError
 from lgn_net.inference import loop
 from lgn_net.inference.around import draw_maps, sample_normal, to_scores
+from lgn_net.inference.graph import GraphDecoder
 from lgn_net.inference.loop import copy_items, restore_items
 from lgn_net.inference.signals import psnr, query_distance, regular_score
+from lgn_net.inference.stream import for_inference, stream_windows
 from lgn_net.inference.sweep import sweep_gamma
 from lgn_net.model.build import build_model
 from lgn_net.model.lgn_net import LGNNet
@@ -156,6 +158,34 @@ def test_gamma_is_a_strict_bound_in_float32(model, videos):
     for gamma, updated in expected.items():
         assert score_videos(model, videos[:1], knobs(gamma=gamma), CPU)[0].memory_updated == updated
         assert swept[gamma][0].memory_updated == updated
+
+
+@torch.inference_mode()
+def test_single_windows_by_a_graph(model, videos, monkeypatch):
+    """With a backend that writes every result over the last one, as a CUDA graph does; others take the usual way."""
+    monkeypatch.setattr(loop, "PATIENCE", 1)
+    real, calls, result = torch.compile, [], []
+
+    def backend(graph, _inputs):
+        def replay(*inputs):
+            out, = graph(*inputs)
+            calls.append(len(out))
+            result[:] = result or [torch.empty_like(out)]
+            return result[0].copy_(out),
+        return replay
+
+    monkeypatch.setattr(torch, "compile", lambda decode, **_: real(decode, backend=backend, dynamic=False))
+    R = sorted(s.regular_score for s in score_videos(model, videos, knobs(memory_update="frozen"), CPU))
+    config = knobs(batch_size=6, gamma=R[3])
+    usual, graph = (for_inference(model, config) for _ in range(2))
+    graph.decode = GraphDecoder(graph.decode)
+    ranges = [(v, range(len(video.frames))) for v, video in enumerate(videos)]
+    expected, found = ([*loop.predict(one, stream_windows(one, videos, ranges, config, CPU), config)]
+                       for one in (usual, graph))
+    counts = [len(scored.predicted) for scored in expected]
+    assert {*calls} == {1} and 2 < len(calls) < sum(counts)
+    for one, other in zip(expected, found, strict=True):
+        assert one.signals == other.signals and torch.equal(one.predicted, other.predicted)
 
 
 @pytest.mark.parametrize("mode", ["carry", "reset"])

@@ -134,7 +134,10 @@ def for_inference(model: FramePredictor, config: Config) -> Any:
                     sequence[k] = fuse_conv_bn_eval(layer, norm, transpose=isinstance(layer, nn.ConvTranspose2d))
                     sequence[k + 1] = nn.Identity()
     ready.kernels, on_cpu = "direct", next(ready.parameters()).device.type == "cpu"
-    if config.score.kernels != "direct" and config.score.precision == "float32" and on_cpu:
+    if config.score.kernels == "graph" and model.memories and not on_cpu:
+        from lgn_net.inference.graph import GraphDecoder
+        ready.decode, ready.kernels = GraphDecoder(ready.decode), "graph"
+    if config.score.kernels in ("auto", "winograd") and config.score.precision == "float32" and on_cpu:
         from lgn_net.inference.kernels import swap_in  # only this way of scoring needs it
         batch = batch_size_on(torch.device("cpu"), config)
         ready.kernels = swap_in(ready, config.score.kernels, config.data.image_size, batch)
