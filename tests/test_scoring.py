@@ -17,10 +17,9 @@ from lgn_net.data.videos import index_videos
 from lgn_net.errors import UserError
 from lgn_net.inference import loop
 from lgn_net.inference.around import draw_maps, sample_normal, to_scores
-from lgn_net.inference.graph import GraphDecoder
 from lgn_net.inference.loop import copy_items, restore_items
 from lgn_net.inference.signals import psnr, query_distance, regular_score
-from lgn_net.inference.stream import for_inference, stream_windows
+from lgn_net.inference.stream import by_graph, for_inference, stream_windows
 from lgn_net.inference.sweep import sweep_gamma
 from lgn_net.model.build import build_model
 from lgn_net.model.lgn_net import LGNNet
@@ -178,7 +177,7 @@ def test_single_windows_by_a_graph(model, videos, monkeypatch):
     R = sorted(s.regular_score for s in score_videos(model, videos, knobs(memory_update="frozen"), CPU))
     config = knobs(batch_size=6, gamma=R[3])
     usual, graph = (for_inference(model, config) for _ in range(2))
-    graph.decode = GraphDecoder(graph.decode)
+    graph.decode = by_graph(graph.decode)
     ranges = [(v, range(len(video.frames))) for v, video in enumerate(videos)]
     expected, found = ([*loop.predict(one, stream_windows(one, videos, ranges, config, CPU), config)]
                        for one in (usual, graph))

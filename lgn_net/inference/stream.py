@@ -18,6 +18,7 @@ from lgn_net.data.videos import Video
 from lgn_net.device import autocast
 from lgn_net.inference.signals import psnr
 from lgn_net.model.lgn_net import FramePredictor
+from lgn_net.model.memory import Lookup
 from lgn_net.model.prototype_branch import PrototypeEncoder
 
 SILENT = tqdm(disable=True)               # a progress bar that shows nothing
@@ -135,8 +136,7 @@ def for_inference(model: FramePredictor, config: Config) -> Any:
                     sequence[k + 1] = nn.Identity()
     ready.kernels, on_cpu = "direct", next(ready.parameters()).device.type == "cpu"
     if config.score.kernels == "graph" and model.memories and not on_cpu:
-        from lgn_net.inference.graph import GraphDecoder
-        ready.decode, ready.kernels = GraphDecoder(ready.decode), "graph"
+        ready.decode, ready.kernels = by_graph(ready.decode), "graph"
     if config.score.kernels in ("auto", "winograd") and config.score.precision == "float32" and on_cpu:
         from lgn_net.inference.kernels import swap_in  # only this way of scoring needs it
         batch = batch_size_on(torch.device("cpu"), config)
@@ -150,6 +150,16 @@ def for_inference(model: FramePredictor, config: Config) -> Any:
             if isinstance(box, PrototypeEncoder):
                 box.block1, box.block2 = (InFloat32(*block).float() for block in (box.block1, box.block2))
     return ready
+
+
+def by_graph(decode: Callable) -> Callable:
+    """Decode single windows as one CUDA graph; to launch their kernels one by one takes longer than to run them."""
+    replay = torch.compile(decode, backend="cudagraphs", dynamic=False)       # on a CPU it is `decode` itself
+
+    def decode_any(lookups: list[Lookup], context: dict[str, Tensor]) -> Tensor:
+        alone = len(lookups[0].queries) == 1
+        return replay(lookups, context).clone() if alone else decode(lookups, context)     # the next one overwrites it
+    return decode_any
 
 
 class InFloat32(nn.Sequential):
