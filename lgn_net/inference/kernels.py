@@ -47,17 +47,16 @@ def swap_in(model: Any, kernels: str, image_size: int, batch: int) -> str:
     branch = getattr(model, "local_branch", None)
     if branch and isinstance(branch.cells[0], STLSTMCell):
         cell, side = branch.cells[-1], image_size // 4
-        fast, grid = WinogradCell(cell), Grid(1, side, side)
-        tiles = torch.ones(16, grid.y * grid.x, cell.hidden)
-        images = grid.images(tiles).repeat(batch, 1, 1, 1)
+        fast, grid = WinogradCell(cell), Grid(batch, side, side)
+        tiles = torch.ones(16, batch * grid.y * grid.x, cell.hidden)
+        images = grid.images(tiles)
 
-        def steps() -> None:
-            for _ in range(batch):
-                x, H, M = (State(tiles, grid) for _ in range(3))
-                fast.step(x, fast.from_x, H, tiles, M, grid)
+        def step() -> None:
+            x, H, M = (State(tiles, grid) for _ in range(3))
+            fast.step(x, fast.from_x, H, tiles, M, grid)
 
         alike = cell.conv_x.in_channels == cell.hidden
-        if always or alike and cell.hidden * side >= SMALL and is_faster(lambda: cell(*[images] * 4), steps):
+        if always or alike and cell.hidden * side >= SMALL and is_faster(lambda: cell(*[images] * 4), step):
             model.local_branch, cells = WinogradBranch(branch), len(branch.cells)
 
     # The convolutions.

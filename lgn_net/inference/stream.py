@@ -18,7 +18,6 @@ from lgn_net.data.videos import Video
 from lgn_net.device import autocast
 from lgn_net.inference.signals import psnr
 from lgn_net.model.lgn_net import FramePredictor
-from lgn_net.model.memory import Lookup
 from lgn_net.model.prototype_branch import PrototypeEncoder
 
 SILENT = tqdm(disable=True)               # a progress bar that shows nothing
@@ -155,11 +154,8 @@ def for_inference(model: FramePredictor, config: Config) -> Any:
 def by_graph(decode: Callable) -> Callable:
     """Decode single windows as one CUDA graph; to launch their kernels one by one takes longer than to run them."""
     replay = torch.compile(decode, backend="cudagraphs", dynamic=False)       # on a CPU it is `decode` itself
-
-    def decode_any(lookups: list[Lookup], context: dict[str, Tensor]) -> Tensor:
-        alone = len(lookups[0].queries) == 1
-        return replay(lookups, context).clone() if alone else decode(lookups, context)     # the next one overwrites it
-    return decode_any
+    return lambda lookups, context: (replay(lookups, context).clone() if len(lookups[0].queries) == 1 else
+                                     decode(lookups, context))                # the next replay overwrites its result
 
 
 class InFloat32(nn.Sequential):
