@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
 def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | None, device: torch.device) -> None:
     """Score, measure, write and print, as one of the processes; all but the first one only score."""
     # The network, the test videos with their masks, and the training videos beside them where there are any.
-    config, model, origin = load_network(config, args, device)
+    config, model, state, origin = load_network(config, args, device)
     videos, truth, normal_videos, about = load_data(config, args)
     before = config.model.window - 1                                          # frames that have none before them to see
     extra = min(sum(max(len(video.frames) - before, 0) for video in normal_videos), config.score.calibration)
@@ -81,12 +81,13 @@ def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | Non
     # Nothing of an earlier evaluation stays beside the new one.
     for pattern in ("calibration.csv", "maps.npz", "quality.csv", "sweep_*.*", "curves_*.png", "report.html"):
         for path in out.glob(pattern):
-            path.unlink()
+            path.unlink(missing_ok=True)                                     # another process may have been here
 
     # Frames to signals: the test videos, shared out among the processes, then some training windows.
     score = {knob: value for knob, value in asdict(config.score).items() if knob not in SCORING}
-    facts = [asdict(config.data), asdict(config.model), score, origin["versions"], args.quality, masks]
-    part = Part(out / f".part{rank()}of{world_size()}", facts, model.state_dict(), videos,
+    versions = origin["versions"] | {"kernels": None}                        # a trial may choose others next time
+    facts = [asdict(config.data), asdict(config.model), score, versions, args.quality, masks]
+    part = Part(out / f".part{rank()}of{world_size()}", facts, state, videos,
                 [localization.pixels] if localization else [])
     windows = sum(len(videos[v].frames) - before for v in videos_of_process(videos, config))
     with progress("evaluate", windows + extra, "frames") as bar:

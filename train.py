@@ -39,7 +39,7 @@ from lgn_net.data.videos import find_split, index_videos
 from lgn_net.data.windows import Windows, epoch_batches, loader
 from lgn_net.datasets import difference_from_published
 from lgn_net.device import pick_device, provenance, set_kernels, settle_precision
-from lgn_net.distributed import collect, processes, rank, reduce_sum, wait_for_all, world_size
+from lgn_net.distributed import collect, processes, rank, reduce, wait_for_all, world_size
 from lgn_net.errors import TrainingDiverged, UserError
 from lgn_net.files import writing
 from lgn_net.inference.around import sample_normal
@@ -145,7 +145,7 @@ def train_epoch(t: Training, stop: StopOnSignal, bar: tqdm, sample_first: bool) 
 
         # All processes learn the losses of the whole batch, and whether one of them is to stop.
         flag = losses.total.new_tensor([stop.received is not None or time.monotonic() > t.deadline])
-        *values, ending = reduce_sum(torch.cat([torch.stack(losses), flag])).tolist()             # waits for the device
+        *values, ending = reduce(torch.cat([torch.stack(losses), flag])).tolist()             # waits for the device
         losses, t.ending = Losses(*values), ending > 0
         run.check_finite(f"the loss is {losses.total},", [torch.tensor(losses.total)])
 

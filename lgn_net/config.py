@@ -106,7 +106,7 @@ class TrainConfig:
     minutes: float | None = None
     """Stop after this many minutes, save last.pt and exit with status 75; null: no limit."""
     fit_minutes: float | None = None
-    """Choose the number of epochs so that training and the evaluation of the test set take this many minutes."""
+    """Choose the number of epochs so that training, and evaluation of a benchmark's test set, take so many minutes."""
     keep_epochs: str = "all"
     """Which weights to keep beside last.pt: all epochs, last (none), or every K-th epoch and the last one."""
     save_minutes: float = 10.0
@@ -155,8 +155,8 @@ class ScoreConfig:
     precision: Literal["float32", "tf32", "bfloat16", "auto"] = "float32"
     """As train.precision; memory and scores stay float32, and in bfloat16 E_glo's first blocks, too (on a GPU TF32)."""
     kernels: Literal["auto", "direct", "winograd", "graph"] = "auto"
-    """Convolutions of deep layers in float32 on a CPU: PyTorch's own, Winograd's, or by a trial what is faster here;
-    graph: on a GPU, decode single windows as a CUDA graph. Scores change by no more than rounding."""
+    """direct: PyTorch's convolutions; winograd: others for deep layers, in float32 on a CPU; auto: what a trial finds
+    faster; graph: on a GPU, decode single windows as a CUDA graph. Scores change by no more than rounding."""
 
 
 @dataclass(frozen=True)

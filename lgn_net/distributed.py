@@ -55,16 +55,11 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def reduce_max(values: Tensor) -> Tensor:
-    """Take the largest value over all processes, entry by entry."""
-    return reduce_sum(values, dist.ReduceOp.MAX)
-
-
-def reduce_sum(values: Tensor, operation: Any = dist.ReduceOp.SUM) -> Tensor:
-    """Sum over all processes, entry by entry."""
+def reduce(values: Tensor, how: str = "SUM") -> Tensor:
+    """Combine values over all processes, entry by entry: their sum, or the largest by `how` "MAX"."""
     if world_size() > 1:
         values = values.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(values, operation)
+        dist.all_reduce(values, getattr(dist.ReduceOp, how))
     return values
 
 

@@ -6,4 +6,4 @@ class UserError(Exception):
 
 
 class TrainingDiverged(Exception):
-    """A loss is no longer finite. Commands print the sentence and exit with 1."""
+    """A loss or weight is not finite, or items of processes differ. Commands print the sentence and exit with 1."""

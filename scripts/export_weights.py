@@ -32,7 +32,7 @@ from torch import Tensor
 
 from lgn_net.config import Config
 from lgn_net.data.videos import find_split, index_videos
-from lgn_net.device import pick_device
+from lgn_net.device import pick_device, set_kernels, settle_precision
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable, replacing
 from lgn_net.inference.around import sample_normal, to_scores
@@ -76,6 +76,8 @@ def calibrate_network(args: argparse.Namespace, config: Config, state: dict) -> 
         return {"peak_error": float(smoothed(error_map(predicted, target)).max())}
 
     device = pick_device(args.device)
+    config = settle_precision(config, "score", device)
+    set_kernels(config.score.precision)
     model = build_model(config).to(device)
     load_weights(model, state, args.checkpoint)
     videos = index_videos(find_split(args.dataset_path, config.data.dataset, "training"))

@@ -66,7 +66,7 @@ def sweep_gamma(argv: list[str]) -> None:
 
     # The gammas, without a look at the test set.
     device = pick_device(args.device)
-    config, model, _ = load_network(config, args, device)
+    config, model, *_ = load_network(config, args, device)
     videos, truth, normal, _ = load_data(config, args)
     if not (gammas := args.gammas):
         if not normal:

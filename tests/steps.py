@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lgn_net.config import Config, DataConfig, LossConfig, ModelConfig, TrainConfig
 from lgn_net.data.clips import to_float
-from lgn_net.distributed import reduce_sum
+from lgn_net.distributed import reduce
 from lgn_net.model.build import build_model
 from lgn_net.training.step import prepare, shares_of, train_step
 
@@ -68,7 +68,7 @@ def take_steps(config: Config, sizes: tuple[int, ...], sample: bool = False) -> 
         shares = shares_of([next(windows) for _ in range(size)], config.train.accumulate)
         clips = (CLIPS[share.windows, -config.model.window:] for share in shares)
         losses, usage = train_step(forward, model, optimizer, shares, clips, config, sample and not done.losses)
-        done.losses.append(reduce_sum(torch.stack(losses)))
+        done.losses.append(reduce(torch.stack(losses)))
         done.items.append([memory.items.clone() for memory in model.memories])
         done.usage.append(usage)
     return done

@@ -89,5 +89,6 @@ def test_gpu_check_on_the_cpu(tmp_path, monkeypatch):
     result = json.loads((tmp_path / "out.json").read_text())
     assert result["scores"]["ok"] and result["losses"]["ok"] and result["scores"]["frames_that_update"] > 0
     assert result["scores"]["float32"]["psnr_db"] < 1e-4 < result["scores"]["bfloat16"]["psnr_db"]
-    for check, count in (("training", 4), ("evaluation", 3)):
-        assert sum(rate > 0 for name, rate in result[check].items() if name != "check_s") == count
+    for check in ("training", "evaluation"):
+        rates = [rate for name, rate in result[check].items() if name not in ("check_s", "ok", "graph_psnr_db")]
+        assert len(rates) == 4 and min(rates) > 0

@@ -13,6 +13,7 @@ from helpers import Code, load_script, random_official_state, run, sentence, wri
 import evaluate
 import train
 from lgn_net.data.clips import read_frames
+from lgn_net.inference import kernels
 from lgn_net.inference.part import Part
 from lgn_net.scores.maps import load_maps
 
@@ -222,6 +223,11 @@ def test_a_killed_evaluation_goes_on(masked, plain, tmp_path, monkeypatch, mode,
     kill()
     assert same() == (True, True)
     if (mode, saves) == ("carry", 3):
+        kill()
+        with monkeypatch.context() as m:                                  # a trial that has another outcome this time
+            m.setattr(kernels, "SMALL", 0)
+            m.setattr(kernels, "is_faster", lambda *_: True)
+            assert same() == (False, True)                                # "winograd" in results.json
         kill()
         assert same("--gamma", 0.05) == (False, False)
         (tmp_path / "out/.part0of1.state").write_bytes(b"PK")

@@ -159,7 +159,7 @@ def test_all_figures_as_real_files(tmp_path):
     write_evaluation(tmp_path / "theirs", None, weights={"score": -1.0})
     write_evaluation(tmp_path / "normal", CONFIG | {"seed": 1, "loss": {"margin": 2.0}}, abnormal=False)
     (evaluation / "sweep_gamma.csv").write_text("gamma,auc\n0.012,0.8\n0,0.5\n")
-    save_maps(evaluation / "maps.npz", [FrameMap("v_$x$_2", 5, "top", 0.1, 1, *2 * [np.zeros((8, 8, 1), np.uint8)],
+    save_maps(evaluation / "maps.npz", [FrameMap("v_$x$_2", 5, "miss", 0.1, 1, *2 * [np.zeros((8, 8, 1), np.uint8)],
                                                  np.ones((8, 8), np.float32))])
     argv = evaluation, tmp_path / "theirs", tmp_path / "normal", "--out", out
     result = run(script.main, *argv, "--videos", "01")

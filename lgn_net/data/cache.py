@@ -35,7 +35,7 @@ class PackedFrames:
         self.path, self.videos, self.shape = path, videos, (channels, size, size)
         self.first = [0, *itertools.accumulate(len(video.frames) for video in videos)]             # of each video
         self.checksums, self.checked = checksums, np.zeros(len(checksums), bool)
-        self.file, self.lock = path.open("rb", buffering=0), threading.Lock()
+        self.file, self.lock = path.open("rb"), threading.Lock()
 
     def read(self, video: int, start: int, out: np.ndarray) -> None:
         """Fill `out`, uint8 (T, C, size, size) and contiguous, with frames start, start + 1, ... of a video."""

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from jsonargparse import Namespace
-from PIL import Image
 from tqdm import tqdm
 
 from lgn_net.config import Config, with_knobs
-from lgn_net.data.clips import long_enough
+from lgn_net.data.clips import long_enough, read_image
 from lgn_net.data.videos import Video, find_split, image_names, index_videos
 from lgn_net.datasets import BENCHMARKS, canonical_name, difference_from_published
 from lgn_net.device import provenance, set_kernels, settle_precision
@@ -32,8 +31,11 @@ from lgn_net.scores.score_file import VideoScores
 from lgn_net.training.checkpoint import check_network, load_checkpoint, load_weights
 
 
-def load_network(config: Config, args: Namespace, device: torch.device) -> tuple[Config, Any, Results]:
-    """Load the network of `--checkpoint`, or of the authors' pair: its configuration, `for_inference`, where from."""
+def load_network(config: Config, args: Namespace, device: torch.device) -> tuple[Config, Any, dict, Results]:
+    """Load the network of `--checkpoint`, or of the authors' pair.
+
+    Returns its configuration, the network `for_inference`, its weights as they were saved, and where it is from.
+    """
     if args.checkpoint:
         saved_config, saved = load_checkpoint(args.checkpoint)
         check_network(config, saved_config, args.checkpoint)
@@ -46,8 +48,9 @@ def load_network(config: Config, args: Namespace, device: torch.device) -> tuple
     load_weights(model, state, args.checkpoint or args.model_dir)
     parameters = sum(weight.numel() for weight in model.parameters())
     model = for_inference(model, config)
-    return config, model, {"config": asdict(config), "checkpoint": str(args.checkpoint or args.model_dir),
-                           "parameters": parameters, "versions": provenance(device) | {"kernels": model.kernels}}
+    return config, model, state, {"config": asdict(config), "checkpoint": str(args.checkpoint or args.model_dir),
+                                  "parameters": parameters,
+                                  "versions": provenance(device) | {"kernels": model.kernels}}
 
 
 def load_data(config: Config, args: Namespace) -> tuple[list[Video], dict[str, np.ndarray], list[Video], Results]:
@@ -100,12 +103,13 @@ def sample_normal(model: FramePredictor, videos: list[Video], config: Config, co
     ready = for_inference(model, config)
     usage = [torch.zeros(len(memory.items), dtype=torch.long, device=device) for memory in model.memories]
     signals: list[FrameSignals] = []
-    for scored in predict(ready, stream_windows(ready, videos, [every[i] for i in picked], config, device), config):
+    backwards = [every[i] for i in picked[::-1]]                        # so that no window continues the one before it
+    for scored in predict(ready, stream_windows(ready, videos, backwards, config, device), config):
         signals += [observe(observers, frame) for frame in zip(scored.signals, scored.predicted, scored.target)]
         for counts, lookup in zip(usage, scored.lookups):
             counts += torch.bincount(lookup.nearest[:, 0], minlength=len(counts))
         bar.update(len(scored.signals))
-    return signals, [{"live_items": int((counts > 0).sum()), "queries_of_item": counts.tolist(),
+    return signals[::-1], [{"live_items": int((counts > 0).sum()), "queries_of_item": counts.tolist(),
                       "item_cosine": memory.redundancy()} for counts, memory in zip(usage, model.memories)]
 
 
@@ -132,7 +136,7 @@ def draw_maps(model: FramePredictor, videos: list[Video], config: Config, scored
             k = index.index(v)
             if (k, t) in reasons:
                 name, frames, _, labels = scored[k]
-                i, (W, H) = np.searchsorted(frames, t), Image.open(videos[v].frames[t]).size
+                i, (H, W, _) = np.searchsorted(frames, t), read_image(videos[v].frames[t], config.data.channels).shape
                 maps[k, t] = FrameMap(name, t, reasons[k, t], float(normal[k][i]), int(labels[i]), to_image(target),
                                       to_image(predicted), error_map(predicted, target), W / H)
     return [maps[key] for key in dict.fromkeys((k, frame) for k, frame, _ in wanted)]

@@ -39,7 +39,8 @@ def swap_in(model: Any, kernels: str, image_size: int, batch: int) -> str:
 
     Candidates are the ST-LSTM cells, and the convolutions of E_glo and the decoder at 1/4 and 1/8 of the frame. Where
     the features are larger, the transforms cost more than the products save. With `kernels` "winograd" all are
-    replaced, with "auto" those that a trial on the shapes of `batch` windows finds faster (of one in the decoder).
+    replaced, with "auto" those that a trial on the shapes of `batch` windows finds faster (of one in the decoder). The
+    decoder is shortened where it can be, without a trial.
     """
     always, cells, convolutions, short = kernels == "winograd", 0, 0, shorten(model)
 
@@ -47,8 +48,8 @@ def swap_in(model: Any, kernels: str, image_size: int, batch: int) -> str:
     branch = getattr(model, "local_branch", None)
     if branch and isinstance(branch.cells[0], STLSTMCell):
         cell, side = branch.cells[-1], image_size // 4
-        fast, grid = WinogradCell(cell), Grid(batch, side, side)
-        tiles = torch.ones(16, batch * grid.y * grid.x, cell.hidden)
+        fast, grid = WinogradCell(cell), Grid(min(batch, clips_at_once(side, side)), side, side)
+        tiles = torch.ones(16, grid.B * grid.y * grid.x, cell.hidden)
         images = grid.images(tiles)
 
         def step() -> None:
@@ -75,6 +76,11 @@ def swap_in(model: Any, kernels: str, image_size: int, batch: int) -> str:
                     block[k], convolutions = quick, convolutions + 1
     counts = ", ".join(f"{count} {kind}" for count, kind in ((cells, "cells"), (convolutions, "convolutions")) if count)
     return (f"winograd ({counts})" if counts else "direct") + ", short decoder" * short
+
+
+def clips_at_once(h: int, w: int) -> int:
+    """Return how many clips with features of this size recur together, so that their states stay in the cache."""
+    return max(1, 16 * AT_ONCE // (h * w))
 
 
 def is_faster(direct: Callable, fast: Callable) -> bool:
@@ -130,14 +136,13 @@ class State:
         return self.grid.patches(self.tiles if self.tiles.ndim == 4 else self.grid.images(self.tiles))
 
 
-class WinogradCell(nn.Module):
+class WinogradCell:
     """An `STLSTMCell` whose convolutions are products in the transformed space; states and gates are in tiles.
 
     As a sigmoid takes a third of the time of a tanh, tanh(x) is computed as 1 - 2 sigmoid(-2x).
     """
 
     def __init__(self, cell: STLSTMCell):
-        super().__init__()
         D = cell.hidden
         from_x, from_h, from_m, from_o = (transform_filters(conv.weight) for conv in
                                           (cell.conv_x, cell.conv_h, cell.conv_m, cell.conv_o))
@@ -152,7 +157,7 @@ class WinogradCell(nn.Module):
 
     def step(self, x: State | None, of_x: Sequence[Tensor], H: State | None, C: Tensor | None, M: State | None,
              grid: Grid) -> tuple[State, Tensor, State]:
-        """Do as `STLSTMCell.step`; `x` and the three of `of_x`, for C, M and o, are as in `add_up`."""
+        """Do as `STLSTMCell.step`. `of_x` has three parts, for C, M and o; `add_up` says what `x` and each part are."""
         for_C, for_M, for_o = of_x
         C = self.remember(C, x, for_C, (H, self.C_from_H))
         M = State(self.remember(M.tiles if M else None, x, for_M, (M, self.M_from_M)), grid)
@@ -174,9 +179,9 @@ class WinogradCell(nn.Module):
 
 
 def add_up(x: State | None, of_x: Tensor, *terms: tuple[State | None, Tensor]) -> Tensor:
-    """Add up convolutions of states by their weights (36, C, K), as tiles (16, P, K); no state adds nothing.
+    """Add up convolutions of states by their weights (36, C, K), as tiles (16, P, K). A state of None adds nothing.
 
-    The convolution of the input `x` has the weights `of_x`; where x is None it is itself `of_x`, (16, B, y * x, K).
+    `of_x` are the weights for the input `x`. Where `x` is None, `of_x` is its convolution already, (16, B, P / B, K).
     """
     pairs = [(state.patches, weights) for state, weights in ((x, of_x), *terms) if state]
     if not pairs:
@@ -200,13 +205,12 @@ class WinogradBranch(nn.Module):
         self.of_frames = torch.cat(self.cells[0].from_x, dim=2)                                  # (36, C, 7D)
 
     def forward(self, clip: Tensor, gates: list[Tensor] | None = None) -> Tensor:
-        """See `LocalBranch.forward`. Few clips are taken at a time, so that their states stay in the cache."""
+        """See `LocalBranch.forward`. The clips are taken `clips_at_once`."""
         h, w = clip.shape[3] // 4, clip.shape[4] // 4
-        count = max(1, 16 * AT_ONCE // (h * w))
         recur = partial(self.recur, h=h, w=w, known=bool(gates))
         if self.recompute:
             recur = partial(checkpoint, recur, use_reentrant=False)
-        by_frame = [frame.split(count) for frame in gates or self.encode(clip)]
+        by_frame = [frame.split(clips_at_once(h, w)) for frame in gates or self.encode(clip)]
         return self.deconv(torch.cat([recur(clips) for clips in zip(*by_frame)]))
 
     def recur(self, frames: Sequence[Tensor], h: int, w: int, known: bool) -> Tensor:
@@ -227,10 +231,10 @@ class WinogradBranch(nn.Module):
 
     def frame_gates(self, frames: Tensor) -> Tensor:
         """See `LocalBranch.frame_gates`; here these are in tiles, (T, 16, y * x, 7D)."""
-        return self.products(self.encoder(frames))                            # from (T, C, H/4, W/4)
+        return self.products(self.encoder(frames))
 
     def products(self, features: Tensor) -> Tensor:
-        """Compute layer 1's conv_x from the features (T, C, h, w) of frames."""
+        """Compute layer 1's conv_x from the features (T, C, h, w) of frames. The benchmark times it alone."""
         patches = Grid(len(features), *features.shape[2:]).patches(features)
         gates = transform_back(torch.bmm(patches, self.of_frames))
         return gates.unflatten(1, (len(features), -1)).transpose(0, 1)
@@ -244,7 +248,7 @@ def train_by_winograd(model: Any, recompute: bool) -> None:
 
 
 def forward_by_winograd(branch: LocalBranch, recompute: bool, clip: Tensor, gates: Any = None) -> Tensor:
-    """Do as `LocalBranch.forward`; gates, which are none of Winograd's, take the usual way."""
+    """Do as `LocalBranch.forward`. A copy that scores frames amid the training has the plain `gates`, and uses them."""
     return LocalBranch.forward(branch, clip, gates) if gates else WinogradBranch(branch, recompute)(clip)
 
 

@@ -153,7 +153,7 @@ def for_inference(model: FramePredictor, config: Config) -> Any:
 
 def by_graph(decode: Callable) -> Callable:
     """Decode single windows as one CUDA graph; to launch their kernels one by one takes longer than to run them."""
-    replay = torch.compile(decode, backend="cudagraphs", dynamic=False)       # on a CPU it is `decode` itself
+    replay = torch.compile(decode, backend="cudagraphs", dynamic=False)       # on a CPU nothing is captured
     return lambda lookups, context: (replay(lookups, context).clone() if len(lookups[0].queries) == 1 else
                                      decode(lookups, context))                # the next replay overwrites its result
 

@@ -35,7 +35,8 @@ class FramePredictor(nn.Module, ABC):
 
     def frame_gates(self, frames: Tensor) -> Tensor | None:
         """Compute what single frames (T, C, H, W) give to all windows, as `LocalBranch.frame_gates` does, or None."""
-        return None
+        branch: Any = getattr(self, "local_branch", None)
+        return branch.frame_gates(frames) if branch else None
 
     @abstractmethod
     def encode(self, clip: Tensor, gates: list[Tensor] | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
@@ -95,10 +96,6 @@ class LGNNet(FramePredictor):
         self.concat_query = concat_query
         self.skips = skips
 
-    def frame_gates(self, frames: Tensor) -> Tensor | None:
-        """See `FramePredictor.frame_gates`."""
-        return self.local_branch.frame_gates(frames) if self.local_branch else None
-
     def encode(self, clip: Tensor, gates: list[Tensor] | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
         """See `FramePredictor.encode`."""
         *blocks, features = self.prototype_encoder(clip)
@@ -126,10 +123,6 @@ class LocNet(FramePredictor):
         self.memories = []
         self.local_branch = LocalBranch(channels, base_width, hidden_width, lstm_layers, fold_time, cell="conv_lstm")
         self.head = head(base_width, base_width, channels)
-
-    def frame_gates(self, frames: Tensor) -> Tensor:
-        """See `FramePredictor.frame_gates`."""
-        return self.local_branch.frame_gates(frames)
 
     def encode(self, clip: Tensor, gates: list[Tensor] | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
         """See `FramePredictor.encode`."""

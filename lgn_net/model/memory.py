@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lgn_net.distributed import reduce_max, reduce_sum
+from lgn_net.distributed import reduce
 
 
 class Lookup(NamedTuple):
@@ -75,12 +75,12 @@ class PrototypeMemory(nn.Module):
         counted = similarity if self.update_max == "all" else torch.where(chosen > 0, similarity, -1.0)
         highest = torch.cat([counted, counted.new_full((1, M), -1.0)]).amax(dim=0)         # (M,), -1 for no query
         if shared:
-            highest = reduce_max(highest)
+            highest = reduce(highest, "MAX")
         weight = chosen * torch.exp(similarity - highest)                                  # (N, M) in [0, 1]
         with torch.autocast(similarity.device.type, enabled=False):
             moves = weight.T @ lookup.flat.float()                     # (M, D)
         moves = torch.cat([moves, chosen.sum(dim=0)[:, None]], dim=1)                      # one reduction for both
-        moves, count = (reduce_sum(moves) if shared else moves).split([self.items.shape[1], 1], dim=1)
+        moves, count = (reduce(moves) if shared else moves).split([self.items.shape[1], 1], dim=1)
         self.items.copy_(torch.where(count > 0, F.normalize(self.items + moves, dim=1), self.items))
         return count[:, 0]
 

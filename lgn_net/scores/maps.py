@@ -21,7 +21,7 @@ class FrameMap(NamedTuple):
 
     video: str                # its name
     frame: int                # index within its video, from 0
-    kind: str                 # why it was chosen: "miss", "false alarm", "detection", "top", "chosen"
+    kind: str                 # why it was chosen: "miss", "false alarm", "detection", "chosen"
     normality: float
     label: int                # 1 is abnormal
     image: np.ndarray         # uint8 (H, W, C), blue-green-red or grey: the true frame

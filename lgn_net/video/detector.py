@@ -16,7 +16,7 @@ import torch
 from lgn_net.config import Config, with_knobs
 from lgn_net.data.clips import resize
 from lgn_net.data.footage import Frame, open_footage
-from lgn_net.device import pick_device
+from lgn_net.device import pick_device, set_kernels, settle_precision
 from lgn_net.errors import UserError
 from lgn_net.inference.loop import predict
 from lgn_net.inference.stream import batched, encode_windows, for_inference
@@ -84,9 +84,11 @@ class AnomalyDetector:
         One of scripts/export_weights.py says what is normal; any other needs `calibrate`.
         """
         (config, content), place = load_checkpoint(checkpoint), pick_device(device)
+        config = with_knobs(config, {"score.memory_update": "frozen"} | (knobs or {}))
+        config = settle_precision(config, "score", place)
+        set_kernels(config.score.precision)
         model: Any = build_model(config).to(place)
         load_weights(model, content["model"], checkpoint)
-        config = with_knobs(config, {"score.memory_update": "frozen"} | (knobs or {}))
         return cls(for_inference(model, config), config, content.get("calibration"), place, checkpoint, **settings)
 
     def calibrate(self, *normal: str | Path) -> Self:
