@@ -376,6 +376,14 @@ def test_another_scene_is_told_of(data, pictures, recwarn, monkeypatch, distance
     assert not foreign or "--normal VIDEO" in str(recwarn[0].message) and "--calibrate SEC" in str(recwarn[0].message)
 
 
+def test_precision_is_settled(data, monkeypatch):
+    monkeypatch.setattr("lgn_net.device.conv_rate", lambda _, precision: {"float32": 1.0, "bfloat16": 3.0}[precision])
+    torch.backends.cudnn.allow_tf32 = True                                # PyTorch's default
+    chosen = {knob: AnomalyDetector.load(data / "last.pt", "cpu", {"score.precision": knob}).config.score.precision
+              for knob in ("auto", "float32")}
+    assert chosen == {"auto": "bfloat16", "float32": "float32"} and not torch.backends.cudnn.allow_tf32
+
+
 def test_beginning_taken_as_normal_by_median_and_mad(data, tmp_path):
     """Of seven seconds the third one is abnormal, which must not spread what is normal."""
     noise = np.random.default_rng(0).integers(0, 240, (90, 18, 22, 3), np.uint8)
