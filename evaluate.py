@@ -84,7 +84,7 @@ def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | Non
             path.unlink(missing_ok=True)                                     # another process may have been here
 
     # Frames to signals: the test videos, shared out among the processes, then some training windows.
-    score = {knob: value for knob, value in asdict(config.score).items() if knob not in SCORING}
+    score = {knob: value for knob, value in asdict(config.score).items() if knob not in (*SCORING, "kernels")}
     versions = origin["versions"] | {"kernels": None}                        # a trial may choose others next time
     facts = [asdict(config.data), asdict(config.model), score, versions, args.quality, masks]
     part = Part(out / f".part{rank()}of{world_size()}", facts, state, videos,

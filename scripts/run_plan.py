@@ -140,8 +140,8 @@ def read_plan(argv: list[str]) -> tuple[argparse.Namespace, dict, list["Run"]]:
     for seed, name in itertools.product(args.seeds, rows):
         knobs = {"model.name": "lgn_net"} | plan["set"] | rows[name]
         words = [word for knob, value in knobs.items() for word in (f"--{knob}", value)]
-        argv = ["--config", args.config or str(ROOT / plan["config"]), *words,
-                "--train.keep_epochs", str(args.every or "last"), *args.knobs, "--seed", str(seed)]
+        argv = ["--config", args.config or str(ROOT / plan["config"]), "--train.keep_epochs", str(args.every or "last"),
+                *words, *args.knobs, "--seed", str(seed)]
         config = parse_command(knob_parser(), argv)[0]
         published = PUBLISHED.get(config.model.name, {}) if {*rows[name]} <= {"model.name"} else {}
         folder = args.exp_dir / re.sub(r"\W+", "_", name.lower()).strip("_") / f"seed_{seed}"

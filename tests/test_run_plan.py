@@ -188,7 +188,7 @@ def test_dry_run(base, tmp_path):
         return result.out.splitlines()
 
     one, two = lines("--", "--model.hidden_width", 6)
-    assert re.fullmatch(r"python \S*/train.py .* --train.keep_epochs last --model.hidden_width 6 --seed 3 .* && "
+    assert re.fullmatch(r"python \S*/train.py .* --train.keep_epochs last .* --model.hidden_width 6 --seed 3 .* && "
                         r"python \S*/evaluate.py .*", one)
     order = ("--model.name loc_net", "--train.epochs 2", "--model.hidden_width 2", "--model.hidden_width 6")
     assert [two.index(word) for word in order] == sorted(two.index(word) for word in order)
