@@ -90,5 +90,4 @@ def test_gpu_check_on_the_cpu(tmp_path, monkeypatch):
     assert result["scores"]["ok"] and result["losses"]["ok"] and result["scores"]["frames_that_update"] > 0
     assert result["scores"]["float32"]["psnr_db"] < 1e-4 < result["scores"]["bfloat16"]["psnr_db"]
     for check in ("training", "evaluation"):
-        rates = [rate for name, rate in result[check].items() if name not in ("check_s", "ok", "graph_psnr_db")]
-        assert len(rates) == 4 and min(rates) > 0
+        assert sum(x > 0 for name, x in result[check].items() if name not in ("check_s", "ok", "graph_psnr_db")) == 4

@@ -13,7 +13,6 @@ from helpers import Code, load_script, random_official_state, run, sentence, wri
 import evaluate
 import train
 from lgn_net.data.clips import read_frames
-from lgn_net.inference import kernels
 from lgn_net.inference.part import Part
 from lgn_net.scores.maps import load_maps
 
@@ -225,8 +224,8 @@ def test_a_killed_evaluation_goes_on(masked, plain, tmp_path, monkeypatch, mode,
     if (mode, saves) == ("carry", 3):
         kill()
         with monkeypatch.context() as m:                                  # a trial that has another outcome this time
-            m.setattr(kernels, "SMALL", 0)
-            m.setattr(kernels, "is_faster", lambda *_: True)
+            m.setattr("lgn_net.inference.kernels.SMALL", 0)
+            m.setattr("lgn_net.inference.kernels.is_faster", lambda *_: True)
             assert same() == (False, True)                                # "winograd" in results.json
         kill()
         assert same("--gamma", 0.05) == (False, False)

@@ -9,7 +9,6 @@ from torch.testing import assert_close
 from lgn_net.config import Config, DataConfig, ModelConfig, with_knobs
 from lgn_net.data.videos import find_split, index_videos
 from lgn_net.files import ROOT
-from lgn_net.inference import kernels
 from lgn_net.inference.kernels import WinogradBranch, swap_in
 from lgn_net.inference.loop import score_videos
 from lgn_net.inference.stream import for_inference
@@ -26,7 +25,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("layers, B, T, H, W, forget_bias", [(1, 1, 4, 16, 16, 1.0), (3, 2, 4, 24, 40, 0.0),
                                                              (2, 3, 5, 8, 20, 1.0)])
 def test_local_branch(monkeypatch, layers, B, T, H, W, forget_bias, at_once):
-    monkeypatch.setattr(kernels, "AT_ONCE", at_once)
+    monkeypatch.setattr("lgn_net.inference.kernels.AT_ONCE", at_once)
     torch.manual_seed(0)
     plain = LocalBranch(3, 4, 6, layers, forget_bias=forget_bias).eval()
     fast, clip = WinogradBranch(plain), torch.rand(B, T, 3, H, W) * 2 - 1

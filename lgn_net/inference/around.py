@@ -110,7 +110,7 @@ def sample_normal(model: FramePredictor, videos: list[Video], config: Config, co
             counts += torch.bincount(lookup.nearest[:, 0], minlength=len(counts))
         bar.update(len(scored.signals))
     return signals[::-1], [{"live_items": int((counts > 0).sum()), "queries_of_item": counts.tolist(),
-                      "item_cosine": memory.redundancy()} for counts, memory in zip(usage, model.memories)]
+                            "item_cosine": memory.redundancy()} for counts, memory in zip(usage, model.memories)]
 
 
 @torch.inference_mode()
