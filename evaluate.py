@@ -39,7 +39,7 @@ from lgn_net.device import pick_device
 from lgn_net.distributed import collect, processes, rank, world_size
 from lgn_net.errors import UserError
 from lgn_net.files import ROOT, check_writable, results_folder
-from lgn_net.inference.around import draw_maps, find_masks, load_data, load_network, sample_normal, to_scores
+from lgn_net.inference.around import find_masks, load_data, load_network, make_maps, sample_normal, to_scores
 from lgn_net.inference.loop import score_videos, videos_of_process
 from lgn_net.inference.observers import Localization, Quality, summarize
 from lgn_net.inference.part import Part
@@ -78,10 +78,6 @@ def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | Non
     masks = find_masks(split, videos) if args.localize != "off" else []
     localization = Localization(masks) if any(masks) else None
     quality = Quality() if args.quality else None
-    # Nothing of an earlier evaluation stays beside the new one.
-    for pattern in ("calibration.csv", "maps.npz", "quality.csv", "sweep_*.*", "curves_*.png", "report.html"):
-        for path in out.glob(pattern):
-            path.unlink(missing_ok=True)                                     # another process may have been here
 
     # Frames to signals: the test videos, shared out among the processes, then some training windows.
     score = {knob: value for knob, value in asdict(config.score).items() if knob not in (*SCORING, "kernels")}
@@ -100,6 +96,9 @@ def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | Non
         order = {video.name: v for v, video in enumerate(videos)}
         scored.sort(key=lambda video: order[video.name])
         located, likeness = (take(scored, observer.measures) for observer in (Localization, Quality))
+        for pattern in ("calibration.csv", "maps.npz", "quality.csv", "sweep_*.*", "curves_*.png", "report.html"):
+            for old in out.glob(pattern):                                    # of an earlier evaluation
+                old.unlink()
         write_scores(out / "scores.csv", scored)                             # whatever comes, hours of scoring are kept
         calibration, memories = sample_normal(model, normal_videos, config, extra, device, bar) if extra else ([], [])
 
@@ -118,7 +117,7 @@ def evaluate(config: Config, args: Namespace, out: Path, other: Evaluation | Non
     training = to_scores(calibration, normal_videos)
     normal = normality_under(Protocol.configured(asdict(config.score)), scored, weights, training)
     wanted = choose_frames(scored, normal, args.maps) + parse_frames(args.frames, scored)
-    maps = draw_maps(model, videos, config, scored, normal, wanted, device)
+    maps = make_maps(model, videos, config, scored, normal, wanted, device)
 
     # Normality to AUC, tables, files and report.
     finish(Evaluation(scored, weights, training, about), normal, config, args, other, out, maps)

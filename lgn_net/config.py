@@ -28,7 +28,7 @@ class DataConfig:
     workers: int = 2
     """Threads that decode frames ahead, in training and scoring; 0: none. Packed frames need none."""
     cache: str | None = None
-    """Folder for packed frames, decoded and resized once and then read many times faster; null: decode as it goes."""
+    """Folder for packed training frames, decoded and resized once, then read many times faster; null: decode anew."""
     on_device: Literal["auto", "yes", "no"] = "auto"
     """Keep the training frames in the device's memory, as bytes; auto: on a GPU, where they take at most half of what
     is free."""

@@ -80,8 +80,8 @@ def main(argv: list[str]) -> int:
         run.look()
     if args.dry_run:
         for run in runs:
-            stages = [stage for stage in ("train", "evaluate") if stage in {run.stage, "evaluate"} & args.stages]
-            commands = [shlex.join(["python", *run.command(stage)[1:]]) for stage in stages if run.stage]
+            to_do = {"train": ("train", "evaluate"), "evaluate": ("evaluate",), "": ()}[run.stage]
+            commands = [shlex.join(["python", *run.command(stage)[1:]]) for stage in to_do if stage in args.stages]
             print(" && ".join(commands) or f"true    # {run.name}: complete")
         return 0
 
@@ -116,7 +116,7 @@ def read_plan(argv: list[str]) -> tuple[argparse.Namespace, dict, list["Run"]]:
     cut = argv.index("--") if "--" in argv else len(argv)
     args = PARSER.parse_args(argv[:cut])
     args.knobs = argv[cut + 1:] + FAST * args.fast
-    args.every *= not args.fast
+    args.every = 0 if args.fast else args.every
     args.stages = {"train"} if args.train_only else {"evaluate"} if args.evaluate_only else {"train", "evaluate"}
     # The last 20 seconds, or a fifth of the time, are for saving.
     args.deadline = time.monotonic() + 60 * args.minutes - min(20.0, 12 * args.minutes)

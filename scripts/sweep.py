@@ -33,7 +33,7 @@ from lgn_net.device import pick_device
 from lgn_net.errors import UserError
 from lgn_net.files import check_writable, results_folder, write_atomic
 from lgn_net.inference.around import load_data, load_network, sample_normal, to_scores
-from lgn_net.inference.sweep import sweep_gamma as run_sweep
+from lgn_net.inference.sweep import sweep_gamma
 from lgn_net.report.figures import save_figure, sweep_figure
 from lgn_net.report.outcome import lambda_rows
 from lgn_net.report.tables import csv_text, markdown, percent
@@ -50,12 +50,12 @@ def main(argv: list[str]) -> None:
             evaluation, folder = open_evaluation(args.folder)
             finish("lambda", lambda_rows(evaluation, args.steps), evaluation.weights.get("psnr", 0.0), folder)
         case ["gamma"]:
-            sweep_gamma(argv[1:])
+            over_gamma(argv[1:])
         case _:
             raise UserError("the first word is lambda or gamma")
 
 
-def sweep_gamma(argv: list[str]) -> None:
+def over_gamma(argv: list[str]) -> None:
     """Run the network over the test videos once, for all gammas."""
     # The command line.
     config, args = parse_command(GAMMA, argv)
@@ -80,7 +80,7 @@ def sweep_gamma(argv: list[str]) -> None:
     # Frames to signals, for all gammas at once.
     windows = sum(max(len(video.frames) - config.model.window + 1, 0) for video in videos)
     with progress(f"{len(gammas)} gammas", windows, "frames") as bar:
-        signals = run_sweep(model, videos, config, gammas, device, bar)
+        signals = sweep_gamma(model, videos, config, gammas, device, bar)
 
     # Signals to a row per gamma.
     weights, rows = paper_weights(config.score.psnr_weight, len(model.memories)), []

@@ -2,8 +2,7 @@
 
 The equations are those of arXiv 2211.07454. Nothing here imports lgn_net; the tests compare the two. Weights come as a
 flat dict with the names of the authors' checkpoint files, widths are read off the tensors, so everything runs at any
-size. Where paper and authors' code part, this is the code (which produced the published numbers), unless an argument
-says otherwise.
+size. Where paper and authors' code part, this is the code, the only public one, unless an argument says otherwise.
 
 Letters: B clips, n input frames, C channels, H W pixels, N = B*h*w queries, M items, D feature width.
 """

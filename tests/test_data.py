@@ -138,7 +138,7 @@ def test_pixels_are_those_of_opencv(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(("name", "image", "said"), [
-    ("12.png", np.arange(3072, dtype=np.uint16).reshape(48, 64), "0 to 3071, which leave 12 of 255.*--depth_range LOW"),
+    ("12.png", np.arange(3072, dtype=np.uint16).reshape(48, 64), "0 to 3071, which leave 12 of 256.*--depth_range LOW"),
     ("16.png", np.arange(65536, dtype=np.uint16).reshape(256, 256), None), ("8.png", np.zeros((8, 8), np.uint8), None),
     ("f.tiff", np.ones((8, 8), np.float32), "float32 pixels, 1 to 1.*--depth_range LOW"),
     ("signed.tiff", np.full((8, 8), -7, np.int16), "int16 pixels, -7 to -7.*--depth_range LOW")])

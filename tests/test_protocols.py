@@ -113,12 +113,12 @@ def test_compare_on_the_frames_that_both_hold():
 
 
 def test_compare_of_one_video_of_one_class_and_what_cannot_be_compared():
-    first, second = made(V=1), made(V=1, seed=4)
+    first, second, videos = made(V=1), made(V=1, seed=4), made()
     second[0] = second[0]._replace(labels=first[0].labels)
-    result = compare(first, second, (HALF, HALF))
-    assert result["difference"] != 0 and result["interval"] is result["p_value"] is None
-    videos = made()
     normal = [video._replace(labels=0 * video.labels) for video in videos]
+    for more, average in (([], "micro"), (normal[1:], "macro")):                     # one video is of both classes
+        result = compare([*first, *more], [*second, *more], (HALF, HALF), Protocol(average=average))
+        assert result["difference"] != 0 and result["interval"] is result["p_value"] is None
     assert compare(normal, normal, (HALF, HALF))["difference"] is None
     same = compare(videos, videos, (HALF, HALF), Protocol("dataset", 1.0, "macro"))
     assert (same["difference"], same["p_value"], same["interval"]) == (0, 1, (0, 0))

@@ -16,7 +16,7 @@ from lgn_net.data.clips import read_frames, to_float
 from lgn_net.data.videos import index_videos
 from lgn_net.errors import UserError
 from lgn_net.inference import loop
-from lgn_net.inference.around import draw_maps, sample_normal, to_scores
+from lgn_net.inference.around import make_maps, sample_normal, to_scores
 from lgn_net.inference.loop import copy_items, restore_items
 from lgn_net.inference.signals import psnr, query_distance, regular_score
 from lgn_net.inference.stream import by_graph, for_inference, stream_windows
@@ -120,7 +120,7 @@ def middle_gamma(regular):
 @members_by_time
 def test_scores_are_those_of_the_loop_at_every_batch_size(videos, member, monkeypatch):
     """Of videos one of which is too short to score; grey or in colour."""
-    monkeypatch.setattr(loop, "PATIENCE", 1)                              # several windows at once also in short videos
+    monkeypatch.setattr(loop, "CALM_WINDOWS", 1)                  # several windows at once also in short videos
     channels = 3 if member.name == "lgn_net" else 1
     model, config = vivid(member.model(channels)), member.config(channels)
     videos = [videos[1], videos[0]._replace(frames=videos[0].frames[:4]),
@@ -162,7 +162,7 @@ def test_gamma_is_a_strict_bound_in_float32(model, videos):
 @torch.inference_mode()
 def test_single_windows_by_a_graph(model, videos, monkeypatch):
     """With a backend that writes every result over the last one, as a CUDA graph does; others take the usual way."""
-    monkeypatch.setattr(loop, "PATIENCE", 1)
+    monkeypatch.setattr(loop, "CALM_WINDOWS", 1)
     real, outputs = torch.compile, []
 
     def backend(graph, _inputs):
@@ -212,7 +212,7 @@ def test_single_frames_again_as_they_were_predicted(model, videos, mode):
     scored = to_scores(signals, videos)
     normal = [video.signals["psnr"] for video in scored]
     for wanted in ([(2, 9), (0, 6), (2, 5)], sorted(seen)):
-        again = draw_maps(model, videos, config, scored, normal, [(v, t, "chosen") for v, t in wanted], CPU)
+        again = make_maps(model, videos, config, scored, normal, [(v, t, "chosen") for v, t in wanted], CPU)
         for (v, t), one in zip(wanted, again, strict=True):
             assert (one.video, one.frame, one.normality) == (videos[v].name, t, normal[v][t - 4])
             target = read_frames(videos[v].frames[t:t + 1], 1, 16)[0]

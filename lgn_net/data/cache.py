@@ -28,7 +28,7 @@ from lgn_net.terminal import progress
 class PackedFrames:
     """Reads frames of the packed file, from any thread.
 
-    Each frame's CRC-32 is checked when it is first read. A damaged one is decoded again, and all are in the next run.
+    Each frame's CRC-32 is checked when it is first read. A damaged one is decoded again; the next run packs all anew.
     """
 
     def __init__(self, path: Path, videos: list[Video], channels: int, size: int, checksums: list[int]):

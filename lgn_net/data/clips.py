@@ -65,7 +65,7 @@ def warn_of_lost_depth(path: str) -> None:
     """Warn when 8 bits leave little of a frame, as of 12-bit pixels in 16 bits. UserError when they cannot hold it."""
     image = read_image(path)
     if image.dtype == np.uint16 and (levels := grey_levels(image)) < FEW_LEVELS:
-        warnings.warn(f"frame {path} has 16-bit pixels of {image.min()} to {image.max()}, which leave {levels} of 255 "
+        warnings.warn(f"frame {path} has 16-bit pixels of {image.min()} to {image.max()}, which leave {levels} of 256 "
                       f"grey levels in 8 bits; {MAP_DEPTH}")
 
 

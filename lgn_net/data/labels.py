@@ -46,7 +46,7 @@ def find_labels(root: str | Path, dataset: str, split_folder: Path, source: str 
 
 def shipped_truths(names: Sequence[str], frames: Sequence[np.ndarray], labels: Sequence[np.ndarray],
                    dataset: str | None = None) -> dict[str, list[np.ndarray]]:
-    """Find all truths of the benchmark whose labels these are, for the same frames, by the name of their source.
+    """Find the benchmark that these labels belong to; return all of its truths at these frames, by source.
 
     Each video has a name, the indices (n,) of its frames and the labels (n,) of these. Of a data set that is not named,
     the videos must be all of the benchmark's: a few are alike by accident. Returns {} for labels that do not ship.
@@ -213,4 +213,4 @@ def read_mat(path: Path, lengths: Mapping[str, int]) -> Labels:
 READERS: dict[str, Callable[[Path, Mapping[str, int]], Labels]] = {
     ".npy": read_npy, ".csv": read_csv, ".tsv": read_csv, ".json": lambda path, _: read_ranges(path),
     "folder": lambda path, _: load_label_folder(path), ".mat": read_mat,
-    ".m": lambda path, lengths: from_ranges(lengths, ucsd.read_ranges(path))}
+    ".m": lambda path, lengths: from_ranges(lengths, ucsd.read_m(path))}

@@ -19,7 +19,7 @@ UCSD = {"http://www.svcl.ucsd.edu/projects/anomaly/UCSD_Anomaly_Dataset.tar.gz":
 def find_videos(roots: list[Path], dataset: str) -> Iterator[SourceVideo]:
     """Yield the videos of `dataset`, "ped1" or "ped2". UserError when a range fits no video."""
     home = HOME.format(dataset)
-    ranges = [video for path, _ in matching(roots, f"{home}/{LABELS}") for video in read_ranges(path)]
+    ranges = [video for path, _ in matching(roots, f"{home}/{LABELS}") for video in read_m(path)]
     masks: dict[int, list[Path]] = {}
     for path, match in matching(roots, f"{home}/{MASKS}"):
         masks.setdefault(int(match[1]), []).append(path)
@@ -34,7 +34,7 @@ def find_videos(roots: list[Path], dataset: str) -> Iterator[SourceVideo]:
         yield SourceVideo(f"{title.lower()}ing", name, tuple(frames), labels, pixels or None)
 
 
-def read_ranges(path: Path) -> list[list[tuple[int, int]]]:
+def read_m(path: Path) -> list[list[tuple[int, int]]]:
     """Read lines `TestVideoFile{end+1}.gt_frame = [61:180, 190];`: per video pairs (first, last), counted from 0."""
     return [[(int(first) - 1, int(last or first) - 1) for first, last in re.findall(r"(\d+)(?:\s*:\s*(\d+))?", line)]
             for line in re.findall(r"gt_frame\s*=\s*\[(.*?)\]", path.read_text(errors="replace"))]

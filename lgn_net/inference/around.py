@@ -81,7 +81,7 @@ def to_scores(signals: Iterable[FrameSignals], videos: list[Video],
 
 
 def find_masks(split: Path, videos: Sequence[Video]) -> list[tuple[str, ...]]:
-    """Find the masks of each test video beside the frames, one per frame; () where there are none. UserError if not."""
+    """Find the masks of each test video, one per frame, or () where there are none; UserError for another count."""
     folder, masks = (split.parent if split.name.lower() == "frames" else split) / "masks", []
     for video in videos:
         home = folder / video.name
@@ -114,7 +114,7 @@ def sample_normal(model: FramePredictor, videos: list[Video], config: Config, co
 
 
 @torch.inference_mode()
-def draw_maps(model: FramePredictor, videos: list[Video], config: Config, scored: Sequence[VideoScores],
+def make_maps(model: FramePredictor, videos: list[Video], config: Config, scored: Sequence[VideoScores],
               normal: Sequence[np.ndarray], wanted: Sequence[tuple[int, int, str]],
               device: torch.device) -> list[FrameMap]:
     """Make the error maps of `wanted` frames: index in `scored`, in the video, and why, of which the first counts.

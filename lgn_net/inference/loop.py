@@ -18,12 +18,12 @@ from lgn_net.distributed import rank, world_size
 from lgn_net.errors import UserError
 from lgn_net.inference.part import Part
 from lgn_net.inference.signals import psnr, query_distance, regular_score
-from lgn_net.inference.stream import SILENT, Windows, batch_size_on, for_inference, stream_windows
+from lgn_net.inference.stream import SILENT, Encoded, batch_size_on, for_inference, stream_windows
 from lgn_net.model.lgn_net import FramePredictor
 from lgn_net.model.memory import Lookup
 from lgn_net.scores.score_file import distance_names
 
-PATIENCE = 4      # one more window is predicted at once for every so many without an update, so that few are in vain
+CALM_WINDOWS = 4  # one more window is predicted at once for every so many without an update, so that few are in vain
 
 
 class FrameSignals(NamedTuple):
@@ -52,7 +52,7 @@ class Prediction(NamedTuple):
     lookups: list[Lookup]          # of each memory
 
 
-def predict(model: FramePredictor, windows: Iterable[Windows], config: Config, at_start: Sequence[Tensor] = (),
+def predict(model: FramePredictor, windows: Iterable[Encoded], config: Config, at_start: Sequence[Tensor] = (),
             video: int = -1, calm: int = 0) -> Iterator[Prediction]:
     """Predict and score windows in their order, and update the memory with frames that look normal.
 
@@ -69,7 +69,7 @@ def predict(model: FramePredictor, windows: Iterable[Windows], config: Config, a
             restore_items(model, at_start)
         video = batch.where[0][0]
         while batch.where:
-            count = max(1, calm // PATIENCE) if updating else len(batch.where)
+            count = max(1, calm // CALM_WINDOWS) if updating else len(batch.where)
             window = batch.part(0, count)
 
             # Read the prototypes (eq. 2-3) and predict the frames.
@@ -94,7 +94,7 @@ def predict(model: FramePredictor, windows: Iterable[Windows], config: Config, a
                              [lookup.part(0, count) for lookup in lookups])
 
 
-def to_signals(window: Windows, PSNR: Tensor, R: Tensor, D: list[Tensor], updates: list[bool]) -> list[FrameSignals]:
+def to_signals(window: Encoded, PSNR: Tensor, R: Tensor, D: list[Tensor], updates: list[bool]) -> list[FrameSignals]:
     """Gather the signals (B,) of scored windows, frame by frame. UserError where one is not finite."""
     rows = torch.stack([PSNR, R, *D, *window.baselines.values()], dim=1).tolist()        # one transfer
     signals = []

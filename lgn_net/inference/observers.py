@@ -59,8 +59,8 @@ class Localization:
     def results(self, measured: Sequence[VideoScores]) -> dict:
         """Collect every number of `localization` in results.json from the frames' measures; None where undefined."""
         rows = np.concatenate([np.stack([video.signals[name] for name in self.measures], 1) for video in measured])
-        abnormal, score, *region = compared = rows[~np.isnan(rows[:, 0])].T
-        if compared.size and not abnormal.any():
+        abnormal, score, *region = rows[~np.isnan(rows[:, 0])].T               # of the frames with a mask
+        if len(abnormal) and not abnormal.any():
             warnings.warn(f"none of {len(abnormal)} masks has an abnormal pixel; is the folder masks right?")
         normal_pixels, abnormal_pixels = self.pixels.numpy().reshape(BINS, 2).T
         pairs = float(abnormal_pixels.sum()) * float(normal_pixels.sum())

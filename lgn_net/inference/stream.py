@@ -24,8 +24,8 @@ SILENT = tqdm(disable=True)               # a progress bar that shows nothing
 Frame = tuple[int, int, np.ndarray]       # index of the video, index of the frame, pixels uint8 (C, size, size)
 
 
-class Windows(NamedTuple):
-    """B windows, and all of their predictions that does not depend on the memory."""
+class Encoded(NamedTuple):
+    """B windows, and the part of their predictions that does not depend on the memory."""
 
     where: list[tuple[int, int]]          # index of the video, index of the frame to predict
     queries: list[Tensor]                 # queries and context: see `FramePredictor.encode`
@@ -33,22 +33,22 @@ class Windows(NamedTuple):
     target: Tensor                        # the frames to predict, (B, C, size, size) in [-1, 1]
     baselines: dict[str, Tensor]          # PSNR in dB, (B,), of predictors without a parameter: see `baselines`
 
-    def part(self, first: int, end: int | None = None) -> "Windows":
+    def part(self, first: int, end: int | None = None) -> "Encoded":
         """Keep some of the windows."""
         return self.changed(self.where[first:end], lambda x: x[first:end])
 
-    def repeat(self, times: int) -> "Windows":
+    def repeat(self, times: int) -> "Encoded":
         """Repeat a single window."""
         return self.changed(self.where * times, lambda x: x.expand(times, *x.shape[1:]))
 
-    def changed(self, where: list[tuple[int, int]], change: Callable[[Tensor], Tensor]) -> "Windows":
+    def changed(self, where: list[tuple[int, int]], change: Callable[[Tensor], Tensor]) -> "Encoded":
         """Change all tensors alike."""
         context, compared = ({name: change(x) for name, x in table.items()} for table in (self.context, self.baselines))
-        return Windows(where, [change(q) for q in self.queries], context, change(self.target), compared)
+        return Encoded(where, [change(q) for q in self.queries], context, change(self.target), compared)
 
 
 def encode_windows(model: FramePredictor, batches: Iterable[Sequence[Frame]], config: Config,
-                   device: torch.device) -> Iterator[Windows]:
+                   device: torch.device) -> Iterator[Encoded]:
     """Encode every window of n + 1 consecutive frames; those that end in one batch and follow each other, at once."""
     n, T = config.model.input_frames, config.model.window
     recent: Any = None                                    # images and gates of the last frames
@@ -75,7 +75,7 @@ def encode_windows(model: FramePredictor, batches: Iterable[Sequence[Frame]], co
                 by_step = None if gates is None else [gates[t:t + count] for t in range(n)]
                 queries, context = model.encode(torch.stack(steps[:n], dim=1), by_step)
             where = [(video, frame) for _, frame, _ in frames[-count:]]
-            yield Windows(where, queries, context, steps[-1], baselines(steps[:n], steps[-1]) if n < T else {})
+            yield Encoded(where, queries, context, steps[-1], baselines(steps[:n], steps[-1]) if n < T else {})
 
 
 def baselines(frames: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
@@ -87,7 +87,7 @@ def baselines(frames: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
 
 
 def stream_windows(model: FramePredictor, videos: Sequence[Video], ranges: Iterable[tuple[int, range]], config: Config,
-                   device: torch.device) -> Iterator[Windows]:
+                   device: torch.device) -> Iterator[Encoded]:
     """Encode the windows of ranges of frames of videos, given by their indices; a thread decodes the next batch."""
     def read() -> Iterator[Frame]:
         for v, frames in ranges:

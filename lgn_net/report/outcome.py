@@ -79,7 +79,8 @@ def measure_all(evaluation: Evaluation, config: Config, args: Namespace, other: 
     results: Results = {"identity": "", "dataset": None, "labels": "none", "complete_benchmark": None} | about
     results |= measure(videos, weights, protocol, training, args.false_positive_rate)
     results |= {
-        "gap_psnr": measure(videos, {"psnr": 1.0}, protocol, training)["gap"] if "psnr" in weights else None,
+        "gap_psnr": all_frames([*labels], normality_under(protocol, videos, {"psnr": 1.0}, training))["gap"]
+        if "psnr" in weights else None,
         "protocol": WORDS.protocol(protocol, config.score, config.model.window - 1, len(weights) > 1, about),
         "label_source": source, "signals": dict(weights),
         "scoring": {knob: getattr(config.score, knob) for knob in SCORING},

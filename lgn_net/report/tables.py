@@ -150,8 +150,8 @@ def means(runs: Sequence[Mapping], *keys: str, digits: int = 2) -> str:
 
 
 def interval(values: Sequence[float], sign: str = "") -> tuple[str, str]:
-    """Format Student's 95 % interval of the mean, and the p-value that it is 0; dashes for fewer than two values."""
-    if len(values) < 2:
+    """Format Student's 95 % interval of the mean, and the p-value that it is 0; dashes without two different values."""
+    if len(values) < 2 or max(values) - min(values) < 1e-9:                         # nothing varies
         return "-", "-"
     test = ttest_1samp(values, 0)
     low, high = test.confidence_interval(0.95)

@@ -53,7 +53,7 @@ def labels_of(lengths: Mapping[str, int], dataset: str | None, dataset_path: str
 
 
 def score_file(path: str | Path) -> Path:
-    """Return the score file that is meant: `path`, or of an evaluation's or a run's folder the first with results."""
+    """Return `path` or, for a folder, the scores.csv in it or one level below; one with a results.json comes first."""
     folder = Path(path)
     inside = folder / "scores.csv", folder / "evaluation_last" / "scores.csv", *sorted(folder.glob("*/scores.csv"))
     found = sorted((file for file in inside if file.is_file()), key=lambda x: not x.with_name("results.json").is_file())
@@ -94,9 +94,9 @@ def read_any(place: str, config: Config, args: Any, dataset: str | None, own_lam
     elif args.dataset_path:
         found = index_videos(find_split(args.dataset_path, dataset or "", "testing"))
         known = {video.name: len(video.frames) for video in found}
-    about: Results = {"dataset": dataset, "scores": str(path), "labels": "none"}
+    about: Results = {"dataset": dataset, "scores": str(path), "labels": f"column label of {path}"}
     training: list[VideoScores] = []
-    others = {} if known or args.labels else {video.name: np.bincount(video.frames, video.labels) for video in like}
+    borrowed = {} if known or args.labels else {video.name: np.bincount(video.frames, video.labels) for video in like}
     header = header_of(path)
     if "psnr" in header or ("normality" in header and beside):
         weights = beside.get("signals", {"psnr": 1.0, "distance": -1.0})
@@ -107,12 +107,11 @@ def read_any(place: str, config: Config, args: Any, dataset: str | None, own_lam
         videos, training = read_scores(path, tuple(weights), labelled=not relabelled), read_training(path, weights)
         lengths = known
         about |= cast(Results, {key: value for key, value in beside.items() if key in PROVENANCE})
-        about["labels"] = f"column label of {path}"
     elif args.direction:
         weights = {"score": 1.0 if args.direction == "normal" else -1.0}
         lengths = known or {video.name: int(video.frames[-1]) + 1 for video in like}
         videos, lengths = read_foreign(path, lengths, args.drop_first, args.crop)
-        relabelled = bool(known or args.labels or others and not any(video.labels.any() for video in videos))
+        relabelled = bool(known or args.labels or borrowed and not any(video.labels.any() for video in videos))
         about["direction"] = f"high is {args.direction}"
     else:
         raise UserError(f"{path} holds no scores of this project (a CSV file with the columns video, frame, psnr, "
@@ -120,7 +119,7 @@ def read_any(place: str, config: Config, args: Any, dataset: str | None, own_lam
     videos = known_as(path, videos, lengths)
     if relabelled:
         lengths = lengths or {video.name: int(video.frames[-1]) + 1 for video in videos}
-        truth, about["labels"] = (others, "of the first score file") if others else labels_of(
+        truth, about["labels"] = (borrowed, "of the first score file") if borrowed else labels_of(
             lengths, dataset, args.dataset_path, args.labels, config.data.label_source)
         for name, frames, *_ in videos:
             if frames[-1] >= (count := len(truth.get(name, ()))):

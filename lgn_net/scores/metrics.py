@@ -104,6 +104,8 @@ def interval(draws: np.ndarray) -> tuple[float, float] | None:
 def bootstrap(labels: Arrays, normality: Arrays, average: str = "micro", resamples: int = RESAMPLES) -> np.ndarray:
     """Compute the AUC of `resamples` sets of as many videos, drawn with replacement; NaN where undefined.
 
+    All are NaN where a single video counts: there is nothing to resample.
+
     The r-th resample draws the same videos for any scores, so that two detectors can be compared in pairs.
     """
     V = len(labels)
@@ -117,9 +119,9 @@ def bootstrap(labels: Arrays, normality: Arrays, average: str = "micro", resampl
     else:
         values = video_aucs(labels, normality, average)
         both = np.isfinite(values)
-        total, weight = drawn[:, both] @ values[both], drawn[:, both].sum(axis=1)
+        V, total, weight = both.sum(), drawn[:, both] @ values[both], drawn[:, both].sum(axis=1)
     with np.errstate(invalid="ignore"):                                        # 0 / 0: one class only
-        return total / weight
+        return total / weight if V > 1 else np.full(resamples, np.nan)
 
 
 def paired_p_value(difference: np.ndarray) -> float:

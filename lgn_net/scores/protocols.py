@@ -71,11 +71,9 @@ def measure(videos: Videos, weights: Weights, protocol: Protocol = PAPER, traini
     labels = [video.labels for video in videos]
     normal = normality_under(protocol, videos, weights, training)
     two_class = sum(bool(y.min() != y.max()) for y in labels)
-    several = (two_class if protocol.average == "macro" else len(videos)) > 1             # else nothing to resample
-    draws = metrics.bootstrap(labels, normal, protocol.average)
     results: Results = metrics.all_frames(labels, normal, false_positive_rate) | {
         "auc": metrics.auc(labels, normal, protocol.average),
-        "interval": metrics.interval(draws) if several else None,
+        "interval": metrics.interval(metrics.bootstrap(labels, normal, protocol.average)),
         "videos": len(videos), "single_class_videos": len(videos) - two_class, "frames": sum(map(len, labels)),
         "abnormal_frames": int(sum(y.sum() for y in labels)),
         "per_video": [{"video": video.name, "frames": len(y), "abnormal_frames": int(y.sum()),
@@ -125,9 +123,9 @@ def compare(first: Videos, second: Videos, weights: Sequence[Weights], protocol:
     normal = [x[k][i] for k, _, i, _ in common], [y[k][j] for _, k, _, j in common]
     ours, theirs = (metrics.auc(labels, values, protocol.average) for values in normal)
     draws = np.subtract(*(metrics.bootstrap(labels, values, protocol.average) for values in normal))
-    several, frames = len(labels) > 1, sum(map(len, labels))                  # one video cannot be resampled
+    interval, frames = metrics.interval(draws), sum(map(len, labels))
     left_out, left_out_other = (sum(len(video.frames) for video in videos) - frames for videos in (first, second))
     return {"auc": ours, "auc_other": theirs, "difference": None if ours is None or theirs is None else ours - theirs,
-            "interval": metrics.interval(draws) if several else None,
-            "p_value": metrics.paired_p_value(draws) if several else None, "videos": len(labels), "frames": frames,
+            "interval": interval, "p_value": metrics.paired_p_value(draws) if interval else None,
+            "videos": len(labels), "frames": frames,
             "frames_left_out": left_out, "frames_left_out_other": left_out_other}

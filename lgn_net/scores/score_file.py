@@ -89,7 +89,7 @@ def read_table(path: str | Path, required: Collection[str]) -> dict[str, np.ndar
 
 
 def known_as(path: str | Path, videos: Videos, names: Collection[str]) -> list[VideoScores]:
-    """Give videos the `names` that they are known by where all are known, as by `match_names`."""
+    """Rename videos to those of `names` that they mean, see `match_names`; none where one of them means none."""
     means = match_names([video.name for video in videos], names, path)
     return [video._replace(name=means[video.name]) for video in videos] if len(means) == len(videos) else [*videos]
 
